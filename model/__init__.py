@@ -1,0 +1,1 @@
+"""The unified speech model: transformer, codec, dialogue programs, engine and training."""

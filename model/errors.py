@@ -1,0 +1,42 @@
+"""The root of Parley's exception tree, and the branches that the model side raises.
+
+    ParleyError
+    ├── ConfigError          a setting is missing, unknown or out of range (start-up)
+    ├── WeightsError         a weight file is missing, broken or does not fit the model
+    ├── TextError            text cannot be encoded, or a tokenizer file does not fit
+    ├── OverloadedError      no capacity for another session (refuse at admission)
+    └── EngineError          ours: the engine cannot do what it was asked
+        └── RewindError      the state no longer holds what a rewind asks for
+
+The gateway adds its own branches in `server/errors.py`; imports point right, so the root is here.
+"""
+
+from __future__ import annotations
+
+
+class ParleyError(Exception):
+    """Say that something Parley understands went wrong; every error of ours derives from this."""
+
+
+class ConfigError(ParleyError):
+    """Refuse a setting that is missing, unknown or out of range."""
+
+
+class WeightsError(ParleyError):
+    """Refuse a weight file, naming the file, the tensor, what was found and what was expected."""
+
+
+class TextError(ParleyError):
+    """Refuse text that cannot be encoded, or a tokenizer file that does not fit the model."""
+
+
+class OverloadedError(ParleyError):
+    """Refuse a session because the measured capacity is reached."""
+
+
+class EngineError(ParleyError):
+    """Report that the engine cannot do what it was asked."""
+
+
+class RewindError(EngineError):
+    """Report that a state no longer holds the steps a rewind needs."""

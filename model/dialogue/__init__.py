@@ -1,0 +1,1 @@
+"""Say how a conversation becomes steps of the language model."""

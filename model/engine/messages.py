@@ -135,8 +135,9 @@ class Truncate:
     """Go back to the moment at which an assistant item stopped being heard.
 
     Attributes:
-        heard_ms: audio of the item that was played, in milliseconds. What follows was never said:
-            the conversation goes on from that frame.
+        heard_ms: audio of the item that was played, in milliseconds. Whole frames heard stay, and
+            words whose `ResponseWord.start_ms` is below it; the rest was never said. Nothing
+            heard at all means that the item was never there.
     """
 
     session_id: str
@@ -177,7 +178,7 @@ class InputTranscript:
 class EndOfTurn:
     """Report that the user's turn sounds finished (semantic voice activity).
 
-    Delivered at most once a turn; the turn goes on until `CommitAudio`.
+    The turn goes on until `CommitAudio`. If more words are heard first, it may be reported again.
 
     Attributes:
         audio_ms: milliseconds from the turn's first sample to the end of the frame that said so.

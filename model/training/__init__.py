@@ -1,0 +1,1 @@
+"""Making the starter: its conversations, its speech, its training and its scores."""

@@ -1,0 +1,1 @@
+"""The gateway: clients on one side, the engine on the other."""

@@ -1,0 +1,1 @@
+"""The Realtime protocol as a state machine without I/O."""

@@ -1,0 +1,62 @@
+"""What every test runs under: one computing thread, seeded draws, and nothing left behind."""
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+# Before torch or numpy start their pools: small models are faster on one thread, and two test
+# processes on two cores then do not fight.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+# Threads that a library keeps for the life of the process, and that no test of ours started.
+_LIBRARY_THREADS = ("pymp-", "ThreadPoolExecutor-", "tqdm_", "pytest_timeout")
+# How long a thread that was told to stop may take to be gone.
+_STOP_GRACE_S = 2.0
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start every test from the same draws, whatever ran before it."""
+    random.seed(0)
+    # Some libraries still draw from numpy's global generator.
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of ours running."""
+    before = set(threading.enumerate())
+    yield
+    leftover = _ours_since(before)
+    deadline_s = time.monotonic() + _STOP_GRACE_S
+    for thread in leftover:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    still_running = [thread.name for thread in leftover if thread.is_alive()]
+    assert not still_running, f"threads left running: {still_running}"
+
+
+@pytest.fixture
+async def no_tasks_left() -> AsyncIterator[None]:
+    """Fail an asynchronous test that asks for this and leaves a task in its loop."""
+    before = asyncio.all_tasks()
+    yield
+    # One turn of the loop lets tasks that were just cancelled finish.
+    await asyncio.sleep(0)
+    leftover = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not leftover, f"tasks left running: {[task.get_name() for task in leftover]}"
+
+
+def _ours_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before
+        and thread is not threading.current_thread()
+        and not thread.name.startswith(_LIBRARY_THREADS)
+    ]

@@ -1,1 +1,1 @@
-"""Operations with a plain reference and, where it pays, a fast backend."""
+"""Kernels: plain PyTorch references and their fast versions, one folder an operation."""

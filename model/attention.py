@@ -1,0 +1,200 @@
+"""Transformer layers shared by the backbone and the depth transformer, and the visibility rule.
+
+Modules here hold weights only. The same layer runs over whole sequences (training, `forward`) and
+over a key-value ring (`step`), where the state is an explicit value.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+from torch import Tensor, nn
+
+from model.config import LMConfig
+from model.state import Kind, StepPlan
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit mean square, in fp32, then by a learned weight."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x: [..., dim]` over its last axis."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class GatedMLP(nn.Module):
+    """`down(silu(gate(x)) * up(x))`, gate and up in one linear."""
+
+    def __init__(self, dim: int, ff_dim: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(dim, 2 * ff_dim, bias=False)
+        self.down = nn.Linear(ff_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x: [..., dim]` to the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a fused query, key and value linear.
+
+    Args:
+        dim: width of input and output.
+        num_heads: query heads.
+        num_kv_heads: key and value heads, shared by groups of query heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_kv_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self, x: Tensor, rope: Tensor | None, mask: Tensor | None, *, is_causal: bool = False
+    ) -> Tensor:
+        """Attend within whole sequences.
+
+        Args:
+            x: float [B, T, D].
+            rope: complex64 [B, T, 1, head_dim / 2] from `rope_table`, or None for no positions.
+            mask: bool [B, 1, T, T], True where the query (rows) sees the key, or None.
+            is_causal: without a mask, hide the future.
+
+        Returns:
+            float [B, T, D].
+        """
+        q, k, v = self._project(x, rope)
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=is_causal,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        qkv = self.qkv(x).unflatten(-1, (heads + 2 * kv_heads, self.head_dim))  # [B, T, H, D]
+        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)
+        if rope is not None:
+            qk = rotate(qk, rope)
+        q, k = qk.split((heads, kv_heads), dim=2)
+        return q, k, v
+
+    def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
+        """Write the keys and values of new steps, then attend to what each step may see.
+
+        Args:
+            x: float [n, T, D].
+            rope: complex64 [n, T, 1, head_dim / 2].
+            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
+            plan: where the steps go and which columns are live.
+
+        Returns:
+            float [n, T, D].
+        """
+        n, steps, _ = x.shape
+        heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
+        qkv = self.qkv(x).view(n, steps, heads + 2 * kv_heads, head_dim)
+        qk = qkv[:, :, : heads + kv_heads]
+        qk.copy_(rotate(qk, rope))
+        plan.write(kv, qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
+        q = qkv[:, :, :heads].transpose(1, 2)
+        parts = [
+            F.scaled_dot_product_attention(
+                q[rows],
+                kv[0, slots, :, plan.live],
+                kv[1, slots, :, plan.live],
+                attn_mask=plan.mask[rows],
+                enable_gqa=kv_heads != heads,
+            )
+            for rows, slots in plan.runs
+        ]
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.out(y.transpose(1, 2).reshape(n, steps, heads * head_dim))
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer: attention, then gated MLP, each added to the residual."""
+
+    def __init__(
+        self, dim: int, num_heads: int, num_kv_heads: int, ff_dim: int, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(dim, norm_eps)
+        self.attention = Attention(dim, num_heads, num_kv_heads)
+        self.norm2 = RMSNorm(dim, norm_eps)
+        self.mlp = GatedMLP(dim, ff_dim)
+
+    def forward(
+        self, x: Tensor, rope: Tensor | None, mask: Tensor | None, *, is_causal: bool = False
+    ) -> Tensor:
+        """Run whole sequences; arguments as `Attention.forward`."""
+        x = x + self.attention(self.norm1(x), rope, mask, is_causal=is_causal)
+        return x + self.mlp(self.norm2(x))
+
+    def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
+        """Run new steps against the state; arguments as `Attention.step`."""
+        x = x + self.attention.step(self.norm1(x), rope, kv, plan)
+        return x + self.mlp(self.norm2(x))
+
+
+def rope_table(position: Tensor, head_dim: int, base: float) -> Tensor:
+    """Return the rotations of given positions.
+
+    Args:
+        position: int64 [B, T], absolute step index.
+        head_dim: width of a head, even.
+        base: the longest wavelength is about `2 * pi * base`.
+
+    Returns:
+        complex64 [B, T, 1, head_dim / 2], ready to broadcast over heads.
+
+    Source: Su et al. 2021, RoFormer, equation 15.
+    """
+    index = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32)
+    frequency = base ** (-index / head_dim)
+    angle = position[:, :, None, None].float() * frequency
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of `x: [B, T, H, head_dim]` (interleaved RoPE), in fp32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
+
+
+def visibility(kind: Tensor, config: LMConfig) -> Tensor:
+    """Say which earlier steps each step of a whole sequence sees, at full-depth layers.
+
+    A key is visible if it is not later than the query and is PREFIX, or is among the newest
+    `text_window` text steps or the newest `audio_window` audio steps at the query's time. PAD is
+    seen by nobody but itself. Below `audio_entry_layer` LISTEN keys are hidden as well.
+
+    Args:
+        kind: int64 [B, T] of `Kind`.
+        config: for the windows.
+
+    Returns:
+        bool [B, T, T], rows are queries.
+    """
+    seen = torch.zeros(1, dtype=torch.bool, device=kind.device)
+    audio = (kind == Kind.LISTEN) | (kind == Kind.SPEAK)
+    for member, window in ((kind == Kind.TEXT, config.text_window), (audio, config.audio_window)):
+        ordinal = member.cumsum(1, dtype=torch.int32)
+        age = ordinal[:, :, None] - ordinal[:, None, :]
+        seen = seen | (member[:, None, :] & (age < window))
+    seen = seen | (kind == Kind.PREFIX)[:, None, :]
+    seen = torch.tril(seen)
+    # A query that sees nothing would make softmax divide by zero: everyone sees themselves.
+    return seen | torch.eye(kind.shape[1], dtype=torch.bool, device=kind.device)

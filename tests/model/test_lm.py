@@ -1,0 +1,281 @@
+"""The backbone: streamed equals offline, memory stays inside its windows and its slot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from model.attention import visibility
+from model.config import LMConfig
+from model.errors import EngineError, RewindError
+from model.lm import LM
+from model.state import Kind, LMState, Steps
+
+CONFIG = LMConfig(
+    dim=32,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    ff_dim=48,
+    text_vocab=20,
+    num_codebooks=3,
+    codebook_size=11,
+    audio_rank=6,
+    delays=(0, 1, 1),
+    audio_entry_layer=2,
+    text_window=5,
+    audio_window=7,
+    prefix_steps=3,
+    rewind_steps=4,
+    depth_dim=16,
+    depth_layers=2,
+    depth_heads=2,
+    depth_ff=24,
+)
+
+
+def make_lm(seed: int = 0, **changes: object) -> LM:
+    """Return a tiny random model whose every part matters."""
+    torch.manual_seed(seed)
+    config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]  # test shorthand
+    lm = LM(config).eval()
+    shape = (config.num_codebooks, config.codebook_size, config.audio_rank)
+    lm.set_codebook_vectors(torch.randn(shape))
+    for audio in (lm.user_emb, lm.assistant_emb):
+        torch.nn.init.normal_(audio.semantic_emb.weight)
+    return lm
+
+
+def make_steps(
+    kinds: list[list[Kind]], seed: int, config: LMConfig = CONFIG, jump: int = 0
+) -> Steps:
+    """Return random steps of given kinds; rows shorter than the longest end in PAD."""
+    rng = torch.Generator().manual_seed(seed)
+    num_rows, num_steps = len(kinds), max(len(row) for row in kinds)
+    kind = torch.full((num_rows, num_steps), int(Kind.PAD))
+    for row, row_kinds in enumerate(kinds):
+        kind[row, : len(row_kinds)] = torch.tensor([int(k) for k in row_kinds])
+    shape = (num_rows, num_steps, config.num_codebooks)
+    user = torch.randint(-1, config.codebook_size, shape, generator=rng)
+    assistant = torch.randint(-1, config.codebook_size, shape, generator=rng)
+    user[kind != Kind.LISTEN] = -1
+    assistant[kind != Kind.SPEAK] = -1
+    stride = torch.randint(1, 2 + jump, (num_rows, num_steps), generator=rng)
+    text = torch.randint(0, config.text_vocab, (num_rows, num_steps), generator=rng)
+    return Steps(text, user, assistant, kind, stride.cumsum(1) - 1)
+
+
+def random_kinds(num_steps: int, seed: int) -> list[Kind]:
+    """Return a prefix and then runs of text, listening and speaking, as dialogues have."""
+    rng = torch.Generator().manual_seed(seed)
+    kinds = [Kind.PREFIX] * int(torch.randint(1, 4, (), generator=rng))
+    while len(kinds) < num_steps:
+        kind = [Kind.TEXT, Kind.LISTEN, Kind.SPEAK][int(torch.randint(3, (), generator=rng))]
+        kinds += [kind] * int(torch.randint(1, 6, (), generator=rng))
+    return kinds[:num_steps]
+
+
+def stream(
+    lm: LM, steps: Steps, state: LMState, slots: list[int], sizes: list[int]
+) -> torch.Tensor:
+    """Feed steps in calls of the given sizes, repeated as needed."""
+    parts, start, call = [], 0, 0
+    while start < steps.text.shape[1]:
+        stop = start + sizes[call % len(sizes)]
+        parts.append(lm.step(steps.columns(start, stop), state, slots))
+        start, call = stop, call + 1
+    return torch.cat(parts, dim=1)
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Compare outputs of two orders of the same fp32 operations."""
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 1, 2], [5], [64]])
+@pytest.mark.parametrize("entry", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_streamed_equals_offline(sizes: list[int], entry: int, seed: int) -> None:
+    """Any mix of kinds in any call sizes gives what training computes, rings wrapped often."""
+    lm = make_lm(seed, audio_entry_layer=entry)
+    kinds = [random_kinds(60 - 7 * row, 10 * seed + row) for row in range(3)]
+    steps = make_steps(kinds, seed, jump=3)
+    with torch.no_grad():
+        offline = lm(steps)
+    streamed = stream(lm, steps, lm.init_state(3), [0, 1, 2], sizes)
+    real = steps.kind != Kind.PAD
+    close(streamed[real], offline[real])
+    assert streamed.isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_visibility_is_the_rule(seed: int) -> None:
+    """Masks equal the rule spelled out key by key."""
+    kinds = random_kinds(40, seed)
+    got = visibility(torch.tensor([[int(k) for k in kinds]]), CONFIG)[0]
+    audio = {Kind.LISTEN, Kind.SPEAK}
+    for query in range(40):
+        past = kinds[: query + 1]
+        for key in range(40):
+            group = {Kind.TEXT} if kinds[key] == Kind.TEXT else audio
+            window = CONFIG.text_window if kinds[key] == Kind.TEXT else CONFIG.audio_window
+            newer = sum(kind in group for kind in past[key + 1 :])
+            pinned = kinds[key] == Kind.PREFIX
+            expected = key <= query and (pinned or newer < window or key == query)
+            assert bool(got[query, key]) == expected, (query, key)
+
+
+def test_words_outlive_audio() -> None:
+    """A text step outside the audio window still changes the output; an old frame does not."""
+    lm = make_lm(num_layers=1, audio_entry_layer=0)
+    kinds = [[Kind.TEXT] + [Kind.SPEAK] * 12]
+    steps = make_steps(kinds, 1)
+    with torch.no_grad():
+        base = lm(steps)[0, -1]
+        steps.text[0, 0] = (steps.text[0, 0] + 1) % 20
+        assert not torch.equal(lm(steps)[0, -1], base)
+        base = lm(steps)[0, -1]
+        steps.text[0, 1] = (steps.text[0, 1] + 1) % 20
+        torch.testing.assert_close(lm(steps)[0, -1], base, atol=0, rtol=0)
+
+
+def test_no_gradient_from_the_future() -> None:
+    """An output depends on no later step; LISTEN steps do reach later ones."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(30, 5)], 2)
+    embedded: list[torch.Tensor] = []
+    lm.embed = lambda s: embedded.append(LM.embed(lm, s).detach().requires_grad_()) or embedded[-1]  # type: ignore[method-assign, func-returns-value]  # taps the inputs
+    hidden = lm(steps)
+    for step in (0, 7, 19):
+        (grad,) = torch.autograd.grad(hidden[0, step].sum(), embedded[0], retain_graph=True)
+        reach = grad[0].abs().sum(dim=-1) > 0
+        assert not reach[step + 1 :].any()
+        assert reach[step]
+
+
+def test_listen_steps_skip_the_low_layers() -> None:
+    """Poisoned low layers change nothing for a conversation of LISTEN steps."""
+    lm = make_lm()
+    steps = make_steps([[Kind.LISTEN] * 20], 3)
+    expected = stream(lm, steps, lm.init_state(1), [0], [1])
+    for layer in lm.layers[: CONFIG.audio_entry_layer]:
+        layer.mlp.down.weight.data.fill_(torch.nan)
+    got = stream(lm, steps, lm.init_state(1), [0], [1])
+    assert torch.equal(got, expected)
+    with torch.no_grad():
+        close(lm(steps), expected)
+
+
+def test_absent_streams_are_exact_zero() -> None:
+    """Code -1 contributes nothing at all."""
+    lm = make_lm()
+    steps = make_steps([[Kind.TEXT] * 4], 0)
+    assert torch.equal(lm.embed(steps), lm.text_emb(steps.text))
+
+
+def test_slots_are_isolated() -> None:
+    """Other slots may hold NaN: nothing of it is read, and nothing there is written."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(30, 1), random_kinds(30, 2)], 4)
+    expected = stream(lm, steps, lm.init_state(2), [0, 1], [2])
+    state = lm.init_state(5)
+    state.kv[:, :, [0, 2, 4]] = torch.nan
+    got = stream(lm, steps, state, [3, 1], [2])
+    close(got, expected)
+    assert state.kv[:, :, [0, 2, 4]].isnan().all()
+
+
+def test_stale_columns_are_not_read() -> None:
+    """What lies in columns that the rule hides does not matter."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(40, 8)], 4)
+    state = lm.init_state(1)
+    expected = stream(lm, steps, state, [0], [1])
+    state = lm.init_state(1)
+    state.kv.fill_(1e3)
+    assert torch.equal(stream(lm, steps, state, [0], [1]), expected)
+
+
+def test_batched_equals_alone() -> None:
+    """A row's output does not depend on who shares the batch, nor on its slot."""
+    lm = make_lm()
+    kinds = [random_kinds(25, seed) for seed in range(4)]
+    steps = make_steps(kinds, 6)
+    together = stream(lm, steps, lm.init_state(6), [4, 0, 1, 5], [2])
+    for row in range(4):
+        alone = stream(lm, steps.rows(row, row + 1), lm.init_state(1), [0], [1])
+        close(together[row : row + 1], alone)
+
+
+def test_reset_leaves_others_bit_equal() -> None:
+    """Resetting a slot wipes it and touches nothing else."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(20, 1), random_kinds(20, 2)], 7)
+    state = lm.init_state(2)
+    stream(lm, steps, state, [0, 1], [4])
+    other = state.kv[:, :, 1].clone()
+    state.reset(0)
+    assert state.length(0) == 0
+    assert state.length(1) == 20
+    assert torch.equal(state.kv[:, :, 1], other)
+    assert not state.kv[:, :, 0].any()
+    again = stream(lm, steps.rows(0, 1), state, [0], [4])
+    close(again, stream(lm, steps.rows(0, 1), lm.init_state(1), [0], [4]))
+
+
+@pytest.mark.parametrize("num_back", [1, 3, 4])
+@pytest.mark.parametrize("start", [2, 9, 30, 47])
+def test_rewind_is_exact(start: int, num_back: int) -> None:
+    """Going back and on another way equals never having gone the first way."""
+    lm = make_lm()
+    kinds = random_kinds(60, 3)
+    steps = make_steps([kinds], 8)
+    other = make_steps([random_kinds(40, 9)[3:]], 9)
+    other = dataclasses.replace(other, position=other.position + start)
+    expected_state = lm.init_state(1)
+    stream(lm, steps.columns(0, start), expected_state, [0], [1])
+    expected = stream(lm, other, expected_state, [0], [1])
+    state = lm.init_state(1)
+    stream(lm, steps.columns(0, start + num_back), state, [0], [1])
+    state.rewind(0, start)
+    assert state.length(0) == start
+    assert torch.equal(stream(lm, other, state, [0], [1]), expected)
+
+
+def test_rewind_beyond_the_slack_is_refused() -> None:
+    """Overwritten memory is not pretended to be there; the state stays usable."""
+    lm = make_lm()
+    steps = make_steps([[Kind.SPEAK] * 30], 8)
+    state = lm.init_state(1)
+    stream(lm, steps, state, [0], [1])
+    with pytest.raises(RewindError, match="newest 4"):
+        state.rewind(0, 25)
+    with pytest.raises(RewindError, match="has 30"):
+        state.rewind(0, 31)
+    assert state.length(0) == 30
+    state.rewind(0, 26)
+    # The ring still lacks what 30 steps overwrote, so going further back is refused too.
+    with pytest.raises(RewindError):
+        state.rewind(0, 25)
+
+
+def test_a_young_session_can_rewind_to_its_start() -> None:
+    """Nothing is lost while a ring has not wrapped, however far back."""
+    lm = make_lm()
+    steps = make_steps([[Kind.PREFIX] + [Kind.SPEAK] * 10], 8)
+    state = lm.init_state(1)
+    expected = stream(lm, steps, state, [0], [1])
+    state.rewind(0, 0)
+    assert torch.equal(stream(lm, steps, state, [0], [1]), expected)
+
+
+def test_full_prefix_is_refused() -> None:
+    """The pinned area has a size, and says so before anything is written."""
+    lm = make_lm()
+    state = lm.init_state(1)
+    lm.step(make_steps([[Kind.PREFIX] * 3], 0), state, [0])
+    with pytest.raises(EngineError, match="prefix of 4 steps, the model holds 3"):
+        lm.step(make_steps([[Kind.PREFIX]], 0), state, [0])
+    assert state.length(0) == 3

@@ -1,0 +1,1 @@
+"""Speech for training: synthesisers with alignments, augmentation, an independent recogniser."""

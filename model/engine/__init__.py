@@ -1,1 +1,1 @@
-"""Hold many conversations on one device; see `model.engine.messages` for its commands and outputs."""
+"""Hold many conversations on one device. Its commands and outputs: `model.engine.messages`."""

@@ -1,0 +1,69 @@
+"""Name the pieces that the dialogue program steers by, and spell the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+# How the tokenizer marks the first piece of a word.
+WORD_START = "\u2581"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnVocabulary:
+    """What the turn program knows of a tokenizer.
+
+    Attributes:
+        pieces: spelling of every piece; a word's first piece begins with `WORD_START`.
+        encode: text to pieces, normalising it on the way.
+        voices: voice name to its piece, the default voice first.
+        num_special: pieces below this number are special, all others spell words.
+    """
+
+    pieces: Sequence[str]
+    encode: Callable[[str], list[int]]
+    voices: Mapping[str, int]
+    num_special: int
+    pad: int = 0
+    bos: int = 2
+    user: int = 3
+    reply: int = 4
+    speak: int = 5
+    eos: int = 6
+    end: int = 7
+    system: int = 8
+
+    def is_word_piece(self, piece: int) -> bool:
+        """Tell whether `piece` spells (part of) a word."""
+        return piece >= self.num_special
+
+    def starts_word(self, piece: int) -> bool:
+        """Tell whether `piece` is the first of a word."""
+        return self.is_word_piece(piece) and self.pieces[piece].startswith(WORD_START)
+
+    def spell(self, pieces: Sequence[int]) -> str:
+        """Return the text of word pieces, without a space at either end."""
+        return self.continuation(pieces).strip()
+
+    def continuation(self, pieces: Sequence[int]) -> str:
+        """Return the text that `pieces` add to a text before them, its leading space included."""
+        return "".join(self.pieces[piece] for piece in pieces).replace(WORD_START, " ")
+
+    def delta(self, before: Sequence[int], piece: int) -> str:
+        """Return what `piece` adds to the text that `before` spells; a text starts unspaced."""
+        text = self.continuation((piece,))
+        return text if before else text.lstrip()
+
+    def num_words(self, pieces: Sequence[int]) -> int:
+        """Count the words that begin in `pieces`."""
+        return sum(self.starts_word(piece) for piece in pieces)
+
+    def first_words(self, pieces: Sequence[int], num_words: int) -> list[int]:
+        """Return the pieces of the first `num_words` words."""
+        kept, seen = [], 0
+        for piece in pieces:
+            seen += self.starts_word(piece)
+            if seen > num_words:
+                break
+            kept.append(piece)
+        return kept

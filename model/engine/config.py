@@ -1,0 +1,48 @@
+"""Settings of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.errors import ConfigError
+from model.sampling import GREEDY, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Say how much the engine takes on, and how far it runs ahead.
+
+    Attributes:
+        max_sessions: sessions that may be open at once.
+        max_batch: most sessions that one tick serves.
+        ahead_ms: audio of a reply that may be made before its time to be played.
+        horizon_ms: how much later than the most urgent deadline a session's may be to share a tick
+            with it. A reply with audio in hand does not slow down one that has none yet.
+        max_queued_commands: commands that may wait for the engine's thread.
+        num_threads: threads that one operation may use; the starter's are too small to share.
+        reply_sampling: how the words of a reply are chosen; transcripts are always greedy.
+        audio_sampling: how its codes are chosen.
+        seed: of the noise, when sampling is not greedy.
+    """
+
+    max_sessions: int = 4
+    max_batch: int = 64
+    ahead_ms: int = 1000
+    horizon_ms: int = 80
+    max_queued_commands: int = 4096
+    num_threads: int = 1
+    reply_sampling: Sampling = GREEDY
+    audio_sampling: Sampling = GREEDY
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name in ("max_sessions", "max_batch", "ahead_ms", "max_queued_commands", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.horizon_ms < 0:
+            raise ConfigError(f"horizon_ms: must not be negative, got {self.horizon_ms}")

@@ -1,0 +1,152 @@
+"""Run an engine on a thread of this process."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from threading import Condition, Thread
+from time import monotonic
+
+import torch
+
+from model.engine.messages import (
+    Cancel,
+    Close,
+    Command,
+    EngineInfo,
+    Open,
+    Output,
+    SessionFailed,
+)
+from model.engine.metrics import EngineMetrics
+from model.engine.tick import TickEngine
+from model.errors import EngineError, OverloadedError
+
+_log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 10.0
+
+
+class LocalEngine:
+    """Own the one thread that touches the model. Implements `model.engine.messages.Engine`.
+
+    Commands wait in one bounded queue. A `Close` or `Cancel` is taken even when it is full, since
+    both make work less; sessions bound how many of these there are.
+
+    Args:
+        core: the engine proper, with `time.monotonic` as its clock.
+    """
+
+    def __init__(self, core: TickEngine) -> None:
+        self._core = core
+        self._commands: deque[Command] = deque()
+        self._changed = Condition()  # guards the fields below and the queue
+        self._open: set[str] = set()  # sessions that have a slot, or have one coming
+        self._is_stopping = False
+        self._thread: Thread | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        return self._core.info
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return the engine's counters."""
+        return self._core.metrics
+
+    def start(self, deliver: Callable[[Output], None]) -> None:
+        """Start the thread; see `Engine.start`."""
+        if self._thread is not None:
+            raise EngineError("the engine runs already")
+        self._is_stopping = False
+        self._thread = Thread(target=self._run, args=(deliver,), name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, command: Command) -> None:
+        """Hand a command to the thread; see `Engine.submit`."""
+        with self._changed:
+            match command:
+                case Open():
+                    self._admit(command)
+                case Close():
+                    self._open.discard(command.session_id)
+                case Cancel():
+                    pass
+                case _:
+                    self._check_room()
+            self._commands.append(command)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it; see `Engine.stop`."""
+        thread = self._thread
+        if thread is None:
+            return
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        thread.join(_STOP_TIMEOUT_S)
+        if thread.is_alive():
+            raise EngineError(f"the engine's thread did not stop within {_STOP_TIMEOUT_S:.0f} s")
+        self._thread = None
+        self._core.fail_all("stopped")
+        self._commands.clear()
+        self._open.clear()
+
+    def _admit(self, command: Open) -> None:
+        if command.session_id in self._open:
+            raise EngineError(f"session {command.session_id} is open already")
+        if len(self._open) >= self.info.max_sessions:
+            raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
+        self._check_room()
+        self._open.add(command.session_id)
+
+    def _check_room(self) -> None:
+        if len(self._commands) >= self._core.config.max_queued_commands:
+            raise OverloadedError(f"{len(self._commands)} commands wait for the engine already")
+
+    # The engine's thread.
+
+    def _run(self, deliver: Callable[[Output], None]) -> None:
+        torch.set_num_threads(self._core.config.num_threads)
+        while (commands := self._wait()) is not None:
+            for output in self._advance(commands):
+                if isinstance(output, SessionFailed):
+                    with self._changed:
+                        self._open.discard(output.session_id)
+                try:
+                    deliver(output)
+                except Exception:  # the receiver's fault is not the sessions'
+                    _log.exception("an output could not be delivered")
+
+    def _wait(self) -> list[Command] | None:
+        """Sleep until there is something to do; return new commands, or None to stop."""
+        with self._changed:
+            while not self._is_stopping and not self._commands:
+                due_s = self._core.next_due_s()
+                timeout_s = None if due_s is None else due_s - monotonic()
+                if timeout_s is not None and timeout_s <= 0:
+                    break
+                self._changed.wait(timeout_s)
+            if self._is_stopping:
+                return None
+            commands = list(self._commands)
+            self._commands.clear()
+            return commands
+
+    def _advance(self, commands: list[Command]) -> list[Output]:
+        """Carry out commands and tick once; if the engine breaks, every session is lost."""
+        outputs: list[Output] = []
+        for work in (
+            *(partial(self._core.apply, command) for command in commands),
+            self._core.tick,
+        ):
+            try:
+                outputs += work()
+            except Exception:
+                _log.exception("the engine broke; all sessions are lost")
+                outputs += self._core.fail_all("the engine broke and started over")
+        return outputs

@@ -1,0 +1,272 @@
+"""Run the networks for a batch of slots. Knows tensors and nothing of sessions, queues or time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.codec.mel import CodecState, MelCodec
+from model.dialogue.history import Ints
+from model.dialogue.turn import Mask, NextSteps
+from model.dialogue.vocabulary import TurnVocabulary
+from model.engine.config import EngineConfig
+from model.engine.messages import Pcm
+from model.engine.metrics import EngineMetrics
+from model.errors import RewindError
+from model.lm import LM
+from model.sampling import Sampling, draw_noise, sample
+from model.state import LMState, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask for the next steps of one slot."""
+
+    slot: int
+    steps: NextSteps
+    noise: torch.Generator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What the model made of a request.
+
+    Attributes:
+        pieces: int64 [num_samples], None if none was wanted.
+        codes: int64 [K], None if none were wanted.
+        is_finite: whether the numbers behind them mean anything.
+    """
+
+    pieces: Ints | None = None
+    codes: Ints | None = None
+    is_finite: bool = True
+
+
+class Runner:
+    """Hold the networks and the state of all slots.
+
+    Args:
+        lm: language model, in evaluation mode.
+        codec: tokenizer and vocoder, in evaluation mode.
+        vocabulary: to know which pieces each phase allows.
+        config: number of slots, sampling.
+        metrics: where time is counted.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        codec: MelCodec,
+        vocabulary: TurnVocabulary,
+        config: EngineConfig,
+        metrics: EngineMetrics,
+    ) -> None:
+        self._lm, self._codec = lm, codec
+        self._config, self._metrics = config, metrics
+        self._device = lm.norm.weight.device
+        self._masks = _mask_table(vocabulary, lm.config.text_vocab).to(self._device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over with fresh state in every slot."""
+        num_slots = self._config.max_sessions
+        self._state: LMState = self._lm.init_state(num_slots)
+        self._encoder: CodecState = self._codec.init_encoder_state(num_slots)
+        self._decoder: CodecState = self._codec.init_decoder_state(num_slots)
+
+    def wipe(self, slot: int) -> None:
+        """Leave nothing of a session in its slot."""
+        self._state.reset(slot)
+        self._codec.reset_encoder(self._encoder, slot)
+        self._codec.reset_decoder(self._decoder, slot)
+
+    def seek(self, slot: int, length: int) -> bool:
+        """Bring the model's memory of `slot` back to its first `length` steps.
+
+        Returns:
+            False if it no longer can; the memory is then empty.
+        """
+        state = self._state
+        if state.length(slot) == length:
+            return True
+        try:
+            state.rewind(slot, length)
+        except RewindError:
+            state.reset(slot)
+            return length == 0
+        return True
+
+    def encode(self, slots: Sequence[int], frames: Sequence[Pcm], is_first: Sequence[bool]) -> Ints:
+        """Encode one frame each of several users.
+
+        Args:
+            slots: n distinct slots.
+            frames: n times float32 [frame_samples].
+            is_first: whether a new stream begins, n.
+
+        Returns:
+            int64 [n, K].
+        """
+        start = perf_counter()
+        for slot, first in zip(slots, is_first, strict=True):
+            if first:
+                self._codec.reset_encoder(self._encoder, slot)
+        pcm = torch.from_numpy(np.stack(frames)).to(self._device)
+        codes = self._codec.encode_step(pcm, self._encoder, self._index(slots))[:, 0]
+        self._metrics.encode_seconds += perf_counter() - start
+        return codes.cpu().numpy()
+
+    def decode(self, slots: Sequence[int], codes: Sequence[Ints], is_first: Sequence[bool]) -> Pcm:
+        """Decode one step each of several replies.
+
+        Args:
+            slots: n distinct slots.
+            codes: n times int64 [K], as delayed; -1 where absent.
+            is_first: whether a new stream begins, n.
+
+        Returns:
+            float32 [n, frame_samples].
+        """
+        start = perf_counter()
+        for slot, first in zip(slots, is_first, strict=True):
+            if first:
+                self._codec.reset_decoder(self._decoder, slot)
+        batch = torch.from_numpy(np.stack(codes))[:, None].to(self._device)
+        pcm = self._codec.decode_step(batch, self._decoder, self._index(slots))
+        self._metrics.decode_seconds += perf_counter() - start
+        return pcm.cpu().numpy()
+
+    def step(self, requests: Sequence[Request]) -> list[Result]:
+        """Run the model for distinct slots that have seen what their steps start from.
+
+        Single steps of all slots run together; a longer block runs by itself, since filling the
+        others up to its length would cost them the same time.
+
+        Returns:
+            One result a request, in their order.
+        """
+        single = [i for i, r in enumerate(requests) if len(r.steps.block) == 1]
+        single.sort(key=lambda i: requests[i].slot)  # neighbouring slots are fastest
+        groups = [[i] for i, r in enumerate(requests) if len(r.steps.block) > 1]
+        if single:
+            groups.append(single)
+        results = [Result()] * len(requests)
+        for group in groups:
+            made = self._run([requests[i] for i in group])
+            for i, result in zip(group, made, strict=True):
+                results[i] = result
+        return results
+
+    def _run(self, group: list[Request]) -> list[Result]:
+        """Run requests whose blocks are equally long."""
+        start = perf_counter()
+        hidden = self._lm.step(
+            _to_steps(group, self._device), self._state, [r.slot for r in group]
+        )  # [n, T, dim]
+        wanted = [hidden[row, -r.steps.num_samples :] for row, r in _sampled(group)]
+        if not wanted:
+            self._metrics.lm_seconds += perf_counter() - start
+            return [Result() for _ in group]
+        pieces, is_finite = self._choose_pieces(group, torch.cat(wanted))
+        self._metrics.lm_seconds += perf_counter() - start
+        codes = self._choose_codes(group, hidden, pieces)
+        results, done = [], 0
+        for r, row_codes in zip(group, codes, strict=True):
+            num = r.steps.num_samples
+            if not num:
+                results.append(Result())
+                continue
+            chosen = slice(done, done + num)
+            done += num
+            results.append(Result(pieces[chosen], row_codes, bool(is_finite[chosen].all())))
+        return results
+
+    def _choose_pieces(self, group: list[Request], hidden: Tensor) -> tuple[Ints, np.ndarray]:
+        """Choose text pieces for `hidden: [sum of num_samples, dim]`, request by request."""
+        logits = self._lm.text_logits(hidden).float()
+        is_finite = logits.isfinite().all(-1)
+        masks = [int(r.steps.mask) for _, r in _sampled(group) for _ in range(r.steps.num_samples)]
+        allowed = self._masks[masks]  # [rows, text_vocab], a copy
+        also = [r.steps.also for _, r in _sampled(group) for _ in range(r.steps.num_samples)]
+        for row, piece in enumerate(also):
+            if piece >= 0:
+                allowed[row, piece] = 0.0
+        logits += allowed
+        pieces = logits.argmax(-1)
+        sampling = self._config.reply_sampling
+        if sampling.temperature > 0:
+            rows = [row for row, mask in enumerate(masks) if mask == Mask.REPLY]
+            noise = [r.noise for _, r in _sampled(group) if r.steps.mask == Mask.REPLY]
+            if rows:
+                pieces[rows] = self._draw(logits[rows], sampling, noise)
+        return pieces.cpu().numpy(), is_finite.cpu().numpy()
+
+    def _choose_codes(
+        self, group: list[Request], hidden: Tensor, pieces: Ints
+    ) -> list[Ints | None]:
+        speaking = [row for row, r in enumerate(group) if r.steps.has_codes]
+        codes: list[Ints | None] = [None] * len(group)
+        if not speaking:
+            return codes
+        start = perf_counter()
+        last = np.cumsum([r.steps.num_samples for r in group]) - 1  # a request's last piece
+        sampling = self._config.audio_sampling
+        noise = None
+        if sampling.temperature > 0:
+            config = self._lm.config
+            shape = (config.num_codebooks, sampling.num_candidates(config.codebook_size))
+            noise = draw_noise([group[row].noise for row in speaking], shape).to(self._device)
+        made = self._lm.depth.generate(
+            hidden[speaking, -1], self._index(pieces[last[speaking]]), sampling, noise
+        )
+        for row, row_codes in zip(speaking, made.cpu().numpy(), strict=True):
+            codes[row] = row_codes
+        self._metrics.depth_seconds += perf_counter() - start
+        return codes
+
+    def _draw(self, logits: Tensor, sampling: Sampling, noise: list[torch.Generator]) -> Tensor:
+        shape = (sampling.num_candidates(logits.shape[-1]),)
+        return sample(logits, sampling, draw_noise(noise, shape).to(self._device))
+
+    def _index(self, values: Sequence[int] | Ints) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.int64, device=self._device)
+
+
+def _sampled(group: list[Request]) -> list[tuple[int, Request]]:
+    """Return the requests that want pieces, with their rows."""
+    return [(row, r) for row, r in enumerate(group) if r.steps.num_samples]
+
+
+def _to_steps(group: list[Request], device: torch.device) -> Steps:
+    blocks = [r.steps.block for r in group]
+    start = np.array([[r.steps.start] for r in group])
+    position = start + np.arange(len(blocks[0]))
+    parts = (
+        np.stack([b.text for b in blocks]),
+        np.stack([b.user for b in blocks]),
+        np.stack([b.assistant for b in blocks]),
+        np.stack([b.kind for b in blocks]),
+        position,
+    )
+    return Steps(*(torch.from_numpy(part).to(device) for part in parts))
+
+
+def _mask_table(vocabulary: TurnVocabulary, text_vocab: int) -> Tensor:
+    """Return float [masks, text_vocab], to be added to logits: 0 where allowed, else -inf."""
+    table = torch.full((len(Mask), text_vocab), -torch.inf)
+    table[Mask.NOTHING] = 0.0
+    words = slice(vocabulary.num_special, len(vocabulary.pieces))
+    for mask, special in (
+        (Mask.LISTEN, [vocabulary.pad, vocabulary.end]),
+        (Mask.TRANSCRIPT, [vocabulary.reply]),
+        (Mask.REPLY, [vocabulary.speak]),
+    ):
+        table[mask, words] = 0.0
+        table[mask, special] = 0.0
+    table[Mask.SPEAK, [vocabulary.pad, vocabulary.eos]] = 0.0
+    return table

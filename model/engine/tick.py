@@ -1,0 +1,270 @@
+"""Serve many sessions from one model, tick by tick; `local.py` gives this a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from model.codec.mel import MelCodec
+from model.dialogue.history import Ints
+from model.dialogue.phase import Phase
+from model.dialogue.reply import SpeechTiming
+from model.dialogue.turn import Decode, TurnLimits, TurnProgram
+from model.dialogue.vocabulary import TurnVocabulary
+from model.engine.config import EngineConfig
+from model.engine.messages import (
+    Close,
+    Command,
+    EngineInfo,
+    Open,
+    Output,
+    ResponseAudio,
+    SessionFailed,
+)
+from model.engine.metrics import EngineMetrics
+from model.engine.runner import Request, Result, Runner
+from model.engine.scheduler import Scheduler, urgency
+from model.engine.slots import Playout, Slot, SlotTable, Urgency
+from model.errors import EngineError, ParleyError
+from model.lm import LM
+
+_log = logging.getLogger(__name__)
+
+
+class TickEngine:
+    """Hold the sessions and advance them.
+
+    Args:
+        lm: language model, in evaluation mode.
+        codec: tokenizer and vocoder, in evaluation mode.
+        vocabulary: of the tokenizer.
+        config: capacity and pacing.
+        clock: returns seconds, never going back.
+        name: of the model.
+        limits: of one conversation.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        codec: MelCodec,
+        vocabulary: TurnVocabulary,
+        config: EngineConfig,
+        *,
+        clock: Callable[[], float],
+        name: str = "starter",
+        limits: TurnLimits | None = None,
+    ) -> None:
+        self.metrics = EngineMetrics()
+        self.config = config
+        frame_ms = codec.frame_samples * 1000 // codec.sample_rate_hz
+        self.info = EngineInfo(
+            name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
+        )
+        self._vocabulary, self._limits, self._clock = vocabulary, limits or TurnLimits(), clock
+        self._delays = lm.config.delays
+        self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)
+        self._runner = Runner(lm, codec, vocabulary, config, self.metrics)
+        self._scheduler = Scheduler(config, frame_ms / 1000)
+        self._slots = SlotTable(config.max_sessions)
+        self._num_opened = 0
+
+    @property
+    def session_ids(self) -> list[str]:
+        """Name the sessions that are open."""
+        return [slot.program.session_id for slot in self._slots]
+
+    def next_due_s(self) -> float | None:
+        """Say when the next tick has something to do, on the clock; None if never as things are."""
+        return self._scheduler.next_due_s(self._slots)
+
+    def apply(self, command: Command) -> list[Output]:
+        """Carry out a command, as far as no model is needed for it.
+
+        Returns:
+            What follows from it at once; for a command that cannot be carried out, the session's
+            failure.
+        """
+        if isinstance(command, Open):
+            return self._open(command)
+        slot = self._slots.get(command.session_id)
+        if slot is None:
+            return []  # it failed or was closed while the command was on its way
+        if isinstance(command, Close):
+            self._release(slot)
+            return []
+        try:
+            slot.program.accept(command)
+        except ParleyError as error:
+            return [self._fail(slot, str(error))]
+        return self._deliver([slot])
+
+    def tick(self) -> list[Output]:
+        """Serve the sessions that are due: one batched step of the model.
+
+        Returns:
+            What the sessions are to be told, in order; empty if nothing was due.
+        """
+        chosen = self._scheduler.choose(self._slots, self._clock())
+        if not chosen:
+            return []
+        start = perf_counter()
+        with torch.inference_mode():
+            outputs: list[Output] = []
+            requests = self._plan(chosen, outputs)
+            results = self._runner.step([request for _, request in requests])
+            self._observe(requests, results, outputs)
+            served = [slot for slot in chosen if self._is_open(slot)]
+            outputs += self._deliver(served, was_served=True)
+        self.metrics.count_tick(perf_counter() - start, len(requests))
+        return outputs
+
+    def fail_all(self, message: str) -> Sequence[Output]:
+        """Give up all sessions and start over with fresh state, since the old may be broken."""
+        failed = []
+        for slot in list(self._slots):
+            self._slots.release(slot)
+            failed.append(SessionFailed(slot.program.session_id, message))
+        self._runner.reset()
+        self.metrics.sessions_failed += len(failed)
+        self.metrics.sessions = 0
+        return failed
+
+    # Commands.
+
+    def _open(self, command: Open) -> list[Output]:
+        if self._slots.get(command.session_id) is not None:
+            return [SessionFailed(command.session_id, "the session is open already")]
+        if len(self._slots) == self.config.max_sessions:
+            message = f"all {self.config.max_sessions} sessions are taken"
+            return [SessionFailed(command.session_id, message)]
+        try:
+            program = TurnProgram(
+                command,
+                vocabulary=self._vocabulary,
+                timing=self._timing,
+                delays=self._delays,
+                limits=self._limits,
+            )
+        except EngineError as error:
+            return [SessionFailed(command.session_id, str(error))]
+        noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
+        self._num_opened += 1
+        slot = self._slots.take(program, noise)
+        self.metrics.sessions = len(self._slots)
+        return self._deliver([slot])
+
+    def _release(self, slot: Slot) -> None:
+        self._slots.release(slot)
+        self._runner.wipe(slot.index)
+        self.metrics.sessions = len(self._slots)
+
+    def _fail(self, slot: Slot, message: str) -> SessionFailed:
+        self._release(slot)
+        self.metrics.sessions_failed += 1
+        return SessionFailed(slot.program.session_id, message)
+
+    def _fail_broken(self, slot: Slot) -> SessionFailed:
+        """Fail a session whose own program broke; the others are not affected."""
+        _log.exception("session %s failed", slot.program.session_id)
+        return self._fail(slot, "the engine failed on this session")
+
+    def _is_open(self, slot: Slot) -> bool:
+        return self._slots.get(slot.program.session_id) is slot
+
+    # One tick.
+
+    def _plan(self, chosen: Sequence[Slot], outputs: list[Output]) -> list[tuple[Slot, Request]]:
+        """Encode what users said and collect everyone's next steps."""
+        hearing = [slot for slot in chosen if slot.program.wants_frame]
+        heard: dict[int, Ints] = {}
+        if hearing:
+            frames, is_first = zip(*(slot.program.take_frame() for slot in hearing), strict=True)
+            indices = [slot.index for slot in hearing]
+            codes = self._runner.encode(indices, frames, is_first)
+            heard = dict(zip(indices, codes, strict=True))
+            self.metrics.frames_heard += len(hearing)
+        requests = []
+        for slot in chosen:
+            try:
+                steps = slot.program.plan(heard.get(slot.index))
+                if steps is not None and not self._runner.seek(slot.index, steps.start):
+                    slot.program.rebuild()
+                    steps = slot.program.plan()
+            except Exception:  # noqa: BLE001 - whatever broke is this session's own
+                outputs.append(self._fail_broken(slot))
+                continue
+            if steps is not None:
+                requests.append((slot, Request(slot.index, steps, slot.noise)))
+        return requests
+
+    def _observe(
+        self,
+        requests: Sequence[tuple[Slot, Request]],
+        results: Sequence[Result],
+        outputs: list[Output],
+    ) -> None:
+        """Tell every program what the model made of its steps."""
+        for (slot, request), result in zip(requests, results, strict=True):
+            if not result.is_finite:
+                outputs.append(self._fail(slot, "the model's output is not finite"))
+                continue
+            try:
+                slot.program.observe(request.steps, result.pieces, result.codes)
+            except Exception:  # noqa: BLE001 - whatever broke is this session's own
+                outputs.append(self._fail_broken(slot))
+
+    def _deliver(self, slots: Sequence[Slot], *, was_served: bool = False) -> list[Output]:
+        """Decode audio and return what has happened in `slots`, each slot's events in order."""
+        waiting = {slot.index: slot.program.take_events() for slot in slots}
+        made: dict[int, list[Output]] = {slot.index: [] for slot in slots}
+        while any(waiting.values()):
+            # One round: everything up to each slot's next frame, then these frames together.
+            decodes: list[tuple[Slot, Decode]] = []
+            for slot in slots:
+                events = waiting[slot.index]
+                while events:
+                    event = events.pop(0)
+                    if isinstance(event, Decode):
+                        decodes.append((slot, event))
+                        break
+                    made[slot.index].append(event)
+            for slot, audio in self._decode(decodes):
+                made[slot.index].append(audio)
+        for slot in slots:
+            self._note_work(slot, was_served=was_served)
+        return [output for slot in slots for output in made[slot.index]]
+
+    def _decode(self, decodes: Sequence[tuple[Slot, Decode]]) -> list[tuple[Slot, ResponseAudio]]:
+        if not decodes:
+            return []
+        pcm = self._runner.decode(
+            [slot.index for slot, _ in decodes],
+            [decode.codes for _, decode in decodes],
+            [decode.is_first for _, decode in decodes],
+        )
+        now_s = self._clock()
+        audio = []
+        for (slot, decode), row in zip(decodes, pcm, strict=True):
+            samples = np.ascontiguousarray(row[decode.start : decode.stop])
+            self.metrics.frames_spoken += 1
+            if len(samples):
+                seconds = len(samples) / self.info.sample_rate_hz
+                self.metrics.frames_late += slot.playout.add(seconds, now_s)
+                session_id = slot.program.session_id
+                audio.append((slot, ResponseAudio(session_id, decode.turn, samples)))
+        return audio
+
+    def _note_work(self, slot: Slot, *, was_served: bool) -> None:
+        """Keep what the scheduler looks at in step with what the slot's program does."""
+        program = slot.program
+        if program.phase is not Phase.SPEAKING:
+            slot.playout = Playout()
+        work = urgency(program.phase, slot.playout) if program.has_work else None
+        # Every frame waits anew; an answer is waited for as a whole.
+        if work is not slot.work or (was_served and work is Urgency.FRAME):
+            slot.work, slot.waiting_since_s = work, self._clock()

@@ -119,7 +119,7 @@ class LocalEngine:
                         self._open.discard(output.session_id)
                 try:
                     deliver(output)
-                except Exception:  # the receiver's fault is not the sessions'
+                except Exception:  # noqa: BLE001 - the receiver's fault is not the sessions'
                     _log.exception("an output could not be delivered")
 
     def _wait(self) -> list[Command] | None:
@@ -140,13 +140,12 @@ class LocalEngine:
     def _advance(self, commands: list[Command]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""
         outputs: list[Output] = []
-        for work in (
-            *(partial(self._core.apply, command) for command in commands),
-            self._core.tick,
-        ):
+        work: list[Callable[[], list[Output]]]
+        work = [partial(self._core.apply, command) for command in commands]
+        for part in (*work, self._core.tick):
             try:
-                outputs += work()
-            except Exception:
+                outputs += part()
+            except Exception:  # noqa: BLE001 - whatever broke, the engine goes on with new state
                 _log.exception("the engine broke; all sessions are lost")
                 outputs += self._core.fail_all("the engine broke and started over")
         return outputs

@@ -1,0 +1,74 @@
+# One command each, the same on a laptop and in CI. `make` alone lists them.
+#
+# A bare machine needs Python 3.11 or later and make. Everything else goes into .venv, at the versions and
+# hashes in constraints.txt.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CONFIG ?= configs/starter.yaml
+ARGS   ?=
+
+# Small models run faster on one thread, and leave the other core to the client.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup serve talk test check fix bench bench-gpu constraints clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv and install everything into it, hashes checked
+
+# The interpreter is the first that is new enough; a versioned name may exist as a shim that does not run.
+$(READY): constraints.txt pyproject.toml
+	@python=; for name in $${PYTHON:-} python3 python3.13 python3.12 python3.11; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "Parley needs Python 3.11 or later; set PYTHON=/path/to/python" >&2; exit 1; fi; \
+	if [ ! -x $(BIN)/python ]; then \
+	  echo "Making $(VENV) with $$($$python --version)"; \
+	  $$python -m venv $(VENV) || { rm -rf $(VENV); echo "$$python cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 1; }; \
+	fi
+	@echo "Installing the dependencies (PyTorch with CUDA is some 3 GB, once)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --no-compile -r constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $(READY)
+
+serve: setup ## serve the starter on 127.0.0.1:8000 (CONFIG=configs/….yaml, ARGS='--set a.b=c')
+	@$(BIN)/python -m server.cli serve --config $(CONFIG) $(ARGS)
+
+talk: setup ## start a server, ask it the bundled spoken question, print and keep the answer
+	@$(BIN)/python -m server.cli talk tests/assets/three_plus_four.wav --config $(CONFIG) --out replies $(ARGS)
+
+test: setup ## run the tests (ARGS='-k name')
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types, import directions
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run make fix" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >$(VENV)/import-linter.txt || { cat $(VENV)/import-linter.txt; exit 1; }
+	@$(BIN)/python -m server.names
+
+fix: setup ## format, and fix what the linter can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: setup ## latency of the starter on this machine's CPU
+	@$(BIN)/python -m benchmarks.bench_latency $(ARGS)
+
+bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+constraints: setup ## resolve pyproject.toml and write constraints.txt (ARGS=--upgrade for newer versions)
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
+	  --quiet --output-file constraints.txt $(ARGS)
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ from model.training.skills import (
     sample_dialogue,
     vocabulary,
 )
-from model.training.skills.phrasing import Dialogue
+from model.training.skills.phrasing import Dialogue, Split
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_same_seed_same_dialogues() -> None:
 
 @pytest.mark.parametrize("split", ["train", "eval"])
 @pytest.mark.parametrize("skill", SKILLS)
-def test_skill_can_be_chosen(skill: str, split: mixture.Split) -> None:
+def test_skill_can_be_chosen(skill: str, split: Split) -> None:
     """One turn of the skill; for memory a dialogue that ends with its question."""
     rng = Random(3)
     for _ in range(100):

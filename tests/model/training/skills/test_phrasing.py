@@ -7,6 +7,7 @@ import pytest
 from model.training.skills.phrasing import (
     Fact,
     Family,
+    Mood,
     choose_family,
     choose_wording,
     is_held_out,
@@ -49,7 +50,14 @@ def test_eval_draws_held_out_wordings_only() -> None:
 @pytest.mark.parametrize("word", ["please", "parley", "okay"])
 def test_no_courtesy_at_both_ends(word: str) -> None:
     """An opener and a closer never repeat each other."""
-    moods = ("question", "command", "statement", "fragment", "social", "repeat")
+    moods: tuple[Mood, ...] = (
+        "question",
+        "command",
+        "statement",
+        "fragment",
+        "social",
+        "repeat",
+    )
     wordings = [
         w
         for mood in moods

@@ -1,0 +1,228 @@
+"""Score a model: conversations that training did not have, held through the real engine.
+
+Everything goes the way of a live session, only faster: audio is appended, committed, answered, and
+the reply's audio is given to a recogniser that knows nothing of the model. `parley eval` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from tqdm import tqdm
+
+from model.engine.messages import Engine, Output
+from model.errors import ConfigError
+from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
+from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
+from model.training.evaluation.report import EARLY_MS, ConditionReport, Report, TurnResult
+from model.training.evaluation.users import Spoken, Users
+from model.training.speech.types import SAMPLE_RATE_HZ, SynthesisError
+
+Recognise = Callable[[Wave], str]
+"""Write down the words in float32 [samples] at 16 kHz."""
+AddNoise = Callable[[Wave, float, np.random.Generator], Wave]
+"""Add noise to float32 [samples], so many dB below the speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What to hold, and how much of it.
+
+    Attributes:
+        num_dialogues: conversations in each condition, the same ones in all.
+        seed: decides the conversations, who speaks and the noise.
+        voices: of the assistant; empty for all that the engine has.
+        max_parallel: conversations at once, at most what the engine admits.
+        num_heard: replies in each condition whose audio the recogniser hears.
+    """
+
+    num_dialogues: int = 200
+    seed: int = 0
+    conditions: tuple[Condition, ...] = CONDITIONS
+    voices: tuple[str, ...] = ()
+    max_parallel: int = 16
+    num_heard: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who speaks to the model and who listens to it."""
+
+    users: Users
+    recognise: Recognise
+    add_noise: AddNoise
+
+
+def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
+    """Hold all conversations of all conditions and score them.
+
+    Args:
+        engine: not started; it is started and stopped here.
+        options: what to hold.
+        ears: who speaks to the model and who listens to it.
+
+    Raises:
+        ConfigError: the engine's audio is not at the synthesisers' rate, or it lacks a voice.
+        EngineError: the engine fell silent.
+    """
+    info = engine.info
+    if info.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise ConfigError(
+            f"evaluation speaks at {SAMPLE_RATE_HZ} Hz, the engine listens at {info.sample_rate_hz}"
+        )
+    voices = options.voices or info.voices
+    if unknown := set(voices) - set(info.voices):
+        raise ConfigError(f"the engine has no voice {', '.join(sorted(unknown))}")
+    cases = draw_cases(options.num_dialogues, options.seed, voices)
+    num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
+    outputs: SimpleQueue[Output] = SimpleQueue()
+    engine.start(outputs.put)
+    try:
+        with tqdm(total=num_turns, unit="turn", desc="eval") as bar:
+            reports = []
+            for condition in options.conditions:
+                bar.set_postfix_str(condition.name)
+                run = _ConditionRun(condition, cases, options, ears)
+                reports.append(run.hold(engine, outputs, bar.update))
+    finally:
+        engine.stop()
+    return Report(info.model, options.num_dialogues, options.seed, tuple(reports))
+
+
+class _ConditionRun:
+    """Holds the conversations of one condition."""
+
+    def __init__(
+        self, condition: Condition, cases: list[Case], options: EvalOptions, ears: Ears
+    ) -> None:
+        self._condition = condition
+        self._cases = cases
+        self._options = options
+        self._ears = ears
+        self._heard = _first_turns(cases, options.num_heard)
+        # session id -> the case, who speaks, and where the words of each turn end
+        self._told: dict[str, tuple[Case, str, list[Spoken]]] = {}
+
+    def hold(
+        self, engine: Engine, outputs: SimpleQueue[Output], advance: Callable[[int], object]
+    ) -> ConditionReport:
+        """Hold every conversation; results come out in the order of the cases."""
+        results: list[TurnResult] = []
+        max_parallel = min(self._options.max_parallel, engine.info.max_sessions)
+        for script, answers in converse(
+            engine, outputs, self._scripts(), max_parallel=max_parallel
+        ):
+            case, voice, spoken = self._told.pop(script.session_id)
+            for turn, answer in enumerate(answers):
+                end_ms = spoken[turn].end_ms if spoken else 0
+                results.append(self._result(case, turn, voice, answer, end_ms))
+            advance(len(answers))
+        results.sort(key=lambda r: (r.dialogue, r.turn))
+        voices = self._condition.voices
+        return ConditionReport(
+            name=self._condition.name,
+            is_spoken=voices is not None,
+            results=tuple(results),
+            skipped_voices=self._ears.users.skipped(voices) if voices else (),
+        )
+
+    def _scripts(self) -> Iterator[Script]:
+        for case in self._cases:
+            session_id = f"{self._condition.name}/{case.number}"
+            texts = [turn.user for turn in case.dialogue]
+            if self._condition.voices is None:
+                self._told[session_id] = (case, "", [])
+                yield Script(session_id, case.voice, tuple(UserTurn(text) for text in texts))
+                continue
+            voice = self._ears.users.choose(self._condition.voices, self._options.seed, case.number)
+            try:
+                spoken = [self._ears.users.speak(voice, text) for text in texts]
+            except SynthesisError as error:
+                # A synthesiser may fail on a text. Not the model's fault, so not its score.
+                tqdm.write(f"left out, {voice} cannot say it: {error}")
+                continue
+            self._told[session_id] = (case, voice, spoken)
+            waves = self._at_loudness([s.pcm for s in spoken], case.number)
+            turns = (UserTurn(text, pcm) for text, pcm in zip(texts, waves, strict=True))
+            yield Script(session_id, case.voice, tuple(turns))
+
+    def _at_loudness(self, waves: Sequence[Wave], number: int) -> list[Wave]:
+        snr_db = self._condition.snr_db
+        if snr_db is None:
+            return list(waves)
+        rng = np.random.default_rng((self._options.seed, number))
+        return [self._ears.add_noise(wave, snr_db, rng) for wave in waves]
+
+    def _result(self, case: Case, turn: int, voice: str, answer: Answer, end_ms: int) -> TurnResult:
+        meant = case.dialogue[turn]
+        heard = None
+        if answer.audio and (case.number, turn) in self._heard:
+            heard = self._ears.recognise(np.concatenate(answer.audio))
+        elif voice and (case.number, turn) in self._heard:
+            heard = ""  # a reply without audio: nothing to hear
+        ends_ms = answer.ends_ms if voice else []
+        return TurnResult(
+            condition=self._condition.name,
+            dialogue=case.number,
+            turn=turn,
+            skill=meant.skill,
+            user_voice=self._ears.users.group(voice) if voice else "",
+            voice=case.voice,
+            user=meant.user,
+            reply=meant.reply,
+            transcript=answer.transcript,
+            text=answer.text,
+            heard=heard,
+            end_delay_ms=ends_ms[-1] - end_ms if ends_ms else None,
+            is_early=bool(ends_ms) and ends_ms[0] < end_ms - EARLY_MS,
+            failure=answer.failure,
+        )
+
+
+def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, int]]:
+    """Name the first turns in the order of the cases, whatever order they finish in."""
+    turns = [(case.number, turn) for case in cases for turn in range(len(case.dialogue))]
+    return frozenset(turns[:num_turns])
+
+
+def default_ears() -> Ears:
+    """Give the synthesisers, the noise and the recogniser of the training recipe."""
+    # Here, because only a real evaluation needs them: they bring programs that may be missing.
+    from model.training.evaluation.users import SynthesisedUsers  # noqa: PLC0415
+    from model.training.speech.augment import add_noise  # noqa: PLC0415
+    from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
+
+    return Ears(SynthesisedUsers(), Recogniser().recognise, add_noise)
+
+
+def run_eval(
+    engine: Engine,
+    *,
+    num_dialogues: int = 200,
+    seed: int = 0,
+    conditions: tuple[Condition, ...] = CONDITIONS,
+    out: Path | None = None,
+) -> Report:
+    """Score with the synthesisers and the recogniser of the training recipe, and print.
+
+    Prints a table, then one JSON line last.
+
+    Args:
+        engine: not started; it is started and stopped here.
+        num_dialogues: conversations in each condition.
+        seed: decides the conversations, who speaks and the noise.
+        conditions: how the user's turns reach the model.
+        out: also write all figures and every turn to this file, as JSON.
+    """
+    options = EvalOptions(num_dialogues=num_dialogues, seed=seed, conditions=conditions)
+    report = evaluate(engine, options, default_ears())
+    print(report.table())
+    if out is not None:
+        out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report

@@ -1,0 +1,1 @@
+"""Scoring the starter: conversations through the engine, what is counted, how it is reported."""

@@ -1,0 +1,65 @@
+"""Under which conditions the starter is scored, and the conversations that are held in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from model.training.skills import Dialogue, sample_dialogue
+
+VoiceSet = Literal["known", "held out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the user's turns reach the model.
+
+    Attributes:
+        name: how the report calls it.
+        voices: which voices speak; None for typed text.
+        snr_db: loudness of the speech above added noise; None for none.
+    """
+
+    name: str
+    voices: VoiceSet | None
+    snr_db: float | None = None
+
+
+CONDITIONS = (
+    Condition("known voices, clean", "known"),
+    Condition("known voices, noise 10 dB", "known", 10.0),
+    Condition("held-out voices, clean", "held out"),
+    Condition("held-out voices, noise 10 dB", "held out", 10.0),
+    Condition("typed", None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One conversation to be held.
+
+    Attributes:
+        number: seeds everything that is drawn for it, so it does not depend on the other cases.
+        voice: the assistant's voice.
+    """
+
+    number: int
+    dialogue: Dialogue
+    voice: str
+
+
+def draw_cases(num_dialogues: int, seed: int, voices: Sequence[str]) -> list[Case]:
+    """Draw conversations of the eval split; the assistant's voices take turns.
+
+    They depend on nothing else: conditions differ in sound, never in what is said.
+    """
+    return [
+        Case(
+            number=number,
+            dialogue=sample_dialogue(Random(f"{seed}/{number}"), "eval"),
+            voice=voices[number % len(voices)],
+        )
+        for number in range(num_dialogues)
+    ]

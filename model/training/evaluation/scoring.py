@@ -1,0 +1,77 @@
+"""What is counted: shares with their confidence interval, and words heard wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+
+_Z_95 = 1.959964  # the normal quantile that leaves 2.5 % on either side
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How often something held: `hits` of `total`."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float | None:
+        """The share in 0..1; None when nothing was counted."""
+        return self.hits / self.total if self.total else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the 95 % confidence interval.
+
+        Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+        """
+        if not self.total:
+            return 0.0, 1.0
+        share, spread = self.hits / self.total, _Z_95**2 / self.total
+        centre = (share + spread / 2) / (1 + spread)
+        half = _Z_95 * sqrt(share * (1 - share) / self.total + spread / self.total / 4)
+        half /= 1 + spread
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, slots=True)
+class WordErrors:
+    """Words inserted, deleted and replaced, against the number of words that were right to say."""
+
+    errors: int
+    words: int
+
+    @property
+    def rate(self) -> float | None:
+        """Errors per reference word; None when there was no word."""
+        return self.errors / self.words if self.words else None
+
+
+def normalise(text: str) -> str:
+    """Reduce a text to what counts: lower-case words and single spaces, without punctuation."""
+    kept = "".join(c if c.isalnum() or c in " '" else " " for c in text.lower())
+    return " ".join(kept.split())
+
+
+def count_edits(reference: str, heard: str) -> int:
+    """Count the fewest word edits that turn one text into the other (Levenshtein)."""
+    wanted, got = reference.split(), heard.split()
+    row = list(range(len(got) + 1))
+    for i, word in enumerate(wanted, start=1):
+        above_left, row[0] = row[0], i
+        for j, other in enumerate(got, start=1):
+            replaced = above_left + (word != other)
+            above_left = row[j]
+            row[j] = min(replaced, row[j] + 1, row[j - 1] + 1)
+    return row[-1]
+
+
+def word_errors(pairs: Iterable[tuple[str, str]]) -> WordErrors:
+    """Sum the edits over (reference, heard) pairs."""
+    errors = words = 0
+    for reference, heard in pairs:
+        errors += count_edits(normalise(reference), normalise(heard))
+        words += len(normalise(reference).split())
+    return WordErrors(errors, words)

@@ -1,0 +1,89 @@
+"""Many conversations at once with an engine."""
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.engine.messages import EndOfTurn, Output
+from model.errors import EngineError
+from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
+
+TABLE = {("a",): "reply a", ("a", "b"): "reply a then b", ("b",): "reply b"}
+
+
+def hold(engine: Any, *scripts: Script, max_parallel: int = 4) -> dict[str, list[Answer]]:
+    """Hold the scripts' conversations and give the answers by session."""
+    outputs: SimpleQueue[Output] = SimpleQueue()
+    engine.start(outputs.put)
+    held = converse(engine, outputs, scripts, max_parallel=max_parallel)
+    return {script.session_id: answers for script, answers in held}
+
+
+def spoken(users: Any, text: str) -> UserTurn:
+    """Make a spoken user turn."""
+    return UserTurn(text, users.speak("ann", text).pcm)
+
+
+def test_typed_turns_follow_each_other(make_engine: Any) -> None:
+    """The second reply depends on both turns; typed text has neither transcript nor audio."""
+    script = Script("s", "one", (UserTurn("a"), UserTurn("b")))
+    first, second = hold(make_engine(TABLE), script)["s"]
+    assert (first.text, second.text) == ("reply a", "reply a then b")
+    assert first.transcript is None
+    assert not first.audio
+
+
+def test_spoken_turn_comes_back_whole(
+    make_engine: Any, users: Any, read_wave: Callable[[Wave], str]
+) -> None:
+    """Audio reaches the engine in order and complete, though it is cut into pieces."""
+    (answer,) = hold(make_engine(TABLE), Script("s", "one", (spoken(users, "a"),)))["s"]
+    assert answer.transcript == "a"
+    assert answer.text == "reply a"
+    assert read_wave(np.concatenate(answer.audio)) == "reply a"
+    assert answer.ends_ms == [210 + 300]
+
+
+def test_refused_commands_are_offered_again(make_engine: Any, users: Any) -> None:
+    """An engine under pressure delays a conversation and never changes it."""
+    engine = make_engine(TABLE, refuse_every=3)
+    script = Script("s", "one", (spoken(users, "a"), spoken(users, "b")))
+    assert [a.text for a in hold(engine, script)["s"]] == ["reply a", "reply a then b"]
+
+
+@pytest.mark.parametrize("max_parallel", [1, 3])
+def test_parallel_sessions_are_bounded(make_engine: Any, max_parallel: int) -> None:
+    """No more sessions are open at once than asked for, and every script is held."""
+    engine = make_engine(TABLE, max_sessions=8)
+    scripts = [Script(f"s{i}", "one", (UserTurn("a"), UserTurn("b"))) for i in range(7)]
+    held = hold(engine, *scripts, max_parallel=max_parallel)
+    assert set(held) == {f"s{i}" for i in range(7)}
+    assert engine.most_open <= max_parallel
+    assert not engine.said
+
+
+def test_lost_session_fails_all_its_remaining_turns(make_engine: Any) -> None:
+    """What could not be answered is marked; other conversations go on."""
+    engine = make_engine(TABLE, fails="bad")
+    two = (UserTurn("a"), UserTurn("b"))
+    held = hold(engine, Script("bad", "one", two), Script("good", "one", two))
+    assert [a.failure for a in held["bad"]] == ["lost", "lost"]
+    assert [a.failure for a in held["good"]] == ["", ""]
+
+
+def test_silent_engine_is_reported(make_engine: Any) -> None:
+    """An engine that never answers ends the evaluation instead of hanging it."""
+    outputs: SimpleQueue[Output] = SimpleQueue()
+    engine = make_engine(TABLE)
+    engine.start(lambda output: isinstance(output, EndOfTurn))
+    script = Script("s", "one", (UserTurn("a"),))
+    with pytest.raises(EngineError, match=r"said nothing for 0\.05 s while 1 conversation"):
+        list(converse(engine, outputs, [script], max_parallel=1, patience_s=0.05))
+
+
+def test_nothing_to_hold(make_engine: Any) -> None:
+    """No scripts, no conversations."""
+    assert hold(make_engine(TABLE)) == {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -111,13 +112,13 @@ def compare_codec(
     return CodecReport(tuple(compared))
 
 
-def spectrogram_db(wave: Wave) -> np.ndarray:
+def spectrogram_db(wave: Wave) -> npt.NDArray[np.float64]:
     """Give the power spectrum of float32 [samples] in dB below its peak: [257, hops]."""
     padded = np.pad(wave, (0, max(0, _WINDOW - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW))).T ** 2
-    level: np.ndarray = 10 * np.log10(np.maximum(power, 1e-12))
-    return np.maximum(level - level.max(), _FLOOR_DB)
+    level: npt.NDArray[np.float64] = 10 * np.log10(np.maximum(power, 1e-12))
+    return np.asarray(np.maximum(level - level.max(), _FLOOR_DB), np.float64)
 
 
 def save_spectrograms(path: Path, pairs: Sequence[tuple[str, Wave, Wave]]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from model.training.evaluation.conditions import VoiceSet
 from model.training.evaluation.conversation import Wave
-from model.training.speech.types import SAMPLE_RATE_HZ, SynthesisError
+from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
 from model.training.speech.voices import HELD_OUT_VOICES, TRAIN_VOICES, Voice, synthesise
 
 LEAD_S = 0.2
@@ -63,50 +63,63 @@ class SynthesisedUsers:
     are played plainly, without the changes of pitch and tempo that training adds.
     """
 
-    def __init__(self) -> None:
-        self._voices = {v.name: v for v in (*TRAIN_VOICES, *HELD_OUT_VOICES)}
+    def __init__(
+        self,
+        known: Sequence[Voice] = TRAIN_VOICES,
+        held_out: Sequence[Voice] = HELD_OUT_VOICES,
+        synthesiser: Callable[[Voice, str], Speech] = synthesise,
+    ) -> None:
+        self._known, self._held_out = known, held_out
+        self._voices = {voice.name: voice for voice in (*known, *held_out)}
+        self._synthesise = synthesiser
+        self._present = tuple(voice.name for voice in held_out if self._can_speak(voice))
+        # A conversation is held under several conditions, and slow synthesisers are slow.
+        self._spoken: dict[tuple[str, str], Spoken] = {}
 
     def skipped(self, voices: VoiceSet) -> tuple[str, ...]:
         """Name the held-out voices whose synthesiser is missing; see `Users`."""
         if voices == "known":
             return ()
-        return tuple(v.name for v in HELD_OUT_VOICES if not _can_speak(v))
+        return tuple(voice.name for voice in self._held_out if voice.name not in self._present)
 
     def choose(self, voices: VoiceSet, seed: int, number: int) -> str:
-        """Choose who holds conversation `number`; see `Users`."""
+        """Choose who holds conversation `number`; see `Users`.
+
+        Raises:
+            SynthesisError: no voice of the set can speak on this machine.
+        """
         if voices == "known":
-            weights = [v.weight for v in TRAIN_VOICES]
-            return Random(f"{seed}/{number}/user").choices(TRAIN_VOICES, weights)[0].name
-        present = [v for v in HELD_OUT_VOICES if _can_speak(v)]
-        if not present:
+            weights = [voice.weight for voice in self._known]
+            return Random(f"{seed}/{number}/user").choices(self._known, weights)[0].name
+        if not self._present:
             raise SynthesisError("none of the held-out voices can speak on this machine")
         # Shifted every round: the assistant's voices take turns too, and all pairs are to meet.
-        return present[(number + number // len(present)) % len(present)].name
+        count = len(self._present)
+        return self._present[(number + number // count) % count]
 
     def group(self, voice: str) -> str:
         """Count the many espeak-ng voices of training as one; see `Users`."""
-        is_held_out = any(v.name == voice for v in HELD_OUT_VOICES)
-        return voice if is_held_out or self._voices[voice].engine != "espeak" else "espeak-ng"
+        is_one_of_many = self._voices[voice].engine == "espeak" and voice not in self._present
+        return "espeak-ng" if is_one_of_many else voice
 
     def speak(self, voice: str, text: str) -> Spoken:
         """Synthesise a user turn between two silences; see `Users`."""
-        return _speak(self._voices[voice], text)
+        key = (voice, text)
+        if key not in self._spoken:
+            self._spoken[key] = _between_silences(self._synthesise(self._voices[voice], text))
+        return self._spoken[key]
+
+    def _can_speak(self, voice: Voice) -> bool:
+        try:
+            self._synthesise(voice, "hello there")
+        except SynthesisError:
+            return False
+        return True
 
 
-@lru_cache(maxsize=4096)
-def _speak(voice: Voice, text: str) -> Spoken:
-    speech = synthesise(voice, text)
-    lead, tail = (round(s * SAMPLE_RATE_HZ) for s in (LEAD_S, TAIL_S))
+def _between_silences(speech: Speech) -> Spoken:
+    lead, tail = (round(seconds * SAMPLE_RATE_HZ) for seconds in (LEAD_S, TAIL_S))
     pcm = np.zeros(lead + len(speech.pcm) + tail, np.float32)
     pcm[lead : lead + len(speech.pcm)] = speech.pcm / np.float32(32768)
     end_s = speech.words[-1].end_s if speech.words else speech.duration_s
     return Spoken(pcm, round(1000 * (LEAD_S + end_s)))
-
-
-@lru_cache(maxsize=64)
-def _can_speak(voice: Voice) -> bool:
-    try:
-        synthesise(voice, "hello there")
-    except SynthesisError:
-        return False
-    return True

@@ -3,7 +3,7 @@
 from random import Random
 
 from model.training.skills import repeat
-from model.training.skills.phrasing import is_held_out
+from model.training.skills.phrasing import is_held_out, make_cores
 
 
 def test_reply_is_the_string_that_was_asked() -> None:
@@ -29,7 +29,7 @@ def test_templates_share_no_word_with_the_strings() -> None:
     around = {
         word
         for text in (*repeat._TEMPLATES, *repeat._ONE_WORD)
-        for core in repeat.make_cores("repeat", "repeat", (text,))
+        for core in make_cores("repeat", "repeat", (text,))
         for wording in (core.text, *core.train, *core.held_out)
         for word in wording.split()
     }

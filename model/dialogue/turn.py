@@ -333,6 +333,8 @@ class TurnProgram:
             command = self._pending.popleft()
             if isinstance(command, AppendAudio):
                 self._waiting_samples -= len(command.pcm)
+        if self.phase is Phase.IDLE and not self._pending and self._shelf is not None:
+            self._listen()
 
     def _take(self, command: SessionCommand) -> bool:
         """Carry out a command if the phase allows it, and tell whether it did."""

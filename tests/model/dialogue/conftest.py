@@ -1,0 +1,204 @@
+"""A vocabulary of a few words, and a model that says what a script tells it to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from model.dialogue.reply import SpeechTiming
+from model.dialogue.turn import Decode, Mask, NextSteps, TurnLimits, TurnProgram
+from model.dialogue.vocabulary import WORD_START, TurnVocabulary
+from model.engine.messages import Open, Output
+from model.state import Kind
+
+NUM_SPECIAL = 17
+WORDS = ["▁hi", "▁what", "▁is", "▁your", "▁name", "▁i", "▁am", "▁par", "ley"]
+SPECIAL = ["pad", "unk", "bos", "user", "reply", "speak", "eos", "end", "system"]
+SPECIAL += [f"voice{i}" for i in range(8)]
+PIECES = [f"<{name}>" for name in SPECIAL] + WORDS
+DELAYS = (0, 1, 1)
+FRAME_SAMPLES = 8  # of a codec that is fast enough for a table
+TIMING = SpeechTiming(FRAME_SAMPLES, frame_ms=80, lookahead_samples=11, word_lead_frames=2)
+
+
+def pieces(text: str) -> list[int]:
+    """Return the pieces of words, and of special pieces in angle brackets."""
+    found = []
+    for word in text.split():
+        if word.startswith("<"):
+            found.append(PIECES.index(word))
+        elif WORD_START + word in PIECES:
+            found.append(PIECES.index(WORD_START + word))
+        else:
+            found += [PIECES.index("▁par"), PIECES.index(word.removeprefix("par"))]
+    return found
+
+
+VOCABULARY = TurnVocabulary(
+    pieces=PIECES, encode=pieces, voices={"ann": 9, "bob": 10}, num_special=NUM_SPECIAL
+)
+
+
+@dataclass
+class Script:
+    """What the model will put out, phase by phase; every list is used up from its beginning.
+
+    Attributes:
+        listen: pieces put out by LISTEN steps; pad when it runs out.
+        transcripts: final transcripts, one a committed turn.
+        replies: the words of replies, one a response.
+        spoken: pieces put out by SPEAK steps, one a response; <eos> when it runs out.
+    """
+
+    listen: str = ""
+    transcripts: Iterable[str] = ()
+    replies: Iterable[str] = ()
+    spoken: Iterable[str] = ()
+
+
+@dataclass
+class Stage:
+    """Run a program against a script, and keep what was fed and what came out.
+
+    Attributes:
+        program: the program.
+        outputs: what the session was told.
+        fed: kind and piece of every step that the model's state holds now.
+        calls: steps of every call, in order.
+        masks: mask of every call.
+        audio: samples that belong to the reply, one list entry a decoded frame.
+    """
+
+    program: TurnProgram
+    script: Script
+    outputs: list[Output] = field(default_factory=list)
+    fed: list[tuple[str, str]] = field(default_factory=list)
+    codes: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    audio: list[int] = field(default_factory=list)
+    num_frames: int = 0
+
+    def __post_init__(self) -> None:
+        self.listen = deque(pieces(self.script.listen))
+        self.transcripts = [pieces(text + " <reply>") for text in self.script.transcripts]
+        self.replies = [deque(pieces(text + " <speak>")) for text in self.script.replies]
+        self.spoken = [deque(pieces(text)) for text in self.script.spoken]
+
+    def send(self, *commands: object) -> None:
+        """Hand commands over without running the model."""
+        for command in commands:
+            self.program.accept(command)
+            self._collect()
+
+    def step(self) -> bool:
+        """Make one call of the model; return False if there was nothing to do."""
+        user = None
+        if self.program.wants_frame:
+            self.program.take_frame()
+            user = np.full(len(DELAYS), self.num_frames)
+            self.num_frames += 1
+        steps = self.program.plan(user)
+        self._collect()
+        if steps is None:
+            return False
+        block = steps.block
+        self.calls.append(len(block))
+        self.masks.append(steps.mask)
+        assert steps.start <= len(self.fed)
+        del self.fed[steps.start :], self.codes[steps.start :]
+        for i in range(len(block)):
+            self.fed.append((Kind(block.kind[i]).name, PIECES[block.text[i]]))
+            self.codes.append((block.user[i].tolist(), block.assistant[i].tolist()))
+        sampled = self._sample(steps)
+        codes = np.full(len(DELAYS), 100 + steps.start) if steps.has_codes else None
+        self.program.observe(steps, sampled, codes)
+        self._collect()
+        return True
+
+    def run(self, *commands: object) -> Stage:
+        """Hand commands over and run the model until it has nothing to do."""
+        self.send(*commands)
+        for _ in range(1000):
+            if not self.step():
+                # What the history no longer has, the state gives up before the next call.
+                assert self.program.history.fed == len(self.program.history)
+                del self.fed[self.program.history.fed :], self.codes[self.program.history.fed :]
+                return self
+        raise AssertionError("the program never comes to rest")
+
+    def words(self) -> list[str]:
+        """Return the pieces that the state holds, kinds left out."""
+        return [text for _, text in self.fed]
+
+    def _collect(self) -> None:
+        for event in self.program.take_events():
+            if isinstance(event, Decode):
+                self.audio.append(event.stop - event.start)
+            else:
+                self.outputs.append(event)
+
+    def _sample(self, steps: NextSteps) -> np.ndarray | None:
+        match steps.mask:
+            case Mask.NOTHING:
+                assert not steps.num_samples
+                return None
+            case Mask.LISTEN:
+                made = [self.listen.popleft() if self.listen else VOCABULARY.pad]
+            case Mask.TRANSCRIPT:
+                made = self._transcribe(steps)
+            case Mask.REPLY:
+                made = [self.replies[0].popleft()]
+                if made == [VOCABULARY.speak]:
+                    self.replies.pop(0)
+            case Mask.SPEAK:
+                made = [self.spoken[0].popleft() if self.spoken[0] else VOCABULARY.eos]
+                if made == [VOCABULARY.eos]:
+                    self.spoken.pop(0)
+        assert len(made) == steps.num_samples
+        return np.array(made)
+
+    def _transcribe(self, steps: NextSteps) -> list[int]:
+        """Put out what follows at each position, as a model with the transcript in mind would."""
+        written = [text for kind, text in self.fed if kind == "TEXT"]
+        written = [PIECES.index(p) for p in written[len(written) - written[::-1].index("<user>") :]]
+        target, made = self.transcripts[0], []
+        for i in range(steps.num_samples):
+            so_far = written[: len(written) - steps.num_samples + 1 + i]
+            is_right = so_far == target[: len(so_far)]
+            made.append(target[len(so_far)] if is_right else VOCABULARY.reply)
+        drafted = written[len(written) - steps.num_samples + 1 :]
+        num_right = 0
+        while num_right < len(drafted) and drafted[num_right] == made[num_right]:
+            num_right += 1
+        if made[num_right] == VOCABULARY.reply:
+            self.transcripts.pop(0)
+        return made
+
+
+@pytest.fixture
+def stage() -> Callable[..., Stage]:
+    """Return a maker of stages: what the model will say, and limits by name."""
+
+    def make(
+        listen: str = "",
+        *,
+        transcripts: Iterable[str] = (),
+        replies: Iterable[str] = (),
+        spoken: Iterable[str] = (),
+        **limits: int,
+    ) -> Stage:
+        program = TurnProgram(
+            Open("s", "ann"),
+            vocabulary=VOCABULARY,
+            timing=TIMING,
+            delays=DELAYS,
+            limits=TurnLimits(**limits),
+        )
+        return Stage(program, Script(listen, transcripts, replies, spoken))
+
+    return make

@@ -29,7 +29,7 @@ _SIGNS = {
     "÷": "divided by",
     "/": "divided by",
 }
-_SYMBOLS = {"=": "equals", "&": "and", "%": "percent", "@": "at", "’": "'", "‘": "'"}
+_SYMBOLS = {"=": "equals", "&": "and", "%": "percent", "@": "at", "’": "'", "\u2018": "'"}
 
 
 class Special(IntEnum):
@@ -66,7 +66,7 @@ def normalise(text: str) -> str:
     for symbol, word in _SYMBOLS.items():
         text = text.replace(symbol, word if word == "'" else f" {word} ")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
-    text = re.sub(r"(?<=\d)\s*[-–]\s*(?=\d)", " minus ", text)  # noqa: RUF001 - dashes people type
+    text = re.sub(r"(?<=\d)\s*[-–]\s*(?=\d)", " minus ", text)
     text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", " times ", text)
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f" {word} ")
@@ -75,7 +75,7 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFKD", text)
     text = "".join(c for c in text if not unicodedata.combining(c))
     words = "".join(c if c in _LETTERS else " " for c in text).split()
-    words = [word.strip("'") if word.strip("'") else "" for word in words]
+    words = [word.strip("'") for word in words]
     return " ".join(word for word in words if word)
 
 

@@ -1,4 +1,4 @@
-"""Text and pieces: what is normalised, that every word can be spelled, and where special pieces are."""
+"""Text and pieces: normalised words, a spelling for every word, special pieces in place."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_training_is_repeatable_and_kept(tokenizer: Tokenizer, tmp_path: Path) -
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
     """A missing or foreign file is named."""
     path = tmp_path / "tokenizer.model"
-    with pytest.raises(TextError, match="tokenizer.model: cannot be read"):
+    with pytest.raises(TextError, match=r"tokenizer\.model: cannot be read"):
         Tokenizer.load(path)
     path.write_bytes(b"not a model")
-    with pytest.raises(TextError, match="tokenizer.model: not a sentencepiece model"):
+    with pytest.raises(TextError, match=r"tokenizer\.model: not a sentencepiece model"):
         Tokenizer.load(path)

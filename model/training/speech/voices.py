@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.training.speech.espeak import espeak_speech
+from model.training.speech.festival import festival_speech
 from model.training.speech.flite import flite_speech
 from model.training.speech.types import (
     SAMPLE_RATE_HZ,
@@ -142,7 +143,8 @@ TRAIN_VOICES: tuple[Voice, ...] = (
     Voice("slt", "flite", "slt", weight=16.0),
     Voice("rms", "flite", "rms", weight=16.0),
     Voice("awb", "flite", "awb", weight=16.0),
-    Voice("kal16", "flite", "kal16", weight=12.0),
+    Voice("kal16", "flite", "kal16", weight=8.0),
+    Voice("kal_diphone", "festival", "kal_diphone", weight=6.0),
     *_espeak_pool(),
 )
 
@@ -214,7 +216,11 @@ def trimmed(speech: Speech) -> Speech:
     return Speech(pcm, words, tuple(phones))
 
 
-_ENGINES: dict[str, Callable[..., Speech]] = {"flite": flite_speech, "espeak": espeak_speech}
+_ENGINES: dict[str, Callable[..., Speech]] = {
+    "espeak": espeak_speech,
+    "festival": festival_speech,
+    "flite": flite_speech,
+}
 
 
 def synthesise(voice: Voice, text: str) -> Speech:

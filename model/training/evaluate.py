@@ -15,6 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 from tqdm import tqdm
 
+from model.engine.config import EngineConfig
 from model.engine.messages import Engine, Output
 from model.errors import ConfigError
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
@@ -27,6 +28,10 @@ Recognise = Callable[[Wave], str]
 """Write down the words in float32 [samples] at 16 kHz."""
 AddNoise = Callable[[Wave, float, np.random.Generator], Wave]
 """Add noise to float32 [samples], so many dB below the speech."""
+
+
+MAX_PARALLEL = 32
+"""Conversations at once: batching makes them cheap, and more would only wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class EvalOptions:
     seed: int = 0
     conditions: tuple[Condition, ...] = CONDITIONS
     voices: tuple[str, ...] = ()
-    max_parallel: int = 16
+    max_parallel: int = MAX_PARALLEL
     num_heard: int = 100
 
 
@@ -190,6 +195,17 @@ def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, 
     return frozenset(turns[:num_turns])
 
 
+def engine_config(max_parallel: int = MAX_PARALLEL) -> EngineConfig:
+    """Configure an engine for scoring: nobody listens, so nothing is paced by playout."""
+    unpaced_ms = 3_600_000
+    return EngineConfig(
+        max_sessions=max_parallel,
+        max_batch=max_parallel,
+        ahead_ms=unpaced_ms,
+        horizon_ms=unpaced_ms,
+    )
+
+
 def default_ears() -> Ears:
     """Give the synthesisers, the noise and the recogniser of the training recipe."""
     # Here, because only a real evaluation needs them: they bring programs that may be missing.
@@ -213,7 +229,7 @@ def run_eval(
     Prints a table, then one JSON line last.
 
     Args:
-        engine: not started; it is started and stopped here.
+        engine: not started, best made with `engine_config`; it is started and stopped here.
         num_dialogues: conversations in each condition.
         seed: decides the conversations, who speaks and the noise.
         conditions: how the user's turns reach the model.

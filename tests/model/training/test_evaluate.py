@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigError
-from model.training.evaluate import Ears, EvalOptions, evaluate
+from model.training.evaluate import Ears, EvalOptions, engine_config, evaluate
 from model.training.evaluation.conditions import CONDITIONS, draw_cases
 from model.training.evaluation.conversation import Wave
 from model.training.evaluation.report import Report
@@ -152,3 +152,11 @@ def test_engine_is_stopped_after_a_failure(make_engine: Any, ears: Ears) -> None
     with pytest.raises(KeyError):
         evaluate(engine, OPTIONS, ears)
     assert not engine.is_running
+
+
+def test_engine_is_not_paced_by_playout() -> None:
+    """Scoring must not take as long as listening to it."""
+    config = engine_config(8)
+    assert config.max_sessions == config.max_batch == 8
+    assert config.ahead_ms >= 60_000
+    assert config.horizon_ms >= 60_000

@@ -1,0 +1,1 @@
+"""Pure audio: wire encodings, streaming resampling and voice activity; no I/O and no clock."""

@@ -1,0 +1,102 @@
+"""Resample a stream without seams between its chunks, and with little lateness.
+
+A windowed-sinc polyphase filter. A general library resampler works in blocks and holds back 12 to
+40 ms, and jitters by as much; this one holds back about 2 ms at 16 and 24 kHz, always the same.
+Speech turns are timed in milliseconds here, so that matters more than the last decibel.
+
+Source: the Kaiser window's length formula, as in Oppenheim and Schafer, "Discrete-Time Signal
+Processing", section 7.5.3.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+_REJECTION_DB = 70.0  # below the noise of 16-bit speech over a microphone
+_TRANSITION = 0.125  # part of the lower rate's band that the filter needs to fall off
+
+
+@lru_cache(maxsize=16)
+def _phases(up: int, down: int) -> Samples:
+    """Return the filter as float32 [phase, taps]; taps run forward in time around their centre."""
+    # In units of the rate `up × from_hz`, at which every input and output sample has its place.
+    band = 0.5 / max(up, down)
+    transition = _TRANSITION * band
+    half = math.ceil((_REJECTION_DB - 7.95) / (14.36 * transition) / 2)
+    reach = math.ceil(half / up)  # input samples on either side
+    beta = 0.1102 * (_REJECTION_DB - 8.7)
+    cutoff = band - transition / 2
+
+    # Offset of input sample `q + j` from an output at phase `p` after input sample `q`.
+    offset = np.arange(-reach, reach + 1)[None, :] * up - np.arange(up)[:, None]  # [P, taps]
+    shape = np.sqrt(np.clip(1.0 - (offset / (half + 1)) ** 2, 0.0, None))
+    window = np.where(np.abs(offset) <= half, np.i0(beta * shape) / np.i0(beta), 0.0)
+    taps = 2 * cutoff * np.sinc(2 * cutoff * offset) * window
+    # A constant stays the same constant at every phase.
+    phases: Samples = (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
+    return phases
+
+
+class StreamResampler:
+    """Convert a stream of mono samples from one rate to another.
+
+    Output sample `i` belongs to the time of input sample `i * from_hz / to_hz`: there is no delay,
+    only lateness, of `lateness_samples` of the input.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        common = math.gcd(from_hz, to_hz)
+        self._up, self._down = to_hz // common, from_hz // common
+        self._taps = _phases(self._up, self._down)
+        self.lateness_samples = 0 if self._up == self._down else self._taps.shape[1] // 2
+        self._restart()
+
+    def _restart(self) -> None:
+        # Silence before the first sample, so that the first output has its whole window.
+        self._kept: Samples = np.zeros(self.lateness_samples, dtype=np.float32)
+        self._kept_start = -self.lateness_samples  # input index of the first kept sample
+        self._next_output = 0
+
+    def feed(self, pcm: Samples) -> Samples:
+        """Return what `pcm`, float32 [samples], completes: float32 [samples]."""
+        if self._up == self._down:
+            return pcm
+        self._kept = np.concatenate((self._kept, pcm))
+        known = self._kept_start + len(self._kept)  # input samples so far
+        # Output `n` reads up to input `n * down // up + lateness`.
+        return self._outputs_before(-(-(known - self.lateness_samples) * self._up // self._down))
+
+    def finish(self) -> Samples:
+        """Return the samples held back, float32 [samples], and start a new stream."""
+        if self._up == self._down:
+            return np.zeros(0, dtype=np.float32)
+        total = self._kept_start + len(self._kept)
+        silence = np.zeros(self.lateness_samples + 1, dtype=np.float32)
+        self._kept = np.concatenate((self._kept, silence))
+        rest = self._outputs_before(-(-total * self._up // self._down))
+        self._restart()
+        return rest
+
+    def _outputs_before(self, end: int) -> Samples:
+        """Return the outputs from the next one up to `end`, exclusive, and drop spent input."""
+        start = self._next_output
+        if end <= start:
+            return np.zeros(0, dtype=np.float32)
+        output = np.empty(end - start, dtype=np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(self._kept, self._taps.shape[1])
+        for first in range(start, min(start + self._up, end)):
+            # Every `up`-th output has the same phase and moves on by `down` input samples.
+            place, phase = divmod(first * self._down, self._up)
+            row = place - self.lateness_samples - self._kept_start
+            count = -(-(end - first) // self._up)
+            rows = windows[row : row + (count - 1) * self._down + 1 : self._down]
+            output[first - start :: self._up] = rows @ self._taps[phase]
+        self._next_output = end
+        spent = end * self._down // self._up - self.lateness_samples - self._kept_start
+        self._kept = self._kept[spent:]
+        self._kept_start += spent
+        return output

@@ -1,0 +1,113 @@
+"""Decide from speech probabilities where speech begins and ends.
+
+Pure logic: one probability per window goes in, boundaries come out, in milliseconds of the audio
+that was fed. Where the probabilities come from is `server.audio.silero`'s business.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+WINDOW_MS = 32
+"""Milliseconds of audio per probability."""
+
+# Speech has ended when the probability is this much under the threshold that began it: between the
+# two, whatever was the case goes on. Without the gap, a voice at the threshold flickers.
+_HYSTERESIS = 0.15
+_MIN_END_THRESHOLD = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class VadRules:
+    """Say what counts as a turn.
+
+    Attributes:
+        threshold: probability from which a window is speech.
+        prefix_padding_ms: audio before the first speech that belongs to the turn.
+        silence_duration_ms: silence that ends the turn.
+        min_speech_ms: speech that it takes to begin a turn; a click is shorter.
+    """
+
+    threshold: float
+    prefix_padding_ms: int
+    silence_duration_ms: int
+    min_speech_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStart:
+    """Speech began: the turn starts at `start_ms`, padding included; known at `at_ms`."""
+
+    start_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnd:
+    """The turn ended, trailing silence included, at `at_ms`."""
+
+    at_ms: int
+
+
+Boundary: TypeAlias = SpeechStart | SpeechEnd
+
+
+class SpeechSegmenter:
+    """Find turns in a stream of probabilities.
+
+    Args:
+        rules: what counts as a turn.
+        start_ms: where in the appended audio the stream begins; no turn reaches back before it.
+    """
+
+    def __init__(self, rules: VadRules, start_ms: int = 0) -> None:
+        self._rules = rules
+        self._silence_needed_ms = rules.silence_duration_ms
+        self._now_ms = start_ms
+        self._previous_end_ms = start_ms
+        self._speech_ms = 0  # of the run of speech that may become a turn
+        self._silence_ms = 0  # since the last speech of the turn
+        self._is_speech = False
+
+    @property
+    def is_speech(self) -> bool:
+        """Say whether a turn is going on."""
+        return self._is_speech
+
+    def need_silence(self, silence_ms: int) -> None:
+        """Change how much silence ends the present turn, until the user speaks again."""
+        self._silence_needed_ms = silence_ms
+
+    def feed(self, probability: float) -> Boundary | None:
+        """Take the next window's probability and return the boundary it completes, if any."""
+        self._now_ms += WINDOW_MS
+        return self._in_speech(probability) if self._is_speech else self._in_silence(probability)
+
+    def _in_silence(self, probability: float) -> Boundary | None:
+        if probability < self._rules.threshold:
+            self._speech_ms = 0
+            return None
+        self._speech_ms += WINDOW_MS
+        if self._speech_ms < self._rules.min_speech_ms:
+            return None
+        self._is_speech = True
+        self._silence_ms = 0
+        self._silence_needed_ms = self._rules.silence_duration_ms
+        onset_ms = self._now_ms - self._speech_ms
+        start_ms = max(onset_ms - self._rules.prefix_padding_ms, self._previous_end_ms)
+        return SpeechStart(start_ms, self._now_ms)
+
+    def _in_speech(self, probability: float) -> Boundary | None:
+        if probability >= self._rules.threshold:
+            self._silence_ms = 0
+            self._silence_needed_ms = self._rules.silence_duration_ms
+            return None
+        end_threshold = max(self._rules.threshold - _HYSTERESIS, _MIN_END_THRESHOLD)
+        # Between the thresholds a pause goes on as a pause, and speech as speech.
+        if probability < end_threshold or self._silence_ms:
+            self._silence_ms += WINDOW_MS
+        if self._silence_ms < max(self._silence_needed_ms, WINDOW_MS):
+            return None
+        self._is_speech = False
+        self._speech_ms = 0
+        self._previous_end_ms = self._now_ms
+        return SpeechEnd(self._now_ms)

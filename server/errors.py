@@ -1,0 +1,56 @@
+"""The gateway's branches of the exception tree whose root is `model.errors.ParleyError`.
+
+ParleyError
+├── ConfigError          a setting is missing, unknown or out of range (start-up)
+├── OverloadedError      no capacity for another session (refuse at admission)
+├── EngineError          ours: close the session, one traceback
+├── ClientError          the peer's fault: answered by one `error` event, the session goes on
+└── TransportError       the connection, not what was said on it
+    └── DisconnectedError    the peer is gone
+"""
+
+from model.errors import ConfigError, EngineError, OverloadedError, ParleyError
+
+__all__ = [
+    "ClientError",
+    "ConfigError",
+    "DisconnectedError",
+    "EngineError",
+    "OverloadedError",
+    "ParleyError",
+    "TransportError",
+]
+
+
+class ClientError(ParleyError):
+    """Refuse something that the client sent; nothing of it has been applied.
+
+    Attributes:
+        message: for a person, in the wording of the Realtime API where one is known.
+        code: machine-readable and documented, or None where the API has none.
+        param: path of the offending field, such as "session.audio.output.voice", or None.
+        kind: `error.type` on the wire.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        """Keep what an `error` event needs."""
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.kind = kind
+
+
+class TransportError(ParleyError):
+    """Report that a connection cannot carry what it should."""
+
+
+class DisconnectedError(TransportError):
+    """Report that the peer is gone; nothing can be sent any more."""

@@ -1,0 +1,171 @@
+"""Check JSON values at the edge and refuse them in the Realtime API's own words.
+
+Every function takes the value and the path under which the client sent it, and returns the value
+with its type known. The texts and codes are those of the hosted service, because applications
+match on them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from server.errors import ClientError
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object as parsed; `Any`, because its values are what the checks are about."""
+
+
+def kind_of(value: object) -> str:
+    """Name a JSON value's type with its article, as the error texts do."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a decimal"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def wrong_type(value: object, path: str, expected: str) -> ClientError:
+    """Make the error for a value of the wrong JSON type."""
+    return ClientError(
+        f"Invalid type for '{path}': expected {expected}, but got {kind_of(value)} instead.",
+        code="invalid_type",
+        param=path,
+    )
+
+
+def missing(path: str) -> ClientError:
+    """Make the error for a parameter that is required and absent."""
+    return ClientError(
+        f"Missing required parameter: '{path}'.", code="missing_required_parameter", param=path
+    )
+
+
+def unknown_parameter(path: str) -> ClientError:
+    """Make the error for a key that the API does not have."""
+    return ClientError(f"Unknown parameter: '{path}'.", code="unknown_parameter", param=path)
+
+
+def unsupported(path: str, reason: str) -> ClientError:
+    """Make the error for something that the API has and this server does not."""
+    return ClientError(
+        f"Unsupported parameter: '{path}'. {reason}", code="unsupported_parameter", param=path
+    )
+
+
+def quoted_list(options: Sequence[str]) -> str:
+    """Write options as `'a', 'b', and 'c'`."""
+    quoted = [f"'{option}'" for option in options]
+    if len(quoted) < 2:
+        return "".join(quoted)
+    if len(quoted) == 2:
+        return " and ".join(quoted)
+    return f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+
+
+def invalid_choice(value: str, path: str, options: Sequence[str]) -> ClientError:
+    """Make the error for a string that is not one of the options."""
+    return ClientError(
+        f"Invalid value: '{value}'. Supported values are: {quoted_list(options)}.",
+        code="invalid_value",
+        param=path,
+    )
+
+
+def object_at(value: object, path: str) -> JsonObject:
+    """Return the value if it is an object."""
+    if not isinstance(value, dict):
+        raise wrong_type(value, path, "an object")
+    return value
+
+
+def array_at(value: object, path: str) -> list[Any]:
+    """Return the value if it is an array."""
+    if not isinstance(value, list):
+        raise wrong_type(value, path, "an array")
+    return value
+
+
+def string_at(value: object, path: str, *, max_length: int | None = None) -> str:
+    """Return the value if it is a string of at most `max_length` characters."""
+    if not isinstance(value, str):
+        raise wrong_type(value, path, "a string")
+    if max_length is not None and len(value) > max_length:
+        message = (
+            f"Invalid '{path}': string too long. Expected a string with maximum length "
+            f"{max_length}, but got a string with length {len(value)} instead."
+        )
+        raise ClientError(message, code="string_above_max_length", param=path)
+    return value
+
+
+def boolean_at(value: object, path: str) -> bool:
+    """Return the value if it is true or false."""
+    if not isinstance(value, bool):
+        raise wrong_type(value, path, "a boolean")
+    return value
+
+
+def choice_at(value: object, path: str, options: Sequence[str]) -> str:
+    """Return the value if it is one of the options."""
+    text = string_at(value, path)
+    if text not in options:
+        raise invalid_choice(text, path, options)
+    return text
+
+
+def _check_range(value: float, path: str, noun: str, low: float | None, high: float | None) -> None:
+    for bound, word, sign, is_out in (
+        (low, "below minimum value", ">=", low is not None and value < low),
+        (high, "above maximum value", "<=", high is not None and value > high),
+    ):
+        if is_out:
+            message = (
+                f"Invalid '{path}': {noun} {word}. Expected a value {sign} {bound}, "
+                f"but got {value} instead."
+            )
+            code = f"{noun}_{'below_min' if sign == '>=' else 'above_max'}_value"
+            raise ClientError(message, code=code, param=path)
+
+
+def integer_at(value: object, path: str, *, low: int | None = None, high: int | None = None) -> int:
+    """Return the value if it is a whole number (1500.0 is one) within the bounds, inclusive."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(value, path, "an integer")
+    _check_range(value, path, "integer", low, high)
+    return value
+
+
+def decimal_at(
+    value: object, path: str, *, low: float | None = None, high: float | None = None
+) -> float:
+    """Return the value if it is a number within the bounds, inclusive."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(value, path, "a decimal")
+    _check_range(value, path, "decimal", low, high)
+    return float(value)
+
+
+def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> None:
+    """Refuse an object that has a key which the API does not know."""
+    allowed = frozenset(known)
+    for key in value:
+        if key not in allowed:
+            raise unknown_parameter(f"{path}.{key}" if path else key)
+
+
+def required(value: JsonObject, key: str, path: str) -> object:
+    """Return an object's value for a key that must be there."""
+    if key not in value:
+        raise missing(f"{path}.{key}" if path else key)
+    return value[key]

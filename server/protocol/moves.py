@@ -1,0 +1,121 @@
+"""List the legal moves of the protocol, as tables one can read.
+
+Two things in a session have states: the response in progress and the user's turn. Everything that
+decides whether a move is legal is in this file. A move that is not in its table is either the
+client's mistake, and then the refusal is listed beside it, or a bug of ours.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from server.errors import ClientError
+
+
+class ResponseState(StrEnum):
+    """Say how far the response of the default conversation is."""
+
+    NONE = "none"  # no response in progress
+    CREATED = "created"  # announced, nothing said yet
+    SPEAKING = "speaking"  # its item is open
+
+
+class ResponseMove(StrEnum):
+    """Say what can happen to it."""
+
+    CREATE = "create"
+    OUTPUT = "output"  # the engine's first and further words or audio
+    CANCEL = "cancel"  # by the client, or by the user's speech
+    FINISH = "finish"  # by the engine, or by its failure
+
+
+RESPONSE_MOVES: dict[tuple[ResponseState, ResponseMove], ResponseState] = {
+    (ResponseState.NONE, ResponseMove.CREATE): ResponseState.CREATED,
+    (ResponseState.CREATED, ResponseMove.OUTPUT): ResponseState.SPEAKING,
+    (ResponseState.CREATED, ResponseMove.CANCEL): ResponseState.NONE,
+    (ResponseState.CREATED, ResponseMove.FINISH): ResponseState.NONE,
+    (ResponseState.SPEAKING, ResponseMove.OUTPUT): ResponseState.SPEAKING,
+    (ResponseState.SPEAKING, ResponseMove.CANCEL): ResponseState.NONE,
+    (ResponseState.SPEAKING, ResponseMove.FINISH): ResponseState.NONE,
+}
+
+
+class TurnState(StrEnum):
+    """Say what the input audio buffer is."""
+
+    QUIET = "quiet"  # no turn: voice detection listens for one, or nothing was appended
+    OPEN = "open"  # a turn that the client began by appending; it commits by hand
+    SPEECH = "speech"  # a turn that voice detection began and announced
+
+
+class TurnMove(StrEnum):
+    """Say what can happen to it."""
+
+    APPEND = "append"  # audio that belongs to a turn without voice detection
+    BEGIN = "begin"  # voice detection heard speech
+    END = "end"  # voice detection heard the end of the turn
+    COMMIT = "commit"  # the client ends the turn
+    CLEAR = "clear"  # the client forgets the turn
+
+
+TURN_MOVES: dict[tuple[TurnState, TurnMove], TurnState] = {
+    (TurnState.QUIET, TurnMove.APPEND): TurnState.OPEN,
+    (TurnState.QUIET, TurnMove.BEGIN): TurnState.SPEECH,
+    (TurnState.QUIET, TurnMove.CLEAR): TurnState.QUIET,
+    (TurnState.OPEN, TurnMove.APPEND): TurnState.OPEN,
+    # Voice detection was switched on while a turn was open: the turn goes on, now announced.
+    (TurnState.OPEN, TurnMove.BEGIN): TurnState.SPEECH,
+    (TurnState.OPEN, TurnMove.COMMIT): TurnState.QUIET,
+    (TurnState.OPEN, TurnMove.CLEAR): TurnState.QUIET,
+    (TurnState.SPEECH, TurnMove.APPEND): TurnState.SPEECH,
+    (TurnState.SPEECH, TurnMove.END): TurnState.QUIET,
+    (TurnState.SPEECH, TurnMove.COMMIT): TurnState.QUIET,
+    (TurnState.SPEECH, TurnMove.CLEAR): TurnState.QUIET,
+}
+
+
+def _already_active(response_id: str) -> ClientError:
+    return ClientError(
+        f"Conversation already has an active response in progress: {response_id}. "
+        "Wait until the response is finished before creating a new one.",
+        code="conversation_already_has_active_response",
+    )
+
+
+def _nothing_to_cancel(_: str) -> ClientError:
+    return ClientError(
+        "Cancellation failed: no active response found", code="response_cancel_not_active"
+    )
+
+
+# Moves that a client can ask for at the wrong time, and what it is told.
+RESPONSE_REFUSALS: dict[tuple[ResponseState, ResponseMove], Callable[[str], ClientError]] = {
+    (ResponseState.CREATED, ResponseMove.CREATE): _already_active,
+    (ResponseState.SPEAKING, ResponseMove.CREATE): _already_active,
+    (ResponseState.NONE, ResponseMove.CANCEL): _nothing_to_cancel,
+}
+
+
+def next_response_state(
+    state: ResponseState, move: ResponseMove, response_id: str = ""
+) -> ResponseState:
+    """Return the state after a move.
+
+    Args:
+        state: where the response is.
+        move: what is asked of it.
+        response_id: the response in progress, for the refusal's text.
+
+    Raises:
+        ClientError: the client asked for it at the wrong time.
+    """
+    refusal = RESPONSE_REFUSALS.get((state, move))
+    if refusal is not None:
+        raise refusal(response_id)
+    assert (state, move) in RESPONSE_MOVES, f"illegal response move {move} in state {state}"
+    return RESPONSE_MOVES[state, move]
+
+
+def next_turn_state(state: TurnState, move: TurnMove) -> TurnState:
+    """Return the state after a move."""
+    assert (state, move) in TURN_MOVES, f"illegal turn move {move} in state {state}"
+    return TURN_MOVES[state, move]

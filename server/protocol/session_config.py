@@ -1,0 +1,189 @@
+"""Hold a session's configuration: what a client can see and set.
+
+The internal shape is GA's; the beta dialect renames into it and out of it.
+`server.protocol.session_update` merges a client's patches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from server.protocol.checks import JsonObject
+
+Modality: TypeAlias = Literal["audio", "text"]
+Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
+Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
+
+PCM_RATE_HZ = 24_000
+G711_RATE_HZ = 8_000
+MAX_OUTPUT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """Name an encoding of audio on the wire."""
+
+    encoding: Encoding = "audio/pcm"
+
+    @property
+    def rate_hz(self) -> int:
+        """Return the sample rate that goes with the encoding."""
+        return PCM_RATE_HZ if self.encoding == "audio/pcm" else G711_RATE_HZ
+
+    def to_json(self) -> JsonObject:
+        """Write the format as the API does; only PCM states its rate."""
+        if self.encoding == "audio/pcm":
+            return {"type": self.encoding, "rate": PCM_RATE_HZ}
+        return {"type": self.encoding}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVad:
+    """Turn detection by voice activity.
+
+    `silence_duration_ms` is 500 when an object is given without it; a session that never set turn
+    detection has 200 (both as captured from the hosted service).
+    """
+
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+    idle_timeout_ms: int | None = None
+    create_response: bool = True
+    interrupt_response: bool = True
+
+    def to_json(self) -> JsonObject:
+        """Write all leaves: clients read `interrupt_response` from the echo."""
+        return {
+            "type": "server_vad",
+            "threshold": self.threshold,
+            "prefix_padding_ms": self.prefix_padding_ms,
+            "silence_duration_ms": self.silence_duration_ms,
+            "idle_timeout_ms": self.idle_timeout_ms,
+            "create_response": self.create_response,
+            "interrupt_response": self.interrupt_response,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticVad:
+    """Turn detection by the model's own sense of whether the user has finished."""
+
+    eagerness: Eagerness = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
+
+    def to_json(self) -> JsonObject:
+        """Write all leaves."""
+        return {
+            "type": "semantic_vad",
+            "eagerness": self.eagerness,
+            "create_response": self.create_response,
+            "interrupt_response": self.interrupt_response,
+        }
+
+
+TurnDetection: TypeAlias = ServerVad | SemanticVad
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """Ask for transcripts of the user's speech; the model writes them itself whatever is named.
+
+    Only these keys are echoed: one known client fails on any other.
+    """
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> JsonObject:
+        """Write what was given."""
+        return dict(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceMap:
+    """Map the voice names that clients may ask for onto the engine's voices.
+
+    Attributes:
+        names: client's name → engine's name, in the order of the error text.
+        default: the client's name of a session that sets none.
+    """
+
+    names: Mapping[str, str]
+    default: str
+
+    def engine_voice(self, name: str) -> str:
+        """Return the engine's voice for a name that was checked before."""
+        return self.names[name]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """Hold everything a client can see and set of a session."""
+
+    id: str
+    model: str
+    voice: str
+    expires_at: int
+    instructions: str = ""
+    output_modality: Modality = "audio"
+    input_format: AudioFormat = AudioFormat()
+    transcription: Transcription | None = None
+    noise_reduction: Mapping[str, Any] | None = None
+    turn_detection: TurnDetection | None = field(
+        default_factory=lambda: ServerVad(silence_duration_ms=200)
+    )
+    output_format: AudioFormat = AudioFormat()
+    speed: float = 1.0
+    tool_choice: str = "auto"
+    max_output_tokens: int | None = None
+    truncation: str | Mapping[str, Any] = "auto"
+    tracing: str | Mapping[str, Any] | None = None
+    prompt: Mapping[str, Any] | None = None
+    include: tuple[str, ...] | None = None
+    # Echoed only once set: models that do not reason have neither.
+    parallel_tool_calls: bool | None = None
+    reasoning: Mapping[str, Any] | None = None
+
+    def to_json(self) -> JsonObject:
+        """Write the full effective session in the GA shape."""
+        detection = self.turn_detection
+        session = {
+            "type": "realtime",
+            "object": "realtime.session",
+            "id": self.id,
+            "model": self.model,
+            "output_modalities": [self.output_modality],
+            "instructions": self.instructions,
+            "tools": [],
+            "tool_choice": self.tool_choice,
+            "max_output_tokens": max_output_tokens_json(self.max_output_tokens),
+            "tracing": self.tracing,
+            "truncation": self.truncation,
+            "prompt": self.prompt,
+            "expires_at": self.expires_at,
+            "audio": {
+                "input": {
+                    "format": self.input_format.to_json(),
+                    "transcription": self.transcription and self.transcription.to_json(),
+                    "noise_reduction": self.noise_reduction,
+                    "turn_detection": detection.to_json() if detection else None,
+                },
+                "output": {
+                    "format": self.output_format.to_json(),
+                    "voice": self.voice,
+                    "speed": self.speed,
+                },
+            },
+            "include": None if self.include is None else list(self.include),
+        }
+        if self.parallel_tool_calls is not None:
+            session["parallel_tool_calls"] = self.parallel_tool_calls
+        if self.reasoning is not None:
+            session["reasoning"] = self.reasoning
+        return session
+
+
+def max_output_tokens_json(limit: int | None) -> int | str:
+    """Write a limit as the API does."""
+    return "inf" if limit is None else limit

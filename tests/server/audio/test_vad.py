@@ -1,0 +1,91 @@
+"""Where turns begin and end, from probabilities alone."""
+
+from dataclasses import replace
+
+from server.audio.vad import (
+    WINDOW_MS,
+    Boundary,
+    SpeechEnd,
+    SpeechSegmenter,
+    SpeechStart,
+    VadRules,
+)
+
+RULES = VadRules(threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200, min_speech_ms=64)
+
+
+def _boundaries(segmenter: SpeechSegmenter, probabilities: list[float]) -> list[Boundary]:
+    found = (segmenter.feed(probability) for probability in probabilities)
+    return [boundary for boundary in found if boundary is not None]
+
+
+def test_a_turn_has_padding_before_and_silence_after() -> None:
+    """audio_start_ms is the onset less the padding; audio_end_ms includes the silence."""
+    probabilities = [0.0] * 20 + [0.9] * 10 + [0.0] * 20
+    start, end = _boundaries(SpeechSegmenter(RULES), probabilities)
+    assert start == SpeechStart(start_ms=20 * WINDOW_MS - 300, at_ms=22 * WINDOW_MS)
+    # 200 ms of silence are seven windows of 32 ms.
+    assert end == SpeechEnd(at_ms=37 * WINDOW_MS)
+
+
+def test_padding_does_not_reach_before_the_stream() -> None:
+    """Padding is cut at the first sample."""
+    (start,) = _boundaries(SpeechSegmenter(RULES), [0.9] * 3)
+    assert start == SpeechStart(0, 2 * WINDOW_MS)
+
+
+def test_padding_does_not_reach_into_the_previous_turn() -> None:
+    """Audio belongs to one turn only."""
+    probabilities = [0.9] * 5 + [0.0] * 7 + [0.9] * 5
+    boundaries = _boundaries(SpeechSegmenter(RULES), probabilities)
+    assert boundaries[1] == SpeechEnd(12 * WINDOW_MS)
+    assert boundaries[2] == SpeechStart(12 * WINDOW_MS, 14 * WINDOW_MS)
+
+
+def test_a_click_is_not_speech() -> None:
+    """One loud window alone begins nothing, however often it comes."""
+    assert not _boundaries(SpeechSegmenter(RULES), [0.9, 0.0] * 20)
+
+
+def test_hysteresis_keeps_a_quiet_voice_speaking() -> None:
+    """Under the threshold, but not clearly under it, speech goes on."""
+    segmenter = SpeechSegmenter(RULES)
+    assert len(_boundaries(segmenter, [0.9] * 2 + [0.4] * 50)) == 1
+    assert segmenter.is_speech
+
+
+def test_hysteresis_does_not_revive_a_pause() -> None:
+    """Once silence has begun, windows between the thresholds count as silence."""
+    boundaries = _boundaries(SpeechSegmenter(RULES), [0.9] * 2 + [0.1] + [0.4] * 6)
+    assert boundaries[-1] == SpeechEnd(9 * WINDOW_MS)
+
+
+def test_speech_starts_the_silence_anew() -> None:
+    """A pause shorter than the silence that ends a turn does not end it."""
+    probabilities = [0.9] * 2 + ([0.0] * 6 + [0.9]) * 5
+    assert len(_boundaries(SpeechSegmenter(RULES), probabilities)) == 1
+
+
+def test_an_earlier_end_can_be_asked_for() -> None:
+    """A semantic end of turn shortens the silence, until the user speaks again."""
+    patient = replace(RULES, silence_duration_ms=4_000)
+    segmenter = SpeechSegmenter(patient)
+    _boundaries(segmenter, [0.9] * 4 + [0.0] * 2)
+    segmenter.need_silence(96)
+    assert _boundaries(segmenter, [0.0]) == [SpeechEnd(7 * WINDOW_MS)]
+    _boundaries(segmenter, [0.9] * 4)
+    segmenter.need_silence(96)
+    assert not _boundaries(segmenter, [0.9] + [0.0] * 20)
+
+
+def test_no_silence_needed_still_ends_after_a_window() -> None:
+    """silence_duration_ms 0 ends a turn at the first silent window, not during speech."""
+    segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=0))
+    boundaries = _boundaries(segmenter, [0.9] * 5 + [0.0])
+    assert [type(boundary) for boundary in boundaries] == [SpeechStart, SpeechEnd]
+
+
+def test_positions_count_from_where_the_stream_began() -> None:
+    """After a clear, offsets still count all appended audio."""
+    (start,) = _boundaries(SpeechSegmenter(RULES, start_ms=5_000), [0.9] * 2)
+    assert start == SpeechStart(5_000, 5_000 + 2 * WINDOW_MS)

@@ -76,9 +76,10 @@ def nf4_linear(
         ValueError: if types or sizes do not belong together.
     """
     _check(packed, absmax, (out_features, x.shape[-1]))
-    if backend not in _LINEAR:
+    implementation = _LINEAR.get(backend)
+    if implementation is None:
         raise ValueError(f"expected a backend out of {', '.join(_LINEAR)}, got {backend}")
-    return _LINEAR[backend](x, packed, absmax, out_features)
+    return implementation(x, packed, absmax, out_features)
 
 
 class NF4Linear(nn.Module):

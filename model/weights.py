@@ -1,0 +1,294 @@
+"""Weight files: written once, loaded strictly.
+
+A starter directory holds
+
+    config.json         sizes of the language model and the codec, voices, sha256 of the other files
+    lm.safetensors      language model; linears of the transformer layers in NF4, the rest in fp16
+    codec.safetensors   tokenizer and vocoder
+    tokenizer.model     text pieces
+
+An NF4 weight `W` is stored as `W.nf4` (uint8, two levels a byte) and `W.absmax` (fp32, one a block
+of 64), bit for bit what bitsandbytes stores. Anything that is missing, left over, of another shape
+or type, or damaged is refused by name; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
+from model.codec.mel import MelCodec, MelCodecConfig
+from model.config import LMConfig
+from model.errors import ConfigError, WeightsError
+from model.lm import LM
+from model.text import NUM_VOICES, Tokenizer
+
+FORMAT = 1
+CONFIG_FILE, LM_FILE, CODEC_FILE = "config.json", "lm.safetensors", "codec.safetensors"
+TOKENIZER_FILE = "tokenizer.model"
+_HASHED_FILES = {LM_FILE, CODEC_FILE, TOKENIZER_FILE}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+Linears = Literal["dense", "nf4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Everything that a starter directory holds, in evaluation mode.
+
+    Attributes:
+        lm: the language model.
+        codec: the tokenizer and vocoder.
+        tokenizer: text pieces.
+        voices: names of the voices in the order of their pieces, the default first.
+    """
+
+    lm: LM
+    codec: MelCodec
+    tokenizer: Tokenizer
+    voices: tuple[str, ...]
+
+
+def save_starter(
+    directory: Path,
+    *,
+    lm: LM,
+    codec: MelCodec,
+    tokenizer: Tokenizer,
+    voices: tuple[str, ...],
+    quantised: bool = True,
+) -> None:
+    """Write a starter directory; files of the same name are replaced.
+
+    Args:
+        directory: made if it is missing.
+        lm: the language model, its codebook vectors set.
+        codec: the tokenizer and vocoder it was trained with.
+        tokenizer: text pieces.
+        voices: names of the voices in the order of their pieces, the default first.
+        quantised: store the linears of the transformer layers in NF4 instead of fp16.
+    """
+    _check_fit(lm.config, codec.config, tokenizer, voices, str(directory))
+    directory.mkdir(parents=True, exist_ok=True)
+    save_tensors(directory / LM_FILE, _pack(lm) if quantised else _to_half(lm.state_dict()))
+    save_tensors(directory / CODEC_FILE, _to_half(codec.state_dict()))
+    tokenizer.save(directory / TOKENIZER_FILE)
+    config = {
+        "format": FORMAT,
+        "lm": lm.config.to_dict(),
+        "codec": codec.config.to_dict(),
+        "voices": list(voices),
+        "sha256": {name: _sha256(directory / name) for name in sorted(_HASHED_FILES)},
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
+    """Read a starter directory.
+
+    Args:
+        directory: written by `save_starter`.
+        linears: "dense" dequantises NF4 weights once, to fp32; "nf4" keeps them packed.
+
+    Raises:
+        WeightsError: naming the file, and the tensor if there is one, with got and expected.
+        TextError: if the text pieces are not a tokenizer.
+    """
+    config = _read_config(directory)
+    for name, digest in config.sha256.items():
+        if _sha256(directory / name) != digest:
+            raise WeightsError(f"{directory / name}: damaged, its sha256 is not {digest}")
+    tokenizer = Tokenizer.load(directory / TOKENIZER_FILE)
+    _check_fit(config.lm, config.codec, tokenizer, config.voices, str(directory))
+    codec = MelCodec(config.codec).eval()
+    load_module(directory / CODEC_FILE, codec)
+    return Starter(_load_lm(directory, config.lm, linears), codec, tokenizer, config.voices)
+
+
+def load_lm(directory: Path, linears: Linears = "dense") -> LM:
+    """Read only the language model of a starter directory; arguments as `load_starter`."""
+    return _load_lm(directory, _read_config(directory).lm, linears)
+
+
+def _load_lm(directory: Path, config: LMConfig, linears: Linears) -> LM:
+    lm = LM(config).eval()
+    load_module(directory / LM_FILE, lm, linears)
+    return lm
+
+
+def load_module(path: Path, module: nn.Module, linears: Linears = "dense") -> None:
+    """Fill a module from a file that holds exactly its tensors.
+
+    A linear's weight may be stored in NF4. Other floating point tensors may be of any floating
+    type and are converted to the module's.
+
+    Args:
+        path: safetensors file.
+        module: filled in place; with linears="nf4" its quantised linears are replaced.
+        linears: as in `load_starter`.
+
+    Raises:
+        WeightsError: naming the file and the tensor, with got and expected.
+    """
+    tensors = read_tensors(path)
+    for name, linear in list(module.named_modules()):
+        if isinstance(linear, nn.Linear) and f"{name}.weight.nf4" in tensors:
+            _unpack(path, tensors, module, name, linears)
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    left_over = sorted(tensors.keys() - expected.keys())
+    for names, what in ((missing, "missing"), (left_over, "not part of this model")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise WeightsError(f"{path}: {', '.join(names[:3])}{more}: {what}")
+    for name, target in expected.items():
+        _check_tensor(path, name, tensors[name], target)
+        target.copy_(tensors[name])
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file of `tensors`; the same tensors give the same bytes."""
+    contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    safetensors.torch.save_file(contiguous, path, metadata={"format": "pt"})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        WeightsError: if it is missing, truncated or something else.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def _pack(lm: LM) -> dict[str, Tensor]:
+    """Return the tensors of a language model, its transformer linears in NF4."""
+    tensors = _to_half(lm.state_dict())
+    for prefix, layers in (("layers", lm.layers), ("depth.layers", lm.depth.layers)):
+        for name, linear in layers.named_modules(prefix=prefix):
+            if isinstance(linear, nn.Linear):
+                del tensors[f"{name}.weight"]
+                packed, absmax = quantize_nf4(linear.weight)
+                tensors[f"{name}.weight.nf4"] = packed
+                tensors[f"{name}.weight.absmax"] = absmax
+    return tensors
+
+
+def _unpack(
+    path: Path, tensors: dict[str, Tensor], module: nn.Module, name: str, linears: Linears
+) -> None:
+    """Turn the NF4 tensors of one linear into what the module needs."""
+    linear = module.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    packed = tensors.pop(f"{name}.weight.nf4")
+    absmax = tensors.pop(f"{name}.weight.absmax", None)
+    if absmax is None:
+        raise WeightsError(f"{path}: {name}.weight.absmax: missing")
+    shape = (linear.out_features, linear.in_features)
+    quantised = NF4Linear(linear.in_features, linear.out_features, backend="reference")
+    _check_tensor(path, f"{name}.weight.nf4", packed, quantised.packed)
+    _check_tensor(path, f"{name}.weight.absmax", absmax, quantised.absmax)
+    if linears == "dense":
+        tensors[f"{name}.weight"] = dequantize_nf4(packed, absmax, shape)
+        return
+    module.set_submodule(name, quantised)
+    tensors[f"{name}.packed"], tensors[f"{name}.absmax"] = packed, absmax
+
+
+def _check_tensor(path: Path, name: str, got: Tensor, expected: Tensor) -> None:
+    same_type = got.dtype == expected.dtype or (got.dtype in _FLOATS and expected.dtype in _FLOATS)
+    if got.shape != expected.shape or not same_type:
+        raise WeightsError(f"{path}: {name}: expected {_describe(expected)}, got {_describe(got)}")
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _StarterConfig:
+    """Contents of `config.json`."""
+
+    lm: LMConfig
+    codec: MelCodecConfig
+    voices: tuple[str, ...]
+    sha256: Mapping[str, str]
+
+
+def _read_config(directory: Path) -> _StarterConfig:
+    path = directory / CONFIG_FILE
+    try:
+        values: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON ({error})") from error
+    expected = {"format", "lm", "codec", "voices", "sha256"}
+    if not isinstance(values, dict) or set(values) != expected:
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise WeightsError(f"{path}: expected the keys {sorted(expected)}, got {got}")
+    if values["format"] != FORMAT:
+        raise WeightsError(f"{path}: expected format {FORMAT}, got {values['format']!r}")
+    voices, sha256 = values["voices"], values["sha256"]
+    if not (isinstance(voices, list) and all(isinstance(voice, str) for voice in voices)):
+        raise WeightsError(f"{path}: voices: expected a list of names, got {voices!r}")
+    if not isinstance(sha256, dict) or set(sha256) != _HASHED_FILES:
+        raise WeightsError(f"{path}: sha256: expected one for each of {sorted(_HASHED_FILES)}")
+    try:
+        lm = LMConfig.from_dict(values["lm"])
+        codec = MelCodecConfig.from_dict(values["codec"])
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return _StarterConfig(lm, codec, tuple(voices), sha256)
+
+
+def _check_fit(
+    lm: LMConfig,
+    codec: MelCodecConfig,
+    tokenizer: Tokenizer,
+    voices: tuple[str, ...],
+    source: str,
+) -> None:
+    """Refuse parts that were not made for each other."""
+    codes = (lm.num_codebooks, lm.codebook_size)
+    if codes != (codec.num_codebooks, codec.codebook_size):
+        raise WeightsError(
+            f"{source}: the language model has {codes[0]} codebooks of {codes[1]}, "
+            f"the codec {codec.num_codebooks} of {codec.codebook_size}"
+        )
+    if len(tokenizer) > lm.text_vocab:
+        raise WeightsError(
+            f"{source}: the tokenizer has {len(tokenizer)} pieces, the model {lm.text_vocab}"
+        )
+    if not 1 <= len(voices) <= NUM_VOICES or len(set(voices)) != len(voices):
+        raise WeightsError(f"{source}: expected 1 to {NUM_VOICES} different voices, got {voices}")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error

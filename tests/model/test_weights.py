@@ -1,0 +1,245 @@
+"""Weight files: what is saved comes back, and everything else is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
+from model.codec.mel import MelCodec, MelCodecConfig
+from model.config import LMConfig
+from model.errors import WeightsError
+from model.lm import LM
+from model.state import Kind, Steps
+from model.text import Tokenizer
+from model.weights import load_lm, load_starter, save_starter
+
+LM_CONFIG = LMConfig(
+    dim=32,
+    num_layers=2,
+    ff_dim=48,
+    text_vocab=80,
+    num_codebooks=3,
+    codebook_size=16,
+    audio_rank=8,
+    delays=(0, 1, 1),
+    depth_dim=32,
+    depth_layers=1,
+    depth_ff=48,
+)
+CODEC_CONFIG = MelCodecConfig(
+    codebook_size=16,
+    num_acoustic=2,
+    semantic_dim=4,
+    acoustic_dim=8,
+    channels=16,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    hop_channels=16,
+    hop_blocks=1,
+)
+
+
+@pytest.fixture(scope="module")
+def lm() -> LM:
+    """Return a tiny random language model."""
+    torch.manual_seed(0)
+    lm = LM(LM_CONFIG).eval()
+    lm.set_codebook_vectors(torch.randn(3, 16, 8))
+    return lm
+
+
+@pytest.fixture(scope="module")
+def saved(lm: LM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a saved starter; not to be changed."""
+    directory = tmp_path_factory.mktemp("weights") / "starter"
+    torch.manual_seed(1)
+    save_starter(
+        directory,
+        lm=lm,
+        codec=MelCodec(CODEC_CONFIG).eval(),
+        tokenizer=Tokenizer.train(["hello there", "hello world"] * 9, 60),
+        voices=("anna", "ben"),
+    )
+    return directory
+
+
+@pytest.fixture
+def directory(saved: Path, tmp_path: Path) -> Path:
+    """Return a saved starter to break."""
+    return Path(shutil.copytree(saved, tmp_path / "starter"))
+
+
+def forget_hashes(directory: Path) -> None:
+    """Make the hashes fit files that a test has changed, as someone who edits both would."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    for name in config["sha256"]:
+        config["sha256"][name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    path.write_text(json.dumps(config))
+
+
+def make_steps() -> Steps:
+    """Return a few text steps."""
+    text = torch.arange(6)[None]
+    codes = torch.full((1, 6, 3), -1)
+    return Steps(text, codes, codes, torch.full((1, 6), int(Kind.TEXT)), torch.arange(6)[None])
+
+
+def test_round_trip(lm: LM, saved: Path) -> None:
+    """Quantised weights come back as their levels, all others as their fp16 values."""
+    starter = load_starter(saved)
+    assert starter.voices == ("anna", "ben")
+    assert starter.tokenizer.decode(starter.tokenizer.encode("hello world")) == "hello world"
+    assert starter.codec.config == CODEC_CONFIG
+    original, loaded = lm.state_dict(), starter.lm.state_dict()
+    num_quantised = 0
+    for name, weight in original.items():
+        if "layers." in name and "norm" not in name:
+            expected = dequantize_nf4(*quantize_nf4(weight), tuple(weight.shape))
+            num_quantised += 1
+        else:
+            expected = weight.half().float()
+        assert torch.equal(loaded[name], expected), name
+    assert num_quantised == 4 * (LM_CONFIG.num_layers + LM_CONFIG.depth_layers)
+    assert not starter.lm.training
+    assert not starter.codec.training
+
+
+def test_packed_and_dense_linears_agree(saved: Path) -> None:
+    """Keeping weights packed computes the same, in less memory."""
+    dense, packed = load_lm(saved), load_lm(saved, linears="nf4")
+    assert sum(isinstance(module, NF4Linear) for module in packed.modules()) == 12
+    with torch.no_grad():
+        torch.testing.assert_close(packed(make_steps()), dense(make_steps()))
+
+
+def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    """Weights that did not change do not bloat a history."""
+    starter = load_starter(saved)
+    save_starter(
+        tmp_path,
+        lm=starter.lm,
+        codec=starter.codec,
+        tokenizer=starter.tokenizer,
+        voices=starter.voices,
+    )
+    for path in saved.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_unquantised(lm: LM, saved: Path, tmp_path: Path) -> None:
+    """Storing fp16 throughout is a choice."""
+    starter = load_starter(saved)
+    save_starter(
+        tmp_path,
+        lm=lm,
+        codec=starter.codec,
+        tokenizer=starter.tokenizer,
+        voices=("anna",),
+        quantised=False,
+    )
+    loaded = load_lm(tmp_path).state_dict()
+    assert all(torch.equal(loaded[n], w.half().float()) for n, w in lm.state_dict().items())
+
+
+def change_tensors(
+    name: str, change: Callable[[dict[str, torch.Tensor]], object]
+) -> Callable[[Path], None]:
+    """Return a breakage that edits the tensors of one file."""
+
+    def breakage(directory: Path) -> None:
+        tensors = safetensors.torch.load_file(directory / name)
+        change(tensors)
+        safetensors.torch.save_file(tensors, directory / name)
+        forget_hashes(directory)
+
+    return breakage
+
+
+def change_config(**changes: object) -> Callable[[Path], None]:
+    """Return a breakage that edits the configuration."""
+
+    def breakage(directory: Path) -> None:
+        path = directory / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return breakage
+
+
+def truncate(directory: Path) -> None:
+    """Cut the codec's file short."""
+    path = directory / "codec.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    forget_hashes(directory)
+
+
+def flip_a_bit(directory: Path) -> None:
+    """Damage a weight without damaging the file's structure."""
+    path = directory / "lm.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+LM_FILE = "lm.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("breakage", "message"),
+    [
+        (lambda d: (d / "config.json").unlink(), r"config\.json: cannot be read \(No such file"),
+        (lambda d: (d / LM_FILE).unlink(), r"lm\.safetensors: cannot be read \(No such file"),
+        (lambda d: (d / "config.json").write_text("{"), r"config\.json: not JSON"),
+        (lambda d: (d / "config.json").write_text("[]"), "expected the keys .* got list"),
+        (truncate, r"codec\.safetensors: not a whole safetensors file"),
+        (flip_a_bit, r"lm\.safetensors: damaged, its sha256 is not"),
+        (change_config(format=2), "expected format 1, got 2"),
+        (change_config(extra=1), "expected the keys"),
+        (change_config(voices=[]), "expected 1 to 8 different voices"),
+        (change_config(voices="anna"), "voices: expected a list of names"),
+        (change_config(sha256={}), "sha256: expected one for each"),
+        (change_config(lm={"dimm": 3}), r"config\.json: unknown keys .* dimm"),
+        (change_config(lm=LMConfig().to_dict()), "8 codebooks of 1024, the codec 3 of 16"),
+        (change_config(lm=LM_CONFIG.to_dict() | {"text_vocab": 20}), "pieces, the model 20"),
+        (
+            change_tensors(LM_FILE, lambda t: t.pop("norm.weight")),
+            r"lm\.safetensors: norm\.weight: missing",
+        ),
+        (
+            change_tensors(LM_FILE, lambda t: t.update(extra=torch.zeros(1))),
+            r"lm\.safetensors: extra: not part of this model",
+        ),
+        (
+            change_tensors(LM_FILE, lambda t: t.update({"norm.weight": torch.ones(33)})),
+            r"norm\.weight: expected float32 \[32\], got float32 \[33\]",
+        ),
+        (
+            change_tensors(LM_FILE, lambda t: t.update({"norm.weight": torch.ones(32).int()})),
+            r"norm\.weight: expected float32 \[32\], got int32 \[32\]",
+        ),
+        (
+            change_tensors(LM_FILE, lambda t: t.pop("layers.0.mlp.down.weight.absmax")),
+            r"layers\.0\.mlp\.down\.weight\.absmax: missing",
+        ),
+        (
+            change_tensors(
+                LM_FILE,
+                lambda t: t.update({"layers.0.mlp.down.weight.nf4": torch.zeros(3).byte()}),
+            ),
+            r"layers\.0\.mlp\.down\.weight\.nf4: expected uint8 \[768\], got uint8 \[3\]",
+        ),
+    ],
+)
+def test_refusals(directory: Path, breakage: Callable[[Path], object], message: str) -> None:
+    """Each broken directory is refused by the file, the tensor, got and expected."""
+    breakage(directory)
+    with pytest.raises(WeightsError, match=message):
+        load_starter(directory)

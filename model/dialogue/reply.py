@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from model.dialogue.history import AssistantItem
 from model.dialogue.vocabulary import TurnVocabulary
-from model.engine.messages import Respond, ResponseWord, Usage
+from model.engine.messages import DoneReason, Respond, ResponseWord, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,10 @@ class Reply:
         timing: of its audio.
         plan: pieces of its text, written before it is spoken.
         num_spoken: pieces of the plan that have been spoken.
-        num_steps: SPEAK steps sampled.
+        num_frames: frames begun.
         num_decoded: steps handed to the decoder.
-        steps_since_word: SPEAK steps since the last piece of the plan.
+        frames_since_word: frames since the last piece of the plan.
+        reason: why it ends, once it does.
     """
 
     request: Respond
@@ -48,9 +49,10 @@ class Reply:
     timing: SpeechTiming
     plan: list[int] = field(default_factory=list)
     num_spoken: int = 0
-    num_steps: int = 0
+    num_frames: int = 0
     num_decoded: int = 0
-    steps_since_word: int = 0
+    frames_since_word: int = 0
+    reason: DoneReason = "completed"
     _word_start: int = 0
     _word_start_ms: int = 0
 
@@ -58,11 +60,6 @@ class Reply:
     def num_tokens(self) -> int:
         """Count the output tokens so far."""
         return len(self.plan) + self.num_frames
-
-    @property
-    def num_frames(self) -> int:
-        """Count the frames whose codes are complete; the acoustic ones come a step late."""
-        return max(self.num_steps - 1, 0)
 
     @property
     def is_exhausted(self) -> bool:
@@ -76,22 +73,22 @@ class Reply:
         return self.plan[self.num_spoken] if self.num_spoken < len(self.plan) else -1
 
     def speak(self, piece: int, vocabulary: TurnVocabulary) -> ResponseWord | None:
-        """Count one SPEAK step whose text output is `piece`.
+        """Begin a frame, at a step whose text output is `piece`.
 
         Returns:
             The word that `piece` completes, if it does.
         """
-        step = self.num_steps
-        self.num_steps += 1
-        self.steps_since_word += 1
+        frame = self.num_frames
+        self.num_frames += 1
+        self.frames_since_word += 1
         if not vocabulary.is_word_piece(piece):
             return None
         assert piece == self.next_piece
         if vocabulary.starts_word(piece) or not self.num_spoken:
             self._word_start = self.num_spoken
-            self._word_start_ms = (step + self.timing.word_lead_frames) * self.timing.frame_ms
+            self._word_start_ms = (frame + self.timing.word_lead_frames) * self.timing.frame_ms
         self.num_spoken += 1
-        self.steps_since_word = 0
+        self.frames_since_word = 0
         if self.next_piece != -1 and not vocabulary.starts_word(self.next_piece):
             return None
         self.item.word_starts_ms.append(self._word_start_ms)

@@ -37,13 +37,15 @@ def truncated(
     num_frames = heard_ms // frame_ms
     if item.speak is None or not num_words or not num_frames:
         return _select(steps, [])
-    speak, last = item.speak - item.start, len(steps) - 1  # the last step is <eos>
+    # The last step is <eos>; the one before it makes the last frame's late codes.
+    speak, last = item.speak - item.start, len(steps) - 1
     plan = [int(piece) for piece in steps.text[1:speak]]
     num_kept = len(vocabulary.first_words(plan, num_words))
-    stop = min(speak + num_frames, last)
+    stop = min(speak + num_frames + 1, last)
     rows = [0, *range(1, 1 + num_kept), *range(speak, stop), last]
     result = _select(steps, rows)
     _silence_words(result, vocabulary, after=num_words)
+    result.text[-2] = vocabulary.pad
     return result
 
 

@@ -11,6 +11,7 @@ How a conversation is laid out in steps:
     <user> what is your name           final transcript, written by the model; or a typed turn
     <reply> i am parley                the reply's words, in one burst
     <speak> SPEAK SPEAK ...            one a frame of the reply; text: its words again, in time
+    SPEAK                              once more, for the last frame's late codes
     <eos>
 
 The piece that a step puts out is the text of the next step. A typed turn looks like the transcript
@@ -40,7 +41,6 @@ from model.engine.messages import (
     Cancel,
     ClearAudio,
     CommitAudio,
-    DoneReason,
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
@@ -68,6 +68,7 @@ class Mask(IntEnum):
     TRANSCRIPT = 2  # word pieces, <reply>
     REPLY = 3  # word pieces, <speak>
     SPEAK = 4  # pad, <eos>; and `NextSteps.also`, the next piece of the plan
+    SILENCE = 5  # pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ class TurnProgram:
             num_samples,
             mask=_MASKS[self.phase],
             also=self._reply.next_piece if self._reply and self.phase is Phase.SPEAKING else -1,
-            has_codes=self.phase is Phase.SPEAKING,
+            has_codes=self.phase in (Phase.SPEAKING, Phase.ENDING),
         )
 
     def observe(self, steps: NextSteps, pieces: Ints | None, codes: Ints | None) -> None:
@@ -316,6 +317,9 @@ class TurnProgram:
                 case Phase.SPEAKING:
                     assert codes is not None
                     self._spoke(int(pieces[0]), codes)
+                case Phase.ENDING:
+                    assert codes is not None
+                    self._flush(codes)
                 case Phase.IDLE:
                     raise AssertionError("nothing is sampled between turns")
         self._advance()
@@ -489,55 +493,64 @@ class TurnProgram:
             self.history.append(Kind.TEXT, piece)
             self._events.append(ResponseText(self.session_id, reply.request.turn, text))
             if reply.is_exhausted:
-                self._end("max_output_tokens")
+                reply.reason = "max_output_tokens"
+                self._end()
         elif reply.request.audio:
             reply.item.speak = len(self.history)
             self.history.append(Kind.SPEAK, vocabulary.speak)
             self._move(Cue.SPEAK)
         else:
-            self._end("completed")
+            self._end()
 
     def _spoke(self, piece: int, codes: Ints) -> None:
         reply = self._reply
         assert reply is not None
-        # Codes of frames before the first do not exist.
-        codes = np.where(self._delays <= reply.num_steps, codes, -1)
+        # Codes that come late have no frame yet at the reply's beginning.
+        codes = np.where(self._delays <= reply.num_frames, codes, -1)
         word = reply.speak(piece, self._vocabulary)
         if word is not None:
             self._events.append(word)
+        self._decode(reply, codes)
         is_last = piece == self._vocabulary.eos or self._is_stuck(reply)
-        reason: DoneReason = "completed"
-        if not is_last and (
-            reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames
-        ):
-            is_last, reason = True, "max_output_tokens"
-        self._decode(reply, codes, is_last=is_last)
+        if reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames:
+            reply.reason, is_last = "completed" if is_last else "max_output_tokens", True
+        self.history.append(Kind.SPEAK, self._vocabulary.pad if is_last else piece, assistant=codes)
         if is_last:
-            while reply.needs_flush:
-                self._decode(reply, np.full_like(codes, -1), is_last=True)
-            self._end(reason)
-        else:
-            self.history.append(Kind.SPEAK, piece, assistant=codes)
+            self._move(Cue.CLOSE)
+
+    def _flush(self, codes: Ints) -> None:
+        """Take the codes that come late for the last frames, then empty the decoder."""
+        reply = self._reply
+        assert reply is not None
+        num_late = reply.num_decoded - reply.num_frames + 1
+        codes = np.where(self._delays >= num_late, codes, -1)
+        self._decode(reply, codes, is_last=True)
+        if num_late < self._delays.max():
+            self.history.append(Kind.SPEAK, self._vocabulary.pad, assistant=codes)
+            return
+        while reply.needs_flush:
+            self._decode(reply, np.full_like(codes, -1), is_last=True)
+        self._end()
 
     def _is_stuck(self, reply: Reply) -> bool:
         limits = self._limits
         if reply.next_piece == -1:
-            return reply.steps_since_word > limits.max_tail_frames
-        return reply.num_steps > limits.max_tail_frames + limits.frames_per_piece * len(reply.plan)
+            return reply.frames_since_word > limits.max_tail_frames
+        return reply.num_frames > limits.max_tail_frames + limits.frames_per_piece * len(reply.plan)
 
-    def _decode(self, reply: Reply, codes: Ints, *, is_last: bool) -> None:
+    def _decode(self, reply: Reply, codes: Ints, *, is_last: bool = False) -> None:
         is_first = reply.num_decoded == 0
         start, stop = reply.decoded_range(is_last=is_last)
         self._events.append(Decode(reply.request.turn, codes, is_first, start, stop))
 
-    def _end(self, reason: DoneReason) -> None:
+    def _end(self) -> None:
         reply = self._reply
         assert reply is not None
         self.history.append(Kind.TEXT, self._vocabulary.eos)
         reply.item.stop = len(self.history)
         self._paid = self.history.count_steps()
         self._events.append(
-            ResponseDone(self.session_id, reply.request.turn, reason, reply.final_usage())
+            ResponseDone(self.session_id, reply.request.turn, reply.reason, reply.final_usage())
         )
         self._reply = None
         self._move(Cue.END)
@@ -545,7 +558,8 @@ class TurnProgram:
     def _cancel(self, turn: int) -> None:
         """Stop a response. Nothing of it is made afterwards: this is where stale output ends."""
         if self._reply is not None and self._reply.request.turn == turn:
-            self._end("cancelled")
+            self._reply.reason = "cancelled"
+            self._end()
             return
         for command in self._pending:
             if isinstance(command, Respond) and command.turn == turn:
@@ -592,7 +606,7 @@ class TurnProgram:
                 return 0 if turn is None or turn.is_sampled else 1
             case Phase.TRANSCRIBING:
                 return 1 + len(turn.draft) if turn else 1
-            case Phase.REPLYING | Phase.SPEAKING:
+            case Phase.REPLYING | Phase.SPEAKING | Phase.ENDING:
                 return 1
 
     def _voice_piece(self, voice: str) -> int:
@@ -609,6 +623,7 @@ _MASKS = {
     Phase.TRANSCRIBING: Mask.TRANSCRIPT,
     Phase.REPLYING: Mask.REPLY,
     Phase.SPEAKING: Mask.SPEAK,
+    Phase.ENDING: Mask.SILENCE,
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from model.text import NUM_SPECIAL, Special
+
 # How the tokenizer marks the first piece of a word.
 WORD_START = "\u2581"
 
@@ -23,15 +25,14 @@ class TurnVocabulary:
     pieces: Sequence[str]
     encode: Callable[[str], list[int]]
     voices: Mapping[str, int]
-    num_special: int
-    pad: int = 0
-    bos: int = 2
-    user: int = 3
-    reply: int = 4
-    speak: int = 5
-    eos: int = 6
-    end: int = 7
-    system: int = 8
+    num_special: int = NUM_SPECIAL
+    pad: int = Special.PAD
+    bos: int = Special.BOS
+    user: int = Special.USER
+    reply: int = Special.REPLY
+    speak: int = Special.SPEAK
+    eos: int = Special.EOS
+    end: int = Special.END
 
     def is_word_piece(self, piece: int) -> bool:
         """Tell whether `piece` spells (part of) a word."""

@@ -206,8 +206,8 @@ class ResponseAudio:
     """Add to the reply's audio.
 
     Attributes:
-        pcm: float32 [samples], a whole number of frames, following the response's earlier audio
-            without a gap. Made ahead of playout by a bounded amount.
+        pcm: float32 [samples], following the response's earlier audio without a gap; about one
+            frame, less at both ends of the reply. Made ahead of playout by a bounded amount.
     """
 
     session_id: str

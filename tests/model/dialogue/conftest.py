@@ -71,6 +71,7 @@ class Stage:
         calls: steps of every call, in order.
         masks: mask of every call.
         audio: samples that belong to the reply, one list entry a decoded frame.
+        decoded: codes handed to the decoder.
     """
 
     program: TurnProgram
@@ -81,6 +82,7 @@ class Stage:
     calls: list[int] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
     audio: list[int] = field(default_factory=list)
+    decoded: list[list[int]] = field(default_factory=list)
     num_frames: int = 0
 
     def __post_init__(self) -> None:
@@ -139,6 +141,7 @@ class Stage:
         for event in self.program.take_events():
             if isinstance(event, Decode):
                 self.audio.append(event.stop - event.start)
+                self.decoded.append(event.codes.tolist())
             else:
                 self.outputs.append(event)
 
@@ -155,6 +158,8 @@ class Stage:
                 made = [self.replies[0].popleft()]
                 if made == [VOCABULARY.speak]:
                     self.replies.pop(0)
+            case Mask.SILENCE:
+                made = [VOCABULARY.pad]
             case Mask.SPEAK:
                 made = [self.spoken[0].popleft() if self.spoken[0] else VOCABULARY.eos]
                 if made == [VOCABULARY.eos]:

@@ -84,6 +84,7 @@ def test_spoken_turn_and_reply_follow_the_layout(stage: MakeStage) -> None:
         ("SPEAK", "ley"),
         ("SPEAK", "<pad>"),
         ("SPEAK", "▁hi"),
+        ("SPEAK", "<pad>"),
         ("TEXT", "<eos>"),
     ]
     assert s.outputs == [
@@ -96,12 +97,12 @@ def test_spoken_turn_and_reply_follow_the_layout(stage: MakeStage) -> None:
         ResponseText("s", 1, " hi"),
         ResponseWord("s", 1, "parley", start_ms=(1 + 2) * 80),
         ResponseWord("s", 1, "hi", start_ms=(4 + 2) * 80),
-        ResponseDone("s", 1, "completed", Usage(5, 6, 0, 0, 3, 5)),
+        ResponseDone("s", 1, "completed", Usage(5, 6, 0, 0, 3, 6)),
     ]
 
 
 def test_codes_are_fed_back_delayed(stage: MakeStage) -> None:
-    """Every frame's codes enter the next step; acoustic codes of no frame are absent."""
+    """Every frame's codes enter the next step; codes of no frame are absent."""
     s = stage(transcripts=["hi"], replies=["hi"], spoken=["<pad> hi"])
     s.run(audio(2), CommitAudio("s", "u"), Respond("s", 1, "a"))
     absent = [-1, -1, -1]
@@ -109,7 +110,8 @@ def test_codes_are_fed_back_delayed(stage: MakeStage) -> None:
     assert listen == [[0, 0, 0], [1, 1, 1]]
     rows = [i for i, (kind, _) in enumerate(s.fed) if kind == "SPEAK"]
     spoken = [s.codes[i][1] for i in rows]
-    assert spoken == [absent, [100 + rows[0], -1, -1], [100 + rows[1]] * 3]
+    assert spoken == [absent, [100 + rows[0], -1, -1], [100 + rows[1]] * 3, [100 + rows[2]] * 3]
+    assert s.decoded == [*spoken[1:], [-1, 100 + rows[3], 100 + rows[3]], absent]
     others = [s.codes[i] for i, (kind, _) in enumerate(s.fed) if kind in {"TEXT", "PREFIX"}]
     assert all(codes == (absent, absent) for codes in others)
 
@@ -121,7 +123,7 @@ def test_reply_audio_is_whole_frames_without_the_decoder_lag(
     """What the decoder holds back is skipped at the start and flushed at the end."""
     s = stage(replies=[""], spoken=["<pad> " * (num_steps - 1)])
     s.run(Respond("s", 1, "a"))
-    assert sum(s.audio) == (num_steps - 1) * len(FRAME)
+    assert sum(s.audio) == num_steps * len(FRAME)
     assert all(0 <= samples <= len(FRAME) for samples in s.audio)
 
 
@@ -249,8 +251,8 @@ def test_speaking_may_only_follow_the_plan(stage: MakeStage) -> None:
     ("limits", "spoken", "num_frames", "reason"),
     [
         ({"max_reply_frames": 5}, "<pad> " * 99, 5, "max_output_tokens"),
-        ({"max_tail_frames": 3}, "hi " + "<pad> " * 99, 4, "completed"),
-        ({"max_tail_frames": 3, "frames_per_piece": 2}, "<pad> " * 99, 5, "completed"),
+        ({"max_tail_frames": 3}, "hi " + "<pad> " * 99, 5, "completed"),
+        ({"max_tail_frames": 3, "frames_per_piece": 2}, "<pad> " * 99, 6, "completed"),
     ],
 )
 def test_endless_reply_is_ended(
@@ -275,7 +277,15 @@ def test_endless_words_are_ended(stage: MakeStage) -> None:
         max_reply_pieces=4,
     )
     s.run(audio(1), CommitAudio("s", "u"), Respond("s", 1, "a"))
-    assert s.words()[3:] == ["<user>", *["▁hi"] * 3, "<reply>", *["▁hi"] * 4, "<speak>", "<eos>"]
+    assert s.words()[3:] == [
+        "<user>",
+        *["▁hi"] * 3,
+        "<reply>",
+        *["▁hi"] * 4,
+        "<speak>",
+        "<pad>",
+        "<eos>",
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
@@ -383,7 +393,7 @@ def test_long_prefill_is_cut_into_calls(stage: MakeStage) -> None:
 class TestTruncation:
     """A reply that was heard in part."""
 
-    # Two words: "parley" from 240 ms on, "hi" from 480 ms on, nine frames in all.
+    # Two words: "parley" from 240 ms on, "hi" from 480 ms on, ten frames in all.
     SPOKEN = "<pad> parley <pad> hi <pad> <pad> <pad> <pad>"
 
     def replied(self, stage: MakeStage) -> Any:
@@ -399,12 +409,12 @@ class TestTruncation:
             (0, None, None),
             (79, None, None),
             (240, None, None),
-            (241, "▁par ley", "<speak> <pad> ▁par"),
-            (320, "▁par ley", "<speak> <pad> ▁par ley"),
-            (480, "▁par ley", "<speak> <pad> ▁par ley <pad> <pad>"),
-            (481, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi"),
-            (700, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi <pad> <pad>"),
-            (9999, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 4),
+            (241, "▁par ley", "<speak> <pad> ▁par <pad>"),
+            (320, "▁par ley", "<speak> <pad> ▁par ley <pad>"),
+            (480, "▁par ley", "<speak> <pad> ▁par ley <pad> <pad> <pad>"),
+            (481, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi <pad>"),
+            (700, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 3),
+            (9999, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 5),
         ],
     )
     def test_only_what_was_heard_was_said(
@@ -421,8 +431,8 @@ class TestTruncation:
         """A truncation that comes late changes the past below a turn in progress."""
         s = self.replied(stage)
         s.run(audio(2), Truncate("s", "a1", 250), audio(1), CommitAudio("s", "u2"))
-        assert s.words()[-9:] == [
-            *["<speak>", "<pad>", "▁par", "<eos>"],
+        assert s.words()[-10:] == [
+            *["<speak>", "<pad>", "▁par", "<pad>", "<eos>"],
             *["<pad>"] * 3,
             *["<user>", "▁is"],
         ]
@@ -431,9 +441,9 @@ class TestTruncation:
         """An item can be truncated more than once, and gone is gone."""
         s = self.replied(stage)
         s.run(Truncate("s", "a1", 700), Truncate("s", "a1", 250))
-        assert s.words()[-4:] == ["<speak>", "<pad>", "▁par", "<eos>"]
+        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "<pad>", "<eos>"]
         s.run(Truncate("s", "a1", 700))
-        assert s.words()[-4:] == ["<speak>", "<pad>", "▁par", "<eos>"]
+        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "<pad>", "<eos>"]
 
     def test_truncated_while_it_was_made(self, stage: MakeStage) -> None:
         """The usual interruption: cancel, then say how much was heard."""
@@ -445,7 +455,7 @@ class TestTruncation:
         assert s.words() == [
             *PREFIX,
             "<reply>",
-            *["▁par", "ley", "<speak>", "<pad>", "▁par", "<eos>"],
+            *["▁par", "ley", "<speak>", "<pad>", "▁par", "<pad>", "<eos>"],
         ]
 
     def test_unknown_or_unspoken_item_is_left_alone(self, stage: MakeStage) -> None:
@@ -466,9 +476,9 @@ def test_usage_counts_what_earlier_responses_paid_for(stage: MakeStage) -> None:
     first, second = (o.usage for o in s.outputs if isinstance(o, ResponseDone))
     assert (first.input_text_tokens, first.input_audio_tokens) == (4, 2)
     assert first.input_cached_tokens == 0
-    # Prefix 2, <user> hi, <reply> hi, <eos>; 2 frames heard and 2 steps spoken: all paid for.
-    assert (second.input_cached_text_tokens, second.input_cached_audio_tokens) == (7, 4)
-    assert (second.input_text_tokens, second.input_audio_tokens) == (10, 4)
+    # Prefix 2, <user> hi, <reply> hi, <eos>; 2 frames heard and 3 steps spoken: all paid for.
+    assert (second.input_cached_text_tokens, second.input_cached_audio_tokens) == (7, 5)
+    assert (second.input_text_tokens, second.input_audio_tokens) == (10, 5)
     assert second.total_tokens == second.input_tokens + second.output_tokens
 
 

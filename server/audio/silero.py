@@ -5,6 +5,7 @@ recurrent state as an input and returns it, so one loaded model serves any numbe
 nothing can leak from one to another.
 """
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +29,8 @@ class SileroModel:
     """Hold the loaded model; threads may share it."""
 
     def __init__(self) -> None:
-        # Slow to import, and only a server that listens needs it.
-        import onnxruntime  # noqa: PLC0415
-
+        # Slow to import, and only a server that listens needs it; it has no type information.
+        onnxruntime = importlib.import_module("onnxruntime")
         spec = importlib.util.find_spec("silero_vad")
         places = list(spec.submodule_search_locations or ()) if spec else []
         path = Path(places[0]) / _MODEL_FILE if places else Path(_MODEL_FILE)

@@ -1,0 +1,307 @@
+"""Settings: a YAML file, then `PARLEY_*` of the environment, then `--set a.b=c`.
+
+    server:
+      port: 9000              # the file
+    PARLEY_SERVER__PORT=9000  # the environment: `__` between the levels
+    --set server.port=9000    # the command line
+
+Later ones win. Values from the environment and the command line are read as YAML, so lists and
+numbers work. A key that does not exist is an error that names the key, where it stood and what
+may have been meant. Nothing else in Parley reads the environment.
+"""
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from server.errors import ConfigError
+
+ENV_PREFIX = "PARLEY_"
+_LEVEL_SEPARATOR = "__"
+
+# Free-form: read from YAML, checked by pydantic afterwards.
+_Tree: TypeAlias = dict[str, Any]
+_KeyPath: TypeAlias = tuple[str, ...]
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Strict(BaseModel):
+    """Refuse unknown keys and later changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Strict):
+    """Where and for whom the server listens.
+
+    Attributes:
+        host: address to listen on. Without API keys only loopback addresses are allowed.
+        port: TCP port.
+        api_keys: keys that clients may use; with none, anyone on this machine may connect.
+        max_message_bytes: largest event. 15 MiB of audio are 20 MiB of base64.
+        max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
+        send_timeout_s: how long one event may take to be taken by the reader.
+        max_items: items of one conversation.
+        max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
+            while voice detection has found no speech.
+        max_session_s: length of a session, 0 for no limit.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
+    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
+    max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
+    send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    max_items: Annotated[int, Field(ge=1)] = 2_000
+    max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
+    max_session_s: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _keys_or_loopback(self) -> "ServerSettings":
+        if not self.api_keys and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines, and there are no API "
+                "keys: set server.api_keys, or listen on 127.0.0.1"
+            )
+        return self
+
+
+class ModelSettings(_Strict):
+    """Which model is served.
+
+    Attributes:
+        name: what clients call it.
+        dir: folder of its weights.
+    """
+
+    name: str = "starter"
+    dir: Path = Path("model/starter")
+
+
+class EngineSettings(_Strict):
+    """How much the engine takes on; see `model.engine.config.EngineConfig`.
+
+    Attributes:
+        max_sessions: sessions that may be open at once.
+        max_batch: most sessions that one tick serves.
+        ahead_ms: audio of a reply that may be made before its time to be played.
+        num_threads: threads that one operation may use.
+        seed: of the noise, when sampling is not greedy.
+    """
+
+    max_sessions: Annotated[int, Field(ge=1)] = 4
+    max_batch: Annotated[int, Field(ge=1)] = 64
+    ahead_ms: Annotated[int, Field(ge=1)] = 1_000
+    num_threads: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+
+
+class VadSettings(_Strict):
+    """What clients cannot set of voice detection.
+
+    Attributes:
+        min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
+        end_wait_ms: eagerness → silence after which a turn ends that sounds finished.
+        max_wait_ms: eagerness → silence after which a turn ends however it sounds.
+    """
+
+    min_speech_ms: Annotated[int, Field(ge=0)] = 64
+    end_wait_ms: Mapping[str, int] = Field(
+        default={"low": 600, "medium": 250, "auto": 250, "high": 100}
+    )
+    # As documented for the hosted service's eagerness.
+    max_wait_ms: Mapping[str, int] = Field(
+        default={"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
+    )
+
+    @model_validator(mode="after")
+    def _all_levels(self) -> "VadSettings":
+        levels = {"low", "medium", "auto", "high"}
+        for name in ("end_wait_ms", "max_wait_ms"):
+            given = set(getattr(self, name))
+            if given != levels:
+                raise ValueError(f"{name} needs exactly the keys {', '.join(sorted(levels))}")
+        return self
+
+
+class Settings(_Strict):
+    """Everything that can be configured.
+
+    Attributes:
+        voices: names that clients may ask for → voices of the engine. Empty: the engine's own
+            names. The first is the default.
+    """
+
+    server: ServerSettings = ServerSettings()
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    voices: Mapping[str, str] = Field(default_factory=dict)
+    vad: VadSettings = VadSettings()
+
+
+def load_settings(
+    path: Path, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Settings:
+    """Read settings from all their sources.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=c` each, from the command line.
+        env: the environment; the process's own if None.
+
+    Raises:
+        ConfigError: naming the key and where it stood.
+    """
+    tree: _Tree = {}
+    origins: dict[_KeyPath, str] = {}
+    for source, keys, value in _entries(path, overrides, os.environ if env is None else env):
+        _check_key(keys, source)
+        _put(tree, keys, value)
+        origins[keys] = source
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, origins, str(path))) from None
+
+
+def _entries(
+    path: Path, overrides: Sequence[str], env: Mapping[str, str]
+) -> Iterator[tuple[str, _KeyPath, Any]]:
+    """Yield (where it stood, key path, value), the strongest last."""
+    for keys, value in _leaves((), _read_file(path)):
+        yield str(path), keys, value
+    for name, text in sorted(env.items()):
+        if name.startswith(ENV_PREFIX):
+            keys = tuple(name.removeprefix(ENV_PREFIX).lower().split(_LEVEL_SEPARATOR))
+            yield name, keys, _read_value(text, name)
+    for override in overrides:
+        source = f"--set {override}"
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{source}: expected a.b=c")
+        yield source, tuple(key.split(".")), _read_value(text, source)
+
+
+def _read_file(path: Path) -> _Tree:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(tree).__name__}")
+    return tree
+
+
+def _read_value(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{source}: the value is not valid YAML") from None
+
+
+def _leaves(prefix: _KeyPath, tree: _Tree) -> Iterator[tuple[_KeyPath, Any]]:
+    """Yield the settings of a tree; free-form mappings are leaves themselves."""
+    for key, value in tree.items():
+        keys = (*prefix, str(key))
+        if isinstance(value, dict) and value and _section(keys) is not None:
+            yield from _leaves(keys, value)
+        elif value is not None or _section(keys) is None:
+            # A section without content, as YAML writes `server:`, is no setting.
+            yield keys, value
+
+
+def _section(keys: _KeyPath) -> type[BaseModel] | None:
+    """Return the settings class at a key path, None if there is a value or nothing."""
+    section: type[BaseModel] = Settings
+    for key in keys:
+        field = section.model_fields.get(key)
+        kind = field.annotation if field is not None else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        section = kind
+    return section
+
+
+def _check_key(keys: _KeyPath, source: str) -> None:
+    """Refuse a key that does not exist, and say which may have been meant."""
+    for depth, key in enumerate(keys):
+        section = _section(keys[:depth])
+        if section is None:
+            # Below a free-form mapping, such as `voices`, any key is fine.
+            field = _section(keys[: depth - 1])
+            kind = field.model_fields[keys[depth - 1]].annotation if field else None
+            if "Mapping" in str(kind) and depth == len(keys) - 1:
+                return
+            raise ConfigError(
+                f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"
+            )
+        if key not in section.model_fields:
+            raise ConfigError(f"{source}: unknown key {'.'.join(keys)!r}{_meant(keys)}")
+    if _section(keys) is not None:
+        raise ConfigError(f"{source}: {'.'.join(keys)!r} is a section and takes no value itself")
+
+
+def _all_keys(prefix: _KeyPath = ()) -> Iterator[str]:
+    section = _section(prefix)
+    if section is None:
+        yield ".".join(prefix)
+        return
+    for key in section.model_fields:
+        yield from _all_keys((*prefix, key))
+
+
+def _meant(keys: _KeyPath) -> str:
+    known = list(_all_keys())
+    close = difflib.get_close_matches(".".join(keys), known, n=3, cutoff=0.6)
+    # A right name in the wrong place is a common slip too.
+    close += [key for key in known if key.endswith(f".{keys[-1]}") and key not in close]
+    if close:
+        return f"; did you mean {' or '.join(repr(key) for key in close)}?"
+    return f"; known keys are {', '.join(known)}"
+
+
+def _put(tree: _Tree, keys: _KeyPath, value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        assert isinstance(tree, dict), "the key path was checked"
+    tree[keys[-1]] = value
+
+
+def _first_problem(error: ValidationError, origins: Mapping[_KeyPath, str], path: str) -> str:
+    """Write the first problem in one line: where it stood, which key, what is wrong."""
+    problem = error.errors()[0]
+    keys = tuple(str(part) for part in problem["loc"])
+    # The problem may lie deeper than a setting (in a list) or be about a whole section.
+    source = next(
+        (origins[keys[:depth]] for depth in range(len(keys), 0, -1) if keys[:depth] in origins),
+        None,
+    )
+    if source is None:
+        related = [origin for key, origin in origins.items() if key[: len(keys)] == keys]
+        source = related[-1] if related else path
+    message = problem["msg"].removeprefix("Value error, ")
+    got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    return f"{source}: {'.'.join(keys) or 'settings'}: {message}{got}"

@@ -1,0 +1,120 @@
+"""Settings: strict, layered, and clear about what is wrong and where."""
+
+from pathlib import Path
+
+import pytest
+
+from server.config import Settings, is_loopback, load_settings
+from server.errors import ConfigError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Give a small configuration file."""
+    path = tmp_path / "some.yaml"
+    path.write_text("server:\n  port: 8001\nvoices:\n  alloy: amber\n")
+    return path
+
+
+def _error(path: Path, overrides: tuple[str, ...] = (), **env: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, overrides, env)
+    return str(caught.value)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """An empty file is a whole configuration."""
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    assert load_settings(path, env={}) == Settings()
+
+
+def test_an_empty_section_is_fine(tmp_path: Path) -> None:
+    """A section with its content commented out means the defaults."""
+    path = tmp_path / "empty.yaml"
+    path.write_text("server:\n  # port: 1\nvoices: {}\n")
+    assert load_settings(path, env={}) == Settings()
+
+
+def test_later_sources_win(file: Path) -> None:
+    """File, then environment, then command line."""
+    env = {"PARLEY_SERVER__PORT": "8002", "OTHER": "x"}
+    assert load_settings(file, env={}).server.port == 8001
+    assert load_settings(file, env=env).server.port == 8002
+    assert load_settings(file, ["server.port=8003"], env).server.port == 8003
+
+
+def test_values_are_read_as_yaml(file: Path) -> None:
+    """Lists and free-form names work from everywhere."""
+    settings = load_settings(file, ["voices.echo=birch"], {"PARLEY_SERVER__API_KEYS": "[one, two]"})
+    assert settings.server.api_keys == ("one", "two")
+    assert settings.voices == {"alloy": "amber", "echo": "birch"}
+
+
+def test_an_unknown_key_names_itself_its_place_and_what_was_meant(tmp_path: Path) -> None:
+    """The key, the file and the close match are in the message."""
+    path = tmp_path / "typo.yaml"
+    path.write_text("server:\n  prot: 1\n")
+    message = _error(path)
+    assert str(path) in message
+    assert "'server.prot'" in message
+    assert "'server.port'" in message
+
+
+def test_unknown_keys_elsewhere(file: Path) -> None:
+    """The environment and the command line are as strict as the file."""
+    assert _error(file, PARLEY_SERVER__PROT="1").startswith("PARLEY_SERVER__PROT: unknown key")
+    message = _error(file, ("port=1",))
+    assert message.startswith("--set port=1: unknown key 'port'")
+    assert "'server.port'" in message
+    assert "has no key 'x'" in _error(file, ("server.port.x=1",))
+    assert "is a section" in _error(file, ("server=1",))
+    assert "expected a.b=c" in _error(file, ("server.port",))
+
+
+def test_a_wrong_value_names_its_source(file: Path) -> None:
+    """Where the value stood, its key, and what is wrong with it."""
+    message = _error(file, ("server.port=hello",))
+    assert message.startswith("--set server.port=hello: server.port: ")
+    assert "'hello'" in message
+    assert str(file) in _error(_with(file, "server:\n  port: 70000\n"))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, bad YAML and a list are told apart."""
+    assert "cannot be read" in _error(tmp_path / "missing.yaml")
+    assert "not valid YAML" in _error(_with(tmp_path / "a.yaml", "a: [1\n"))
+    assert "expected keys and values" in _error(_with(tmp_path / "b.yaml", "- 1\n"))
+
+
+def test_without_keys_only_loopback(file: Path) -> None:
+    """An open address needs API keys."""
+    message = _error(file, ("server.host=0.0.0.0",))
+    assert "server.api_keys" in message
+    assert "--set server.host=0.0.0.0" in message or str(file) in message
+    overrides = ["server.host=0.0.0.0", "server.api_keys=[secret]"]
+    assert load_settings(file, overrides, {}).server.host == "0.0.0.0"  # noqa: S104
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("192.168.1.5", False),
+        ("example.org", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_what_loopback_is(host: str, expected: bool) -> None:
+    """Only addresses that no other machine can reach count."""
+    assert is_loopback(host) is expected
+
+
+def _with(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

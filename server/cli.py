@@ -1,0 +1,225 @@
+"""The `parley` command.
+
+Heavy things are imported by the subcommand that needs them: `parley --help` answers at once, and
+the check for import names runs before anything of another distribution could be loaded.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from server.errors import ConfigError, ParleyError
+from server.names import ROOT, check_names
+
+EXIT_RUNTIME = 1
+EXIT_CONFIG = 2  # what argparse uses for a wrong command line as well
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+_DEFAULT_CONFIG = ROOT / "configs" / "starter.yaml"
+
+_EXAMPLES = """\
+examples:
+  parley serve --config configs/starter.yaml
+      serve the starter on 127.0.0.1:8000; any Realtime client can connect
+  parley serve --config configs/starter.yaml --set server.port=9000
+  parley serve --config configs/starter.yaml --check
+      only say whether the configuration is good
+  parley talk question.wav
+      start a server, ask it, print and keep the answer, stop the server
+  parley talk first.wav second.wav --url ws://127.0.0.1:8000 --json
+      two turns of one conversation with a server that runs already
+  parley eval --dialogues 50
+      score the starter on conversations that it has not seen
+  parley train --help
+      make the starter's data and train it anew
+
+exit codes: 0 all well, 1 it failed while running, 2 the command line or the configuration is wrong
+"""
+
+_TALK_HELP = """\
+Play wav files to a server in real time and print what it understood and replied. Several files are
+several turns of one conversation; the next one starts when the last reply has been heard out. The
+replies are kept as wav files (24 kHz).
+
+With --json, one line a file:
+  file            the file that was played
+  transcript      what the server understood
+  reply           the words of the reply
+  reply_wav       where its audio is
+  first_audio_ms  from the server's end-of-turn decision to the reply's first audio, both as seen
+                  by this client; null for a reply without audio
+  speech_end_ms   where in the file the server placed the end of the turn, the silence that it
+                  waited for included
+  audio_ms        length of the reply's audio
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.run is not _train:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        check_names()
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except ParleyError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"parley: {error}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_RUNTIME
+    except Exception as error:  # noqa: BLE001
+        # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
+        if args.debug:
+            traceback.print_exc()
+        kind = type(error).__name__
+        print(f"parley: unexpected {kind}: {error} (--debug shows where)", file=sys.stderr)
+        return EXIT_RUNTIME
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from server.config import load_settings  # noqa: PLC0415
+
+    settings = load_settings(args.config, args.set)
+    if args.check:
+        print(f"{args.config}: ok")
+        return 0
+
+    from server.app import serve  # noqa: PLC0415
+
+    serve(settings)
+    return 0
+
+
+def _talk(args: argparse.Namespace) -> int:
+    from server.talk import TalkOptions, talk  # noqa: PLC0415
+
+    talk(
+        TalkOptions(
+            files=tuple(args.files),
+            out=args.out,
+            is_json=args.json,
+            url=args.url,
+            voice=args.voice,
+            key=args.key,
+            config=args.config,
+            overrides=tuple(args.set),
+        )
+    )
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from model.training.cli import main as train  # noqa: PLC0415
+
+    train(args.rest)
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from model.training.evaluate import run_eval  # noqa: PLC0415
+    from server.app import make_engine  # noqa: PLC0415
+    from server.config import load_settings  # noqa: PLC0415
+
+    engine = make_engine(load_settings(args.config, args.set))
+    run_eval(engine, num_dialogues=args.dialogues, seed=args.seed, out=args.out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parley",
+        description="Speech in, one network, speech out: a voice model behind a Realtime API.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve",
+        help="serve a model over the Realtime API",
+        description="Serve a model over the Realtime API until interrupted.",
+    )
+    serve.set_defaults(run=_serve)
+    _add_config(serve)
+    serve.add_argument(
+        "--check", action="store_true", help="only check the configuration, then exit"
+    )
+
+    talk = commands.add_parser(
+        "talk",
+        help="play wav files to a server and keep its answers",
+        description=_TALK_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    talk.set_defaults(run=_talk)
+    talk.add_argument("files", nargs="+", type=Path, metavar="FILE.wav")
+    talk.add_argument(
+        "--url", help="a server that runs already, such as ws://127.0.0.1:8000; else one is started"
+    )
+    talk.add_argument("--voice", help="who replies; the server's default otherwise")
+    talk.add_argument("--key", help="API key, for a server that wants one")
+    talk.add_argument(
+        "--out",
+        type=Path,
+        default=Path("replies"),
+        metavar="DIR",
+        help="where the replies' wav files go (default: replies)",
+    )
+    talk.add_argument("--json", action="store_true", help="print one JSON line a file")
+    _add_config(talk)
+
+    train = commands.add_parser("train", add_help=False, help="train the starter anew")
+    train.set_defaults(run=_train)
+
+    score = commands.add_parser(
+        "eval",
+        help="score the starter",
+        description="Hold conversations that training did not have, and score the replies, the "
+        "transcripts and the words that a recogniser hears in the reply audio. Prints a table, "
+        "then one JSON line.",
+    )
+    score.set_defaults(run=_eval)
+    _add_config(score)
+    score.add_argument(
+        "--dialogues", type=int, default=200, metavar="N", help="conversations a condition (200)"
+    )
+    score.add_argument("--seed", type=int, default=0, help="decides what is said and by whom (0)")
+    score.add_argument(
+        "--out", type=Path, metavar="FILE", help="also write every turn to this file, as JSON"
+    )
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=_DEFAULT_CONFIG,
+        metavar="FILE",
+        help="YAML file with the settings (default: configs/starter.yaml)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change one setting of the file; may be given several times",
+    )
+
+
+def run() -> NoReturn:
+    """Run the command as a program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

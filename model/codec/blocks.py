@@ -1,0 +1,122 @@
+"""Causal building blocks that carry their left context explicitly.
+
+Every block maps ``(x, context) -> (y, context)``: `x` is ``[batch, time, channels]`` and `context` holds the
+last inputs the block still needs. One call over a whole recording from a zero context and many calls over its
+pieces are therefore the same computation: streaming is not a mode.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class CausalConv(nn.Module):
+    """Full convolution over time: frame t sees frames t - kernel + 1 .. t."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.in_channels = in_channels
+        self.linear = nn.Linear(kernel * in_channels, out_channels)
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Shape of one slot's context: ``(kernel - 1, in_channels)``."""
+        return (self.kernel - 1, self.in_channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve ``x [B, T, in_channels]`` after `context`; returns ``[B, T, out_channels]``."""
+        seen = torch.cat([context.to(x.dtype), x], dim=1)
+        steps = x.shape[1]
+        window = torch.cat([seen[:, k : k + steps] for k in range(self.kernel)], dim=-1)
+        return self.linear(window), seen[:, seen.shape[1] - (self.kernel - 1) :]
+
+
+class DepthwiseCausalConv(nn.Module):
+    """One causal filter per channel, as `kernel` multiply-adds (faster than grouped conv1d on a CPU)."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.channels = channels
+        self.weight = nn.Parameter(torch.randn(kernel, channels) * kernel**-0.5)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Shape of one slot's context: ``(kernel - 1, channels)``."""
+        return (self.kernel - 1, self.channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Filter ``x [B, T, channels]`` after `context`."""
+        seen = torch.cat([context.to(x.dtype), x], dim=1)
+        steps = x.shape[1]
+        y = self.bias.to(x.dtype).expand_as(x)
+        for k in range(self.kernel):
+            y = torch.addcmul(y, seen[:, k : k + steps], self.weight[k].to(x.dtype))
+        return y, seen[:, seen.shape[1] - (self.kernel - 1) :]
+
+
+class ConvBlock(nn.Module):
+    """Pre-norm residual pair at frame rate: a full causal convolution, then a two-layer MLP."""
+
+    def __init__(self, channels: int, kernel: int = 3, expansion: int = 2) -> None:
+        super().__init__()
+        self.conv_norm = nn.LayerNorm(channels)
+        self.conv = CausalConv(channels, channels, kernel)
+        self.mlp_norm = nn.LayerNorm(channels)
+        self.up = nn.Linear(channels, expansion * channels)
+        self.down = nn.Linear(expansion * channels, channels)
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Shape of one slot's context."""
+        return self.conv.context_shape
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the block to ``x [B, T, channels]``."""
+        mixed, context = self.conv(self.conv_norm(x), context)
+        x = x + functional.gelu(mixed)
+        return x + self.down(functional.gelu(self.up(self.mlp_norm(x)))), context
+
+
+class ConvNeXtBlock(nn.Module):
+    """Residual block at hop rate: depthwise causal convolution, norm, MLP.
+
+    Source: Liu et al. 2022, "A ConvNet for the 2020s", section 2.6, made causal.
+    """
+
+    def __init__(self, channels: int, kernel: int = 7, expansion: int = 2) -> None:
+        super().__init__()
+        self.conv = DepthwiseCausalConv(channels, kernel)
+        self.norm = nn.LayerNorm(channels)
+        self.up = nn.Linear(channels, expansion * channels)
+        self.down = nn.Linear(expansion * channels, channels)
+
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Shape of one slot's context."""
+        return self.conv.context_shape
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the block to ``x [B, T, channels]``."""
+        mixed, context = self.conv(x, context)
+        return x + self.down(functional.gelu(self.up(self.norm(mixed)))), context
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, contexts: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Run `blocks` in order, threading each one's context."""
+    after: list[Tensor] = []
+    for block, context in zip(blocks, contexts, strict=True):
+        x, context = block(x, context)  # noqa: PLW2901 - the context is replaced on purpose
+        after.append(context)
+    return x, after

@@ -1,0 +1,71 @@
+"""Causal log-mel features: what the tokenizer hears."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_SAMPLES = 1_280  # 80 ms, 12.5 frames a second
+HOP_SAMPLES = 160  # 10 ms
+HOPS_PER_FRAME = FRAME_SAMPLES // HOP_SAMPLES  # 8
+FFT_SAMPLES = 512  # 32 ms
+NUM_MELS = 80
+LOG_FLOOR = 1e-5  # about -100 dB re full scale
+
+
+def mel_filterbank(
+    num_mels: int, num_bins: int, sample_rate_hz: int, low_hz: float = 20.0
+) -> Tensor:
+    """Build triangular filters ``[num_bins, num_mels]`` of unit peak, equally spaced on the mel scale.
+
+    Source: O'Shaughnessy 1987, mel = 2595 log10(1 + f / 700).
+    """
+
+    def to_mel(hz: float) -> float:
+        return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+    edges_mel = torch.linspace(
+        to_mel(low_hz), to_mel(sample_rate_hz / 2), num_mels + 2, dtype=torch.float64
+    )
+    edges_hz = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+    bins_hz = torch.linspace(0.0, sample_rate_hz / 2, num_bins, dtype=torch.float64)[:, None]
+    rising = (bins_hz - edges_hz[:-2]) / (edges_hz[1:-1] - edges_hz[:-2])
+    falling = (edges_hz[2:] - bins_hz) / (edges_hz[2:] - edges_hz[1:-1])
+    bank = torch.minimum(rising, falling).clamp_min(0.0)
+    # Narrow low bands can fall between two bins: then the nearest bin stands for the band.
+    for empty in (bank.sum(0) == 0).nonzero().flatten().tolist():
+        bank[int((bins_hz[:, 0] - edges_hz[empty + 1]).abs().argmin()), empty] = 1.0
+    return bank.float()
+
+
+class LogMel(nn.Module):
+    """Log-mel magnitudes whose hop t uses samples up to the end of hop t and none later."""
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        bank = mel_filterbank(NUM_MELS, FFT_SAMPLES // 2 + 1, SAMPLE_RATE_HZ)
+        self.register_buffer("window", torch.hann_window(FFT_SAMPLES), persistent=False)
+        self.register_buffer("bank", bank / bank.sum(0), persistent=False)
+
+    @property
+    def context_shape(self) -> tuple[int]:
+        """Shape of one slot's context: the samples before the current ones that a window still covers."""
+        return (FFT_SAMPLES - HOP_SAMPLES,)
+
+    def forward(self, pcm: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Analyse ``pcm [B, S]`` (16 kHz, S a multiple of the hop) into ``[B, S / 160, 80]``, roughly unit scale."""
+        seen = torch.cat([context, pcm], dim=1)
+        frames = seen.unfold(1, FFT_SAMPLES, HOP_SAMPLES) * self.window
+        # Written out: complex abs() is several times slower on a CPU.
+        magnitude = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1).sqrt()
+        mel = torch.log((magnitude @ self.bank).clamp_min(LOG_FLOOR * FFT_SAMPLES / 4))
+        return mel * 0.35 + 1.0, seen[:, seen.shape[1] - (FFT_SAMPLES - HOP_SAMPLES) :]
+
+
+MEL_UNIT_DB = 20.0 / math.log(10.0) / 0.35  # one unit of `LogMel` in decibels

@@ -1,0 +1,295 @@
+"""`parley train`: the whole recipe, stage by stage, from no data at all to a directory that serves."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import yaml
+
+from model.codec.mel import MelCodec
+from model.errors import ConfigError
+from model.lm import LM
+from model.text import Tokenizer
+from model.training.codec_stage import train_codec
+from model.training.encode_stage import CodedClip, encode_store
+from model.training.lm_stage import DialogueSampler, Recordings, train_lm
+from model.training.parallel import join
+from model.training.plots import plot_losses, plot_spectrograms
+from model.training.recipe import Recipe
+from model.training.recordings import read_recordings
+from model.training.skills import corpus
+from model.training.snap import snap_encoder
+from model.training.store import Clip, read_store
+from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
+from model.training.vocoder_stage import train_vocoder
+from model.weights import save_starter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CORPUS_LINES = 40_000
+
+_DESCRIPTION = """\
+Make the starter's speech data and train it. Every stage resumes where it was stopped and is skipped when it is
+done; all of them together take about two hours on two CPU cores.
+
+stages:
+  speech    write the dialogues and speak them with flite, espeak-ng and festival
+  codec     train the tokenizer
+  vocoder   train what makes its codes audible
+  codes     turn the speech into codes
+  lm        train the language model
+  export    write the weights that `parley serve` loads
+
+examples:
+  parley train --dir runs/starter
+  parley train --dir runs/starter --stage lm --set lm_steps=8000
+  parley train --dir runs/mine --recordings ~/my-voice     (wav files and a transcripts.tsv)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training: where it keeps its files, what it makes, and with what."""
+
+    directory: Path
+    recipe: Recipe
+    device: str
+    workers: int
+    recordings: Path | None
+
+    @property
+    def scripts(self) -> Path:
+        """File of the dialogues' texts."""
+        return self.directory / "scripts.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """File of the text pieces."""
+        return self.directory / "tokenizer.model"
+
+    def clips(self, kind: str) -> list[Clip]:
+        """Read the spoken clips of ``users`` or ``replies``."""
+        found = read_store(self.directory / "speech" / kind)
+        if not found:
+            msg = (
+                f"{self.directory / 'speech' / kind}: no speech there; run the stage 'speech' first"
+            )
+            raise ConfigError(msg)
+        return found
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the training command line; raises `ParleyError` for what the user can mend."""
+    args = _parser().parse_args(argv)
+    recipe = load_recipe(args.config, args.set)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    workers = args.workers or max(1, multiprocessing.cpu_count())
+    run = Run(args.dir, recipe, device, workers, args.recordings)
+    args.dir.mkdir(parents=True, exist_ok=True)
+    (args.dir / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    for stage in STAGES if args.stage == "all" else [args.stage]:
+        STAGES[stage](run)
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str]) -> Recipe:
+    """Read a recipe file and apply ``a.b=c`` overrides; raises `ConfigError`."""
+    values = {} if path is None else yaml.safe_load(path.read_text()) or {}
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign:
+            msg = f"--set {override}: expected KEY=VALUE"
+            raise ConfigError(msg)
+        *parents, leaf = key.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = yaml.safe_load(value)
+    return Recipe.from_dict(values)
+
+
+def make_speech(run: Run) -> None:
+    """Write and speak the dialogues; train the text pieces."""
+    scripts = (
+        read_scripts(run.scripts)
+        if run.scripts.exists()
+        else write_scripts(run.scripts, run.recipe.dialogues, run.recipe.seed)
+    )
+    speak_all(scripts, run.directory / "speech", seed=run.recipe.seed, workers=run.workers)
+    if not run.tokenizer.exists():
+        Tokenizer.train(corpus(CORPUS_LINES, run.recipe.seed), run.recipe.text_pieces).save(
+            run.tokenizer
+        )
+
+
+def make_codec(run: Run) -> None:
+    """Train the tokenizer."""
+    codec = train_codec(
+        run.clips("users"),
+        run.clips("replies"),
+        run.directory,
+        num_steps=run.recipe.codec_steps,
+        seed=run.recipe.seed,
+        config=run.recipe.codec,
+        device=torch.device(run.device),
+    )
+    snap_encoder(codec)
+    torch.save(codec.cpu().state_dict(), run.directory / "codec-snapped.pt")
+    plot_losses(run.directory / "codec.jsonl")
+
+
+def make_vocoder(run: Run) -> None:
+    """Train the vocoder on the frozen tokenizer."""
+    replies = run.clips("replies")
+    codec = train_vocoder(
+        _codec(run, "codec-snapped.pt"),
+        run.clips("users"),
+        replies,
+        run.directory,
+        num_steps=run.recipe.vocoder_steps,
+        seed=run.recipe.seed,
+        device=torch.device(run.device),
+    ).cpu()
+    torch.save(codec.state_dict(), run.directory / "codec-final.pt")
+    plot_losses(run.directory / "vocoder.jsonl")
+    plot_spectrograms(
+        codec, replies[:: max(1, len(replies) // 4)][:4], run.directory / "spectrograms.png"
+    )
+
+
+def make_codes(run: Run) -> None:
+    """Encode all speech."""
+    _codes(run)
+
+
+def make_lm(run: Run) -> None:
+    """Train the language model; on CPUs with one process a core."""
+    workers = run.workers if run.device == "cpu" else 1
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = Path(scratch) / "meeting"
+        if workers == 1:
+            _train_lm_worker(0, 1, meeting, run)
+        else:
+            torch.multiprocessing.spawn(_train_lm_worker, (workers, meeting, run), nprocs=workers)
+    plot_losses(run.directory / "lm.jsonl")
+
+
+def export(run: Run) -> None:
+    """Write ``export/`` (NF4) and ``export-fp16/``, the same model unquantised, to compare."""
+    tokenizer = Tokenizer.load(run.tokenizer)
+    lm = LM(replace(run.recipe.lm, text_vocab=len(tokenizer)))
+    state = torch.load(run.directory / "lm.pt", weights_only=True, map_location="cpu")["model"]
+    lm.load_state_dict({k.removeprefix("lm."): v for k, v in state.items() if k.startswith("lm.")})
+    codec = _codec(run, "codec-final.pt")
+    for name, quantised in (("export", True), ("export-fp16", False)):
+        save_starter(
+            run.directory / name,
+            lm=lm.eval(),
+            codec=codec,
+            tokenizer=tokenizer,
+            voices=ASSISTANT_NAMES,
+            quantised=quantised,
+        )
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "speech": make_speech,
+    "codec": make_codec,
+    "vocoder": make_vocoder,
+    "codes": make_codes,
+    "lm": make_lm,
+    "export": export,
+}
+
+
+def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> None:
+    if run.device == "cpu":
+        join(worker, num_workers, meeting)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    passes, replies, recordings = _codes(run)
+    codec = _codec(run, "codec-snapped.pt")
+    scripts: list[Script] = read_scripts(run.scripts)
+    sampler = DialogueSampler(
+        scripts, passes, replies, tokenizer, codec.config.num_codebooks, recordings
+    )
+    train_lm(
+        sampler,
+        codec.codebook_vectors(),
+        run.directory,
+        config=replace(run.recipe.lm, text_vocab=len(tokenizer)),
+        num_steps=run.recipe.lm_steps,
+        seed=run.recipe.seed,
+        device=torch.device(run.device),
+    )
+
+
+def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], Recordings | None]:
+    """Return the coded passes of the users, the coded replies and the user's own recordings."""
+    codec = _codec(run, "codec-snapped.pt").to(run.device)
+    directory, seed = run.directory / "codes", run.recipe.seed
+    users, replies = run.clips("users"), run.clips("replies")
+    passes = [
+        encode_store(codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True)
+        for i in range(run.recipe.passes)
+    ]
+    said = encode_store(codec, replies, directory / "replies.npz", seed=seed, is_user=False)
+    if run.recordings is None:
+        return passes, said, None
+    clips, answers = read_recordings(run.recordings)
+    heard = [
+        encode_store(codec, clips, directory / f"recordings-{i}.npz", seed=seed + i, is_user=True)
+        for i in range(4 * run.recipe.passes)
+    ]
+    texts = {clip.key: clip.text for clip in clips}
+    return passes, said, Recordings(texts, answers, heard, run.recipe.recordings_share)
+
+
+def _codec(run: Run, name: str) -> MelCodec:
+    codec = MelCodec(run.recipe.codec)
+    path = run.directory / name
+    try:
+        codec.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except FileNotFoundError as error:
+        msg = (
+            f"{path}: missing; run the stage {'codec' if 'snapped' in name else 'vocoder'!r} first"
+        )
+        raise ConfigError(msg) from error
+    return codec.eval()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parley train",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path("runs/starter"), help="where all files go (runs/starter)"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="recipe file (YAML); without one, the shipped starter's recipe"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of the recipe",
+    )
+    parser.add_argument(
+        "--stage", choices=["all", *STAGES], default="all", help="run one stage only"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes (one a core)")
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="your own recordings, mixed into the training",
+    )
+    return parser

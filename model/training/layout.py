@@ -1,0 +1,199 @@
+"""Lay a spoken dialogue out as the steps the language model sees, with what it should answer at each.
+
+This is the training side of the conversation layout in ``docs/architecture.md``; the serving side is
+`model.dialogue`. The two meet in the tests, which replay a dialogue through both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from model.state import Kind
+from model.text import Special
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from model.training.encode_stage import CodedClip
+
+FRAME_S = 0.08
+TRANSCRIPT_DELAY_FRAMES = 2  # a word's pieces are due this long after its end
+END_DELAY_FRAMES = 5  # and the end of the turn this long after its last word
+WORD_LEAD_FRAMES = 2  # the reply's words come this long before their audio
+NO_TARGET = -100
+PAD_WEIGHT = 0.25  # most frames carry no piece: they would drown the others
+TYPED_WEIGHT = (
+    0.1  # what a user types needs no answer; a little of it teaches which words follow which
+)
+
+
+class Pieces(Protocol):
+    """What the layout needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the pieces of `text`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenTurn:
+    """One exchange.
+
+    `heard` is None for a typed question, `said` for a written answer, `reply` if only the transcript is known.
+    """
+
+    user: str
+    reply: str | None
+    heard: CodedClip | None
+    said: CodedClip | None
+
+
+@dataclass(slots=True)
+class Rows:
+    """One dialogue as parallel lists, a row a step; `codes` are targets of the depth transformer (-1: none)."""
+
+    num_codebooks: int
+    text: list[int] = field(default_factory=list)
+    kind: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    jumps: list[int] = field(default_factory=list)
+    user: list[NDArray[np.int16] | None] = field(default_factory=list)
+    assistant: list[NDArray[np.int16] | None] = field(default_factory=list)
+    codes: list[NDArray[np.int16] | None] = field(default_factory=list)
+
+    def add(  # noqa: PLR0913 - one column each
+        self,
+        kind: Kind,
+        text: int,
+        target: int = NO_TARGET,
+        weight: float = 1.0,
+        *,
+        user: NDArray[np.int16] | None = None,
+        assistant: NDArray[np.int16] | None = None,
+        codes: NDArray[np.int16] | None = None,
+        jump: int = 0,
+    ) -> None:
+        """Append a step; `jump` positions are left out before it."""
+        self.kind.append(int(kind))
+        self.text.append(text)
+        self.target.append(target)
+        self.weight.append(weight)
+        self.user.append(user)
+        self.assistant.append(assistant)
+        self.codes.append(codes)
+        self.jumps.append(jump)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.text)
+
+
+def lay_out(
+    turns: Sequence[SpokenTurn],
+    voice: int,
+    pieces: Pieces,
+    num_codebooks: int,
+    jumps: Sequence[int],
+) -> Rows:
+    """Lay out a dialogue.
+
+    Args:
+        turns: the exchanges in order.
+        voice: index of the assistant's voice.
+        pieces: the tokenizer.
+        num_codebooks: K.
+        jumps: per turn, how many positions pass unused before it (longer calls than any in training).
+    """
+    rows = Rows(num_codebooks)
+    rows.add(Kind.PREFIX, Special.BOS)
+    rows.add(Kind.PREFIX, Special.VOICE0 + voice)
+    for turn, jump in zip(turns, jumps, strict=True):
+        start = len(rows)
+        if turn.heard is not None:
+            _listen(rows, turn.heard, pieces)
+        _burst(rows, turn, pieces)
+        if turn.said is not None:
+            _speak(rows, turn.said, pieces)
+        if turn.reply is not None:
+            rows.add(Kind.TEXT, Special.EOS)
+        rows.jumps[start] = jump
+    return rows
+
+
+def live_transcript(clip: CodedClip, pieces: Pieces) -> list[int]:
+    """Return the piece due at each frame of a user turn (`PAD` for none); what comes too late is left out."""
+    frames = len(clip.codes)
+    due: list[int] = [Special.PAD] * frames
+    at = 0
+    for word, _, end_s in clip.words:
+        at = max(at, int(end_s / FRAME_S) + TRANSCRIPT_DELAY_FRAMES)
+        for piece in pieces.encode(word):
+            if at < frames:
+                due[at] = piece
+            at += 1
+    at = max(at, int(clip.words[-1][2] / FRAME_S) + END_DELAY_FRAMES)
+    if at < frames:
+        due[at] = Special.END
+    return due
+
+
+def aligned_words(clip: CodedClip, pieces: Pieces) -> list[int]:
+    """Return the piece due at each step of a reply, a little before its audio; `EOS` at the last step.
+
+    There is one step more than frames: the acoustic codes of the last frame come with it.
+    """
+    frames = len(clip.codes)
+    said: list[int] = [Special.PAD] * (frames + 1)
+    at = 0
+    for word, start_s, _ in clip.words:
+        at = max(at, int(start_s / FRAME_S) - WORD_LEAD_FRAMES)
+        for piece in pieces.encode(word):
+            if at < frames:
+                said[at] = piece
+            at += 1
+    said[-1] = Special.EOS
+    return said
+
+
+def _listen(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:
+    if not clip.words:  # nobody aligned them: only the final transcript can be taught
+        for frame in clip.codes:
+            rows.add(Kind.LISTEN, Special.PAD, user=frame)
+        return
+    fed: int = Special.PAD
+    for frame, piece in zip(clip.codes, live_transcript(clip, pieces), strict=True):
+        rows.add(Kind.LISTEN, fed, piece, PAD_WEIGHT if piece == Special.PAD else 1.0, user=frame)
+        fed = piece
+
+
+def _burst(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:
+    """Add ``<user> question <reply> answer``: what was typed, or the final transcript, then the answer's text."""
+    question = [Special.USER, *pieces.encode(turn.user)]
+    weight = 1.0 if turn.heard is not None else TYPED_WEIGHT
+    for piece, following in zip(question, [*question[1:], Special.REPLY], strict=True):
+        rows.add(Kind.TEXT, piece, following, weight)
+    if turn.reply is None:
+        return
+    answer = [Special.REPLY, *pieces.encode(turn.reply)]
+    for piece, following in zip(answer, [*answer[1:], Special.SPEAK], strict=True):
+        rows.add(Kind.TEXT, piece, following)
+
+
+def _speak(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:
+    """Add the spoken answer: a frame's semantic code comes one step before its acoustic ones."""
+    frames, books = clip.codes.shape
+    delayed = np.full((frames + 1, books), -1, dtype=np.int16)
+    delayed[:frames, 0] = clip.codes[:, 0]
+    delayed[1:, 1:] = clip.codes[:, 1:]
+    fed: int = Special.SPEAK
+    for step, piece in enumerate(aligned_words(clip, pieces)):
+        before = delayed[step - 1] if step else None
+        weight = PAD_WEIGHT if piece == Special.PAD else 1.0
+        rows.add(Kind.SPEAK, fed, piece, weight, assistant=before, codes=delayed[step])
+        fed = piece

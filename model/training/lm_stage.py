@@ -1,0 +1,297 @@
+"""Train the language model on dialogues laid out as steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.lm import LM
+from model.state import Kind, Steps
+from model.training.layout import NO_TARGET, SpokenTurn, lay_out
+from model.training.loop import Trainer, step_generator
+from model.training.parallel import rank, world_size
+from model.training.synthesis import reply_key, user_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from model.config import LMConfig
+    from model.training.encode_stage import CodedClip
+    from model.training.layout import Pieces, Rows
+    from model.training.synthesis import Script
+
+STEPS_PER_BATCH = 2_600  # of one worker, padding included
+TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
+WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
+TEXT_DIALOGUE_SHARE = (
+    0.12  # of the steps of a batch: dialogues without any audio, which are cheap and carry facts
+)
+JUMP_SHARE = 0.25
+LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
+DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
+CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
+AUDIO_WEIGHT = 0.6
+FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
+POOL = 400  # dialogues that are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Steps and what they should answer.
+
+    ``target [B, T]`` (-100: nothing), ``weight [B, T]``, ``codes [B, T, K]`` (-1: nothing).
+    """
+
+    steps: Steps
+    target: Tensor
+    weight: Tensor
+    codes: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`."""
+        s = self.steps
+        steps = Steps(*(t.to(device) for t in (s.text, s.user, s.assistant, s.kind, s.position)))
+        return Batch(steps, self.target.to(device), self.weight.to(device), self.codes.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """A user's own recordings: texts and replies by clip key, coded passes, and their share of the dialogues."""
+
+    texts: dict[str, str]
+    replies: dict[str, str]
+    passes: Sequence[dict[str, CodedClip]]
+    share: float
+
+
+class DialogueSampler:
+    """Assemble batches from scripts and coded speech, each a function of a generator alone."""
+
+    def __init__(
+        self,
+        scripts: Sequence[Script],
+        passes: Sequence[dict[str, CodedClip]],
+        replies: dict[str, CodedClip],
+        pieces: Pieces,
+        num_codebooks: int,
+        recordings: Recordings | None = None,
+    ) -> None:
+        self.recordings = recordings
+        self.passes, self.replies, self.pieces = passes, replies, pieces
+        self.num_codebooks = num_codebooks
+        self.scripts = [s for s in scripts if self._is_complete(s)]
+        self.texts = list(scripts)
+        self.lengths = np.array([self._length(s) for s in self.scripts])
+
+    def _is_complete(self, script: Script) -> bool:
+        return all(
+            user_key(script, i) in self.passes[0]
+            and reply_key(script.voice, turn.reply) in self.replies
+            for i, turn in enumerate(script.turns)
+        )
+
+    def _length(self, script: Script) -> int:
+        heard = sum(
+            len(self.passes[0][user_key(script, i)].codes) for i in range(len(script.turns))
+        )
+        said = sum(
+            len(self.replies[reply_key(script.voice, t.reply)].codes) + 1 for t in script.turns
+        )
+        return (
+            heard + said + sum(len(t.user.split()) + len(t.reply.split()) + 4 for t in script.turns)
+        )
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """Return one batch of about `STEPS_PER_BATCH` steps."""
+        rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
+        pool = rng.integers(len(self.scripts), size=POOL)
+        order = pool[np.argsort(self.lengths[pool], kind="stable")]
+        start = int(rng.integers(len(order)))
+        budget = int(STEPS_PER_BATCH * (1 - TEXT_DIALOGUE_SHARE))
+        chosen = [order[start]]
+        # Neighbours in length share a batch; the longest sets the padding.
+        for at in [*range(start - 1, -1, -1), *range(start + 1, len(order))]:
+            longest = max(self.lengths[chosen].max(), self.lengths[order[at]]) + 24
+            if longest * (len(chosen) + 1) > budget:
+                break
+            chosen.append(order[at])
+        rows = [self._row(self.scripts[i], rng) for i in chosen]
+        rows += self._written(rng, max(len(r) for r in rows))
+        return collate(rows, rng)
+
+    def _row(self, script: Script, rng: np.random.Generator) -> Rows:
+        if self.recordings is not None and rng.random() < self.recordings.share:
+            return self._recorded(self.recordings, rng)
+        return self._spoken(script, rng)
+
+    def _recorded(self, recordings: Recordings, rng: np.random.Generator) -> Rows:
+        keys = list(recordings.texts)
+        key = keys[int(rng.integers(len(keys)))]
+        heard = recordings.passes[int(rng.integers(len(recordings.passes)))][key]
+        turn = SpokenTurn(recordings.texts[key], recordings.replies.get(key), heard, None)
+        return lay_out([turn], 0, self.pieces, self.num_codebooks, [0])
+
+    def _spoken(self, script: Script, rng: np.random.Generator) -> Rows:
+        users = self.passes[int(rng.integers(len(self.passes)))]
+        turns = []
+        for i, turn in enumerate(script.turns):
+            typed = rng.random() < TYPED_SHARE
+            written = typed and rng.random() < WRITTEN_SHARE
+            turns.append(
+                SpokenTurn(
+                    turn.user,
+                    turn.reply,
+                    None if typed else users[user_key(script, i)],
+                    None if written else self.replies[reply_key(script.voice, turn.reply)],
+                )
+            )
+        jumps = np.where(
+            rng.random(len(turns)) < JUMP_SHARE, rng.integers(0, LONGEST_JUMP, len(turns)), 0
+        )
+        return lay_out(turns, script.voice, self.pieces, self.num_codebooks, jumps.tolist())
+
+    def _written(self, rng: np.random.Generator, longest: int) -> list[Rows]:
+        """Fill rows with dialogues in writing only, as many one after the other as fit."""
+        made = []
+        for _ in range(max(1, int(STEPS_PER_BATCH * TEXT_DIALOGUE_SHARE) // longest)):
+            script = self.texts[int(rng.integers(len(self.texts)))]
+            turns = [SpokenTurn(t.user, t.reply, None, None) for t in script.turns]
+            used = sum(len(t.user.split()) + len(t.reply.split()) + 5 for t in turns)
+            while used < longest - 60:
+                turn = self.texts[int(rng.integers(len(self.texts)))].turns[0]
+                if turn.skill not in {"memory"}:
+                    turns.append(SpokenTurn(turn.user, turn.reply, None, None))
+                used += len(turn.user.split()) + len(turn.reply.split()) + 5
+            made.append(
+                lay_out(turns, script.voice, self.pieces, self.num_codebooks, [0] * len(turns))
+            )
+        return made
+
+
+def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
+    """Pad dialogues to one length and roughen the codes that are fed."""
+    books = rows[0].num_codebooks
+    length = max(len(r) for r in rows)
+    shape = (len(rows), length)
+    text, kind, position = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    target = np.full(shape, NO_TARGET, dtype=np.int64)
+    weight = np.zeros(shape, dtype=np.float32)
+    user, assistant, codes = (np.full((*shape, books), -1, dtype=np.int64) for _ in range(3))
+    for b, row in enumerate(rows):
+        n = len(row)
+        text[b, :n], kind[b, :n] = row.text, row.kind
+        target[b, :n], weight[b, :n] = row.target, row.weight
+        position[b, :n] = np.arange(n) + np.cumsum(row.jumps)
+        for table, column in ((user, row.user), (assistant, row.assistant), (codes, row.codes)):
+            where = [i for i, c in enumerate(column) if c is not None]
+            if where:
+                table[b, where] = np.stack([c for c in column if c is not None])
+    _drop_acoustics(user, rng)
+    wrong = (rng.random(assistant.shape) < FED_BACK_NOISE) & (assistant >= 0)
+    assistant[wrong] = rng.integers(0, 1024, int(wrong.sum()))
+    steps = Steps(*(torch.from_numpy(a) for a in (text, user, assistant, kind, position)))
+    return Batch(steps, torch.from_numpy(target), torch.from_numpy(weight), torch.from_numpy(codes))
+
+
+def _drop_acoustics(user: np.ndarray, rng: np.random.Generator) -> None:
+    """Hide fine detail of some users, so that the words are read from what voices share."""
+    for row in user:
+        chance = rng.random()
+        if chance < 0.15:  # noqa: PLR2004
+            row[:, 1:] = -1
+        elif chance < 0.45:  # noqa: PLR2004
+            row[:, 4:] = -1
+
+
+class LMObjective(nn.Module):
+    """Cross-entropy of the text head and, on a share of the frames, of the depth transformer."""
+
+    def __init__(self, lm: LM) -> None:
+        super().__init__()
+        self.lm = lm
+        self.register_buffer("codebook_weights", torch.tensor(CODEBOOK_WEIGHTS), persistent=False)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures to log."""
+        with torch.autocast(batch.target.device.type, torch.bfloat16):
+            hidden = self.lm(batch.steps)
+            asked = batch.target != NO_TARGET
+            target, weight = batch.target[asked], batch.weight[asked]
+            logits = self.lm.text_logits(hidden[asked]).float()
+            each = functional.cross_entropy(logits, target, reduction="none")
+            text_loss = (each * weight).sum() / weight.sum()
+            speaking = (batch.codes >= 0).any(-1)
+            picked = speaking & (torch.rand(speaking.shape, generator=generator) < DEPTH_SHARE).to(
+                speaking.device
+            )
+            codes = batch.codes[picked]
+            spoken = self.lm.depth(hidden[picked], batch.target[picked].clamp_min(0), codes).float()
+            audio_each = functional.cross_entropy(
+                spoken.flatten(0, 1), codes.flatten(), ignore_index=-1, reduction="none"
+            ).unflatten(0, codes.shape)
+            present = (codes >= 0).float() * self.codebook_weights
+            audio_loss = (audio_each * present).sum() / present.sum().clamp_min(1.0)
+        with torch.no_grad():
+            right = logits.argmax(-1) == target
+            kinds = batch.steps.kind[asked]
+            reply = (kinds == Kind.TEXT) & (weight == 1.0)
+            live = (kinds == Kind.LISTEN) & (target != 0)
+            semantic = (spoken[:, 0].argmax(-1) == codes[:, 0])[codes[:, 0] >= 0]
+        return text_loss + AUDIO_WEIGHT * audio_loss, {
+            "text": text_loss.item(),
+            "audio": audio_loss.item(),
+            "burst": _mean(right[reply]),
+            "live": _mean(right[live]),
+            "semantic": _mean(semantic),
+        }
+
+
+def _mean(hits: Tensor) -> float:
+    return hits.float().mean().item() if len(hits) else 0.0
+
+
+def make_optimizers(lm: LM) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for the rest.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+    hidden = [p for name, p in lm.named_parameters() if "layers." in name and p.ndim == 2]  # noqa: PLR2004
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in lm.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(
+            hidden, lr=6e-3, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
+    ]
+
+
+def train_lm(
+    sampler: DialogueSampler,
+    vectors: Tensor,
+    directory: Path,
+    *,
+    config: LMConfig,
+    num_steps: int,
+    seed: int,
+    device: torch.device,
+) -> LM:
+    """Train the language model; every worker draws its own batches. Resumes from `directory`."""
+    torch.manual_seed(seed)
+    lm = LM(config)
+    lm.set_codebook_vectors(vectors)
+    objective = LMObjective(lm).to(device)
+    trainer = Trainer("lm", directory, objective, make_optimizers(lm), num_steps)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        generator = step_generator(seed, step * world_size() + rank())
+        return objective(sampler.draw(generator).to(device), generator)
+
+    trainer.run(loss_of)
+    return lm.eval()

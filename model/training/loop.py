@@ -1,0 +1,132 @@
+"""What every training stage shares: seeded batches, a schedule, resumable checkpoints, a log one can plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from model.training.parallel import average_gradients, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+CHECKPOINT_EVERY_S = 180.0
+LOG_EVERY_STEPS = 20
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return the randomness of one step: a function of seed and step alone, so that a resumed run is the same run."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 62))
+
+
+def learning_rate_scale(step: int, num_steps: int, warmup: int = 50) -> float:
+    """Linear warm-up, then linear decay to 2 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1.0 - 0.98 * (step - warmup) / max(1, num_steps - warmup)
+
+
+class Trainer:
+    """Run `num_steps` steps of one stage, keeping model and optimisers in one checkpoint file."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        num_steps: int,
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.model = model
+        self.optimizers = optimizers
+        self.num_steps = num_steps
+        self.rates = [[g["lr"] for g in o.param_groups] for o in optimizers]
+        self.step = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._load()
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that holds the stage's latest state."""
+        return self.directory / f"{self.name}.pt"
+
+    def run(self, loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]]) -> None:
+        """Train: `loss_of(step)` returns the loss to descend and the figures to log."""
+        bar = tqdm(
+            total=self.num_steps,
+            initial=self.step,
+            desc=self.name,
+            mininterval=5.0,
+            disable=rank() > 0,
+        )
+        saved = time.monotonic()
+        with (self.directory / f"{self.name}.jsonl").open("a") as log:
+            while self.step < self.num_steps:
+                figures = self._descend(loss_of)
+                self.step += 1
+                bar.update()
+                if self.step % LOG_EVERY_STEPS == 0 and rank() == 0:
+                    log.write(
+                        json.dumps({"step": self.step, "time": round(time.time(), 1), **figures})
+                        + "\n"
+                    )
+                    log.flush()
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()}, refresh=False)
+                if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                    self.save()
+                    saved = time.monotonic()
+        bar.close()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint atomically; the first worker's stands for all."""
+        if rank() > 0:
+            return
+        temporary = self.checkpoint.with_suffix(".tmp")
+        state: dict[str, Any] = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "buffers": dict(
+                self.model.named_buffers()
+            ),  # codebook averages are not in the state dict
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint)  # noqa: PTH105 - atomic over an existing file
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        self.model.load_state_dict(state["model"])
+        buffers = dict(self.model.named_buffers())
+        for name, value in state["buffers"].items():
+            buffers[name].copy_(value)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+    def _descend(
+        self, loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]]
+    ) -> dict[str, float]:
+        scale = learning_rate_scale(self.step, self.num_steps)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            optimizer.zero_grad(set_to_none=True)
+        loss, figures = loss_of(self.step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.model)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return figures

@@ -1,0 +1,49 @@
+"""Several workers on one machine, a thread each, averaging their gradients every step.
+
+On a few cores this beats one process with as many threads: small operations do not split well, and a thread that
+the system puts aside holds up all others at every one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+def join(worker: int, num_workers: int, meeting: Path) -> None:
+    """Enter the group of `num_workers` processes that share the file `meeting`, which must be new."""
+    torch.set_num_threads(1)
+    if num_workers > 1:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=worker, world_size=num_workers
+        )
+
+
+def rank() -> int:
+    """Return this worker's number; 0 when alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of workers."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module) -> None:
+    """Replace every gradient by its mean over the workers, in one exchange."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

@@ -1,0 +1,69 @@
+"""Pictures of a training: losses over steps, spectrograms of original and resynthesis."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from model.codec.features import FRAME_SAMPLES, SAMPLE_RATE_HZ
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from model.codec.mel import MelCodec
+    from model.training.store import Clip
+
+SMOOTHING = 0.9
+
+
+def plot_losses(log: Path) -> Path:
+    """Draw every figure of a stage's log over its steps; returns the picture's path."""
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = [name for name in rows[-1] if name not in {"step", "time"}]
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.2 * len(names), 2.6), constrained_layout=True
+    )
+    steps = [row["step"] for row in rows]
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        raw = [row[name] for row in rows]
+        smooth, value = [], raw[0]
+        for item in raw:
+            value = SMOOTHING * value + (1 - SMOOTHING) * item
+            smooth.append(value)
+        axis.plot(steps, raw, alpha=0.25)
+        axis.plot(steps, smooth, color="C0")
+        axis.set_title(name)
+        axis.set_xlabel("step")
+    path = log.with_suffix(".png")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return path
+
+
+def plot_spectrograms(codec: MelCodec, clips: Sequence[Clip], path: Path) -> None:
+    """Draw each clip beside its resynthesis through the codec."""
+    figure, axes = plt.subplots(
+        len(clips), 2, figsize=(11, 2.3 * len(clips)), constrained_layout=True
+    )
+    for row, clip in zip(np.atleast_2d(axes), clips, strict=True):
+        original = torch.from_numpy(clip.pcm / np.float32(32768.0))
+        padded = torch.nn.functional.pad(original, (0, -len(original) % FRAME_SAMPLES))[None]
+        made = codec.decode(codec.encode(padded))[0, : len(original)]
+        for axis, wave, what in zip(
+            row, (original, made), ("original", "resynthesis"), strict=True
+        ):
+            axis.specgram(
+                wave.numpy() + 1e-5, NFFT=512, noverlap=384, Fs=SAMPLE_RATE_HZ, vmin=-120, vmax=-30
+            )
+            axis.set_title(f"{clip.voice}, {what}: {clip.text}", fontsize=8)
+            axis.set_ylabel("Hz")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)

@@ -1,0 +1,97 @@
+"""Dialogues are laid out as the serving side will ask for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.state import Kind
+from model.text import Special
+from model.training.encode_stage import CodedClip
+from model.training.layout import NO_TARGET, SpokenTurn, aligned_words, lay_out, live_transcript
+
+
+class Letters:
+    """A tokenizer with one piece a letter: a is 100."""
+
+    def encode(self, text: str) -> list[int]:
+        """Spell `text`, spaces left out."""
+        return [100 + ord(c) - ord("a") for c in text if c != " "]
+
+
+A, B, C = 100, 101, 102
+PIECES = Letters()
+
+
+def clip(frames: int, *words: tuple[str, float, float]) -> CodedClip:
+    """Make codes that count up: frame f, book k is 10 f + k."""
+    codes = 10 * np.arange(frames)[:, None] + np.arange(4)[None]
+    return CodedClip(codes.astype(np.int16), words)
+
+
+def test_live_transcript_follows_the_words() -> None:
+    """A word's pieces come two frames after its end, one a frame, and the end of turn after a pause."""
+    heard = clip(14, ("ab", 0.1, 0.30), ("c", 0.3, 0.42))
+    due = live_transcript(heard, PIECES)
+    assert due[5:8] == [A, B, C]
+    assert due[10] == Special.END
+    assert {d for i, d in enumerate(due) if i not in (5, 6, 7, 10)} == {Special.PAD}
+
+
+def test_what_comes_too_late_is_left_out() -> None:
+    """A turn cut right after its last word has no live piece for it, and no end."""
+    due = live_transcript(clip(6, ("a", 0.0, 0.1), ("b", 0.1, 0.45)), PIECES)
+    assert due == [Special.PAD] * 3 + [A] + [Special.PAD] * 2
+
+
+def test_words_lead_their_audio() -> None:
+    """A word is due two frames before it sounds; the step after the last frame says the end."""
+    said = aligned_words(clip(8, ("a", 0.04, 0.2), ("b", 0.40, 0.6)), PIECES)
+    assert said == [A, 0, 0, B, 0, 0, 0, 0, Special.EOS]
+
+
+def test_whole_exchange() -> None:
+    """Listening, transcript, reply text, reply audio and end, each step answering for the next."""
+    turn = SpokenTurn("ab", "c", clip(3), clip(2, ("c", 0.0, 0.1)))
+    rows = lay_out([turn], 1, PIECES, 4, [7])
+    assert rows.text == [
+        Special.BOS, Special.VOICE0 + 1, 0, 0, 0, Special.USER, A, B, Special.REPLY, C,
+        Special.SPEAK, C, 0, Special.EOS,
+    ]  # fmt: skip
+    assert rows.kind == [Kind.PREFIX] * 2 + [Kind.LISTEN] * 3 + [Kind.TEXT] * 5 + [Kind.SPEAK] * 3 + [Kind.TEXT]
+    assert rows.target[5:13] == [A, B, Special.REPLY, C, Special.SPEAK, C, 0, Special.EOS]
+    assert rows.target[13] == NO_TARGET
+    assert rows.jumps[2] == 7
+
+
+def test_acoustic_codes_come_one_step_late_and_are_fed_back() -> None:
+    """Step s asks for the semantic code of frame s and the acoustic codes of frame s - 1, and feeds what s - 1 asked."""
+    rows = lay_out([SpokenTurn("a", "b", None, clip(2, ("b", 0.0, 0.1)))], 0, PIECES, 4, [0])
+    asked = [c.tolist() for c in rows.codes if c is not None]
+    assert asked == [[0, -1, -1, -1], [10, 1, 2, 3], [-1, 11, 12, 13]]
+    fed = [c.tolist() for c in rows.assistant if c is not None]
+    assert fed == asked[:2]
+
+
+def test_every_piece_asked_for_is_the_next_piece_fed() -> None:
+    """Within listening, bursts and speech the target of a step is the text of the following one."""
+    heard = clip(12, ("ab", 0.0, 0.3), ("c", 0.3, 0.4))
+    rows = lay_out([SpokenTurn("abc", "ca", heard, clip(6, ("ca", 0.1, 0.3)))], 0, PIECES, 4, [0])
+    for i in range(2, len(rows) - 1):
+        ends_listening = rows.kind[i] == Kind.LISTEN != rows.kind[i + 1]
+        if not ends_listening:
+            assert rows.target[i] == rows.text[i + 1], i
+
+
+def test_typed_turn_looks_like_a_transcript() -> None:
+    """Without audio the question's steps are the same text steps."""
+    spoken = lay_out([SpokenTurn("ab", "c", clip(3), None)], 0, PIECES, 4, [0])
+    typed = lay_out([SpokenTurn("ab", "c", None, None)], 0, PIECES, 4, [0])
+    assert typed.text[2:] == spoken.text[5:]
+    assert typed.target[2:] == spoken.target[5:]
+
+
+def test_recording_without_alignment_teaches_only_the_transcript() -> None:
+    """Nothing is asked while it is heard, and nothing after the transcript."""
+    rows = lay_out([SpokenTurn("ab", None, clip(4), None)], 0, PIECES, 4, [0])
+    assert rows.target[2:6] == [NO_TARGET] * 4
+    assert rows.target[6:] == [A, B, Special.REPLY]

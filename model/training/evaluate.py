@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,13 @@ from model.errors import ConfigError
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
 from model.training.evaluation.report import EARLY_MS, ConditionReport, Report, TurnResult
+from model.training.evaluation.resynthesis import (
+    Codec,
+    CodecReport,
+    compare_codec,
+    resynthesise,
+    save_spectrograms,
+)
 from model.training.evaluation.users import Spoken, Users
 from model.training.speech.types import SAMPLE_RATE_HZ, SynthesisError
 
@@ -240,5 +248,38 @@ def run_eval(
     print(report.table())
     if out is not None:
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report
+
+
+def run_codec_eval(
+    codec: Codec, *, num_texts: int = 80, seed: int = 0, picture: Path | None = None
+) -> CodecReport:
+    """Compare the assistant's voices before and after the codec, and print.
+
+    What is said are replies of conversations that training did not have. Prints a line for each
+    voice, then one JSON line last.
+
+    Args:
+        codec: the tokenizer and vocoder.
+        num_texts: replies, each spoken in every voice.
+        seed: decides the replies.
+        picture: also draw spectrograms of one reply in each voice into this file.
+    """
+    from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
+    from model.training.speech.voices import ASSISTANT_VOICES, synthesise  # noqa: PLC0415
+
+    voices = {voice.name: voice for voice in ASSISTANT_VOICES}
+
+    def speak(voice: str, text: str) -> Wave:
+        return (synthesise(voices[voice], text).pcm / 32768).astype(np.float32)
+
+    replies = {t.reply for c in draw_cases(num_texts, seed, ("any",)) for t in c.dialogue}
+    texts = sorted(replies, key=lambda text: (crc32(text.encode()), text))[:num_texts]
+    report = compare_codec(codec, Recogniser().recognise, texts, list(voices), speak)
+    print(report.table())
+    if picture is not None:
+        waves = [(voice, speak(voice, texts[0])) for voice in voices]
+        save_spectrograms(picture, [(v, wave, resynthesise(codec, wave)) for v, wave in waves])
     print(json.dumps(report.to_json()))
     return report

@@ -10,7 +10,6 @@ from typing import Any
 from model.training.evaluation.scoring import (
     Share,
     WordErrors,
-    count_edits,
     normalise,
     word_errors,
 )
@@ -267,9 +266,7 @@ def compare_runs(first: Report, second: Report) -> Comparison:
         turns=total,
         first_exact=Share(sum(a.is_exact for a, _ in pairs), total),
         second_exact=Share(sum(b.is_exact for _, b in pairs), total),
-        same_reply=Share(
-            sum(count_edits(normalise(a.text), normalise(b.text)) == 0 for a, b in pairs), total
-        ),
+        same_reply=Share(sum(normalise(a.text) == normalise(b.text) for a, b in pairs), total),
         only_first=sum(a.is_exact and not b.is_exact for a, b in pairs),
         only_second=sum(b.is_exact and not a.is_exact for a, b in pairs),
     )

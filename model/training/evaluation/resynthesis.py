@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from model.training.evaluation.conversation import Wave
@@ -58,6 +57,17 @@ class CodecReport:
     def resynthesis(self) -> WordErrors:
         """Word errors on the resynthesised speech of all voices."""
         return _total([v.resynthesis for v in self.voices])
+
+    def table(self) -> str:
+        """Lay the figures out for reading."""
+        lines = [f"{'codec':12}{'words':>8}{'original WER':>15}{'resynthesis WER':>18}"]
+        for compared in (*self.voices, VoiceComparison("all", self.original, self.resynthesis)):
+            rates = (100 * (e.rate or 0.0) for e in (compared.original, compared.resynthesis))
+            lines.append(
+                f"{compared.voice:12}{compared.original.words:>8}"
+                + "".join(f"{rate:>{w}.1f}" for rate, w in zip(rates, (15, 18), strict=True))
+            )
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Give all figures."""
@@ -128,6 +138,9 @@ def save_spectrograms(path: Path, pairs: Sequence[tuple[str, Wave, Wave]]) -> No
         path: of the picture; its suffix chooses the format.
         pairs: float32 [samples] at 16 kHz each.
     """
+    # Here: it takes long to import, and only the picture needs it.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     figure = Figure(figsize=(11, 2.4 * len(pairs)), layout="constrained")
     rows = figure.subplots(len(pairs), 2, sharey=True, squeeze=False)
     for axes, (title, original, resynthesis) in zip(rows, pairs, strict=True):

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
+from model.training.speech.wer import word_errors as count_word_errors
+
 _Z_95 = 1.959964  # the normal quantile that leaves 2.5 % on either side
 
 
@@ -55,23 +57,11 @@ def normalise(text: str) -> str:
     return " ".join(kept.split())
 
 
-def count_edits(reference: str, heard: str) -> int:
-    """Count the fewest word edits that turn one text into the other (Levenshtein)."""
-    wanted, got = reference.split(), heard.split()
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(wanted, start=1):
-        above_left, row[0] = row[0], i
-        for j, other in enumerate(got, start=1):
-            replaced = above_left + (word != other)
-            above_left = row[j]
-            row[j] = min(replaced, row[j] + 1, row[j - 1] + 1)
-    return row[-1]
-
-
 def word_errors(pairs: Iterable[tuple[str, str]]) -> WordErrors:
-    """Sum the edits over (reference, heard) pairs."""
+    """Sum the word errors over (reference, heard) pairs."""
     errors = words = 0
     for reference, heard in pairs:
-        errors += count_edits(normalise(reference), normalise(heard))
-        words += len(normalise(reference).split())
+        wrong, said = count_word_errors(normalise(reference), normalise(heard))
+        errors += wrong
+        words += said
     return WordErrors(errors, words)

@@ -54,6 +54,8 @@ def test_word_errors_before_and_after() -> None:
     assert (quiet.original.rate, quiet.resynthesis.rate) == (0.5, 0.5)
     assert (report.original.rate, report.resynthesis.rate) == (0.25, 0.5)
     assert report.to_json()["voices"]["loud"]["resynthesis_wer"] == 0.5
+    rows = [row.split() for row in report.table().splitlines()]
+    assert ["all", "8", "25.0", "50.0"] in rows
 
 
 @pytest.mark.parametrize("hertz", [500.0, 3000.0])

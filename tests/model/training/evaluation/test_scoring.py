@@ -5,7 +5,6 @@ import pytest
 from model.training.evaluation.scoring import (
     Share,
     WordErrors,
-    count_edits,
     normalise,
     word_errors,
 )
@@ -30,26 +29,6 @@ def test_nothing_counted_is_not_zero() -> None:
     assert Share(0, 0).value is None
     assert Share(0, 0).interval == (0.0, 1.0)
     assert WordErrors(0, 0).rate is None
-
-
-@pytest.mark.parametrize(
-    ("reference", "heard", "edits"),
-    [
-        ("", "", 0),
-        ("one two three", "one two three", 0),
-        ("one two three", "", 3),
-        ("", "one two", 2),
-        ("one two three", "one three", 1),
-        ("one two three", "one two two three", 1),
-        ("one two three", "one too three", 1),
-        ("a b c d", "b c d a", 2),
-        ("kitten sat", "sitting sat down", 2),
-    ],
-)
-def test_count_edits(reference: str, heard: str, edits: int) -> None:
-    """Insertions, deletions and replacements cost one word each."""
-    assert count_edits(reference, heard) == edits
-    assert count_edits(heard, reference) == edits
 
 
 def test_normalise_drops_what_cannot_be_heard() -> None:

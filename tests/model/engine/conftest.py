@@ -1,0 +1,122 @@
+"""A tiny random model behind a real engine, on a clock that only moves when told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from model.codec.mel import MelCodec, MelCodecConfig
+from model.config import LMConfig
+from model.dialogue.turn import TurnLimits
+from model.dialogue.vocabulary import TurnVocabulary
+from model.engine.config import EngineConfig
+from model.engine.tick import TickEngine
+from model.lm import LM
+
+WORDS = [f"▁w{i}" for i in range(12)] + [f"x{i}" for i in range(3)]
+PIECES = [f"<{i}>" for i in range(17)] + WORDS
+
+LM_CONFIG = LMConfig(
+    dim=32,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    ff_dim=48,
+    text_vocab=len(PIECES),
+    num_codebooks=3,
+    codebook_size=16,
+    audio_rank=8,
+    delays=(0, 1, 1),
+    audio_entry_layer=1,
+    text_window=12,
+    audio_window=10,
+    prefix_steps=2,
+    rewind_steps=9,
+    depth_dim=16,
+    depth_layers=1,
+    depth_heads=2,
+    depth_ff=24,
+)
+CODEC_CONFIG = MelCodecConfig(
+    codebook_size=16,
+    num_acoustic=2,
+    semantic_dim=8,
+    acoustic_dim=8,
+    channels=16,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    hop_channels=8,
+    hop_blocks=1,
+)
+# A random model rarely ends anything by itself.
+LIMITS = TurnLimits(
+    max_prefill_steps=8,
+    max_transcript_pieces=5,
+    max_reply_pieces=4,
+    frames_per_piece=1,
+    max_tail_frames=3,
+)
+
+
+@dataclass
+class FakeClock:
+    """Seconds that pass only when a test says so."""
+
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+def encode(text: str) -> list[int]:
+    """Return the pieces of words w0 to w11."""
+    return [PIECES.index(f"▁{word}") for word in text.split()]
+
+
+@pytest.fixture(scope="session")
+def lm() -> LM:
+    """Return a random model in double precision, so that no batch size tips a close call."""
+    torch.manual_seed(3)
+    lm = LM(LM_CONFIG).eval()
+    for audio in (lm.user_emb, lm.assistant_emb):
+        torch.nn.init.normal_(audio.semantic_emb.weight)
+    lm.set_codebook_vectors(torch.randn(3, 16, 8))
+    return lm.double().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def codec() -> MelCodec:
+    """Return a random codec."""
+    torch.manual_seed(4)
+    return MelCodec(CODEC_CONFIG).eval()
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> TurnVocabulary:
+    """Return a few words and two voices."""
+    return TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10})
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return the engine's clock."""
+    return FakeClock()
+
+
+@pytest.fixture
+def make_engine(
+    lm: LM, codec: MelCodec, vocabulary: TurnVocabulary, clock: FakeClock
+) -> Callable[..., TickEngine]:
+    """Return a maker of engines; settings by name."""
+
+    def make(*, limits: dict[str, int] | None = None, **settings: object) -> TickEngine:
+        config = EngineConfig(**settings)  # type: ignore[arg-type]  # test shorthand
+        changed = dataclasses.replace(LIMITS, **(limits or {}))
+        return TickEngine(lm, codec, vocabulary, config, clock=clock, limits=changed)
+
+    return make

@@ -1,0 +1,442 @@
+"""The engine proper: batching changes nothing, sessions do not touch each other, audio is paced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model.dialogue.history import History
+from model.dialogue.turn import NextSteps
+from model.engine.messages import (
+    AppendAudio,
+    AppendText,
+    Cancel,
+    ClearAudio,
+    Close,
+    Command,
+    CommitAudio,
+    EndOfTurn,
+    InputTranscript,
+    InputTranscriptDelta,
+    Open,
+    Output,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseText,
+    SessionFailed,
+    Truncate,
+)
+from model.engine.runner import Request, _to_steps
+from model.engine.tick import TickEngine
+from model.sampling import Sampling
+
+MakeEngine = Callable[..., TickEngine]
+FRAME = 1280
+LIVE = (InputTranscriptDelta, EndOfTurn)
+
+
+def noise(seed: int, num_frames: float) -> np.ndarray:
+    """Return that many frames of noise."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 0.2, round(num_frames * FRAME)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange as a client might make it.
+
+    Attributes:
+        seed: what the user's voice is made of.
+        num_frames: how long the user speaks; 0 for a typed turn.
+        chunk: samples of one append.
+        is_cleared: whether the audio is sent twice, the first time in vain.
+        audio: whether the reply is to be spoken.
+        cancel_after: outputs of the reply after which it is cancelled; None to let it finish.
+        heard_ms: what is said to have been heard of a cancelled reply; None says nothing.
+    """
+
+    seed: int
+    num_frames: float
+    chunk: int = FRAME
+    is_cleared: bool = False
+    audio: bool = True
+    cancel_after: int | None = None
+    heard_ms: int | None = None
+
+
+@dataclass
+class Client:
+    """Hold a conversation turn by turn, each command sent when the one before has had its effect.
+
+    Attributes:
+        session_id: whose.
+        turns: what happens.
+        joins_at: tick at which the session is opened.
+        leaves_at: tick at which it is closed whatever it is doing; None to finish.
+    """
+
+    session_id: str
+    turns: Sequence[Turn]
+    joins_at: int = 0
+    leaves_at: int | None = None
+    outputs: list[Output] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._script = self._commands()
+        self._num_done = 0
+        self.is_done = False
+
+    def commands(self) -> list[Command]:
+        """Return what is to be sent now, given the outputs so far."""
+        return next(self._script)
+
+    def _commands(self) -> Any:
+        yield [Open(self.session_id, "ann")]
+        for number, turn in enumerate(self.turns):
+            yield from self._user(number, turn)
+            start = len(self.outputs)
+            yield [Respond(self.session_id, number, f"a{number}", audio=turn.audio)]
+            while not isinstance(self.outputs[-1], ResponseDone):
+                made = self.outputs[start:]
+                is_stopped = turn.cancel_after is not None and len(made) >= turn.cancel_after
+                yield [Cancel(self.session_id, number)] if is_stopped else []
+            if turn.heard_ms is not None:
+                yield [Truncate(self.session_id, f"a{number}", turn.heard_ms)]
+        self.is_done = True
+        yield [Close(self.session_id)]
+
+    def _user(self, number: int, turn: Turn) -> Any:
+        session_id = self.session_id
+        if not turn.num_frames:
+            text = f"w{turn.seed % 12} w{turn.seed % 5}"
+            yield [AppendText(session_id, f"u{number}", "user", text)]
+            return
+        if turn.is_cleared:
+            yield [AppendAudio(session_id, noise(turn.seed + 1, 2.5))]
+            yield []
+            yield [ClearAudio(session_id)]
+        pcm = noise(turn.seed, turn.num_frames)
+        for start in range(0, len(pcm), turn.chunk):
+            yield [AppendAudio(session_id, pcm[start : start + turn.chunk])]
+        yield [CommitAudio(session_id, f"u{number}")]
+        while not isinstance(self.outputs[-1] if self.outputs else None, InputTranscript):
+            yield []
+
+
+def hold(engine: TickEngine, clock: Any, clients: Sequence[Client]) -> None:
+    """Run all clients together until they are done or gone."""
+    for tick in range(20_000):
+        present = [c for c in clients if c.joins_at <= tick and not c.is_done]
+        if all(c.is_done for c in clients):
+            return
+        for client in present:
+            if client.leaves_at is not None and tick >= client.leaves_at:
+                client.is_done = True
+                deliver(clients, engine.apply(Close(client.session_id)))
+                continue
+            for command in client.commands():
+                deliver(clients, engine.apply(command))
+        deliver(clients, engine.tick())
+        clock.now_s += 0.01
+    raise AssertionError("the clients never finish")
+
+
+def deliver(clients: Sequence[Client], outputs: Sequence[Output]) -> None:
+    """Hand outputs to those they are for."""
+    for output in outputs:
+        next(c for c in clients if c.session_id == output.session_id).outputs.append(output)
+
+
+def alike(a: Output, b: Output) -> bool:
+    """Tell whether two outputs are the same; audio may differ by rounding."""
+    if isinstance(a, ResponseAudio) and isinstance(b, ResponseAudio):
+        return a.pcm.shape == b.pcm.shape and np.allclose(a.pcm, b.pcm, atol=1e-5)
+    return a == b
+
+
+def assert_alike(a: Sequence[Output], b: Sequence[Output]) -> None:
+    """Check that two sequences of outputs are the same.
+
+    Live transcripts are compared as far as both go: a commit that is there when the turn's last
+    frame is heard makes what that frame puts out superfluous.
+    """
+    for left, right in zip(*map(live, (a, b)), strict=False):
+        assert left == right
+    assert [type(output) for output in final(a)] == [type(output) for output in final(b)]
+    for left, right in zip(final(a), final(b), strict=True):
+        assert alike(left, right), (left, right)
+
+
+def live(outputs: Sequence[Output]) -> list[Output]:
+    """Return the live transcript of the first turn."""
+    return list(takewhile(lambda output: isinstance(output, LIVE), outputs))
+
+
+def final(outputs: Sequence[Output]) -> list[Output]:
+    """Return everything but live transcripts."""
+    return [output for output in outputs if not isinstance(output, LIVE)]
+
+
+turns = st.builds(
+    Turn,
+    seed=st.integers(0, 99),
+    num_frames=st.sampled_from([0, 0, 1, 2.5, 7, 15]),
+    chunk=st.sampled_from([333, FRAME, 5000]),
+    is_cleared=st.booleans(),
+    audio=st.sampled_from([True, True, False]),
+    cancel_after=st.sampled_from([None, None, 1, 3, 6, 9]),
+    heard_ms=st.sampled_from([None, 0, 100, 400, 5000]),
+)
+clients = st.tuples(
+    st.lists(turns, min_size=1, max_size=4),
+    st.integers(0, 30),
+    st.sampled_from([None, None, 20, 50]),
+)
+
+
+@given(plans=st.lists(clients, min_size=2, max_size=4))
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_batched_equals_alone(make_engine: MakeEngine, clock: Any, plans: list[Any]) -> None:
+    """Whoever joins, leaves, clears, cancels or truncates: nobody else's outputs change."""
+    together = [
+        Client(f"s{i}", turns, joins_at, leaves_at)
+        for i, (turns, joins_at, leaves_at) in enumerate(plans)
+    ]
+    hold(make_engine(max_sessions=4), clock, together)
+    for client in together:
+        alone = Client(client.session_id, client.turns)
+        hold(make_engine(max_sessions=1), clock, [alone])
+        num = len(final(client.outputs)) if client.leaves_at is not None else None
+        assert_alike(client.outputs, [*live(alone.outputs), *final(alone.outputs)[:num]])
+
+
+def test_slot_keeps_nothing_of_its_last_session(make_engine: MakeEngine, clock: Any) -> None:
+    """A session in a used slot goes exactly as in a new engine."""
+    turns = [Turn(5, 6.3), Turn(6, 0)]
+    engine = make_engine(max_sessions=1)
+    first, second = Client("a", [Turn(1, 9), Turn(2, 4, cancel_after=5)]), Client("b", turns)
+    hold(engine, clock, [first])
+    hold(engine, clock, [second])
+    fresh = Client("b", turns)
+    hold(make_engine(max_sessions=1), clock, [fresh])
+    assert_alike(second.outputs, fresh.outputs)
+    assert engine.session_ids == []
+
+
+@pytest.mark.parametrize("chunk", [100, 1279, 3333, 10**6])
+def test_audio_in_odd_pieces_equals_whole_frames(
+    make_engine: MakeEngine, clock: Any, chunk: int
+) -> None:
+    """How audio is cut up on its way changes nothing."""
+    whole, cut = Client("s", [Turn(1, 8)]), Client("s", [Turn(1, 8, chunk=chunk)])
+    hold(make_engine(), clock, [whole])
+    hold(make_engine(), clock, [cut])
+    assert_alike(whole.outputs, cut.outputs)
+
+
+def settle(engine: TickEngine, clock: Any, *commands: Command) -> list[Output]:
+    """Carry commands out and tick until nothing is left to do, the clock running as needed."""
+    outputs = [output for command in commands for output in engine.apply(command)]
+    while (due_s := engine.next_due_s()) is not None:
+        clock.now_s = max(clock.now_s, due_s)
+        outputs += engine.tick()
+    return outputs
+
+
+def spoken(number: int, num_frames: float = 7, **respond: Any) -> list[Command]:
+    """Return the commands of one spoken exchange."""
+    return [
+        AppendAudio("s", noise(number, num_frames)),
+        CommitAudio("s", f"u{number}"),
+        Respond("s", number, f"a{number}", **respond),
+    ]
+
+
+@torch.inference_mode()
+def next_logits(engine: TickEngine, history: History) -> torch.Tensor:
+    """Return the logits after one more text step, feeding first what of `history` is missing."""
+    runner, end = engine._runner, len(history)
+    fed = min(history.fed, runner._state.length(0))
+    fed = fed if runner.seek(0, fed) else 0
+    steps = [NextSteps(fed, history.block(fed, end))] if fed < end else []
+    for step in (*steps, NextSteps(end, history.block(2, 3))):
+        inputs = _to_steps([Request(0, step, torch.Generator())], torch.device("cpu"))
+        hidden = runner._lm.step(inputs, runner._state, [0])
+    return runner._lm.text_logits(hidden[:, -1])
+
+
+@pytest.mark.parametrize(("num_before", "heard_ms"), [(0, 0), (0, 170), (3, 0), (3, 90), (3, 330)])
+def test_truncated_equals_never_said(
+    make_engine: MakeEngine, clock: Any, num_before: int, heard_ms: int
+) -> None:
+    """After a truncation the model's memory is that of a conversation that went so from the start.
+
+    With and without so much before it that the rings have turned over and cannot be rewound.
+    """
+    engine = make_engine(max_sessions=1)
+    settle(engine, clock, Open("s", "ann"))
+    for number in range(num_before + 1):
+        settle(engine, clock, *spoken(number))
+    history = next(iter(engine._slots)).program.history
+    before = len(history)
+    settle(engine, clock, Truncate("s", f"a{num_before}", heard_ms))
+    assert len(history) < before
+    logits = [next_logits(e, history) for e in (engine, make_engine(max_sessions=1))]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-9, rtol=1e-9)
+
+
+def test_long_call_forgets_but_goes_on(make_engine: MakeEngine, clock: Any) -> None:
+    """Past the length that the history keeps, memory stays bounded and truncation still works."""
+    engine = make_engine(max_sessions=1, limits={"max_history_steps": 64})
+    settle(engine, clock, Open("s", "ann"))
+    for number in range(6):
+        outputs = settle(engine, clock, *spoken(number, 20))
+        assert isinstance(outputs[-1], ResponseDone)
+        outputs = settle(engine, clock, Truncate("s", f"a{number}", 170))
+        assert outputs == []
+    history = next(iter(engine._slots)).program.history
+    assert history.oldest > 50
+    assert len(history._text) == 64
+
+
+def test_cancel_leaves_no_stale_output(make_engine: MakeEngine, clock: Any) -> None:
+    """At whatever point a reply is cancelled, its end is the last that is heard of it."""
+    for num_ticks in range(12):
+        engine = make_engine(max_sessions=1)
+        settle(engine, clock, Open("s", "ann"))
+        outputs = [o for command in spoken(1) for o in engine.apply(command)]
+        for _ in range(num_ticks):
+            outputs += engine.tick()
+        outputs = engine.apply(Cancel("s", 1))
+        outputs += settle(engine, clock)
+        told = [o for o in outputs if not isinstance(o, (*LIVE, InputTranscript))]
+        assert len(told) == 1
+        assert isinstance(told[0], ResponseDone)
+        assert told[0].reason == "cancelled"
+
+
+def test_reply_is_made_ahead_by_a_bounded_amount(make_engine: MakeEngine, clock: Any) -> None:
+    """Audio is made at once up to the budget, then as it is played."""
+    engine = make_engine(max_sessions=1, ahead_ms=300, limits={"max_tail_frames": 12})
+    for command in (Open("s", "ann"), *spoken(1)):
+        engine.apply(command)
+    start_s, made_s, ahead_s = None, 0.0, []
+    while (due_s := engine.next_due_s()) is not None:
+        clock.now_s = max(clock.now_s, due_s)
+        for output in engine.tick():
+            if isinstance(output, ResponseAudio):
+                start_s = clock.now_s if start_s is None else start_s
+                made_s += len(output.pcm) / engine.info.sample_rate_hz
+                ahead_s.append(made_s - (clock.now_s - start_s))
+    assert made_s > 0.8
+    assert max(ahead_s) <= 0.3 + 0.08 + 0.03  # a frame, and what the decoder held back
+    assert min(ahead_s[5:-1]) >= 0.3
+    assert engine.metrics.frames_late == 0
+
+
+def test_late_audio_is_counted(make_engine: MakeEngine, clock: Any) -> None:
+    """A frame that comes after the client has run dry is a late one."""
+    engine = make_engine(max_sessions=1, limits={"max_tail_frames": 12})
+    for command in (Open("s", "ann"), *spoken(1)):
+        engine.apply(command)
+    while engine.next_due_s() is not None:
+        clock.now_s += 0.5
+        engine.tick()
+    assert engine.metrics.frames_late > 5
+
+
+def test_broken_session_fails_alone(make_engine: MakeEngine, clock: Any) -> None:
+    """What one session gets wrong, or what breaks in its own state, is its own failure."""
+    engine = make_engine(max_sessions=3)
+    settle(engine, clock, Open("s", "ann"), Open("b", "ann"), Open("c", "ann"))
+    (failed,) = engine.apply(Respond("b", 1, "a", voice="nobody"))
+    assert isinstance(failed, SessionFailed)
+    assert failed.session_id == "b"
+    # Memory of slot 2 is poisoned; what is computed for the other slot is not.
+    engine._runner._state.kv[:, :, 2] = torch.nan
+    outputs = settle(engine, clock, Respond("c", 1, "a"), *spoken(1))
+    failures = [o for o in outputs if isinstance(o, SessionFailed)]
+    assert [o.session_id for o in failures] == ["c"]
+    assert isinstance(outputs[-1], ResponseDone)
+    assert engine.session_ids == ["s"]
+    assert engine.metrics.sessions_failed == 2
+    # The poisoned slot is wiped before it is used again.
+    outputs = settle(engine, clock, Open("d", "ann"), Open("e", "ann"), Respond("e", 1, "a"))
+    assert isinstance(outputs[-1], ResponseDone)
+
+
+def test_program_that_breaks_fails_its_session(make_engine: MakeEngine, clock: Any) -> None:
+    """A defect in one session's program is contained in that session."""
+    engine = make_engine(max_sessions=2)
+    settle(engine, clock, Open("s", "ann"), Open("b", "ann"))
+    engine.apply(Respond("b", 1, "a"))
+    engine._slots.get("b").program._reply = None
+    outputs = settle(engine, clock, *spoken(1))
+    assert [o.session_id for o in outputs if isinstance(o, SessionFailed)] == ["b"]
+    assert isinstance(outputs[-1], ResponseDone)
+
+
+def test_refuses_what_it_has_no_room_for(make_engine: MakeEngine, clock: Any) -> None:
+    """One session more than there are slots fails; a known one cannot be opened twice."""
+    engine = make_engine(max_sessions=1)
+    assert settle(engine, clock, Open("s", "nobody")) != []
+    assert settle(engine, clock, Open("s", "ann")) == []
+    assert isinstance(engine.apply(Open("t", "ann"))[0], SessionFailed)
+    assert engine.apply(Close("unknown")) == []
+    assert engine.session_ids == ["s"]
+
+
+def test_everything_fails_together_and_starts_over(make_engine: MakeEngine, clock: Any) -> None:
+    """After the engine broke, every session knows, and new ones find a working engine."""
+    engine = make_engine(max_sessions=2)
+    settle(engine, clock, Open("s", "ann"), Open("b", "ann"), *spoken(1))
+    engine._runner._state.kv.fill_(torch.nan)
+    failed = engine.fail_all("broken")
+    assert [o.session_id for o in failed] == ["s", "b"]
+    outputs = settle(engine, clock, Open("s", "ann"), *spoken(1))
+    assert isinstance(outputs[-1], ResponseDone)
+
+
+def test_sampled_replies_repeat_by_seed_whoever_else_is_there(
+    make_engine: MakeEngine, clock: Any
+) -> None:
+    """With temperature, a session's draws are its own: the batch does not change them."""
+    sampling = Sampling(temperature=1.0, top_k=8)
+    made = []
+    for others in (0, 2, 0):
+        engine = make_engine(max_sessions=3, reply_sampling=sampling, audio_sampling=sampling)
+        ids = ["s", "b", "c"][: others + 1]
+        opened = [Open(i, "ann") for i in ids]
+        settle(engine, clock, *opened, *(AppendText(i, "u", "user", "w1 w2") for i in ids))
+        outputs = settle(engine, clock, *(Respond(i, 1, "a") for i in ids))
+        made.append([o for o in outputs if o.session_id == "s"])
+    assert_alike(made[0], made[1])
+    assert_alike(made[0], made[2])
+    texts = [o.text for o in made[0] if isinstance(o, ResponseText)]
+    assert texts
+
+
+def test_counts_what_it_does(make_engine: MakeEngine, clock: Any) -> None:
+    """Every tick is in one bucket; frames and batch rows are counted."""
+    engine = make_engine(max_sessions=2)
+    settle(engine, clock, Open("s", "ann"), *spoken(1, 5))
+    metrics = engine.metrics
+    assert metrics.ticks == sum(metrics.tick_buckets) > 5
+    assert metrics.steps >= metrics.ticks
+    assert metrics.frames_heard == 5
+    assert metrics.frames_spoken > 2
+    assert metrics.sessions == 1
+    assert min(metrics.encode_seconds, metrics.lm_seconds, metrics.depth_seconds) > 0

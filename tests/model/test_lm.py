@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from model.attention import visibility
+from model.attention import Attention, visibility
 from model.config import LMConfig
 from model.errors import EngineError, RewindError
 from model.lm import LM
@@ -279,3 +279,15 @@ def test_full_prefix_is_refused() -> None:
     with pytest.raises(EngineError, match="prefix of 4 steps, the model holds 3"):
         lm.step(make_steps([[Kind.PREFIX]], 0), state, [0])
     assert state.length(0) == 3
+
+
+def test_bf16_attention_on_a_cpu_equals_the_fused_kernel() -> None:
+    """The path that training takes on a CPU computes the same function, grouped heads included."""
+    torch.manual_seed(0)
+    attention = Attention(32, 4, 2).bfloat16()
+    x = torch.randn(2, 9, 32, dtype=torch.bfloat16)
+    mask = torch.rand(2, 1, 9, 9) < 0.5
+    mask |= torch.eye(9, dtype=torch.bool)
+    expected = attention.float()(x.float(), None, mask)
+    got = attention.bfloat16()(x, None, mask)
+    torch.testing.assert_close(got.float(), expected, atol=2e-2, rtol=2e-2)

@@ -17,7 +17,6 @@ import tempfile
 import time
 import wave
 from dataclasses import dataclass
-from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +79,9 @@ _DEFINITIONS = """
       (list 'target_f0_std (* pitch (* range (cadr (assoc 'target_f0_std int_lr_params)))))
       (assoc 'model_f0_mean int_lr_params)
       (assoc 'model_f0_std int_lr_params))))
-(define (parley_hts stretch semitones)
+(define (parley_hts stretch)
   (set! hts_engine_params
-    (append hts_engine_params (list (list "-r" (/ 1.0 stretch)) (list "-fm" semitones)))))
+    (append hts_engine_params (list (list "-r" (/ 1.0 stretch))))))
 (define (parley_say text file)
   (set! parley_utt (utt.synth (eval (list 'Utterance 'Text text))))
   (utt.save.wave parley_utt file 'riff)
@@ -221,8 +220,8 @@ def festival_speech(
 ) -> Speech:
     """Speak `text` with one of `FESTIVAL_VOICES`.
 
-    `stretch` multiplies durations and `pitch` the fundamental frequency; `pitch_range` widens the
-    melody of the diphone voices and does nothing to the HTS voice.
+    `stretch` multiplies durations. `pitch` multiplies the fundamental frequency and `pitch_range`
+    the melody's width of the diphone voices; neither does anything to the HTS voice.
     """
     if voice not in FESTIVAL_VOICES:
         known = ", ".join(FESTIVAL_VOICES)
@@ -231,7 +230,7 @@ def festival_speech(
     if not written:
         raise SynthesisError("there is nothing to say: the text has no words")
     if voice.endswith("_hts"):
-        tuning = f"(parley_hts {stretch:.4f} {12 * log2(pitch):.4f})"
+        tuning = f"(parley_hts {stretch:.4f})"
     else:
         tuning = f"(parley_diphone {stretch:.4f} {pitch:.4f} {pitch_range:.4f})"
     try:

@@ -15,6 +15,10 @@ WINDOW_MS = 32
 _HYSTERESIS = 0.15
 _MIN_END_THRESHOLD = 0.01
 
+# An end of turn that was announced from outside stands until the user has spoken on for so long:
+# probabilities fall only some windows after the voice does.
+_SPOKEN_ON_MS = 400
+
 
 @dataclass(frozen=True, slots=True)
 class VadRules:
@@ -64,7 +68,9 @@ class SpeechSegmenter:
         self._silence_needed_ms = rules.silence_duration_ms
         self._now_ms = start_ms
         self._previous_end_ms = start_ms
-        self._speech_ms = 0  # of the run of speech that may become a turn
+        # Before a turn: the run of speech that may become one. In it: speech since its end was
+        # announced.
+        self._speech_ms = 0
         self._silence_ms = 0  # since the last speech of the turn
         self._is_speech = False
 
@@ -73,9 +79,15 @@ class SpeechSegmenter:
         """Say whether a turn is going on."""
         return self._is_speech
 
+    def change_rules(self, rules: VadRules) -> None:
+        """Go on by other rules; a turn that is going on stays one."""
+        self._rules = rules
+        self._silence_needed_ms = rules.silence_duration_ms
+
     def need_silence(self, silence_ms: int) -> None:
-        """Change how much silence ends the present turn, until the user speaks again."""
+        """Change how much silence ends the present turn, unless the user speaks on."""
         self._silence_needed_ms = silence_ms
+        self._speech_ms = 0
 
     def feed(self, probability: float) -> Boundary | None:
         """Take the next window's probability and return the boundary it completes, if any."""
@@ -99,7 +111,9 @@ class SpeechSegmenter:
     def _in_speech(self, probability: float) -> Boundary | None:
         if probability >= self._rules.threshold:
             self._silence_ms = 0
-            self._silence_needed_ms = self._rules.silence_duration_ms
+            self._speech_ms += WINDOW_MS
+            if self._speech_ms > _SPOKEN_ON_MS:
+                self._silence_needed_ms = self._rules.silence_duration_ms
             return None
         end_threshold = max(self._rules.threshold - _HYSTERESIS, _MIN_END_THRESHOLD)
         # Between the thresholds a pause goes on as a pause, and speech as speech.

@@ -68,6 +68,11 @@ class Listening:
         return self._state is not TurnState.QUIET
 
     @property
+    def is_announced(self) -> bool:
+        """Say whether the open turn's item has been announced."""
+        return self._state is TurnState.SPEECH
+
+    @property
     def buffered_ms(self) -> float:
         """Return how much audio a commit would take."""
         num = self._utterances[-1].num_samples if self.has_turn else self._num_preroll_samples

@@ -12,7 +12,6 @@ from typing import Literal, assert_never
 
 from model.engine.messages import (
     AppendText,
-    Command,
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
@@ -24,7 +23,6 @@ from model.engine.messages import (
     ResponseText,
     ResponseWord,
     SessionFailed,
-    Truncate,
 )
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
@@ -129,8 +127,6 @@ class SessionMachine:
         self._feed = Feed(config.id, max_kept_samples, self._history, self._listening.hears_again)
         self._speaking: Speaking | None = None
         self._turn = 0
-        # The item that speech cut short last, and how much of it the engine was told was heard.
-        self._cut_short = ("", 0)
         # A turn ended while a response was running that speech may not interrupt.
         self._is_response_owed = False
 
@@ -185,12 +181,11 @@ class SessionMachine:
         self.config = updated(
             before, event.session, self._voices, is_voice_locked=self._has_assistant_audio
         )
-        commands: list[Command] = []
         if self.config.instructions != before.instructions:
-            commands += self._feed.outdate()
+            self._feed.outdate()
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
-        return [SessionUpdated(self.config), *commands]
+        return [SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -218,7 +213,10 @@ class SessionMachine:
         return [command for pcm in chunks for command in self._feed.audio(pcm)]
 
     def _on_speech_began(self, event: SpeechBegan, now_s: float) -> list[Reaction]:
+        was_announced = self._listening.is_announced
         item_id, chunks = self._listening.began(event.audio_start_ms)
+        if was_announced:
+            return self._fed(chunks)
         reactions: list[Reaction] = [SpeechStarted(event.audio_start_ms, item_id)]
         detection = self.config.turn_detection
         if self._speaking is not None and detection is not None and detection.interrupt_response:
@@ -312,8 +310,10 @@ class SessionMachine:
         previous_id = self._conversation.insert(item, event.previous_item_id)
         added: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
         is_last = self._conversation.last_id == item.id
-        if item.words:
-            added += self._feed.say(self._text_command(item)) if is_last else self._feed.outdate()
+        if not is_last:
+            self._feed.outdate()
+        elif item.words:
+            added += self._feed.text(self._text_command(item))
         if audio is not None and len(audio) and is_last:
             self._listening.item_audio(item.id, len(audio))
             added += self._feed.item_audio(audio, item.id)
@@ -341,19 +341,8 @@ class SessionMachine:
         if event.audio_end_ms < audio.audio_ms:
             shorter = truncated(self._conversation[item.id], event.audio_end_ms)
             self._conversation.replace(shorter)
-            reactions += self._unsaid(item.id, event.audio_end_ms)
+            reactions += self._feed.unsay(item.id, event.audio_end_ms)
         return reactions
-
-    def _unsaid(self, item_id: str, heard_ms: int) -> list[Command]:
-        """Let the engine forget what was not heard of an item."""
-        if self._conversation.last_id != item_id:
-            return self._feed.outdate()
-        cut_item_id, cut_ms = self._cut_short
-        if item_id == cut_item_id and heard_ms >= cut_ms:
-            # When speech began, the engine went back further already.
-            return []
-        self._cut_short = (item_id, heard_ms)
-        return self._feed.say(Truncate(self.config.id, item_id, heard_ms))
 
     def _on_item_delete(self, event: ItemDelete, now_s: float) -> list[Reaction]:
         self._conversation.demand(event.item_id, "deleting", "delete")
@@ -361,7 +350,7 @@ class SessionMachine:
         if self._speaking is not None and self._speaking.item_id == event.item_id:
             reactions += self._cancelled("client_cancelled", now_s)
         self._conversation.remove(event.item_id)
-        return [*reactions, ItemDeleted(event.item_id), *self._feed.outdate()]
+        return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]
 
     # Responses.
 
@@ -425,15 +414,15 @@ class SessionMachine:
         """
         speaking = self._speaking
         assert speaking is not None, "there is a response to cancel"
-        was_begun = speaking.state is ResponseState.SPEAKING
         self._speaking = None
         details: JsonObject = {"type": "cancelled", "reason": reason}
-        events = speaking.ended("cancelled", details, None, ResponseMove.CANCEL)
-        heard: Truncate | None = None
-        if reason == "turn_detected" and was_begun and speaking.is_audio:
-            heard = Truncate(self.config.id, speaking.item_id, speaking.heard_ms(now_s))
-            self._cut_short = (heard.item_id, heard.heard_ms)
-        return [*events, *self._feed.cancel(speaking.turn, heard)]
+        reactions: list[Reaction] = [
+            *speaking.ended("cancelled", details, None, ResponseMove.CANCEL),
+            *self._feed.cancel(speaking.turn),
+        ]
+        if reason == "turn_detected" and speaking.is_audio:
+            reactions += self._feed.unsay(speaking.item_id, speaking.heard_ms(now_s))
+        return reactions
 
     # What the engine says.
 
@@ -488,7 +477,8 @@ class SessionMachine:
                 events = speaking.ended("cancelled", details, output.usage, ResponseMove.FINISH)
             case _:
                 assert_never(output.reason)
-        reactions: list[Reaction] = [*events, *self._feed.finish()]
+        self._feed.finish()
+        reactions: list[Reaction] = [*events]
         if self._is_response_owed:
             self._is_response_owed = False
             reactions += self._own_response()

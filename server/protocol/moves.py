@@ -67,6 +67,8 @@ TURN_MOVES: dict[tuple[TurnState, TurnMove], TurnState] = {
     (TurnState.OPEN, TurnMove.COMMIT): TurnState.QUIET,
     (TurnState.OPEN, TurnMove.CLEAR): TurnState.QUIET,
     (TurnState.SPEECH, TurnMove.APPEND): TurnState.SPEECH,
+    # Voice detection was switched off and on again: the announced turn goes on.
+    (TurnState.SPEECH, TurnMove.BEGIN): TurnState.SPEECH,
     (TurnState.SPEECH, TurnMove.END): TurnState.QUIET,
     (TurnState.SPEECH, TurnMove.COMMIT): TurnState.QUIET,
     (TurnState.SPEECH, TurnMove.CLEAR): TurnState.QUIET,

@@ -67,7 +67,7 @@ def test_speech_starts_the_silence_anew() -> None:
 
 
 def test_an_earlier_end_can_be_asked_for() -> None:
-    """A semantic end of turn shortens the silence, until the user speaks again."""
+    """A semantic end of turn shortens the silence, unless the user speaks on."""
     patient = replace(RULES, silence_duration_ms=4_000)
     segmenter = SpeechSegmenter(patient)
     _boundaries(segmenter, [0.9] * 4 + [0.0] * 2)
@@ -75,7 +75,15 @@ def test_an_earlier_end_can_be_asked_for() -> None:
     assert _boundaries(segmenter, [0.0]) == [SpeechEnd(7 * WINDOW_MS)]
     _boundaries(segmenter, [0.9] * 4)
     segmenter.need_silence(96)
-    assert not _boundaries(segmenter, [0.9] + [0.0] * 20)
+    assert not _boundaries(segmenter, [0.9] * 14 + [0.0] * 20)
+
+
+def test_the_tail_of_a_voice_does_not_take_back_its_end() -> None:
+    """Probabilities fall some windows after the voice: that is not speaking on."""
+    segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000))
+    _boundaries(segmenter, [0.9] * 10)
+    segmenter.need_silence(96)
+    assert _boundaries(segmenter, [0.9] * 4 + [0.0] * 3) == [SpeechEnd(17 * WINDOW_MS)]
 
 
 def test_no_silence_needed_still_ends_after_a_window() -> None:

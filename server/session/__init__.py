@@ -1,0 +1,1 @@
+"""One object per live session, joining protocol, audio, voice detection and engine."""

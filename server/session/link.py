@@ -1,0 +1,71 @@
+"""Join the event loop and the engine's thread."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from model.engine.messages import Close, Command, Engine, EngineInfo, Output
+
+
+class EngineLink:
+    """Pass commands to the engine and its outputs to the sessions they name.
+
+    Nothing waits here: commands queue in the engine, which bounds them, and an output is handled
+    by its session in the same turn of the loop in which it arrives.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._takers: dict[str, Callable[[Output], None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        return self._engine.info
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether sessions can be served."""
+        return self._loop is not None
+
+    @property
+    def num_sessions(self) -> int:
+        """Count the sessions that listen."""
+        return len(self._takers)
+
+    async def start(self) -> None:
+        """Start the engine; it may take a while to get ready."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(output: Output) -> None:
+            # The loop may be closed while the engine's last outputs arrive.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._hand_over, output)
+
+        await asyncio.to_thread(self._engine.start, deliver)
+        self._loop = loop
+
+    async def stop(self) -> None:
+        """Stop the engine."""
+        self._loop = None
+        await asyncio.to_thread(self._engine.stop)
+
+    def join(self, session_id: str, take: Callable[[Output], None]) -> None:
+        """Send a session's outputs to `take`, which must not raise."""
+        assert session_id not in self._takers, "a session joins once"
+        self._takers[session_id] = take
+
+    def leave(self, session_id: str) -> None:
+        """Give the session's slot back; what the engine still says of it is dropped."""
+        del self._takers[session_id]
+        self._engine.submit(Close(session_id))
+
+    def submit(self, command: Command) -> None:
+        """Hand a command to the engine; see `Engine.submit`."""
+        self._engine.submit(command)
+
+    def _hand_over(self, output: Output) -> None:
+        take = self._takers.get(output.session_id)
+        if take is not None:
+            take(output)

@@ -1,0 +1,367 @@
+"""Run one live session from its first event to its last."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import structlog
+
+from model.engine.messages import (
+    AppendAudio,
+    AppendText,
+    Cancel,
+    ClearAudio,
+    Close,
+    CommitAudio,
+    EndOfTurn,
+    Open,
+    Output,
+    Pcm,
+    Respond,
+    Truncate,
+)
+from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
+from server.protocol.checks import JsonObject
+from server.protocol.dialect import Dialect
+from server.protocol.events import (
+    ClientEvent,
+    ErrorEvent,
+    Hangup,
+    InputAudioBufferAppend,
+    InputAudioBufferClear,
+    InputAudioBufferCommit,
+    ItemCreate,
+    Reaction,
+    ResponseCreated,
+    ServerEvent,
+    SessionUpdate,
+)
+from server.protocol.ids import Ids
+from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
+from server.protocol.parse import decode, event_id_of, parse
+from server.session.ears import Ears
+from server.session.link import EngineLink
+from server.session.outbox import Outbox, SlowReaderError
+
+# Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
+_INLINE_BASE64_CHARS = 8 * 1024
+_CLOSE_TIMEOUT_S = 5.0
+_CLOSE_GOING_AWAY = 1001
+_CLOSE_TRY_AGAIN_LATER = 1013
+
+_log = structlog.get_logger("session")
+
+
+class Transport(Protocol):
+    """Carry text frames to and from one client."""
+
+    async def receive(self) -> str:
+        """Return the next frame.
+
+        Raises:
+            DisconnectedError: the peer is gone.
+        """
+        ...
+
+    async def send(self, text: str) -> None:
+        """Send a frame, returning when the connection has room for more.
+
+        Raises:
+            DisconnectedError: the peer is gone.
+        """
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection; a peer that is gone is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bound what a client can hold up; see `server.config.ServerSettings`."""
+
+    max_backlog_events: int
+    send_timeout_s: float
+    max_session_s: int = 0
+
+
+class Session:
+    """Own everything of one session: it is created at open and dropped at close.
+
+    Args:
+        transport: the connection; the session closes it.
+        machine: the protocol's state.
+        dialect: how events look on this connection.
+        ids: makes the events' ids.
+        ears: hears the client's audio.
+        link: leads to the engine.
+        limits: on what a client can hold up.
+        clock: seconds that do not jump.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: SessionMachine,
+        dialect: Dialect,
+        ids: Ids,
+        ears: Ears,
+        link: EngineLink,
+        limits: SessionLimits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._machine = machine
+        self._dialect = dialect
+        self._ids = ids
+        self._ears = ears
+        self._link = link
+        self._limits = limits
+        self._clock = clock
+        self._id = machine.config.id
+        self._outbox = Outbox(limits.max_backlog_events)
+        # None: the peer is gone and there is nothing left to close.
+        self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
+        self._num_responses = 0
+        self._is_failing = False
+        self._log = _log.bind(session_id=self._id)
+
+    async def run(self) -> None:
+        """Serve the client until one side ends the session."""
+        started_s = self._clock()
+        hangup: Hangup | None = None
+        self._link.join(self._id, self._on_output)
+        try:
+            if not self._open():
+                hangup = await self._refuse()
+                return
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._read(), name=f"read {self._id}"),
+                    group.create_task(self._write(), name=f"write {self._id}"),
+                ]
+                if self._limits.max_session_s:
+                    tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
+                hangup = await self._ended
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._link.leave(self._id)
+            self._log.info(
+                "session ended",
+                seconds=round(self._clock() - started_s, 1),
+                responses=self._num_responses,
+                close=hangup.reason or hangup.code if hangup else "by the client",
+            )
+        if hangup is not None:
+            await self._close(hangup)
+
+    # The engine's slot.
+
+    def _open(self) -> bool:
+        """Take a slot and say that the session is open; False if there is none."""
+        try:
+            self._react(self._machine.start())
+        except OverloadedError:
+            return False
+        return True
+
+    async def _refuse(self) -> Hangup:
+        event = ErrorEvent(
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
+            "Try again later.",
+            None,
+            None,
+        )
+        hangup = Hangup(_CLOSE_TRY_AGAIN_LATER, "rate_limit_error.rate_limit_exceeded")
+        try:
+            async with asyncio.timeout(self._limits.send_timeout_s):
+                await self._transport.send(self._text(event) or "")
+        except (TimeoutError, DisconnectedError):
+            return hangup
+        await self._close(hangup)
+        return hangup
+
+    # From the client.
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._take(await self._transport.receive())
+        except DisconnectedError:
+            self._end(None)
+        except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
+            self._fail(error)
+
+    async def _take(self, text: str) -> None:
+        """Handle one frame; what the client did wrong is answered, and the session goes on."""
+        raw: JsonObject | None = None
+        try:
+            raw = self._dialect.read(decode(text))
+            await self._perform(parse(raw))
+        except ClientError as error:
+            event_id = event_id_of(raw) if raw is not None else None
+            refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
+            self._react([refusal])
+
+    async def _perform(self, event: ClientEvent) -> None:
+        match event:
+            case InputAudioBufferAppend():
+                await self._hear(event.audio)
+            case InputAudioBufferCommit():
+                for heard in self._ears.finish():
+                    self._react(self._machine.receive(heard, self._clock()))
+                self._react(self._machine.receive(event, self._clock()))
+                self._ears.restart()
+            case InputAudioBufferClear():
+                # What is held back of the audio belongs to what is cleared.
+                self._ears.finish()
+                self._react(self._machine.receive(event, self._clock()))
+                self._ears.restart()
+            case ItemCreate():
+                audio = await self._item_audio(event.item)
+                self._react(self._machine.receive(event, self._clock(), audio))
+            case SessionUpdate():
+                self._react(self._machine.receive(event, self._clock()))
+                for heard in self._ears.configure(self._machine.config):
+                    self._react(self._machine.receive(heard, self._clock()))
+            case _:
+                self._react(self._machine.receive(event, self._clock()))
+
+    async def _hear(self, audio: str) -> None:
+        if len(audio) <= _INLINE_BASE64_CHARS:
+            heard_events = self._ears.hear(audio)
+        else:
+            heard_events = await asyncio.to_thread(self._ears.hear, audio)
+        for heard in heard_events:
+            self._react(self._machine.receive(heard, self._clock()))
+
+    async def _item_audio(self, item: JsonObject) -> Pcm | None:
+        """Decode the audio of an item that carries some."""
+        content = item.get("content")
+        parts = content if isinstance(content, list) else []
+        carried = [
+            (part["audio"], f"item.content[{index}].audio")
+            for index, part in enumerate(parts)
+            if isinstance(part, dict)
+            and part.get("type") == "input_audio"
+            and isinstance(part.get("audio"), str)
+        ]
+        if not carried:
+            return None
+
+        def decode_all() -> Pcm:
+            return np.concatenate([self._ears.decode_whole(*each) for each in carried])
+
+        return await asyncio.to_thread(decode_all)
+
+    # From the engine.
+
+    def _on_output(self, output: Output) -> None:
+        if self._is_failing or self._ended.done():
+            return
+        try:
+            if isinstance(output, EndOfTurn):
+                self._ears.sounds_finished()
+            self._react(self._machine.receive(output, self._clock()))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    # To both.
+
+    def _react(self, reactions: list[Reaction]) -> None:
+        for reaction in reactions:
+            match reaction:
+                case Hangup():
+                    self._outbox.put(reaction)
+                case (
+                    Open()
+                    | Close()
+                    | AppendAudio()
+                    | ClearAudio()
+                    | CommitAudio()
+                    | AppendText()
+                    | Respond()
+                    | Cancel()
+                    | Truncate()
+                ):
+                    self._link.submit(reaction)
+                case _:
+                    self._send(reaction)
+
+    def _send(self, event: ServerEvent) -> None:
+        if isinstance(event, ResponseCreated):
+            self._num_responses += 1
+        text = self._text(event)
+        if text is not None:
+            self._outbox.put(text)
+
+    def _text(self, event: ServerEvent) -> str | None:
+        written: Any = self._dialect.write(event, self._ids.new("event"))
+        return None if written is None else json.dumps(written, separators=(",", ":"))
+
+    async def _write(self) -> None:
+        while True:
+            item = await self._outbox.get()
+            if isinstance(item, Hangup):
+                self._end(item)
+                return
+            try:
+                async with asyncio.timeout(self._limits.send_timeout_s):
+                    await self._transport.send(item)
+            except TimeoutError:
+                self._end(Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly."))
+                return
+            except DisconnectedError:
+                self._end(None)
+                return
+
+    # The end.
+
+    async def _expire(self) -> None:
+        await asyncio.sleep(self._limits.max_session_s)
+        minutes = self._limits.max_session_s / 60
+        reason = f"Your session hit the maximum duration of {minutes:g} minutes."
+        expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
+        try:
+            self._react([expired, Hangup(_CLOSE_GOING_AWAY, reason)])
+        except SlowReaderError as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End a session that cannot go on, through no fault of the client's events."""
+        self._is_failing = True
+        match error:
+            case SlowReaderError():
+                self._log.warning("slow reader", error=str(error))
+                self._end(Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly."))
+                return
+            case ParleyError():
+                self._log.error("session failed", error=str(error))
+            case _:
+                self._log.error("session failed", exc_info=error)
+        message = "The server had an error while processing your event."
+        event = ErrorEvent("server_error", "server_error", message, None, None)
+        hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.server_error")
+        try:
+            self._send(event)
+            self._outbox.put(hangup)
+        except SlowReaderError:
+            self._end(hangup)
+
+    def _end(self, hangup: Hangup | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(hangup)
+
+    async def _close(self, hangup: Hangup) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._transport.close(hangup.code, hangup.reason)
+        except TimeoutError:
+            self._log.warning("the connection did not close in time")

@@ -1,0 +1,1 @@
+"""Connections: bytes to events and back, flow control, credentials and close codes."""

@@ -1,0 +1,240 @@
+"""Small real things for tests: ids that count, an engine that echoes, a transport of two queues."""
+
+import asyncio
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.engine.messages import (
+    AppendAudio,
+    AppendText,
+    Cancel,
+    ClearAudio,
+    Close,
+    Command,
+    CommitAudio,
+    EndOfTurn,
+    EngineInfo,
+    InputTranscript,
+    InputTranscriptDelta,
+    Open,
+    Output,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseText,
+    ResponseWord,
+    SessionFailed,
+    Truncate,
+    Usage,
+)
+from model.errors import OverloadedError
+from server.errors import DisconnectedError
+
+INFO = EngineInfo("echo", 16_000, 80, ("amber", "birch"), max_sessions=2)
+FRAME = np.full(INFO.frame_samples, 0.25, dtype=np.float32)
+FRAMES_PER_WORD = 3
+
+
+class CountingIds:
+    """Count: item_1, item_2, resp_1, …"""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def new(self, prefix: str) -> str:
+        """Return the next id of a prefix."""
+        self._counts[prefix] += 1
+        return f"{prefix}_{self._counts[prefix]}"
+
+
+@dataclass
+class _Room:
+    """What the engine remembers of one session."""
+
+    heard: list[str] = field(default_factory=list)
+    num_samples: int = 0
+    instructions: str = ""
+    speaking: int | None = None  # turn of a reply that never ends by itself
+
+
+class EchoEngine:
+    """Answer "you said …", with all that the session ever said, on a thread of its own.
+
+    A spoken turn is "understood" as the length of its audio in words: "one", "two", … a second
+    each, rounded up. When the user said `endless`, the reply's audio goes on until it is cancelled.
+    An instruction "fail" loses the session at the first reply.
+    """
+
+    NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.max_open = 0
+        self._rooms: dict[str, _Room] = {}
+        self._open: set[str] = set()
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        return INFO
+
+    @property
+    def num_open(self) -> int:
+        """Count the slots that are taken."""
+        return len(self._open)
+
+    def start(self, deliver: Callable[[Output], None]) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, args=(deliver,), name="echo engine")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it."""
+        assert self._thread is not None
+        self._queue.put(None)
+        self._thread.join()
+
+    def submit(self, command: Command) -> None:
+        """Take a command; refuses a session too many."""
+        with self._lock:
+            if isinstance(command, Open):
+                if len(self._open) >= INFO.max_sessions:
+                    raise OverloadedError("all slots are taken")
+                self._open.add(command.session_id)
+                self.max_open = max(self.max_open, len(self._open))
+            if isinstance(command, Close):
+                self._open.discard(command.session_id)
+        self._queue.put(command)
+
+    def _run(self, deliver: Callable[[Output], None]) -> None:
+        while (command := self._queue.get()) is not None:
+            self.commands.append(command)
+            for output in self._answer(command):
+                deliver(output)
+
+    def _answer(self, command: Command) -> list[Output]:
+        session = command.session_id
+        if isinstance(command, Open):
+            self._rooms[session] = _Room(instructions=command.instructions)
+            return []
+        if session not in self._rooms:
+            return []
+        room = self._rooms[session]
+        match command:
+            case AppendAudio():
+                return self._hear(room, command)
+            case ClearAudio():
+                room.num_samples = 0
+                return []
+            case CommitAudio():
+                words = self._words(room.num_samples)
+                room.num_samples = 0
+                room.heard.append(words)
+                return [InputTranscript(session, command.item_id, words)]
+            case AppendText():
+                if command.role == "user":
+                    room.heard.append(command.text)
+                return []
+            case Respond():
+                return self._reply(room, command)
+            case Cancel():
+                if room.speaking != command.turn:
+                    return []
+                room.speaking = None
+                stale = ResponseAudio(session, command.turn, FRAME)
+                return [stale, ResponseDone(session, command.turn, "cancelled", Usage())]
+            case Truncate():
+                return []
+            case Close():
+                del self._rooms[session]
+                return []
+            case _:
+                raise AssertionError(command)
+
+    def _words(self, num_samples: int) -> str:
+        seconds = -(-num_samples // INFO.sample_rate_hz)
+        return " ".join(self.NUMBERS[1 : seconds + 1])
+
+    def _hear(self, room: _Room, command: AppendAudio) -> list[Output]:
+        before = self._words(room.num_samples)
+        room.num_samples += len(command.pcm)
+        news = self._words(room.num_samples).removeprefix(before)
+        outputs: list[Output] = []
+        if news:
+            outputs.append(InputTranscriptDelta(command.session_id, news))
+        audio_ms = room.num_samples * 1000 // INFO.sample_rate_hz
+        return [*outputs, EndOfTurn(command.session_id, audio_ms)]
+
+    def _reply(self, room: _Room, command: Respond) -> list[Output]:
+        session, turn = command.session_id, command.turn
+        if room.instructions == "fail":
+            return [SessionFailed(session, "the engine was told to fail")]
+        text = f"you said {', '.join(room.heard)}"
+        outputs: list[Output] = [
+            ResponseText(session, turn, word if index == 0 else f" {word}")
+            for index, word in enumerate(text.split())
+        ]
+        if command.audio:
+            for index, word in enumerate(text.split()):
+                start_ms = index * FRAMES_PER_WORD * INFO.frame_ms
+                outputs.append(ResponseWord(session, turn, word, start_ms))
+                outputs += [ResponseAudio(session, turn, FRAME)] * FRAMES_PER_WORD
+        if "endless" in text:
+            room.speaking = turn
+            return outputs
+        usage = Usage(
+            input_text_tokens=len(text),
+            input_audio_tokens=2,
+            input_cached_text_tokens=1,
+            output_text_tokens=len(text.split()),
+            output_audio_tokens=len(text.split()) * FRAMES_PER_WORD if command.audio else 0,
+        )
+        return [*outputs, ResponseDone(session, turn, "completed", usage)]
+
+
+class MemoryTransport:
+    """Carry frames through memory; `disconnect` and `stall` do what bad networks do."""
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
+        self.sent: asyncio.Queue[str] = asyncio.Queue()
+        self.closed: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_gone = False
+
+    async def receive(self) -> str:
+        """Return the next frame of the client."""
+        text = await self.incoming.get()
+        if text is None:
+            raise DisconnectedError
+        return text
+
+    async def send(self, text: str) -> None:
+        """Hand a frame to the client."""
+        await self._room.wait()
+        if self._is_gone:
+            raise DisconnectedError
+        self.sent.put_nowait(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Note how the server closed."""
+        self.closed.set_result((code, reason))
+
+    def disconnect(self) -> None:
+        """Be gone."""
+        self._is_gone = True
+        self._room.set()
+        self.incoming.put_nowait(None)
+
+    def stall(self) -> None:
+        """Take no more frames."""
+        self._room.clear()

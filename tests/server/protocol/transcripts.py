@@ -1,0 +1,185 @@
+"""Play golden transcripts: what goes into the machine, and what must come out.
+
+One JSON object a line. Inputs: `client` (a frame as sent), `heard` (by the session's ears),
+`engine` (an output), `clock_s` (sets the time). Results: `server` (an event on the wire, audio
+shown by its length) and `command` (to the engine, audio shown by its length).
+
+To write the results of all transcripts anew, and then review the difference:
+
+    python -m tests.server.protocol.transcripts
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from openai.types.realtime import RealtimeServerEvent
+from pydantic import Field, TypeAdapter
+
+from model.engine import messages
+from server.errors import ClientError
+from server.protocol.dialect import GaDialect
+from server.protocol.events import (
+    ErrorEvent,
+    Hangup,
+    InputAudio,
+    Reaction,
+    SpeechBegan,
+    SpeechEnded,
+)
+from server.protocol.machine import EngineProfile, Limits, SessionMachine
+from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.session_config import SessionConfig, VoiceMap
+from tests.server.fakes import CountingIds
+
+GOLDEN = Path(__file__).parent / "golden"
+Line = dict[str, Any]
+
+# The published types know no error without an event id of ours, no unknown kinds: the strictest
+# reader there is.
+SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(
+    Annotated[RealtimeServerEvent, Field(discriminator="type")]
+)
+_INPUTS = ("client", "heard", "engine", "clock_s")
+_RATE_HZ = 16_000
+VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
+
+
+def new_machine(**changes: Any) -> SessionMachine:
+    """Make a machine with ids that count."""
+    config = SessionConfig(
+        id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
+    )
+    return SessionMachine(config, EngineProfile(_RATE_HZ, 80), VOICES, CountingIds(), Limits())
+
+
+class Player:
+    """Play inputs to a machine and write down what comes out."""
+
+    def __init__(self) -> None:
+        self.machine = new_machine()
+        self._dialect = GaDialect()
+        self._event_ids = CountingIds()
+        self._now_s = 0.0
+
+    def start(self) -> list[Line]:
+        """Open the session."""
+        return self._lines(self.machine.start())
+
+    def play(self, line: Line) -> list[Line]:
+        """Play one input line."""
+        match line:
+            case {"client": frame}:
+                return self._lines(self.client(frame))
+            case {"heard": heard}:
+                return self._lines(self.machine.receive(_heard(heard), self._now_s))
+            case {"engine": output}:
+                return self._lines(self.machine.receive(_output(output), self._now_s))
+            case {"clock_s": now_s}:
+                self._now_s = now_s
+                return []
+            case _:
+                raise AssertionError(f"not an input: {line}")
+
+    def client(self, frame: Any) -> list[Reaction]:
+        """Play a client's frame, as the session does."""
+        raw: Line | None = None
+        try:
+            raw = self._dialect.read(decode(json.dumps(frame)))
+            return self.machine.receive(parse(raw), self._now_s)
+        except ClientError as error:
+            event_id = event_id_of(raw) if raw else None
+            return [ErrorEvent(error.kind, error.code, error.message, error.param, event_id)]
+
+    def _lines(self, reactions: list[Reaction]) -> list[Line]:
+        lines: list[Line] = []
+        for reaction in reactions:
+            if isinstance(reaction, Hangup):
+                lines.append({"hangup": reaction.code, "reason": reaction.reason})
+            elif isinstance(reaction, messages.Command):
+                lines.append({"command": _command(reaction)})
+            else:
+                event = self._dialect.write(reaction, self._event_ids.new("event"))
+                # What goes over the wire is what is checked, not the Python objects.
+                written = json.loads(json.dumps(event))
+                SERVER_EVENT.validate_python(written)
+                lines.append({"server": _short(written)})
+        return lines
+
+
+def _heard(line: Line) -> InputAudio | SpeechBegan | SpeechEnded:
+    match line:
+        case {"audio_ms": audio_ms}:
+            return InputAudio(np.zeros(audio_ms * _RATE_HZ // 1000, dtype=np.float32))
+        case {"began_ms": start_ms}:
+            return SpeechBegan(start_ms)
+        case {"ended_ms": end_ms}:
+            return SpeechEnded(end_ms)
+        case _:
+            raise AssertionError(f"nothing to hear: {line}")
+
+
+def _output(line: Line) -> messages.Output:
+    values = {"session_id": "sess_1", **line}
+    kind = getattr(messages, values.pop("type"))
+    if "audio_ms" in values and kind is messages.ResponseAudio:
+        num_samples = values.pop("audio_ms") * _RATE_HZ // 1000
+        values["pcm"] = np.zeros(num_samples, dtype=np.float32)
+    if "usage" in values:
+        values["usage"] = messages.Usage(**values["usage"])
+    output: messages.Output = kind(**values)
+    return output
+
+
+def _command(command: messages.Command) -> Line:
+    written: Line = {"type": type(command).__name__}
+    for each in fields(command):
+        value = getattr(command, each.name)
+        if each.name == "pcm":
+            written["audio_ms"] = len(value) * 1000 / _RATE_HZ
+        elif each.name != "session_id":
+            written[each.name] = value
+    return written
+
+
+def _short(event: Line) -> Line:
+    if event["type"] == "response.output_audio.delta":
+        data = base64.b64decode(event["delta"], validate=True)
+        assert len(data) % 2 == 0, "a delta holds whole samples"
+        return {**event, "delta": f"{len(data) // 2} samples"}
+    return event
+
+
+def read(path: Path) -> list[Line]:
+    """Read a transcript."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def inputs(lines: list[Line]) -> Iterator[Line]:
+    """Yield what is played."""
+    return (line for line in lines if any(kind in line for kind in _INPUTS))
+
+
+def played(lines: list[Line]) -> list[Line]:
+    """Play the inputs of a transcript and return it with the results that come out now."""
+    player = Player()
+    result = player.start()
+    for line in inputs(lines):
+        result += [line, *player.play(line)]
+    return result
+
+
+def main() -> None:
+    """Write all transcripts anew."""
+    for path in sorted(GOLDEN.glob("*.jsonl")):
+        lines = played(read(path))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

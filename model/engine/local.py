@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic
@@ -58,12 +59,22 @@ class LocalEngine:
         return self._core.metrics
 
     def start(self, deliver: Callable[[Output], None]) -> None:
-        """Start the thread; see `Engine.start`."""
+        """Start the thread; see `Engine.start`.
+
+        Raises:
+            EngineError: it runs already, or the model cannot be run; the cause says why.
+        """
         if self._thread is not None:
             raise EngineError("the engine runs already")
         self._is_stopping = False
-        self._thread = Thread(target=self._run, args=(deliver,), name="engine", daemon=True)
+        ready: Future[None] = Future()
+        self._thread = Thread(target=self._run, args=(deliver, ready), name="engine", daemon=True)
         self._thread.start()
+        try:
+            ready.result()
+        except Exception as error:
+            self.stop()
+            raise EngineError("the engine could not be started") from error
 
     def submit(self, command: Command) -> None:
         """Hand a command to the thread; see `Engine.submit`."""
@@ -110,8 +121,14 @@ class LocalEngine:
 
     # The engine's thread.
 
-    def _run(self, deliver: Callable[[Output], None]) -> None:
+    def _run(self, deliver: Callable[[Output], None], ready: Future[None]) -> None:
         torch.set_num_threads(self._core.config.num_threads)
+        try:
+            self._core.warm_up()
+        except Exception as error:  # noqa: BLE001 - whatever broke, `start` reports it
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
         while (commands := self._wait()) is not None:
             for output in self._advance(commands):
                 if isinstance(output, SessionFailed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 # Upper bounds in milliseconds; 80 is one frame, beyond which a tick is late by itself.
 TICK_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 160.0)
@@ -39,6 +39,11 @@ class EngineMetrics:
     frames_late: int = 0
     sessions_failed: int = 0
     sessions: int = 0
+
+    def clear(self) -> None:
+        """Start counting from zero."""
+        for counter, zero in asdict(EngineMetrics()).items():
+            setattr(self, counter, zero)
 
     def count_tick(self, seconds: float, rows: int) -> None:
         """Count one tick of `rows` batch rows that took `seconds`."""

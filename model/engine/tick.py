@@ -17,11 +17,14 @@ from model.dialogue.turn import Decode, TurnLimits, TurnProgram
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.messages import (
+    AppendAudio,
     Close,
     Command,
+    CommitAudio,
     EngineInfo,
     Open,
     Output,
+    Respond,
     ResponseAudio,
     SessionFailed,
 )
@@ -33,6 +36,9 @@ from model.errors import EngineError, ParleyError
 from model.lm import LM
 
 _log = logging.getLogger(__name__)
+
+_WARM_UP_FRAMES = 4
+_WARM_UP_TICKS = 40  # enough to write some words and speak some frames
 
 
 class TickEngine:
@@ -122,6 +128,26 @@ class TickEngine:
             outputs += self._deliver(served, was_served=True)
         self.metrics.count_tick(perf_counter() - start, len(requests))
         return outputs
+
+    def warm_up(self) -> None:
+        """Hold a short conversation with nobody, so that the first caller finds everything ready.
+
+        Only before sessions are opened.
+        """
+        assert not len(self._slots)
+        session_id = "warm-up"
+        pcm = np.zeros(_WARM_UP_FRAMES * self._timing.frame_samples, dtype=np.float32)
+        for command in (
+            Open(session_id, self.info.voices[0]),
+            AppendAudio(session_id, pcm),
+            CommitAudio(session_id, "user"),
+            Respond(session_id, 0, "assistant"),
+        ):
+            self.apply(command)
+        for _ in range(_WARM_UP_TICKS):
+            self.tick()
+        self.apply(Close(session_id))
+        self.metrics.clear()
 
     def fail_all(self, message: str) -> Sequence[Output]:
         """Give up all sessions and start over with fresh state, since the old may be broken."""

@@ -166,6 +166,23 @@ def test_crash_fails_all_sessions_and_the_engine_goes_on(
     assert wait_for(outputs, ResponseDone).session_id == "a"
 
 
+def test_model_that_cannot_run_is_noticed_at_the_start(
+    make_local: Callable[..., LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readiness is shown by a conversation; without it the start fails and leaves no thread."""
+    engine = make_local()
+
+    def broken(_requests: object) -> None:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(engine._core._runner, "step", broken)
+    before = threading.active_count()
+    with pytest.raises(EngineError) as caught:
+        engine.start(lambda _: None)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert threading.active_count() == before
+
+
 def test_receiver_that_raises_does_not_hurt(make_local: Callable[..., LocalEngine]) -> None:
     """What goes wrong at the receiver's costs the receiver that output, and nobody else."""
     engine, outputs = make_local(), Queue[Output]()

@@ -3,8 +3,9 @@
 A starter directory holds
 
     config.json         sizes of the language model and the codec, voices, sha256 of the other files
-    lm.safetensors      language model; linears of the transformer layers in NF4, the rest in fp16
-    codec.safetensors   tokenizer and vocoder
+    lm.safetensors      language model; linears of backbone layers and depth transformer in NF4,
+                        the rest in fp16
+    codec.safetensors   tokenizer and vocoder; the encoder's linears in NF4, the rest in fp16
     tokenizer.model     text pieces
 
 An NF4 weight `W` is stored as `W.nf4` (uint8, two levels a byte) and `W.absmax` (fp32, one a block
@@ -76,12 +77,17 @@ def save_starter(
         codec: the tokenizer and vocoder it was trained with.
         tokenizer: text pieces.
         voices: names of the voices in the order of their pieces, the default first.
-        quantised: store the linears of the transformer layers in NF4 instead of fp16.
+        quantised: store linears in NF4, as above, instead of fp16.
     """
     _check_fit(lm.config, codec.config, tokenizer, voices, str(directory))
     directory.mkdir(parents=True, exist_ok=True)
-    save_tensors(directory / LM_FILE, _pack(lm) if quantised else _to_half(lm.state_dict()))
-    save_tensors(directory / CODEC_FILE, _to_half(codec.state_dict()))
+    if quantised:
+        lm_tensors = _pack(lm, {"layers": lm.layers, "depth": lm.depth})
+        codec_tensors = _pack(codec, {"encoder": codec.encoder})
+    else:
+        lm_tensors, codec_tensors = _to_half(lm.state_dict()), _to_half(codec.state_dict())
+    save_tensors(directory / LM_FILE, lm_tensors)
+    save_tensors(directory / CODEC_FILE, codec_tensors)
     tokenizer.save(directory / TOKENIZER_FILE)
     config = {
         "format": FORMAT,
@@ -176,11 +182,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a whole safetensors file ({error})") from error
 
 
-def _pack(lm: LM) -> dict[str, Tensor]:
-    """Return the tensors of a language model, its transformer linears in NF4."""
-    tensors = _to_half(lm.state_dict())
-    for prefix, layers in (("layers", lm.layers), ("depth.layers", lm.depth.layers)):
-        for name, linear in layers.named_modules(prefix=prefix):
+def _pack(module: nn.Module, parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the tensors of `module`, the linears within its `parts` (by name) in NF4."""
+    tensors = _to_half(module.state_dict())
+    for prefix, part in parts.items():
+        for name, linear in part.named_modules(prefix=prefix):
             if isinstance(linear, nn.Linear):
                 del tensors[f"{name}.weight"]
                 packed, absmax = quantize_nf4(linear.weight)

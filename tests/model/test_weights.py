@@ -100,15 +100,18 @@ def test_round_trip(lm: LM, saved: Path) -> None:
     assert starter.tokenizer.decode(starter.tokenizer.encode("hello world")) == "hello world"
     assert starter.codec.config == CODEC_CONFIG
     original, loaded = lm.state_dict(), starter.lm.state_dict()
-    num_quantised = 0
+    quantised = {
+        f"{name}.weight"
+        for name, module in lm.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith(("layers.", "depth."))
+    }
     for name, weight in original.items():
-        if "layers." in name and "norm" not in name:
+        if name in quantised:
             expected = dequantize_nf4(*quantize_nf4(weight), tuple(weight.shape))
-            num_quantised += 1
         else:
             expected = weight.half().float()
         assert torch.equal(loaded[name], expected), name
-    assert num_quantised == 4 * (LM_CONFIG.num_layers + LM_CONFIG.depth_layers)
+    assert len(quantised) == 4 * (LM_CONFIG.num_layers + LM_CONFIG.depth_layers) + 6
     assert not starter.lm.training
     assert not starter.codec.training
 
@@ -116,7 +119,7 @@ def test_round_trip(lm: LM, saved: Path) -> None:
 def test_packed_and_dense_linears_agree(saved: Path) -> None:
     """Keeping weights packed computes the same, in less memory."""
     dense, packed = load_lm(saved), load_lm(saved, linears="nf4")
-    assert sum(isinstance(module, NF4Linear) for module in packed.modules()) == 12
+    assert sum(isinstance(module, NF4Linear) for module in packed.modules()) == 18
     with torch.no_grad():
         torch.testing.assert_close(packed(make_steps()), dense(make_steps()))
 

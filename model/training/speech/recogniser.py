@@ -123,10 +123,9 @@ class Recogniser:
 
     def recognise(self, pcm: Pcm | Wave) -> str:
         """Return the words heard in `pcm` [samples] at 16 kHz, int16 or float32 of full scale 1."""
-        if pcm.dtype != np.int16:
-            pcm = np.round(np.clip(pcm, -1.0, 1.0) * 32767)
-        margin = round(_MARGIN_S * SAMPLE_RATE_HZ)
-        samples = np.pad(pcm.astype(np.int16), (margin, margin))
+        scale = 1 if pcm.dtype == np.int16 else 32767
+        rounded = np.clip(np.round(pcm.astype(np.float32) * scale), -32768, 32767)
+        samples = np.pad(rounded, round(_MARGIN_S * SAMPLE_RATE_HZ)).astype(np.int16)
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
         self._decoder.end_utt()

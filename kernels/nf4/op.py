@@ -109,7 +109,7 @@ class NF4Linear(nn.Module):
     @classmethod
     def from_linear(cls, linear: nn.Linear, backend: Backend) -> Self:
         """Quantise a linear layer that has no bias."""
-        assert linear.bias is None, "NF4Linear has no bias"
+        assert "bias" not in linear.state_dict(), "NF4Linear has no bias"
         quantised = cls(linear.in_features, linear.out_features, backend)
         packed, absmax = quantize_nf4(linear.weight)
         quantised.packed, quantised.absmax = packed, absmax

@@ -1,0 +1,21 @@
+"""The meaning of an int8 linear layer, in plain PyTorch, on any device."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return levels and scales of a weight; see `kernels.int8.op.quantize_int8`."""
+    weight = weight.detach().float()
+    # The scale is rounded to its storage type first, so that levels fit the scale that is stored.
+    scale = (weight.abs().amax(dim=1).clamp(min=1e-30) / 127).bfloat16()
+    levels = (weight / scale.float()[:, None]).round().clamp(-127, 127)
+    return levels.to(torch.int8), scale
+
+
+def linear(x: Tensor, levels: Tensor, scale: Tensor) -> Tensor:
+    """Return `x @ weight.T` in the type of `x`, summed in fp32."""
+    return (F.linear(x.float(), levels.float()) * scale.float()).to(x.dtype)

@@ -124,12 +124,31 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from model.training.evaluate import run_eval  # noqa: PLC0415
-    from server.app import make_engine  # noqa: PLC0415
     from server.config import load_settings  # noqa: PLC0415
 
-    engine = make_engine(load_settings(args.config, args.set))
-    run_eval(engine, num_dialogues=args.dialogues, seed=args.seed, out=args.out)
+    directory = load_settings(args.config, args.set).model.dir
+
+    from model.engine.load import load_engine  # noqa: PLC0415
+    from model.training import evaluate  # noqa: PLC0415
+    from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
+    from model.weights import load_starter  # noqa: PLC0415
+
+    if args.codec:
+        codec = load_starter(directory).codec
+        evaluate.run_codec_eval(
+            codec, num_texts=args.dialogues, seed=args.seed, picture=args.picture
+        )
+        return 0
+    conditions = {condition.name: condition for condition in CONDITIONS}
+    if unknown := set(args.condition) - set(conditions):
+        raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
+    evaluate.run_eval(
+        load_engine(directory, evaluate.engine_config()),
+        num_dialogues=args.dialogues,
+        seed=args.seed,
+        conditions=tuple(conditions[name] for name in args.condition or conditions),
+        out=args.out,
+    )
     return 0
 
 
@@ -194,7 +213,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--seed", type=int, default=0, help="decides what is said and by whom (0)")
     score.add_argument(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one, such as 'typed' or 'held-out voices, clean'; may be repeated",
+    )
+    score.add_argument(
         "--out", type=Path, metavar="FILE", help="also write every turn to this file, as JSON"
+    )
+    score.add_argument(
+        "--codec",
+        action="store_true",
+        help="score the audio tokenizer alone: words heard before and after it, on N replies",
+    )
+    score.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"
     )
     return parser
 

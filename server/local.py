@@ -89,4 +89,4 @@ def _is_ready(port: int) -> bool:
 def _last_words(log: IO[str]) -> str:
     log.seek(0)
     lines = log.read().strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].removeprefix("parley: ") if lines else "it said nothing"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from server.client import RATE_HZ, Clock, Pcm, Speaker, Turn, open_conversation
+from server.config import load_settings
 from server.local import local_server
 from server.wav import read_wav, write_wav
 
@@ -69,13 +70,14 @@ def talk(options: TalkOptions) -> None:
         ServerStartError: the server that was to be started did not come up.
         TalkError: the conversation broke.
     """
-    # Before a server is started for nothing.
+    # Whatever is wrong with files or settings is told before a server is started for nothing.
     questions = [read_wav(path, RATE_HZ) for path in options.files]
     if options.url is not None:
         asyncio.run(hold(options, options.url, questions))
         return
+    load_settings(options.config, options.overrides)
     if not options.is_json:
-        print(f"starting a server with {options.config}")
+        print(f"starting a server with {options.config.name}", flush=True)
     with local_server(options.config, options.overrides) as url:
         asyncio.run(hold(options, url, questions))
 

@@ -1,0 +1,95 @@
+"""The command's exit codes and its one line for every error."""
+
+from pathlib import Path
+
+import pytest
+
+from server.cli import EXIT_CONFIG, EXIT_RUNTIME, main
+
+ASSETS = Path(__file__).parents[1] / "assets"
+STARTER = Path(__file__).parents[2] / "configs" / "starter.yaml"
+
+
+def test_check_says_that_the_shipped_configuration_is_good(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`serve --check` reads the settings and starts nothing."""
+    assert main(["serve", "--config", str(STARTER), "--check"]) == 0
+    assert capsys.readouterr().out == f"{STARTER}: ok\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--set", "server.prot=1", "--check"], "server.prot"),
+        (["serve", "--set", "server.port=high", "--check"], "server.port"),
+        (["serve", "--set", "server.host=0.0.0.0", "--check"], "server.api_keys"),
+        (["serve", "--config", "no/such.yaml", "--check"], "no/such.yaml"),
+        (["talk", "no/such.wav"], "no/such.wav"),
+        (["talk", str(ASSETS / "three_plus_four.wav"), "--set", "nonsense"], "nonsense"),
+        (["eval", "--condition", "underwater"], "underwater"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the user can mend exits with 2 and one line that names it, without a traceback."""
+    assert main(arguments) == EXIT_CONFIG
+    error = capsys.readouterr().err
+    assert error.startswith("parley: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_goes_wrong_later_has_another_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody at the address: not a matter of settings."""
+    question = str(ASSETS / "three_plus_four.wav")
+    arguments = ["talk", question, "--url", "ws://127.0.0.1:1", "--out", str(tmp_path)]
+    assert main(arguments) == EXIT_RUNTIME
+    error = capsys.readouterr().err
+    assert "cannot connect to ws://127.0.0.1:1" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_debug_shows_where_an_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """The traceback is there for who asks."""
+    assert main(["--debug", "serve", "--config", "no/such.yaml"]) == EXIT_CONFIG
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--port", "1"], ["talk"]])
+def test_wrong_command_lines_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown command or option shows the usage and exits with 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == EXIT_CONFIG
+    assert "usage: parley" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "talk", "eval", "train"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of each command works; training has a command line of its own."""
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"parley {command}" in capsys.readouterr().out
+
+
+def test_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every example of `parley --help` is a command line that is understood."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    examples = [
+        line.split()[1:]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("  parley ")
+    ]
+    assert len(examples) >= 5
+    for arguments in examples:
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--help"])
+        assert caught.value.code == 0

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import selectors
 import shutil
 import subprocess
-import tempfile
 import time
 import wave
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soxr
@@ -89,8 +88,16 @@ _DEFINITIONS = """
 """
 
 
+def _content(file: int) -> bytes:
+    return os.pread(file, os.fstat(file).st_size, 0)
+
+
 class _Festival:
-    """The child process and the folder through which it hands over audio."""
+    """The child process and the memory through which it hands over audio.
+
+    Its audio and its complaints go to anonymous memory files: nothing is left behind, however
+    either process ends.
+    """
 
     def __init__(self) -> None:
         program = shutil.which("festival")
@@ -99,14 +106,14 @@ class _Festival:
                 "festival is not installed: on Debian or Ubuntu run 'apt install festival'"
             )
         self.owner = os.getpid()
-        self._folder = tempfile.TemporaryDirectory(prefix="parley-festival-")
-        self._wav = Path(self._folder.name) / "speech.wav"
-        self._errors = (Path(self._folder.name) / "errors.txt").open("w+b")
+        self._wav = os.memfd_create("parley-speech")
+        self._errors = os.memfd_create("parley-festival-errors")
         self._child = subprocess.Popen(  # noqa: S603  a program found on the path, no shell
             [program, "--pipe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            pass_fds=(self._wav,),
             start_new_session=True,  # an interrupt at the terminal is for us to pass on
         )
         self._rest = b""
@@ -117,15 +124,14 @@ class _Festival:
             raise
 
     def _complaint(self) -> str:
-        self._errors.flush()
-        text = Path(self._errors.name).read_text(errors="replace").strip()
+        text = _content(self._errors).replace(b"\0", b"").decode(errors="replace").strip()
         return text.splitlines()[-1] if text else "it says nothing"
 
     def _ask(self, script: str) -> list[str]:
         """Run Scheme in the child; the lines it printed."""
         if self._child.stdin is None or self._child.stdout is None:
             raise SynthesisError("festival has no pipes")
-        self._errors.truncate(0)
+        os.ftruncate(self._errors, 0)
         try:
             self._child.stdin.write(f'{script}\n(format t "{_END}\\n")\n(fflush nil)\n'.encode())
             self._child.stdin.flush()
@@ -147,12 +153,15 @@ class _Festival:
 
     def speak(self, setup: str, text: str) -> tuple[Pcm, list[str]]:
         """Audio at 16 kHz and the report's lines."""
-        self._wav.unlink(missing_ok=True)
+        os.ftruncate(self._wav, 0)
         quoted = text.replace("\\", " ").replace('"', " ")
-        lines = self._ask(f'{setup}\n(parley_say "{quoted}" "{self._wav}")')
-        if not self._wav.exists():
+        say = f'(parley_say "{quoted}" "/proc/self/fd/{self._wav}")'
+        # One expression: when the voice cannot be chosen, nothing is said with the last one.
+        lines = self._ask(f"(begin {setup} {say})")
+        content = _content(self._wav)
+        if not content:
             raise SynthesisError(f"festival could not speak {text!r}: {self._complaint()}")
-        with wave.open(str(self._wav)) as file:
+        with wave.open(io.BytesIO(content)) as file:
             pcm: Pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2")
             rate_hz = file.getframerate()
         if rate_hz != SAMPLE_RATE_HZ:
@@ -160,7 +169,7 @@ class _Festival:
         return pcm, lines
 
     def close(self) -> None:
-        """End the child and remove its folder; safe to repeat, and a no-op after a fork."""
+        """End the child; after a fork only the process that started it may."""
         if self.owner != os.getpid():
             return
         if self._child.poll() is None:
@@ -170,8 +179,8 @@ class _Festival:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self._errors.close()
-        self._folder.cleanup()
+        os.close(self._errors)
+        os.close(self._wav)
 
 
 _running: list[_Festival] = []
@@ -234,7 +243,7 @@ def festival_speech(
     else:
         tuning = f"(parley_diphone {stretch:.4f} {pitch:.4f} {pitch_range:.4f})"
     try:
-        pcm, lines = _engine().speak(f"(voice_{voice})\n{tuning}", text)
+        pcm, lines = _engine().speak(f"(voice_{voice}) {tuning}", text)
     except SynthesisError as error:
         stop_festival()  # what it would answer next belongs to this text
         if "unbound variable : voice_" in str(error):

@@ -6,8 +6,11 @@ over a key-value ring (`step`), where the state is an explicit value.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LMConfig
@@ -38,7 +41,8 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        y: Tensor = self.down(F.silu(gate) * up)
+        return y
 
 
 class Attention(nn.Module):
@@ -84,7 +88,8 @@ class Attention(nn.Module):
                 is_causal=is_causal,
                 enable_gqa=self.num_kv_heads != self.num_heads,
             )
-        return self.out(y.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
 
     def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads, kv_heads = self.num_heads, self.num_kv_heads
@@ -109,9 +114,8 @@ class Attention(nn.Module):
         """
         n, steps, _ = x.shape
         heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = self.qkv(x).view(n, steps, heads + 2 * kv_heads, head_dim)
-        qk = qkv[:, :, : heads + kv_heads]
-        qk.copy_(rotate(qk, rope))
+        qkv = self.qkv(x).to(kv.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
+        rotate_(qkv[:, :, : heads + kv_heads], rope)
         plan.write(kv, qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
         q = qkv[:, :, :heads].transpose(1, 2)
         parts = [
@@ -125,7 +129,8 @@ class Attention(nn.Module):
             for rows, slots in plan.runs
         ]
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return self.out(y.transpose(1, 2).reshape(n, steps, heads * head_dim))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(n, steps, heads * head_dim))
+        return out
 
 
 def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    weights = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
+    weights: Tensor = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
     return weights.to(v.dtype) @ v
 
 
@@ -158,37 +163,59 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Run whole sequences; arguments as `Attention.forward`."""
         x = x + self.attention(self.norm1(x), rope, mask, is_causal=is_causal)
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
     def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
         """Run new steps against the state; arguments as `Attention.step`."""
         x = x + self.attention.step(self.norm1(x), rope, kv, plan)
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
-def rope_table(position: Tensor, head_dim: int, base: float) -> Tensor:
+class Layers(nn.ModuleList):
+    """Layers in order; a module list that knows what it holds."""
+
+    def __iter__(self) -> Iterator[Layer]:
+        """Go through the layers from the input on."""
+        return cast("Iterator[Layer]", super().__iter__())
+
+
+def rope_frequencies(head_dim: int, base: float) -> Tensor:
+    """Return the angle per step of each pair, float32 [head_dim / 2].
+
+    Source: Su et al. 2021, RoFormer, equation 15.
+    """
+    index = torch.arange(0, head_dim, 2, dtype=torch.float32)
+    return 1.0 / base ** (index / head_dim)
+
+
+def rope_table(position: Tensor, frequencies: Tensor) -> Tensor:
     """Return the rotations of given positions.
 
     Args:
         position: int64 [B, T], absolute step index.
-        head_dim: width of a head, even.
-        base: the longest wavelength is about `2 * pi * base`.
+        frequencies: from `rope_frequencies`.
 
     Returns:
         complex64 [B, T, 1, head_dim / 2], ready to broadcast over heads.
-
-    Source: Su et al. 2021, RoFormer, equation 15.
     """
-    index = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32)
-    frequency = base ** (-index / head_dim)
-    angle = position[:, :, None, None].float() * frequency
-    return torch.polar(torch.ones_like(angle), angle)
+    angle = position[:, :, None, None] * frequencies
+    return torch.complex(angle.cos(), angle.sin())
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Rotate neighbouring pairs of `x: [B, T, H, head_dim]` (interleaved RoPE), in fp32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
+
+
+def rotate_(x: Tensor, rope: Tensor) -> None:
+    """Do as `rotate` in place."""
+    if x.dtype == torch.float32:
+        torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rope)
+    else:
+        x.copy_(rotate(x, rope))
 
 
 def visibility(kind: Tensor, config: LMConfig) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Layer, RMSNorm
+from model.attention import Layer, Layers, RMSNorm
 from model.config import LMConfig
 from model.sampling import GREEDY, Sampling, sample
 
@@ -69,7 +69,7 @@ class Depth(nn.Module):
         self.code_proj = nn.ModuleList(
             nn.Linear(config.audio_rank, dim, bias=False) for _ in range(num_codebooks - 1)
         )
-        self.layers = nn.ModuleList(
+        self.layers = Layers(
             Layer(dim, config.depth_heads, config.depth_heads, config.depth_ff, config.norm_eps)
             for _ in range(config.depth_layers)
         )
@@ -117,25 +117,14 @@ class Depth(nn.Module):
         Returns:
             int64 [N, K].
         """
-        inputs = self.in_proj(hidden).unflatten(-1, (self.num_codebooks, self.dim))
-        cache = [
-            inputs.new_empty(
-                (
-                    2,
-                    len(hidden),
-                    layer.attention.num_heads,
-                    self.num_codebooks,
-                    layer.attention.head_dim,
-                )
-            )
-            for layer in self.layers
-        ]
+        inputs = self.in_proj(hidden).view(len(hidden), self.num_codebooks, self.dim)
+        before: Tensor = self.text_emb(text_token)
+        kv = [self._new_cache(layer, hidden) for layer in self.layers]
         codes: list[Tensor] = []
-        before = self.text_emb(text_token)
         for k, head in enumerate(self.heads):
             x = inputs[:, k] + before
-            for layer, kv in zip(self.layers, cache, strict=True):
-                x = _step(layer, x, kv, k)
+            for layer, layer_kv in zip(self.layers, kv, strict=True):
+                x = _step(layer, x, layer_kv, k)
             logits = head(self.norm(x))
             code = sample(logits, sampling, None if noise is None else noise[:, k])
             codes.append(code)
@@ -143,15 +132,23 @@ class Depth(nn.Module):
                 before = self.code_proj[k](self._codebooks[0].table[k][code])
         return torch.stack(codes, dim=1)
 
+    def _new_cache(self, layer: Layer, like: Tensor) -> Tensor:
+        """Allocate one layer's keys and values of a frame, [2, N, H, K, head_dim]."""
+        heads, head_dim = layer.attention.num_heads, layer.attention.head_dim
+        return like.new_empty((2, len(like), heads, self.num_codebooks, head_dim))
+
 
 def _step(layer: Layer, x: Tensor, kv: Tensor, k: int) -> Tensor:
     """Run position k of one layer: `x: [N, D]`, `kv: [2, N, H, K, head_dim]` written at k."""
     attention = layer.attention
     heads = attention.num_heads
-    qkv = attention.qkv(layer.norm1(x)).view(len(x), 3, heads, attention.head_dim)
+    qkv = attention.qkv(layer.norm1(x)).to(kv.dtype).view(len(x), 3, heads, attention.head_dim)
     kv[:, :, :, k] = qkv[:, 1:].transpose(0, 1)
-    y = F.scaled_dot_product_attention(
-        qkv[:, 0].unsqueeze(2), kv[0, :, :, : k + 1], kv[1, :, :, : k + 1]
-    )
-    x = x + attention.out(y.flatten(1))
-    return x + layer.mlp(layer.norm2(x))
+    if k == 0:  # the only key there is gets all the weight
+        y = qkv[:, 2]
+    else:
+        keys, values = kv[:, :, :, : k + 1].unbind()
+        y = F.scaled_dot_product_attention(qkv[:, 0].unsqueeze(2), keys, values)
+    x = x + attention.out(y.reshape(len(x), -1))
+    out: Tensor = x + layer.mlp(layer.norm2(x))
+    return out

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.attention import Layer, RMSNorm, rope_table, visibility
+from model.attention import Layer, Layers, RMSNorm, rope_frequencies, rope_table, visibility
 from model.config import LMConfig
 from model.depth import CodebookVectors, Depth
 from model.state import Kind, LMState, Steps
@@ -43,11 +43,12 @@ class AudioEmbedding(nn.Module):
         offset = torch.arange(num_codebooks, device=codes.device) * size
         vectors = table.view(-1, rank)[codes.clamp(min=0) + offset] * present.unsqueeze(-1)
         semantic = self.semantic_emb(codes[..., 0].clamp(min=0)) * present[..., :1]
-        return (
+        x: Tensor = (
             semantic
             + self.semantic_proj(vectors[..., 0, :])
             + self.acoustic_proj(vectors[..., 1:, :].sum(dim=-2))
         )
+        return x
 
 
 class LM(nn.Module):
@@ -57,6 +58,8 @@ class LM(nn.Module):
         config: sizes, streams, windows.
     """
 
+    rope_frequencies: Tensor
+
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
@@ -64,10 +67,12 @@ class LM(nn.Module):
         self.text_emb = nn.Embedding(config.text_vocab, config.dim)
         self.user_emb = AudioEmbedding(config, self.codebooks)
         self.assistant_emb = AudioEmbedding(config, self.codebooks)
-        self.layers = nn.ModuleList(
+        self.layers = Layers(
             Layer(config.dim, config.num_heads, config.num_kv_heads, config.ff_dim, config.norm_eps)
             for _ in range(config.num_layers)
         )
+        frequencies = rope_frequencies(config.head_dim, config.rope_base)
+        self.register_buffer("rope_frequencies", frequencies, persistent=False)
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.text_head = nn.Linear(config.dim, config.text_vocab, bias=False)
         self.depth = Depth(config, self.codebooks)
@@ -95,11 +100,11 @@ class LM(nn.Module):
 
     def embed(self, steps: Steps) -> Tensor:
         """Return the summed inputs, float [B, T, dim]."""
-        return (
-            self.text_emb(steps.text)
-            + self.user_emb(steps.user)
-            + self.assistant_emb(steps.assistant)
-        )
+        x: Tensor = self.text_emb(steps.text)
+        for emb, codes in ((self.user_emb, steps.user), (self.assistant_emb, steps.assistant)):
+            if (codes >= 0).any():  # most steps carry at most one audio stream
+                x = x + emb(codes)
+        return x
 
     def forward(self, steps: Steps) -> Tensor:
         """Run whole sequences from their start (training).
@@ -113,12 +118,13 @@ class LM(nn.Module):
         """
         config = self.config
         x = self.embed(steps)
-        rope = rope_table(steps.position, config.head_dim, config.rope_base)
+        rope = rope_table(steps.position, self.rope_frequencies)
         mask = visibility(steps.kind, config)
         x = self._low_layers(x, steps.kind, rope, mask)
-        for layer in self.layers[config.audio_entry_layer :]:
+        for layer in list(self.layers)[config.audio_entry_layer :]:
             x = layer(x, rope, mask[:, None])
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def _low_layers(self, x: Tensor, kind: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
         """Run the layers that LISTEN steps skip, on the remaining steps packed together."""
@@ -138,14 +144,15 @@ class LM(nn.Module):
         mask = mask | torch.eye(num_steps, dtype=torch.bool, device=kind.device)
         rope = rope[row, index]
         start = packed
-        for layer in self.layers[:entry]:
+        for layer in list(self.layers)[:entry]:
             packed = layer(packed, rope, mask[:, None])
         packed = torch.where(packed_listens[..., None], start, packed)
         return x.scatter(1, index[..., None].expand_as(packed), packed.to(x.dtype))
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Map `hidden: [..., dim]` to logits of the step's output piece, [..., text_vocab]."""
-        return self.text_head(hidden)
+        logits: Tensor = self.text_head(hidden)
+        return logits
 
     def init_state(self, num_slots: int) -> LMState:
         """Allocate the memory of `num_slots` conversations, on the weights' device and dtype."""
@@ -182,13 +189,14 @@ class LM(nn.Module):
         kind = steps.kind.tolist()
         low, high = state.advance(kind, slots)
         x = self.embed(steps)
-        rope = rope_table(steps.position, config.head_dim, config.rope_base)
+        rope = rope_table(steps.position, self.rope_frequencies)
         if any(k not in (Kind.LISTEN, Kind.PAD) for row in kind for k in row):
             start = x
-            for layer, kv in zip(self.layers[:entry], state.kv, strict=False):
+            for layer, kv in list(zip(self.layers, state.kv, strict=True))[:entry]:
                 x = layer.step(x, rope, kv, low)
             if any(k == Kind.LISTEN for row in kind for k in row):
                 x = torch.where((steps.kind == Kind.LISTEN)[..., None], start, x)
-        for layer, kv in zip(self.layers[entry:], state.kv[entry:], strict=True):
+        for layer, kv in list(zip(self.layers, state.kv, strict=True))[entry:]:
             x = layer.step(x, rope, kv, high)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -90,27 +90,24 @@ class StepPlan:
 
     Attributes:
         runs: row slices with the slot slices they map to; more than one if slots are scattered.
-        slots: int64 [n, 1].
-        columns: int64 [n, T], column each step is written to.
+        index: slots int64 [n, 1] and columns int64 [n, T] that the steps are written to; plain
+            numbers if the call is one step of one slot.
         live: columns that hold anything visible.
         mask: float [n, 1, T, live columns], 0 where visible and -inf elsewhere.
-        single: (slot, column) if the call is one step of one slot.
     """
 
     runs: tuple[tuple[slice, slice], ...]
-    slots: Tensor
-    columns: Tensor
+    index: tuple[Tensor, Tensor] | tuple[int, int]
     live: slice
     mask: Tensor
-    single: tuple[int, int] | None
 
     def write(self, kv: Tensor, new: Tensor) -> None:
         """Store `new: [n, T, 2, kv_heads, head_dim]` in a layer's `kv`."""
-        if self.single is not None:
-            slot, column = self.single
-            kv[:, slot, :, column].copy_(new[0, 0])
+        slots, columns = self.index
+        if isinstance(slots, int):
+            kv[:, slots, :, columns] = new[0, 0]
         else:
-            kv[:, self.slots, :, self.columns] = new.to(kv.dtype)
+            kv[:, slots, :, columns] = new
 
 
 @dataclass(slots=True)
@@ -329,16 +326,14 @@ class LMState:
     def _plan(
         self, slots: Sequence[int], columns: list[list[int]], live: slice, mask: np.ndarray
     ) -> StepPlan:
-        device = self.kv.device
-        is_single = len(slots) == 1 and len(columns[0]) == 1
-        return StepPlan(
-            runs=_runs(slots),
-            slots=torch.tensor(slots, device=device)[:, None],
-            columns=torch.tensor(columns, device=device),
-            live=live,
-            mask=torch.from_numpy(mask).to(self.kv),
-            single=(slots[0], columns[0][0]) if is_single else None,
-        )
+        index: tuple[Tensor, Tensor] | tuple[int, int] = slots[0], columns[0][0]
+        if len(slots) > 1 or len(columns[0]) > 1:
+            device = self.kv.device
+            index = (
+                torch.tensor(slots, device=device)[:, None],
+                torch.tensor(columns, device=device),
+            )
+        return StepPlan(_runs(slots), index, live, torch.from_numpy(mask).to(self.kv))
 
 
 def _ring_ranges(count: int, window: int, capacity: int) -> list[tuple[int, int]]:

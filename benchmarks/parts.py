@@ -4,15 +4,17 @@ from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 
-from benchmarks.report import Row
+from benchmarks.report import ROOT, Row
+from model.engine.config import EngineConfig
+from model.engine.load import load_engine
 from model.engine.local import LocalEngine
 from model.engine.messages import Output
 from model.training.evaluation.conversation import Script, UserTurn, converse
-from server.app import make_engine
 from server.config import Settings
 from server.wav import read_wav
 
 _NUM_TURNS = 6
+_UNPACED_MS = 3_600_000  # a reply need not wait for anybody to hear it
 
 
 def measure_parts(settings: Settings, question: Path) -> Row:
@@ -27,7 +29,8 @@ def measure_parts(settings: Settings, question: Path) -> Row:
         those spoken, `lm_ms` of all of them, steps without audio shared out over the frames;
         `real_time_factor`, time in the engine for each second heard or spoken.
     """
-    engine = make_engine(settings)
+    config = EngineConfig(**settings.engine.model_dump() | {"ahead_ms": _UNPACED_MS})
+    engine = load_engine(ROOT / settings.model.dir, config)
     pcm = read_wav(question, engine.info.sample_rate_hz)
     outputs: SimpleQueue[Output] = SimpleQueue()
     engine.start(outputs.put)

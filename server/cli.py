@@ -124,13 +124,16 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
     from server.config import load_settings  # noqa: PLC0415
 
-    directory = load_settings(args.config, args.set).model.dir
+    directory = ROOT / load_settings(args.config, args.set).model.dir
+    conditions = {condition.name: condition for condition in CONDITIONS}
+    if unknown := set(args.condition) - set(conditions):
+        raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
     from model.engine.load import load_engine  # noqa: PLC0415
     from model.training import evaluate  # noqa: PLC0415
-    from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
     from model.weights import load_starter  # noqa: PLC0415
 
     if args.codec:
@@ -139,9 +142,6 @@ def _eval(args: argparse.Namespace) -> int:
             codec, num_texts=args.dialogues, seed=args.seed, picture=args.picture
         )
         return 0
-    conditions = {condition.name: condition for condition in CONDITIONS}
-    if unknown := set(args.condition) - set(conditions):
-        raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
     evaluate.run_eval(
         load_engine(directory, evaluate.engine_config()),
         num_dialogues=args.dialogues,

@@ -41,7 +41,7 @@ FRAMES_PER_WORD = 3
 
 
 class CountingIds:
-    """Count: item_1, item_2, resp_1, …"""
+    """Count: item_1, item_2, resp_1 and so on."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -120,7 +120,7 @@ class EchoEngine:
             for output in self._answer(command):
                 deliver(output)
 
-    def _answer(self, command: Command) -> list[Output]:
+    def _answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911 - a case each
         session = command.session_id
         if isinstance(command, Open):
             self._rooms[session] = _Room(instructions=command.instructions)

@@ -194,6 +194,9 @@ class Session:
         try:
             while True:
                 await self._take(await self._transport.receive())
+                # Frames that have arrived already are received without waiting: a flood of them
+                # must not hold up the other sessions.
+                await asyncio.sleep(0)
         except DisconnectedError:
             self._end(None)
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends

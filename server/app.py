@@ -1,0 +1,172 @@
+"""Wire the gateway together, and run it."""
+
+import contextlib
+import errno
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+
+from model.engine.messages import Engine
+from server.audio.silero import SileroModel
+from server.config import EngineSettings, Settings
+from server.errors import ConfigError
+from server.names import ROOT
+from server.protocol.session_config import VoiceMap
+from server.session.link import EngineLink
+from server.transport.http import healthz, models, readyz
+from server.transport.websocket import PATHS, Gateway, serve_realtime
+
+# Clients built on the `websockets` library ping every 20 s and expect the same of servers.
+_PING_S = 20.0
+_STOP_TIMEOUT_S = 5
+
+
+def create_app(settings: Settings, engine: Engine) -> Starlette:
+    """Return the ASGI application that serves an engine.
+
+    Args:
+        settings: of the whole server.
+        engine: not started; the application starts and stops it.
+
+    Raises:
+        ConfigError: a voice maps onto one that the engine does not have.
+    """
+    voices = voice_map(settings.voices, engine.info.voices)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        gateway: Gateway = app.state.gateway
+        await gateway.link.start()
+        try:
+            yield
+        finally:
+            await gateway.link.stop()
+
+    app = Starlette(
+        routes=[
+            *(WebSocketRoute(path, serve_realtime) for path in PATHS),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/v1/models", models),
+            Route("/models", models),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.gateway = Gateway(settings, EngineLink(engine), voices, SileroModel())
+    return app
+
+
+def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> VoiceMap:
+    """Return which voices clients may ask for: the configured names and the engine's own."""
+    for name, voice in names.items():
+        if voice not in engine_voices:
+            known = ", ".join(repr(known) for known in engine_voices)
+            raise ConfigError(f"voices.{name}: the model has no voice {voice!r}, only {known}")
+    every = {**names, **{voice: voice for voice in engine_voices if voice not in names}}
+    return VoiceMap(every, next(iter(every)))
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Read the model's weights and return its engine, not started.
+
+    Raises:
+        WeightsError: a file is missing, broken or does not fit.
+    """
+    # Loads torch: what only reads settings does not wait for that.
+    from model.engine.config import EngineConfig  # noqa: PLC0415
+    from model.engine.load import load_engine  # noqa: PLC0415
+
+    engine: EngineSettings = settings.engine
+    config = EngineConfig(**engine.model_dump())
+    return load_engine(ROOT / settings.model.dir, config, name=settings.model.name)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Take the address to serve on, before anything slow is done.
+
+    Raises:
+        ConfigError: the address is taken, or not one of this machine.
+    """
+    family, kind, protocol, _, address = _resolved(host, port)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Bound sockets may share an address until one of them listens.
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"server.port: {port} on {host} is in use already; stop what uses it, or choose "
+                f"another with --set server.port={port + 1}"
+            ) from None
+        reason = error.strerror or error
+        raise ConfigError(f"server.host: cannot listen on {host}:{port}: {reason}") from None
+    return listener
+
+
+def _resolved(host: str, port: int) -> tuple[int, int, int, str, tuple[str, int]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"server.host: {host!r} is not an address: {error}") from None
+    family, kind, protocol, name, address = found
+    return family, kind, protocol, name, (str(address[0]), int(address[1]))
+
+
+def serve(settings: Settings) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ConfigError: the address cannot be used, or a voice does not exist.
+        WeightsError: the model cannot be loaded.
+    """
+    set_up_logging()
+    log = structlog.get_logger("server")
+    listener = listening_socket(settings.server.host, settings.server.port)
+    with contextlib.closing(listener):
+        log.info("loading", model=settings.model.name, dir=str(settings.model.dir))
+        app = create_app(settings, make_engine(settings))
+        host, port = listener.getsockname()[:2]
+        log.info("serving", url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}")
+        uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+
+
+def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """Return how the application is run."""
+    return uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=settings.server.max_message_bytes,
+        ws_ping_interval=_PING_S,
+        ws_ping_timeout=_PING_S,
+        # Audio in base64 hardly shrinks, and deflating it costs more than a frame's budget.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+    )
+
+
+def set_up_logging() -> None:
+    """Write one line an event to standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,357 @@
+"""The whole gateway over a loopback socket, with the stock `openai` client and an echo engine."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from openai import AsyncOpenAI
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from server.app import create_app, listening_socket, uvicorn_config, voice_map
+from server.config import ServerSettings, Settings
+from server.errors import ConfigError
+from tests.server.fakes import INFO, EchoEngine
+from tests.server.protocol.transcripts import SERVER_EVENT
+from tests.server.sounds import base64_pcm, silence, voice
+
+TIMEOUT_S = 20.0
+RATE_HZ = 24_000
+Event = dict[str, Any]
+
+
+class Served:
+    """A running server and how to reach it."""
+
+    def __init__(self, engine: EchoEngine, port: int) -> None:
+        self.engine = engine
+        self.port = port
+
+    async def ready(self, task: asyncio.Task[None]) -> None:
+        """Wait until the server answers."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while (await self.get("/readyz"))[0] != 200:
+                assert not task.done(), "the server stopped"
+
+    def realtime(self, model: str = "echo") -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
+        """Connect with the stock client."""
+        client = AsyncOpenAI(api_key="any", base_url=f"http://127.0.0.1:{self.port}/v1")
+        return client.realtime.connect(model=model)
+
+    def socket(self, path: str = "/v1/realtime?model=echo", **options: Any) -> Any:
+        """Connect with a bare WebSocket."""
+        return connect(f"ws://127.0.0.1:{self.port}{path}", **options)
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        """Ask over HTTP."""
+
+        def ask() -> tuple[int, Any]:
+            request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+                    return response.status, json.load(response)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, json.load(error)
+
+        return await asyncio.to_thread(ask)
+
+
+@asynccontextmanager
+async def serving(**server: Any) -> AsyncIterator[Served]:
+    """Serve an echo engine on a free port."""
+    engine = EchoEngine()
+    settings = Settings(server=ServerSettings(**server), voices={"alloy": "amber", "echo": "birch"})
+    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
+    with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
+            served = Served(engine, listener.getsockname()[1])
+            await served.ready(task)
+            try:
+                yield served
+            finally:
+                runner.should_exit = True
+    assert engine.num_open == 0, "every session gave its slot back"
+
+
+async def _until(connection: AsyncRealtimeConnection, *kinds: str) -> list[Event]:
+    """Receive events up to the first of a kind; each must be one of the published ones."""
+    events: list[Event] = []
+    async with asyncio.timeout(TIMEOUT_S):
+        while not events or events[-1]["type"] not in kinds:
+            raw = json.loads(await connection.recv_bytes())
+            SERVER_EVENT.validate_python(raw)
+            events.append(raw)
+    return events
+
+
+async def _say(connection: AsyncRealtimeConnection, seconds: float) -> None:
+    """Speak, then be silent until any turn would end, in chunks of 20 ms."""
+    for pcm in (silence(0.2, RATE_HZ), voice(seconds, RATE_HZ), silence(0.9, RATE_HZ)):
+        for start in range(0, len(pcm), RATE_HZ // 50):
+            chunk = base64_pcm(pcm[start : start + RATE_HZ // 50])
+            await connection.input_audio_buffer.append(audio=chunk)
+
+
+def _only(events: list[Event], kind: str) -> Event:
+    (event,) = [event for event in events if event["type"] == kind]
+    return event
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_three_spoken_turns_with_memory() -> None:
+    """The stock client holds a spoken conversation; the third answer knows the first turn."""
+    async with serving() as served, served.realtime() as connection:
+        (created,) = await _until(connection, "session.created")
+        assert created["session"]["model"] == "echo"
+        await connection.session.update(
+            session={
+                "type": "realtime",
+                "audio": {
+                    "input": {
+                        "transcription": {"model": "whisper-1"},
+                        # The test's voice is a buzz, and speech by a little only.
+                        "turn_detection": {"type": "server_vad", "threshold": 0.3},
+                    },
+                    "output": {"voice": "echo"},
+                },
+            }
+        )
+        await _until(connection, "session.updated")
+        heard: list[str] = []
+        replies: list[str] = []
+        for seconds in (1.5, 2.5, 0.7):
+            await _say(connection, seconds)
+            events = await _until(connection, "rate_limits.updated")
+            started = _only(events, "input_audio_buffer.speech_started")
+            stopped = _only(events, "input_audio_buffer.speech_stopped")
+            committed = _only(events, "input_audio_buffer.committed")
+            assert started["item_id"] == stopped["item_id"] == committed["item_id"]
+            audio_ms = stopped["audio_end_ms"] - started["audio_start_ms"]
+            # The padding before and the silence after belong to it.
+            assert audio_ms == pytest.approx(seconds * 1000 + 300 + 500, abs=350)
+            transcribed = _only(events, "conversation.item.input_audio_transcription.completed")
+            assert transcribed["usage"]["seconds"] == pytest.approx(audio_ms / 1000, abs=0.01)
+            done = _only(events, "response.done")["response"]
+            assert done["status"] == "completed"
+            assert done["audio"]["output"]["voice"] == "echo"
+            audio = b"".join(
+                base64.b64decode(event["delta"])
+                for event in events
+                if event["type"] == "response.output_audio.delta"
+            )
+            num_words = len(done["output"][0]["content"][0]["transcript"].split())
+            assert len(audio) == num_words * 3 * 1920 * 2
+            heard.append(transcribed["transcript"])
+            replies.append(done["output"][0]["content"][0]["transcript"])
+    assert all(heard)
+    assert replies == [f"you said {', '.join(heard[: turn + 1])}" for turn in range(3)]
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_typed_turn_and_push_to_talk() -> None:
+    """Text in and text out, then audio by hand in the same conversation."""
+    async with serving() as served, served.realtime() as connection:
+        await connection.session.update(
+            session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+        )
+        await connection.conversation.item.create(
+            item={
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "hello"}],
+            }
+        )
+        await connection.response.create(response={"output_modalities": ["text"]})
+        events = await _until(connection, "rate_limits.updated")
+        assert _only(events, "response.output_text.done")["text"] == "you said hello"
+        await connection.input_audio_buffer.append(audio=base64_pcm(voice(0.4, RATE_HZ)))
+        await connection.input_audio_buffer.commit()
+        await connection.response.create()
+        events = await _until(connection, "rate_limits.updated")
+        done = _only(events, "response.output_audio_transcript.done")
+        assert done["transcript"] == "you said hello, one"
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_speech_interrupts_a_reply() -> None:
+    """Talking over a reply cancels it, and no audio of it follows its end."""
+    async with serving() as served, served.realtime() as connection:
+        await connection.conversation.item.create(
+            item={
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "endless"}],
+            }
+        )
+        await connection.response.create()
+        await _until(connection, "response.output_audio.delta")
+        await _say(connection, 0.8)
+        events = await _until(connection, "response.done")
+        kinds = [event["type"] for event in events]
+        assert "input_audio_buffer.speech_started" in kinds
+        response = events[-1]["response"]
+        assert response["status"] == "cancelled"
+        assert response["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+        item_id = response["output"][0]["id"]
+        await connection.conversation.item.truncate(
+            item_id=item_id, content_index=0, audio_end_ms=80
+        )
+        events = await _until(connection, "conversation.item.truncated")
+        late = [e for e in events if e.get("item_id") == item_id and "delta" in e]
+        assert not late
+        await connection.conversation.item.retrieve(item_id=item_id)
+        events = await _until(connection, "conversation.item.retrieved")
+        assert events[-1]["item"]["content"] == [{"type": "output_audio", "transcript": "you"}]
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_errors_do_not_close() -> None:
+    """Whatever a client sends, the connection stays and the next event is served."""
+    async with serving() as served, served.socket() as client:
+        await client.recv()
+        for frame in ("{", "[]", '{"type":"nope","event_id":"e"}', '{"type":"session.update"}'):
+            await client.send(frame)
+            assert json.loads(await client.recv())["type"] == "error"
+        await client.send(b"\x00\x01")
+        assert json.loads(await client.recv())["error"]["code"] == "invalid_event"
+        await client.send('{"type":"input_audio_buffer.append","audio":"*","event_id":"mine"}')
+        error = json.loads(await client.recv())["error"]
+        assert (error["code"], error["param"], error["event_id"]) == (
+            "invalid_value",
+            "audio",
+            "mine",
+        )
+        await client.send('{"type":"input_audio_buffer.clear"}')
+        assert json.loads(await client.recv())["type"] == "input_audio_buffer.cleared"
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_capacity_is_refused_readably_and_given_back() -> None:
+    """The session too many gets an error and 1013; when another leaves there is room again."""
+    async with serving() as served:
+        async with served.socket() as first, served.socket() as second:
+            await first.recv()
+            await second.recv()
+            async with served.socket() as third:
+                error = json.loads(await third.recv())["error"]
+                assert error["code"] == "rate_limit_exceeded"
+                assert str(INFO.max_sessions) in error["message"]
+                assert await _closed(third) == 1013
+        async with served.socket() as again:
+            assert json.loads(await again.recv())["type"] == "session.created"
+
+
+async def test_every_path_that_clients_use() -> None:
+    """Base addresses with and without /v1, and Azure's, lead to the same session."""
+    async with serving() as served:
+        for path in ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"):
+            async with served.socket(f"{path}?model=m&deployment=x&api-version=y") as client:
+                created = json.loads(await client.recv())
+                assert created["session"]["model"] == "m"
+
+
+async def test_health_readiness_and_models() -> None:
+    """The plain HTTP side answers."""
+    async with serving() as served:
+        assert await served.get("/healthz") == (200, {"status": "ok"})
+        status, body = await served.get("/readyz")
+        assert (status, body["status"], body["max_sessions"]) == (200, "ready", 2)
+        status, body = await served.get("/v1/models")
+        assert (status, body["data"][0]["id"]) == (200, "starter")
+
+
+async def test_api_keys() -> None:
+    """A good key opens by header or subprotocol; a bad one is refused readably for a browser."""
+    async with serving(api_keys=("sk-good", "sk-other")) as served:
+        for options in (
+            {"additional_headers": {"Authorization": "Bearer sk-good"}},
+            {"additional_headers": {"api-key": "sk-other"}},
+            {"subprotocols": ["realtime", "openai-insecure-api-key.sk-good"]},
+        ):
+            async with served.socket(**options) as client:
+                assert json.loads(await client.recv())["type"] == "session.created"
+                assert client.subprotocol == ("realtime" if "subprotocols" in options else None)
+        with pytest.raises(InvalidStatus) as refused:
+            await served.socket()
+        assert refused.value.response.status_code == 401
+        body = json.loads(refused.value.response.body or b"")
+        assert body["error"]["code"] == "invalid_api_key"
+        async with served.socket(additional_headers={"Authorization": "Bearer sk-bad"}) as client:
+            assert json.loads(await client.recv())["error"]["code"] == "invalid_api_key"
+            assert await _closed(client) == 3000
+            assert client.close_reason == "invalid_request_error.invalid_api_key"
+        assert (await served.get("/v1/models"))[0] == 401
+        assert (await served.get("/v1/models", authorization="Bearer sk-good"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "code"),
+    [
+        ("/v1/realtime?intent=", {}, "invalid_intent"),
+        ("/v1/realtime?intent=transcription", {}, "unsupported_intent"),
+        ("/v1/realtime?call_id=rtc_1", {}, "unsupported_parameter"),
+        (
+            "/v1/realtime?model=m",
+            {"additional_headers": {"OpenAI-Beta": "realtime=v1"}},
+            "beta_api_shape_disabled",
+        ),
+    ],
+)
+async def test_requests_that_cannot_be_served(path: str, options: Any, code: str) -> None:
+    """One error that says why, then close 4000 with the same code."""
+    async with serving() as served, served.socket(path, **options) as client:
+        assert json.loads(await client.recv())["error"]["code"] == code
+        assert await _closed(client) == 4000
+        assert client.close_reason == f"invalid_request_error.{code}"
+
+
+async def test_pages_of_other_sites_are_refused_without_keys() -> None:
+    """Loopback alone does not keep a browser's other pages out."""
+    async with serving() as served:
+        with pytest.raises(InvalidStatus) as refused:
+            await served.socket(origin="https://example.org")
+        assert refused.value.response.status_code == 403
+        async with served.socket(origin="http://localhost:3000") as client:
+            assert json.loads(await client.recv())["type"] == "session.created"
+
+
+def test_a_busy_port_is_a_clear_error() -> None:
+    """The message names the port and a way out."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"{port} on 127.0.0.1 is in use") as caught:
+            listening_socket("127.0.0.1", port)
+        assert f"server.port={port + 1}" in str(caught.value)
+
+
+def test_an_address_of_another_machine_is_a_clear_error() -> None:
+    """Only addresses of this machine can be listened on."""
+    with pytest.raises(ConfigError, match=r"server\.host: cannot listen on 192\.0\.2\.1"):
+        listening_socket("192.0.2.1", 0)
+
+
+def test_voices_must_exist() -> None:
+    """A name that maps onto no voice of the model is refused by name."""
+    with pytest.raises(ConfigError, match=r"voices\.alloy: .*'oak'.*'amber', 'birch'"):
+        voice_map({"alloy": "oak"}, INFO.voices)
+    assert voice_map({}, INFO.voices).default == "amber"
+    assert list(voice_map({"echo": "birch"}, INFO.voices).names) == ["echo", "amber", "birch"]
+
+
+async def _closed(client: ClientConnection) -> int | None:
+    with pytest.raises(ConnectionClosed):
+        async with asyncio.timeout(TIMEOUT_S):
+            await client.recv()
+    return client.close_code

@@ -19,6 +19,7 @@ _FRAME, _HOP = 512, 128
 _LIFTER = 32  # cepstral coefficients of a spectral envelope: below the pitch of a high voice
 _OVERSAMPLING = 3
 _LOWEST_HZ, _HIGHEST_HZ = 75.0, 330.0
+_HIGH_VOICE_HZ = 150.0
 
 Rng = np.random.Generator
 Times = NDArray[np.float64]
@@ -100,9 +101,11 @@ class NewSpeaker:
 def draw_speaker(rng: Rng, f0_hz: float) -> NewSpeaker:
     """Draw someone who may exist, given the old speaker's median pitch (0 if unknown).
 
-    Long vocal tracts go with low voices, as in people.
+    Long vocal tracts go with low voices, as in people: from a low voice formants rather rise,
+    from a high one they rather fall.
     """
-    formants = float(np.exp(rng.uniform(np.log(0.84), np.log(1.2))))
+    least, most = (0.82, 1.06) if f0_hz > _HIGH_VOICE_HZ else (0.93, 1.2)
+    formants = float(np.exp(rng.uniform(np.log(least), np.log(most))))
     pitch = formants ** float(rng.uniform(0.5, 2.5)) * float(2 ** (rng.normal(0.0, 2.0) / 12))
     if f0_hz > 0.0:
         pitch = float(np.clip(pitch, _LOWEST_HZ / f0_hz, _HIGHEST_HZ / f0_hz))
@@ -130,8 +133,13 @@ def median_f0(pcm: Wave) -> float:
     correlation = np.fft.irfft(power, axis=1)[:, : size // 2]
     energy = correlation[:, 0]
     lags = slice(int(rate_hz / 400), int(rate_hz / 60))
+    rows = np.arange(len(correlation))
     best = np.argmax(correlation[:, lags], axis=1) + lags.start
-    strength = correlation[np.arange(len(best)), best] / np.maximum(energy, 1e-9)
+    # Two periods are as alike as one: if half the lag is nearly as good, it is the period.
+    near = np.maximum(best // 2, lags.start)[:, None] + np.arange(2)
+    half = near[rows, np.argmax(correlation[rows[:, None], near], axis=1)]
+    best = np.where(correlation[rows, half] > 0.85 * correlation[rows, best], half, best)
+    strength = correlation[rows, best] / np.maximum(energy, 1e-9)
     voiced = (strength > 0.45) & (energy > energy.max() * 0.02)
     return float(rate_hz / np.median(best[voiced])) if voiced.any() else 0.0
 

@@ -194,6 +194,11 @@ class History:
             self.items.remove(item)
         return delta
 
+    def prefix_piece(self, index: int) -> int:
+        """Return one piece of the prefix."""
+        assert index < self._prefix
+        return int(self._text[index])
+
     def replace_prefix(self, index: int, piece: int) -> None:
         """Change one piece of the prefix; everything after it has to be fed again."""
         assert index < self._prefix

@@ -105,16 +105,14 @@ class NextSteps:
     Attributes:
         start: steps of the history that the state must have seen before.
         block: the steps.
-        num_samples: from how many of the last steps a text piece is wanted, greedily if several.
-        mask: which pieces it can be.
-        also: one more piece that it can be, or -1.
+        masks: which pieces the last steps may put out, one a step; empty if none is wanted.
+        also: one more piece that the last step may put out, or -1.
         has_codes: whether the last step makes a frame of audio.
     """
 
     start: int
     block: StepBlock
-    num_samples: int = 0
-    mask: Mask = Mask.NOTHING
+    masks: tuple[Mask, ...] = ()
     also: int = -1
     has_codes: bool = False
 
@@ -148,6 +146,7 @@ class _Listening:
     has_ended: bool = False  # the end was reported, and no word was heard since
     is_sampled: bool = True  # what the last LISTEN step puts out is known
     draft: list[int] = field(default_factory=list)  # final transcript that is being checked
+    is_reply_fed: bool = False  # the draft is followed by <reply>, in case it is right
     item_id: str = ""
 
 
@@ -277,22 +276,20 @@ class TurnProgram:
         """
         if user is not None:
             self._hear(user)
+        self._feed_reply_early()
         history, limits = self.history, self._limits
         start, stop = history.fed, len(history)
         if start == stop:
             return None
-        num_samples = self._num_samples()
+        masks = self._masks()
         if stop - start > limits.max_prefill_steps:
             # What is sampled from stays together in the last call.
-            stop = min(start + limits.max_prefill_steps, stop - num_samples)
-            return NextSteps(start, history.block(start, stop))
-        if not num_samples:
+            stop = min(start + limits.max_prefill_steps, stop - len(masks))
             return NextSteps(start, history.block(start, stop))
         return NextSteps(
             start,
             history.block(start, stop),
-            num_samples,
-            mask=_MASKS[self.phase],
+            masks,
             also=self._reply.next_piece if self._reply and self.phase is Phase.SPEAKING else -1,
             has_codes=self.phase in (Phase.SPEAKING, Phase.ENDING),
         )
@@ -302,7 +299,7 @@ class TurnProgram:
 
         Args:
             steps: from `plan`.
-            pieces: int64 [num_samples], None if that is 0.
+            pieces: int64, one for each of `masks`; None without masks.
             codes: int64 [K], None unless `has_codes`.
         """
         self.history.fed = steps.start + len(steps.block)
@@ -439,31 +436,61 @@ class TurnProgram:
         self._move(Cue.COMMIT)
         self.history.append(Kind.TEXT, self._vocabulary.user)
         # The live transcript is most often right: checking it takes one call, writing it several.
-        limit = min(self._limits.max_transcript_pieces, self._limits.max_prefill_steps - 1)
+        limit = min(self._limits.max_transcript_pieces, self._limits.max_prefill_steps - 2)
         turn.item_id, turn.draft = command.item_id, turn.pieces[:limit]
         for piece in turn.draft:
             self.history.append(Kind.TEXT, piece)
         turn.pieces = []
         return True
 
+    def _feed_reply_early(self) -> None:
+        """If a draft is about to be checked and a reply is asked for, begin it in the same call."""
+        turn = self._listening
+        if self.phase is not Phase.TRANSCRIBING or turn is None or not turn.draft:
+            return
+        if not turn.is_reply_fed and self._next_reply() is not None:
+            self.history.append(Kind.TEXT, self._vocabulary.reply)
+            turn.is_reply_fed = True
+
+    def _next_reply(self) -> Respond | None:
+        """Return the request that comes next, if it continues the conversation as it was fed."""
+        command = self._pending[0] if self._pending else None
+        if isinstance(command, Respond) and self._is_same_voice(command):
+            return command
+        return None
+
     def _transcribed(self, pieces: Ints) -> None:
         turn = self._listening
         assert turn is not None
         draft, turn.draft = turn.draft, []
-        first = len(self.history) - len(draft)
+        is_reply_fed, turn.is_reply_fed = turn.is_reply_fed, False
+        first = len(self.history) - len(draft) - is_reply_fed
         # The draft stands as far as the model would have written the same.
         num_right = 0
         while num_right < len(draft) and draft[num_right] == pieces[num_right]:
             num_right += 1
-        self.history.cut(first + num_right)
         turn.pieces += draft[:num_right]
         piece = int(pieces[num_right])
+        if is_reply_fed and num_right == len(draft) and piece == self._vocabulary.reply:
+            self._finish_transcript(turn)
+            request = self._next_reply()
+            if request is not None:
+                self._pending.popleft()
+                self._respond(request, is_fed=True)
+                self._replied(int(pieces[-1]))
+            else:  # it was cancelled meanwhile
+                self.history.cut(first + num_right)
+            return
+        self.history.cut(first + num_right)
         if piece != self._vocabulary.reply and (
             len(turn.pieces) < self._limits.max_transcript_pieces
         ):
             turn.pieces.append(piece)
             self.history.append(Kind.TEXT, piece)
             return
+        self._finish_transcript(turn)
+
+    def _finish_transcript(self, turn: _Listening) -> None:
         text = self._vocabulary.spell(turn.pieces)
         self._events.append(InputTranscript(self.session_id, turn.item_id, text))
         self._listening = None
@@ -471,14 +498,18 @@ class TurnProgram:
 
     # The assistant's turn.
 
-    def _respond(self, request: Respond) -> None:
+    def _respond(self, request: Respond, *, is_fed: bool = False) -> None:
+        """Begin a reply; `is_fed` if the model has read its first step already."""
+        start = len(self.history) - is_fed
         if request.voice is not None:
             self.history.replace_prefix(1, self._voice_piece(request.voice))
         text, audio = self.history.count_steps()
+        text -= is_fed
         cached_text, cached_audio = min(self._paid[0], text), min(self._paid[1], audio)
-        item = AssistantItem(request.item_id, len(self.history), is_audio=request.audio)
+        item = AssistantItem(request.item_id, start, is_audio=request.audio)
         self.history.items.append(item)
-        self.history.append(Kind.TEXT, self._vocabulary.reply)
+        if not is_fed:
+            self.history.append(Kind.TEXT, self._vocabulary.reply)
         self._reply = Reply(
             request, item, Usage(text, audio, cached_text, cached_audio), self._timing
         )
@@ -597,17 +628,25 @@ class TurnProgram:
         if self._listening is not None and self.phase is Phase.LISTENING:
             self._listening.start += delta
 
-    def _num_samples(self) -> int:
-        turn = self._listening
+    def _masks(self) -> tuple[Mask, ...]:
+        """Say which pieces the newest steps may put out."""
+        turn, mask = self._listening, _MASKS[self.phase]
         match self.phase:
             case Phase.IDLE:
-                return 0
+                return ()
             case Phase.LISTENING:
-                return 0 if turn is None or turn.is_sampled else 1
+                return () if turn is None or turn.is_sampled else (mask,)
             case Phase.TRANSCRIBING:
-                return 1 + len(turn.draft) if turn else 1
+                assert turn is not None
+                masks = (mask,) * (1 + len(turn.draft))
+                return (*masks, Mask.REPLY) if turn.is_reply_fed else masks
             case Phase.REPLYING | Phase.SPEAKING | Phase.ENDING:
-                return 1
+                return (mask,)
+
+    def _is_same_voice(self, request: Respond) -> bool:
+        return request.voice is None or self.history.prefix_piece(1) == self._voice_piece(
+            request.voice
+        )
 
     def _voice_piece(self, voice: str) -> int:
         piece = self._vocabulary.voices.get(voice)

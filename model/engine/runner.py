@@ -37,7 +37,7 @@ class Result:
     """What the model made of a request.
 
     Attributes:
-        pieces: int64 [num_samples], None if none was wanted.
+        pieces: int64, one for each of the masks; None without masks.
         codes: int64 [K], None if none were wanted.
         is_finite: whether the numbers behind them mean anything.
     """
@@ -168,7 +168,9 @@ class Runner:
         hidden = self._lm.step(
             _to_steps(group, self._device), self._state, [r.slot for r in group]
         )  # [n, T, dim]
-        wanted = [hidden[row, -r.steps.num_samples :] for row, r in _sampled(group)]
+        wanted = [
+            hidden[row, -len(r.steps.masks) :] for row, r in enumerate(group) if r.steps.masks
+        ]
         if not wanted:
             self._metrics.lm_seconds += perf_counter() - start
             return [Result() for _ in group]
@@ -177,7 +179,7 @@ class Runner:
         codes = self._choose_codes(group, hidden, pieces)
         results, done = [], 0
         for r, row_codes in zip(group, codes, strict=True):
-            num = r.steps.num_samples
+            num = len(r.steps.masks)
             if not num:
                 results.append(Result())
                 continue
@@ -187,23 +189,23 @@ class Runner:
         return results
 
     def _choose_pieces(self, group: list[Request], hidden: Tensor) -> tuple[Ints, np.ndarray]:
-        """Choose text pieces for `hidden: [sum of num_samples, dim]`, request by request."""
+        """Choose text pieces for `hidden: [masks of all requests, dim]`, request by request."""
         logits = self._lm.text_logits(hidden).float()
         is_finite = logits.isfinite().all(-1)
-        masks = [int(r.steps.mask) for _, r in _sampled(group) for _ in range(r.steps.num_samples)]
-        allowed = self._masks[masks]  # [rows, text_vocab], a copy
-        also = [r.steps.also for _, r in _sampled(group) for _ in range(r.steps.num_samples)]
-        for row, piece in enumerate(also):
-            if piece >= 0:
-                allowed[row, piece] = 0.0
+        wanted = [(mask, r) for r in group for mask in r.steps.masks]
+        allowed = self._masks[[int(mask) for mask, _ in wanted]]  # [rows, text_vocab], a copy
+        row = -1
+        for r in group:
+            row += len(r.steps.masks)
+            if r.steps.also >= 0:
+                allowed[row, r.steps.also] = 0.0
         logits += allowed
         pieces = logits.argmax(-1)
         sampling = self._config.reply_sampling
-        if sampling.temperature > 0:
-            rows = [row for row, mask in enumerate(masks) if mask == Mask.REPLY]
-            noise = [r.noise for _, r in _sampled(group) if r.steps.mask == Mask.REPLY]
-            if rows:
-                pieces[rows] = self._draw(logits[rows], sampling, noise)
+        rows = [row for row, (mask, _) in enumerate(wanted) if mask is Mask.REPLY]
+        if sampling.temperature > 0 and rows:
+            noise = [wanted[row][1].noise for row in rows]
+            pieces[rows] = self._draw(logits[rows], sampling, noise)
         return pieces.cpu().numpy(), is_finite.cpu().numpy()
 
     def _choose_codes(
@@ -214,7 +216,7 @@ class Runner:
         if not speaking:
             return codes
         start = perf_counter()
-        last = np.cumsum([r.steps.num_samples for r in group]) - 1  # a request's last piece
+        last = np.cumsum([len(r.steps.masks) for r in group]) - 1  # a request's last piece
         sampling = self._config.audio_sampling
         noise = None
         if sampling.temperature > 0:
@@ -235,11 +237,6 @@ class Runner:
 
     def _index(self, values: Sequence[int] | Ints) -> Tensor:
         return torch.as_tensor(values, dtype=torch.int64, device=self._device)
-
-
-def _sampled(group: list[Request]) -> list[tuple[int, Request]]:
-    """Return the requests that want pieces, with their rows."""
-    return [(row, r) for row, r in enumerate(group) if r.steps.num_samples]
 
 
 def _to_steps(group: list[Request], device: torch.device) -> Steps:

@@ -69,7 +69,7 @@ class Stage:
         outputs: what the session was told.
         fed: kind and piece of every step that the model's state holds now.
         calls: steps of every call, in order.
-        masks: mask of every call.
+        masks: mask of every call's last step.
         audio: samples that belong to the reply, one list entry a decoded frame.
         decoded: codes handed to the decoder.
     """
@@ -110,7 +110,7 @@ class Stage:
             return False
         block = steps.block
         self.calls.append(len(block))
-        self.masks.append(steps.mask)
+        self.masks.append(steps.masks[-1] if steps.masks else Mask.NOTHING)
         assert steps.start <= len(self.fed)
         del self.fed[steps.start :], self.codes[steps.start :]
         for i in range(len(block)):
@@ -146,40 +146,49 @@ class Stage:
                 self.outputs.append(event)
 
     def _sample(self, steps: NextSteps) -> np.ndarray | None:
-        match steps.mask:
-            case Mask.NOTHING:
-                assert not steps.num_samples
-                return None
-            case Mask.LISTEN:
-                made = [self.listen.popleft() if self.listen else VOCABULARY.pad]
-            case Mask.TRANSCRIPT:
-                made = self._transcribe(steps)
-            case Mask.REPLY:
-                made = [self.replies[0].popleft()]
-                if made == [VOCABULARY.speak]:
-                    self.replies.pop(0)
-            case Mask.SILENCE:
-                made = [VOCABULARY.pad]
-            case Mask.SPEAK:
-                made = [self.spoken[0].popleft() if self.spoken[0] else VOCABULARY.eos]
-                if made == [VOCABULARY.eos]:
-                    self.spoken.pop(0)
-        assert len(made) == steps.num_samples
+        if not steps.masks:
+            return None
+        num_transcript = steps.masks.count(Mask.TRANSCRIPT)
+        made = self._transcribe(num_transcript) if num_transcript else []
+        if num_transcript < len(steps.masks):
+            is_in_vain = made and made[-1] != VOCABULARY.reply
+            made.append(VOCABULARY.speak if is_in_vain else self._sample_one(steps.masks[-1]))
+        assert len(made) == len(steps.masks)
         return np.array(made)
 
-    def _transcribe(self, steps: NextSteps) -> list[int]:
+    def _sample_one(self, mask: Mask) -> int:
+        match mask:
+            case Mask.LISTEN:
+                return self.listen.popleft() if self.listen else VOCABULARY.pad
+            case Mask.REPLY:
+                piece = self.replies[0].popleft()
+                if piece == VOCABULARY.speak:
+                    self.replies.pop(0)
+                return piece
+            case Mask.SPEAK:
+                piece = self.spoken[0].popleft() if self.spoken[0] else VOCABULARY.eos
+                if piece == VOCABULARY.eos:
+                    self.spoken.pop(0)
+                return piece
+            case Mask.SILENCE:
+                return VOCABULARY.pad
+            case _:
+                raise AssertionError(mask)
+
+    def _transcribe(self, num: int) -> list[int]:
         """Put out what follows at each position, as a model with the transcript in mind would."""
         written = [text for kind, text in self.fed if kind == "TEXT"]
-        written = [PIECES.index(p) for p in written[len(written) - written[::-1].index("<user>") :]]
+        written = written[len(written) - written[::-1].index("<user>") :]
+        if written[-1:] == ["<reply>"]:
+            written.pop()
+        so_far = [PIECES.index(piece) for piece in written]
         target, made = self.transcripts[0], []
-        for i in range(steps.num_samples):
-            so_far = written[: len(written) - steps.num_samples + 1 + i]
-            is_right = so_far == target[: len(so_far)]
-            made.append(target[len(so_far)] if is_right else VOCABULARY.reply)
-        drafted = written[len(written) - steps.num_samples + 1 :]
-        num_right = 0
-        while num_right < len(drafted) and drafted[num_right] == made[num_right]:
-            num_right += 1
+        num_known = len(so_far) - num + 1
+        for length in range(num_known, len(so_far) + 1):
+            is_right = so_far[:length] == target[:length]
+            made.append(target[length] if is_right else VOCABULARY.reply)
+        drafted = so_far[num_known:]
+        num_right = next((i for i in range(num - 1) if drafted[i] != made[i]), num - 1)
         if made[num_right] == VOCABULARY.reply:
             self.transcripts.pop(0)
         return made

@@ -146,6 +146,33 @@ def test_right_live_transcript_is_confirmed_in_one_call(stage: MakeStage) -> Non
     assert s.outputs[-1] == InputTranscript("s", "u", "what is your name")
 
 
+def test_reply_begins_in_the_call_that_confirms_the_transcript(stage: MakeStage) -> None:
+    """A reply asked for with the commit has its first word after one call."""
+    s = stage("what is", transcripts=["what is"], replies=["hi"], spoken=[""])
+    s.run(audio(3))
+    del s.calls[:]
+    s.send(CommitAudio("s", "u"), Respond("s", 1, "a"))
+    s.step()
+    assert s.calls == [4]
+    assert s.outputs[-2:] == [InputTranscript("s", "u", "what is"), ResponseText("s", 1, "hi")]
+
+
+@pytest.mark.parametrize("what", ["wrong draft", "cancelled", "other voice"])
+def test_reply_begun_too_early_leaves_no_trace(stage: MakeStage, what: str) -> None:
+    """<reply> is fed ahead only in case; if it was not its time, it never was."""
+    final = "what is your" if what == "wrong draft" else "what is"
+    s = stage("what is", transcripts=[final], replies=["hi"], spoken=[""])
+    s.run(audio(3))
+    voice = "bob" if what == "other voice" else None
+    s.send(CommitAudio("s", "u"), Respond("s", 1, "a", voice=voice))
+    if what == "cancelled":
+        s.send(Cancel("s", 1))
+    s.run()
+    reply = [] if what == "cancelled" else ["<reply>", "▁hi", "<speak>", "<pad>", "<eos>"]
+    start = s.words().index("<user>")
+    assert s.words()[start:] == ["<user>", *(f"▁{word}" for word in final.split()), *reply]
+
+
 @pytest.mark.parametrize(
     ("live", "final"),
     [
@@ -240,7 +267,7 @@ def test_speaking_may_only_follow_the_plan(stage: MakeStage) -> None:
     s.send(Respond("s", 1, "a"))
     also = []
     while (steps := s.program.plan()) is not None:
-        if steps.mask is Mask.SPEAK:
+        if steps.masks == (Mask.SPEAK,):
             also.append(steps.also)
         s.step()
     hi, what = (s.program._vocabulary.encode(word)[0] for word in ("hi", "what"))

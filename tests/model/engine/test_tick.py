@@ -342,7 +342,7 @@ def test_reply_is_made_ahead_by_a_bounded_amount(make_engine: MakeEngine, clock:
                 made_s += len(output.pcm) / engine.info.sample_rate_hz
                 ahead_s.append(made_s - (clock.now_s - start_s))
     assert made_s > 0.8
-    assert max(ahead_s) <= 0.3 + 0.08 + 0.03  # a frame, and what the decoder held back
+    assert max(ahead_s) < 0.42  # the budget, a frame, and what the decoder held back
     assert min(ahead_s[5:-1]) >= 0.3
     assert engine.metrics.frames_late == 0
 

@@ -27,6 +27,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
@@ -40,7 +41,7 @@ TOKENIZER_FILE = "tokenizer.model"
 _HASHED_FILES = {LM_FILE, CODEC_FILE, TOKENIZER_FILE}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
-Linears = Literal["dense", "nf4"]
+Linears = Literal["dense", "nf4", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
 
     Args:
         directory: written by `save_starter`.
-        linears: "dense" dequantises NF4 weights once, to fp32; "nf4" keeps them packed.
+        linears: "dense" dequantises NF4 weights once, to fp32; "nf4" keeps them packed; "int8"
+            also converts the hot linears of the language model to int8, the fastest on a CPU.
 
     Raises:
         WeightsError: naming the file, and the tensor if there is one, with got and expected.
@@ -128,11 +130,31 @@ def load_lm(directory: Path, linears: Linears = "dense") -> LM:
 
 def _load_lm(directory: Path, config: LMConfig, linears: Linears) -> LM:
     lm = LM(config).eval()
-    load_module(directory / LM_FILE, lm, linears)
+    load_module(directory / LM_FILE, lm, is_packed=linears == "nf4")
+    if linears == "int8":
+        convert_to_int8(lm)
     return lm
 
 
-def load_module(path: Path, module: nn.Module, linears: Linears = "dense") -> None:
+def convert_to_int8(lm: LM) -> None:
+    """Replace the linears that a step spends its time in by int8 ones, for few rows on a CPU.
+
+    These are the linears of the transformer layers and the depth transformer's projection and
+    heads. The text head stays as it is: words are chosen by it.
+
+    Raises:
+        ConfigError: if the model has a width that the int8 kernel cannot do.
+    """
+    for name, linear in list(lm.named_modules()):
+        is_hot = "layers." in name or name.startswith(("depth.in_proj", "depth.heads."))
+        if is_hot and isinstance(linear, nn.Linear):
+            try:
+                lm.set_submodule(name, Int8Linear.from_linear(linear, backend="aten"))
+            except ValueError as error:
+                raise ConfigError(f"{name}: cannot be int8 ({error})") from error
+
+
+def load_module(path: Path, module: nn.Module, *, is_packed: bool = False) -> None:
     """Fill a module from a file that holds exactly its tensors.
 
     A linear's weight may be stored in NF4. Other floating point tensors may be of any floating
@@ -140,8 +162,8 @@ def load_module(path: Path, module: nn.Module, linears: Linears = "dense") -> No
 
     Args:
         path: safetensors file.
-        module: filled in place; with linears="nf4" its quantised linears are replaced.
-        linears: as in `load_starter`.
+        module: filled in place.
+        is_packed: keep NF4 weights packed, by replacing their linears, instead of dequantising.
 
     Raises:
         WeightsError: naming the file and the tensor, with got and expected.
@@ -149,7 +171,7 @@ def load_module(path: Path, module: nn.Module, linears: Linears = "dense") -> No
     tensors = read_tensors(path)
     for name, linear in list(module.named_modules()):
         if isinstance(linear, nn.Linear) and f"{name}.weight.nf4" in tensors:
-            _unpack(path, tensors, module, name, linears)
+            _unpack(path, tensors, module, name, is_packed=is_packed)
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     left_over = sorted(tensors.keys() - expected.keys())
@@ -196,7 +218,7 @@ def _pack(module: nn.Module, parts: Mapping[str, nn.Module]) -> dict[str, Tensor
 
 
 def _unpack(
-    path: Path, tensors: dict[str, Tensor], module: nn.Module, name: str, linears: Linears
+    path: Path, tensors: dict[str, Tensor], module: nn.Module, name: str, *, is_packed: bool
 ) -> None:
     """Turn the NF4 tensors of one linear into what the module needs."""
     linear = module.get_submodule(name)
@@ -209,7 +231,7 @@ def _unpack(
     quantised = NF4Linear(linear.in_features, linear.out_features, backend="reference")
     _check_tensor(path, f"{name}.weight.nf4", packed, quantised.packed)
     _check_tensor(path, f"{name}.weight.absmax", absmax, quantised.absmax)
-    if linears == "dense":
+    if not is_packed:
         tensors[f"{name}.weight"] = dequantize_nf4(packed, absmax, shape)
         return
     module.set_submodule(name, quantised)

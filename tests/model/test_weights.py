@@ -12,14 +12,15 @@ import pytest
 import safetensors.torch
 import torch
 
+from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
-from model.errors import WeightsError
+from model.errors import ConfigError, WeightsError
 from model.lm import LM
 from model.state import Kind, Steps
 from model.text import Tokenizer
-from model.weights import load_lm, load_starter, save_starter
+from model.weights import convert_to_int8, load_lm, load_starter, save_starter
 
 LM_CONFIG = LMConfig(
     dim=32,
@@ -122,6 +123,30 @@ def test_packed_and_dense_linears_agree(saved: Path) -> None:
     assert sum(isinstance(module, NF4Linear) for module in packed.modules()) == 18
     with torch.no_grad():
         torch.testing.assert_close(packed(make_steps()), dense(make_steps()))
+
+
+def test_int8_linears_are_close(saved: Path) -> None:
+    """The fast CPU form computes nearly the same: whole, streamed, and in the depth transformer."""
+    dense, fast = load_lm(saved), load_lm(saved, linears="int8")
+    num_fast = sum(isinstance(module, Int8Linear) for module in fast.modules())
+    assert num_fast == 4 * (LM_CONFIG.num_layers + LM_CONFIG.depth_layers) + 1 + 3
+    steps = make_steps()
+    with torch.no_grad():
+        expected = dense(steps)
+        for hidden in (fast(steps), fast.step(steps, fast.init_state(1), [0])):
+            assert (hidden - expected).norm() < 0.03 * expected.norm()
+        codes = dense.depth.generate(expected[0], steps.text[0])
+        same = fast.depth.generate(expected[0], steps.text[0]) == codes
+    assert same.float().mean() > 0.8
+
+
+def test_int8_refuses_widths_it_cannot_do() -> None:
+    """The kernel would read past the end of a row."""
+    lm = LM(LMConfig(dim=24, ff_dim=48, num_heads=2, num_kv_heads=2))
+    with pytest.raises(
+        ConfigError, match=r"layers\.0\.attention\.qkv: .* multiple of 16 .* got 24"
+    ):
+        convert_to_int8(lm)
 
 
 def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class ServerSettings(_Strict):
         max_items: items of one conversation.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
+        max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
+            much faster than it is heard.
         max_session_s: length of a session, 0 for no limit.
     """
 
@@ -70,6 +72,7 @@ class ServerSettings(_Strict):
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
+    max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
     max_session_s: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -36,7 +36,6 @@ from server.protocol.events import (
     InputAudioBufferCommit,
     ItemCreate,
     Reaction,
-    ResponseCreated,
     ServerEvent,
     SessionUpdate,
 )
@@ -44,8 +43,10 @@ from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
 from server.session.ears import Ears
+from server.session.intake import Intake
 from server.session.link import EngineLink
 from server.session.outbox import Outbox, SlowReaderError
+from server.session.stopwatch import Stopwatch
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
@@ -86,7 +87,8 @@ class SessionLimits:
 
     max_backlog_events: int
     send_timeout_s: float
-    max_session_s: int = 0
+    max_waiting_audio_s: int = 600
+    max_session_s: float = 0
 
 
 class Session:
@@ -123,12 +125,13 @@ class Session:
         self._limits = limits
         self._clock = clock
         self._id = machine.config.id
+        self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
         self._outbox = Outbox(limits.max_backlog_events)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
-        self._num_responses = 0
         self._is_failing = False
         self._log = _log.bind(session_id=self._id)
+        self._stopwatch = Stopwatch(self._log, clock)
 
     async def run(self) -> None:
         """Serve the client until one side ends the session."""
@@ -143,6 +146,7 @@ class Session:
                 tasks = [
                     group.create_task(self._read(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
+                    group.create_task(self._pace(), name=f"pace {self._id}"),
                 ]
                 if self._limits.max_session_s:
                     tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
@@ -154,7 +158,7 @@ class Session:
             self._log.info(
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
-                responses=self._num_responses,
+                turns=self._stopwatch.num_turns,
                 close=hangup.reason or hangup.code if hangup else "by the client",
             )
         if hangup is not None:
@@ -238,6 +242,12 @@ class Session:
                 self._react(self._machine.receive(event, self._clock()))
 
     async def _hear(self, audio: str) -> None:
+        limit_s = self._limits.max_waiting_audio_s
+        if self._intake.waiting_s > limit_s:
+            raise ClientError(
+                f"Error appending input audio: {limit_s} s of audio wait to be heard already.",
+                code="input_audio_buffer_full",
+            )
         if len(audio) <= _INLINE_BASE64_CHARS:
             heard_events = self._ears.hear(audio)
         else:
@@ -294,13 +304,12 @@ class Session:
                     | Cancel()
                     | Truncate()
                 ):
-                    self._link.submit(reaction)
+                    self._intake.put(reaction)
                 case _:
                     self._send(reaction)
 
     def _send(self, event: ServerEvent) -> None:
-        if isinstance(event, ResponseCreated):
-            self._num_responses += 1
+        self._stopwatch.see(event)
         text = self._text(event)
         if text is not None:
             self._outbox.put(text)
@@ -326,6 +335,12 @@ class Session:
                 return
 
     # The end.
+
+    async def _pace(self) -> None:
+        try:
+            await self._intake.run()
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
 
     async def _expire(self) -> None:
         await asyncio.sleep(self._limits.max_session_s)

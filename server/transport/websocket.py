@@ -76,7 +76,10 @@ class Gateway:
             Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config),
             self.link,
             SessionLimits(
-                settings.max_backlog_events, settings.send_timeout_s, settings.max_session_s
+                settings.max_backlog_events,
+                settings.send_timeout_s,
+                settings.max_waiting_audio_s,
+                settings.max_session_s,
             ),
         )
 

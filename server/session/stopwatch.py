@@ -1,0 +1,64 @@
+"""Time one session's turns, for its log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from server.protocol.events import (
+    OutputAudioDelta,
+    OutputTextDelta,
+    ResponseCreated,
+    ResponseDone,
+    ServerEvent,
+    SpeechStopped,
+)
+
+
+@dataclass(slots=True)
+class _Turn:
+    began_s: float  # the end of the user's turn where there was one, else the response's creation
+    first_s: float | None = None  # first audio, or first text of a written response
+
+
+class Stopwatch:
+    """Write one line a turn: how it ended, and how long its first sound or word took."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]):
+        self._log = log
+        self._clock = clock
+        self._stopped_s: float | None = None
+        self._turn: _Turn | None = None
+        self.num_turns = 0
+
+    def see(self, event: ServerEvent) -> None:
+        """Take note of an event that goes to the client."""
+        match event:
+            case SpeechStopped():
+                self._stopped_s = self._clock()
+            case ResponseCreated():
+                began_s, self._stopped_s = self._stopped_s or self._clock(), None
+                self._turn = _Turn(began_s)
+                self.num_turns += 1
+            case OutputAudioDelta() | OutputTextDelta():
+                if self._turn is not None and self._turn.first_s is None:
+                    self._turn.first_s = self._clock()
+            case ResponseDone():
+                self._write(event)
+            case _:
+                pass
+
+    def _write(self, event: ResponseDone) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        first_ms = None if turn.first_s is None else round((turn.first_s - turn.began_s) * 1000, 1)
+        usage = event.response.usage
+        self._log.info(
+            "turn ended",
+            turn=self.num_turns,
+            status=event.response.status,
+            first_ms=first_ms,
+            total_ms=round((self._clock() - turn.began_s) * 1000, 1),
+            output_tokens=usage.output_tokens if usage else 0,
+        )

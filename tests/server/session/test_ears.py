@@ -1,0 +1,159 @@
+"""What is heard in appended audio, and where."""
+
+import numpy as np
+import pytest
+
+from server.audio.silero import SileroModel
+from server.config import VadSettings
+from server.errors import ClientError
+from server.protocol.events import Heard, InputAudio, SpeechBegan, SpeechEnded
+from server.protocol.session_config import (
+    AudioFormat,
+    SemanticVad,
+    ServerVad,
+    SessionConfig,
+    TurnDetection,
+)
+from server.session.ears import Ears, decode_base64
+from tests.server.sounds import base64_pcm, silence, voice
+
+WIRE_HZ = 24_000
+SENSITIVE = ServerVad(threshold=0.3, silence_duration_ms=500)
+
+
+@pytest.fixture(scope="module")
+def model() -> SileroModel:
+    """Load the model once."""
+    return SileroModel()
+
+
+def _config(
+    detection: TurnDetection | None, audio_format: AudioFormat | None = None
+) -> SessionConfig:
+    return SessionConfig(
+        id="s",
+        model="m",
+        voice="v",
+        expires_at=0,
+        turn_detection=detection,
+        input_format=audio_format or AudioFormat(),
+    )
+
+
+def _ears(
+    model: SileroModel, detection: TurnDetection | None, engine_rate_hz: int = 16_000
+) -> Ears:
+    return Ears(model, engine_rate_hz, VadSettings(), _config(detection))
+
+
+def _spoken() -> np.ndarray:
+    return np.concatenate((silence(0.5, WIRE_HZ), voice(1.0, WIRE_HZ), silence(1.0, WIRE_HZ)))
+
+
+def _hear(ears: Ears, pcm: np.ndarray, chunk: int = 480) -> list[Heard]:
+    heard: list[Heard] = []
+    for start in range(0, len(pcm), chunk):
+        heard += ears.hear(base64_pcm(pcm[start : start + chunk]))
+    return [*heard, *ears.finish()]
+
+
+def _boundaries(heard: list[Heard]) -> list[Heard]:
+    return [event for event in heard if not isinstance(event, InputAudio)]
+
+
+def _samples(heard: list[Heard]) -> int:
+    return sum(len(event.pcm) for event in heard if isinstance(event, InputAudio))
+
+
+@pytest.mark.parametrize("engine_rate_hz", [16_000, 24_000])
+def test_a_turn_is_found_where_it_is(model: SileroModel, engine_rate_hz: int) -> None:
+    """Positions count appended audio, at any rate of the engine."""
+    ears = _ears(model, SENSITIVE, engine_rate_hz)
+    heard = _hear(ears, _spoken())
+    began, ended = _boundaries(heard)
+    assert isinstance(began, SpeechBegan)
+    assert isinstance(ended, SpeechEnded)
+    assert began.audio_start_ms == pytest.approx(500 - 300, abs=80)
+    assert ended.audio_end_ms == pytest.approx(1_500 + 500, abs=100)
+    assert _samples(heard) == 2.5 * engine_rate_hz
+    # The audio up to a boundary comes before it, and the rest after it.
+    before_end = heard[: heard.index(ended)]
+    assert _samples(before_end) * 1000 // engine_rate_hz == ended.audio_end_ms
+
+
+def test_cutting_does_not_matter(model: SileroModel) -> None:
+    """One big append says the same as many small ones."""
+    at_once = _boundaries(_hear(_ears(model, SENSITIVE), _spoken(), chunk=10**9))
+    assert at_once == _boundaries(_hear(_ears(model, SENSITIVE), _spoken(), chunk=177))
+
+
+def test_without_detection_audio_just_passes(model: SileroModel) -> None:
+    """Push-to-talk hears no boundaries."""
+    heard = _hear(_ears(model, None), _spoken())
+    assert not _boundaries(heard)
+    assert _samples(heard) == 2.5 * 16_000
+
+
+def test_semantic_end_comes_sooner_when_the_model_says_so(model: SileroModel) -> None:
+    """Without the model's word the wait is long; with it, short."""
+    patient = _ears(model, SemanticVad("high"))
+    assert not [b for b in _boundaries(_hear(patient, _spoken())) if isinstance(b, SpeechEnded)]
+    told = _ears(model, SemanticVad("high"))
+    speech, pause = np.split(_spoken(), [int(1.5 * WIRE_HZ)])
+    _hear(told, speech)
+    told.sounds_finished()
+    (ended,) = _boundaries(_hear(told, pause))
+    assert isinstance(ended, SpeechEnded)
+    assert ended.audio_end_ms < 1_500 + 350
+
+
+def test_server_vad_does_not_ask_the_model(model: SileroModel) -> None:
+    """Its silence is what the client set."""
+    ears = _ears(model, SENSITIVE)
+    speech, pause = np.split(_spoken(), [int(1.5 * WIRE_HZ)])
+    _hear(ears, speech)
+    ears.sounds_finished()
+    (ended,) = _boundaries(_hear(ears, pause))
+    assert isinstance(ended, SpeechEnded)
+    assert ended.audio_end_ms >= 1_950
+
+
+def test_after_a_restart_speech_is_found_anew(model: SileroModel) -> None:
+    """A commit by hand ends what detection was following."""
+    ears = _ears(model, SENSITIVE)
+    _hear(ears, _spoken()[: int(1.2 * WIRE_HZ)])
+    ears.restart()
+    began, ended = _boundaries(_hear(ears, _spoken()))
+    assert isinstance(began, SpeechBegan)
+    assert began.audio_start_ms == pytest.approx(1_200 + 200, abs=80)
+    assert isinstance(ended, SpeechEnded)
+
+
+def test_formats_can_change_between_appends(model: SileroModel) -> None:
+    """A session may switch to a telephone's encoding."""
+    ears = _ears(model, None)
+    heard = ears.hear(base64_pcm(silence(0.1, WIRE_HZ)))
+    heard += ears.configure(_config(None, AudioFormat("audio/pcmu")))
+    assert _samples(heard) == 1_600
+    heard = ears.hear("/w" + "//" * 400) + ears.finish()
+    assert _samples(heard) == pytest.approx(1_200, abs=4)
+
+
+@pytest.mark.parametrize("text", ["AAECAw==", "AAECAw", " AAEC\nAw== "])
+def test_base64_is_read_leniently(text: str) -> None:
+    """Missing padding and line breaks cost nothing to forgive."""
+    assert decode_base64(text, "audio") == bytes(range(4))
+
+
+@pytest.mark.parametrize("text", ["*", "A", "ÄÖ", "AA-_"])
+def test_what_is_not_base64_is_refused(text: str) -> None:
+    """The error names the parameter."""
+    with pytest.raises(ClientError) as caught:
+        decode_base64(text, "audio")
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "audio")
+
+
+def test_too_much_at_once_is_refused() -> None:
+    """An append holds 15 MiB at most."""
+    with pytest.raises(ClientError, match="too much audio"):
+        decode_base64("AAAA" * (5 * 1024 * 1024 + 1), "audio")

@@ -1,0 +1,200 @@
+"""A session lives as long as its client, and leaves nothing behind however it ends."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from model.engine.messages import Cancel, Close
+from server.audio.silero import SileroModel
+from server.config import VadSettings
+from server.protocol.dialect import GaDialect
+from server.protocol.machine import EngineProfile, Limits, SessionMachine
+from server.protocol.session_config import SessionConfig
+from server.session.ears import Ears
+from server.session.link import EngineLink
+from server.session.session import Session, SessionLimits
+from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
+from tests.server.protocol.transcripts import VOICES
+from tests.server.sounds import base64_pcm, silence
+
+TIMEOUT_S = 20.0
+LIMITS = SessionLimits(max_backlog_events=64, send_timeout_s=TIMEOUT_S)
+
+pytestmark = pytest.mark.usefixtures("no_tasks_left")
+
+
+@pytest.fixture(scope="module")
+def vad_model() -> SileroModel:
+    """Load the voice detector once."""
+    return SileroModel()
+
+
+class Live:
+    """A session under test, its client and its engine."""
+
+    def __init__(self, engine: EchoEngine, transport: MemoryTransport, session: Session) -> None:
+        self.engine = engine
+        self.transport = transport
+        self.session = session
+
+    def send(self, **event: Any) -> None:
+        """Send an event."""
+        self.transport.incoming.put_nowait(json.dumps(event))
+
+    def say(self, text: str) -> None:
+        """Type a turn and ask for a response."""
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        self.send(type="conversation.item.create", item=item)
+        self.send(type="response.create")
+
+    async def until(self, kind: str) -> dict[str, Any]:
+        """Receive up to the first event of a kind."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                event: dict[str, Any] = json.loads(await self.transport.sent.get())
+                if event["type"] == kind:
+                    return event
+
+
+@asynccontextmanager
+async def living(vad_model: SileroModel, limits: SessionLimits = LIMITS) -> AsyncIterator[Live]:
+    """Run a session; on leaving, it must end by itself."""
+    engine = EchoEngine()
+    link = EngineLink(engine)
+    await link.start()
+    transport = MemoryTransport()
+    ids = CountingIds()
+    config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0)
+    machine = SessionMachine(
+        config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
+    )
+    ears = Ears(vad_model, INFO.sample_rate_hz, VadSettings(), config)
+    session = Session(transport, machine, GaDialect(), ids, ears, link, limits)
+    try:
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
+            tasks.create_task(session.run(), name="session")
+            yield Live(engine, transport, session)
+    finally:
+        await link.stop()
+    assert engine.num_open == 0, "the slot was given back"
+    assert link.num_sessions == 0, "nobody listens any more"
+    assert engine.commands[-1] == Close("sess_1")
+
+
+async def test_a_client_that_leaves(vad_model: SileroModel) -> None:
+    """A disconnect in the middle of a reply stops everything."""
+    async with living(vad_model) as live:
+        live.say("endless")
+        await live.until("response.output_audio.delta")
+        live.transport.disconnect()
+
+
+async def test_events_may_come_before_the_first_is_read(vad_model: SileroModel) -> None:
+    """`session.created` is the first event all the same."""
+    async with living(vad_model) as live:
+        live.send(type="session.update", session={"type": "realtime"})
+        first = json.loads(await live.transport.sent.get())
+        second = json.loads(await live.transport.sent.get())
+        assert [first["type"], second["type"]] == ["session.created", "session.updated"]
+        live.transport.disconnect()
+
+
+async def test_a_failed_engine_ends_the_session_with_a_reason(vad_model: SileroModel) -> None:
+    """The response is failed, an error says why, the connection closes as a server fault."""
+    async with living(vad_model) as live:
+        live.send(type="session.update", session={"type": "realtime", "instructions": "fail"})
+        live.say("hello")
+        done = await live.until("response.done")
+        assert done["response"]["status"] == "failed"
+        error = await live.until("error")
+        assert error["error"]["type"] == "server_error"
+        assert await live.transport.closed == (1011, "server_error.engine_failed")
+
+
+async def test_a_reader_that_falls_too_far_behind(vad_model: SileroModel) -> None:
+    """Its backlog is bounded: it is disconnected, not served events that are minutes old."""
+    limits = SessionLimits(max_backlog_events=8, send_timeout_s=TIMEOUT_S)
+    async with living(vad_model, limits) as live:
+        await live.until("session.created")
+        live.transport.stall()
+        live.say("one two three four")
+        code, reason = await live.transport.closed
+        assert code == 1011
+        assert "too slowly" in reason
+
+
+async def test_a_reader_that_takes_nothing(vad_model: SileroModel) -> None:
+    """A frame that cannot be sent in time ends the session."""
+    limits = SessionLimits(max_backlog_events=64, send_timeout_s=0.05)
+    async with living(vad_model, limits) as live:
+        live.transport.stall()
+        assert (await live.transport.closed)[0] == 1011
+
+
+async def test_an_unforeseen_fault_is_ours_and_stays_here(
+    vad_model: SileroModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever raises inside a session ends that session, with one error that says little."""
+    async with living(vad_model) as live:
+        await live.until("session.created")
+
+        def broken(audio: str) -> None:
+            raise ZeroDivisionError(audio)
+
+        monkeypatch.setattr(live.session._ears, "hear", broken)
+        live.send(type="input_audio_buffer.append", audio="AAAA")
+        error = await live.until("error")
+        assert error["error"]["code"] == "server_error"
+        assert "ZeroDivision" not in json.dumps(error)
+        assert (await live.transport.closed)[0] == 1011
+
+
+async def test_a_session_that_is_too_long(vad_model: SileroModel) -> None:
+    """A configured length ends with the documented error and 1001."""
+    limits = SessionLimits(max_backlog_events=64, send_timeout_s=1, max_session_s=0.05)
+    async with living(vad_model, limits) as live:
+        error = await live.until("error")
+        assert error["error"]["code"] == "session_expired"
+        assert (await live.transport.closed)[0] == 1001
+
+
+async def test_big_appends_and_items_with_audio(vad_model: SileroModel) -> None:
+    """What takes long to decode is decoded off the loop, and stays in order."""
+    async with living(vad_model) as live:
+        audio = {"input": {"turn_detection": None}}
+        live.send(type="session.update", session={"type": "realtime", "audio": audio})
+        long = base64_pcm(silence(4.5, 24_000))
+        live.send(type="input_audio_buffer.append", audio=long)
+        live.send(type="input_audio_buffer.commit")
+        content = [{"type": "input_audio", "audio": base64_pcm(silence(0.5, 24_000))}]
+        item = {"type": "message", "role": "user", "content": content}
+        live.send(type="conversation.item.create", item=item)
+        live.send(type="response.create")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said one two three four five, one"
+        live.send(
+            type="conversation.item.create",
+            item={**item, "content": [{"type": "input_audio", "audio": "*"}]},
+        )
+        error = await live.until("error")
+        assert error["error"]["param"] == "item.content[0].audio"
+        live.transport.disconnect()
+
+
+async def test_cancel_reaches_the_engine_at_once(vad_model: SileroModel) -> None:
+    """A cancelled response says nothing any more, and the next one is heard."""
+    async with living(vad_model) as live:
+        live.say("endless")
+        await live.until("response.output_audio.delta")
+        live.send(type="response.cancel")
+        done = await live.until("response.done")
+        assert done["response"]["status_details"]["reason"] == "client_cancelled"
+        live.send(type="response.create")
+        await live.until("response.created")
+        assert Cancel("sess_1", 1) in live.engine.commands
+        live.transport.disconnect()

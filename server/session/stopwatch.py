@@ -24,7 +24,9 @@ class _Turn:
 class Stopwatch:
     """Write one line a turn: how it ended, and how long its first sound or word took."""
 
-    def __init__(self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]):
+    def __init__(
+        self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]
+    ) -> None:
         self._log = log
         self._clock = clock
         self._stopped_s: float | None = None

@@ -47,12 +47,15 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
 
+# All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions
-	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run make fix" >&2; exit 1; }
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo >$(VENV)/import-linter.txt || { cat $(VENV)/import-linter.txt; exit 1; }
-	@$(BIN)/python -m server.names
+	@failed=0; \
+	$(BIN)/ruff format --check --quiet . || { echo "Not formatted: run make fix" >&2; failed=1; }; \
+	$(BIN)/ruff check --quiet . || failed=1; \
+	$(BIN)/mypy --no-error-summary || failed=1; \
+	$(BIN)/lint-imports --no-logo >$(VENV)/import-linter.txt || { cat $(VENV)/import-linter.txt; failed=1; }; \
+	$(BIN)/python -m server.names || failed=1; \
+	exit $$failed
 
 fix: setup ## format, and fix what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -33,7 +33,7 @@ RATE_HZ = 24_000  # the one rate of `audio/pcm` in the Realtime API
 CHUNK_MS = 20
 CHUNK_SAMPLES = RATE_HZ * CHUNK_MS // 1000  # 480
 
-_ANSWER_TIMEOUT_S = 30.0
+_PATIENCE_S = 30.0  # for a server that says nothing
 
 
 class TalkError(ParleyError):
@@ -107,6 +107,13 @@ class _Answer:
         """End the turn without an answer."""
         self.error = TalkError(message)
         self.ended.set()
+
+    def fail_for_silence(self) -> None:
+        """End the turn because the server says nothing any more."""
+        if self._items:
+            self.fail(f"the answer did not end: nothing came for {_PATIENCE_S:.0f} s")
+        else:
+            self.fail(f"the server heard no speech, and waited {_PATIENCE_S:.0f} s for it")
 
     def take(self, event: Event) -> None:
         """Take one server event."""
@@ -245,14 +252,8 @@ class Conversation:
             microphone = tasks.create_task(
                 self._speak(num_pause_chunks, chunks, answer), name="microphone"
             )
-            ears = tasks.create_task(self._listen(answer), name="ears")
-            try:
-                async with asyncio.timeout(say_s + _ANSWER_TIMEOUT_S):
-                    await answer.ended.wait()
-            except TimeoutError:
-                answer.fail(
-                    f"no answer within {_ANSWER_TIMEOUT_S:.0f} s: is there speech in the audio?"
-                )
+            ears = tasks.create_task(self._listen(answer, say_s), name="ears")
+            await answer.ended.wait()
             microphone.cancel()
             ears.cancel()
         if answer.error is not None:
@@ -279,17 +280,24 @@ class Conversation:
                 if number + 1 == num_pause_chunks + len(chunks):
                     answer.all_sent()
 
-    async def _listen(self, answer: _Answer) -> None:
+    async def _listen(self, answer: _Answer, say_s: float) -> None:
+        """Take events until the turn is complete; it may last as long as it likes."""
+        now_s = asyncio.get_running_loop().time
+        patient_until_s = now_s() + say_s + _PATIENCE_S
         try:
-            while not answer.ended.is_set():
-                answer.take(json.loads(await self._socket.recv()))
+            async with asyncio.timeout_at(patient_until_s) as patience:
+                while not answer.ended.is_set():
+                    answer.take(json.loads(await self._socket.recv()))
+                    patience.reschedule(max(patient_until_s, now_s() + _PATIENCE_S))
+        except TimeoutError:
+            answer.fail_for_silence()
         except ConnectionClosed as error:
             answer.fail(f"the server closed the connection: {error}")
 
     async def _expect(self, kind: str) -> None:
         """Read on until an event of this type comes."""
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(_PATIENCE_S):
                 while (event := json.loads(await self._socket.recv()))["type"] != kind:
                     if event["type"] == "error":
                         raise TalkError(f"the server refuses: {event['error'].get('message')}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from server.client import RATE_HZ, Clock, Pcm, Speaker, Turn, open_conversation
+from server.client import RATE_HZ, Clock, Pcm, Speaker, TalkError, Turn, open_conversation
 from server.config import load_settings
 from server.local import local_server
 from server.wav import read_wav, write_wav
@@ -107,7 +107,11 @@ async def hold(
     ) as conversation:
         for number, (path, question) in enumerate(zip(options.files, questions, strict=True), 1):
             screen.begin(str(path))
-            turn = await conversation.say(question)
+            try:
+                turn = await conversation.say(question)
+            except TalkError:
+                screen.end_line()
+                raise
             screen.end(turn)
             reply_wav = options.out / f"{number:02d}-{path.stem}.wav"
             write_wav(reply_wav, turn.pcm, RATE_HZ)
@@ -148,7 +152,7 @@ class Screen:
     def show(self, speaker: Speaker, text: str) -> None:
         """Add words of one speaker."""
         if speaker != self._speaker:
-            self._end_line()
+            self.end_line()
             self._write(_LABELS[speaker])
             self._speaker = speaker
         self._shown[speaker] += text
@@ -162,11 +166,12 @@ class Screen:
         )
         for speaker, text in finals:
             if self._shown[speaker].split() != text.split():
-                self._end_line()
+                self.end_line()
                 self.show(speaker, text)
-        self._end_line()
+        self.end_line()
 
-    def _end_line(self) -> None:
+    def end_line(self) -> None:
+        """Leave the line that somebody is speaking on."""
         if self._speaker is not None:
             self._write("\n")
         self._speaker = None

@@ -82,6 +82,16 @@ def test_speech_end_is_a_place_in_this_turns_audio() -> None:
     assert recorder.answer.turn(0.0).speech_end_ms == 1200
 
 
+def test_silence_is_told_apart() -> None:
+    """A server that heard nothing and one that fell silent are different troubles."""
+    recorder = Recorder()
+    recorder.answer.fail_for_silence()
+    assert "heard no speech" in str(recorder.answer.error)
+    recorder.take(*_turn_events())
+    recorder.answer.fail_for_silence()
+    assert "did not end" in str(recorder.answer.error)
+
+
 @pytest.mark.parametrize("last", ["sent", "done", "transcript"])
 def test_complete_only_when_everything_is_in(last: str) -> None:
     """A turn ends when all is sent, answered and transcribed, whichever comes last."""

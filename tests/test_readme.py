@@ -46,7 +46,7 @@ def test_the_example_holds_three_turns_with_memory(url: str, tmp_path: Path) -> 
         env={**os.environ, "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

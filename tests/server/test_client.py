@@ -165,9 +165,9 @@ def test_text_replies_have_no_latency_to_audio() -> None:
     assert (turn.reply, turn.first_audio_ms, turn.audio_ms) == ("hello", None, 0)
 
 
-async def test_two_turns_of_one_conversation(no_tasks_left: None) -> None:
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_two_turns_of_one_conversation() -> None:
     """Audio arrives unchanged and in order; the next turn waits until the reply was heard."""
-    del no_tasks_left
     server = FakeRealtime(
         [
             Scripted(300, "what is your name", "my name is parley", reply_ms=500),
@@ -209,9 +209,9 @@ def _sent_ms(conversation: Conversation) -> int:
     return conversation._num_sent_chunks * 20
 
 
-async def test_a_server_that_goes_away_is_an_error(no_tasks_left: None) -> None:
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_a_server_that_goes_away_is_an_error() -> None:
     """A connection that closes in a turn ends it with the server's reason."""
-    del no_tasks_left
     server = FakeRealtime([Scripted(200, "hi", "hello")], close_after_turns=1)
     async with (
         server.run() as url,

@@ -13,7 +13,6 @@ class Phase(Enum):
     TRANSCRIBING = auto()  # the user's turn is over; its final words are being written
     REPLYING = auto()  # the reply's words are being written, ahead of its audio
     SPEAKING = auto()  # the reply's audio is being made
-    ENDING = auto()  # the codes that come late for the last frame are being made
 
 
 class Cue(Enum):
@@ -26,7 +25,6 @@ class Cue(Enum):
     TRANSCRIBED = auto()  # the final transcript is complete
     RESPOND = auto()  # a reply is asked for
     SPEAK = auto()  # the reply's words are complete
-    CLOSE = auto()  # the reply's last frame has begun
     END = auto()  # the reply is complete or cancelled
 
 
@@ -39,7 +37,5 @@ TRANSITIONS: dict[tuple[Phase, Cue], Phase] = {
     (Phase.IDLE, Cue.RESPOND): Phase.REPLYING,
     (Phase.REPLYING, Cue.SPEAK): Phase.SPEAKING,
     (Phase.REPLYING, Cue.END): Phase.IDLE,
-    (Phase.SPEAKING, Cue.CLOSE): Phase.ENDING,
     (Phase.SPEAKING, Cue.END): Phase.IDLE,
-    (Phase.ENDING, Cue.END): Phase.IDLE,
 }

@@ -116,10 +116,10 @@ class Reply:
 
     @property
     def needs_flush(self) -> bool:
-        """Tell whether the decoder still holds samples of the frames known now."""
+        """Tell whether the decoder still holds samples of the reply."""
         timing = self.timing
         made = self.num_decoded * timing.frame_samples - timing.lookahead_samples
-        return made < self.num_frames * timing.frame_samples
+        return self.num_frames > 0 and made < self.num_frames * timing.frame_samples
 
     def final_usage(self) -> Usage:
         """Return what the reply has cost."""

@@ -37,7 +37,7 @@ def truncated(
     num_frames = heard_ms // frame_ms
     if item.speak is None or not num_words or not num_frames:
         return _select(steps, [])
-    # The last step is <eos>; the one before it makes the last frame's late codes.
+    # The last step is <eos>; before it goes one step more than there are frames.
     speak, last = item.speak - item.start, len(steps) - 1
     plan = [int(piece) for piece in steps.text[1:speak]]
     num_kept = len(vocabulary.first_words(plan, num_words))
@@ -45,7 +45,6 @@ def truncated(
     rows = [0, *range(1, 1 + num_kept), *range(speak, stop), last]
     result = _select(steps, rows)
     _silence_words(result, vocabulary, after=num_words)
-    result.text[-2] = vocabulary.pad
     return result
 
 

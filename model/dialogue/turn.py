@@ -10,8 +10,8 @@ How a conversation is laid out in steps:
     LISTEN LISTEN LISTEN ...           one a frame of the user; text: live transcript, <end> once
     <user> what is your name           final transcript, written by the model; or a typed turn
     <reply> i am parley                the reply's words, in one burst
-    <speak> SPEAK SPEAK ...            one a frame of the reply; text: its words again, in time
-    SPEAK                              once more, for the last frame's late codes
+    <speak> SPEAK SPEAK ...            one a frame of the reply; text: its words again, in time;
+                                       one more, which puts out <eos>, for the codes that come late
     <eos>
 
 The piece that a step puts out is the text of the next step. A typed turn looks like the transcript
@@ -68,7 +68,6 @@ class Mask(IntEnum):
     TRANSCRIPT = 2  # word pieces, <reply>
     REPLY = 3  # word pieces, <speak>
     SPEAK = 4  # pad, <eos>; and `NextSteps.also`, the next piece of the plan
-    SILENCE = 5  # pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +197,8 @@ class TurnProgram:
         self.phase = Phase.IDLE
         self._vocabulary, self._timing = vocabulary, timing
         self._limits = limits or TurnLimits()
+        if not set(delays) <= {0, 1}:
+            raise EngineError(f"expected codes to come 0 or 1 steps late, got {delays}")
         self._delays = np.array(delays)
         prefix = (vocabulary.bos, self._voice_piece(session.voice))
         self.history = History(prefix, len(delays), self._limits.max_history_steps)
@@ -291,7 +292,7 @@ class TurnProgram:
             history.block(start, stop),
             masks,
             also=self._reply.next_piece if self._reply and self.phase is Phase.SPEAKING else -1,
-            has_codes=self.phase in (Phase.SPEAKING, Phase.ENDING),
+            has_codes=self.phase is Phase.SPEAKING,
         )
 
     def observe(self, steps: NextSteps, pieces: Ints | None, codes: Ints | None) -> None:
@@ -314,9 +315,6 @@ class TurnProgram:
                 case Phase.SPEAKING:
                     assert codes is not None
                     self._spoke(int(pieces[0]), codes)
-                case Phase.ENDING:
-                    assert codes is not None
-                    self._flush(codes)
                 case Phase.IDLE:
                     raise AssertionError("nothing is sampled between turns")
         self._advance()
@@ -536,32 +534,22 @@ class TurnProgram:
     def _spoke(self, piece: int, codes: Ints) -> None:
         reply = self._reply
         assert reply is not None
-        # Codes that come late have no frame yet at the reply's beginning.
+        # A code that comes late has no frame yet at the reply's beginning.
         codes = np.where(self._delays <= reply.num_frames, codes, -1)
+        is_long = reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames
+        if piece == self._vocabulary.eos or is_long or self._is_stuck(reply):
+            reply.reason = "max_output_tokens" if is_long else "completed"
+            # The last step begins no frame; only late codes are left.
+            self._decode(reply, np.where(self._delays > 0, codes, -1), is_last=True)
+            while reply.needs_flush:
+                self._decode(reply, np.full_like(codes, -1), is_last=True)
+            self._end()
+            return
         word = reply.speak(piece, self._vocabulary)
         if word is not None:
             self._events.append(word)
         self._decode(reply, codes)
-        is_last = piece == self._vocabulary.eos or self._is_stuck(reply)
-        if reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames:
-            reply.reason, is_last = "completed" if is_last else "max_output_tokens", True
-        self.history.append(Kind.SPEAK, self._vocabulary.pad if is_last else piece, assistant=codes)
-        if is_last:
-            self._move(Cue.CLOSE)
-
-    def _flush(self, codes: Ints) -> None:
-        """Take the codes that come late for the last frames, then empty the decoder."""
-        reply = self._reply
-        assert reply is not None
-        num_late = reply.num_decoded - reply.num_frames + 1
-        codes = np.where(self._delays >= num_late, codes, -1)
-        self._decode(reply, codes, is_last=True)
-        if num_late < self._delays.max():
-            self.history.append(Kind.SPEAK, self._vocabulary.pad, assistant=codes)
-            return
-        while reply.needs_flush:
-            self._decode(reply, np.full_like(codes, -1), is_last=True)
-        self._end()
+        self.history.append(Kind.SPEAK, piece, assistant=codes)
 
     def _is_stuck(self, reply: Reply) -> bool:
         limits = self._limits
@@ -640,7 +628,7 @@ class TurnProgram:
                 assert turn is not None
                 masks = (mask,) * (1 + len(turn.draft))
                 return (*masks, Mask.REPLY) if turn.is_reply_fed else masks
-            case Phase.REPLYING | Phase.SPEAKING | Phase.ENDING:
+            case Phase.REPLYING | Phase.SPEAKING:
                 return (mask,)
 
     def _is_same_voice(self, request: Respond) -> bool:
@@ -662,7 +650,6 @@ _MASKS = {
     Phase.TRANSCRIBING: Mask.TRANSCRIPT,
     Phase.REPLYING: Mask.REPLY,
     Phase.SPEAKING: Mask.SPEAK,
-    Phase.ENDING: Mask.SILENCE,
 }
 
 

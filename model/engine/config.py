@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from model.errors import ConfigError
 from model.sampling import GREEDY, Sampling
+from model.weights import Linears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class EngineConfig:
         reply_sampling: how the words of a reply are chosen; transcripts are always greedy.
         audio_sampling: how its codes are chosen.
         seed: of the noise, when sampling is not greedy.
+        linears: how the language model's linears are kept, as in `model.weights.load_starter`.
     """
 
     max_sessions: int = 4
@@ -34,6 +36,7 @@ class EngineConfig:
     reply_sampling: Sampling = GREEDY
     audio_sampling: Sampling = GREEDY
     seed: int = 0
+    linears: Linears = "dense"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

@@ -26,13 +26,13 @@ def load_engine(
     Raises:
         WeightsError: a file is missing, broken or does not fit the others.
         TextError: the tokenizer file is not one.
+        ConfigError: the model cannot be had with such linears.
     """
-    return make_engine(load_starter(directory), config, name=name)
+    config = config or EngineConfig()
+    return make_engine(load_starter(directory, config.linears), config, name=name)
 
 
-def make_engine(
-    starter: Starter, config: EngineConfig | None = None, *, name: str = "starter"
-) -> LocalEngine:
+def make_engine(starter: Starter, config: EngineConfig, *, name: str = "starter") -> LocalEngine:
     """Wire an engine to a model in memory, not yet started; arguments as `load_engine`."""
     starter.lm.requires_grad_(requires_grad=False)
     starter.codec.requires_grad_(requires_grad=False)
@@ -40,7 +40,5 @@ def make_engine(
     vocabulary = TurnVocabulary(
         pieces=starter.tokenizer.pieces, encode=starter.tokenizer.encode, voices=voices
     )
-    core = TickEngine(
-        starter.lm, starter.codec, vocabulary, config or EngineConfig(), clock=monotonic, name=name
-    )
+    core = TickEngine(starter.lm, starter.codec, vocabulary, config, clock=monotonic, name=name)
     return LocalEngine(core)

@@ -266,5 +266,4 @@ def _mask_table(vocabulary: TurnVocabulary, text_vocab: int) -> Tensor:
         table[mask, words] = 0.0
         table[mask, special] = 0.0
     table[Mask.SPEAK, [vocabulary.pad, vocabulary.eos]] = 0.0
-    table[Mask.SILENCE, vocabulary.pad] = 0.0
     return table

@@ -18,7 +18,7 @@ def urgency(phase: Phase, playout: Playout) -> Urgency:
     match phase:
         case Phase.TRANSCRIBING | Phase.REPLYING:
             return Urgency.ANSWER
-        case Phase.SPEAKING | Phase.ENDING:
+        case Phase.SPEAKING:
             return Urgency.ANSWER if playout.ends_s is None else Urgency.PLAYOUT
         case Phase.LISTENING:
             return Urgency.FRAME

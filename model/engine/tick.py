@@ -288,7 +288,7 @@ class TickEngine:
     def _note_work(self, slot: Slot, *, was_served: bool) -> None:
         """Keep what the scheduler looks at in step with what the slot's program does."""
         program = slot.program
-        if program.phase not in (Phase.SPEAKING, Phase.ENDING):
+        if program.phase is not Phase.SPEAKING:
             slot.playout = Playout()
         work = urgency(program.phase, slot.playout) if program.has_work else None
         # Every frame waits anew; an answer is waited for as a whole.

@@ -170,8 +170,6 @@ class Stage:
                 if piece == VOCABULARY.eos:
                     self.spoken.pop(0)
                 return piece
-            case Mask.SILENCE:
-                return VOCABULARY.pad
             case _:
                 raise AssertionError(mask)
 

@@ -84,7 +84,6 @@ def test_spoken_turn_and_reply_follow_the_layout(stage: MakeStage) -> None:
         ("SPEAK", "ley"),
         ("SPEAK", "<pad>"),
         ("SPEAK", "▁hi"),
-        ("SPEAK", "<pad>"),
         ("TEXT", "<eos>"),
     ]
     assert s.outputs == [
@@ -97,7 +96,7 @@ def test_spoken_turn_and_reply_follow_the_layout(stage: MakeStage) -> None:
         ResponseText("s", 1, " hi"),
         ResponseWord("s", 1, "parley", start_ms=(1 + 2) * 80),
         ResponseWord("s", 1, "hi", start_ms=(4 + 2) * 80),
-        ResponseDone("s", 1, "completed", Usage(5, 6, 0, 0, 3, 6)),
+        ResponseDone("s", 1, "completed", Usage(5, 6, 0, 0, 3, 5)),
     ]
 
 
@@ -110,20 +109,20 @@ def test_codes_are_fed_back_delayed(stage: MakeStage) -> None:
     assert listen == [[0, 0, 0], [1, 1, 1]]
     rows = [i for i, (kind, _) in enumerate(s.fed) if kind == "SPEAK"]
     spoken = [s.codes[i][1] for i in rows]
-    assert spoken == [absent, [100 + rows[0], -1, -1], [100 + rows[1]] * 3, [100 + rows[2]] * 3]
-    assert s.decoded == [*spoken[1:], [-1, 100 + rows[3], 100 + rows[3]], absent]
+    assert spoken == [absent, [100 + rows[0], -1, -1], [100 + rows[1]] * 3]
+    assert s.decoded == [*spoken[1:], [-1, 100 + rows[2], 100 + rows[2]], absent]
     others = [s.codes[i] for i, (kind, _) in enumerate(s.fed) if kind in {"TEXT", "PREFIX"}]
     assert all(codes == (absent, absent) for codes in others)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 10])
+@pytest.mark.parametrize("num_frames", [0, 1, 2, 3, 10])
 def test_reply_audio_is_whole_frames_without_the_decoder_lag(
-    stage: MakeStage, num_steps: int
+    stage: MakeStage, num_frames: int
 ) -> None:
     """What the decoder holds back is skipped at the start and flushed at the end."""
-    s = stage(replies=[""], spoken=["<pad> " * (num_steps - 1)])
+    s = stage(replies=[""], spoken=["<pad> " * num_frames])
     s.run(Respond("s", 1, "a"))
-    assert sum(s.audio) == num_steps * len(FRAME)
+    assert sum(s.audio) == num_frames * len(FRAME)
     assert all(0 <= samples <= len(FRAME) for samples in s.audio)
 
 
@@ -168,7 +167,7 @@ def test_reply_begun_too_early_leaves_no_trace(stage: MakeStage, what: str) -> N
     if what == "cancelled":
         s.send(Cancel("s", 1))
     s.run()
-    reply = [] if what == "cancelled" else ["<reply>", "▁hi", "<speak>", "<pad>", "<eos>"]
+    reply = [] if what == "cancelled" else ["<reply>", "▁hi", "<speak>", "<eos>"]
     start = s.words().index("<user>")
     assert s.words()[start:] == ["<user>", *(f"▁{word}" for word in final.split()), *reply]
 
@@ -310,7 +309,6 @@ def test_endless_words_are_ended(stage: MakeStage) -> None:
         "<reply>",
         *["▁hi"] * 4,
         "<speak>",
-        "<pad>",
         "<eos>",
     ]
 
@@ -420,7 +418,7 @@ def test_long_prefill_is_cut_into_calls(stage: MakeStage) -> None:
 class TestTruncation:
     """A reply that was heard in part."""
 
-    # Two words: "parley" from 240 ms on, "hi" from 480 ms on, ten frames in all.
+    # Two words: "parley" from 240 ms on, "hi" from 480 ms on, nine frames in all.
     SPOKEN = "<pad> parley <pad> hi <pad> <pad> <pad> <pad>"
 
     def replied(self, stage: MakeStage) -> Any:
@@ -436,12 +434,12 @@ class TestTruncation:
             (0, None, None),
             (79, None, None),
             (240, None, None),
-            (241, "▁par ley", "<speak> <pad> ▁par <pad>"),
+            (241, "▁par ley", "<speak> <pad> ▁par ley"),
             (320, "▁par ley", "<speak> <pad> ▁par ley <pad>"),
             (480, "▁par ley", "<speak> <pad> ▁par ley <pad> <pad> <pad>"),
             (481, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi <pad>"),
             (700, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 3),
-            (9999, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 5),
+            (9999, "▁par ley ▁hi", "<speak> <pad> ▁par ley <pad> ▁hi" + " <pad>" * 4),
         ],
     )
     def test_only_what_was_heard_was_said(
@@ -459,7 +457,7 @@ class TestTruncation:
         s = self.replied(stage)
         s.run(audio(2), Truncate("s", "a1", 250), audio(1), CommitAudio("s", "u2"))
         assert s.words()[-10:] == [
-            *["<speak>", "<pad>", "▁par", "<pad>", "<eos>"],
+            *["<speak>", "<pad>", "▁par", "ley", "<eos>"],
             *["<pad>"] * 3,
             *["<user>", "▁is"],
         ]
@@ -468,9 +466,9 @@ class TestTruncation:
         """An item can be truncated more than once, and gone is gone."""
         s = self.replied(stage)
         s.run(Truncate("s", "a1", 700), Truncate("s", "a1", 250))
-        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "<pad>", "<eos>"]
+        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "ley", "<eos>"]
         s.run(Truncate("s", "a1", 700))
-        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "<pad>", "<eos>"]
+        assert s.words()[-5:] == ["<speak>", "<pad>", "▁par", "ley", "<eos>"]
 
     def test_truncated_while_it_was_made(self, stage: MakeStage) -> None:
         """The usual interruption: cancel, then say how much was heard."""
@@ -482,7 +480,7 @@ class TestTruncation:
         assert s.words() == [
             *PREFIX,
             "<reply>",
-            *["▁par", "ley", "<speak>", "<pad>", "▁par", "<pad>", "<eos>"],
+            *["▁par", "ley", "<speak>", "<pad>", "▁par", "ley", "<eos>"],
         ]
 
     def test_unknown_or_unspoken_item_is_left_alone(self, stage: MakeStage) -> None:
@@ -503,9 +501,9 @@ def test_usage_counts_what_earlier_responses_paid_for(stage: MakeStage) -> None:
     first, second = (o.usage for o in s.outputs if isinstance(o, ResponseDone))
     assert (first.input_text_tokens, first.input_audio_tokens) == (4, 2)
     assert first.input_cached_tokens == 0
-    # Prefix 2, <user> hi, <reply> hi, <eos>; 2 frames heard and 3 steps spoken: all paid for.
-    assert (second.input_cached_text_tokens, second.input_cached_audio_tokens) == (7, 5)
-    assert (second.input_text_tokens, second.input_audio_tokens) == (10, 5)
+    # Prefix 2, <user> hi, <reply> hi, <eos>; 2 frames heard and 2 steps spoken: all paid for.
+    assert (second.input_cached_text_tokens, second.input_cached_audio_tokens) == (7, 4)
+    assert (second.input_text_tokens, second.input_audio_tokens) == (10, 4)
     assert second.total_tokens == second.input_tokens + second.output_tokens
 
 

@@ -70,7 +70,6 @@ def test_deadlines_decide_who_fits() -> None:
         (Phase.REPLYING, None, Urgency.ANSWER),
         (Phase.SPEAKING, None, Urgency.ANSWER),
         (Phase.SPEAKING, 1.0, Urgency.PLAYOUT),
-        (Phase.ENDING, 1.0, Urgency.PLAYOUT),
     ],
 )
 def test_urgency_follows_the_phase(phase: Phase, ends_s: float | None, expected: Urgency) -> None:

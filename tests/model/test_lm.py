@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 import torch
 
-from model.attention import Attention, visibility
 from model.config import LMConfig
 from model.errors import EngineError, RewindError
 from model.lm import LM
@@ -34,6 +33,17 @@ CONFIG = LMConfig(
     depth_heads=2,
     depth_ff=24,
 )
+
+# Logits of the first text pieces and the codes, as first computed (fp32, CPU).
+GOLDEN_LOGITS = [
+    [0.81546, 1.07013, -0.96858, -0.54075],
+    [0.23546, 0.79396, 1.50978, -1.44922],
+    [0.47108, -0.17361, 1.61836, 0.59976],
+    [0.1629, 0.24493, -0.75268, 1.01631],
+    [1.084, -0.18542, 1.1427, -0.8407],
+    [-0.97596, -0.13613, -0.43011, 0.36333],
+]
+GOLDEN_CODES = [[2, 0, 3], [9, 7, 5], [1, 8, 10], [2, 3, 4], [0, 0, 3], [8, 8, 7]]
 
 
 def make_lm(seed: int = 0, **changes: object) -> LM:
@@ -96,7 +106,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("sizes", [[1], [3, 1, 2], [5], [64]])
 @pytest.mark.parametrize("entry", [0, 1, 2])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_streamed_equals_offline(sizes: list[int], entry: int, seed: int) -> None:
     """Any mix of kinds in any call sizes gives what training computes, rings wrapped often."""
     lm = make_lm(seed, audio_entry_layer=entry)
@@ -108,23 +118,6 @@ def test_streamed_equals_offline(sizes: list[int], entry: int, seed: int) -> Non
     real = steps.kind != Kind.PAD
     close(streamed[real], offline[real])
     assert streamed.isfinite().all()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_visibility_is_the_rule(seed: int) -> None:
-    """Masks equal the rule spelled out key by key."""
-    kinds = random_kinds(40, seed)
-    got = visibility(torch.tensor([[int(k) for k in kinds]]), CONFIG)[0]
-    audio = {Kind.LISTEN, Kind.SPEAK}
-    for query in range(40):
-        past = kinds[: query + 1]
-        for key in range(40):
-            group = {Kind.TEXT} if kinds[key] == Kind.TEXT else audio
-            window = CONFIG.text_window if kinds[key] == Kind.TEXT else CONFIG.audio_window
-            newer = sum(kind in group for kind in past[key + 1 :])
-            pinned = kinds[key] == Kind.PREFIX
-            expected = key <= query and (pinned or newer < window or key == query)
-            assert bool(got[query, key]) == expected, (query, key)
 
 
 def test_words_outlive_audio() -> None:
@@ -281,13 +274,19 @@ def test_full_prefix_is_refused() -> None:
     assert state.length(0) == 3
 
 
-def test_bf16_attention_on_a_cpu_equals_the_fused_kernel() -> None:
-    """The path that training takes on a CPU computes the same function, grouped heads included."""
-    torch.manual_seed(0)
-    attention = Attention(32, 4, 2).bfloat16()
-    x = torch.randn(2, 9, 32, dtype=torch.bfloat16)
-    mask = torch.rand(2, 1, 9, 9) < 0.5
-    mask |= torch.eye(9, dtype=torch.bool)
-    expected = attention.float()(x.float(), None, mask)
-    got = attention.bfloat16()(x, None, mask)
-    torch.testing.assert_close(got.float(), expected, atol=2e-2, rtol=2e-2)
+def test_golden_output() -> None:
+    """A seeded model gives the numbers it always gave, so that a checkpoint keeps its meaning."""
+    lm = make_lm()
+    kinds = [Kind.PREFIX, Kind.LISTEN, Kind.LISTEN, Kind.TEXT, Kind.SPEAK, Kind.SPEAK]
+    steps = make_steps([kinds], 0)
+    with torch.no_grad():
+        hidden = lm(steps)
+        logits = lm.text_logits(hidden)
+        codes = lm.depth.generate(hidden[0], steps.text[0])
+    torch.testing.assert_close(
+        logits[0, :, :4],
+        torch.tensor(GOLDEN_LOGITS),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    assert codes.tolist() == GOLDEN_CODES

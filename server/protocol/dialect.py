@@ -67,11 +67,11 @@ def _ga_value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
         case Message():
-            return _item_json(value, _ga_content)
+            return item_json(value, _ga_content)
         case TextPart() | AudioPart():
-            return _part_json(value)
+            return part_json(value)
         case Response():
-            return response_json(value, [_item_json(item, _ga_content) for item in value.output])
+            return response_json(value, [item_json(item, _ga_content) for item in value.output])
         case SessionConfig():
             return value.to_json()
         case tuple():
@@ -80,7 +80,7 @@ def _ga_value(value: Any) -> Any:
             return value
 
 
-def _item_json(item: Message, content: Callable[[TextPart | AudioPart], JsonObject]) -> JsonObject:
+def item_json(item: Message, content: Callable[[TextPart | AudioPart], JsonObject]) -> JsonObject:
     """Write an item with only the keys that a message has: clients refuse others, even null."""
     return {
         "id": item.id,
@@ -99,7 +99,7 @@ def _ga_content(part: TextPart | AudioPart) -> JsonObject:
     return {"type": part.type, "transcript": part.transcript}
 
 
-def _part_json(part: TextPart | AudioPart) -> JsonObject:
+def part_json(part: TextPart | AudioPart) -> JsonObject:
     """Write a response's content part: its types are not renamed as items' contents are."""
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}

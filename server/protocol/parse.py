@@ -36,7 +36,7 @@ def decode(text: str) -> JsonObject:
     """Return the JSON object of a frame.
 
     Raises:
-        ClientError: the frame is not a JSON object with a `type`.
+        ClientError: the frame is not a JSON object.
     """
     try:
         raw: Any = json.loads(text, parse_constant=_refuse_constant)
@@ -46,8 +46,6 @@ def decode(text: str) -> JsonObject:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
-    if raw.get("type") is None:
-        raise ClientError("The 'type' field is missing.", code="invalid_event")
     return raw
 
 
@@ -71,6 +69,8 @@ def parse(raw: JsonObject) -> ClientEvent:
         ClientError: the event is unknown or its own fields are wrong. What depends on the session
             is checked by the machine.
     """
+    if raw.get("type") is None:
+        raise ClientError("The 'type' field is missing.", code="invalid_event")
     kind = string_at(raw["type"], "type")
     if raw.get("event_id") is not None:
         string_at(raw["event_id"], "event_id", max_length=MAX_EVENT_ID_LENGTH)

@@ -210,8 +210,8 @@ class Session:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         raw: JsonObject | None = None
         try:
-            raw = self._dialect.read(decode(text))
-            await self._perform(parse(raw))
+            raw = decode(text)
+            await self._perform(parse(self._dialect.read(raw)))
         except ClientError as error:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)

@@ -10,7 +10,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from server.audio.silero import SileroModel
 from server.config import Settings
 from server.errors import DisconnectedError
-from server.protocol.dialect import GaDialect, error_json
+from server.protocol.beta import BetaDialect
+from server.protocol.dialect import Dialect, GaDialect, error_json
 from server.protocol.events import ErrorEvent
 from server.protocol.ids import RandomIds
 from server.protocol.machine import EngineProfile, Limits, SessionMachine
@@ -48,11 +49,12 @@ class Gateway:
     voices: VoiceMap
     vad_model: SileroModel
 
-    def new_session(self, transport: "WebSocketTransport", model: str) -> Session:
+    def new_session(self, transport: "WebSocketTransport", dialect: Dialect, model: str) -> Session:
         """Make the session of a connection.
 
         Args:
             transport: the accepted connection.
+            dialect: that the client speaks.
             model: the model's name as the client wrote it; it is echoed.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
@@ -71,7 +73,7 @@ class Gateway:
                 ids,
                 Limits(settings.max_items, settings.max_kept_audio_s),
             ),
-            GaDialect(),
+            dialect,
             ids,
             Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config),
             self.link,
@@ -134,7 +136,14 @@ async def serve_realtime(socket: WebSocket) -> None:
         await _hang_up(transport, *refusal)
         return
     model = socket.query_params.get("model") or gateway.settings.model.name
-    await gateway.new_session(transport, model).run()
+    dialect = BetaDialect() if _speaks_beta(socket) else GaDialect()
+    await gateway.new_session(transport, dialect, model).run()
+
+
+def _speaks_beta(socket: WebSocket) -> bool:
+    """Say which shape of the API a client asks for, by header or subprotocol."""
+    header = socket.headers.get("openai-beta", "")
+    return _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
 
 
 _Refusal = tuple[int, ErrorEvent]
@@ -149,14 +158,7 @@ _BAD_KEY: _Refusal = (
 
 def _refused_request(socket: WebSocket) -> _Refusal | None:
     """Say what is wrong with a request, beside its key."""
-    offers_beta = _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     intent = socket.query_params.get("intent")
-    if offers_beta or _BETA_HEADER in socket.headers.get("openai-beta", ""):
-        return _bad_request(
-            "beta_api_shape_disabled",
-            "The beta shape of the Realtime API is not available on this server: connect without "
-            "'OpenAI-Beta: realtime=v1'.",
-        )
     if intent == "transcription":
         return _bad_request(
             "unsupported_intent", "Transcription sessions are not available on this server yet."

@@ -302,11 +302,6 @@ async def test_api_keys() -> None:
         ("/v1/realtime?intent=", {}, "invalid_intent"),
         ("/v1/realtime?intent=transcription", {}, "unsupported_intent"),
         ("/v1/realtime?call_id=rtc_1", {}, "unsupported_parameter"),
-        (
-            "/v1/realtime?model=m",
-            {"additional_headers": {"OpenAI-Beta": "realtime=v1"}},
-            "beta_api_shape_disabled",
-        ),
     ],
 )
 async def test_requests_that_cannot_be_served(path: str, options: Any, code: str) -> None:
@@ -315,6 +310,22 @@ async def test_requests_that_cannot_be_served(path: str, options: Any, code: str
         assert json.loads(await client.recv())["error"]["code"] == code
         assert await _closed(client) == 4000
         assert client.close_reason == f"invalid_request_error.{code}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"additional_headers": {"OpenAI-Beta": "realtime=v1"}},
+        {"subprotocols": ["realtime", "openai-insecure-api-key.x", "openai-beta.realtime-v1"]},
+    ],
+)
+async def test_the_beta_shape_is_spoken_when_asked_for(options: Any) -> None:
+    """By header, and by subprotocol as browsers do."""
+    async with serving() as served, served.socket(**options) as client:
+        session = json.loads(await client.recv())["session"]
+        assert session["modalities"] == ["audio", "text"]
+        await client.send('{"type":"session.update","session":{"voice":"echo"}}')
+        assert json.loads(await client.recv())["session"]["voice"] == "echo"
 
 
 async def test_pages_of_other_sites_are_refused_without_keys() -> None:

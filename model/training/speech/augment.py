@@ -260,9 +260,9 @@ def augment(pcm: Wave, rng: Rng, level: float = 1.0, others: Sequence[Wave] = ()
     microphone = level if strikes(0.7) else None
     if room is not None or microphone is not None:
         heard = _filtered(heard, rng, room=room, microphone=microphone)
-    if strikes(0.75):
-        # 5 to 40 dB at full level; loud noise is the exception.
-        snr_db = 40.0 - 35.0 * level * float(rng.beta(1.3, 1.6))
+    if strikes(0.85):
+        # 5 to 40 dB at full level; even half of it knows a loud kitchen.
+        snr_db = 40.0 - 35.0 * level**0.5 * float(rng.beta(1.2, 1.0))
         if len(others) and rng.random() < 0.25:
             noise = _babble(len(heard), rng, others)
             snr_db = max(snr_db, 8.0)  # who of several talks to us must stay clear

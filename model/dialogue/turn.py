@@ -414,7 +414,8 @@ class TurnProgram:
             text = vocabulary.delta(turn.pieces, piece)
             turn.pieces.append(piece)
             turn.has_ended = False
-            self._events.append(InputTranscriptDelta(self.session_id, text))
+            if text:  # a piece may be nothing but the space before a word
+                self._events.append(InputTranscriptDelta(self.session_id, text))
         elif piece == vocabulary.end and not turn.has_ended:
             turn.has_ended = True
             audio_ms = turn.num_frames * self._timing.frame_ms
@@ -520,7 +521,8 @@ class TurnProgram:
             text = vocabulary.delta(reply.plan, piece)
             reply.plan.append(piece)
             self.history.append(Kind.TEXT, piece)
-            self._events.append(ResponseText(self.session_id, reply.request.turn, text))
+            if text:
+                self._events.append(ResponseText(self.session_id, reply.request.turn, text))
             if reply.is_exhausted:
                 reply.reason = "max_output_tokens"
                 self._end()

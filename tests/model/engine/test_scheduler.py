@@ -8,8 +8,7 @@ import torch
 from model.dialogue.phase import Phase
 from model.engine.config import EngineConfig
 from model.engine.scheduler import Scheduler, urgency
-from model.engine.slots import Playout, Slot, SlotTable, Urgency
-from model.errors import ConfigError
+from model.engine.slots import Playout, Slot, Urgency
 
 NOW_S = 50.0
 
@@ -75,37 +74,3 @@ def test_deadlines_decide_who_fits() -> None:
 def test_urgency_follows_the_phase(phase: Phase, ends_s: float | None, expected: Urgency) -> None:
     """Everything between the end of a turn and the first audio is awaited by someone."""
     assert urgency(phase, Playout(ends_s)) is expected
-
-
-def test_playout_runs_on_after_a_gap() -> None:
-    """Audio lines up behind earlier audio; if that has run out, it starts now and was late."""
-    playout = Playout()
-    assert not playout.add(0.1, NOW_S)
-    assert not playout.add(0.1, NOW_S + 0.05)
-    assert playout.ends_s == pytest.approx(NOW_S + 0.2)
-    assert playout.add(0.1, NOW_S + 1.0)
-    assert playout.ends_s == pytest.approx(NOW_S + 1.1)
-
-
-def test_slots_are_given_lowest_first_and_reused() -> None:
-    """Neighbouring slots make the fastest batches, so the low ones are used first."""
-
-    class Program:
-        def __init__(self, session_id: str) -> None:
-            self.session_id = session_id
-
-    table = SlotTable(3)
-    a, b, _ = (table.take(Program(name), torch.Generator()) for name in "abc")  # type: ignore[arg-type]
-    assert [s.index for s in table] == [0, 1, 2]
-    table.release(b)
-    table.release(a)
-    assert table.take(Program("d"), torch.Generator()).index == 0  # type: ignore[arg-type]
-    assert table.get("b") is None
-    assert len(table) == 2
-
-
-@pytest.mark.parametrize("field", ["max_sessions", "max_batch", "ahead_ms", "num_threads"])
-def test_settings_that_cannot_work_are_refused(field: str) -> None:
-    """Every count is at least one, and the message names the field."""
-    with pytest.raises(ConfigError, match=field):
-        EngineConfig(**{field: 0})

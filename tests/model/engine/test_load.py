@@ -1,0 +1,79 @@
+"""From a folder of weights to an engine that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import Queue
+
+import pytest
+import torch
+
+from model.codec.mel import MelCodec, MelCodecConfig
+from model.config import LMConfig
+from model.engine.config import EngineConfig
+from model.engine.load import load_engine
+from model.engine.messages import AppendText, Open, Output, Respond, ResponseDone
+from model.errors import WeightsError
+from model.lm import LM
+from model.text import Tokenizer
+from model.weights import save_starter
+
+
+def test_loaded_engine_answers(tmp_path: Path) -> None:
+    """Weights, text pieces and voices of the folder are what the engine runs on."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(["hello there", "what is your name"] * 5, vocab_size=70)
+    config = LMConfig(
+        dim=32,
+        num_layers=2,
+        ff_dim=48,
+        text_vocab=len(tokenizer),
+        num_codebooks=3,
+        codebook_size=16,
+        audio_rank=8,
+        delays=(0, 1, 1),
+        depth_dim=32,
+        depth_layers=1,
+        depth_ff=48,
+    )
+    codec = MelCodec(
+        MelCodecConfig(
+            codebook_size=16,
+            num_acoustic=2,
+            semantic_dim=4,
+            acoustic_dim=8,
+            channels=16,
+            encoder_blocks=1,
+            decoder_blocks=1,
+            hop_channels=16,
+            hop_blocks=1,
+        )
+    )
+    lm = LM(config)
+    lm.set_codebook_vectors(codec.codebook_vectors())
+    save_starter(tmp_path, lm=lm, codec=codec, tokenizer=tokenizer, voices=("ann", "bob"))
+
+    engine = load_engine(tmp_path, EngineConfig(max_sessions=2), name="tiny")
+    assert engine.info.model == "tiny"
+    assert engine.info.voices == ("ann", "bob")
+    assert (engine.info.sample_rate_hz, engine.info.frame_samples) == (16_000, 1280)
+    outputs = Queue[Output]()
+    engine.start(outputs.put)
+    try:
+        engine.submit(Open("s", "bob"))
+        engine.submit(AppendText("s", "u", "user", "What is your name?"))
+        engine.submit(Respond("s", 1, "a", max_output_tokens=5))
+        output = outputs.get(timeout=60)
+        while not isinstance(output, ResponseDone):
+            output = outputs.get(timeout=60)
+    finally:
+        engine.stop()
+    # <bos> <voice1> <user> and the question's pieces.
+    num_pieces = len(tokenizer.encode("what is your name"))
+    assert output.usage.input_text_tokens == 3 + num_pieces
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    """A folder without weights says so."""
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        load_engine(tmp_path)

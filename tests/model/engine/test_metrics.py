@@ -1,0 +1,24 @@
+"""Counters."""
+
+from __future__ import annotations
+
+from model.engine.metrics import TICK_BUCKETS_MS, EngineMetrics
+
+
+def test_every_tick_is_in_one_bucket() -> None:
+    """A bound belongs to its own bucket, and the last bucket has none."""
+    metrics = EngineMetrics()
+    for ms in (0.5, 1.0, 1.1, 80.0, 5000.0):
+        metrics.count_tick(ms / 1000, rows=2)
+    assert len(metrics.tick_buckets) == len(TICK_BUCKETS_MS) + 1
+    assert metrics.tick_buckets[:2] == [2, 1]
+    assert metrics.tick_buckets[-1] == 1
+    assert (metrics.ticks, metrics.steps) == (5, 10)
+
+
+def test_cleared_metrics_are_new_ones() -> None:
+    """Clearing does not leave the old buckets behind."""
+    metrics = EngineMetrics()
+    metrics.count_tick(0.01, rows=1)
+    metrics.clear()
+    assert metrics == EngineMetrics()

@@ -6,11 +6,13 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 
 from model.engine.messages import Engine
 from server.audio.silero import SileroModel
@@ -22,6 +24,7 @@ from server.session.link import EngineLink
 from server.transport.http import healthz, models, readyz
 from server.transport.websocket import PATHS, Gateway, serve_realtime
 
+_WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
 _STOP_TIMEOUT_S = 5
@@ -55,6 +58,8 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
             Route("/readyz", readyz),
             Route("/v1/models", models),
             Route("/models", models),
+            # The playground page; last, since it takes every path.
+            Mount("/", StaticFiles(directory=_WEB, html=True)),
         ],
         lifespan=lifespan,
     )
@@ -135,7 +140,11 @@ def serve(settings: Settings) -> None:
         log.info("loading", model=settings.model.name, dir=str(settings.model.dir))
         app = create_app(settings, make_engine(settings))
         host, port = listener.getsockname()[:2]
-        log.info("serving", url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}")
+        log.info(
+            "serving",
+            url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
+            playground=f"http://{host}:{port}/",
+        )
         uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
 
 

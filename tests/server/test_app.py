@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -59,7 +60,9 @@ class Served:
             request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                    return response.status, json.load(response)
+                    body = response.read().decode()
+                    is_json = response.headers["content-type"] == "application/json"
+                    return response.status, json.loads(body) if is_json else body
             except urllib.error.HTTPError as error:
                 with error:
                     return error.code, json.load(error)
@@ -270,6 +273,10 @@ async def test_health_readiness_and_models() -> None:
         assert (status, body["status"], body["max_sessions"]) == (200, "ready", 2)
         status, body = await served.get("/v1/models")
         assert (status, body["data"][0]["id"]) == (200, "starter")
+        status, page = await served.get("/")
+        assert status == 200
+        for linked in re.findall(r'(?:src|href)="([\w.]+)"', page):
+            assert (await served.get(f"/{linked}"))[0] == 200, linked
 
 
 async def test_api_keys() -> None:

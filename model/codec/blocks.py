@@ -1,8 +1,8 @@
 """Causal building blocks that carry their left context explicitly.
 
-Every block maps ``(x, context) -> (y, context)``: `x` is ``[batch, time, channels]`` and `context` holds the
-last inputs the block still needs. One call over a whole recording from a zero context and many calls over its
-pieces are therefore the same computation: streaming is not a mode.
+Every block maps ``(x, context) -> (y, context)``: `x` is ``[batch, time, channels]`` and `context`
+holds the last inputs the block still needs. One call over a whole recording from a zero context and
+many calls over its pieces are therefore the same computation: streaming is not a mode.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class CausalConv(nn.Module):
 
 
 class DepthwiseCausalConv(nn.Module):
-    """One causal filter per channel, as `kernel` multiply-adds (faster than grouped conv1d on a CPU)."""
+    """One causal filter per channel, as `kernel` multiply-adds.
+
+    On a CPU these are faster than a grouped conv1d.
+    """
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 def run_blocks(
-    blocks: nn.ModuleList, x: Tensor, contexts: Sequence[Tensor]
+    blocks: Sequence[nn.Module], x: Tensor, contexts: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Run `blocks` in order, threading each one's context."""
     after: list[Tensor] = []

@@ -19,7 +19,9 @@ LOG_FLOOR = 1e-5  # about -100 dB re full scale
 def mel_filterbank(
     num_mels: int, num_bins: int, sample_rate_hz: int, low_hz: float = 20.0
 ) -> Tensor:
-    """Build triangular filters ``[num_bins, num_mels]`` of unit peak, equally spaced on the mel scale.
+    """Build triangular filters ``[num_bins, num_mels]``.
+
+    They have unit peak and are equally spaced on the mel scale.
 
     Source: O'Shaughnessy 1987, mel = 2595 log10(1 + f / 700).
     """
@@ -55,11 +57,14 @@ class LogMel(nn.Module):
 
     @property
     def context_shape(self) -> tuple[int]:
-        """Shape of one slot's context: the samples before the current ones that a window still covers."""
+        """Shape of one slot's context: the earlier samples that a window still covers."""
         return (FFT_SAMPLES - HOP_SAMPLES,)
 
     def forward(self, pcm: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Analyse ``pcm [B, S]`` (16 kHz, S a multiple of the hop) into ``[B, S / 160, 80]``, roughly unit scale."""
+        """Analyse ``pcm [B, S]`` into log-mels ``[B, S / 160, 80]`` of roughly unit scale.
+
+        The audio is 16 kHz and S a multiple of the hop.
+        """
         seen = torch.cat([context, pcm], dim=1)
         frames = seen.unfold(1, FFT_SAMPLES, HOP_SAMPLES) * self.window
         # Written out: complex abs() is several times slower on a CPU.

@@ -1,14 +1,16 @@
-"""The starter's hierarchical tokenizer: 16 kHz PCM to one semantic and seven acoustic codes every 80 ms, and back.
+"""The starter's hierarchical tokenizer: 16 kHz PCM to codes and back.
 
-Encoding is causal and needs no look-ahead. Decoding frame t also uses the *semantic* code of frame t + 1, which the
-language model makes one step before the acoustic codes of frame t anyway (its acoustic delay), and the vocoder's
-windows hold back 480 samples: an output sample is final 80 ms + 30 ms after the end of its frame's codes.
+Every 80 ms become one semantic and seven acoustic codes. Encoding is causal and needs no
+look-ahead. Decoding frame t also uses the *semantic* code of frame t + 1, which the language model
+makes one step before the acoustic codes of frame t anyway (its acoustic delay), and the vocoder's
+windows hold back 480 samples: an output sample is final 80 ms + 30 ms after the end of its frame's
+codes.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ from model.codec.vocoder import DELAY_SAMPLES, Vocoder
 from model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,10 @@ class MelCodecConfig:
         """Build from a mapping; raises `ConfigError` on an unknown key."""
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
-            msg = f"codec config: unknown keys {sorted(unknown)}, expected some of {sorted(cls.__dataclass_fields__)}"
+            msg = (
+                f"codec config: unknown keys {sorted(unknown)}, "
+                f"expected some of {sorted(cls.__dataclass_fields__)}"
+            )
             raise ConfigError(msg)
         return cls(**values)
 
@@ -106,8 +111,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.mel = LogMel()
         self.patch = nn.Linear(HOPS_PER_FRAME * NUM_MELS, config.channels)
-        self.blocks = nn.ModuleList(
-            ConvBlock(config.channels) for _ in range(config.encoder_blocks)
+        # The casts here and in the decoder say what a ModuleList's type leaves out: what it holds.
+        self.blocks = cast(
+            "Sequence[ConvBlock]",
+            nn.ModuleList(ConvBlock(config.channels) for _ in range(config.encoder_blocks)),
         )
         self.norm = nn.LayerNorm(config.channels)
         self.to_semantic = nn.Linear(config.channels, config.semantic_dim)
@@ -115,11 +122,16 @@ class Encoder(nn.Module):
 
     def init_state(self, num_slots: int, device: torch.device | str = "cpu") -> list[Tensor]:
         """Return the state of `num_slots` streams that have heard nothing."""
-        shapes = [self.mel.context_shape] + [b.context_shape for b in self.blocks]
+        shapes = [self.mel.context_shape, *(b.context_shape for b in self.blocks)]
         return [torch.zeros(num_slots, *shape, device=device) for shape in shapes]
 
     def forward(self, pcm: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Encode ``pcm [B, 1280 * T]`` into latents ``[B, T, semantic_dim]`` and ``[B, T, acoustic_dim]``."""
+        """Encode ``pcm [B, 1280 * T]`` into latents.
+
+        Returns:
+            The semantic ones ``[B, T, semantic_dim]``, the acoustic ones ``[B, T, acoustic_dim]``
+            and the new state.
+        """
         mel, heard = self.mel(pcm, state[0])
         x = self.patch(mel.unflatten(1, (-1, HOPS_PER_FRAME)).flatten(2))
         x, contexts = run_blocks(self.blocks, x, state[1:])
@@ -135,13 +147,15 @@ class Decoder(nn.Module):
         self.semantic_dim = config.semantic_dim
         self.hop_channels = config.hop_channels
         self.from_codes = nn.Linear(2 * config.semantic_dim + config.acoustic_dim, config.channels)
-        self.blocks = nn.ModuleList(
-            ConvBlock(config.channels) for _ in range(config.decoder_blocks)
+        self.blocks = cast(
+            "Sequence[ConvBlock]",
+            nn.ModuleList(ConvBlock(config.channels) for _ in range(config.decoder_blocks)),
         )
         self.norm = nn.LayerNorm(config.channels)
         self.upsample = nn.Linear(config.channels, HOPS_PER_FRAME * config.hop_channels)
-        self.hop_blocks = nn.ModuleList(
-            ConvNeXtBlock(config.hop_channels) for _ in range(config.hop_blocks)
+        self.hop_blocks = cast(
+            "Sequence[ConvNeXtBlock]",
+            nn.ModuleList(ConvNeXtBlock(config.hop_channels) for _ in range(config.hop_blocks)),
         )
         self.hop_norm = nn.LayerNorm(config.hop_channels)
         self.vocoder = Vocoder(config.hop_channels)
@@ -191,9 +205,8 @@ class MelCodec(nn.Module):
 
     frame_samples = FRAME_SAMPLES
     sample_rate_hz = SAMPLE_RATE_HZ
-    lookahead_samples = (
-        FRAME_SAMPLES + DELAY_SAMPLES
-    )  # 1760 = 110 ms, from a frame's codes to its last final sample
+    # 1760 = 110 ms, from a frame's codes to its last final sample
+    lookahead_samples = FRAME_SAMPLES + DELAY_SAMPLES
 
     def __init__(self, config: MelCodecConfig | None = None) -> None:
         super().__init__()
@@ -206,7 +219,10 @@ class MelCodec(nn.Module):
         self.decoder = Decoder(self.config)
 
     def codebook_vectors(self) -> Tensor:
-        """Return all code vectors ``[K, codebook_size, acoustic_dim]``; the semantic ones are padded with zeros."""
+        """Return all code vectors ``[K, codebook_size, acoustic_dim]``.
+
+        The semantic ones are padded with zeros.
+        """
         dim = max(self.config.acoustic_dim, self.config.semantic_dim)
         table = torch.zeros(self.config.num_codebooks, self.config.codebook_size, dim)
         for k, book in enumerate([*self.semantic.books, *self.acoustic.books]):
@@ -250,18 +266,19 @@ class MelCodec(nn.Module):
         """Decode the next steps of the streams in `slots`.
 
         Args:
-            codes: int64 ``[n, T, K]`` in the language model's order: step s holds the semantic code of frame s and
-                the acoustic codes of frame s - 1; -1 where there is none (the first step's acoustic codes, the
-                semantic code of the flush).
+            codes: int64 ``[n, T, K]`` in the language model's order: step s holds the semantic code
+                of frame s and the acoustic codes of frame s - 1; -1 where there is none (the first
+                step's acoustic codes, the semantic code of the flush).
             state: updated in place for `slots` only.
             slots: int64 ``[n]``, distinct.
 
         Returns:
-            float32 ``[n, 1280 * T]``. The stream lags by `lookahead_samples`: drop that many at its beginning and
-            flush two steps at its end (one with the last acoustic codes, one all -1).
+            float32 ``[n, 1280 * T]``. The stream lags by `lookahead_samples`: drop that many at its
+            beginning and flush two steps at its end (one with the last acoustic codes, one all -1).
         """
         rows = state.take(slots)
         semantic, acoustic = self._vectors(codes)
+        pcm: Tensor
         pcm, rows = self.decoder(semantic, acoustic, rows)
         state.put(slots, rows)
         return pcm.clamp(-1.0, 1.0)
@@ -273,8 +290,12 @@ class MelCodec(nn.Module):
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Decode whole recordings, undelayed codes ``[B, T, K]`` into ``pcm [B, 1280 * T]``, aligned with the input."""
+        """Decode whole recordings, undelayed codes ``[B, T, K]`` into ``pcm [B, 1280 * T]``.
+
+        The audio is aligned with what was encoded.
+        """
         semantic, acoustic = self._vectors(delay(codes, flush=2))
+        pcm: Tensor
         pcm, _ = self.decoder(semantic, acoustic, self.decoder.init_state(len(codes), codes.device))
         end = self.lookahead_samples + codes.shape[1] * FRAME_SAMPLES
         return pcm[:, self.lookahead_samples : end].clamp(-1.0, 1.0)
@@ -283,6 +304,8 @@ class MelCodec(nn.Module):
         if pcm.shape[1] % FRAME_SAMPLES:
             msg = f"expected pcm [batch, a multiple of {FRAME_SAMPLES}], got {list(pcm.shape)}"
             raise ValueError(msg)
+        semantic: Tensor
+        acoustic: Tensor
         semantic, acoustic, rows = self.encoder(pcm, rows)
         codes = torch.cat(
             [
@@ -291,7 +314,7 @@ class MelCodec(nn.Module):
             ],
             dim=1,
         )
-        return codes.unflatten(0, semantic.shape[:2]), rows
+        return torch.unflatten(codes, 0, semantic.shape[:2]), rows
 
     def _vectors(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         return self.semantic.decode(codes[..., :1]), self.acoustic.decode(codes[..., 1:])
@@ -301,7 +324,10 @@ class MelCodec(nn.Module):
 
 
 def delay(codes: Tensor, flush: int = 1) -> Tensor:
-    """Put codes ``[B, T, K]`` into the language model's order ``[B, T + flush, K]``: acoustic codes one step late."""
+    """Put codes ``[B, T, K]`` into the language model's order ``[B, T + flush, K]``.
+
+    There the acoustic codes come one step late; -1 fills what is left.
+    """
     batch, frames, books = codes.shape
     out = torch.full((batch, frames + flush, books), -1, dtype=codes.dtype, device=codes.device)
     out[:, :frames, :1] = codes[..., :1]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 EMA_DECAY = 0.98
-DEAD_USAGE = (
-    0.03  # a code used less than this many times a step (moving average) is re-seeded from the data
-)
+# A code used less than this many times a step (moving average) is re-seeded from the data.
+DEAD_USAGE = 0.03
 
 
 class Codebook(nn.Module):
@@ -30,7 +34,7 @@ class Codebook(nn.Module):
         self.register_buffer("sums", self.vectors.clone(), persistent=False)
 
     def search(self, x: Tensor) -> Tensor:
-        """Find the nearest vector of each row of ``x [N, dim]`` (float32); returns int64 ``[N]``."""
+        """Find the nearest vector of each row of ``x [N, dim]``, float32; returns int64 ``[N]``."""
         return (self.vectors.square().sum(1) - 2.0 * (x @ self.vectors.T)).argmin(1)
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -55,7 +59,10 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def learn(self, x: Tensor, codes: Tensor) -> None:
-        """Move the table towards the rows of ``x [N, dim]`` that chose each code, and re-seed dead codes."""
+        """Move the table towards ``x [N, dim]``, and re-seed dead codes.
+
+        Each vector follows the mean of the rows that chose it: ``codes [N]``.
+        """
         counts = torch.bincount(codes, minlength=self.size).to(x.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, codes, x)
         self.usage.lerp_(counts, 1.0 - EMA_DECAY)
@@ -75,7 +82,10 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, depth: int, size: int, dim: int) -> None:
         super().__init__()
-        self.books = nn.ModuleList(Codebook(size, dim) for _ in range(depth))
+        # The cast says what a ModuleList's type leaves out: what it holds.
+        self.books = cast(
+            "Sequence[Codebook]", nn.ModuleList(Codebook(size, dim) for _ in range(depth))
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Quantise ``x [N, dim]`` to int64 codes ``[N, depth]``."""

@@ -1,10 +1,12 @@
-"""Source-filter vocoder: a pulse train and noise, each shaped by a minimum-phase filter, every 10 ms.
+"""Source-filter vocoder: pulses and noise, each shaped by a minimum-phase filter, every 10 ms.
 
-The network says pitch, voicing and two smooth spectra; signal processing makes the wave. That leaves little to
-learn, so speech is clean after minutes of training, and it streams: all it carries is a phase and two overlaps.
+The network says pitch, voicing and two smooth spectra; signal processing makes the wave. That
+leaves little to learn, so speech is clean after minutes of training, and it streams: all it carries
+is a phase and two overlaps.
 
-Source: the source-filter model of speech (Fant 1960); band-limited pulses by the closed form of the Dirichlet
-kernel; minimum phase by folding the real cepstrum (Oppenheim & Schafer, "Discrete-Time Signal Processing", 13.5).
+Source: the source-filter model of speech (Fant 1960); band-limited pulses by the closed form of the
+Dirichlet kernel; minimum phase by folding the real cepstrum (Oppenheim & Schafer, "Discrete-Time
+Signal Processing", 13.5).
 """
 
 from __future__ import annotations
@@ -19,13 +21,11 @@ from model.codec.features import HOP_SAMPLES, NUM_MELS, SAMPLE_RATE_HZ, mel_filt
 
 WINDOW_SAMPLES = 640
 FILTER_SAMPLES = 1_024
-DELAY_SAMPLES = (
-    WINDOW_SAMPLES - HOP_SAMPLES
-)  # 480: a sample is final once its last window has been added
+# 480: a sample is final once its last window has been added.
+DELAY_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES
 LOWEST_HZ, HIGHEST_HZ = 55.0, 420.0
-NOISE_PERIOD = (
-    1 << 16
-)  # samples; a table keeps the noise a function of the position, so streaming is exact
+# Samples; a table keeps the noise a function of the position, so streaming is exact.
+NOISE_PERIOD = 1 << 16
 
 
 def _mel_to_bins() -> Tensor:
@@ -45,8 +45,9 @@ def _mel_to_bins() -> Tensor:
 class Vocoder(nn.Module):
     """Turn hop-rate features into a wave.
 
-    State of one slot: ``phase [1]`` (cycles) and ``position [1]`` (samples) as float64, the last 480 samples of both
-    excitations ``[2, 480]``, the overlap still to be added ``[1024 - 160]`` and the last pitch ``[1]`` in octaves.
+    State of one slot: ``phase [1]`` (cycles) and ``position [1]`` (samples) as float64, the last
+    480 samples of both excitations ``[2, 480]``, the overlap still to be added ``[1024 - 160]`` and
+    the last pitch ``[1]`` in octaves.
     """
 
     to_bins: Tensor
@@ -74,7 +75,10 @@ class Vocoder(nn.Module):
         ]
 
     def predict_pitch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return pitch in octaves above 55 Hz and the voicing logit, both ``[B, H]``, of ``x [B, H, channels]``."""
+        """Return the pitch and the voicing logit, both ``[B, H]``, of ``x [B, H, channels]``.
+
+        The pitch is in octaves above 55 Hz.
+        """
         out = self.pitch(x).float()
         return out[..., 0] + 1.0, out[..., 1]
 
@@ -90,8 +94,9 @@ class Vocoder(nn.Module):
         Args:
             x: hop-rate features.
             state: from `init_state`, or what the call before returned.
-            octaves: pitch to use in place of the predicted one, ``[B, H]`` octaves above 55 Hz (training).
-            voiced: voicing to use in place of the predicted one, ``[B, H]`` in 0..1 (training).
+            octaves: pitch to use in place of the predicted one (training), ``[B, H]`` octaves above
+                55 Hz.
+            voiced: voicing to use in place of the predicted one (training), ``[B, H]`` in 0..1.
         """
         clock, history, overlap, last = state
         if octaves is None or voiced is None:
@@ -132,7 +137,7 @@ class Vocoder(nn.Module):
     def _filter(
         self, excitation: Tensor, spectra: Tensor, history: Tensor, overlap: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Shape the excitations ``[B, 2, S]`` by log spectra ``[B, H, 2, 80]`` and overlap-add the sum."""
+        """Shape excitations ``[B, 2, S]`` by log spectra ``[B, H, 2, 80]``, overlap-add the sum."""
         seen = torch.cat([history, excitation], dim=2)
         frames = seen.unfold(2, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [B, 2, H, 640]
         log_magnitude = (spectra @ self.to_bins).transpose(1, 2)  # [B, 2, H, 513]

@@ -1,4 +1,7 @@
-"""`parley train`: the whole recipe, stage by stage, from no data at all to a directory that serves."""
+"""`parley train`: the whole recipe, stage by stage.
+
+It starts from no data at all and ends with a directory that serves.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import yaml
+from torch.multiprocessing.spawn import spawn
 
 from model.codec.mel import MelCodec
 from model.errors import ConfigError
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
 CORPUS_LINES = 40_000
 
 _DESCRIPTION = """\
-Make the starter's speech data and train it. Every stage resumes where it was stopped and is skipped when it is
-done; all of them together take about two hours on two CPU cores.
+Make the starter's speech data and train it. Every stage resumes where it was stopped and is
+skipped when it is done; all of them together take about two hours on two CPU cores.
 
 stages:
   speech    write the dialogues and speak them with flite, espeak-ng and festival
@@ -176,7 +180,9 @@ def make_lm(run: Run) -> None:
         if workers == 1:
             _train_lm_worker(0, 1, meeting, run)
         else:
-            torch.multiprocessing.spawn(_train_lm_worker, (workers, meeting, run), nprocs=workers)
+            spawn(  # type: ignore[no-untyped-call]  # torch gives it no types
+                _train_lm_worker, (workers, meeting, run), nprocs=workers
+            )
     plot_losses(run.directory / "lm.jsonl")
 
 

@@ -1,4 +1,7 @@
-"""Train the tokenizer: hear noisy speech, name its phones, describe its clean spectrum and pitch."""
+"""Train the tokenizer.
+
+It hears noisy speech, names its phones and describes its clean spectrum and pitch.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """A batch of clean crops: ``pcm [B, S]`` and 20 ms ``phones [B, S / 320]`` (pause beyond a clip's end)."""
+    """A batch of clean crops: ``pcm [B, S]`` and 20 ms ``phones [B, S / 320]``.
+
+    Beyond a clip's end the phone is a pause.
+    """
 
     pcm: Tensor
     phones: Tensor
@@ -62,7 +68,8 @@ class CropSampler:
         for row, (pool, pick, where, gain) in enumerate(chance):
             clips = self.pools[int(pool < self.reply_share)]
             clip = clips[int(pick * len(clips))]
-            # The crop may begin up to 0.4 s before the clip: starts from silence are what a decoder meets first.
+            # The crop may begin up to 0.4 s before the clip: starts from silence are what a decoder
+            # meets first.
             lowest = -20
             highest = max(lowest + 1, (len(clip.pcm) - self.samples) // 320 + 10)
             start = (lowest + int(where * (highest - lowest))) * 320
@@ -117,15 +124,14 @@ class CodecObjective(nn.Module):
             mel = self.mel(hops)
             octaves, voicing = codec.decoder.vocoder.predict_pitch(hops)
         labels = functional.pad(clean.phones, (PHONE_DELAY_SLOTS, 0))[:, : clean.phones.shape[1]]
-        labels = labels.unflatten(1, (-1, PHONE_SLOTS_PER_FRAME))
+        labels = torch.unflatten(labels, 1, (-1, PHONE_SLOTS_PER_FRAME))
         phone_loss = functional.cross_entropy(logits.float().flatten(0, 2), labels.flatten())
         target = self.analysis(
             clean.pcm, noisy.new_zeros(len(noisy), *self.analysis.context_shape)
         )[0]
         mel_loss = (mel.float() - target).abs().mean()
-        some = slice(
-            0, len(noisy) // 2
-        )  # half the batch teaches pitch as well, and the estimate is slow
+        # Half the batch teaches pitch as well, and the estimate is slow.
+        some = slice(0, len(noisy) // 2)
         pitch, voiced = estimate_pitch(clean.pcm[some])
         octaves, voicing = octaves[some], voicing[some]
         voicing_loss = functional.binary_cross_entropy_with_logits(voicing, voiced.float())
@@ -177,7 +183,10 @@ def train_codec(
             objective.place_codebooks([corrupt(sampler.draw(g, device).pcm, g) for g in drawn])
         crops = sampler.draw(generator, device)
         noisy = corrupt(crops.pcm, generator, share=0.6)
-        return objective(noisy, crops, quantise=step >= UNQUANTISED_STEPS)
+        answer: tuple[Tensor, dict[str, float]] = objective(
+            noisy, crops, quantise=step >= UNQUANTISED_STEPS
+        )
+        return answer
 
     trainer.run(loss_of)
     return objective.codec.eval()

@@ -10,7 +10,9 @@ _REVERB_SAMPLES = 4_800  # 0.3 s at 16 kHz
 
 
 def corrupt(pcm: Tensor, generator: torch.Generator, share: float = 0.7) -> Tensor:
-    """Add reverberation, spectral tilt, coloured noise, other voices and gain to a share of the batch.
+    """Put a share of the batch into other rooms, before other microphones.
+
+    Adds reverberation, spectral tilt, coloured noise, other voices and gain.
 
     Args:
         pcm: float32 ``[B, S]``, clean.
@@ -21,7 +23,6 @@ def corrupt(pcm: Tensor, generator: torch.Generator, share: float = 0.7) -> Tens
         float32 ``[B, S]`` in [-1, 1], aligned with the input.
     """
     rows, samples = pcm.shape
-
     device = pcm.device
 
     # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
@@ -31,9 +32,8 @@ def corrupt(pcm: Tensor, generator: torch.Generator, share: float = 0.7) -> Tens
     def normal(length: int) -> Tensor:
         return torch.randn(rows, length, generator=generator).to(device)
 
-    size = (
-        -(-(samples + _REVERB_SAMPLES) // 2048) * 2048
-    )  # a fast length that leaves room for the tail
+    # A fast length that leaves room for the tail.
+    size = -(-(samples + _REVERB_SAMPLES) // 2048) * 2048
     frequency = torch.linspace(1e-4, 1.0, size // 2 + 1, device=device)
     spectrum = torch.fft.rfft(pcm, n=size)
     decay = torch.exp(

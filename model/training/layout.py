@@ -1,7 +1,7 @@
-"""Lay a spoken dialogue out as the steps the language model sees, with what it should answer at each.
+"""Lay a spoken dialogue out as the steps the language model sees and what it should answer at each.
 
-This is the training side of the conversation layout in ``docs/architecture.md``; the serving side is
-`model.dialogue`. The two meet in the tests, which replay a dialogue through both.
+This is the training side of the conversation layout in ``docs/architecture.md``; the serving side
+is `model.dialogue`. The two meet in the tests, which replay a dialogue through both.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ END_DELAY_FRAMES = 5  # and the end of the turn this long after its last word
 WORD_LEAD_FRAMES = 2  # the reply's words come this long before their audio
 NO_TARGET = -100
 PAD_WEIGHT = 0.25  # most frames carry no piece: they would drown the others
-TYPED_WEIGHT = (
-    0.1  # what a user types needs no answer; a little of it teaches which words follow which
-)
+# What a user types needs no answer; a little of it teaches which words follow which.
+TYPED_WEIGHT = 0.1
 
 
 class Pieces(Protocol):
@@ -44,7 +43,8 @@ class Pieces(Protocol):
 class SpokenTurn:
     """One exchange.
 
-    `heard` is None for a typed question, `said` for a written answer, `reply` if only the transcript is known.
+    `heard` is None for a typed question, `said` for a written answer, `reply` if only the
+    transcript is known.
     """
 
     user: str
@@ -55,7 +55,10 @@ class SpokenTurn:
 
 @dataclass(slots=True)
 class Rows:
-    """One dialogue as parallel lists, a row a step; `codes` are targets of the depth transformer (-1: none)."""
+    """One dialogue as parallel lists, a row a step.
+
+    `codes` are targets of the depth transformer (-1: none).
+    """
 
     num_codebooks: int
     text: list[int] = field(default_factory=list)
@@ -67,7 +70,7 @@ class Rows:
     assistant: list[NDArray[np.int16] | None] = field(default_factory=list)
     codes: list[NDArray[np.int16] | None] = field(default_factory=list)
 
-    def add(  # noqa: PLR0913 - one column each
+    def add(
         self,
         kind: Kind,
         text: int,
@@ -108,7 +111,8 @@ def lay_out(
         voice: index of the assistant's voice.
         pieces: the tokenizer.
         num_codebooks: K.
-        jumps: per turn, how many positions pass unused before it (longer calls than any in training).
+        jumps: per turn, how many positions pass unused before it (longer calls than any in
+            training).
     """
     rows = Rows(num_codebooks)
     rows.add(Kind.PREFIX, Special.BOS)
@@ -127,7 +131,10 @@ def lay_out(
 
 
 def live_transcript(clip: CodedClip, pieces: Pieces) -> list[int]:
-    """Return the piece due at each frame of a user turn (`PAD` for none); what comes too late is left out."""
+    """Return the piece due at each frame of a user turn (`PAD` for none).
+
+    What comes too late is left out.
+    """
     frames = len(clip.codes)
     due: list[int] = [Special.PAD] * frames
     at = 0
@@ -144,9 +151,10 @@ def live_transcript(clip: CodedClip, pieces: Pieces) -> list[int]:
 
 
 def aligned_words(clip: CodedClip, pieces: Pieces) -> list[int]:
-    """Return the piece due at each step of a reply, a little before its audio; `EOS` at the last step.
+    """Return the piece due at each step of a reply, a little before its audio.
 
-    There is one step more than frames: the acoustic codes of the last frame come with it.
+    The last step's is `EOS`. There is one step more than frames: the acoustic codes of the last
+    frame come with it.
     """
     frames = len(clip.codes)
     said: list[int] = [Special.PAD] * (frames + 1)
@@ -173,7 +181,10 @@ def _listen(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:
 
 
 def _burst(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:
-    """Add ``<user> question <reply> answer``: what was typed, or the final transcript, then the answer's text."""
+    """Add ``<user> question <reply> answer``.
+
+    The question is what was typed or the final transcript; the answer's text follows.
+    """
     question = [Special.USER, *pieces.encode(turn.user)]
     weight = 1.0 if turn.heard is not None else TYPED_WEIGHT
     for piece, following in zip(question, [*question[1:], Special.REPLY], strict=True):

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 STEPS_PER_BATCH = 2_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
 WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
-TEXT_DIALOGUE_SHARE = (
-    0.12  # of the steps of a batch: dialogues without any audio, which are cheap and carry facts
-)
+# Of the steps of a batch: dialogues without any audio, which are cheap and carry facts.
+TEXT_DIALOGUE_SHARE = 0.12
 JUMP_SHARE = 0.25
 LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
 DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
@@ -62,7 +61,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """A user's own recordings: texts and replies by clip key, coded passes, and their share of the dialogues."""
+    """A user's own recordings: texts and replies by clip key, and coded passes.
+
+    `share` is theirs of the dialogues.
+    """
 
     texts: dict[str, str]
     replies: dict[str, str]
@@ -162,10 +164,10 @@ class DialogueSampler:
         for _ in range(max(1, int(STEPS_PER_BATCH * TEXT_DIALOGUE_SHARE) // longest)):
             script = self.texts[int(rng.integers(len(self.texts)))]
             turns = [SpokenTurn(t.user, t.reply, None, None) for t in script.turns]
-            used = sum(len(t.user.split()) + len(t.reply.split()) + 5 for t in turns)
+            used = sum(len(t.user.split()) + len(t.reply.split()) + 5 for t in script.turns)
             while used < longest - 60:
                 turn = self.texts[int(rng.integers(len(self.texts)))].turns[0]
-                if turn.skill not in {"memory"}:
+                if turn.skill != "memory":
                     turns.append(SpokenTurn(turn.user, turn.reply, None, None))
                 used += len(turn.user.split()) + len(turn.reply.split()) + 5
             made.append(
@@ -203,14 +205,16 @@ def _drop_acoustics(user: np.ndarray, rng: np.random.Generator) -> None:
     """Hide fine detail of some users, so that the words are read from what voices share."""
     for row in user:
         chance = rng.random()
-        if chance < 0.15:  # noqa: PLR2004
+        if chance < 0.15:
             row[:, 1:] = -1
-        elif chance < 0.45:  # noqa: PLR2004
+        elif chance < 0.45:
             row[:, 4:] = -1
 
 
 class LMObjective(nn.Module):
     """Cross-entropy of the text head and, on a share of the frames, of the depth transformer."""
+
+    codebook_weights: Tensor
 
     def __init__(self, lm: LM) -> None:
         super().__init__()
@@ -234,7 +238,8 @@ class LMObjective(nn.Module):
             spoken = self.lm.depth(hidden[picked], batch.target[picked].clamp_min(0), codes).float()
             audio_each = functional.cross_entropy(
                 spoken.flatten(0, 1), codes.flatten(), ignore_index=-1, reduction="none"
-            ).unflatten(0, codes.shape)
+            )
+            audio_each = torch.unflatten(audio_each, 0, codes.shape)
             present = (codes >= 0).float() * self.codebook_weights
             audio_loss = (audio_each * present).sum() / present.sum().clamp_min(1.0)
         with torch.no_grad():
@@ -261,7 +266,7 @@ def make_optimizers(lm: LM) -> list[torch.optim.Optimizer]:
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
-    hidden = [p for name, p in lm.named_parameters() if "layers." in name and p.ndim == 2]  # noqa: PLR2004
+    hidden = [p for name, p in lm.named_parameters() if "layers." in name and p.ndim == 2]
     chosen = {id(p) for p in hidden}
     rest = [p for p in lm.parameters() if id(p) not in chosen]
     return [
@@ -291,7 +296,10 @@ def train_lm(
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, step * world_size() + rank())
-        return objective(sampler.draw(generator).to(device), generator)
+        answer: tuple[Tensor, dict[str, float]] = objective(
+            sampler.draw(generator).to(device), generator
+        )
+        return answer
 
     trainer.run(loss_of)
     return lm.eval()

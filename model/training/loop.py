@@ -1,4 +1,7 @@
-"""What every training stage shares: seeded batches, a schedule, resumable checkpoints, a log one can plot."""
+"""What every training stage shares.
+
+Seeded batches, a schedule, resumable checkpoints, and a log one can plot.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ LOG_EVERY_STEPS = 20
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return the randomness of one step: a function of seed and step alone, so that a resumed run is the same run."""
+    """Return the randomness of one step.
+
+    It is a function of seed and step alone, so that a resumed run is the same run.
+    """
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 62))
 
 
@@ -97,9 +103,8 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self.step,
             "model": self.model.state_dict(),
-            "buffers": dict(
-                self.model.named_buffers()
-            ),  # codebook averages are not in the state dict
+            # Codebook averages are not in the state dict.
+            "buffers": dict(self.model.named_buffers()),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
         torch.save(state, temporary)

@@ -1,7 +1,7 @@
 """Several workers on one machine, a thread each, averaging their gradients every step.
 
-On a few cores this beats one process with as many threads: small operations do not split well, and a thread that
-the system puts aside holds up all others at every one of them.
+On a few cores this beats one process with as many threads: small operations do not split well, and
+a thread that the system puts aside holds up all others at every one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def join(worker: int, num_workers: int, meeting: Path) -> None:
-    """Enter the group of `num_workers` processes that share the file `meeting`, which must be new."""
+    """Enter the group of `num_workers` processes that share the file `meeting`; it must be new."""
     torch.set_num_threads(1)
     if num_workers > 1:
         distributed.init_process_group(
@@ -45,5 +45,6 @@ def average_gradients(model: nn.Module) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat /= world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -20,14 +20,16 @@ _QUIET = 1e-3  # RMS re full scale, under which nothing is voiced
 def estimate_pitch(pcm: Tensor) -> tuple[Tensor, Tensor]:
     """Estimate pitch and voicing every 10 ms, centred on the hop.
 
-    Source: Boersma 1993, "Accurate short-term analysis of the fundamental frequency" (autocorrelation divided by
-    the window's own), with a mild preference for short lags in place of path search.
+    Source: Boersma 1993, "Accurate short-term analysis of the fundamental frequency"
+    (autocorrelation divided by the window's own), with a mild preference for short lags in place of
+    path search.
 
     Args:
         pcm: float32 ``[B, S]`` at 16 kHz, S a multiple of 160.
 
     Returns:
-        Octaves above 55 Hz ``[B, S / 160]``, held through unvoiced hops; and voicing, bool of the same shape.
+        Octaves above 55 Hz ``[B, S / 160]``, held through unvoiced hops; and voicing, bool of the
+        same shape.
     """
     side = (_WINDOW - HOP_SAMPLES) // 2
     frames = functional.pad(pcm, (side, side)).unfold(1, _WINDOW, HOP_SAMPLES)
@@ -56,7 +58,10 @@ def estimate_pitch(pcm: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hold(octaves: Tensor, voiced: Tensor) -> Tensor:
-    """Fill unvoiced hops of ``octaves [B, H]`` with the last voiced value (the first one before it)."""
+    """Fill unvoiced hops of ``octaves [B, H]`` with the last voiced value.
+
+    Hops before the first voiced one take that one's.
+    """
     hops = torch.arange(octaves.shape[1], device=octaves.device).expand_as(octaves)
     last = torch.where(voiced, hops, torch.full_like(hops, -1)).cummax(1).values
     first = voiced.int().argmax(1, keepdim=True)

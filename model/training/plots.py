@@ -12,7 +12,7 @@ import torch
 from model.codec.features import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

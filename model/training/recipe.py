@@ -26,7 +26,8 @@ class Recipe:
         codec_steps: training steps of the tokenizer.
         vocoder_steps: training steps of the vocoder.
         lm_steps: training steps of the language model.
-        recordings_share: share of a batch's dialogues that are the user's own recordings, if there are any.
+        recordings_share: share of a batch's dialogues that are the user's own recordings, if there
+            are any.
         codec: sizes of the tokenizer.
         lm: sizes of the language model; its vocabulary is set by the text.
     """
@@ -48,7 +49,10 @@ class Recipe:
         known = {f.name: f.type for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            msg = f"training recipe: unknown keys {', '.join(unknown)}; expected some of {', '.join(known)}"
+            msg = (
+                f"training recipe: unknown keys {', '.join(unknown)}; "
+                f"expected some of {', '.join(known)}"
+            )
             raise ConfigError(msg)
         made: dict[str, Any] = {}
         for name, value in values.items():

@@ -1,7 +1,7 @@
 """A user's own recordings as training data: wav files with transcripts.
 
-`DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording asks something
-the starter can answer, a third column with the reply.
+`DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording
+asks something the starter can answer, a third column with the reply.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
     """Read a directory of recordings.
 
     Returns:
-        The clips (without word times: nobody aligned them), and the replies by clip key where one was given.
+        The clips (without word times: nobody aligned them), and the replies by clip key where one
+        was given.
 
     Raises:
         ConfigError: naming the file and what is wrong with it.
@@ -39,7 +40,10 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
     try:
         lines = index.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        msg = f"{index}: cannot be read ({error.strerror}); it holds a line 'file.wav<TAB>transcript' per recording"
+        msg = (
+            f"{index}: cannot be read ({error.strerror}); "
+            "it holds a line 'file.wav<TAB>transcript' per recording"
+        )
         raise ConfigError(msg) from error
     clips, replies = [], {}
     for number, line in enumerate(lines, 1):
@@ -51,12 +55,15 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
             raise ConfigError(msg)
         pcm = read_wav(directory / columns[0])
         if len(pcm) > LONGEST_S * SAMPLE_RATE_HZ:
-            msg = f"{directory / columns[0]}: {len(pcm) / SAMPLE_RATE_HZ:.1f} s long, expected at most {LONGEST_S} s"
+            msg = (
+                f"{directory / columns[0]}: {len(pcm) / SAMPLE_RATE_HZ:.1f} s long, "
+                f"expected at most {LONGEST_S} s"
+            )
             raise ConfigError(msg)
         key = f"recording:{number}"
         silent = np.zeros(len(pcm) // 320, dtype=np.uint8)
         clips.append(Clip(key, normalise(columns[1]), "recording", pcm, (), silent))
-        if len(columns) == 3:  # noqa: PLR2004 - the reply's column
+        if len(columns) == 3:
             replies[key] = normalise(columns[2])
     if not clips:
         msg = f"{index}: no recordings listed"
@@ -68,7 +75,7 @@ def read_wav(path: Path) -> NDArray[np.int16]:
     """Read a 16-bit wav of any rate and channel count as int16 ``[samples]``, 16 kHz mono."""
     try:
         with wave.open(str(path), "rb") as file:
-            if file.getsampwidth() != 2:  # noqa: PLR2004 - bytes
+            if file.getsampwidth() != 2:
                 msg = f"{path}: expected 16-bit PCM, got {8 * file.getsampwidth()}-bit"
                 raise ConfigError(msg)
             channels, rate = file.getnchannels(), file.getframerate()
@@ -77,4 +84,5 @@ def read_wav(path: Path) -> NDArray[np.int16]:
         msg = f"{path}: cannot be read as a wav file ({error})"
         raise ConfigError(msg) from error
     mono = pcm.reshape(-1, channels).astype(np.float32).mean(axis=1)
-    return np.clip(soxr.resample(mono, rate, SAMPLE_RATE_HZ), -32768, 32767).astype(np.int16)
+    resampled: NDArray[np.float32] = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    return np.clip(resampled, -32768, 32767).astype(np.int16)

@@ -1,7 +1,8 @@
-"""Put the tokenizer's hearing onto the grid it is stored on, before anything is trained on its codes.
+"""Put the tokenizer's hearing onto the grid it is stored on.
 
-The encoder's linears ship in NF4 and the rest in fp16. Rounding them after the language model was trained would
-change the codes it hears; rounding them before costs nothing.
+The encoder's linears ship in NF4 and the rest in fp16. Rounding them after the language model was
+trained would change the codes it hears; rounding them before anything is trained on its codes costs
+nothing.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ PHONE_SLOTS_HZ = 50  # phone labels are stored on a 20 ms grid
 class Clip:
     """One utterance of a store.
 
-    `pcm` is int16 ``[samples]`` at 16 kHz (a view of the mapped shard), `words` holds ``(text, start_s, end_s)``,
-    `phones` uint8 ``[20 ms slots]`` indexes `PHONES`.
+    `pcm` is int16 ``[samples]`` at 16 kHz (a view of the mapped shard), `words` holds
+    ``(text, start_s, end_s)``, `phones` uint8 ``[20 ms slots]`` indexes `PHONES`.
     """
 
     key: str
@@ -56,7 +56,10 @@ def phone_slots(speech: Speech) -> list[int]:
 
 
 def write_shard(path: Path, clips: Iterable[tuple[str, str, str, Speech]]) -> None:
-    """Write ``(key, text, voice, speech)`` items as `path`.pcm and `path`.json; the index appears last, atomically."""
+    """Write ``(key, text, voice, speech)`` items as `path`.pcm and `path`.json.
+
+    The index appears last, atomically.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     index: list[dict[str, Any]] = []
     offset = 0

@@ -1,4 +1,7 @@
-"""Speak the training dialogues: texts first, then shards of speech made by any number of worker processes."""
+"""Speak the training dialogues.
+
+Texts come first, then shards of speech made by any number of worker processes.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,8 @@ if TYPE_CHECKING:
 
 DIALOGUES_PER_SHARD = 250
 REPLY_SHARDS = 32
-NEW_SPEAKER_SHARE = (
-    0.6  # of user voices that get another vocal tract than their synthesiser gave them
-)
+# Of user voices that get another vocal tract than their synthesiser gave them.
+NEW_SPEAKER_SHARE = 0.6
 TRACT_LENGTH = (0.86, 1.16)  # relative; adults span about 13 to 18 cm
 
 ASSISTANT_NAMES = tuple(voice.name for voice in ASSISTANT_VOICES)
@@ -34,7 +36,10 @@ ASSISTANT_NAMES = tuple(voice.name for voice in ASSISTANT_VOICES)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One dialogue to be spoken: its `number` seeds every choice, `voice` indexes `ASSISTANT_VOICES`."""
+    """One dialogue to be spoken.
+
+    Its `number` seeds every choice, `voice` indexes `ASSISTANT_VOICES`.
+    """
 
     number: int
     turns: Dialogue
@@ -92,9 +97,8 @@ def speak_all(scripts: list[Script], directory: Path, *, seed: int, workers: int
             pass
 
 
-_Line: TypeAlias = tuple[
-    str, str, int, bool
-]  # clip key, text, dialogue number or assistant voice, is it a user's
+# Clip key, text, dialogue number or assistant voice, is it a user's.
+_Line: TypeAlias = tuple[str, str, int, bool]
 _Job: TypeAlias = "tuple[Path, int, list[_Line]]"
 
 
@@ -134,12 +138,15 @@ def _speak_lines(seed: int, lines: list[_Line]) -> Iterator[tuple[str, str, str,
         voice = pick_voice(rng, TRAIN_VOICES)
         tract = float(rng.uniform(*TRACT_LENGTH)) if rng.random() < NEW_SPEAKER_SHARE else 1.0
         try:
-            # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo back beforehand.
+            # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo
+            # back beforehand.
             speech = resampled(
                 synthesise(replace(voice, stretch=voice.stretch / tract), text), tract
             )
         except SynthesisError:
-            continue  # a voice may refuse a word; a dialogue with a missing clip is left out when it is assembled
+            # A voice may refuse a word; a dialogue with a missing clip is left out when it is
+            # assembled.
+            continue
         yield key, text, voice.name, speech
 
 

@@ -107,7 +107,10 @@ def train_vocoder(
     seed: int,
     device: torch.device,
 ) -> MelCodec:
-    """Train decoder and vocoder of `codec`; encoder and codebooks stay bit-equal. Resumes from `directory`."""
+    """Train decoder and vocoder of `codec`; encoder and codebooks stay bit-equal.
+
+    Resumes from `directory`.
+    """
     torch.manual_seed(seed)
     objective = VocoderObjective(codec).to(device)
     optimizer = torch.optim.AdamW(
@@ -119,7 +122,10 @@ def train_vocoder(
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed + 1, step)
         crops = sampler.draw(generator, device)
-        return objective(corrupt(crops.pcm, generator, share=0.15), crops.pcm)
+        answer: tuple[Tensor, dict[str, float]] = objective(
+            corrupt(crops.pcm, generator, share=0.15), crops.pcm
+        )
+        return answer
 
     trainer.run(loss_of)
     return codec.eval()

@@ -52,7 +52,10 @@ def test_decoding_in_pieces_equals_decoding_the_whole(codec: MelCodec) -> None:
 
 
 def test_slots_do_not_meet(codec: MelCodec) -> None:
-    """A slot's output is the same alone and beside others, and untouched slots keep their state bit for bit."""
+    """A slot's output is the same alone and beside others.
+
+    Untouched slots keep their state bit for bit.
+    """
     pcm = speech(2, 3)
     alone = codec.init_encoder_state(1)
     expected = codec.encode_step(pcm[:1], alone, torch.tensor([0]))
@@ -66,7 +69,7 @@ def test_slots_do_not_meet(codec: MelCodec) -> None:
 
 
 def test_reset_makes_a_slot_new(codec: MelCodec) -> None:
-    """After a reset a slot encodes and decodes as if it had never been used; its neighbour goes on."""
+    """After a reset a slot encodes and decodes as if never used; its neighbour goes on."""
     pcm = speech(2, 2)
     encoder, decoder, both = (
         codec.init_encoder_state(2),
@@ -95,7 +98,10 @@ def test_latents_have_no_gradient_from_the_future(codec: MelCodec) -> None:
 
 
 def test_decoder_looks_ahead_no_further_than_it_says(codec: MelCodec) -> None:
-    """Output samples of step s depend on the vectors of steps up to s only; so the stated lag is all there is."""
+    """Output samples of step s depend on the vectors of steps up to s only.
+
+    So the stated lag is all there is.
+    """
     semantic = torch.randn(1, 6, TINY.semantic_dim, requires_grad=True)
     acoustic = torch.randn(1, 6, TINY.acoustic_dim, requires_grad=True)
     wave, _ = codec.decoder(semantic, acoustic, codec.decoder.init_state(1))
@@ -108,7 +114,10 @@ def test_decoder_looks_ahead_no_further_than_it_says(codec: MelCodec) -> None:
 
 
 def test_delay_puts_acoustic_codes_one_step_late() -> None:
-    """Step s holds the semantic code of frame s and the acoustic codes of frame s - 1; nothing else is -1."""
+    """Step s holds the semantic code of frame s and the acoustic codes of frame s - 1.
+
+    Only what is missing is -1.
+    """
     codes = torch.arange(12).view(1, 3, 4)
     late = delay(codes, flush=2)
     assert late[0, :, 0].tolist() == [0, 4, 8, -1, -1]

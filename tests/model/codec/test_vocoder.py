@@ -17,6 +17,7 @@ def make(octaves: float, voiced: float, hops: int = 100) -> torch.Tensor:
         vocoder.spectra.bias[:80] = torch.linspace(-2.0, -5.0, 80)
         vocoder.spectra.bias[80:] = -9.0 if voiced else -3.0
         x = torch.zeros(1, hops, 4)
+        wave: torch.Tensor
         wave, _ = vocoder(
             x, vocoder.init_state(1), torch.full((1, hops), octaves), torch.full((1, hops), voiced)
         )

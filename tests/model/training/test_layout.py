@@ -29,7 +29,7 @@ def clip(frames: int, *words: tuple[str, float, float]) -> CodedClip:
 
 
 def test_live_transcript_follows_the_words() -> None:
-    """A word's pieces come two frames after its end, one a frame, and the end of turn after a pause."""
+    """A word's pieces come two frames after its end, one a frame; the end of turn after a pause."""
     heard = clip(14, ("ab", 0.1, 0.30), ("c", 0.3, 0.42))
     due = live_transcript(heard, PIECES)
     assert due[5:8] == [A, B, C]
@@ -57,14 +57,19 @@ def test_whole_exchange() -> None:
         Special.BOS, Special.VOICE0 + 1, 0, 0, 0, Special.USER, A, B, Special.REPLY, C,
         Special.SPEAK, C, 0, Special.EOS,
     ]  # fmt: skip
-    assert rows.kind == [Kind.PREFIX] * 2 + [Kind.LISTEN] * 3 + [Kind.TEXT] * 5 + [Kind.SPEAK] * 3 + [Kind.TEXT]
+    assert rows.kind == [Kind.PREFIX] * 2 + [Kind.LISTEN] * 3 + [Kind.TEXT] * 5 + [
+        Kind.SPEAK
+    ] * 3 + [Kind.TEXT]
     assert rows.target[5:13] == [A, B, Special.REPLY, C, Special.SPEAK, C, 0, Special.EOS]
     assert rows.target[13] == NO_TARGET
     assert rows.jumps[2] == 7
 
 
 def test_acoustic_codes_come_one_step_late_and_are_fed_back() -> None:
-    """Step s asks for the semantic code of frame s and the acoustic codes of frame s - 1, and feeds what s - 1 asked."""
+    """Step s asks for the semantic code of frame s and the acoustic codes of frame s - 1.
+
+    It feeds what step s - 1 asked for.
+    """
     rows = lay_out([SpokenTurn("a", "b", None, clip(2, ("b", 0.0, 0.1)))], 0, PIECES, 4, [0])
     asked = [c.tolist() for c in rows.codes if c is not None]
     assert asked == [[0, -1, -1, -1], [10, 1, 2, 3], [-1, 11, 12, 13]]

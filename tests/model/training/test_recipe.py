@@ -21,7 +21,10 @@ def test_overrides_reach_nested_values() -> None:
     assert (recipe.lm_steps, recipe.lm.num_layers, recipe.codec.channels) == (5, 2, 64)
 
 
-@pytest.mark.parametrize(("override", "message"), [("lm_stepz=1", "lm_stepz"), ("seed", "KEY=VALUE"), ("seed=x", "number")])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("lm_stepz=1", "lm_stepz"), ("seed", "KEY=VALUE"), ("seed=x", "number")],
+)
 def test_mistakes_are_named(override: str, message: str) -> None:
     """An unknown key or a wrong type is refused by name."""
     with pytest.raises(ConfigError, match=message):

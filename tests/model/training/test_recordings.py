@@ -54,5 +54,5 @@ def test_mistakes_are_named(tmp_path: Path, index: str, message: str) -> None:
 
 def test_missing_index_says_what_it_is(tmp_path: Path) -> None:
     """A directory without an index is explained."""
-    with pytest.raises(ConfigError, match="a line 'file.wav<TAB>transcript'"):
+    with pytest.raises(ConfigError, match=r"a line 'file\.wav<TAB>transcript'"):
         read_recordings(tmp_path)

@@ -11,6 +11,7 @@ import torch
 
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
+from model.lm import LM
 from model.text import Tokenizer
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import encode_store
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from model.training.synthesis import Script
 
 CODEC = MelCodecConfig(
-    codebook_size=1024, num_acoustic=7, semantic_dim=8, acoustic_dim=12, channels=16, hop_channels=8,
-    encoder_blocks=1, decoder_blocks=1, hop_blocks=1,
+    codebook_size=1024, num_acoustic=7, semantic_dim=8, acoustic_dim=12, channels=16,
+    hop_channels=8, encoder_blocks=1, decoder_blocks=1, hop_blocks=1,
 )  # fmt: skip
-LM = LMConfig(
-    dim=32, num_layers=2, num_heads=2, num_kv_heads=2, ff_dim=48, audio_rank=12, audio_entry_layer=1,
-    depth_dim=32, depth_layers=1, depth_heads=2, depth_ff=48,
+SIZES = LMConfig(
+    dim=32, num_layers=2, num_heads=2, num_kv_heads=2, ff_dim=48, audio_rank=12,
+    audio_entry_layer=1, depth_dim=32, depth_layers=1, depth_heads=2, depth_ff=48,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -44,7 +45,9 @@ def spoken(text: str) -> Speech:
     words, pcm, at = [], [], 0.0
     for word in text.split():
         hertz = 100 + sum(map(ord, word)) % 150
-        pcm.append((6000 * np.sign(np.sin(np.arange(3200) * 2 * np.pi * hertz / 16000))).astype(np.int16))
+        pcm.append(
+            (6000 * np.sign(np.sin(np.arange(3200) * 2 * np.pi * hertz / 16000))).astype(np.int16)
+        )
         words.append(Word(word, at, at + 0.2))
         at += 0.2
     phones = tuple(Phone("aa", w.start_s, w.end_s) for w in words)
@@ -52,15 +55,23 @@ def spoken(text: str) -> Speech:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Script], list[Clip], list[Clip], MelCodec]:
+def made(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[Script], list[Clip], list[Clip], MelCodec]:
     """Scripts, hummed clips and a codec trained for a few steps."""
     base = tmp_path_factory.mktemp("train")
     scripts = write_scripts(base / "scripts.jsonl", 12, 1)
     assert read_scripts(base / "scripts.jsonl") == scripts
-    users = [(user_key(s, i), t.user, "hum", spoken(t.user)) for s in scripts for i, t in enumerate(s.turns)]
+    users = [
+        (user_key(s, i), t.user, "hum", spoken(t.user))
+        for s in scripts
+        for i, t in enumerate(s.turns)
+    ]
     replies = sorted({(s.voice, t.reply) for s in scripts for t in s.turns})
     write_shard(base / "users" / "0000", users)
-    write_shard(base / "replies" / "0000", [(reply_key(v, r), r, "hum", spoken(r)) for v, r in replies])
+    write_shard(
+        base / "replies" / "0000", [(reply_key(v, r), r, "hum", spoken(r)) for v, r in replies]
+    )
     clips = read_store(base / "users"), read_store(base / "replies")
     codec = train_codec(*clips, base / "a", num_steps=62, seed=1, config=CODEC, device=CPU)
     snap_encoder(codec)
@@ -85,14 +96,16 @@ def test_resumed_training_is_the_same_training(
     """Four steps at once and two after two give the same weights; another seed does not."""
     scripts, users, replies, codec = made
     tokenizer = Tokenizer.train((t.user for s in scripts for t in s.turns), 300)
-    config = replace(LM, text_vocab=len(tokenizer))
+    config = replace(SIZES, text_vocab=len(tokenizer))
     coded = encode_store(codec, users, tmp_path / "users.npz", seed=1, is_user=True)
     said = encode_store(codec, replies, tmp_path / "replies.npz", seed=1, is_user=False)
     sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8)
 
     def train(name: str, steps: int, seed: int = 1) -> dict[str, torch.Tensor]:
         vectors = codec.codebook_vectors()
-        lm = train_lm(sampler, vectors, tmp_path / name, config=config, num_steps=steps, seed=seed, device=CPU)
+        lm = train_lm(
+            sampler, vectors, tmp_path / name, config=config, num_steps=steps, seed=seed, device=CPU
+        )
         return {k: v.clone() for k, v in lm.state_dict().items()}
 
     whole = train("whole", 4)
@@ -121,11 +134,9 @@ def test_snapped_encoder_survives_its_weight_file(
     made: tuple[list[Script], list[Clip], list[Clip], MelCodec], tmp_path: Path
 ) -> None:
     """The codes of the shipped file are the codes that the language model was trained on."""
-    from model.lm import LM as Model  # noqa: PLC0415 - the name is the config's here
-
     _, users, _, codec = made
     tokenizer = Tokenizer.train(("a b c", "d e f"), 300)
-    lm = Model(replace(LM, text_vocab=len(tokenizer)))
+    lm = LM(replace(SIZES, text_vocab=len(tokenizer)))
     lm.set_codebook_vectors(codec.codebook_vectors())
     save_starter(tmp_path, lm=lm.eval(), codec=codec, tokenizer=tokenizer, voices=("slt",))
     loaded = load_starter(tmp_path).codec

@@ -26,7 +26,11 @@ def test_clips_come_back_in_order(tmp_path: Path) -> None:
     write_shard(tmp_path / "0001", [("k2", "a", "v", speech(3200))])
     write_shard(tmp_path / "0000", [("k0", "a", "v", speech(640)), ("k1", "a", "w", speech(1600))])
     clips = read_store(tmp_path)
-    assert [(c.key, len(c.pcm), c.voice) for c in clips] == [("k0", 640, "v"), ("k1", 1600, "w"), ("k2", 3200, "v")]
+    assert [(c.key, len(c.pcm), c.voice) for c in clips] == [
+        ("k0", 640, "v"),
+        ("k1", 1600, "w"),
+        ("k2", 3200, "v"),
+    ]
     assert np.array_equal(clips[1].pcm, np.arange(1600))
     assert clips[2].words == (("a", 0.0, 0.1),)
 

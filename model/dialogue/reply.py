@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from model.dialogue.history import AssistantItem
 from model.dialogue.vocabulary import TurnVocabulary
-from model.engine.messages import DoneReason, Respond, ResponseWord, Usage
+from model.engine.messages import Respond, ResponseWord, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,6 @@ class Reply:
         num_frames: frames begun.
         num_decoded: steps handed to the decoder.
         frames_since_word: frames since the last piece of the plan.
-        reason: why it ends, once it does.
     """
 
     request: Respond
@@ -52,7 +51,6 @@ class Reply:
     num_frames: int = 0
     num_decoded: int = 0
     frames_since_word: int = 0
-    reason: DoneReason = "completed"
     _word_start: int = 0
     _word_start_ms: int = 0
 

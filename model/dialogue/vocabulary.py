@@ -55,10 +55,6 @@ class TurnVocabulary:
         text = self.continuation((piece,))
         return text if before else text.lstrip()
 
-    def num_words(self, pieces: Sequence[int]) -> int:
-        """Count the words that begin in `pieces`."""
-        return sum(self.starts_word(piece) for piece in pieces)
-
     def first_words(self, pieces: Sequence[int], num_words: int) -> list[int]:
         """Return the pieces of the first `num_words` words."""
         kept, seen = [], 0

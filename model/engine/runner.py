@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.codec.mel import CodecState, MelCodec
 from model.dialogue.history import Ints
-from model.dialogue.turn import Mask, NextSteps
+from model.dialogue.steps import Mask, NextSteps
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.messages import Pcm

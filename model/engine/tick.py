@@ -13,7 +13,8 @@ from model.codec.mel import MelCodec
 from model.dialogue.history import Ints
 from model.dialogue.phase import Phase
 from model.dialogue.reply import SpeechTiming
-from model.dialogue.turn import Decode, TurnLimits, TurnProgram
+from model.dialogue.steps import Decode, TurnLimits
+from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.messages import (

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from model.dialogue.reply import SpeechTiming
-from model.dialogue.turn import Decode, Mask, NextSteps, TurnLimits, TurnProgram
+from model.dialogue.steps import Decode, Mask, NextSteps, TurnLimits
+from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import WORD_START, TurnVocabulary
 from model.engine.messages import Open, Output
 from model.state import Kind

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from model.dialogue.reply import SpeechTiming
-from model.dialogue.turn import TurnLimits, TurnProgram
+from model.dialogue.steps import TurnLimits
+from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import WORD_START, TurnVocabulary
 from model.engine.messages import (
     AppendAudio,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model.dialogue.phase import TRANSITIONS, Cue, Phase
-from model.dialogue.turn import Mask
+from model.dialogue.steps import Mask
 from model.engine.messages import (
     AppendAudio,
     AppendText,

@@ -11,7 +11,7 @@ import torch
 
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
-from model.dialogue.turn import TurnLimits
+from model.dialogue.steps import TurnLimits
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.tick import TickEngine

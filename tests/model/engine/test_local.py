@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model.codec.mel import MelCodec
-from model.dialogue.turn import TurnLimits
+from model.dialogue.steps import TurnLimits
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.dialogue.history import History
-from model.dialogue.turn import NextSteps
+from model.dialogue.steps import NextSteps
 from model.engine.messages import (
     AppendAudio,
     AppendText,
@@ -383,7 +383,7 @@ def test_program_that_breaks_fails_its_session(make_engine: MakeEngine, clock: A
     engine = make_engine(max_sessions=2)
     settle(engine, clock, Open("s", "ann"), Open("b", "ann"))
     engine.apply(Respond("b", 1, "a"))
-    engine._slots.get("b").program._reply = None
+    engine._slots.get("b").program._speaker.reply = None
     outputs = settle(engine, clock, *spoken(1))
     assert [o.session_id for o in outputs if isinstance(o, SessionFailed)] == ["b"]
     assert isinstance(outputs[-1], ResponseDone)

@@ -6,24 +6,22 @@ import contextlib
 import json
 import re
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.app import create_app, listening_socket, uvicorn_config, voice_map
+from server.app import listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
 from tests.server.fakes import INFO, EchoEngine
 from tests.server.protocol.transcripts import SERVER_EVENT
+from tests.server.serving import Served, serving
 from tests.server.sounds import base64_pcm, silence, voice
 
 TIMEOUT_S = 20.0
@@ -31,60 +29,30 @@ RATE_HZ = 24_000
 Event = dict[str, Any]
 
 
-class Served:
-    """A running server and how to reach it."""
+class Echo:
+    """A server with an echo engine, and ways to connect."""
 
-    def __init__(self, engine: EchoEngine, port: int) -> None:
-        self.engine = engine
-        self.port = port
+    def __init__(self, served: Served) -> None:
+        self.get = served.get
+        self._served = served
 
-    async def ready(self, task: asyncio.Task[None]) -> None:
-        """Wait until the server answers."""
-        async with asyncio.timeout(TIMEOUT_S):
-            while (await self.get("/readyz"))[0] != 200:
-                assert not task.done(), "the server stopped"
-
-    def realtime(self, model: str = "echo") -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
+    def realtime(self) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
         """Connect with the stock client."""
-        client = AsyncOpenAI(api_key="any", base_url=f"http://127.0.0.1:{self.port}/v1")
-        return client.realtime.connect(model=model)
+        base_url = f"http://127.0.0.1:{self._served.port}/v1"
+        return AsyncOpenAI(api_key="any", base_url=base_url).realtime.connect(model="echo")
 
     def socket(self, path: str = "/v1/realtime?model=echo", **options: Any) -> Any:
         """Connect with a bare WebSocket."""
-        return connect(f"ws://127.0.0.1:{self.port}{path}", **options)
-
-    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
-        """Ask over HTTP."""
-
-        def ask() -> tuple[int, Any]:
-            request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
-            try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                    body = response.read().decode()
-                    is_json = response.headers["content-type"] == "application/json"
-                    return response.status, json.loads(body) if is_json else body
-            except urllib.error.HTTPError as error:
-                with error:
-                    return error.code, json.load(error)
-
-        return await asyncio.to_thread(ask)
+        return connect(f"{self._served.url}{path}", **options)
 
 
 @asynccontextmanager
-async def serving(**server: Any) -> AsyncIterator[Served]:
+async def echoing(**server: Any) -> AsyncIterator[Echo]:
     """Serve an echo engine on a free port."""
     engine = EchoEngine()
     settings = Settings(server=ServerSettings(**server), voices={"alloy": "amber", "echo": "birch"})
-    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
-    with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
-            served = Served(engine, listener.getsockname()[1])
-            await served.ready(task)
-            try:
-                yield served
-            finally:
-                runner.should_exit = True
+    async with serving(engine, settings) as served:
+        yield Echo(served)
     assert engine.num_open == 0, "every session gave its slot back"
 
 
@@ -115,7 +83,7 @@ def _only(events: list[Event], kind: str) -> Event:
 @pytest.mark.usefixtures("no_tasks_left")
 async def test_three_spoken_turns_with_memory() -> None:
     """The stock client holds a spoken conversation; the third answer knows the first turn."""
-    async with serving() as served, served.realtime() as connection:
+    async with echoing() as served, served.realtime() as connection:
         (created,) = await _until(connection, "session.created")
         assert created["session"]["model"] == "echo"
         await connection.session.update(
@@ -165,7 +133,7 @@ async def test_three_spoken_turns_with_memory() -> None:
 @pytest.mark.usefixtures("no_tasks_left")
 async def test_typed_turn_and_push_to_talk() -> None:
     """Text in and text out, then audio by hand in the same conversation."""
-    async with serving() as served, served.realtime() as connection:
+    async with echoing() as served, served.realtime() as connection:
         await connection.session.update(
             session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}
         )
@@ -190,7 +158,7 @@ async def test_typed_turn_and_push_to_talk() -> None:
 @pytest.mark.usefixtures("no_tasks_left")
 async def test_speech_interrupts_a_reply() -> None:
     """Talking over a reply cancels it, and no audio of it follows its end."""
-    async with serving() as served, served.realtime() as connection:
+    async with echoing() as served, served.realtime() as connection:
         await connection.conversation.item.create(
             item={
                 "type": "message",
@@ -222,7 +190,7 @@ async def test_speech_interrupts_a_reply() -> None:
 @pytest.mark.usefixtures("no_tasks_left")
 async def test_errors_do_not_close() -> None:
     """Whatever a client sends, the connection stays and the next event is served."""
-    async with serving() as served, served.socket() as client:
+    async with echoing() as served, served.socket() as client:
         await client.recv()
         for frame in ("{", "[]", '{"type":"nope","event_id":"e"}', '{"type":"session.update"}'):
             await client.send(frame)
@@ -243,7 +211,7 @@ async def test_errors_do_not_close() -> None:
 @pytest.mark.usefixtures("no_tasks_left")
 async def test_capacity_is_refused_readably_and_given_back() -> None:
     """The session too many gets an error and 1013; when another leaves there is room again."""
-    async with serving() as served:
+    async with echoing() as served:
         async with served.socket() as first, served.socket() as second:
             await first.recv()
             await second.recv()
@@ -258,7 +226,7 @@ async def test_capacity_is_refused_readably_and_given_back() -> None:
 
 async def test_every_path_that_clients_use() -> None:
     """Base addresses with and without /v1, and Azure's, lead to the same session."""
-    async with serving() as served:
+    async with echoing() as served:
         for path in ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"):
             async with served.socket(f"{path}?model=m&deployment=x&api-version=y") as client:
                 created = json.loads(await client.recv())
@@ -267,7 +235,7 @@ async def test_every_path_that_clients_use() -> None:
 
 async def test_health_readiness_and_models() -> None:
     """The plain HTTP side answers."""
-    async with serving() as served:
+    async with echoing() as served:
         assert await served.get("/healthz") == (200, {"status": "ok"})
         status, body = await served.get("/readyz")
         assert (status, body["status"], body["max_sessions"]) == (200, "ready", 2)
@@ -281,7 +249,7 @@ async def test_health_readiness_and_models() -> None:
 
 async def test_api_keys() -> None:
     """A good key opens by header or subprotocol; a bad one is refused readably for a browser."""
-    async with serving(api_keys=("sk-good", "sk-other")) as served:
+    async with echoing(api_keys=("sk-good", "sk-other")) as served:
         for options in (
             {"additional_headers": {"Authorization": "Bearer sk-good"}},
             {"additional_headers": {"api-key": "sk-other"}},
@@ -313,7 +281,7 @@ async def test_api_keys() -> None:
 )
 async def test_requests_that_cannot_be_served(path: str, options: Any, code: str) -> None:
     """One error that says why, then close 4000 with the same code."""
-    async with serving() as served, served.socket(path, **options) as client:
+    async with echoing() as served, served.socket(path, **options) as client:
         assert json.loads(await client.recv())["error"]["code"] == code
         assert await _closed(client) == 4000
         assert client.close_reason == f"invalid_request_error.{code}"
@@ -328,7 +296,7 @@ async def test_requests_that_cannot_be_served(path: str, options: Any, code: str
 )
 async def test_the_beta_shape_is_spoken_when_asked_for(options: Any) -> None:
     """By header, and by subprotocol as browsers do."""
-    async with serving() as served, served.socket(**options) as client:
+    async with echoing() as served, served.socket(**options) as client:
         session = json.loads(await client.recv())["session"]
         assert session["modalities"] == ["audio", "text"]
         await client.send('{"type":"session.update","session":{"voice":"echo"}}')
@@ -337,7 +305,7 @@ async def test_the_beta_shape_is_spoken_when_asked_for(options: Any) -> None:
 
 async def test_pages_of_other_sites_are_refused_without_keys() -> None:
     """Loopback alone does not keep a browser's other pages out."""
-    async with serving() as served:
+    async with echoing() as served:
         with pytest.raises(InvalidStatus) as refused:
             await served.socket(origin="https://example.org")
         assert refused.value.response.status_code == 403

@@ -1,0 +1,64 @@
+"""Serve an engine on a free port of the loopback interface, in the test's own event loop."""
+
+import asyncio
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from model.engine.messages import Engine
+from server.app import create_app, listening_socket, uvicorn_config
+from server.config import Settings
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server and how to reach it."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the address for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        """Ask over HTTP; returns the status and the JSON or text."""
+
+        def ask() -> tuple[int, Any]:
+            request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+                    body = response.read().decode()
+                    is_json = response.headers["content-type"] == "application/json"
+                    return response.status, json.loads(body) if is_json else body
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, json.load(error)
+
+        return await asyncio.to_thread(ask)
+
+
+@asynccontextmanager
+async def serving(engine: Engine, settings: Settings) -> AsyncIterator[Served]:
+    """Serve an engine until left, then stop and close everything."""
+    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
+    with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
+        served = Served(listener.getsockname()[1])
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
+            async with asyncio.timeout(TIMEOUT_S):
+                while (await served.get("/readyz"))[0] != 200:
+                    assert not task.done(), "the server stopped"
+            try:
+                yield served
+            finally:
+                runner.should_exit = True

@@ -1,0 +1,129 @@
+"""The gateway with the real engine, on a tiny model with random weights."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from websockets.asyncio.client import ClientConnection, connect
+
+from model.codec.mel import MelCodec, MelCodecConfig
+from model.config import LMConfig
+from model.lm import LM
+from model.text import Tokenizer
+from model.weights import save_starter
+from server.app import make_engine
+from server.config import ModelSettings, Settings
+from server.errors import ParleyError
+from tests.server.serving import serving
+from tests.server.sounds import base64_pcm, voice
+
+TIMEOUT_S = 120.0
+Event = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Write weights that make noise."""
+    directory = tmp_path_factory.mktemp("weights") / "starter"
+    torch.manual_seed(0)
+    lm = LM(
+        LMConfig(
+            dim=32,
+            num_layers=2,
+            ff_dim=48,
+            text_vocab=80,
+            num_codebooks=3,
+            codebook_size=16,
+            audio_rank=8,
+            delays=(0, 1, 1),
+            depth_dim=32,
+            depth_layers=1,
+            depth_ff=48,
+        )
+    ).eval()
+    lm.set_codebook_vectors(torch.randn(3, 16, 8))
+    codec = MelCodec(
+        MelCodecConfig(
+            codebook_size=16,
+            num_acoustic=2,
+            semantic_dim=4,
+            acoustic_dim=8,
+            channels=16,
+            encoder_blocks=1,
+            decoder_blocks=1,
+            hop_channels=16,
+            hop_blocks=1,
+        )
+    ).eval()
+    tokenizer = Tokenizer.train(["hello there", "hello world"] * 9, 60)
+    save_starter(directory, lm=lm, codec=codec, tokenizer=tokenizer, voices=("anna", "ben"))
+    return Settings(model=ModelSettings(dir=directory))
+
+
+async def _until(client: ClientConnection, kind: str) -> list[Event]:
+    events: list[Event] = []
+    async with asyncio.timeout(TIMEOUT_S):
+        while not events or events[-1]["type"] != kind:
+            events.append(json.loads(await client.recv()))
+            assert events[-1]["type"] != "error", events[-1]
+    return events
+
+
+async def _send(client: ClientConnection, kind: str, **event: Any) -> None:
+    await client.send(json.dumps({"type": kind, **event}))
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_a_conversation_with_everything_in_it(settings: Settings) -> None:
+    """Typed and spoken turns, a cancelled reply, a truncation, a deletion, other instructions."""
+    engine = make_engine(settings)
+    async with (
+        serving(engine, settings) as served,
+        connect(f"{served.url}/v1/realtime?model=starter") as client,
+    ):
+        session = {
+            "type": "realtime",
+            "max_output_tokens": 12,
+            "audio": {
+                "input": {"turn_detection": None, "transcription": {"model": "m"}},
+                "output": {"voice": "ben"},
+            },
+        }
+        await _send(client, "session.update", session=session)
+        content = [{"type": "input_text", "text": "hello there"}]
+        item = {"id": "typed", "type": "message", "role": "user", "content": content}
+        await _send(client, "conversation.item.create", item=item)
+        await _send(client, "response.create")
+        done = (await _until(client, "response.done"))[-1]["response"]
+        assert done["status"] in ("completed", "incomplete")
+        assert done["usage"]["output_tokens"] > 0
+
+        await _send(client, "conversation.item.delete", item_id="typed")
+        new = {"type": "realtime", "instructions": "Be brief."}
+        await _send(client, "session.update", session=new)
+        await _send(client, "input_audio_buffer.append", audio=base64_pcm(voice(0.5, 24_000)))
+        await _send(client, "input_audio_buffer.commit")
+        await _send(client, "response.create", response={"max_output_tokens": 60})
+        kind = "conversation.item.input_audio_transcription.completed"
+        await _until(client, kind)
+        deltas = await _until(client, "response.output_audio_transcript.delta")
+        await _send(client, "response.cancel")
+        done = (await _until(client, "response.done"))[-1]["response"]
+        assert done["status"] == "cancelled"
+        item_id = deltas[-1]["item_id"]
+        truncation = {"item_id": item_id, "content_index": 0, "audio_end_ms": 0}
+        await _send(client, "conversation.item.truncate", **truncation)
+        await _until(client, "conversation.item.truncated")
+        await _send(client, "response.create", response={"output_modalities": ["text"]})
+        done = (await _until(client, "response.done"))[-1]["response"]
+        assert done["status"] in ("completed", "incomplete")
+
+
+def test_missing_weights_are_a_clear_error(tmp_path: Path) -> None:
+    """The message names the folder."""
+    missing = tmp_path / "nothing"
+    with pytest.raises(ParleyError, match="nothing"):
+        make_engine(Settings(model=ModelSettings(dir=missing)))

@@ -68,7 +68,9 @@ class LogMel(nn.Module):
         seen = torch.cat([context, pcm], dim=1)
         frames = seen.unfold(1, FFT_SAMPLES, HOP_SAMPLES) * self.window
         # Written out: complex abs() is several times slower on a CPU.
-        magnitude = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1).sqrt()
+        # The offset, far below the floor, keeps the gradient of digital silence finite.
+        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+        magnitude = (power + 1e-12).sqrt()
         mel = torch.log((magnitude @ self.bank).clamp_min(LOG_FLOOR * FFT_SAMPLES / 4))
         return mel * 0.35 + 1.0, seen[:, seen.shape[1] - (FFT_SAMPLES - HOP_SAMPLES) :]
 

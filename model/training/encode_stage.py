@@ -1,17 +1,19 @@
-"""Turn speech into codes: user turns several times, each time through another room and microphone."""
+"""Turn speech into codes: user turns several times, from other mouths and through other rooms."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from model.codec.features import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from model.training.corrupt import corrupt
+from model.training.speech.augment import augment
+from model.training.speech.perturb import perturb_voice
+from model.training.speech.types import Speech, Wave, Word
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,11 @@ LEAD_S = (0.0, 0.5)  # silence before the first word: a voice activity detector'
 TAIL_S = (0.0, 1.0)  # silence after the last word: from push-to-talk to a patient detector
 PAUSE_SHARE = 0.15  # of user turns that hesitate between two words
 PAUSE_S = (0.2, 0.9)
+NEW_SPEAKER_SHARE = 0.5  # of user turns that somebody else says
+WORN_SHARE = 0.85  # of user turns that come through a room, noise, a microphone or a line
+GAIN_DB = (-14.0, 3.0)
+
+Words: TypeAlias = "tuple[tuple[str, float, float], ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class CodedClip:
     """One utterance as codes: int16 ``[frames, K]``, with word times in seconds of that audio."""
 
     codes: NDArray[np.int16]
-    words: tuple[tuple[str, float, float], ...]
+    words: Words
 
 
 def encode_store(
@@ -41,7 +48,8 @@ def encode_store(
 ) -> dict[str, CodedClip]:
     """Encode `clips` with `codec` into `path` (``.npz``), or read it if it is there.
 
-    User clips get silence around them, sometimes a pause within, and a room and microphone; replies stay clean.
+    User clips get another speaker, silence around them, sometimes a pause within, a room and a
+    microphone; replies stay clean.
     """
     if not path.exists():
         order = sorted(range(len(clips)), key=lambda i: len(clips[i].pcm))
@@ -58,14 +66,12 @@ def _encode_batch(
     codec: MelCodec, clips: list[Clip], seed: int, *, is_user: bool
 ) -> dict[str, CodedClip]:
     rng = np.random.default_rng(seed)
-    prepared = [_prepare(clip, rng) if is_user else (clip.pcm, clip.words) for clip in clips]
+    prepared = [_prepare(clip, rng) if is_user else _as_recorded(clip) for clip in clips]
     frames = [-(-len(pcm) // FRAME_SAMPLES) for pcm, _ in prepared]
     wave = torch.zeros(len(clips), max(frames) * FRAME_SAMPLES)
     for row, (pcm, _) in enumerate(prepared):
-        wave[row, : len(pcm)] = torch.from_numpy(pcm / np.float32(32768.0))
+        wave[row, : len(pcm)] = torch.from_numpy(pcm)
     wave = wave.to(next(codec.parameters()).device)
-    if is_user:
-        wave = corrupt(wave, torch.Generator().manual_seed(seed), share=0.8)
     codes = codec.encode(wave).cpu().numpy().astype(np.int16)
     return {
         clip.key: CodedClip(codes[row, : frames[row]], words)
@@ -73,25 +79,43 @@ def _encode_batch(
     }
 
 
-def _prepare(
-    clip: Clip, rng: np.random.Generator
-) -> tuple[NDArray[np.int16], tuple[tuple[str, float, float], ...]]:
-    """Give a user clip its silences; returns PCM and shifted word times."""
+def _as_recorded(clip: Clip) -> tuple[Wave, Words]:
+    return _full_scale(clip.pcm), clip.words
+
+
+def _full_scale(pcm: NDArray[np.int16]) -> Wave:
+    return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+def _prepare(clip: Clip, rng: np.random.Generator) -> tuple[Wave, Words]:
+    """Give a user clip a speaker, its silences, a room and a microphone; word times follow."""
+    pcm, words = clip.pcm, clip.words
+    if rng.random() < NEW_SPEAKER_SHARE:
+        speech = Speech(np.asarray(pcm), tuple(Word(*word) for word in words), ())
+        speech = perturb_voice(speech, rng)
+        pcm, words = speech.pcm, tuple((w.text, w.start_s, w.end_s) for w in speech.words)
+    if len(words) > 2 and rng.random() < PAUSE_SHARE:  # one word has no inside
+        pcm, words = _hesitating(pcm, words, rng)
     lead = round(rng.uniform(*LEAD_S) * SAMPLE_RATE_HZ)
     tail = round(rng.uniform(*TAIL_S) * SAMPLE_RATE_HZ)
-    gain = 10 ** (rng.uniform(-14.0, 2.0) / 20)
-    pcm, words = clip.pcm, clip.words
-    if len(words) > 2 and rng.random() < PAUSE_SHARE:  # noqa: PLR2004 - one word has no inside
-        after = int(rng.integers(1, len(words)))
-        cut = round((words[after - 1][2] + words[after][1]) / 2 * SAMPLE_RATE_HZ)
-        pause_s = rng.uniform(*PAUSE_S)
-        pcm = np.concatenate(
-            [pcm[:cut], np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.int16), pcm[cut:]]
-        )
-        words = words[:after] + tuple((w, s + pause_s, e + pause_s) for w, s, e in words[after:])
-    pcm = np.clip(pcm * gain, -32768, 32767).astype(np.int16)
     shift = lead / SAMPLE_RATE_HZ
-    return np.pad(pcm, (lead, tail)), tuple((w, s + shift, e + shift) for w, s, e in words)
+    wave = _full_scale(np.pad(pcm, (lead, tail)))
+    if rng.random() < WORN_SHARE:
+        wave = augment(wave, rng, float(rng.uniform(0.2, 1.0)))
+    wave = np.clip(wave * np.float32(10 ** (rng.uniform(*GAIN_DB) / 20)), -1.0, 1.0)
+    return wave, tuple((w, s + shift, e + shift) for w, s, e in words)
+
+
+def _hesitating(
+    pcm: NDArray[np.int16], words: Words, rng: np.random.Generator
+) -> tuple[NDArray[np.int16], Words]:
+    """Insert a silence between two words."""
+    after = int(rng.integers(1, len(words)))
+    cut = round((words[after - 1][2] + words[after][1]) / 2 * SAMPLE_RATE_HZ)
+    pause_s = float(rng.uniform(*PAUSE_S))
+    silence = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.int16)
+    later = tuple((w, s + pause_s, e + pause_s) for w, s, e in words[after:])
+    return np.concatenate([pcm[:cut], silence, pcm[cut:]]), words[:after] + later
 
 
 def _write(path: Path, coded: dict[str, CodedClip]) -> None:

@@ -35,7 +35,7 @@ JUMP_SHARE = 0.25
 LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
 DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
 CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
-AUDIO_WEIGHT = 0.6
+AUDIO_WEIGHT = 0.35
 FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
 POOL = 400  # dialogues that are sorted by length together
 
@@ -271,7 +271,7 @@ def make_optimizers(lm: LM) -> list[torch.optim.Optimizer]:
     rest = [p for p in lm.parameters() if id(p) not in chosen]
     return [
         torch.optim.Muon(
-            hidden, lr=6e-3, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+            hidden, lr=9e-3, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from model.errors import ParleyError
 from model.training.parallel import average_gradients, rank
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def learning_rate_scale(step: int, num_steps: int, warmup: int = 50) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 - 0.98 * (step - warmup) / max(1, num_steps - warmup)
+
+
+class TrainingError(ParleyError):
+    """Training cannot go on."""
 
 
 class Trainer:
@@ -129,6 +134,9 @@ class Trainer:
                 group["lr"] = rate * scale
             optimizer.zero_grad(set_to_none=True)
         loss, figures = loss_of(self.step)
+        if not torch.isfinite(loss):
+            msg = f"{self.name}: the loss is {loss.item()} at step {self.step}"
+            raise TrainingError(msg)
         loss.backward()  # type: ignore[no-untyped-call]
         average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

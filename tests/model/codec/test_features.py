@@ -35,3 +35,11 @@ def test_hops_are_causal() -> None:
     after, _ = mel(pcm, zero)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5], after[:, 5])
+
+
+def test_digital_silence_has_a_finite_gradient() -> None:
+    """Training compares silent output too: its gradient must not be NaN."""
+    mel, pcm = LogMel(), torch.zeros(1, 4 * HOP_SAMPLES, requires_grad=True)
+    mel(pcm, torch.zeros(1, *mel.context_shape))[0].sum().backward()
+    assert pcm.grad is not None
+    assert pcm.grad.isfinite().all()

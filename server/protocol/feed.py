@@ -7,7 +7,7 @@ before the next thing that depends on it, the engine starts over from the conver
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from model.engine.messages import (
     Respond,
     Truncate,
 )
+from server.protocol.items import Conversation, Message
 
 
 class Feed:
@@ -33,7 +34,8 @@ class Feed:
         session_id: names the session in every command.
         max_kept_samples: how much of an open turn is kept for feeding it again; older audio lies
             beyond what the model remembers as audio.
-        history: gives the conversation's opening and items as commands.
+        conversation: what the engine is to remember.
+        opening: gives the command that begins it.
         on_heard_again: called when the open turn is fed from its start again.
     """
 
@@ -41,12 +43,14 @@ class Feed:
         self,
         session_id: str,
         max_kept_samples: int,
-        history: Callable[[], tuple[Open, Iterable[AppendText]]],
+        conversation: Conversation,
+        opening: Callable[[], Open],
         on_heard_again: Callable[[], None],
     ) -> None:
         self._session_id = session_id
         self._max_kept_samples = max_kept_samples
-        self._history = history
+        self._conversation = conversation
+        self._opening = opening
         self._on_heard_again = on_heard_again
         self._turn: deque[Pcm] = deque()  # audio of the open turn
         self._num_turn_samples = 0
@@ -94,10 +98,10 @@ class Feed:
         """Note that the transcript of a committed turn has come."""
         self._num_awaited_transcripts = max(0, self._num_awaited_transcripts - 1)
 
-    def text(self, command: AppendText) -> list[Command]:
-        """Add a typed item at the conversation's end."""
+    def text(self, item: Message) -> list[Command]:
+        """Add the words of an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.
-        return [] if self._can_start_over else [command]
+        return [] if self._can_start_over else self._words(item)
 
     def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
         """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
@@ -138,8 +142,15 @@ class Feed:
             return []
         self._is_outdated = False
         self._spoken.clear()
-        opening, items = self._history()
-        return [Close(self._session_id), opening, *items, *self._turn_again()]
+        words = [command for item in self._conversation for command in self._words(item)]
+        return [Close(self._session_id), self._opening(), *words, *self._turn_again()]
+
+    def _words(self, item: Message) -> list[Command]:
+        if not item.words:
+            return []
+        # JSON can carry halves of surrogate pairs, which are no text.
+        text = item.words.encode("utf-8", "replace").decode("utf-8")
+        return [AppendText(self._session_id, item.id, item.role, text)]
 
     def _turn_again(self) -> list[Command]:
         if not self._turn:

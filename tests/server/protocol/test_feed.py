@@ -1,7 +1,5 @@
 """The engine's memory follows the conversation, and starts over only when it can."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pytest
 
@@ -18,20 +16,16 @@ from model.engine.messages import (
     Truncate,
 )
 from server.protocol.feed import Feed
+from server.protocol.items import Conversation, Message, TextPart
 
-OPEN = Open("s", "amber")
-HISTORY = (AppendText("s", "a", "user", "hello"),)
+HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
 AGAIN = [Close, Open, AppendText]
 
 
 class Memory:
-    """Say the history, and count how often the turn is heard again."""
+    """Count how often the turn is heard again."""
 
     heard_again = 0
-
-    def history(self) -> tuple[Open, Iterable[AppendText]]:
-        """Return opening and items."""
-        return OPEN, HISTORY
 
     def hears_again(self) -> None:
         """Count."""
@@ -47,7 +41,9 @@ def memory() -> Memory:
 @pytest.fixture
 def feed(memory: Memory) -> Feed:
     """Give a feed that keeps a thousand samples."""
-    return Feed("s", 1_000, memory.history, memory.hears_again)
+    conversation = Conversation(10)
+    conversation.append(HELLO)
+    return Feed("s", 1_000, conversation, lambda: Open("s", "amber"), memory.hears_again)
 
 
 def _pcm(num_samples: int) -> np.ndarray:
@@ -65,7 +61,7 @@ def test_what_matches_is_passed_on(feed: Feed) -> None:
     assert _kinds(feed.respond(Respond("s", 1, "b"))) == [Respond]
     assert feed.cancel(1) == [Cancel("s", 1)]
     assert feed.unsay("b", 80) == [Truncate("s", "b", 80)]
-    assert feed.text(HISTORY[0]) == [HISTORY[0]]
+    assert feed.text(HELLO) == [AppendText("s", "a", "user", "hello")]
     assert feed.clear() == []
 
 
@@ -73,7 +69,7 @@ def test_starting_over_waits_for_the_next_need(feed: Feed) -> None:
     """Many changes of the past cost one new beginning, with all of them in it."""
     feed.outdate()
     feed.outdate()
-    assert feed.text(HISTORY[0]) == []
+    assert feed.text(HELLO) == []
     assert _kinds(feed.respond(Respond("s", 1, "b"))) == [*AGAIN, Respond]
 
 

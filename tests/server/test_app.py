@@ -224,6 +224,16 @@ async def test_capacity_is_refused_readably_and_given_back() -> None:
             assert json.loads(await again.recv())["type"] == "session.created"
 
 
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_stopping_the_server_ends_its_sessions() -> None:
+    """Clients are told that the service restarts, and every slot is given back."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with echoing() as served:
+            client = await stack.enter_async_context(served.socket())
+            await client.recv()
+        assert await _closed(client) == 1012
+
+
 async def test_every_path_that_clients_use() -> None:
     """Base addresses with and without /v1, and Azure's, lead to the same session."""
     async with echoing() as served:

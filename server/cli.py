@@ -136,6 +136,16 @@ def _eval(args: argparse.Namespace) -> int:
     from model.training import evaluate  # noqa: PLC0415
     from model.weights import load_starter  # noqa: PLC0415
 
+    if args.against is not None:
+        if not args.against.is_dir():
+            raise ConfigError(f"--against {args.against}: no such directory")
+        options = evaluate.EvalOptions(
+            num_dialogues=args.dialogues,
+            seed=args.seed,
+            conditions=tuple(conditions[name] for name in args.condition or conditions),
+        )
+        evaluate.run_comparison(args.against, directory, options, out=args.out)
+        return 0
     if args.codec:
         codec = load_starter(directory).codec
         evaluate.run_codec_eval(
@@ -222,7 +232,15 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--out", type=Path, metavar="FILE", help="also write every turn to this file, as JSON"
     )
-    score.add_argument(
+    other = score.add_mutually_exclusive_group()
+    other.add_argument(
+        "--against",
+        type=Path,
+        metavar="DIR",
+        help="also score another export of the same model, such as runs/starter/export-fp16, and "
+        "compare: replies, transcripts, words heard in the audio, and each choice of piece or code",
+    )
+    other.add_argument(
         "--codec",
         action="store_true",
         help="score the audio tokenizer alone: words heard before and after it, on N replies",

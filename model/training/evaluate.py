@@ -17,11 +17,26 @@ import numpy as np
 from tqdm import tqdm
 
 from model.engine.config import EngineConfig
+from model.engine.load import make_engine
 from model.engine.messages import Engine, Output
 from model.errors import ConfigError
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
-from model.training.evaluation.report import EARLY_MS, ConditionReport, Report, TurnResult
+from model.training.evaluation.precision import (
+    PrecisionReport,
+    SpeakReply,
+    Studio,
+    check_comparable,
+    compare_choices,
+    lay_out_all,
+)
+from model.training.evaluation.report import (
+    EARLY_MS,
+    ConditionReport,
+    Report,
+    TurnResult,
+    compare_runs,
+)
 from model.training.evaluation.resynthesis import (
     Codec,
     CodecReport,
@@ -30,7 +45,8 @@ from model.training.evaluation.resynthesis import (
     save_spectrograms,
 )
 from model.training.evaluation.users import Spoken, Users
-from model.training.speech.types import SAMPLE_RATE_HZ, SynthesisError
+from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
+from model.weights import load_starter
 
 Recognise = Callable[[Wave], str]
 """Write down the words in float32 [samples] at 16 kHz."""
@@ -38,6 +54,8 @@ AddNoise = Callable[[Wave, float, np.random.Generator], Wave]
 """Add noise to float32 [samples], so many dB below the speech."""
 
 
+MAX_AGREEMENT_DIALOGUES = 100
+"""Conversations that two models are compared over choice by choice: some ten thousand choices."""
 MAX_PARALLEL = 32
 """Conversations at once: batching makes them cheap, and more would only wait for each other."""
 
@@ -96,7 +114,10 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     outputs: SimpleQueue[Output] = SimpleQueue()
     engine.start(outputs.put)
     try:
-        with tqdm(total=num_turns, unit="turn", desc="eval") as bar:
+        # On a terminal only (`disable=None`): in a log, a bar is a line for every update.
+        with tqdm(
+            total=num_turns, unit="turn", desc=f"eval {info.model}", mininterval=5.0, disable=None
+        ) as bar:
             reports = []
             for condition in options.conditions:
                 bar.set_postfix_str(condition.name)
@@ -252,6 +273,74 @@ def run_eval(
     return report
 
 
+def run_comparison(
+    first: Path,
+    second: Path,
+    options: EvalOptions,
+    *,
+    out: Path | None = None,
+    ears: Ears | None = None,
+    speak: SpeakReply | None = None,
+) -> PrecisionReport:
+    """Score two exports of one model on the same conversations, compare them, and print.
+
+    Prints both tables, the comparison, then one JSON line last.
+
+    Args:
+        first: directory of the reference, such as the one in full precision; A in the tables.
+        second: directory of the model in question; B in the tables.
+        options: what to hold.
+        out: also write all figures and every turn of both to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+        speak: the assistant's voices; those of the training recipe if None.
+
+    Raises:
+        WeightsError: a file is missing, broken or does not fit the others.
+        ConfigError: these are not exports of the same model.
+    """
+    starters = load_starter(first), load_starter(second)
+    check_comparable(*starters)
+    ears = ears or default_ears()
+    reports = []
+    for letter, directory, starter in zip("AB", (first, second), starters, strict=True):
+        engine = make_engine(starter, engine_config(), name=directory.name)
+        reports.append(evaluate(engine, options, ears))
+        # At once: each takes long, and the first is worth having if the second fails.
+        print(f"{letter}: {directory}\n{reports[-1].table()}\n", flush=True)
+    voices = options.voices or starters[0].voices
+    cases = draw_cases(min(options.num_dialogues, MAX_AGREEMENT_DIALOGUES), options.seed, voices)
+    studio = Studio(
+        codec=starters[0].codec,
+        num_codebooks=starters[0].lm.config.num_codebooks,
+        pieces=starters[0].tokenizer,
+        voices=starters[0].voices,
+        users=ears.users,
+        speak=speak or _speak_reply,
+    )
+    agreements, num_dialogues = compare_choices(
+        starters[0].lm, starters[1].lm, lay_out_all(studio, cases, options.seed)
+    )
+    report = PrecisionReport(
+        first=reports[0],
+        second=reports[1],
+        comparisons=compare_runs(reports[0], reports[1]),
+        agreements=agreements,
+        num_dialogues=num_dialogues,
+    )
+    print(f"A: {first}\nB: {second}\n{report.table()}")
+    if out is not None:
+        turns = {"first_results": reports[0].turns(), "second_results": reports[1].turns()}
+        out.write_text(json.dumps(report.to_json() | turns, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report
+
+
+def _speak_reply(voice: str, text: str) -> Speech:
+    from model.training.speech.voices import ASSISTANT_VOICES, synthesise  # noqa: PLC0415
+
+    return synthesise({v.name: v for v in ASSISTANT_VOICES}[voice], text)
+
+
 def run_codec_eval(
     codec: Codec, *, num_texts: int = 80, seed: int = 0, picture: Path | None = None
 ) -> CodecReport:
@@ -267,16 +356,16 @@ def run_codec_eval(
         picture: also draw spectrograms of one reply in each voice into this file.
     """
     from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
-    from model.training.speech.voices import ASSISTANT_VOICES, synthesise  # noqa: PLC0415
+    from model.training.speech.voices import ASSISTANT_VOICES  # noqa: PLC0415
 
-    voices = {voice.name: voice for voice in ASSISTANT_VOICES}
+    voices = [voice.name for voice in ASSISTANT_VOICES]
 
     def speak(voice: str, text: str) -> Wave:
-        return (synthesise(voices[voice], text).pcm / 32768).astype(np.float32)
+        return (_speak_reply(voice, text).pcm / 32768).astype(np.float32)
 
     replies = {t.reply for c in draw_cases(num_texts, seed, ("any",)) for t in c.dialogue}
     texts = sorted(replies, key=lambda text: (crc32(text.encode()), text))[:num_texts]
-    report = compare_codec(codec, Recogniser().recognise, texts, list(voices), speak)
+    report = compare_codec(codec, Recogniser().recognise, texts, voices, speak)
     print(report.table())
     if picture is not None:
         waves = [(voice, speak(voice, texts[0])) for voice in voices]

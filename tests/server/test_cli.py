@@ -28,6 +28,7 @@ def test_check_says_that_the_shipped_configuration_is_good(
         (["talk", "no/such.wav"], "no/such.wav"),
         (["talk", str(ASSETS / "three_plus_four.wav"), "--set", "nonsense"], "nonsense"),
         (["eval", "--condition", "underwater"], "underwater"),
+        (["eval", "--against", "no/such"], "no/such"),
     ],
 )
 def test_wrong_settings_are_one_line(

@@ -11,6 +11,7 @@ from model.training.evaluation.scoring import (
     Share,
     WordErrors,
     normalise,
+    paired_interval,
     word_errors,
 )
 
@@ -49,6 +50,11 @@ class TurnResult:
     end_delay_ms: int | None = None
     is_early: bool = False
     failure: str = ""
+
+    @property
+    def is_spoken(self) -> bool:
+        """Say whether the user spoke; typed turns have no voice."""
+        return bool(self.user_voice)
 
     @property
     def is_exact(self) -> bool:
@@ -90,12 +96,12 @@ class Score:
         }
 
 
-def score(results: Sequence[TurnResult], *, is_spoken: bool) -> Score:
+def score(results: Sequence[TurnResult]) -> Score:
     """Count over a group of turns; of typed turns nothing is transcribed and none sounds finished.
 
     A spoken turn without a transcript counts as heard not at all: every word of it is an error.
     """
-    spoken = results if is_spoken else []
+    spoken = [r for r in results if r.is_spoken]
     heard = [(r.reply, r.text, r.heard) for r in results if r.heard is not None]
     delays = [r.end_delay_ms for r in spoken if r.end_delay_ms is not None]
     return Score(
@@ -125,12 +131,12 @@ class ConditionReport:
     @property
     def score(self) -> Score:
         """Score all turns."""
-        return score(self.results, is_spoken=self.is_spoken)
+        return score(self.results)
 
     def by(self, key: Callable[[TurnResult], str]) -> dict[str, Score]:
         """Score the turns of each value of `key` by themselves."""
         return {
-            value: score([r for r in self.results if key(r) == value], is_spoken=self.is_spoken)
+            value: score([r for r in self.results if key(r) == value])
             for value in sorted({key(r) for r in self.results} - {""})
         }
 
@@ -236,37 +242,135 @@ class Comparison:
     """Two runs over the same conversations, such as full precision and NF4.
 
     Attributes:
-        turns: turns that both runs had.
-        first_exact: of the first run, and `second_exact` of the second.
+        name: of the condition, or "all".
+        first: figures of the first run over the turns that both had, `second` of the second.
         same_reply: turns in which both said the same, right or wrong.
         only_first: turns that only the first got right, `only_second` the other way round.
+        change_interval: bounds of the 95 % confidence interval of `change`.
     """
 
-    turns: int
-    first_exact: Share
-    second_exact: Share
+    name: str
+    first: Score
+    second: Score
     same_reply: Share
     only_first: int
     only_second: int
+    change_interval: tuple[float, float]
+
+    @property
+    def turns(self) -> int:
+        """How many turns both runs had."""
+        return self.same_reply.total
+
+    @property
+    def change(self) -> float | None:
+        """How much larger the second run's share of exact replies is; None without a turn."""
+        return (self.only_second - self.only_first) / self.turns if self.turns else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures under stable names; a change is that of a share, not in points."""
+        low, high = self.change_interval
+        return {
+            "name": self.name,
+            "turns": self.turns,
+            "reply_exact_change": _rounded(self.change),
+            "reply_exact_change_low": _rounded(low),
+            "reply_exact_change_high": _rounded(high),
+            "only_first_exact": self.only_first,
+            "only_second_exact": self.only_second,
+            "same_reply": _rounded(self.same_reply.value),
+            "first": self._figures(self.first),
+            "second": self._figures(self.second),
+        }
+
+    @staticmethod
+    def _figures(run: Score) -> dict[str, Any]:
+        names = ("reply_exact", "transcript_wer", "spoken_wer_intended", "spoken_wer_own")
+        return {name: figure for name, figure in run.to_json().items() if name in names}
 
 
-def compare_runs(first: Report, second: Report) -> Comparison:
-    """Pair the turns of two reports with the same seed; the pairing makes small changes visible."""
+_PAIR_COLUMNS = (
+    ("turns", 6),
+    ("exact A", 8),
+    ("exact B", 8),
+    ("B - A", 7),
+    ("95 %", 13),
+    ("same", 6),
+    ("heard A", 8),
+    ("heard B", 8),
+    ("said A", 7),
+    ("said B", 7),
+    ("own A", 6),
+    ("own B", 6),
+)
+_PAIR_HEADER = f"{'':28}" + " ".join(f"{name:>{width}}" for name, width in _PAIR_COLUMNS)
 
-    def keyed(report: Report) -> dict[tuple[str, int, int], TurnResult]:
-        results: Iterable[TurnResult] = (r for c in report.conditions for r in c.results)
-        return {(r.condition, r.dialogue, r.turn): r for r in results}
 
-    one, two = keyed(first), keyed(second)
-    pairs = [(one[key], two[key]) for key in one if key in two]
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """Lay comparisons out for reading: the first run is A, the second B; changes are in points."""
+    lines = [_PAIR_HEADER, "-" * len(_PAIR_HEADER)]
+    for pair in comparisons:
+        low, high = pair.change_interval
+        cells = (
+            str(pair.turns),
+            _percent(pair.first.exact.value),
+            _percent(pair.second.exact.value),
+            "" if pair.change is None else f"{100 * pair.change:+.1f}",
+            f"{100 * low:+.1f}..{100 * high:+.1f}",
+            _percent(pair.same_reply.value),
+            _percent(pair.first.transcript.rate),
+            _percent(pair.second.transcript.rate),
+            _percent(pair.first.heard_intended.rate),
+            _percent(pair.second.heard_intended.rate),
+            _percent(pair.first.heard_own.rate),
+            _percent(pair.second.heard_own.rate),
+        )
+        columns = zip(cells, _PAIR_COLUMNS, strict=True)
+        lines.append(f"{pair.name:28.28}" + " ".join(f"{c:>{w}}" for c, (_, w) in columns))
+    return "\n".join(lines)
+
+
+def compare_runs(first: Report, second: Report) -> tuple[Comparison, ...]:
+    """Pair the turns of two reports with the same seed; the pairing makes small changes visible.
+
+    Returns:
+        A comparison for each condition that both have, then one over all of them.
+
+    Raises:
+        ValueError: the reports are of different conversations.
+    """
+    conditions = {condition.name: condition for condition in second.conditions}
+    paired = {
+        condition.name: _pair(condition.results, conditions[condition.name].results)
+        for condition in first.conditions
+        if condition.name in conditions
+    }
+    everything = [pair for pairs in paired.values() for pair in pairs]
+    return (*(_compare(*item) for item in paired.items()), _compare("all", everything))
+
+
+_Pairs = Sequence[tuple[TurnResult, TurnResult]]
+
+
+def _pair(first: Iterable[TurnResult], second: Iterable[TurnResult]) -> _Pairs:
+    others = {(r.dialogue, r.turn): r for r in second}
+    pairs = [(r, others[r.dialogue, r.turn]) for r in first if (r.dialogue, r.turn) in others]
     if any(a.user != b.user for a, b in pairs):
         raise ValueError("the runs were held with different seeds: their turns do not match")
-    total = len(pairs)
+    return pairs
+
+
+def _compare(name: str, pairs: _Pairs) -> Comparison:
+    changes: dict[int, list[int]] = {}  # by conversation, which is the same under all conditions
+    for a, b in pairs:
+        changes.setdefault(a.dialogue, []).append(b.is_exact - a.is_exact)
+    each = [change for turns in changes.values() for change in turns]
     return Comparison(
-        turns=total,
-        first_exact=Share(sum(a.is_exact for a, _ in pairs), total),
-        second_exact=Share(sum(b.is_exact for _, b in pairs), total),
-        same_reply=Share(sum(normalise(a.text) == normalise(b.text) for a, b in pairs), total),
-        only_first=sum(a.is_exact and not b.is_exact for a, b in pairs),
-        only_second=sum(b.is_exact and not a.is_exact for a, b in pairs),
+        name=name,
+        first=score([a for a, _ in pairs]),
+        second=score([b for _, b in pairs]),
+        same_reply=Share(sum(normalise(a.text) == normalise(b.text) for a, b in pairs), len(pairs)),
+        only_first=each.count(-1),
+        only_second=each.count(1),
+        change_interval=paired_interval(list(changes.values())),
     )

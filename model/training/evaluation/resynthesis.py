@@ -114,7 +114,8 @@ def compare_codec(
     for voice in voices:
         before: list[tuple[str, str]] = []
         after: list[tuple[str, str]] = []
-        for text in tqdm(texts, desc=f"codec, {voice}", unit="text"):
+        bar = tqdm(texts, desc=f"codec, {voice}", unit="text", mininterval=5.0, disable=None)
+        for text in bar:
             wave = speak(voice, text)
             before.append((text, recognise(wave)))
             after.append((text, recognise(resynthesise(codec, wave))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -36,6 +36,31 @@ class Share:
         half = _Z_95 * sqrt(share * (1 - share) / self.total + spread / self.total / 4)
         half /= 1 + spread
         return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_interval(changes: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Bounds of the 95 % confidence interval of how much a share changed between two runs.
+
+    Turns of one conversation rise and fall together; where they do, they count as fewer turns (by
+    the design effect, Kish 1965, "Survey sampling").
+    Source of the interval: Bonett and Price 2012, "Adjusted Wald confidence interval for a
+    difference of binomial proportions based on paired data".
+
+    Args:
+        changes: of each conversation, for each turn: 1 where only the second run hit, -1 where
+            only the first did, 0 where both or neither.
+    """
+    each = [change for conversation in changes for change in conversation]
+    if not each:
+        return -1.0, 1.0
+    mean = sum(each) / len(each)
+    alone = sum((change - mean) ** 2 for change in each)
+    together = sum((sum(turns) - mean * len(turns)) ** 2 for turns in changes)
+    effect = max(1.0, together / alone) if alone else 1.0
+    total = len(each) / effect + 2
+    gained, lost = ((each.count(sign) / effect + 1) / total for sign in (1, -1))
+    half = _Z_95 * sqrt((gained + lost - (gained - lost) ** 2) / total)
+    return max(-1.0, gained - lost - half), min(1.0, gained - lost + half)
 
 
 @dataclass(frozen=True, slots=True)

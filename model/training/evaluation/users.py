@@ -26,10 +26,12 @@ class Spoken:
     Attributes:
         pcm: float32 [samples] at 16 kHz in [-1, 1], silence at both ends included.
         end_ms: where its last word ends.
+        words: each with its start and end in seconds of `pcm`; empty if nobody knows them.
     """
 
     pcm: Wave
     end_ms: int
+    words: tuple[tuple[str, float, float], ...] = ()
 
 
 class Users(Protocol):
@@ -122,4 +124,5 @@ def _between_silences(speech: Speech) -> Spoken:
     pcm = np.zeros(lead + len(speech.pcm) + tail, np.float32)
     pcm[lead : lead + len(speech.pcm)] = speech.pcm / np.float32(32768)
     end_s = speech.words[-1].end_s if speech.words else speech.duration_s
-    return Spoken(pcm, round(1000 * (LEAD_S + end_s)))
+    words = tuple((w.text, w.start_s + LEAD_S, w.end_s + LEAD_S) for w in speech.words)
+    return Spoken(pcm, round(1000 * (LEAD_S + end_s)), words)

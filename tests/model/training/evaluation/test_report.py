@@ -10,6 +10,7 @@ from model.training.evaluation.report import (
     Report,
     TurnResult,
     compare_runs,
+    comparison_table,
     score,
 )
 from model.training.evaluation.scoring import Share, WordErrors
@@ -47,7 +48,7 @@ def report(*results: TurnResult, seed: int = 0) -> Report:
 
 def test_score_counts_turns_and_words() -> None:
     """Replies and transcripts count whole and by the word; hearing counts against both texts."""
-    figures = score([RIGHT, WRONG], is_spoken=True)
+    figures = score([RIGHT, WRONG])
     assert figures.exact == Share(1, 2)
     assert figures.transcript == WordErrors(1, 6)
     assert figures.transcript_exact == Share(1, 2)
@@ -59,19 +60,19 @@ def test_score_counts_turns_and_words() -> None:
 
 def test_missing_transcript_is_all_wrong() -> None:
     """A turn that was never transcribed must not improve the rate."""
-    figures = score([replace(RIGHT, transcript=None)], is_spoken=True)
+    figures = score([replace(RIGHT, transcript=None)])
     assert figures.transcript == WordErrors(3, 3)
 
 
 def test_failed_turn_is_not_exact() -> None:
     """A right text does not make up for a lost session."""
     assert not replace(RIGHT, failure="lost").is_exact
-    assert score([replace(RIGHT, failure="lost")], is_spoken=True).failures == 1
+    assert score([replace(RIGHT, failure="lost")]).failures == 1
 
 
 def test_typed_turns_have_no_transcript_figures() -> None:
     """What was not spoken is not counted as heard."""
-    figures = score([replace(RIGHT, user_voice="", transcript=None, heard=None)], is_spoken=False)
+    figures = score([replace(RIGHT, user_voice="", transcript=None, heard=None)])
     assert figures.exact == Share(1, 1)
     assert figures.transcript.rate is None
     assert figures.end_of_turn.value is None
@@ -107,10 +108,35 @@ def test_table_has_a_row_for_each_group() -> None:
 def test_compare_runs_pairs_the_turns() -> None:
     """Gains and losses show one by one, not only in the sum."""
     first, second = report(RIGHT, WRONG), report(WRONG_AT_0, RIGHT_AT_1)
-    comparison = compare_runs(first, second)
-    assert comparison.first_exact == comparison.second_exact == Share(1, 2)
-    assert (comparison.only_first, comparison.only_second) == (1, 1)
-    assert comparison.same_reply == Share(0, 2)
+    clean, everything = compare_runs(first, second)
+    assert (clean.name, everything.name) == ("clean", "all")
+    assert clean.first.exact == clean.second.exact == Share(1, 2)
+    assert (clean.only_first, clean.only_second) == (1, 1)
+    assert clean.same_reply == Share(0, 2)
+    assert clean.change == 0.0
+    assert replace(everything, name="clean") == clean
+
+
+def test_compare_runs_counts_only_turns_of_both() -> None:
+    """A turn that one run left out says nothing about the other."""
+    (clean, _) = compare_runs(report(RIGHT, WRONG), report(WRONG_AT_0))
+    assert clean.turns == 1
+    assert clean.change == -1.0
+    assert clean.first.transcript == WordErrors(0, 3)
+    assert clean.second.transcript == WordErrors(1, 3)
+
+
+def test_compared_figures_are_in_the_table_and_in_json() -> None:
+    """A reader finds the change in points, a program finds the same shares."""
+    comparisons = compare_runs(report(RIGHT, WRONG), report(RIGHT, RIGHT_AT_1))
+    table = comparison_table(comparisons).splitlines()
+    assert table[2].split()[:5] == ["clean", "2", "50.0", "100.0", "+50.0"]
+    figures = json.loads(json.dumps([c.to_json() for c in comparisons]))[1]
+    assert figures["name"] == "all"
+    assert figures["reply_exact_change"] == 0.5
+    assert figures["reply_exact_change_low"] < 0.5 < figures["reply_exact_change_high"]
+    assert figures["first"]["transcript_wer"] == pytest.approx(1 / 6, abs=1e-4)
+    assert figures["second"]["spoken_wer_own"] == 0.2
 
 
 WRONG_AT_0 = replace(WRONG, dialogue=0)

@@ -89,6 +89,25 @@ class Reply:
         self.frames_since_word = 0
         if self.next_piece != -1 and not vocabulary.starts_word(self.next_piece):
             return None
+        return self._word(vocabulary)
+
+    def speak_rest(self, vocabulary: TurnVocabulary) -> list[ResponseWord]:
+        """Return the words of the plan that no step put out, as spoken at the very end.
+
+        The audio of a last word can be there without its pieces.
+        """
+        words = []
+        end_ms = max((self.num_frames - 1) * self.timing.frame_ms, self._word_start_ms)
+        while self.next_piece != -1:
+            if vocabulary.starts_word(self.next_piece) or not self.num_spoken:
+                self._word_start, self._word_start_ms = self.num_spoken, end_ms
+            self.num_spoken += 1
+            if self.next_piece == -1 or vocabulary.starts_word(self.next_piece):
+                words.append(self._word(vocabulary))
+        return words
+
+    def _word(self, vocabulary: TurnVocabulary) -> ResponseWord:
+        """Return the word that ends with the newest piece spoken."""
         self.item.word_starts_ms.append(self._word_start_ms)
         word = vocabulary.spell(self.plan[self._word_start : self.num_spoken])
         return ResponseWord(

@@ -115,11 +115,12 @@ class Speaker:
         codes = np.where(self._delays <= reply.num_frames, codes, -1)
         is_long = reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames
         if piece == self._vocabulary.eos or is_long or self._is_stuck(reply):
+            events: list[Event] = [] if is_long else [*reply.speak_rest(self._vocabulary)]
             # The last step begins no frame; only late codes are left.
-            decodes = [_decode(reply, np.where(self._delays > 0, codes, -1), is_last=True)]
+            events.append(_decode(reply, np.where(self._delays > 0, codes, -1), is_last=True))
             while reply.needs_flush:
-                decodes.append(_decode(reply, np.full_like(codes, -1), is_last=True))
-            return [*decodes, self.end("max_output_tokens" if is_long else "completed")], Cue.END
+                events.append(_decode(reply, np.full_like(codes, -1), is_last=True))
+            return [*events, self.end("max_output_tokens" if is_long else "completed")], Cue.END
         word = reply.speak(piece, self._vocabulary)
         self._history.append(Kind.SPEAK, piece, assistant=codes)
         decode = _decode(reply, codes)

@@ -493,6 +493,28 @@ class TestTruncation:
         assert s.words() == before
 
 
+@pytest.mark.parametrize(
+    ("spoken", "words"),
+    [
+        ("<pad> <pad>", [("hi", 80), ("parley", 80), ("what", 80)]),
+        ("<pad> hi <pad>", [("hi", 240), ("parley", 240), ("what", 240)]),
+        ("hi <pad> <par", [("hi", 160), ("parley", 320), ("what", 320)]),
+        ("", [("hi", 0), ("parley", 0), ("what", 0)]),
+    ],
+)
+def test_every_word_of_a_reply_has_its_place(
+    stage: MakeStage, spoken: str, words: list[tuple[str, int]]
+) -> None:
+    """Words that the model ends without putting out again are placed at the end of the audio."""
+    s = stage(replies=["hi parley what"], spoken=[spoken.replace("<par", "")])
+    if spoken.endswith("<par"):
+        s.spoken[0].append(s.program._vocabulary.encode("parley")[0])
+    s.run(Respond("s", 1, "a"))
+    placed = [(o.text, o.start_ms) for o in s.outputs if isinstance(o, ResponseWord)]
+    assert placed == words
+    assert s.outputs[-1].reason == "completed"
+
+
 def test_usage_counts_what_earlier_responses_paid_for(stage: MakeStage) -> None:
     """Input is the whole conversation; cached is what the response before has seen or said."""
     s = stage(transcripts=["hi"], replies=["hi", "hi"], spoken=["hi", "hi"])

@@ -43,7 +43,7 @@ class TurnLimits:
     frames_per_piece: int = 15
     max_tail_frames: int = 25
     max_waiting_samples: int = 120 * 16_000
-    max_history_steps: int = 8192  # eleven minutes of uninterrupted audio
+    max_history_steps: int = 4096  # five and a half minutes of uninterrupted audio
 
 
 @dataclass(frozen=True, slots=True)

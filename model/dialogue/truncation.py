@@ -22,8 +22,8 @@ def truncated(
     remember having said the others. A reply of which no word was heard leaves nothing.
 
     Args:
-        history: where the item lies, complete.
-        item: a spoken item.
+        history: where the item lies.
+        item: a complete item.
         heard_ms: how much of its audio was heard.
         vocabulary: to tell words from other pieces.
         frame_ms: length of one frame.

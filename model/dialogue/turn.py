@@ -361,7 +361,7 @@ class TurnProgram:
     def _truncate(self, command: Truncate) -> None:
         items = self.history.items
         item = next((item for item in items if item.item_id == command.item_id), None)
-        if item is None or not item.is_audio:
+        if item is None or (command.heard_ms and not item.is_audio):
             return  # gone from memory, or never to be heard
         block = truncated(
             self.history, item, command.heard_ms, self._vocabulary, self._timing.frame_ms

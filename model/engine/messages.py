@@ -137,7 +137,7 @@ class Truncate:
     Attributes:
         heard_ms: audio of the item that was played, in milliseconds. Whole frames heard stay, and
             words whose `ResponseWord.start_ms` is below it; the rest was never said. Nothing
-            heard at all means that the item was never there.
+            heard at all means that the item was never there, which goes for written items too.
     """
 
     session_id: str

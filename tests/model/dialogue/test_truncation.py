@@ -97,10 +97,20 @@ class TestTruncation:
         ]
 
     def test_unknown_or_unspoken_item_is_left_alone(self, stage: MakeStage) -> None:
-        """There is nothing to take back of what was never to be heard."""
+        """There is nothing to shorten in what was never to be heard."""
         s = stage(replies=["hi"]).run(
             Respond("s", 1, "a", audio=False), AppendText("s", "b", "assistant", "what")
         )
         before = s.words()
-        s.run(Truncate("s", "a", 0), Truncate("s", "b", 0), Truncate("s", "c", 0))
+        s.run(Truncate("s", "a", 90), Truncate("s", "b", 90), Truncate("s", "c", 0))
         assert s.words() == before
+
+    def test_written_item_can_be_taken_back_as_a_whole(self, stage: MakeStage) -> None:
+        """Nothing heard means never there, whatever kind of item it was."""
+        s = stage(replies=["hi"]).run(
+            Respond("s", 1, "a", audio=False), AppendText("s", "b", "assistant", "what")
+        )
+        s.run(Truncate("s", "a", 0))
+        assert s.words() == [*PREFIX, "<reply>", "▁what", "<eos>"]
+        s.run(Truncate("s", "b", 0))
+        assert s.words() == PREFIX

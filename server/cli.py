@@ -127,7 +127,8 @@ def _eval(args: argparse.Namespace) -> int:
     from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
     from server.config import load_settings  # noqa: PLC0415
 
-    directory = ROOT / load_settings(args.config, args.set).model.dir
+    settings = load_settings(args.config, args.set)
+    directory = ROOT / settings.model.dir
     conditions = {condition.name: condition for condition in CONDITIONS}
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
@@ -153,7 +154,7 @@ def _eval(args: argparse.Namespace) -> int:
         )
         return 0
     evaluate.run_eval(
-        load_engine(directory, evaluate.engine_config()),
+        load_engine(directory, evaluate.engine_config(linears=settings.engine.linears)),
         num_dialogues=args.dialogues,
         seed=args.seed,
         conditions=tuple(conditions[name] for name in args.condition or conditions),

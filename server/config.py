@@ -15,7 +15,7 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -106,6 +106,8 @@ class EngineSettings(_Strict):
         ahead_ms: audio of a reply that may be made before its time to be played.
         num_threads: threads that one operation may use.
         seed: of the noise, when sampling is not greedy.
+        linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
+            the file) or "int8" (fastest on a CPU).
     """
 
     max_sessions: Annotated[int, Field(ge=1)] = 4
@@ -113,6 +115,7 @@ class EngineSettings(_Strict):
     ahead_ms: Annotated[int, Field(ge=1)] = 1_000
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
+    linears: Literal["dense", "nf4", "int8"] = "dense"
 
 
 class VadSettings(_Strict):

@@ -46,7 +46,7 @@ from model.training.evaluation.resynthesis import (
 )
 from model.training.evaluation.users import Spoken, Users
 from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
-from model.weights import load_starter
+from model.weights import Linears, load_starter
 
 Recognise = Callable[[Wave], str]
 """Write down the words in float32 [samples] at 16 kHz."""
@@ -224,7 +224,7 @@ def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, 
     return frozenset(turns[:num_turns])
 
 
-def engine_config(max_parallel: int = MAX_PARALLEL) -> EngineConfig:
+def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense") -> EngineConfig:
     """Configure an engine for scoring: nobody listens, so nothing is paced by playout."""
     unpaced_ms = 3_600_000
     return EngineConfig(
@@ -232,6 +232,7 @@ def engine_config(max_parallel: int = MAX_PARALLEL) -> EngineConfig:
         max_batch=max_parallel,
         ahead_ms=unpaced_ms,
         horizon_ms=unpaced_ms,
+        linears=linears,
     )
 
 

@@ -12,11 +12,12 @@ import torch
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.lm import LM
-from model.text import Tokenizer
+from model.state import Kind
+from model.text import Special, Tokenizer
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import encode_store
-from model.training.lm_stage import DialogueSampler, train_lm
-from model.training.skills import sample_dialogue
+from model.training.layout import NO_TARGET
+from model.training.lm_stage import DialogueSampler, Recordings, train_lm
 from model.training.snap import snap_encoder
 from model.training.speech.types import Phone, Speech, Word
 from model.training.store import Clip, read_store, write_shard
@@ -130,6 +131,27 @@ def test_resumed_training_is_the_same_training(
     assert not all(torch.equal(whole[k], other[k]) for k in whole)
 
 
+def test_recordings_are_mixed_in(
+    made: tuple[list[Script], list[Clip], list[Clip], MelCodec], tmp_path: Path
+) -> None:
+    """A user's recordings take their share; without a reply they teach the transcript alone."""
+    scripts, users, replies, codec = made
+    tokenizer = Tokenizer.train((t.user for s in scripts for t in s.turns), 300)
+    said = encode_store(codec, replies, tmp_path / "replies.npz", seed=1, is_user=False)
+    coded = encode_store(codec, users, tmp_path / "users.npz", seed=1, is_user=True)
+    mine = Clip("recording:1", "zzz", "recording", users[0].pcm, (), users[0].phones)
+    heard = encode_store(codec, [mine], tmp_path / "recordings.npz", seed=1, is_user=True)
+    recordings = Recordings({"recording:1": "zzz"}, {}, [heard], share=1.0)
+    sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8, recordings)
+    batch = sampler.draw(torch.Generator().manual_seed(1))
+    spoken = (batch.steps.kind == Kind.LISTEN).any(1)
+    last = batch.steps.text[spoken][:, len(heard["recording:1"].codes) + 2 :]
+    expected = [Special.USER, *tokenizer.encode("zzz")]
+    assert last[0, : len(expected)].tolist() == expected
+    assert not (batch.steps.kind[spoken] == Kind.SPEAK).any()
+    assert (batch.target[spoken][batch.steps.kind[spoken] == Kind.LISTEN] == NO_TARGET).all()
+
+
 def test_snapped_encoder_survives_its_weight_file(
     made: tuple[list[Script], list[Clip], list[Clip], MelCodec], tmp_path: Path
 ) -> None:
@@ -142,11 +164,3 @@ def test_snapped_encoder_survives_its_weight_file(
     loaded = load_starter(tmp_path).codec
     pcm = torch.from_numpy(users[1].pcm[: 1280 * 4] / np.float32(32768))[None]
     assert torch.equal(loaded.encode(pcm), codec.encode(pcm))
-
-
-def test_dialogues_of_the_fixture_have_several_turns() -> None:
-    """The miniature covers conversations, not only questions."""
-    import random  # noqa: PLC0415
-
-    rng = random.Random(1)
-    assert any(len(sample_dialogue(rng, "train")) > 1 for _ in range(20))

@@ -42,7 +42,7 @@ serve: setup ## serve the starter on 127.0.0.1:8000 (CONFIG=configs/….yaml, AR
 	@$(BIN)/python -m server.cli serve --config $(CONFIG) $(ARGS)
 
 talk: setup ## start a server, ask it the bundled spoken question, print and keep the answer
-	@$(BIN)/python -m server.cli talk tests/assets/three_plus_four.wav --config $(CONFIG) --out replies $(ARGS)
+	@$(BIN)/python -m server.cli talk tests/assets/two_plus_two.wav --config $(CONFIG) --out replies $(ARGS)
 
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)

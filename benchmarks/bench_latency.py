@@ -31,8 +31,8 @@ from server.local import local_server
 from server.wav import read_wav
 
 ASSETS = ROOT / "tests" / "assets"
-QUESTIONS = ("three_plus_four", "capital_of_france", "my_name_is_anna", "what_is_my_name")
-GATE = ("what is three plus four", "three plus four is seven")
+QUESTIONS = ("two_plus_two", "capital_of_france", "my_name_is_peter", "what_is_my_name")
+GATE = ("what is two plus two", "two plus two is four")
 BAR_MS = {"p50": 100.0, "p95": 200.0}  # first audio, one session, two cores
 
 _WARM_UP_TURNS = 2

@@ -51,14 +51,14 @@ def test_the_example_holds_three_turns_with_memory(url: str, tmp_path: Path) -> 
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines() == [
-        "heard: my name is anna",
-        "reply: nice to meet you anna",
-        "heard: what is three plus four",
-        "reply: three plus four is seven",
+        "heard: my name is peter",
+        "reply: nice to meet you peter",
+        "heard: what is the capital of france",
+        "reply: the capital of france is paris",
         "heard: what is my name",
-        "reply: your name is anna",
+        "reply: your name is peter",
     ]
-    for name in ("my_name_is_anna", "three_plus_four", "what_is_my_name"):
+    for name in ("my_name_is_peter", "capital_of_france", "what_is_my_name"):
         reply = read_wav(tmp_path / f"{name}.reply.wav", 24_000)
         assert len(reply) > 24_000 // 2
         assert abs(reply).max() > 0.05

@@ -26,7 +26,7 @@ def test_check_says_that_the_shipped_configuration_is_good(
         (["serve", "--set", "server.host=0.0.0.0", "--check"], "server.api_keys"),
         (["serve", "--config", "no/such.yaml", "--check"], "no/such.yaml"),
         (["talk", "no/such.wav"], "no/such.wav"),
-        (["talk", str(ASSETS / "three_plus_four.wav"), "--set", "nonsense"], "nonsense"),
+        (["talk", str(ASSETS / "two_plus_two.wav"), "--set", "nonsense"], "nonsense"),
         (["eval", "--condition", "underwater"], "underwater"),
         (["eval", "--against", "no/such"], "no/such"),
     ],
@@ -46,7 +46,7 @@ def test_what_goes_wrong_later_has_another_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody at the address: not a matter of settings."""
-    question = str(ASSETS / "three_plus_four.wav")
+    question = str(ASSETS / "two_plus_two.wav")
     arguments = ["talk", question, "--url", "ws://127.0.0.1:1", "--out", str(tmp_path)]
     assert main(arguments) == EXIT_RUNTIME
     error = capsys.readouterr().err

@@ -92,8 +92,11 @@ def is_written(path: Path) -> bool:
 
 def read_shard(path: Path) -> Iterator[Clip]:
     """Yield the clips of one shard."""
+    index = json.loads(path.with_suffix(".json").read_text())
+    if not index:
+        return  # nothing could be spoken, and an empty file cannot be mapped
     pcm = np.memmap(path.with_suffix(".pcm"), dtype="<i2", mode="r")
-    for item in json.loads(path.with_suffix(".json").read_text()):
+    for item in index:
         yield Clip(
             key=item["key"],
             text=item["text"],

@@ -42,6 +42,13 @@ def test_a_shard_without_an_index_does_not_exist(tmp_path: Path) -> None:
     assert read_store(tmp_path) == []
 
 
+def test_a_shard_may_be_empty(tmp_path: Path) -> None:
+    """A shard of which nothing could be spoken is complete and holds nothing."""
+    write_shard(tmp_path / "0000", [])
+    assert is_written(tmp_path / "0000")
+    assert read_store(tmp_path) == []
+
+
 def test_phone_slots_label_the_middle_of_every_20_ms() -> None:
     """Half of the audio is the vowel, half silence."""
     slots = phone_slots(speech(3200))

@@ -21,6 +21,23 @@ Pcm: TypeAlias = npt.NDArray[np.float32]
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
 DoneReason: TypeAlias = Literal["completed", "cancelled", "max_output_tokens"]
+ToolChoice: TypeAlias = Literal["none", "auto", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Describe a function that the model may call.
+
+    Attributes:
+        name: of the function.
+        description: when to call it and what it does; empty for none.
+        parameters: JSON schema of its arguments, an object's, as JSON text. It compiles: whoever
+            makes a `Tool` has checked that with `model.grammar`.
+    """
+
+    name: str
+    description: str
+    parameters: str
 
 
 # Commands: session -> engine.
@@ -74,7 +91,26 @@ class ClearAudio:
 class CommitAudio:
     """End the spoken user turn: an `InputTranscript` for `item_id` follows.
 
-    A last frame that is not full is completed with silence.
+    Attributes:
+        is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
+            that is not full is then left out; otherwise it is completed with silence.
+    """
+
+    session_id: str
+    item_id: str
+    is_tentative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Take back a tentative `CommitAudio`, the last thing that became part of the conversation.
+
+    The turn is open again and its audio goes on with the next `AppendAudio`, as if it had never
+    been committed. A response that was started since then ends without any output, `ResponseDone`
+    included, and leaves nothing behind.
+
+    Attributes:
+        item_id: of the tentative commit.
     """
 
     session_id: str
@@ -97,8 +133,38 @@ class AppendText:
 
 
 @dataclass(frozen=True, slots=True)
+class AppendCall:
+    """Add a function call that was made earlier, replayed from history.
+
+    Attributes:
+        name: of the function.
+        arguments: as JSON text.
+    """
+
+    session_id: str
+    item_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendCallOutput:
+    """Add what a function call returned.
+
+    Attributes:
+        name: of the function.
+        output: whatever it returned, as text.
+    """
+
+    session_id: str
+    item_id: str
+    name: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class Respond:
-    """Start a reply to the conversation so far.
+    """Start a reply to the conversation so far: words, function calls, or words and then calls.
 
     Attributes:
         turn: identifies this response in every output that belongs to it.
@@ -107,6 +173,11 @@ class Respond:
         audio: False for a reply in text only.
         max_output_tokens: most text and audio tokens of the reply together; None for the engine's
             own limit.
+        instructions: the system prompt of this response alone; None for the session's.
+        tools: functions that may be called.
+        tool_choice: "none" forbids calls, "auto" leaves them to the model, "required" demands at
+            least one. A function that is demanded by its name comes as "required" with it as the
+            only tool.
     """
 
     session_id: str
@@ -115,6 +186,9 @@ class Respond:
     voice: str | None = None
     audio: bool = True
     max_output_tokens: int | None = None
+    instructions: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +220,18 @@ class Truncate:
 
 
 Command: TypeAlias = (
-    Open | Close | AppendAudio | ClearAudio | CommitAudio | AppendText | Respond | Cancel | Truncate
+    Open
+    | Close
+    | AppendAudio
+    | ClearAudio
+    | CommitAudio
+    | Reopen
+    | AppendText
+    | AppendCall
+    | AppendCallOutput
+    | Respond
+    | Cancel
+    | Truncate
 )
 
 
@@ -231,6 +316,45 @@ class ResponseWord:
 
 
 @dataclass(frozen=True, slots=True)
+class CallStarted:
+    """Begin a function call. The reply's words and audio, if there are any, are complete.
+
+    Attributes:
+        call: counts the response's calls from 0; one is done before the next is started.
+        name: of the function, one of `Respond.tools`.
+    """
+
+    session_id: str
+    turn: int
+    call: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """Add to the arguments of a call.
+
+    Attributes:
+        text: to be appended to the call's earlier deltas. Together they are JSON that the
+            function's schema accepts, unless the response is cut short.
+    """
+
+    session_id: str
+    turn: int
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDone:
+    """End a function call: its arguments are complete."""
+
+    session_id: str
+    turn: int
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Count the tokens of one response; an audio token is one frame.
 
@@ -239,7 +363,7 @@ class Usage:
         input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
         input_cached_text_tokens: those of the text steps that an earlier response had paid for.
         input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
-        output_text_tokens: text tokens written for the reply.
+        output_text_tokens: text tokens written for the reply, calls included.
         output_audio_tokens: audio frames spoken.
     """
 
@@ -296,6 +420,9 @@ Output: TypeAlias = (
     | ResponseText
     | ResponseAudio
     | ResponseWord
+    | CallStarted
+    | CallArguments
+    | CallDone
     | ResponseDone
     | SessionFailed
 )

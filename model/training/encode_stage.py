@@ -66,7 +66,8 @@ def _encode_batch(
     codec: MelCodec, clips: list[Clip], seed: int, *, is_user: bool
 ) -> dict[str, CodedClip]:
     rng = np.random.default_rng(seed)
-    prepared = [_prepare(clip, rng) if is_user else _as_recorded(clip) for clip in clips]
+    others = [_full_scale(clip.pcm) for clip in clips]
+    prepared = [_prepare(clip, rng, others) if is_user else _as_recorded(clip) for clip in clips]
     frames = [-(-len(pcm) // FRAME_SAMPLES) for pcm, _ in prepared]
     wave = torch.zeros(len(clips), max(frames) * FRAME_SAMPLES)
     for row, (pcm, _) in enumerate(prepared):
@@ -87,8 +88,13 @@ def _full_scale(pcm: NDArray[np.int16]) -> Wave:
     return pcm.astype(np.float32) / np.float32(32768.0)
 
 
-def _prepare(clip: Clip, rng: np.random.Generator) -> tuple[Wave, Words]:
-    """Give a user clip a speaker, its silences, a room and a microphone; word times follow."""
+def _prepare(
+    clip: Clip, rng: np.random.Generator, others: list[Wave]
+) -> tuple[Wave, Words]:
+    """Give a user clip a speaker, its silences, a room and a microphone; word times follow.
+
+    `others` may talk in the background.
+    """
     pcm, words = clip.pcm, clip.words
     if rng.random() < NEW_SPEAKER_SHARE:
         speech = Speech(np.asarray(pcm), tuple(Word(*word) for word in words), ())
@@ -101,7 +107,7 @@ def _prepare(clip: Clip, rng: np.random.Generator) -> tuple[Wave, Words]:
     shift = lead / SAMPLE_RATE_HZ
     wave = _full_scale(np.pad(pcm, (lead, tail)))
     if rng.random() < WORN_SHARE:
-        wave = augment(wave, rng, float(rng.uniform(0.2, 1.0)))
+        wave = augment(wave, rng, float(rng.uniform(0.2, 1.0)), others)
     wave = np.clip(wave * np.float32(10 ** (rng.uniform(*GAIN_DB) / 20)), -1.0, 1.0)
     return wave, tuple((w, s + shift, e + shift) for w, s, e in words)
 

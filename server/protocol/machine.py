@@ -5,8 +5,8 @@ or what the engine made of it, and returns what is to be sent to the client and 
 order. A `ClientError` means that the client's event was refused and nothing has changed; the
 session goes on.
 
-The machine itself follows the user's turns. `Responses` holds the assistant's, `Editing` what
-clients do to the conversation, and `Feed` what the engine has to be told.
+`Turns` holds the user's turns, `Responses` the assistant's, `Editing` what clients do to the
+conversation, and `Feed` what the engine has to be told.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,6 @@ from model.engine.messages import (
     SessionFailed,
 )
 from model.engine.messages import ResponseDone as EngineResponseDone
-from server.errors import ClientError
 from server.protocol.editing import Editing
 from server.protocol.events import (
     ClientEvent,
@@ -35,13 +34,9 @@ from server.protocol.events import (
     InputAudio,
     InputAudioBufferAppend,
     InputAudioBufferClear,
-    InputAudioBufferCleared,
     InputAudioBufferCommit,
-    InputAudioBufferCommitted,
-    ItemAdded,
     ItemCreate,
     ItemDelete,
-    ItemDone,
     ItemRetrieve,
     ItemTruncate,
     Reaction,
@@ -52,20 +47,17 @@ from server.protocol.events import (
     SessionUpdated,
     SpeechBegan,
     SpeechEnded,
-    SpeechStarted,
-    SpeechStopped,
 )
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
-from server.protocol.items import AudioPart, Conversation, Message, with_transcript
+from server.protocol.items import Conversation
 from server.protocol.listening import Listening
-from server.protocol.moves import TurnMove
-from server.protocol.response import parse_request, session_request
+from server.protocol.response import parse_request
 from server.protocol.responses import Responses
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.protocol.session_update import updated
+from server.protocol.turns import Turns
 
-_MIN_COMMIT_MS = 100  # the API refuses to commit less
 CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 
 
@@ -123,6 +115,9 @@ class SessionMachine:
             engine_rate_hz=rate_hz,
             frame_ms=profile.frame_ms,
         )
+        self._turns = Turns(
+            lambda: self.config, self._listening, self._conversation, self._responses, self._feed
+        )
         self._editing = Editing(
             self._conversation, self._responses, self._listening, self._feed, ids, rate_hz
         )
@@ -146,7 +141,7 @@ class SessionMachine:
         """
         match event:
             case InputAudio() | SpeechBegan() | SpeechEnded():
-                return self._on_heard(event, now_s)
+                return self._turns.heard(event, now_s)
             case (
                 InputTranscriptDelta()
                 | InputTranscript()
@@ -160,8 +155,10 @@ class SessionMachine:
                 return self._on_output(event, now_s)
             case SessionUpdate():
                 return self._on_session_update(event)
-            case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
-                return self._on_buffer_event(event)
+            case InputAudioBufferAppend():
+                raise AssertionError("appended audio comes as what the session heard in it")
+            case InputAudioBufferCommit() | InputAudioBufferClear():
+                return self._turns.buffer(event)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
                 return self._editing.receive(event, now_s, audio)
             case ResponseCreate():
@@ -200,98 +197,14 @@ class SessionMachine:
         )
         return self._responses.create(request)
 
-    # The user's turn.
-
-    def _on_heard(self, event: Heard, now_s: float) -> list[Reaction]:
-        match event:
-            case InputAudio(pcm):
-                is_detecting = self.config.turn_detection is not None
-                return self._fed(self._listening.audio(pcm, is_detecting=is_detecting))
-            case SpeechBegan():
-                return self._on_speech_began(event, now_s)
-            case SpeechEnded():
-                return self._on_speech_ended(event)
-            case _:
-                assert_never(event)
-
-    def _fed(self, chunks: list[Pcm]) -> list[Reaction]:
-        return [command for pcm in chunks for command in self._feed.audio(pcm)]
-
-    def _on_speech_began(self, event: SpeechBegan, now_s: float) -> list[Reaction]:
-        was_announced = self._listening.is_announced
-        item_id, chunks = self._listening.began(event.audio_start_ms)
-        if was_announced:
-            return self._fed(chunks)
-        reactions: list[Reaction] = [SpeechStarted(event.audio_start_ms, item_id)]
-        detection = self.config.turn_detection
-        if self._responses.is_active and detection and detection.interrupt_response:
-            reactions += self._responses.cut("turn_detected", now_s)
-        return [*reactions, *self._fed(chunks)]
-
-    def _on_speech_ended(self, event: SpeechEnded) -> list[Reaction]:
-        item_id, audio_ms = self._listening.closed(TurnMove.END)
-        reactions: list[Reaction] = [
-            SpeechStopped(event.audio_end_ms, item_id),
-            *self._committed(item_id, audio_ms),
-        ]
-        detection = self.config.turn_detection
-        if detection is not None and detection.create_response:
-            reactions += self._responses.answer(session_request(self.config))
-        return reactions
-
-    def _on_buffer_event(
-        self, event: InputAudioBufferAppend | InputAudioBufferCommit | InputAudioBufferClear
-    ) -> list[Reaction]:
-        match event:
-            case InputAudioBufferAppend():
-                raise AssertionError("appended audio comes as what the session heard in it")
-            case InputAudioBufferCommit():
-                return self._on_commit()
-            case InputAudioBufferClear():
-                self._listening.cleared()
-                return [InputAudioBufferCleared(), *self._feed.clear()]
-            case _:
-                assert_never(event)
-
-    def _on_commit(self) -> list[Reaction]:
-        buffered_ms = self._listening.buffered_ms
-        if buffered_ms < _MIN_COMMIT_MS:
-            raise ClientError(
-                "Error committing input audio buffer: buffer too small. Expected at least "
-                f"{_MIN_COMMIT_MS}ms of audio, but buffer only has {buffered_ms:.2f}ms of audio.",
-                code="input_audio_buffer_commit_empty",
-            )
-        # With voice detection on, what was not found to be speech can be committed by hand.
-        undetected = [] if self._listening.has_turn else self._listening.undetected()
-        fed = self._fed(undetected)
-        return [*fed, *self._committed(*self._listening.closed(TurnMove.COMMIT))]
-
-    def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
-        """Make a closed turn an item."""
-        part = AudioPart("input_audio", None, audio_ms)
-        item = Message(item_id, "user", "completed", (part,))
-        previous_id = self._conversation.append(item)
-        return [
-            InputAudioBufferCommitted(previous_id, item_id),
-            ItemAdded(previous_id, item),
-            ItemDone(previous_id, item),
-            *self._transcript_news(item_id),
-            *self._feed.commit(item_id),
-        ]
-
-    def _transcript_news(self, item_id: str | None) -> list[Reaction]:
-        if self.config.transcription is None or item_id is None:
-            return []
-        return [*self._listening.news(item_id)]
-
     # What the engine says.
 
     def _on_output(self, output: Output, now_s: float) -> list[Reaction]:
         match output:
             case InputTranscriptDelta():
-                return self._transcript_news(self._listening.words(output.text))
+                return self._turns.words(output)
             case InputTranscript():
-                return self._on_transcript(output)
+                return self._turns.transcript(output)
             case EndOfTurn():
                 # For the session's ears, which decide when a turn ends.
                 return []
@@ -301,16 +214,6 @@ class SessionMachine:
                 return self._responses.output(output, now_s)
             case _:
                 assert_never(output)
-
-    def _on_transcript(self, output: InputTranscript) -> list[Reaction]:
-        text = output.text.strip()
-        self._feed.transcribed()
-        completed = self._listening.transcribed(output.item_id, text)
-        if output.item_id not in self._conversation:
-            return []
-        item = self._conversation[output.item_id]
-        self._conversation.replace(with_transcript(item, text))
-        return [] if self.config.transcription is None else [*completed]
 
     def _on_failure(self, message: str) -> list[Reaction]:
         return [

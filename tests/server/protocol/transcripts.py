@@ -151,12 +151,13 @@ def _output(line: Line) -> messages.Output:
 
 
 def _command(command: messages.Command) -> Line:
+    """Write a command down; what is not said of it is as by default."""
     written: Line = {"type": type(command).__name__}
     for each in fields(command):
         value = getattr(command, each.name)
         if each.name == "pcm":
             written["audio_ms"] = len(value) * 1000 / _RATE_HZ
-        elif each.name != "session_id":
+        elif each.name != "session_id" and value != each.default:
             written[each.name] = value
     return written
 

@@ -4,6 +4,7 @@ from typing import assert_never
 
 from model.engine.messages import Pcm
 from server.errors import ClientError
+from server.protocol.conversation import Conversation
 from server.protocol.events import (
     ItemAdded,
     ItemCreate,
@@ -18,10 +19,9 @@ from server.protocol.events import (
 )
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
+from server.protocol.item_parse import parse_item
 from server.protocol.items import (
     AudioPart,
-    Conversation,
-    parse_item,
     truncated,
     with_audio_ms,
 )
@@ -81,7 +81,7 @@ class Editing:
                 assert_never(event)
 
     def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
-        item = parse_item(event.item, self._ids.new("item"))
+        item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
         self._conversation.check_room(item.id)
         if audio is not None:
             item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)

@@ -24,7 +24,8 @@ from model.engine.messages import (
     Respond,
     Truncate,
 )
-from server.protocol.items import Conversation, Message
+from server.protocol.conversation import Conversation
+from server.protocol.items import Message
 
 
 class Feed:

@@ -25,6 +25,7 @@ from model.engine.messages import (
     SessionFailed,
 )
 from model.engine.messages import ResponseDone as EngineResponseDone
+from server.protocol.conversation import Conversation
 from server.protocol.editing import Editing
 from server.protocol.events import (
     ClientEvent,
@@ -50,7 +51,6 @@ from server.protocol.events import (
 )
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
-from server.protocol.items import Conversation
 from server.protocol.listening import Listening
 from server.protocol.response import parse_request
 from server.protocol.responses import Responses

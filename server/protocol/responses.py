@@ -5,10 +5,11 @@ from typing import Literal, TypeAlias, assert_never
 from model.engine.messages import Respond, ResponseAudio, ResponseText, ResponseWord
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.protocol.checks import JsonObject
+from server.protocol.conversation import Conversation
 from server.protocol.events import Reaction, ResponseCancel, ServerEvent
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
-from server.protocol.items import AudioPart, Conversation, TextPart
+from server.protocol.items import AudioPart, TextPart
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.response import Response, ResponseRequest
 from server.protocol.session_config import VoiceMap

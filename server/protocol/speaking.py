@@ -9,6 +9,7 @@ from dataclasses import replace
 from model.engine.messages import Pcm, Usage
 from server.audio.wire import AudioEncoder
 from server.protocol.checks import JsonObject
+from server.protocol.conversation import Conversation
 from server.protocol.events import (
     ContentPartAdded,
     ContentPartDone,
@@ -27,7 +28,7 @@ from server.protocol.events import (
     ResponseDone,
     ServerEvent,
 )
-from server.protocol.items import AudioPart, Conversation, Message, TextPart, Word
+from server.protocol.items import AudioPart, Message, TextPart, Word
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.response import Response, ResponseStatus
 

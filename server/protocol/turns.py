@@ -5,6 +5,7 @@ from typing import assert_never
 
 from model.engine.messages import InputTranscript, InputTranscriptDelta, Pcm
 from server.errors import ClientError
+from server.protocol.conversation import Conversation
 from server.protocol.events import (
     Heard,
     InputAudio,
@@ -21,7 +22,7 @@ from server.protocol.events import (
     SpeechStopped,
 )
 from server.protocol.feed import Feed
-from server.protocol.items import AudioPart, Conversation, Message, with_transcript
+from server.protocol.items import AudioPart, Message, with_transcript
 from server.protocol.listening import Listening
 from server.protocol.moves import TurnMove
 from server.protocol.response import session_request

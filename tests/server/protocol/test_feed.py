@@ -15,8 +15,9 @@ from model.engine.messages import (
     Respond,
     Truncate,
 )
+from server.protocol.conversation import Conversation
 from server.protocol.feed import Feed
-from server.protocol.items import Conversation, Message, TextPart
+from server.protocol.items import Message, TextPart
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
 AGAIN = [Close, Open, AppendText]

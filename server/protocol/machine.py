@@ -51,8 +51,9 @@ from server.protocol.events import (
 )
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
+from server.protocol.items import Message
 from server.protocol.listening import Listening
-from server.protocol.response import parse_request
+from server.protocol.request import parse_request
 from server.protocol.responses import Responses
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.protocol.session_update import updated
@@ -95,6 +96,7 @@ class SessionMachine:
     ) -> None:
         self.config = config
         self._voices = voices
+        self._ids = ids
         self._conversation = Conversation(limits.max_items)
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
@@ -184,7 +186,9 @@ class SessionMachine:
     @property
     def _has_assistant_audio(self) -> bool:
         return self._responses.is_speaking or any(
-            item.output_audio is not None and item.output_audio.audio_ms
+            isinstance(item, Message)
+            and item.output_audio is not None
+            and item.output_audio.audio_ms
             for item in self._conversation
         )
 
@@ -193,6 +197,8 @@ class SessionMachine:
             event.response,
             self.config,
             self._voices,
+            self._conversation,
+            self._ids,
             is_voice_locked=self._has_assistant_audio,
         )
         return self._responses.create(request)

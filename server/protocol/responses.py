@@ -11,7 +11,8 @@ from server.protocol.feed import Feed
 from server.protocol.ids import Ids
 from server.protocol.items import AudioPart, TextPart
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.response import Response, ResponseRequest
+from server.protocol.request import ResponseRequest
+from server.protocol.response import Response
 from server.protocol.session_config import VoiceMap
 from server.protocol.speaking import Speaking
 

@@ -25,7 +25,7 @@ from server.protocol.feed import Feed
 from server.protocol.items import AudioPart, Message, with_transcript
 from server.protocol.listening import Listening
 from server.protocol.moves import TurnMove
-from server.protocol.response import session_request
+from server.protocol.request import session_request
 from server.protocol.responses import Responses
 from server.protocol.session_config import SessionConfig
 

@@ -4,6 +4,7 @@
     ├── ConfigError          a setting is missing, unknown or out of range (start-up)
     ├── WeightsError         a weight file is missing, broken or does not fit the model
     ├── TextError            text cannot be encoded, or a tokenizer file does not fit
+    ├── GrammarError         a function's parameters are no schema that calls can be kept within
     ├── OverloadedError      no capacity for another session (refuse at admission)
     └── EngineError          ours: the engine cannot do what it was asked
         └── RewindError      the state no longer holds what a rewind asks for
@@ -28,6 +29,13 @@ class WeightsError(ParleyError):
 
 class TextError(ParleyError):
     """Refuse text that cannot be encoded, or a tokenizer file that does not fit the model."""
+
+
+class GrammarError(ParleyError):
+    """Refuse a JSON schema that cannot be compiled; the message is the reason, without a subject.
+
+    Whoever reports it says whose schema it is.
+    """
 
 
 class OverloadedError(ParleyError):

@@ -1,0 +1,170 @@
+"""Keep the arguments of a function call within the function's JSON schema.
+
+Schemas are compiled by llguidance, which then says at every byte what may come next. Written JSON
+is compact, and properties come in the order in which the schema names them.
+
+`check_schema` is all that a gateway needs; an engine walks a `Matcher`. Nothing here needs a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import JsonCompiler, LLMatcher, LLTokenizer, TokenizerWrapper
+
+from model.errors import GrammarError
+
+# Far more than a function needs; both bound the work of compiling what a client sends.
+MAX_SCHEMA_CHARS = 65_536
+MAX_REASON_CHARS = 200
+
+NUM_BYTES = 256
+
+
+def check_schema(parameters: Mapping[str, object]) -> None:
+    """Refuse a function's parameters that calls could not be kept within.
+
+    Args:
+        parameters: JSON schema of the arguments, which are always one object.
+
+    Raises:
+        GrammarError: saying why: the schema is broken, nothing satisfies it, it uses a keyword
+            that is not supported (`not`, `if`, `uniqueItems` and the like), or it is too large.
+    """
+    compile_schema(_to_json(parameters))
+
+
+def compile_schema(parameters: str) -> str:
+    """Return the grammar of all JSON texts that a schema accepts.
+
+    Args:
+        parameters: JSON schema of an object, as JSON text.
+
+    Raises:
+        GrammarError: as `check_schema`.
+    """
+    if len(parameters) > MAX_SCHEMA_CHARS:
+        raise GrammarError(f"it has {len(parameters)} characters, at most {MAX_SCHEMA_CHARS} fit")
+    try:
+        schema = json.loads(parameters)
+    except (ValueError, RecursionError) as error:
+        raise GrammarError(f"it is not JSON ({error})") from error
+    if not isinstance(schema, dict):
+        raise GrammarError("it is not a JSON object")
+    if schema.setdefault("type", "object") != "object":
+        raise GrammarError(f"its type must be 'object', not {_short(json.dumps(schema['type']))}")
+    compiler = JsonCompiler(separators=(",", ":"), whitespace_flexible=False)
+    try:
+        grammar = compiler.compile(_to_json(schema))
+    except ValueError as error:
+        raise GrammarError(_short(str(error))) from error
+    is_broken, messages = LLMatcher.validate_grammar_with_warnings(grammar, _BYTES)
+    if is_broken:
+        raise GrammarError(_short("; ".join(messages)))
+    return grammar
+
+
+class Alphabet:
+    """What a text is written in: the spellings that a model knows, and every byte by itself.
+
+    A token is the index of a spelling, or the number of spellings plus a byte.
+
+    Args:
+        spellings: none of them empty.
+    """
+
+    def __init__(self, spellings: Sequence[bytes] = ()) -> None:
+        single = [bytes([byte]) for byte in range(NUM_BYTES)]
+        self.tokens: tuple[bytes, ...] = (*spellings, *single)
+        self.num_spellings = len(spellings)
+        self.tokenizer = _tokenizer(self.tokens)
+
+
+class Matcher:
+    """Follow one JSON text as it is written.
+
+    Args:
+        parameters: JSON schema that the text has to satisfy, as JSON text.
+        alphabet: what it is written in.
+
+    Raises:
+        GrammarError: as `check_schema`.
+    """
+
+    def __init__(self, parameters: str, alphabet: Alphabet) -> None:
+        self._alphabet = alphabet
+        self._matcher = LLMatcher(alphabet.tokenizer, compile_schema(parameters))
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the text written so far is a whole one."""
+        return bool(self._matcher.is_accepting())
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Say which tokens may come next: bool [spellings + 256].
+
+        Raises:
+            GrammarError: the schema turned out to be more than can be followed.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        mask = np.unpackbits(bits, count=len(self._alphabet.tokens), bitorder="little")
+        return mask.astype(np.bool_)
+
+    def take(self, token: int) -> bytes:
+        """Write a token that is allowed, and return its bytes.
+
+        Raises:
+            GrammarError: it is not allowed, or as `allowed`.
+        """
+        if not self._matcher.consume_token(token):
+            self._check()
+            raise GrammarError(f"token {token} is not allowed here")
+        return self._alphabet.tokens[token]
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(_short(self._matcher.get_error() or "it cannot be followed"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What llguidance asks of a tokenizer."""
+
+    tokens: Sequence[bytes]
+    eos_token_id: int
+    bos_token_id: int | None = None
+
+    @property
+    def special_token_ids(self) -> list[int]:
+        return [self.eos_token_id]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """Return the tokens of a text, byte by byte."""
+        first_byte = self.eos_token_id - NUM_BYTES
+        data = text.encode() if isinstance(text, str) else text
+        return [first_byte + byte for byte in data]
+
+
+def _tokenizer(tokens: Sequence[bytes]) -> LLTokenizer:
+    return LLTokenizer(TokenizerWrapper(_Table([*tokens, b"<end>"], len(tokens))))
+
+
+def _to_json(schema: Mapping[str, object]) -> str:
+    try:
+        return json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GrammarError(f"it is not JSON ({_short(str(error))})") from error
+
+
+def _short(reason: str) -> str:
+    """Return a reason that fits a message, on one line."""
+    reason = " ".join(reason.split())
+    return reason if len(reason) <= MAX_REASON_CHARS else reason[: MAX_REASON_CHARS - 1] + "…"
+
+
+_BYTES = Alphabet().tokenizer

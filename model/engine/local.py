@@ -1,16 +1,15 @@
-"""Run an engine on a thread of this process."""
+"""Run an engine on a thread of this process; what the engine does is its core's business."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic
-
-import torch
+from typing import Protocol
 
 from model.engine.messages import (
     Cancel,
@@ -22,12 +21,47 @@ from model.engine.messages import (
     SessionFailed,
 )
 from model.engine.metrics import EngineMetrics
-from model.engine.tick import TickEngine
 from model.errors import EngineError, OverloadedError
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
+
+
+class EngineCore(Protocol):
+    """Do an engine's work on whatever thread calls it, always the same one."""
+
+    metrics: EngineMetrics
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        ...
+
+    @property
+    def max_queued_commands(self) -> int:
+        """Bound the commands that wait for the thread."""
+        ...
+
+    def warm_up(self) -> None:
+        """Get ready; called first on the thread, before sessions are opened."""
+        ...
+
+    def apply(self, command: Command) -> Sequence[Output]:
+        """Carry out a command, and return what follows from it at once."""
+        ...
+
+    def tick(self) -> Sequence[Output]:
+        """Do what is due."""
+        ...
+
+    def next_due_s(self) -> float | None:
+        """Say when a tick will have something to do, on `time.monotonic`; None if never."""
+        ...
+
+    def fail_all(self, message: str) -> Sequence[Output]:
+        """Give up all sessions and start over."""
+        ...
 
 
 class LocalEngine:
@@ -40,7 +74,7 @@ class LocalEngine:
         core: the engine proper, with `time.monotonic` as its clock.
     """
 
-    def __init__(self, core: TickEngine) -> None:
+    def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._commands: deque[Command] = deque()
         self._changed = Condition()  # guards the fields below and the queue
@@ -116,13 +150,12 @@ class LocalEngine:
         self._open.add(command.session_id)
 
     def _check_room(self) -> None:
-        if len(self._commands) >= self._core.config.max_queued_commands:
+        if len(self._commands) >= self._core.max_queued_commands:
             raise OverloadedError(f"{len(self._commands)} commands wait for the engine already")
 
     # The engine's thread.
 
     def _run(self, deliver: Callable[[Output], None], ready: Future[None]) -> None:
-        torch.set_num_threads(self._core.config.num_threads)
         try:
             self._core.warm_up()
         except Exception as error:  # noqa: BLE001 - whatever broke, `start` reports it
@@ -157,7 +190,7 @@ class LocalEngine:
     def _advance(self, commands: list[Command]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""
         outputs: list[Output] = []
-        work: list[Callable[[], list[Output]]]
+        work: list[Callable[[], Sequence[Output]]]
         work = [partial(self._core.apply, command) for command in commands]
         for part in (*work, self._core.tick):
             try:

@@ -406,6 +406,19 @@ class ResponseDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ResponseFailed:
+    """End the response `turn` in place of a `ResponseDone`; the session goes on.
+
+    Attributes:
+        message: what went wrong, for a person.
+    """
+
+    session_id: str
+    turn: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionFailed:
     """Report that the session is lost; its slot is free and its later commands are ignored."""
 
@@ -424,6 +437,7 @@ Output: TypeAlias = (
     | CallArguments
     | CallDone
     | ResponseDone
+    | ResponseFailed
     | SessionFailed
 )
 

@@ -81,6 +81,11 @@ class TickEngine:
         self._num_opened = 0
 
     @property
+    def max_queued_commands(self) -> int:
+        """Bound the commands that wait for the engine's thread."""
+        return self.config.max_queued_commands
+
+    @property
     def session_ids(self) -> list[str]:
         """Name the sessions that are open."""
         return [slot.program.session_id for slot in self._slots]
@@ -133,9 +138,10 @@ class TickEngine:
     def warm_up(self) -> None:
         """Hold a short conversation with nobody, so that the first caller finds everything ready.
 
-        Only before sessions are opened.
+        Only before sessions are opened, and on the engine's thread, which it prepares.
         """
         assert not len(self._slots)
+        torch.set_num_threads(self.config.num_threads)
         session_id = "warm-up"
         pcm = np.zeros(_WARM_UP_FRAMES * self._timing.frame_samples, dtype=np.float32)
         for command in (

@@ -20,6 +20,7 @@ from model.engine.messages import (
     Output,
     Pcm,
     ResponseAudio,
+    ResponseFailed,
     ResponseText,
     ResponseWord,
     SessionFailed,
@@ -152,6 +153,7 @@ class SessionMachine:
                 | ResponseAudio()
                 | ResponseWord()
                 | EngineResponseDone()
+                | ResponseFailed()
                 | SessionFailed()
             ):
                 return self._on_output(event, now_s)
@@ -216,7 +218,13 @@ class SessionMachine:
                 return []
             case SessionFailed():
                 return self._on_failure(output.message)
-            case ResponseText() | ResponseAudio() | ResponseWord() | EngineResponseDone():
+            case (
+                ResponseText()
+                | ResponseAudio()
+                | ResponseWord()
+                | EngineResponseDone()
+                | ResponseFailed()
+            ):
                 return self._responses.output(output, now_s)
             case _:
                 assert_never(output)

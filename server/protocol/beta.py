@@ -171,7 +171,7 @@ class BetaDialect:
             "input_audio_transcription": audio_in["transcription"],
             "input_audio_noise_reduction": audio_in["noise_reduction"],
             "tools": ga["tools"],
-            "tool_choice": config.tool_choice,
+            "tool_choice": ga["tool_choice"],
             "temperature": self._temperature,
             "max_response_output_tokens": ga["max_output_tokens"],
             "speed": audio_out["speed"],

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from server.errors import ClientError
 
+_MAX_DEPTH = 64  # of free-form values: what is read can then always be written again
+
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as parsed; `Any`, because its values are what the checks are about."""
 
@@ -98,6 +100,8 @@ def string_at(value: object, path: str, *, max_length: int | None = None) -> str
     """Return the value if it is a string of at most `max_length` characters."""
     if not isinstance(value, str):
         raise wrong_type(value, path, "a string")
+    if not value.isascii():
+        _refuse_surrogates(value, path)
     if max_length is not None and len(value) > max_length:
         message = (
             f"Invalid '{path}': string too long. Expected a string with maximum length "
@@ -105,6 +109,16 @@ def string_at(value: object, path: str, *, max_length: int | None = None) -> str
         )
         raise ClientError(message, code="string_above_max_length", param=path)
     return value
+
+
+def _refuse_surrogates(value: str, path: str) -> None:
+    # JSON can escape half a character, which is no text and cannot be encoded.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ClientError(
+            f"Invalid '{path}': the string is not valid Unicode.", code="invalid_value", param=path
+        ) from None
 
 
 def boolean_at(value: object, path: str) -> bool:
@@ -162,6 +176,25 @@ def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> N
     for key in value:
         if key not in allowed:
             raise unknown_parameter(f"{path}.{key}" if path else key)
+
+
+def refuse_deep(value: JsonObject, path: str) -> None:
+    """Refuse a free-form object whose values are nested too deeply to be handled."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        if not containers:
+            return
+        level = [
+            inner
+            for each in containers
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    raise ClientError(
+        f"Invalid '{path}': nested too deeply. Expected at most {_MAX_DEPTH} levels.",
+        code="invalid_value",
+        param=path,
+    )
 
 
 def required(value: JsonObject, key: str, path: str) -> object:

@@ -39,7 +39,7 @@ def decode(text: str) -> JsonObject:
         ClientError: the frame is not a JSON object.
     """
     try:
-        raw: Any = json.loads(text, parse_constant=_refuse_constant)
+        raw: Any = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
@@ -52,6 +52,14 @@ def decode(text: str) -> JsonObject:
 def _refuse_constant(name: str) -> None:
     # Python reads NaN and Infinity; JSON has neither.
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    # So has it no infinity, but Python reads 1e999 as one and would write it again.
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def event_id_of(raw: JsonObject) -> str | None:
@@ -74,10 +82,6 @@ def parse(raw: JsonObject) -> ClientEvent:
     kind = string_at(raw["type"], "type")
     if raw.get("event_id") is not None:
         string_at(raw["event_id"], "event_id", max_length=MAX_EVENT_ID_LENGTH)
-    if kind == "transcription_session.update":
-        raise ClientError(
-            "Passing a transcription session update event to a realtime session is not allowed."
-        )
     if kind not in _PARSERS:
         raise invalid_choice(kind, "type", tuple(_PARSERS))
     return _PARSERS[kind](raw, event_id_of(raw))
@@ -85,6 +89,12 @@ def parse(raw: JsonObject) -> ClientEvent:
 
 def _session_update(raw: JsonObject, event_id: str | None) -> ClientEvent:
     return SessionUpdate(event_id, object_at(required(raw, "session", ""), "session"))
+
+
+def _transcription_update(raw: JsonObject, event_id: str | None) -> ClientEvent:
+    # Beta's name; here the session's type says the same, and is told to a session of another kind.
+    session = object_at(required(raw, "session", ""), "session")
+    return SessionUpdate(event_id, {**session, "type": "transcription"})
 
 
 def _append(raw: JsonObject, event_id: str | None) -> ClientEvent:
@@ -143,6 +153,7 @@ _Parser = Callable[[JsonObject, str | None], ClientEvent]
 # In the order in which the error text lists them.
 _PARSERS: dict[str, _Parser] = {
     SessionUpdate.type: _session_update,
+    "transcription_session.update": _transcription_update,
     InputAudioBufferAppend.type: _append,
     InputAudioBufferCommit.type: lambda _, event_id: InputAudioBufferCommit(event_id),
     InputAudioBufferClear.type: lambda _, event_id: InputAudioBufferClear(event_id),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from server.errors import ClientError
+from server.protocol.audio_settings import changed_voice, parse_format
 from server.protocol.checks import (
     JsonObject,
     array_at,
@@ -18,12 +19,7 @@ from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
 from server.protocol.items import FunctionCall, Item
 from server.protocol.session_config import AudioFormat, Modality, SessionConfig, VoiceMap
-from server.protocol.session_update import (
-    changed_voice,
-    parse_format,
-    parse_max_output_tokens,
-    parse_modalities,
-)
+from server.protocol.session_update import parse_max_output_tokens, parse_modalities
 from server.protocol.tools import (
     FunctionTool,
     ToolChoice,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from server.protocol.checks import JsonObject
+from server.protocol.tools import FunctionTool, ToolChoice, tool_choice_json
 
+SessionKind: TypeAlias = Literal["realtime", "transcription"]
 Modality: TypeAlias = Literal["audio", "text"]
 Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
@@ -119,12 +121,27 @@ class VoiceMap:
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """Hold everything a client can see and set of a session."""
+    """Hold everything a client can see and set of a session.
+
+    Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
+    is), `truncation` (its memory is bounded by its windows), `tracing`, `prompt`, `include`,
+    `parallel_tool_calls`, `reasoning` and `temperature`. The model writes transcripts by itself:
+    of `transcription` it only matters whether it is there.
+
+    Attributes:
+        kind: a transcription session only listens; its `voice`, tools and the like mean nothing.
+        model: as the client wrote it. What is served does not depend on it.
+        expires_at: Unix time in seconds; 0 before a client has connected.
+        speed: of the reply's speech, 0.25 to 4.
+        max_output_tokens: of one response, 1 to 4096; None for no limit.
+        temperature: only beta clients see and set it, 0.6 to 1.2.
+    """
 
     id: str
     model: str
     voice: str
     expires_at: int
+    kind: SessionKind = "realtime"
     instructions: str = ""
     output_modality: Modality = "audio"
     input_format: AudioFormat = AudioFormat()
@@ -135,7 +152,8 @@ class SessionConfig:
     )
     output_format: AudioFormat = AudioFormat()
     speed: float = 1.0
-    tool_choice: str = "auto"
+    tools: tuple[FunctionTool, ...] = ()
+    tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     truncation: str | Mapping[str, Any] = "auto"
     tracing: str | Mapping[str, Any] | None = None
@@ -144,10 +162,18 @@ class SessionConfig:
     # Echoed only once set: models that do not reason have neither.
     parallel_tool_calls: bool | None = None
     reasoning: Mapping[str, Any] | None = None
+    temperature: float = 0.8
+
+    @property
+    def is_transcribing(self) -> bool:
+        """Say whether the client wants transcripts of the user's speech."""
+        return self.kind == "transcription" or self.transcription is not None
 
     def to_json(self) -> JsonObject:
         """Write the full effective session in the GA shape."""
-        detection = self.turn_detection
+        return self._realtime_json() if self.kind == "realtime" else self._transcription_json()
+
+    def _realtime_json(self) -> JsonObject:
         session = {
             "type": "realtime",
             "object": "realtime.session",
@@ -155,33 +181,54 @@ class SessionConfig:
             "model": self.model,
             "output_modalities": [self.output_modality],
             "instructions": self.instructions,
-            "tools": [],
-            "tool_choice": self.tool_choice,
+            "tools": [tool.to_json() for tool in self.tools],
+            "tool_choice": tool_choice_json(self.tool_choice),
             "max_output_tokens": max_output_tokens_json(self.max_output_tokens),
             "tracing": self.tracing,
             "truncation": self.truncation,
             "prompt": self.prompt,
             "expires_at": self.expires_at,
             "audio": {
-                "input": {
-                    "format": self.input_format.to_json(),
-                    "transcription": self.transcription and self.transcription.to_json(),
-                    "noise_reduction": self.noise_reduction,
-                    "turn_detection": detection.to_json() if detection else None,
-                },
+                "input": self._input_json(),
                 "output": {
                     "format": self.output_format.to_json(),
                     "voice": self.voice,
                     "speed": self.speed,
                 },
             },
-            "include": None if self.include is None else list(self.include),
+            "include": self._include_json(),
         }
         if self.parallel_tool_calls is not None:
             session["parallel_tool_calls"] = self.parallel_tool_calls
         if self.reasoning is not None:
             session["reasoning"] = self.reasoning
         return session
+
+    def _transcription_json(self) -> JsonObject:
+        return {
+            "type": "transcription",
+            "object": "realtime.transcription_session",
+            "id": self.id,
+            "expires_at": self.expires_at,
+            "audio": {"input": self._input_json()},
+            "include": self._include_json(),
+        }
+
+    def _input_json(self) -> JsonObject:
+        detection = self.turn_detection.to_json() if self.turn_detection else None
+        if detection is not None and self.kind == "transcription":
+            # They are about responses, and there are none.
+            for leaf in ("create_response", "interrupt_response", "idle_timeout_ms"):
+                detection.pop(leaf, None)
+        return {
+            "format": self.input_format.to_json(),
+            "transcription": self.transcription and self.transcription.to_json(),
+            "noise_reduction": self.noise_reduction,
+            "turn_detection": detection,
+        }
+
+    def _include_json(self) -> list[str] | None:
+        return None if self.include is None else list(self.include)
 
 
 def max_output_tokens_json(limit: int | None) -> int | str:

@@ -2,6 +2,7 @@
 
     ParleyError
     ├── ConfigError          a setting is missing, unknown or out of range (start-up)
+    │   └── ScriptError      a script is broken, or asks for what cannot be
     ├── WeightsError         a weight file is missing, broken or does not fit the model
     ├── TextError            text cannot be encoded, or a tokenizer file does not fit
     ├── GrammarError         a function's parameters are no schema that calls can be kept within
@@ -21,6 +22,10 @@ class ParleyError(Exception):
 
 class ConfigError(ParleyError):
     """Refuse a setting that is missing, unknown or out of range."""
+
+
+class ScriptError(ConfigError):
+    """Refuse a script of the scripted engine, naming the place."""
 
 
 class WeightsError(ParleyError):

@@ -54,6 +54,8 @@ With --json, one line a file:
   speech_end_ms   where in the file the server placed the end of the turn, the silence that it
                   waited for included
   audio_ms        length of the reply's audio
+  truncated       with --truncate-ms: the reply's item_id, its audio_end_ms, and the words heard,
+                  which are all that the model remembers; null for a reply heard to its end
 """
 
 
@@ -109,6 +111,7 @@ def _talk(args: argparse.Namespace) -> int:
             url=args.url,
             voice=args.voice,
             key=args.key,
+            truncate_ms=args.truncate_ms,
             config=args.config,
             overrides=tuple(args.set),
         )
@@ -204,6 +207,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the replies' wav files go (default: replies)",
     )
+    talk.add_argument(
+        "--truncate-ms",
+        type=_milliseconds,
+        metavar="N",
+        help="cut each reply short, as if it had been interrupted when N ms of it had been heard",
+    )
     talk.add_argument("--json", action="store_true", help="print one JSON line a file")
     _add_config(talk)
 
@@ -250,6 +259,12 @@ def _parser() -> argparse.ArgumentParser:
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"
     )
     return parser
+
+
+def _milliseconds(text: str) -> int:
+    if (milliseconds := int(text)) < 0:
+        raise argparse.ArgumentTypeError("a time in milliseconds is not negative")
+    return milliseconds
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -46,6 +46,7 @@ class Turn:
 
     Attributes:
         transcript: what the server understood.
+        item_id: the conversation item that the reply is; None for a reply without audio.
         reply: the reply's words.
         pcm: the reply's audio, float32 [samples] at `RATE_HZ`.
         first_audio_ms: from the server's end-of-turn decision to the reply's first audio, both as
@@ -56,6 +57,7 @@ class Turn:
     """
 
     transcript: str
+    item_id: str | None
     reply: str
     pcm: Pcm
     first_audio_ms: float | None
@@ -66,6 +68,21 @@ class Turn:
     def audio_ms(self) -> int:
         """Return the length of the reply's audio."""
         return len(self.pcm) * 1000 // RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What is left of a reply that was cut short.
+
+    Attributes:
+        item_id: the conversation item that the reply is.
+        audio_end_ms: how much of its audio was heard.
+        heard: the words that the server keeps of it; all others were never said.
+    """
+
+    item_id: str
+    audio_end_ms: int
+    heard: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,7 @@ class _Answer:
     _speech_end_ms: int = 0
     _decided_s: float | None = None
     _first_audio_s: float | None = None
+    _item_id: str | None = None
     _reply: list[str] = field(default_factory=list)
     _pcm: list[Pcm] = field(default_factory=list)
     _decoder: PcmDecoder = field(default_factory=PcmDecoder)
@@ -144,10 +162,11 @@ class _Answer:
                 # A turn with a long pause in it may be answered twice: the last reply counts.
                 self._reply.clear()
                 self._pcm.clear()
-                self._first_audio_s = None
+                self._first_audio_s = self._item_id = None
             case "response.output_audio.delta":
                 if self._first_audio_s is None:
                     self._first_audio_s = self.clock.now_s()
+                self._item_id = event["item_id"]
                 self._pcm.append(self._decoder.decode(base64.b64decode(event["delta"])))
             case "response.output_audio_transcript.delta" | "response.output_text.delta":
                 self._reply.append(event["delta"])
@@ -182,6 +201,7 @@ class _Answer:
                 first_audio_ms = (self._first_audio_s - self._decided_s) * 1000
         return Turn(
             transcript=" ".join(filter(None, (self._transcripts.get(i) for i in self._items))),
+            item_id=self._item_id,
             reply="".join(self._reply).strip(),
             pcm=np.concatenate(self._pcm) if self._pcm else np.zeros(0, dtype=np.float32),
             first_audio_ms=first_audio_ms,
@@ -229,7 +249,7 @@ class Conversation:
                 "output": output,
             },
         }
-        await self._socket.send(json.dumps({"type": "session.update", "session": session}))
+        await self._send("session.update", session=session)
         await self._expect("session.updated")
 
     async def say(self, pcm: Pcm) -> Turn:
@@ -263,6 +283,39 @@ class Conversation:
             self._playing_until_s = started_s + (turn.reply_at_ms + turn.audio_ms) / 1000
         return turn
 
+    async def truncate(self, turn: Turn, heard_ms: int) -> Truncation | None:
+        """Stop hearing the last reply, as somebody does who talks over it.
+
+        The next turn begins as soon as that much has been heard.
+
+        Args:
+            turn: the last one.
+            heard_ms: how much of the reply's audio was heard.
+
+        Returns:
+            What the server keeps of the reply, or None if it was heard to its end.
+
+        Raises:
+            TalkError: the connection broke, or the server refuses.
+        """
+        if turn.item_id is None or heard_ms >= turn.audio_ms:
+            return None
+        item = {"item_id": turn.item_id}
+        truncate = {"content_index": 0, "audio_end_ms": heard_ms}
+        await self._send("conversation.item.truncate", **item, **truncate)
+        await self._expect("conversation.item.truncated")
+        self._playing_until_s -= (turn.audio_ms - heard_ms) / 1000
+        await self._send("conversation.item.retrieve", **item)
+        retrieved = await self._expect("conversation.item.retrieved")
+        heard = "".join(part.get("transcript") or "" for part in retrieved["item"]["content"])
+        return Truncation(turn.item_id, heard_ms, heard.strip())
+
+    async def _send(self, kind: str, **fields: Any) -> None:  # Any: JSON
+        try:
+            await self._socket.send(json.dumps({"type": kind, **fields}))
+        except ConnectionClosed as error:
+            raise TalkError(f"the server closed the connection: {error}") from error
+
     async def _speak(self, num_pause_chunks: int, chunks: list[str], answer: _Answer) -> None:
         """Send silence, then the chunks, then silence for as long as it takes."""
         silence = _chunks(np.zeros(CHUNK_SAMPLES, dtype=np.float32))[0]
@@ -294,13 +347,15 @@ class Conversation:
         except ConnectionClosed as error:
             answer.fail(f"the server closed the connection: {error}")
 
-    async def _expect(self, kind: str) -> None:
-        """Read on until an event of this type comes."""
+    async def _expect(self, kind: str) -> dict[str, Any]:
+        """Read on until an event of this type comes, and return it."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
+                event: dict[str, Any]
                 while (event := json.loads(await self._socket.recv()))["type"] != kind:
                     if event["type"] == "error":
                         raise TalkError(f"the server refuses: {event['error'].get('message')}")
+                return event
         except TimeoutError as error:
             raise TalkError(f"the server does not answer: no {kind}") from error
         except ConnectionClosed as error:

@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from server.client import RATE_HZ, Clock, Pcm, Speaker, TalkError, Turn, open_conversation
+from server.client import (
+    RATE_HZ,
+    Clock,
+    Pcm,
+    Speaker,
+    TalkError,
+    Truncation,
+    Turn,
+    open_conversation,
+)
 from server.config import load_settings
 from server.local import local_server
 from server.wav import read_wav, write_wav
@@ -28,6 +37,7 @@ class TalkOptions:
         url: a server that runs already; None to start one with `config` and `overrides`.
         voice: who replies; None for the server's default.
         key: API key, for a server that wants one.
+        truncate_ms: cut each reply short when this much of it has been heard; None to hear it out.
         config: settings of the server to start.
         overrides: further settings of it, as "a.b=c".
     """
@@ -38,6 +48,7 @@ class TalkOptions:
     url: str | None = None
     voice: str | None = None
     key: str | None = None
+    truncate_ms: int | None = None
     config: Path = Path("configs/starter.yaml")
     overrides: tuple[str, ...] = ()
 
@@ -53,13 +64,18 @@ class TalkRow:
     first_audio_ms: float | None
     speech_end_ms: int
     audio_ms: int
+    truncated: Truncation | None
 
     def summary(self) -> str:
         """Return the line under a conversation on the screen."""
         first = "no audio"
         if self.first_audio_ms is not None:
             first = f"first audio {self.first_audio_ms:.0f} ms after the end of the turn"
-        return f"  {first}; {self.audio_ms} ms of audio in {self.reply_wav}\n"
+        cut = ""
+        if self.truncated is not None:
+            end_ms = self.truncated.audio_end_ms
+            cut = f"  cut short after {end_ms} ms, heard: {self.truncated.heard or 'nothing'}\n"
+        return f"{cut}  {first}; {self.audio_ms} ms of audio in {self.reply_wav}\n"
 
 
 def talk(options: TalkOptions) -> None:
@@ -113,9 +129,12 @@ async def hold(
                 screen.end_line()
                 raise
             screen.end(turn)
+            truncation = None
+            if options.truncate_ms is not None:
+                truncation = await conversation.truncate(turn, options.truncate_ms)
             reply_wav = options.out / f"{number:02d}-{path.stem}.wav"
             write_wav(reply_wav, turn.pcm, RATE_HZ)
-            row = _row(path, reply_wav, turn)
+            row = _row(path, reply_wav, turn, truncation)
             write(json.dumps(asdict(row)) + "\n" if options.is_json else row.summary())
 
 
@@ -123,7 +142,7 @@ def _print(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _row(path: Path, reply_wav: Path, turn: Turn) -> TalkRow:
+def _row(path: Path, reply_wav: Path, turn: Turn, truncation: Truncation | None) -> TalkRow:
     first_audio_ms = turn.first_audio_ms
     return TalkRow(
         file=str(path),
@@ -133,6 +152,7 @@ def _row(path: Path, reply_wav: Path, turn: Turn) -> TalkRow:
         first_audio_ms=None if first_audio_ms is None else round(first_audio_ms, 1),
         speech_end_ms=turn.speech_end_ms,
         audio_ms=turn.audio_ms,
+        truncated=truncation,
     )
 
 

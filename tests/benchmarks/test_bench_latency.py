@@ -24,7 +24,7 @@ def test_voice_to_voice_is_the_silence_that_is_heard() -> None:
     """From the last sound of the question to the first one of the reply, on the user's clock."""
     question = _speech(silence_ms=0, speech_ms=1000, tail_ms=500)
     reply = _speech(silence_ms=40, speech_ms=300, tail_ms=0)
-    turn = Turn("", "", reply, first_audio_ms=70, speech_end_ms=1500, reply_at_ms=1570)
+    turn = Turn("", "item_1", "", reply, first_audio_ms=70, speech_end_ms=1500, reply_at_ms=1570)
     assert _voice_to_voice_ms(question, turn) == pytest.approx(1570 + 40 - 1000)
 
 

@@ -1,6 +1,5 @@
 """A Realtime server on loopback that answers every turn from a script."""
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -36,6 +35,7 @@ class FakeRealtime:
     updates: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
+    truncations: list[dict[str, Any]] = field(default_factory=list)
     heard: np.ndarray[Any, np.dtype[np.float32]] = field(
         default_factory=lambda: np.zeros(0, dtype=np.float32)
     )
@@ -62,7 +62,9 @@ class FakeRealtime:
         for number, turn in enumerate(self.script):
             while len(self.heard) - begin < turn.after_ms * RATE_HZ // 1000:
                 event = json.loads(await socket.recv())
-                assert event["type"] == "input_audio_buffer.append"
+                if event["type"] != "input_audio_buffer.append":
+                    await self._edit(socket, event)
+                    continue
                 pcm = decoder.decode(base64.b64decode(event["audio"]))
                 self.heard = np.concatenate((self.heard, pcm))
             begin = len(self.heard)
@@ -71,8 +73,23 @@ class FakeRealtime:
                 await socket.close(1011, "broken")
                 return
         # What follows the script is not part of what was heard.
-        async for _ in socket:
-            await asyncio.sleep(0)
+        async for message in socket:
+            event = json.loads(message)
+            if event["type"] != "input_audio_buffer.append":
+                await self._edit(socket, event)
+
+    async def _edit(self, socket: ServerConnection, event: dict[str, Any]) -> None:
+        """Cut an item short, or show what is left of it: a word for each 100 ms."""
+        item_id = event["item_id"]
+        if event["type"] == "conversation.item.truncate":
+            self.truncations.append(event)
+            await _send(socket, "conversation.item.truncated", item_id=item_id)
+            return
+        assert event["type"] == "conversation.item.retrieve", event
+        words = self.script[int(item_id.removeprefix("reply_"))].reply.split()
+        num_words = self.truncations[-1]["audio_end_ms"] // 100
+        content = [{"type": "output_audio", "transcript": " ".join(words[:num_words])}]
+        await _send(socket, "conversation.item.retrieved", item={"id": item_id, "content": content})
 
 
 async def _answer(socket: ServerConnection, number: int, turn: Scripted, audio_end_ms: int) -> None:
@@ -91,7 +108,8 @@ async def _answer(socket: ServerConnection, number: int, turn: Scripted, audio_e
     pcm = encode_pcm(np.full(turn.reply_ms * RATE_HZ // 1000, 0.25, dtype=np.float32))
     # An odd cut: clients must put samples together across deltas.
     for part in (pcm[:333], pcm[333:]):
-        await _send(socket, "response.output_audio.delta", delta=base64.b64encode(part).decode())
+        delta = base64.b64encode(part).decode()
+        await _send(socket, "response.output_audio.delta", item_id=f"reply_{number}", delta=delta)
     await _send(socket, "response.done", response={"id": response, "status": "completed"})
 
 

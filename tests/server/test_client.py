@@ -11,6 +11,7 @@ from server.client import (
     RATE_HZ,
     Conversation,
     TalkError,
+    Truncation,
     _Answer,
     open_conversation,
     realtime_url,
@@ -27,7 +28,7 @@ def _tone(duration_ms: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _audio_delta(duration_ms: int) -> dict[str, str]:
     pcm = base64.b64encode(encode_pcm(_tone(duration_ms))).decode()
-    return {"type": "response.output_audio.delta", "delta": pcm}
+    return {"type": "response.output_audio.delta", "item_id": "a1", "delta": pcm}
 
 
 class Recorder:
@@ -203,6 +204,28 @@ async def test_two_turns_of_one_conversation() -> None:
     assert server.updates[0]["audio"]["output"]["voice"] == "marin"
     assert server.headers["Authorization"] == "Bearer secret"
     assert server.paths == ["/v1/realtime?model=starter"]
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_a_reply_cut_short_is_not_waited_for() -> None:
+    """The server hears how much was heard, tells which words that were, and the talk goes on."""
+    server = FakeRealtime(
+        [Scripted(300, "count", "one two three four", reply_ms=3000), Scripted(900, "stop", "ok")]
+    )
+    async with (
+        server.run() as url,
+        open_conversation(url, clock=FakeTime().clock()) as conversation,
+    ):
+        counted = await conversation.say(_tone(310))
+        cut = await conversation.truncate(counted, 250)
+        assert cut == Truncation("reply_0", 250, "one two")
+        stopped = await conversation.say(_tone(100))
+        assert await conversation.truncate(stopped, stopped.audio_ms) is None
+    event = {"item_id": "reply_0", "content_index": 0, "audio_end_ms": 250}
+    assert server.truncations == [{"type": "conversation.item.truncate", **event}]
+    # The second turn's speech comes when 250 ms of the reply were heard, not all 3000.
+    again = np.flatnonzero(server.heard[320 * 24 :] > 0.4)
+    assert again[0] / 24 <= 300
 
 
 def _sent_ms(conversation: Conversation) -> int:

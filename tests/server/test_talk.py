@@ -13,10 +13,13 @@ from server.wav import read_wav
 from tests.fakes.clock import FakeTime
 from tests.fakes.realtime import FakeRealtime, Scripted
 
-FIELDS = ["file", "transcript", "reply", "reply_wav", "first_audio_ms", "speech_end_ms", "audio_ms"]
+FIELDS = [
+    *["file", "transcript", "reply", "reply_wav"],
+    *["first_audio_ms", "speech_end_ms", "audio_ms", "truncated"],
+]
 
 
-async def _run(out: Path, *, is_json: bool) -> str:
+async def _run(out: Path, *, is_json: bool, truncate_ms: int | None = None) -> str:
     """Say two questions to a scripted server and return what was written."""
     server = FakeRealtime(
         [Scripted(300, "hi there", "hello", reply_ms=240), Scripted(600, "bye", "good bye")]
@@ -26,7 +29,7 @@ async def _run(out: Path, *, is_json: bool) -> str:
     questions = [np.full(RATE_HZ // 2, 0.5, dtype=np.float32)] * 2
     async with server.run() as url:
         await hold(
-            TalkOptions(files, out, is_json=is_json),
+            TalkOptions(files, out, is_json=is_json, truncate_ms=truncate_ms),
             url,
             questions,
             write=written.append,
@@ -47,6 +50,17 @@ async def test_json_is_one_line_a_file(tmp_path: Path) -> None:
     assert rows[0]["first_audio_ms"] >= 0
     assert len(read_wav(Path(rows[0]["reply_wav"]), RATE_HZ)) == 240 * 24
     assert rows[0]["reply_wav"] != rows[1]["reply_wav"]
+    assert [row["truncated"] for row in rows] == [None, None]
+
+
+async def test_replies_are_cut_short(tmp_path: Path) -> None:
+    """A line says what was cut and which words are left; a shorter reply is heard out."""
+    lines = (await _run(tmp_path, is_json=True, truncate_ms=210)).splitlines()
+    first, second = (json.loads(line)["truncated"] for line in lines)
+    assert first == {"item_id": "reply_0", "audio_end_ms": 210, "heard": "hello"}
+    assert second is None
+    screen = await _run(tmp_path, is_json=False, truncate_ms=90)
+    assert "  reply:  hello\n  cut short after 90 ms, heard: nothing\n  first audio" in screen
 
 
 async def test_the_screen_shows_both_sides(tmp_path: Path) -> None:
@@ -65,7 +79,7 @@ def test_words_that_changed_are_shown_again() -> None:
     screen.show("user", " plus four")
     screen.show("assistant", "seven")
     pcm = np.zeros(0, dtype=np.float32)
-    screen.end(Turn("what is three plus four", "seven", pcm, None, 0, None))
+    screen.end(Turn("what is three plus four", None, "seven", pcm, None, 0, None))
     assert "".join(written) == (
         "a.wav\n  heard: what is free plus four\n  reply: seven\n  heard: what is three plus four\n"
     )

@@ -22,10 +22,13 @@ from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
 from server.protocol.items import (
     AudioPart,
+    Message,
     truncated,
     with_audio_ms,
+    with_recording,
 )
 from server.protocol.listening import Listening
+from server.protocol.recordings import Recordings
 from server.protocol.responses import Responses
 
 # Clients count played time by their own clocks and frames; this much over the end is the end.
@@ -37,7 +40,8 @@ class Editing:
 
     Args:
         conversation: that is edited.
-        responses: may be speaking the item that is edited.
+        recordings: keep the items' sound.
+        responses: may be making the item that is edited.
         listening: waits for the words of items that come as audio.
         feed: leads to the engine.
         ids: makes ids.
@@ -47,6 +51,7 @@ class Editing:
     def __init__(
         self,
         conversation: Conversation,
+        recordings: Recordings,
         responses: Responses,
         listening: Listening,
         feed: Feed,
@@ -54,6 +59,7 @@ class Editing:
         engine_rate_hz: int,
     ) -> None:
         self._conversation = conversation
+        self._recordings = recordings
         self._responses = responses
         self._listening = listening
         self._feed = feed
@@ -71,8 +77,7 @@ class Editing:
             case ItemCreate():
                 return self._create(event, audio)
             case ItemRetrieve():
-                item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
-                return [ItemRetrieved(item)]
+                return self._retrieve(event)
             case ItemTruncate():
                 return self._truncate(event, now_s)
             case ItemDelete():
@@ -83,47 +88,74 @@ class Editing:
     def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
         item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
         self._conversation.check_room(item.id)
-        if audio is not None:
+        if audio is not None and isinstance(item, Message):
             item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)
         previous_id = self._conversation.insert(item, event.previous_item_id)
         reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
-        reactions += self._feed.text(item)
+        reactions += self._feed.add(item)
         if audio is not None and len(audio):
             self._listening.item_audio(item.id, len(audio))
             reactions += self._feed.item_audio(audio, item.id)
         return reactions
 
+    def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
+        item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
+        recording = self._recordings.base64(item.id)
+        if recording is not None and isinstance(item, Message):
+            item = with_recording(item, recording)
+        return [ItemRetrieved(item)]
+
     def _truncate(self, event: ItemTruncate, now_s: float) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "truncating", "truncate")
-        spoken = self._responses.part_of(item.id)
-        audio = spoken or item.output_audio
-        if not isinstance(audio, AudioPart) or event.content_index > 0:
+        # What is being made has more audio by now than its item shows.
+        part = self._responses.part_of(item.id)
+        if part is None and isinstance(item, Message):
+            part = item.output_audio
+        if not isinstance(part, AudioPart) or event.content_index > 0:
             raise ClientError(
                 "Only model output audio messages can be truncated",
                 code="unsupported_content_type",
                 param="item_id",
             )
-        if event.audio_end_ms > audio.audio_ms + _TRUNCATE_SLACK_MS:
+        if event.audio_end_ms > part.audio_ms + _TRUNCATE_SLACK_MS:
             raise ClientError(
-                f"Audio content of {audio.audio_ms}ms is already shorter than "
+                f"Audio content of {part.audio_ms}ms is already shorter than "
                 f"{event.audio_end_ms}ms",
                 code="invalid_value",
                 param="audio_end_ms",
             )
-        reactions = self._responses.cut("client_cancelled", now_s) if spoken else []
+        is_making = self._responses.is_making(item.id)
+        reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
-        if event.audio_end_ms < audio.audio_ms:
-            shorter = truncated(self._conversation[item.id], event.audio_end_ms)
-            self._conversation.replace(shorter)
-            reactions += self._feed.unsay(item.id, event.audio_end_ms)
+        # What was cut short has words beyond its audio.
+        item = self._conversation[item.id]
+        is_incomplete = isinstance(item, Message) and item.status == "incomplete"
+        if event.audio_end_ms < part.audio_ms or is_incomplete:
+            reactions += self._unheard(item.id, min(event.audio_end_ms, part.audio_ms))
         return reactions
+
+    def _unheard(self, item_id: str, heard_ms: int) -> list[Reaction]:
+        """Shorten an item to what was heard, for clients and for the model."""
+        item = self._conversation[item_id]
+        assert isinstance(item, Message), "only messages are truncated"
+        part = item.output_audio
+        assert part is not None, "only items with output audio are truncated"
+        self._conversation.replace(truncated(item, heard_ms))
+        self._recordings.shorten(item_id, heard_ms)
+        if part.heard_ms is None or heard_ms <= part.heard_ms:
+            return [*self._feed.unsay(item_id, part.model_ms(heard_ms))]
+        if part.words_before(heard_ms) != part.remembered:
+            # More was heard than was thought when speech cut it short; going on is not going back.
+            self._feed.outdate()
+        return []
 
     def _delete(self, event: ItemDelete, now_s: float) -> list[Reaction]:
         self._conversation.demand(event.item_id, "deleting", "delete")
-        is_spoken = self._responses.part_of(event.item_id) is not None
-        reactions = self._responses.cut("client_cancelled", now_s) if is_spoken else []
+        is_making = self._responses.is_making(event.item_id)
+        reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         self._conversation.remove(event.item_id)
+        self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from model.engine.messages import Command, Pcm
 from server.protocol.checks import JsonObject
-from server.protocol.items import AudioPart, Message, TextPart
+from server.protocol.items import Item, Part
 from server.protocol.response import Response
 from server.protocol.session_config import SessionConfig
 
@@ -153,6 +153,17 @@ class SpeechEnded:
 Heard: TypeAlias = InputAudio | SpeechBegan | SpeechEnded
 
 
+@dataclass(frozen=True, slots=True)
+class NoSlot:
+    """The engine has no slot free for a response that needs one of its own.
+
+    Attributes:
+        session_id: under which the engine was to open it.
+    """
+
+    session_id: str
+
+
 # Server events. A dialect adds `type` and `event_id`.
 
 
@@ -224,7 +235,7 @@ class ItemAdded:
 
     type: ClassVar[str] = "conversation.item.added"
     previous_item_id: str | None
-    item: Message
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +244,7 @@ class ItemDone:
 
     type: ClassVar[str] = "conversation.item.done"
     previous_item_id: str | None
-    item: Message
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +252,7 @@ class ItemRetrieved:
     """Answer a retrieve."""
 
     type: ClassVar[str] = "conversation.item.retrieved"
-    item: Message
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +317,7 @@ class OutputItemAdded:
     type: ClassVar[str] = "response.output_item.added"
     response_id: str
     output_index: int
-    item: Message
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +327,7 @@ class OutputItemDone:
     type: ClassVar[str] = "response.output_item.done"
     response_id: str
     output_index: int
-    item: Message
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +339,7 @@ class ContentPartAdded:
     item_id: str
     output_index: int
     content_index: int
-    part: TextPart | AudioPart
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +351,7 @@ class ContentPartDone:
     item_id: str
     output_index: int
     content_index: int
-    part: TextPart | AudioPart
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +426,31 @@ class OutputAudioTranscriptDone:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionCallArgumentsDelta:
+    """Add to the arguments of a function call."""
+
+    type: ClassVar[str] = "response.function_call_arguments.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallArgumentsDone:
+    """Close the arguments of a function call: JSON, unless the response was cut short."""
+
+    type: ClassVar[str] = "response.function_call_arguments.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimitsUpdated:
     """Report rate limits; this server has none, so the list is empty."""
 
@@ -449,6 +485,8 @@ ServerEvent: TypeAlias = (
     | OutputAudioDone
     | OutputAudioTranscriptDelta
     | OutputAudioTranscriptDone
+    | FunctionCallArgumentsDelta
+    | FunctionCallArgumentsDone
     | RateLimitsUpdated
 )
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from model.engine.messages import (
     AppendAudio,
-    AppendText,
     Cancel,
     ClearAudio,
     Close,
@@ -25,7 +24,9 @@ from model.engine.messages import (
     Truncate,
 )
 from server.protocol.conversation import Conversation
-from server.protocol.items import Message
+from server.protocol.items import Item
+from server.protocol.recordings import Recordings
+from server.protocol.replay import replayed
 
 
 class Feed:
@@ -36,6 +37,7 @@ class Feed:
         max_kept_samples: how much of an open turn is kept for feeding it again; older audio lies
             beyond what the model remembers as audio.
         conversation: what the engine is to remember.
+        recordings: keep the sound of the turns.
         opening: gives the command that begins it.
         on_heard_again: called when the open turn is fed from its start again.
     """
@@ -45,16 +47,19 @@ class Feed:
         session_id: str,
         max_kept_samples: int,
         conversation: Conversation,
+        recordings: Recordings,
         opening: Callable[[], Open],
         on_heard_again: Callable[[], None],
     ) -> None:
         self._session_id = session_id
         self._max_kept_samples = max_kept_samples
         self._conversation = conversation
+        self._recordings = recordings
         self._opening = opening
         self._on_heard_again = on_heard_again
         self._turn: deque[Pcm] = deque()  # audio of the open turn
         self._num_turn_samples = 0
+        self._is_turn_whole = True
         self._spoken: set[str] = set()  # items that the engine remembers as audio of its own
         self._is_responding = False
         self._is_outdated = False
@@ -66,6 +71,7 @@ class Feed:
         self._num_turn_samples += len(pcm)
         while self._num_turn_samples - len(self._turn[0]) >= self._max_kept_samples:
             self._num_turn_samples -= len(self._turn.popleft())
+            self._is_turn_whole = False
         # Starting over feeds the turn's audio, this chunk included.
         return self._start_over() or [AppendAudio(self._session_id, pcm)]
 
@@ -79,6 +85,10 @@ class Feed:
     def commit(self, item_id: str) -> list[Command]:
         """End the user turn; it becomes an item."""
         commands = [*self._start_over(), CommitAudio(self._session_id, item_id)]
+        if self._is_turn_whole:
+            self._recordings.begin(item_id)
+            for pcm in self._turn:
+                self._recordings.add(item_id, pcm)
         self._forget_turn()
         self._num_awaited_transcripts += 1
         return commands
@@ -89,6 +99,8 @@ class Feed:
             AppendAudio(self._session_id, pcm),
             CommitAudio(self._session_id, item_id),
         ]
+        self._recordings.begin(item_id)
+        self._recordings.add(item_id, pcm)
         commands: list[Command] = [*self._start_over()]
         self._num_awaited_transcripts += 1
         if not self._turn:
@@ -99,10 +111,10 @@ class Feed:
         """Note that the transcript of a committed turn has come."""
         self._num_awaited_transcripts = max(0, self._num_awaited_transcripts - 1)
 
-    def text(self, item: Message) -> list[Command]:
-        """Add the words of an item at the conversation's end."""
+    def add(self, item: Item) -> list[Command]:
+        """Add an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.
-        return [] if self._can_start_over else self._words(item)
+        return [] if self._can_start_over else replayed(self._session_id, item)
 
     def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
         """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
@@ -110,6 +122,13 @@ class Feed:
             return [Truncate(self._session_id, item_id, heard_ms)]
         self.outdate()
         return []
+
+    def called(self, item_id: str) -> None:
+        """Note that the reply which began with an item went on with function calls.
+
+        Going back within the item would take the calls with it.
+        """
+        self._spoken.discard(item_id)
 
     def outdate(self) -> None:
         """Note that the engine's memory no longer matches the conversation."""
@@ -143,15 +162,10 @@ class Feed:
             return []
         self._is_outdated = False
         self._spoken.clear()
-        words = [command for item in self._conversation for command in self._words(item)]
-        return [Close(self._session_id), self._opening(), *words, *self._turn_again()]
-
-    def _words(self, item: Message) -> list[Command]:
-        if not item.words:
-            return []
-        # JSON can carry halves of surrogate pairs, which are no text.
-        text = item.words.encode("utf-8", "replace").decode("utf-8")
-        return [AppendText(self._session_id, item.id, item.role, text)]
+        items = [
+            command for item in self._conversation for command in replayed(self._session_id, item)
+        ]
+        return [Close(self._session_id), self._opening(), *items, *self._turn_again()]
 
     def _turn_again(self) -> list[Command]:
         if not self._turn:
@@ -162,3 +176,4 @@ class Feed:
     def _forget_turn(self) -> None:
         self._turn.clear()
         self._num_turn_samples = 0
+        self._is_turn_whole = True

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from model.engine.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
@@ -41,6 +44,7 @@ from server.protocol.events import (
     ItemDelete,
     ItemRetrieve,
     ItemTruncate,
+    NoSlot,
     Reaction,
     ResponseCancel,
     ResponseCreate,
@@ -54,6 +58,8 @@ from server.protocol.feed import Feed
 from server.protocol.ids import Ids
 from server.protocol.items import Message
 from server.protocol.listening import Listening
+from server.protocol.profile import EngineProfile
+from server.protocol.recordings import Recordings
 from server.protocol.request import parse_request
 from server.protocol.responses import Responses
 from server.protocol.session_config import SessionConfig, VoiceMap
@@ -64,24 +70,18 @@ CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 
 
 @dataclass(frozen=True, slots=True)
-class EngineProfile:
-    """Say what the machine must know of its engine."""
-
-    sample_rate_hz: int
-    frame_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """Bound what one session may hold.
 
     Attributes:
         max_items: items of the conversation.
         max_kept_audio_s: audio of an open or undetected turn that is kept.
+        max_recording_bytes: sound of items that clients can ask for.
     """
 
     max_items: int = 2_000
     max_kept_audio_s: int = 30
+    max_recording_bytes: int = 8 << 20
 
 
 class SessionMachine:
@@ -102,27 +102,29 @@ class SessionMachine:
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
+        recordings = Recordings(limits.max_recording_bytes, rate_hz)
         self._feed = Feed(
             config.id,
             max_kept_samples,
             self._conversation,
+            recordings,
             self._opening,
             self._listening.hears_again,
         )
         self._responses = Responses(
-            config.id,
-            self._conversation,
-            self._feed,
-            voices,
-            ids,
-            engine_rate_hz=rate_hz,
-            frame_ms=profile.frame_ms,
+            self._opening, self._conversation, recordings, self._feed, voices, ids, profile
         )
         self._turns = Turns(
             lambda: self.config, self._listening, self._conversation, self._responses, self._feed
         )
         self._editing = Editing(
-            self._conversation, self._responses, self._listening, self._feed, ids, rate_hz
+            self._conversation,
+            recordings,
+            self._responses,
+            self._listening,
+            self._feed,
+            ids,
+            rate_hz,
         )
 
     def start(self) -> list[Reaction]:
@@ -130,7 +132,7 @@ class SessionMachine:
         return [self._opening(), SessionCreated(self.config)]
 
     def receive(
-        self, event: ClientEvent | Heard | Output, now_s: float, audio: Pcm | None = None
+        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None = None
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -152,6 +154,9 @@ class SessionMachine:
                 | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
+                | CallStarted()
+                | CallArguments()
+                | CallDone()
                 | EngineResponseDone()
                 | ResponseFailed()
                 | SessionFailed()
@@ -165,6 +170,8 @@ class SessionMachine:
                 return self._turns.buffer(event)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
                 return self._editing.receive(event, now_s, audio)
+            case NoSlot():
+                return self._responses.refused(event.session_id)
             case ResponseCreate():
                 return self._on_response_create(event)
             case ResponseCancel():
@@ -208,7 +215,11 @@ class SessionMachine:
     # What the engine says.
 
     def _on_output(self, output: Output, now_s: float) -> list[Reaction]:
+        is_aside = output.session_id != self.config.id
         match output:
+            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() if is_aside:
+                # A response with a memory of its own was told what the user had said.
+                return []
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
@@ -217,11 +228,14 @@ class SessionMachine:
                 # For the session's ears, which decide when a turn ends.
                 return []
             case SessionFailed():
-                return self._on_failure(output.message)
+                return self._on_failure(output)
             case (
                 ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
+                | CallStarted()
+                | CallArguments()
+                | CallDone()
                 | EngineResponseDone()
                 | ResponseFailed()
             ):
@@ -229,10 +243,12 @@ class SessionMachine:
             case _:
                 assert_never(output)
 
-    def _on_failure(self, message: str) -> list[Reaction]:
+    def _on_failure(self, output: SessionFailed) -> list[Reaction]:
+        if output.session_id != self.config.id:
+            return self._responses.aside_failed(output.session_id, output.message)
         return [
-            *self._responses.failed(message),
-            ErrorEvent("server_error", "engine_failed", message, None, None),
+            *self._responses.failed("engine_failed", output.message),
+            ErrorEvent("server_error", "engine_failed", output.message, None, None),
             Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed"),
         ]
 

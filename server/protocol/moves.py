@@ -1,6 +1,6 @@
 """List the legal moves of the protocol, as tables one can read.
 
-Two things in a session have states: the response in progress and the user's turn. Everything that
+Two things in a session have states: a response in progress and the user's turn. Everything that
 decides whether a move is legal is in this file. A move that is not in its table is either the
 client's mistake, and then the refusal is listed beside it, or a bug of ours.
 """
@@ -12,11 +12,13 @@ from server.errors import ClientError
 
 
 class ResponseState(StrEnum):
-    """Say how far the response of the default conversation is."""
+    """Say how far a response is."""
 
     NONE = "none"  # no response in progress
     CREATED = "created"  # announced, nothing said yet
-    SPEAKING = "speaking"  # its item is open
+    SPEAKING = "speaking"  # its message is open, spoken or written
+    CALLING = "calling"  # a function call is open; a message, if there was one, is closed
+    CALLED = "called"  # a function call is closed, another may follow
 
 
 class ResponseMove(StrEnum):
@@ -24,6 +26,9 @@ class ResponseMove(StrEnum):
 
     CREATE = "create"
     OUTPUT = "output"  # the engine's first and further words or audio
+    CALL = "call"  # the engine begins a function call
+    ARGUMENTS = "arguments"  # of the call, from the engine
+    CALL_DONE = "call_done"  # the engine ends the call
     CANCEL = "cancel"  # by the client, or by the user's speech
     FINISH = "finish"  # by the engine, or by its failure
 
@@ -31,11 +36,20 @@ class ResponseMove(StrEnum):
 RESPONSE_MOVES: dict[tuple[ResponseState, ResponseMove], ResponseState] = {
     (ResponseState.NONE, ResponseMove.CREATE): ResponseState.CREATED,
     (ResponseState.CREATED, ResponseMove.OUTPUT): ResponseState.SPEAKING,
+    (ResponseState.CREATED, ResponseMove.CALL): ResponseState.CALLING,
     (ResponseState.CREATED, ResponseMove.CANCEL): ResponseState.NONE,
     (ResponseState.CREATED, ResponseMove.FINISH): ResponseState.NONE,
     (ResponseState.SPEAKING, ResponseMove.OUTPUT): ResponseState.SPEAKING,
+    (ResponseState.SPEAKING, ResponseMove.CALL): ResponseState.CALLING,
     (ResponseState.SPEAKING, ResponseMove.CANCEL): ResponseState.NONE,
     (ResponseState.SPEAKING, ResponseMove.FINISH): ResponseState.NONE,
+    (ResponseState.CALLING, ResponseMove.ARGUMENTS): ResponseState.CALLING,
+    (ResponseState.CALLING, ResponseMove.CALL_DONE): ResponseState.CALLED,
+    (ResponseState.CALLING, ResponseMove.CANCEL): ResponseState.NONE,
+    (ResponseState.CALLING, ResponseMove.FINISH): ResponseState.NONE,
+    (ResponseState.CALLED, ResponseMove.CALL): ResponseState.CALLING,
+    (ResponseState.CALLED, ResponseMove.CANCEL): ResponseState.NONE,
+    (ResponseState.CALLED, ResponseMove.FINISH): ResponseState.NONE,
 }
 
 
@@ -93,6 +107,8 @@ def _nothing_to_cancel(_: str) -> ClientError:
 RESPONSE_REFUSALS: dict[tuple[ResponseState, ResponseMove], Callable[[str], ClientError]] = {
     (ResponseState.CREATED, ResponseMove.CREATE): _already_active,
     (ResponseState.SPEAKING, ResponseMove.CREATE): _already_active,
+    (ResponseState.CALLING, ResponseMove.CREATE): _already_active,
+    (ResponseState.CALLED, ResponseMove.CREATE): _already_active,
     (ResponseState.NONE, ResponseMove.CANCEL): _nothing_to_cancel,
 }
 

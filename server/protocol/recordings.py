@@ -66,7 +66,9 @@ class Recordings:
         chunks = self._kept.get(item_id)
         if not chunks:
             return None
-        return np.concatenate(chunks).astype(np.float32) / _FULL_SCALE
+        pcm = np.concatenate(chunks).astype(np.float32)
+        pcm /= _FULL_SCALE
+        return pcm
 
     def base64(self, item_id: str) -> str | None:
         """Return an item's sound as base64 of PCM16 at 24 kHz.

@@ -5,18 +5,18 @@ those that need another memory than the conversation's: out of band, or with an 
 Each of these has a session of its own in the engine, opened for it and closed after it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias
 
-from model.engine.messages import Close, Command, Open, Respond
+from model.engine.messages import Close, Command, DoneReason, Open, Respond, ResponseFailed
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.protocol.checks import JsonObject
 from server.protocol.conversation import Conversation
 from server.protocol.events import Reaction, ResponseCancel
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
-from server.protocol.items import AudioPart, Message, Part, with_heard_ms
+from server.protocol.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.output_items import OutputItems
 from server.protocol.profile import EngineProfile
@@ -24,14 +24,20 @@ from server.protocol.recordings import Recordings
 from server.protocol.replay import replayed
 from server.protocol.reply import Made, Reply
 from server.protocol.request import ResponseRequest
-from server.protocol.response import Response
+from server.protocol.response import Response, ResponseStatus
 from server.protocol.session_config import VoiceMap
 from server.protocol.speaking import Speaking
 from server.protocol.tools import engine_tools
 
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
-ResponseOutput: TypeAlias = Made | EngineResponseDone
+ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
 
+# What the engine says of an end → status and its details on the wire.
+_ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
+    "completed": ("completed", None),
+    "max_output_tokens": ("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
+    "cancelled": ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}),
+}
 # Each takes one of the engine's slots, which all sessions share.
 _MAX_ASIDES = 4
 
@@ -165,7 +171,7 @@ class Responses:
         context = [
             command
             for item in (self._conversation if given is None else given)
-            for command in replayed(reply.engine_id, item, self._recordings.pcm(item.id))
+            for command in replayed(reply.engine_id, item, self._recordings.pcm)
         ]
         opening = replace(self._opening(), session_id=reply.engine_id)
         return [opening, *context, self._respond(reply)]
@@ -180,28 +186,23 @@ class Responses:
         # The one place where output of a response that is over is dropped.
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
             return []
-        if isinstance(output, EngineResponseDone):
+        if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output)
         events = reply.take(output, now_s)
         if reply.has_called:
             self._feed.called(reply.message.item_id)
         return [*events]
 
-    def _finished(self, reply: Reply, output: EngineResponseDone) -> list[Reaction]:
-        details: JsonObject
-        match output.reason:
-            case "completed":
-                events = reply.ended(ResponseMove.FINISH, "completed", usage=output.usage)
-            case "max_output_tokens":
-                details = {"type": "incomplete", "reason": "max_output_tokens"}
-                events = reply.ended(ResponseMove.FINISH, "incomplete", details, output.usage)
-            case "cancelled":
-                details = {"type": "cancelled", "reason": "client_cancelled"}
-                events = reply.ended(ResponseMove.FINISH, "cancelled", details, output.usage)
-            case _:
-                assert_never(output.reason)
+    def _finished(
+        self, reply: Reply, output: EngineResponseDone | ResponseFailed
+    ) -> list[Reaction]:
         is_default = reply is self._default
-        reactions: list[Reaction] = [*events, *self._left(reply)]
+        if isinstance(output, ResponseFailed):
+            reactions = self._fail(reply, "response_failed", output.message)
+        else:
+            status, details = _ENDS[output.reason]
+            events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
+            reactions = [*events, *self._left(reply)]
         if is_default:
             owed, self._owed = self._owed, None
             reactions += self.create(owed) if owed is not None else []
@@ -266,18 +267,15 @@ class Responses:
         When speech cuts it short, that is what was not played. A client that cancels by itself
         says by a truncation what was heard; but what it was never sent, it has not heard.
         """
-        message = reply.message
-        heard_ms = message.heard_ms(now_s)
-        item = self._conversation[message.item_id] if message.item_id in self._conversation else None
-        if isinstance(item, Message) and message.is_audio:
+        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
+        if message.item_id in self._conversation:
+            item = self._conversation[message.item_id]
+            if not isinstance(item, Message) or not message.is_audio:
+                return []
             self._conversation.replace(with_heard_ms(item, heard_ms))
-        elif item is not None:
-            return []
-        if not is_own:
-            return []
         part = message.part
         model_ms = part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
-        return self._feed.unsay(message.item_id, model_ms)
+        return self._feed.unsay(message.item_id, model_ms) if is_own else []
 
     def _fail(self, reply: Reply, code: str, message: str) -> list[Reaction]:
         kind = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
@@ -294,6 +292,10 @@ class Responses:
             self._default = None
         if reply.engine_id == self._session_id:
             self._feed.finish()
+            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
+            if any(call.status == "incomplete" for call in calls):
+                # The engine remembers half a call; clients take it for none.
+                self._feed.outdate()
             return []
         del self._asides[reply.engine_id]
         if reply.response.request.destination == "auto":

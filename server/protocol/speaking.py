@@ -1,87 +1,94 @@
-"""Run one response from its announcement to its end.
-
-Every `added` that is sent gets its `done`, whatever way the response ends.
-"""
+"""Say or write the message of a response."""
 
 import base64
-from dataclasses import replace
 
-from model.engine.messages import Pcm, Usage
+from model.engine.messages import Pcm
+from server.audio.speed import SpeedChanger
 from server.audio.wire import AudioEncoder
-from server.protocol.checks import JsonObject
-from server.protocol.conversation import Conversation
 from server.protocol.events import (
     ContentPartAdded,
     ContentPartDone,
-    ItemAdded,
-    ItemDone,
     OutputAudioDelta,
     OutputAudioDone,
     OutputAudioTranscriptDelta,
     OutputAudioTranscriptDone,
-    OutputItemAdded,
-    OutputItemDone,
     OutputTextDelta,
     OutputTextDone,
-    RateLimitsUpdated,
-    ResponseCreated,
-    ResponseDone,
     ServerEvent,
 )
-from server.protocol.items import AudioPart, Message, TextPart, Word
-from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.response import Response, ResponseStatus
+from server.protocol.items import AudioPart, Message, Part, Status, TextPart, Word
+from server.protocol.output_items import OutputItems
+from server.protocol.profile import EngineProfile
+from server.protocol.recordings import Recordings
+from server.protocol.request import ResponseRequest
 
-# There is one output item with one content part: the message.
-_OUTPUT_INDEX = 0
-_CONTENT_INDEX = 0
+_CONTENT_INDEX = 0  # a message has one content part
 
 
 class Speaking:
-    """Hold the response in progress.
+    """Hold the message that a response makes.
 
     Args:
-        response: as announced, in progress.
-        turn: names the response to the engine.
-        item_id: of the message that it becomes.
-        conversation: where the message goes.
-        engine_rate_hz: of the audio that comes in.
-        frame_ms: one audio token's length.
+        response_id: of the response.
+        item_id: of the message.
+        request: says whether it is spoken, and how.
+        outputs: where the message goes.
+        recordings: keep its sound; None for what nobody can ask for.
+        profile: of the sound that comes in.
     """
 
     def __init__(
         self,
-        response: Response,
-        turn: int,
+        response_id: str,
         item_id: str,
-        conversation: Conversation,
-        engine_rate_hz: int,
-        frame_ms: int,
+        request: ResponseRequest,
+        outputs: OutputItems,
+        recordings: Recordings | None,
+        profile: EngineProfile,
     ) -> None:
-        self.response = response
-        self.turn = turn
         self.item_id = item_id
-        self.state = ResponseState.CREATED
-        self._conversation = conversation
-        self._rate_hz = engine_rate_hz
-        self._frame_ms = frame_ms
-        output_format = response.request.output_format
-        self._encoder = AudioEncoder(output_format.encoding, output_format.rate_hz, engine_rate_hz)
+        self.is_audio = request.modality == "audio"
+        self.is_open = False
+        self.num_texts = 0
+        self._response_id = response_id
+        self._outputs = outputs
+        self._recordings = recordings
+        self._profile = profile
+        self._speed = request.speed
+        self._speed_changer = SpeedChanger(profile.sample_rate_hz, request.speed)
+        output_format = request.output_format
+        self._encoder = AudioEncoder(
+            output_format.encoding, output_format.rate_hz, profile.sample_rate_hz
+        )
         self._text = ""
-        self._num_texts = 0
         self._words: list[Word] = []
-        self._num_samples = 0
+        self._num_made_samples = 0  # by the engine
+        self._num_samples = 0  # for the client, which may hear them faster or slower
         self._first_audio_s: float | None = None
 
     @property
-    def is_audio(self) -> bool:
-        """Say whether the response is spoken; else it is written."""
-        return self.response.request.modality == "audio"
+    def has_text(self) -> bool:
+        """Say whether there are words yet."""
+        return bool(self._text)
+
+    @property
+    def num_frames(self) -> int:
+        """Count the frames that the engine has made."""
+        made_ms = self._num_made_samples * 1000 // self._profile.sample_rate_hz
+        return made_ms // self._profile.frame_ms
 
     @property
     def audio_ms(self) -> int:
-        """Return how much audio was sent."""
-        return self._num_samples * 1000 // self._rate_hz
+        """Return how much audio was sent, as the client plays it."""
+        return self._num_samples * 1000 // self._profile.sample_rate_hz
+
+    @property
+    def part(self) -> Part:
+        """Return the content so far."""
+        if not self.is_audio:
+            return TextPart("output_text", self._text)
+        words = tuple(self._words)
+        return AudioPart("output_audio", self._text, self.audio_ms, words, speed=self._speed)
 
     def heard_ms(self, now_s: float) -> int:
         """Return the most that a client can have played by now.
@@ -92,117 +99,70 @@ class Speaking:
             return 0
         return min(self.audio_ms, max(0, round((now_s - self._first_audio_s) * 1000)))
 
-    def announced(self) -> list[ServerEvent]:
-        """Say that the response exists."""
-        return [ResponseCreated(self.response)]
+    def opened(self) -> list[ServerEvent]:
+        """Open the message and its part."""
+        self.is_open = True
+        if self._recordings is not None and self.is_audio:
+            self._recordings.begin(self.item_id)
+        item = Message(self.item_id, "assistant", "in_progress", ())
+        return [*self._outputs.opened(item), ContentPartAdded(*self._place, self.part)]
 
-    def text(self, delta: str) -> list[ServerEvent]:
-        """Pass on words."""
-        # Engines separate words by leading spaces; a message does not begin with one.
-        if not self._text:
-            delta = delta.lstrip()
-        if not delta:
-            return []
-        events = self._begun()
-        self._text += delta
-        self._num_texts += 1
-        kind = OutputAudioTranscriptDelta if self.is_audio else OutputTextDelta
-        events.append(kind(*self._place, delta))
-        return events
+    def text(self, text: str) -> list[ServerEvent]:
+        """Add words: of the text, or of what the audio says."""
+        self._text += text
+        self.num_texts += 1
+        delta = OutputAudioTranscriptDelta if self.is_audio else OutputTextDelta
+        return [delta(*self._place, text)]
 
     def audio(self, pcm: Pcm, now_s: float) -> list[ServerEvent]:
         """Pass on audio, one event a chunk."""
-        if not self.is_audio:
-            return []
-        events = self._begun()
         if self._first_audio_s is None:
             self._first_audio_s = now_s
-        self._num_samples += len(pcm)
-        return [*events, *self._audio_delta(self._encoder.encode(pcm))]
+        self._num_made_samples += len(pcm)
+        played = self._noted(self._speed_changer.feed(pcm))
+        return self._delta(self._encoder.encode(played))
 
     def word(self, text: str, start_ms: int) -> None:
         """Remember where a word begins."""
-        self._words.append(Word(text, start_ms))
+        self._words.append(Word(text, round(start_ms / self._speed)))
 
-    def ended(
-        self,
-        status: ResponseStatus,
-        details: JsonObject | None,
-        usage: Usage | None,
-        move: ResponseMove,
-    ) -> list[ServerEvent]:
-        """Close everything that is open, then the response."""
-        is_open = self.state is ResponseState.SPEAKING
-        self.state = next_response_state(self.state, move)
+    def closed(self, status: Status, *, is_cut: bool) -> list[ServerEvent]:
+        """Close the part and the message.
+
+        Args:
+            status: that the message ends with.
+            is_cut: True if nobody will hear the tail that the encoder holds; it is not sent.
+        """
+        self.is_open = False
         events: list[ServerEvent] = []
-        if is_open:
-            # A response that was cut short does not send the tail that nobody will hear.
-            if self.is_audio and status in ("completed", "incomplete"):
-                events += self._audio_delta(self._encoder.finish())
-            events += self._closed("completed" if status == "completed" else "incomplete")
-        self.response = replace(
-            self.response,
-            status=status,
-            status_details=details,
-            output=(self._conversation[self.item_id],) if is_open else (),
-            usage=usage or self._usage_so_far(),
-        )
-        return [*events, ResponseDone(self.response), RateLimitsUpdated()]
+        if self.is_audio:
+            events += [] if is_cut else self._delta(self._tail())
+            events.append(OutputAudioDone(*self._place))
+            events.append(OutputAudioTranscriptDone(*self._place, self._text))
+        else:
+            events.append(OutputTextDone(*self._place, self._text))
+        part = self.part
+        item = Message(self.item_id, "assistant", status, (part,))
+        return [*events, ContentPartDone(*self._place, part), *self._outputs.closed(item)]
 
     @property
     def _place(self) -> tuple[str, str, int, int]:
-        return self.response.id, self.item_id, _OUTPUT_INDEX, _CONTENT_INDEX
+        index = self._outputs.index(self.item_id)
+        return self._response_id, self.item_id, index, _CONTENT_INDEX
 
-    @property
-    def part(self) -> TextPart | AudioPart:
-        """Return the content so far."""
-        if self.is_audio:
-            return AudioPart("output_audio", self._text, self.audio_ms, tuple(self._words))
-        return TextPart("output_text", self._text)
+    def _tail(self) -> bytes:
+        """Return what is held back of the audio, encoded."""
+        rest = self._noted(self._speed_changer.finish())
+        return self._encoder.encode(rest) + self._encoder.finish()
 
-    def _audio_delta(self, data: bytes) -> list[ServerEvent]:
+    def _noted(self, played: Pcm) -> Pcm:
+        """Count and keep what the client is to play."""
+        self._num_samples += len(played)
+        if self._recordings is not None:
+            self._recordings.add(self.item_id, played)
+        return played
+
+    def _delta(self, data: bytes) -> list[ServerEvent]:
         if not data:
             return []
         return [OutputAudioDelta(*self._place, base64.b64encode(data).decode("ascii"))]
-
-    def _begun(self) -> list[ServerEvent]:
-        """Open the item and its part, once."""
-        is_first = self.state is ResponseState.CREATED
-        self.state = next_response_state(self.state, ResponseMove.OUTPUT)
-        if not is_first:
-            return []
-        item = Message(self.item_id, "assistant", "in_progress", ())
-        previous_id = self._conversation.append(item)
-        return [
-            OutputItemAdded(self.response.id, _OUTPUT_INDEX, item),
-            ItemAdded(previous_id, item),
-            ContentPartAdded(*self._place, self.part),
-        ]
-
-    def _closed(self, status: ResponseStatus) -> list[ServerEvent]:
-        """Close the part and the item."""
-        part = self.part
-        assert status in ("completed", "incomplete")
-        item = Message(self.item_id, "assistant", status, (part,))
-        self._conversation.replace(item)
-        content: list[ServerEvent]
-        if self.is_audio:
-            content = [
-                OutputAudioDone(*self._place),
-                OutputAudioTranscriptDone(*self._place, self._text),
-            ]
-        else:
-            content = [OutputTextDone(*self._place, self._text)]
-        return [
-            *content,
-            ContentPartDone(*self._place, part),
-            ItemDone(self._conversation.previous_id(self.item_id), item),
-            OutputItemDone(self.response.id, _OUTPUT_INDEX, item),
-        ]
-
-    def _usage_so_far(self) -> Usage:
-        """Count what was sent of a response that the engine did not finish."""
-        return Usage(
-            output_text_tokens=self._num_texts,
-            output_audio_tokens=self.audio_ms // self._frame_ms,
-        )

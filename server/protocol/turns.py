@@ -97,6 +97,7 @@ class Turns:
         if output.item_id not in self._conversation:
             return []
         item = self._conversation[output.item_id]
+        assert isinstance(item, Message), "only messages have audio"
         self._conversation.replace(with_transcript(item, text))
         return [] if self._config().transcription is None else [*completed]
 

@@ -14,7 +14,8 @@ from server.protocol.beta import BetaDialect
 from server.protocol.dialect import Dialect, GaDialect, error_json
 from server.protocol.events import ErrorEvent
 from server.protocol.ids import RandomIds
-from server.protocol.machine import EngineProfile, Limits, SessionMachine
+from server.protocol.machine import Limits, SessionMachine
+from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.session.ears import Ears
 from server.session.link import EngineLink

@@ -18,6 +18,7 @@ from model.engine.messages import (
 from server.protocol.conversation import Conversation
 from server.protocol.feed import Feed
 from server.protocol.items import Message, TextPart
+from server.protocol.recordings import Recordings
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
 AGAIN = [Close, Open, AppendText]
@@ -44,7 +45,10 @@ def feed(memory: Memory) -> Feed:
     """Give a feed that keeps a thousand samples."""
     conversation = Conversation(10)
     conversation.append(HELLO)
-    return Feed("s", 1_000, conversation, lambda: Open("s", "amber"), memory.hears_again)
+    recordings = Recordings(1 << 20, 16_000)
+    return Feed(
+        "s", 1_000, conversation, recordings, lambda: Open("s", "amber"), memory.hears_again
+    )
 
 
 def _pcm(num_samples: int) -> np.ndarray:
@@ -62,7 +66,7 @@ def test_what_matches_is_passed_on(feed: Feed) -> None:
     assert _kinds(feed.respond(Respond("s", 1, "b"))) == [Respond]
     assert feed.cancel(1) == [Cancel("s", 1)]
     assert feed.unsay("b", 80) == [Truncate("s", "b", 80)]
-    assert feed.text(HELLO) == [AppendText("s", "a", "user", "hello")]
+    assert feed.add(HELLO) == [AppendText("s", "a", "user", "hello")]
     assert feed.clear() == []
 
 
@@ -70,7 +74,7 @@ def test_starting_over_waits_for_the_next_need(feed: Feed) -> None:
     """Many changes of the past cost one new beginning, with all of them in it."""
     feed.outdate()
     feed.outdate()
-    assert feed.text(HELLO) == []
+    assert feed.add(HELLO) == []
     assert _kinds(feed.respond(Respond("s", 1, "b"))) == [*AGAIN, Respond]
 
 

@@ -33,8 +33,9 @@ from server.protocol.events import (
     SpeechBegan,
     SpeechEnded,
 )
-from server.protocol.machine import EngineProfile, Limits, SessionMachine
+from server.protocol.machine import Limits, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig, VoiceMap
 from tests.server.fakes import CountingIds
 

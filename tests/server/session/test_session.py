@@ -12,7 +12,8 @@ from model.engine.messages import Cancel, Close
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialect import GaDialect
-from server.protocol.machine import EngineProfile, Limits, SessionMachine
+from server.protocol.machine import Limits, SessionMachine
+from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig
 from server.session.ears import Ears
 from server.session.link import EngineLink

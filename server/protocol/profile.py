@@ -1,0 +1,16 @@
+"""Say what the protocol must know of its engine."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """Describe the engine's sound.
+
+    Attributes:
+        sample_rate_hz: of all PCM, in and out.
+        frame_ms: length of one audio token.
+    """
+
+    sample_rate_hz: int
+    frame_ms: int

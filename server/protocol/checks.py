@@ -51,9 +51,10 @@ def missing(path: str) -> ClientError:
     )
 
 
-def unknown_parameter(path: str) -> ClientError:
-    """Make the error for a key that the API does not have."""
-    return ClientError(f"Unknown parameter: '{path}'.", code="unknown_parameter", param=path)
+def unknown_parameter(path: str, hint: str = "") -> ClientError:
+    """Make the error for a key that the API does not have; a hint says what may be meant."""
+    message = f"Unknown parameter: '{path}'."
+    return ClientError(f"{message} {hint}".rstrip(), code="unknown_parameter", param=path)
 
 
 def unsupported(path: str, reason: str) -> ClientError:

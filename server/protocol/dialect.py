@@ -1,16 +1,17 @@
-"""Write server events as the JSON of one dialect.
+"""Write server events as the JSON of one dialect, and read client events from it.
 
 The machine knows one vocabulary, GA's. A dialect says how each event looks on the wire and what a
 client's event means in that vocabulary; it is chosen per connection.
 """
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Protocol
 
+from server.protocol.beta_session import refuse_beta_keys
 from server.protocol.checks import JsonObject
 from server.protocol.events import ErrorEvent, ServerEvent
-from server.protocol.items import AudioPart, Message, TextPart
+from server.protocol.item_json import item_json, part_json
+from server.protocol.items import AudioPart, FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.response import Response, response_json
 from server.protocol.session_config import SessionConfig
 
@@ -50,7 +51,12 @@ class GaDialect:
     """Speak the Realtime API as generally available."""
 
     def read(self, raw: JsonObject) -> JsonObject:
-        """Return the event as it is: the internal vocabulary is GA's."""
+        """Return the event as it is, without what the internal vocabulary has for beta alone."""
+        match raw:
+            case {"type": "session.update", "session": {"type": _, **session}}:
+                refuse_beta_keys(session, "session")
+            case {"type": "response.create", "response": {"temperature": _, **response}}:
+                return {**raw, "response": response}
         return raw
 
     def write(self, event: ServerEvent, event_id: str) -> JsonObject | None:
@@ -59,48 +65,22 @@ class GaDialect:
             return error_json(event, event_id)
         written: JsonObject = {"type": event.type, "event_id": event_id}
         for each in fields(event):
-            written[each.name] = _ga_value(getattr(event, each.name))
+            written[each.name] = _value(getattr(event, each.name))
         return written
 
 
-def _ga_value(value: Any) -> Any:
+def _value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
-        case Message():
-            return item_json(value, _ga_content)
+        case Message() | FunctionCall() | FunctionCallOutput():
+            return item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)
         case Response():
-            return response_json(value, [item_json(item, _ga_content) for item in value.output])
+            return response_json(value, [item_json(item) for item in value.output])
         case SessionConfig():
             return value.to_json()
         case tuple():
             return list(value)
         case _:
             return value
-
-
-def item_json(item: Message, content: Callable[[TextPart | AudioPart], JsonObject]) -> JsonObject:
-    """Write an item with only the keys that a message has: clients refuse others, even null."""
-    return {
-        "id": item.id,
-        "object": "realtime.item",
-        "type": "message",
-        "status": item.status,
-        "role": item.role,
-        "content": [content(part) for part in item.content],
-    }
-
-
-def _ga_content(part: TextPart | AudioPart) -> JsonObject:
-    """Write item content. A transcript that is not known yet is null and must be there."""
-    if isinstance(part, TextPart):
-        return {"type": part.type, "text": part.text}
-    return {"type": part.type, "transcript": part.transcript}
-
-
-def part_json(part: TextPart | AudioPart) -> JsonObject:
-    """Write a response's content part: its types are not renamed as items' contents are."""
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    return {"type": "audio", "transcript": part.transcript}

@@ -19,7 +19,11 @@ from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
 from server.protocol.items import FunctionCall, Item
 from server.protocol.session_config import AudioFormat, Modality, SessionConfig, VoiceMap
-from server.protocol.session_update import parse_max_output_tokens, parse_modalities
+from server.protocol.session_update import (
+    parse_max_output_tokens,
+    parse_modalities,
+    parse_temperature,
+)
 from server.protocol.tools import (
     FunctionTool,
     ToolChoice,
@@ -45,6 +49,7 @@ class ResponseRequest:
         instructions: of this response alone; None for the session's.
         destination: "auto" puts the output into the conversation, "none" keeps it out of band.
         input: the context in the conversation's place; None for the conversation.
+        temperature: only beta clients see and set it; it has no effect.
     """
 
     modality: Modality
@@ -58,6 +63,7 @@ class ResponseRequest:
     destination: Destination = "auto"
     input: tuple[Item, ...] | None = None
     metadata: Mapping[str, str] | None = None
+    temperature: float = 0.8
 
     @property
     def is_aside(self) -> bool:
@@ -75,6 +81,7 @@ def session_request(config: SessionConfig) -> ResponseRequest:
         config.speed,
         config.tools,
         config.tool_choice,
+        temperature=config.temperature,
     )
 
 
@@ -187,4 +194,5 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object, str], Any]]] = {
     # The beta documentation of April 2025 calls it so.
     "max_response_output_tokens": ("max_output_tokens", parse_max_output_tokens),
     "metadata": ("metadata", _parse_metadata),
+    "temperature": ("temperature", parse_temperature),
 }

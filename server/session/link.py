@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from model.engine.messages import Close, Command, Engine, EngineInfo, Output
+from model.engine.messages import Close, Command, Engine, EngineInfo, Open, Output
 
 
 class EngineLink:
     """Pass commands to the engine and its outputs to the sessions they name.
+
+    A session may open more of them in the engine, under ids that begin with its own and a slash;
+    their outputs come to it as well.
 
     Nothing waits here: commands queue in the engine, which bounds them, and an output is handled
     by its session in the same turn of the loop in which it arrives.
@@ -17,6 +20,7 @@ class EngineLink:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._takers: dict[str, Callable[[Output], None]] = {}
+        self._asides: set[str] = set()  # ids with a slash that are open in the engine
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -57,15 +61,25 @@ class EngineLink:
         self._takers[session_id] = take
 
     def leave(self, session_id: str) -> None:
-        """Give the session's slot back; what the engine still says of it is dropped."""
+        """Give the session's slots back; what the engine still says of it is dropped."""
         del self._takers[session_id]
+        for aside in [each for each in self._asides if _owner(each) == session_id]:
+            self.submit(Close(aside))
         self._engine.submit(Close(session_id))
 
     def submit(self, command: Command) -> None:
         """Hand a command to the engine; see `Engine.submit`."""
         self._engine.submit(command)
+        if isinstance(command, Open) and command.session_id not in self._takers:
+            self._asides.add(command.session_id)
+        if isinstance(command, Close):
+            self._asides.discard(command.session_id)
 
     def _hand_over(self, output: Output) -> None:
-        take = self._takers.get(output.session_id)
+        take = self._takers.get(_owner(output.session_id))
         if take is not None:
             take(output)
+
+
+def _owner(session_id: str) -> str:
+    return session_id.partition("/")[0]

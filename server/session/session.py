@@ -10,20 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import structlog
 
-from model.engine.messages import (
-    AppendAudio,
-    AppendText,
-    Cancel,
-    ClearAudio,
-    Close,
-    CommitAudio,
-    EndOfTurn,
-    Open,
-    Output,
-    Pcm,
-    Respond,
-    Truncate,
-)
+from model.engine.messages import Command, EndOfTurn, Output, Pcm
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.checks import JsonObject
 from server.protocol.dialect import Dialect
@@ -35,6 +22,7 @@ from server.protocol.events import (
     InputAudioBufferClear,
     InputAudioBufferCommit,
     ItemCreate,
+    NoSlot,
     Reaction,
     ServerEvent,
     SessionUpdate,
@@ -289,24 +277,26 @@ class Session:
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
+        refused: set[str] = set()
         for reaction in reactions:
-            match reaction:
-                case Hangup():
-                    self._outbox.put(reaction)
-                case (
-                    Open()
-                    | Close()
-                    | AppendAudio()
-                    | ClearAudio()
-                    | CommitAudio()
-                    | AppendText()
-                    | Respond()
-                    | Cancel()
-                    | Truncate()
-                ):
-                    self._intake.put(reaction)
-                case _:
-                    self._send(reaction)
+            if isinstance(reaction, Hangup):
+                self._outbox.put(reaction)
+            elif not isinstance(reaction, Command):
+                self._send(reaction)
+            elif reaction.session_id == self._id:
+                self._intake.put(reaction)
+            elif reaction.session_id not in refused and not self._put_aside(reaction):
+                refused.add(reaction.session_id)
+        for session_id in refused:
+            self._react(self._machine.receive(NoSlot(session_id), self._clock()))
+
+    def _put_aside(self, command: Command) -> bool:
+        """Pass on what concerns a response with a session of its own; False if it has no room."""
+        try:
+            self._link.submit(command)
+        except OverloadedError:
+            return False
+        return True
 
     def _send(self, event: ServerEvent) -> None:
         self._stopwatch.see(event)

@@ -15,6 +15,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from model.engine.messages import Engine
+from model.scripted.engine import scripted_engine
+from model.scripted.script import load_script
 from server.audio.silero import SileroModel
 from server.config import EngineSettings, Settings
 from server.errors import ConfigError
@@ -78,16 +80,24 @@ def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> Voice
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Read the model's weights and return its engine, not started.
+    """Read the model's weights, or a script, and return the engine, not started.
 
     Raises:
         WeightsError: a file is missing, broken or does not fit.
+        ScriptError: the script is broken.
     """
-    # Loads torch: what only reads settings does not wait for that.
+    engine: EngineSettings = settings.engine
+    if settings.model.script is not None:
+        return scripted_engine(
+            load_script(ROOT / settings.model.script),
+            max_sessions=engine.max_sessions,
+            ahead_ms=engine.ahead_ms,
+            name=settings.model.name,
+        )
+    # Loads torch: what only reads settings, and what follows a script, does not wait for that.
     from model.engine.config import EngineConfig  # noqa: PLC0415
     from model.engine.load import load_engine  # noqa: PLC0415
 
-    engine: EngineSettings = settings.engine
     config = EngineConfig(**engine.model_dump())
     return load_engine(ROOT / settings.model.dir, config, name=settings.model.name)
 
@@ -130,14 +140,15 @@ def serve(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        ConfigError: the address cannot be used, or a voice does not exist.
+        ConfigError: the address cannot be used, a voice does not exist, or a script is broken.
         WeightsError: the model cannot be loaded.
     """
     set_up_logging()
     log = structlog.get_logger("server")
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
-        log.info("loading", model=settings.model.name, dir=str(settings.model.dir))
+        source = settings.model.script or settings.model.dir
+        log.info("loading", model=settings.model.name, source=str(source))
         app = create_app(settings, make_engine(settings))
         host, port = listener.getsockname()[:2]
         log.info(

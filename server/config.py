@@ -54,9 +54,12 @@ class ServerSettings(_Strict):
         port: TCP port.
         api_keys: keys that clients may use; with none, anyone on this machine may connect.
         max_message_bytes: largest event. 15 MiB of audio are 20 MiB of base64.
+        max_body_bytes: largest body of an HTTP request.
+        max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
         max_items: items of one conversation.
+        max_tools: functions that a session or a response may offer.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
@@ -68,9 +71,12 @@ class ServerSettings(_Strict):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_024 * 1_024
+    max_ephemeral_keys: Annotated[int, Field(ge=1)] = 10_000
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000
+    max_tools: Annotated[int, Field(ge=0)] = 128
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
     max_session_s: Annotated[int, Field(ge=0)] = 0
@@ -91,10 +97,13 @@ class ModelSettings(_Strict):
     Attributes:
         name: what clients call it.
         dir: folder of its weights.
+        script: file that the scripted engine follows in place of any weights, for tests of
+            applications; see docs/scripted.md.
     """
 
     name: str = "starter"
     dir: Path = Path("model/starter")
+    script: Path | None = None
 
 
 class EngineSettings(_Strict):
@@ -123,11 +132,14 @@ class VadSettings(_Strict):
 
     Attributes:
         min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
+        speculate_after_ms: silence after which the reply is begun, unheard, before it is certain
+            that the user has finished; it is thrown away if the user goes on. 0 for never.
         end_wait_ms: eagerness → silence after which a turn ends that sounds finished.
         max_wait_ms: eagerness → silence after which a turn ends however it sounds.
     """
 
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
+    speculate_after_ms: Annotated[int, Field(ge=0)] = 96
     end_wait_ms: Mapping[str, int] = Field(
         default={"low": 600, "medium": 250, "auto": 250, "high": 100}
     )

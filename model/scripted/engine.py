@@ -1,0 +1,185 @@
+"""Serve many sessions by one script."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import count
+from time import monotonic
+
+from model.engine.local import LocalEngine
+from model.engine.messages import (
+    AppendAudio,
+    Close,
+    Command,
+    EngineInfo,
+    Open,
+    Output,
+    ResponseAudio,
+    ResponseFailed,
+    SessionFailed,
+)
+from model.engine.metrics import EngineMetrics
+from model.errors import EngineError
+from model.scripted.program import Program, Progress
+from model.scripted.script import Script
+from model.scripted.voice import VOICES
+
+_log = logging.getLogger(__name__)
+
+_RATE_HZ = 24_000  # what clients send and get by default
+_FRAME_MS = 80
+_MAX_QUEUED_COMMANDS = 4096
+# Sessions that were closed and whose progress is kept.
+_MAX_CLOSED = 1024
+
+
+def scripted_engine(
+    script: Script, *, max_sessions: int, ahead_ms: int, name: str = "scripted"
+) -> LocalEngine:
+    """Return an engine that follows a script, not yet started.
+
+    Args:
+        script: to follow, each session from its start.
+        max_sessions: sessions that may be open at once.
+        ahead_ms: audio of a reply that may be made before its time to be played.
+        name: what the engine calls its model.
+    """
+    core = ScriptedCore(
+        script, max_sessions=max_sessions, ahead_ms=ahead_ms, clock=monotonic, name=name
+    )
+    return LocalEngine(core)
+
+
+class ScriptedCore:
+    """Hold the sessions and advance them. Implements `model.engine.local.EngineCore`.
+
+    Args:
+        script: to follow.
+        max_sessions: sessions that may be open at once.
+        ahead_ms: audio of a reply that may be made before its time to be played.
+        clock: returns seconds, never going back.
+        name: of the model.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        max_sessions: int,
+        ahead_ms: int,
+        clock: Callable[[], float],
+        name: str = "scripted",
+    ) -> None:
+        self.metrics = EngineMetrics()
+        self._script, self._ahead_s, self._clock = script, ahead_ms / 1000, clock
+        self._info = EngineInfo(name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions)
+        self._programs: dict[str, Program] = {}
+        # A gateway that has to tell a conversation anew closes the session and opens it again
+        # under its id. What was heard of the script stays heard.
+        self._closed: OrderedDict[str, Progress] = OrderedDict()
+        self._due: list[tuple[float, int, Program]] = []  # a heap; entries may be out of date
+        self._numbers = count()  # so that programs that are due together are never compared
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        return self._info
+
+    @property
+    def max_queued_commands(self) -> int:
+        """Bound the commands that wait for the engine's thread."""
+        return _MAX_QUEUED_COMMANDS
+
+    def warm_up(self) -> None:
+        """Do nothing: a script needs no warming."""
+
+    def next_due_s(self) -> float | None:
+        """Say when the next tick has something to do, on the clock; None if never as things are."""
+        while self._due:
+            due_s, _, program = self._due[0]
+            is_open = self._programs.get(program.session_id) is program
+            if is_open and program.due_s == due_s:
+                return due_s
+            heapq.heappop(self._due)
+        return None
+
+    def apply(self, command: Command) -> list[Output]:
+        """Carry out a command, and return what follows from it at once."""
+        if isinstance(command, Open):
+            return self._open(command)
+        program = self._programs.get(command.session_id)
+        if program is None:
+            return []  # it failed or was closed while the command was on its way
+        if isinstance(command, Close):
+            self._release(program)
+            return []
+        if isinstance(command, AppendAudio):
+            self.metrics.frames_heard += len(command.pcm) // self._info.frame_samples
+        try:
+            return self._made(program, program.accept(command, self._clock()))
+        except EngineError as error:
+            return self._made(program, [SessionFailed(program.session_id, str(error))])
+
+    def tick(self) -> list[Output]:
+        """Make what is due in all sessions."""
+        now_s = self._clock()
+        outputs: list[Output] = []
+        while (due_s := self.next_due_s()) is not None and due_s <= now_s:
+            _, _, program = heapq.heappop(self._due)
+            outputs += self._made(program, program.tick(now_s))
+        self.metrics.ticks += bool(outputs)
+        return outputs
+
+    def fail_all(self, message: str) -> Sequence[Output]:
+        """Give up all sessions."""
+        failed = [SessionFailed(session_id, message) for session_id in self._programs]
+        self._programs.clear()
+        self._due.clear()
+        self._closed.clear()
+        self.metrics.sessions_failed += len(failed)
+        self.metrics.sessions = 0
+        return failed
+
+    def _open(self, command: Open) -> list[Output]:
+        session_id = command.session_id
+        if session_id in self._programs:
+            return [SessionFailed(session_id, "the session is open already")]
+        if len(self._programs) == self._info.max_sessions:
+            message = f"all {self._info.max_sessions} sessions are taken"
+            return [SessionFailed(session_id, message)]
+        progress = self._closed.pop(session_id, None) or Progress()
+        try:
+            program = Program(command, self._script, progress, self._info, self._ahead_s)
+        except EngineError as error:
+            return [SessionFailed(session_id, str(error))]
+        self._programs[session_id] = program
+        self.metrics.sessions = len(self._programs)
+        return []
+
+    def _release(self, program: Program) -> None:
+        del self._programs[program.session_id]
+        self._closed[program.session_id] = program.progress
+        if len(self._closed) > _MAX_CLOSED:
+            self._closed.popitem(last=False)
+        self.metrics.sessions = len(self._programs)
+
+    def _made(self, program: Program, outputs: list[Output]) -> list[Output]:
+        """Take note of what a session has made, and of when it is due again."""
+        for output in outputs:
+            match output:
+                case ResponseAudio():
+                    self.metrics.frames_spoken += 1
+                case ResponseFailed():
+                    _log.warning("session %s: %s", output.session_id, output.message)
+                case SessionFailed():
+                    self.metrics.sessions_failed += 1
+                    self._release(program)
+                    return outputs
+                case _:
+                    pass
+        if program.due_s is not None:
+            heapq.heappush(self._due, (program.due_s, next(self._numbers), program))
+        return outputs

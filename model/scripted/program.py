@@ -1,0 +1,325 @@
+"""Hold one conversation by the script."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from model.engine.messages import (
+    AppendAudio,
+    AppendCall,
+    AppendCallOutput,
+    AppendText,
+    CallArguments,
+    CallDone,
+    CallStarted,
+    Cancel,
+    ClearAudio,
+    CommitAudio,
+    EndOfTurn,
+    EngineInfo,
+    InputTranscript,
+    InputTranscriptDelta,
+    Open,
+    Output,
+    Reopen,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseFailed,
+    ResponseText,
+    ResponseWord,
+    Truncate,
+    Usage,
+)
+from model.errors import EngineError, ScriptError
+from model.scripted.answer import choose
+from model.scripted.hearing import HeardEnd, Hearing
+from model.scripted.memory import Called, Memory, Note, Returned, Said, UserTurn
+from model.scripted.reply import Reply
+from model.scripted.script import Script
+from model.scripted.voice import VOICES
+
+SessionCommand: TypeAlias = (
+    AppendAudio
+    | ClearAudio
+    | CommitAudio
+    | Reopen
+    | AppendText
+    | AppendCall
+    | AppendCallOutput
+    | Respond
+    | Truncate
+)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a session has come in the script.
+
+    Attributes:
+        heard: indices of the entries of `hear` that are used up.
+        uses: how often each reply was given.
+    """
+
+    heard: set[int] = field(default_factory=set)
+    uses: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tentative:
+    """What the conversation was before a turn was tentatively committed."""
+
+    item_id: str
+    num_items: int
+    uses: Counter[int]
+    paid: tuple[int, int]
+
+
+class Program:
+    """Run one session. Times are seconds on the engine's clock.
+
+    Args:
+        session: who talks, in which voice, under which instructions.
+        script: to follow.
+        progress: how far the session has come; kept up to date.
+        info: of the engine.
+        ahead_s: audio that may be made before its time to be played.
+
+    Attributes:
+        session_id: whose conversation it is.
+        progress: how far the session has come.
+        memory: what of it is remembered.
+
+    Raises:
+        EngineError: from the constructor and from `accept`, for what cannot be done.
+    """
+
+    __slots__ = (
+        "_ahead_s",
+        "_call",
+        "_hearing",
+        "_info",
+        "_instructions",
+        "_paid",
+        "_pending",
+        "_reply",
+        "_script",
+        "_tentative",
+        "_voice",
+        "memory",
+        "progress",
+        "session_id",
+    )
+
+    def __init__(
+        self, session: Open, script: Script, progress: Progress, info: EngineInfo, ahead_s: float
+    ) -> None:
+        self.session_id, self._instructions = session.session_id, session.instructions
+        self._voice = _known_voice(session.voice)
+        self._script, self.progress = script, progress
+        self._info, self._ahead_s = info, ahead_s
+        self._hearing = Hearing(
+            script.hear,
+            progress.heard,
+            frame_samples=info.frame_samples,
+            frame_ms=info.frame_ms,
+        )
+        self.memory = Memory()
+        self._pending: deque[SessionCommand] = deque()
+        self._reply: Reply | None = None
+        self._call: tuple[str, str] = "", ""  # the call in progress: name, arguments so far
+        self._paid = 0, 0  # text and audio tokens that responses have been charged for
+        self._tentative: _Tentative | None = None
+
+    @property
+    def due_s(self) -> float | None:
+        """Say when something is to be made; None if nothing is."""
+        return None if self._reply is None else self._reply.due_s
+
+    def accept(self, command: SessionCommand | Cancel, now_s: float) -> list[Output]:
+        """Take a command, now or after the reply in progress; returns what follows at once."""
+        match command:
+            case Cancel():
+                return [*self._cancel(command.turn), *self._advance(now_s)]
+            case Reopen():
+                # Nothing but responses can have been asked for since the tentative commit.
+                self._reply = None
+                self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
+            case Respond() if command.voice is not None:
+                _known_voice(command.voice)
+            case _:
+                pass
+        self._pending.append(command)
+        return self._advance(now_s)
+
+    def tick(self, now_s: float) -> list[Output]:
+        """Make what is due by now."""
+        outputs: list[Output] = []
+        while self._reply is not None and self._reply.due_s <= now_s:
+            reply = self._reply
+            made = reply.make()
+            self._remember(reply, made)
+            outputs += made
+            if reply.is_over:
+                self._finish()
+                outputs += self._advance(now_s)
+        return outputs
+
+    def _advance(self, now_s: float) -> list[Output]:
+        """Carry out commands up to one that has to wait for the end of the reply."""
+        outputs: list[Output] = []
+        while self._pending:
+            if self._reply is not None and isinstance(self._pending[0], Respond | Truncate):
+                break
+            outputs += self._take(self._pending.popleft(), now_s)
+        return outputs
+
+    def _take(self, command: SessionCommand, now_s: float) -> list[Output]:
+        items = self.memory.items
+        match command:
+            case AppendAudio():
+                return self._hear(command)
+            case ClearAudio():
+                self._hearing.clear()
+            case CommitAudio():
+                return [self._commit(command)]
+            case Reopen():
+                self._reopen(command)
+            case AppendText():
+                items.append(_written(command))
+            case AppendCall():
+                items.append(Called(command.name, command.arguments))
+            case AppendCallOutput():
+                items.append(Returned(command.name, command.output))
+            case Respond():
+                return self._respond(command, now_s)
+            case Truncate():
+                self._truncate(command)
+            case _:
+                assert_never(command)
+        return []
+
+    def _truncate(self, command: Truncate) -> None:
+        self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)
+        self._paid = self._known(self._paid)
+
+    # The user's turn.
+
+    def _hear(self, command: AppendAudio) -> list[Output]:
+        return [
+            EndOfTurn(self.session_id, news.audio_ms)
+            if isinstance(news, HeardEnd)
+            else InputTranscriptDelta(self.session_id, news)
+            for news in self._hearing.hear(command.pcm)
+        ]
+
+    def _commit(self, command: CommitAudio) -> InputTranscript:
+        if command.is_tentative:
+            self._tentative = _Tentative(
+                command.item_id, len(self.memory.items), self.progress.uses.copy(), self._paid
+            )
+        heard = self._hearing.commit(is_tentative=command.is_tentative)
+        if heard is None:
+            return InputTranscript(self.session_id, command.item_id, "")
+        self.memory.items.append(UserTurn(*heard))
+        return InputTranscript(self.session_id, command.item_id, heard[0])
+
+    def _reopen(self, command: Reopen) -> None:
+        before = self._tentative
+        if before is None or before.item_id != command.item_id:
+            raise EngineError(f"no turn {command.item_id} was tentatively committed last")
+        self._tentative = None
+        self._hearing.reopen()
+        del self.memory.items[before.num_items :]
+        self.progress.uses = before.uses
+        self._paid = before.paid
+
+    # The assistant's turn.
+
+    def _respond(self, request: Respond, now_s: float) -> list[Output]:
+        instructions = self._instructions
+        if request.instructions is not None:
+            instructions = request.instructions
+        try:
+            answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
+        except ScriptError as error:
+            return [ResponseFailed(self.session_id, request.turn, str(error))]
+        self._reply = Reply(
+            request,
+            answer,
+            voice=request.voice or self._voice,
+            usage=Usage(*self.memory.count_tokens(), *self._known(self._paid)),
+            info=self._info,
+            ahead_s=self._ahead_s,
+            now_s=now_s,
+        )
+        return self.tick(now_s)
+
+    def _cancel(self, turn: int) -> list[Output]:
+        reply = self._reply
+        if reply is not None and reply.request.turn == turn:
+            self._finish()
+            return [reply.end("cancelled")]
+        for command in self._pending:
+            if isinstance(command, Respond) and command.turn == turn:
+                self._pending.remove(command)
+                return [ResponseDone(self.session_id, turn, "cancelled", Usage())]
+        return []
+
+    def _finish(self) -> None:
+        self._reply = None
+        self._paid = self.memory.count_tokens()
+
+    def _known(self, tokens: tuple[int, int]) -> tuple[int, int]:
+        """Return text and audio tokens, not more than are remembered."""
+        text, audio = self.memory.count_tokens()
+        return min(tokens[0], text), min(tokens[1], audio)
+
+    def _remember(self, reply: Reply, outputs: list[Output]) -> None:
+        """Remember what was made of a reply."""
+        for output in outputs:
+            match output:
+                case ResponseText():
+                    self._said(reply).words.append(output.text.strip())
+                case ResponseWord():
+                    self._said(reply).starts_ms.append(output.start_ms)
+                case ResponseAudio():
+                    self._said(reply).num_frames += 1
+                case CallStarted():
+                    self._call = output.name, ""
+                case CallArguments():
+                    self._call = self._call[0], self._call[1] + output.text
+                case CallDone():
+                    self.memory.items.append(Called(*self._call))
+                case _:
+                    pass
+
+    def _said(self, reply: Reply) -> Said:
+        """Return the item that a reply becomes; it is there from its first word on."""
+        item_id = reply.request.item_id
+        for item in reversed(self.memory.items):
+            if isinstance(item, Said) and item.item_id == item_id:
+                return item
+        item = Said(item_id)
+        self.memory.items.append(item)
+        return item
+
+
+def _written(command: AppendText) -> UserTurn | Note | Said:
+    match command.role:
+        case "user":
+            return UserTurn(command.text)
+        case "system":
+            return Note(command.text)
+        case "assistant":
+            return Said(command.item_id, command.text.split())
+        case _:
+            assert_never(command.role)
+
+
+def _known_voice(voice: str) -> str:
+    if voice not in VOICES:
+        raise EngineError(f"no voice {voice!r}, only {', '.join(VOICES)}")
+    return voice

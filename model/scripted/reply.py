@@ -1,0 +1,185 @@
+"""Make one reply, step by step, each at its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model.engine.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
+    DoneReason,
+    EngineInfo,
+    Output,
+    Pcm,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseFailed,
+    ResponseText,
+    ResponseWord,
+    SessionFailed,
+    Usage,
+)
+from model.scripted.answer import Answer
+from model.scripted.voice import speak_word
+
+_ARGUMENT_CHARS = 8  # of one piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is made at one moment, `takes_s` after the step before it."""
+
+    takes_s: float
+    outputs: tuple[Output, ...]
+    audio_s: float = 0.0
+
+
+class Reply:
+    """One response in the making: its words in a burst, then the audio, then the calls.
+
+    Times are those at which a step was due, not those at which somebody came to make it, so the
+    same script takes the same time on any machine that keeps up.
+
+    Args:
+        request: to be answered.
+        answer: to give.
+        voice: that speaks it.
+        usage: tokens that it is based on; output counts are filled in at its end.
+        info: of the engine.
+        ahead_s: audio that may be made before its time to be played.
+        now_s: when it was asked for, on the engine's clock.
+
+    Attributes:
+        request: as given.
+        due_s: when the next step is to be made.
+        is_over: whether the last output was made.
+    """
+
+    __slots__ = (
+        "_ahead_s",
+        "_answer",
+        "_info",
+        "_next",
+        "_num_audio_tokens",
+        "_num_text_tokens",
+        "_played_s",
+        "_steps",
+        "_usage",
+        "_voice",
+        "due_s",
+        "is_over",
+        "request",
+    )
+
+    def __init__(
+        self,
+        request: Respond,
+        answer: Answer,
+        *,
+        voice: str,
+        usage: Usage,
+        info: EngineInfo,
+        ahead_s: float,
+        now_s: float,
+    ) -> None:
+        self.request = request
+        self._answer, self._voice, self._usage = answer, voice, usage
+        self._info, self._ahead_s = info, ahead_s
+        self._num_text_tokens = self._num_audio_tokens = 0
+        self._played_s: float | None = None  # when the audio so far will have been played
+        self._steps = self._all_steps()
+        self._next = next(self._steps, None)
+        self.due_s = now_s + answer.pace.first_output_ms / 1000
+        self.is_over = False
+
+    def make(self) -> list[Output]:
+        """Make the step that is due."""
+        step, limit = self._next, self.request.max_output_tokens
+        if step is None:
+            self.is_over = True
+            return [self._ending()]
+        num_text = sum(isinstance(made, ResponseText | CallArguments) for made in step.outputs)
+        num_audio = 1 if step.audio_s else 0
+        num_tokens = self._num_text_tokens + self._num_audio_tokens + num_text + num_audio
+        if limit is not None and num_tokens > limit:
+            return [self.end("max_output_tokens")]
+        self._num_text_tokens += num_text
+        self._num_audio_tokens += num_audio
+        if step.audio_s:
+            start_s = self.due_s if self._played_s is None else max(self._played_s, self.due_s)
+            self._played_s = start_s + step.audio_s
+        self._next = next(self._steps, None)
+        if self._next is not None:
+            self.due_s += self._next.takes_s
+            if self._next.audio_s and self._played_s is not None:
+                self.due_s = max(self.due_s, self._played_s - self._ahead_s)
+        return [*step.outputs]
+
+    def end(self, reason: DoneReason) -> ResponseDone:
+        """End the reply as it is."""
+        self.is_over = True
+        usage = replace(
+            self._usage,
+            output_text_tokens=self._num_text_tokens,
+            output_audio_tokens=self._num_audio_tokens,
+        )
+        return ResponseDone(self.request.session_id, self.request.turn, reason, usage)
+
+    def _ending(self) -> Output:
+        answer, request = self._answer, self.request
+        if answer.lose_session is not None:
+            return SessionFailed(request.session_id, answer.lose_session)
+        if answer.fail is not None:
+            return ResponseFailed(request.session_id, request.turn, answer.fail)
+        return self.end("completed")
+
+    def _all_steps(self) -> Iterator[_Step]:
+        session_id, turn, write_s = self._ids_and_pace()
+        for index, word in enumerate(self._answer.words):
+            text = word if index == 0 else f" {word}"
+            yield _Step(write_s, (ResponseText(session_id, turn, text),))
+        if self.request.audio:
+            yield from self._speech()
+        for call, (name, arguments) in enumerate(self._answer.calls):
+            yield _Step(write_s, (CallStarted(session_id, turn, call, name),))
+            for start in range(0, len(arguments), _ARGUMENT_CHARS):
+                piece = arguments[start : start + _ARGUMENT_CHARS]
+                yield _Step(write_s, (CallArguments(session_id, turn, call, piece),))
+            yield _Step(0.0, (CallDone(session_id, turn, call),))
+
+    def _speech(self) -> Iterator[_Step]:
+        session_id, turn, _ = self._ids_and_pace()
+        words, pace, rate_hz = self._answer.words, self._answer.pace, self._info.sample_rate_hz
+        word_samples = rate_hz * 60 // pace.words_per_minute
+        num_samples = word_samples * len(words)
+        num_begun = 0
+        for start in range(0, num_samples, self._info.frame_samples):
+            stop = min(start + self._info.frame_samples, num_samples)
+            outputs: list[Output] = []
+            while num_begun < len(words) and num_begun * word_samples < stop:
+                start_ms = num_begun * word_samples * 1000 // rate_hz
+                outputs.append(ResponseWord(session_id, turn, words[num_begun], start_ms))
+                num_begun += 1
+            outputs.append(ResponseAudio(session_id, turn, self._sound(start, stop, word_samples)))
+            audio_s = (stop - start) / rate_hz
+            yield _Step(audio_s * pace.real_time_factor, tuple(outputs), audio_s)
+
+    def _sound(self, start: int, stop: int, word_samples: int) -> Pcm:
+        """Return the samples `start:stop` of the whole reply."""
+        parts = []
+        while start < stop:
+            index, offset = divmod(start, word_samples)
+            sound = speak_word(
+                self._voice, self._answer.words[index], word_samples, self._info.sample_rate_hz
+            )
+            parts.append(sound[offset : offset + stop - start])
+            start += len(parts[-1])
+        return np.concatenate(parts)
+
+    def _ids_and_pace(self) -> tuple[str, int, float]:
+        return self.request.session_id, self.request.turn, self._answer.pace.write_ms / 1000

@@ -11,7 +11,10 @@ from pathlib import Path
 import structlog
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from model.engine.messages import Engine
@@ -19,17 +22,23 @@ from model.scripted.engine import scripted_engine
 from model.scripted.script import load_script
 from server.audio.silero import SileroModel
 from server.config import EngineSettings, Settings
-from server.errors import ConfigError
+from server.errors import ClientError, ConfigError
 from server.names import ROOT
 from server.protocol.session_config import VoiceMap
 from server.session.link import EngineLink
-from server.transport.http import healthz, models, readyz
-from server.transport.websocket import PATHS, Gateway, serve_realtime
+from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
+from server.transport.envelope import on_client_error, on_http_error
+from server.transport.ephemeral import EphemeralKeys
+from server.transport.gateway import Gateway
+from server.transport.http import healthz, model, models, readyz
+from server.transport.websocket import PATHS, serve_realtime
 
 _WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
 _STOP_TIMEOUT_S = 5
+# Pages of this machine, whatever their port.
+_LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?"
 
 
 def create_app(settings: Settings, engine: Engine) -> Starlette:
@@ -54,19 +63,52 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
             await gateway.link.stop()
 
     app = Starlette(
-        routes=[
-            *(WebSocketRoute(path, serve_realtime) for path in PATHS),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/v1/models", models),
-            Route("/models", models),
-            # The playground page; last, since it takes every path.
-            Mount("/", StaticFiles(directory=_WEB, html=True)),
-        ],
+        routes=_routes(),
+        middleware=[_cors(settings)],
+        exception_handlers={ClientError: on_client_error, HTTPException: on_http_error},
         lifespan=lifespan,
     )
-    app.state.gateway = Gateway(settings, EngineLink(engine), voices, SileroModel())
+    keys = EphemeralKeys(settings.server.max_ephemeral_keys)
+    app.state.gateway = Gateway(settings, EngineLink(engine), voices, SileroModel(), keys)
     return app
+
+
+def _routes() -> list[BaseRoute]:
+    """Return every path that is served."""
+    realtime: list[BaseRoute] = []
+    for path in PATHS:
+        realtime += [
+            WebSocketRoute(path, serve_realtime),
+            Route(f"{path}/client_secrets", ClientSecrets),
+            Route(f"{path}/sessions", Sessions),
+            Route(f"{path}/transcription_sessions", TranscriptionSessions),
+        ]
+        base = path.removesuffix("/realtime")
+        realtime += [Route(f"{base}/models", models), Route(f"{base}/models/{{name:path}}", model)]
+    return [
+        *realtime,
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        # The playground page; last, since it takes every path.
+        Mount("/", StaticFiles(directory=_WEB, html=True)),
+    ]
+
+
+def _cors(settings: Settings) -> Middleware:
+    """Return which pages' scripts may read answers.
+
+    Where keys are needed, any page that has one may: credentials are never sent by themselves.
+    Where none are, only pages of this machine.
+    """
+    any_page, own_pages = (["*"], None) if settings.server.api_keys else ([], _LOOPBACK_ORIGIN)
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=any_page,
+        allow_origin_regex=own_pages,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Location"],
+    )
 
 
 def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> VoiceMap:

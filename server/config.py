@@ -71,8 +71,8 @@ class ServerSettings(_Strict):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
-    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_024 * 1_024
-    max_ephemeral_keys: Annotated[int, Field(ge=1)] = 10_000
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = 256 * 1_024
+    max_ephemeral_keys: Annotated[int, Field(ge=1)] = 4_096
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000

@@ -29,6 +29,7 @@ from model.engine.messages import (
     SessionFailed,
 )
 from model.engine.messages import ResponseDone as EngineResponseDone
+from server.errors import ClientError
 from server.protocol.conversation import Conversation
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -64,6 +65,7 @@ from server.protocol.request import parse_request
 from server.protocol.responses import Responses
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.protocol.session_update import updated
+from server.protocol.tools import MAX_TOOLS
 from server.protocol.turns import Turns
 
 CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
@@ -77,11 +79,13 @@ class Limits:
         max_items: items of the conversation.
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
+        max_tools: functions that the session or a response may offer.
     """
 
     max_items: int = 2_000
     max_kept_audio_s: int = 30
     max_recording_bytes: int = 8 << 20
+    max_tools: int = MAX_TOOLS
 
 
 class SessionMachine:
@@ -98,6 +102,7 @@ class SessionMachine:
         self.config = config
         self._voices = voices
         self._ids = ids
+        self._max_tools = limits.max_tools
         self._conversation = Conversation(limits.max_items)
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
@@ -172,6 +177,8 @@ class SessionMachine:
                 return self._editing.receive(event, now_s, audio)
             case NoSlot():
                 return self._responses.refused(event.session_id)
+            case ResponseCreate() | ResponseCancel() if self.config.kind == "transcription":
+                raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
             case ResponseCreate():
                 return self._on_response_create(event)
             case ResponseCancel():
@@ -184,7 +191,11 @@ class SessionMachine:
     def _on_session_update(self, event: SessionUpdate) -> list[Reaction]:
         before = self.config
         self.config = updated(
-            before, event.session, self._voices, is_voice_locked=self._has_assistant_audio
+            before,
+            event.session,
+            self._voices,
+            is_voice_locked=self._has_assistant_audio,
+            max_tools=self._max_tools,
         )
         if self.config.instructions != before.instructions:
             self._feed.outdate()
@@ -209,6 +220,7 @@ class SessionMachine:
             self._conversation,
             self._ids,
             is_voice_locked=self._has_assistant_audio,
+            max_tools=self._max_tools,
         )
         return self._responses.create(request)
 

@@ -32,17 +32,23 @@ from server.protocol.events import (
 MAX_EVENT_ID_LENGTH = 512
 
 
+def json_object(text: str | bytes) -> JsonObject | None:
+    """Return the JSON object that a text is, None if it is not one."""
+    try:
+        raw: Any = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
 def decode(text: str) -> JsonObject:
     """Return the JSON object of a frame.
 
     Raises:
         ClientError: the frame is not a JSON object.
     """
-    try:
-        raw: Any = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
-        raw = None
-    if not isinstance(raw, dict):
+    raw = json_object(text)
+    if raw is None:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )

@@ -93,6 +93,7 @@ def parse_request(
     ids: Ids,
     *,
     is_voice_locked: bool,
+    max_tools: int,
 ) -> ResponseRequest:
     """Check the `response` object of a `response.create`.
 
@@ -106,6 +107,8 @@ def parse_request(
     for key, (name, parse) in _FIELDS.items():
         if raw.get(key) is not None:
             changes[name] = parse(raw[key], f"response.{key}")
+    if raw.get("tools") is not None:
+        changes["tools"] = parse_tools(raw["tools"], "response.tools", max_tools=max_tools)
     if raw.get("audio") is not None:
         changes |= _audio(raw["audio"], config, voices, is_voice_locked=is_voice_locked)
     if raw.get("input") is not None:
@@ -188,7 +191,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object, str], Any]]] = {
     "conversation": ("destination", _parse_destination),
     "output_modalities": ("modality", parse_modalities),
     "instructions": ("instructions", string_at),
-    "tools": ("tools", parse_tools),
     "tool_choice": ("tool_choice", parse_tool_choice),
     "max_output_tokens": ("max_output_tokens", parse_max_output_tokens),
     # The beta documentation of April 2025 calls it so.

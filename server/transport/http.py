@@ -3,8 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from server.transport.auth import is_allowed, offered_key
-from server.transport.websocket import Gateway, error_envelope
+from server.transport.auth import check_api_key, offered_key
+from server.transport.envelope import RefusedError
+from server.transport.gateway import Gateway
 
 
 async def healthz(request: Request) -> JSONResponse:
@@ -27,14 +28,23 @@ async def readyz(request: Request) -> JSONResponse:
 
 async def models(request: Request) -> JSONResponse:
     """List the one model that is served."""
+    return JSONResponse({"object": "list", "data": [_served_model(request)]})
+
+
+async def model(request: Request) -> JSONResponse:
+    """Describe a model by its name."""
+    served, name = _served_model(request), request.path_params["name"]
+    if name != served["id"]:
+        raise RefusedError(404, f"The model '{name}' does not exist.", code="model_not_found")
+    return JSONResponse(served)
+
+
+def _served_model(request: Request) -> dict[str, object]:
     gateway: Gateway = request.app.state.gateway
-    if not is_allowed(offered_key(request.headers), gateway.settings.server.api_keys):
-        message = "Incorrect API key provided."
-        return JSONResponse(error_envelope("invalid_api_key", message), 401)
-    model = {
+    check_api_key(offered_key(request.headers), gateway.api_keys)
+    return {
         "id": gateway.settings.model.name,
         "object": "model",
         "created": 0,
         "owned_by": "parley",
     }
-    return JSONResponse({"object": "list", "data": [model]})

@@ -1,0 +1,100 @@
+"""Keep ephemeral keys: short-lived credentials, each bound to what its sessions begin with.
+
+A backend makes them with its own API key and hands them to browsers and devices. A key may start
+any number of sessions until it expires; sessions that were started go on.
+"""
+
+import hashlib
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import time
+
+from server.errors import OverloadedError
+from server.protocol.session_config import SessionConfig
+
+KEY_PREFIX = "ek_"
+# What can be asked for, and what is given to those who do not ask, in seconds.
+MIN_TTL_S, MAX_TTL_S = 10, 7_200
+DEFAULT_TTL_S = 600
+BETA_TTL_S = 60
+
+_KEY_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class EphemeralKey:
+    """Hold one key.
+
+    Attributes:
+        value: the secret itself, `ek_…`.
+        expires_at: Unix time in seconds.
+        config: of the sessions that it starts; its `id` and `expires_at` become each session's own.
+        has_model: True if the model was named when the key was made: the address cannot name
+            another one then.
+    """
+
+    value: str = field(repr=False)
+    expires_at: int
+    config: SessionConfig
+    has_model: bool
+
+
+class EphemeralKeys:
+    """Make keys, and find those that have not expired.
+
+    Keys are found by their SHA-256 digests, so that the time it takes tells nothing about them.
+
+    Args:
+        max_keys: that may be waiting for their expiry.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, max_keys: int, clock: Callable[[], float] = time) -> None:
+        self._max_keys = max_keys
+        self._clock = clock
+        self._keys: dict[bytes, EphemeralKey] = {}
+
+    def __len__(self) -> int:
+        """Count the keys that are kept."""
+        return len(self._keys)
+
+    def issue(self, config: SessionConfig, ttl_s: int, *, has_model: bool) -> EphemeralKey:
+        """Make a key.
+
+        Args:
+            config: of the sessions that it starts.
+            ttl_s: how long sessions can be started with it.
+            has_model: whether the request named the model.
+
+        Raises:
+            OverloadedError: too many keys have not expired yet.
+        """
+        if len(self._keys) >= self._max_keys:
+            self._forget_expired()
+        if len(self._keys) >= self._max_keys:
+            raise OverloadedError(f"{self._max_keys} ephemeral keys have not expired yet")
+        value = f"{KEY_PREFIX}{secrets.token_hex(_KEY_BYTES)}"
+        # Rounded up: the client is never told a time at which the key is gone already.
+        expires_at = math.ceil(self._clock()) + ttl_s
+        key = EphemeralKey(value, expires_at, config, has_model)
+        self._keys[_digest(value)] = key
+        return key
+
+    def find(self, value: str) -> EphemeralKey | None:
+        """Return the key, None if there is none or it has expired."""
+        digest = _digest(value)
+        key = self._keys.get(digest)
+        if key is not None and key.expires_at <= self._clock():
+            del self._keys[digest]
+            return None
+        return key
+
+    def _forget_expired(self) -> None:
+        now_s = self._clock()
+        self._keys = {digest: key for digest, key in self._keys.items() if key.expires_at > now_s}
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()

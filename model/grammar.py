@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import JsonCompiler, LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from model.errors import GrammarError
 
@@ -23,6 +23,9 @@ MAX_SCHEMA_CHARS = 65_536
 MAX_REASON_CHARS = 200
 
 NUM_BYTES = 256
+
+# Of one text that is followed; the defaults allow for hundreds of megabytes.
+_LIMITS = LLParserLimits(step_max_items=20_000, max_lexer_states=20_000, verbose_errors=False)
 
 
 def check_schema(parameters: Mapping[str, object]) -> None:
@@ -35,7 +38,10 @@ def check_schema(parameters: Mapping[str, object]) -> None:
         GrammarError: saying why: the schema is broken, nothing satisfies it, it uses a keyword
             that is not supported (`not`, `if`, `uniqueItems` and the like), or it is too large.
     """
-    compile_schema(_to_json(parameters))
+    matcher = Matcher(_to_json(parameters), _BYTES)
+    matcher.take_forced()
+    if not matcher.is_complete:
+        matcher.allowed()
 
 
 def compile_schema(parameters: str) -> str:
@@ -57,15 +63,37 @@ def compile_schema(parameters: str) -> str:
         raise GrammarError("it is not a JSON object")
     if schema.setdefault("type", "object") != "object":
         raise GrammarError(f"its type must be 'object', not {_short(json.dumps(schema['type']))}")
-    compiler = JsonCompiler(separators=(",", ":"), whitespace_flexible=False)
-    try:
-        grammar = compiler.compile(_to_json(schema))
-    except ValueError as error:
-        raise GrammarError(_short(str(error))) from error
-    is_broken, messages = LLMatcher.validate_grammar_with_warnings(grammar, _BYTES)
+    _check_keywords(schema)
+    schema.pop("x-guidance", None)  # settings of the compiler, which are ours to make
+    grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
+    is_broken, messages = LLMatcher.validate_grammar_with_warnings(
+        grammar, _BYTES.tokenizer, limits=_LIMITS
+    )
     if is_broken:
         raise GrammarError(_short("; ".join(messages)))
     return grammar
+
+
+def _check_keywords(schema: object) -> None:
+    """Refuse what llguidance takes but cannot keep: it does not know which keys are there already.
+
+    Raises:
+        GrammarError: the schema demands more properties than it names.
+    """
+    if isinstance(schema, list):
+        for part in schema:
+            _check_keywords(part)
+    if not isinstance(schema, dict):
+        return
+    least, required = schema.get("minProperties"), schema.get("required")
+    num_named = len(required) if isinstance(required, list) else 0
+    if isinstance(least, int) and least > max(1, num_named):
+        raise GrammarError(
+            f"minProperties of {least}, but only {num_named} properties are required"
+        )
+    for keyword, part in schema.items():
+        if keyword not in ("const", "default", "enum", "examples"):
+            _check_keywords(part)
 
 
 class Alphabet:
@@ -97,7 +125,8 @@ class Matcher:
 
     def __init__(self, parameters: str, alphabet: Alphabet) -> None:
         self._alphabet = alphabet
-        self._matcher = LLMatcher(alphabet.tokenizer, compile_schema(parameters))
+        grammar = compile_schema(parameters)
+        self._matcher = LLMatcher(alphabet.tokenizer, grammar, log_level=0, limits=_LIMITS)
 
     @property
     def is_complete(self) -> bool:
@@ -125,6 +154,18 @@ class Matcher:
             self._check()
             raise GrammarError(f"token {token} is not allowed here")
         return self._alphabet.tokens[token]
+
+    def take_forced(self) -> bytes:
+        """Write what can only be so, and return it, which is often nothing.
+
+        Raises:
+            GrammarError: as `allowed`.
+        """
+        forced = bytes(self._matcher.compute_ff_bytes())
+        first_byte = self._alphabet.num_spellings
+        self._matcher.consume_tokens([first_byte + byte for byte in forced])
+        self._check()
+        return forced
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -167,4 +208,4 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= MAX_REASON_CHARS else reason[: MAX_REASON_CHARS - 1] + "…"
 
 
-_BYTES = Alphabet().tokenizer
+_BYTES = Alphabet()

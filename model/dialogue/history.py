@@ -199,12 +199,17 @@ class History:
         assert index < self._prefix
         return int(self._text[index])
 
-    def replace_prefix(self, index: int, piece: int) -> None:
-        """Change one piece of the prefix; everything after it has to be fed again."""
+    def replace_prefix(self, index: int, piece: int) -> int:
+        """Change one piece of the prefix; everything after it has to be fed again.
+
+        Returns:
+            By how much every step after the prefix has moved.
+        """
         assert index < self._prefix
-        if self._text[index] != piece:
-            self._text[index] = piece
-            self.rebuild()
+        if self._text[index] == piece:
+            return 0
+        self._text[index] = piece
+        return self.rebuild()
 
     def rebuild(self) -> int:
         """Forget what the state has seen; indices start again after the prefix.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model.dialogue.frames import FrameBuffer
 from model.dialogue.history import History, Ints, StepBlock
@@ -37,6 +37,10 @@ class UserTurn:
     draft: list[int] = field(default_factory=list)
     is_reply_fed: bool = False
     item_id: str = ""
+
+    def copy(self) -> UserTurn:
+        """Return a turn that goes on from here by itself."""
+        return replace(self, pieces=[*self.pieces], draft=[*self.draft])
 
 
 class Listener:
@@ -111,12 +115,20 @@ class Listener:
         """Put the turn in progress aside: its steps leave the history until `listen`."""
         self._shelf = self._take_back()
 
-    def clear(self) -> None:
-        """Forget the turn in progress."""
+    def clear(self, *, keeps_audio: bool = False) -> None:
+        """Forget the turn in progress, and the audio that was not heard yet unless told not to."""
         if self.turn is not None and not self.is_shelved:
             self._take_back()
         self.turn = self._shelf = None
-        self.frames.clear()
+        if not keeps_audio:
+            self.frames.clear()
+
+    def resume(self, turn: UserTurn) -> None:
+        """Be in a turn that was left; its steps are the history's last."""
+        self.turn = turn
+        if not turn.is_sampled:
+            # What its last frame puts out is wanted after all, so that frame is fed again.
+            self._history.fed = min(self._history.fed, len(self._history) - 1)
 
     def shift(self, delta: int) -> None:
         """Move along with steps before the turn in progress."""

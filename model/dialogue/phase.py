@@ -13,6 +13,7 @@ class Phase(Enum):
     TRANSCRIBING = auto()  # the user's turn is over; its final words are being written
     REPLYING = auto()  # the reply's words are being written, ahead of its audio
     SPEAKING = auto()  # the reply's audio is being made
+    CALLING = auto()  # a function call is being written
 
 
 class Cue(Enum):
@@ -25,7 +26,9 @@ class Cue(Enum):
     TRANSCRIBED = auto()  # the final transcript is complete
     RESPOND = auto()  # a reply is asked for
     SPEAK = auto()  # the reply's words are complete
+    CALL = auto()  # the reply is a function call
     END = auto()  # the reply is complete or cancelled
+    REOPEN = auto()  # the user's turn was not over after all
 
 
 TRANSITIONS: dict[tuple[Phase, Cue], Phase] = {
@@ -38,4 +41,11 @@ TRANSITIONS: dict[tuple[Phase, Cue], Phase] = {
     (Phase.REPLYING, Cue.SPEAK): Phase.SPEAKING,
     (Phase.REPLYING, Cue.END): Phase.IDLE,
     (Phase.SPEAKING, Cue.END): Phase.IDLE,
+    (Phase.REPLYING, Cue.CALL): Phase.CALLING,
+    (Phase.CALLING, Cue.END): Phase.IDLE,
+    (Phase.TRANSCRIBING, Cue.REOPEN): Phase.LISTENING,
+    (Phase.IDLE, Cue.REOPEN): Phase.LISTENING,
+    (Phase.REPLYING, Cue.REOPEN): Phase.LISTENING,
+    (Phase.SPEAKING, Cue.REOPEN): Phase.LISTENING,
+    (Phase.CALLING, Cue.REOPEN): Phase.LISTENING,
 }

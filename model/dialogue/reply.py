@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from model.dialogue.call import Call
 from model.dialogue.history import AssistantItem
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.messages import Respond, ResponseWord, Usage
@@ -35,6 +36,8 @@ class Reply:
         item: where it lies in the history.
         usage: tokens that it could be based on; output counts are filled in at its end.
         timing: of its audio.
+        call: the function call that it consists of, if it is one.
+        num_call_pieces: pieces of the call.
         plan: pieces of its text, written before it is spoken.
         num_spoken: pieces of the plan that have been spoken.
         num_frames: frames begun.
@@ -46,6 +49,8 @@ class Reply:
     item: AssistantItem
     usage: Usage
     timing: SpeechTiming
+    call: Call | None = None
+    num_call_pieces: int = 0
     plan: list[int] = field(default_factory=list)
     num_spoken: int = 0
     num_frames: int = 0
@@ -57,7 +62,7 @@ class Reply:
     @property
     def num_tokens(self) -> int:
         """Count the output tokens so far."""
-        return len(self.plan) + self.num_frames
+        return len(self.plan) + self.num_call_pieces + self.num_frames
 
     @property
     def is_exhausted(self) -> bool:
@@ -146,6 +151,6 @@ class Reply:
             usage.input_audio_tokens,
             usage.input_cached_text_tokens,
             usage.input_cached_audio_tokens,
-            output_text_tokens=len(self.plan),
+            output_text_tokens=len(self.plan) + self.num_call_pieces,
             output_audio_tokens=self.num_frames,
         )

@@ -17,6 +17,7 @@ class Mask(IntEnum):
     TRANSCRIPT = 2  # word pieces, <reply>
     REPLY = 3  # word pieces, <speak>
     SPEAK = 4  # pad, <eos>; and `NextSteps.also`, the next piece of the plan
+    CALL = 5  # `NextSteps.also` alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class TurnLimits:
         max_prefill_steps: most steps of one `NextSteps`.
         max_transcript_pieces: longest final transcript.
         max_reply_pieces: longest text of a reply.
+        max_call_pieces: longest function call, before it is completed without the model.
         max_item_pieces: longest typed item; its last pieces are kept.
         max_reply_frames: longest reply.
         frames_per_piece: frames that a piece may take on average, before a reply counts as stuck.
@@ -38,6 +40,7 @@ class TurnLimits:
     max_prefill_steps: int = 64
     max_transcript_pieces: int = 128
     max_reply_pieces: int = 128
+    max_call_pieces: int = 96
     max_item_pieces: int = 1024
     max_reply_frames: int = 750  # 60 s
     frames_per_piece: int = 15
@@ -54,14 +57,14 @@ class NextSteps:
         start: steps of the history that the state must have seen before.
         block: the steps.
         masks: which pieces the last steps may put out, one a step; empty if none is wanted.
-        also: one more piece that the last step may put out, or -1.
+        also: more pieces that the last step may put out.
         has_codes: whether the last step makes a frame of audio.
     """
 
     start: int
     block: StepBlock
     masks: tuple[Mask, ...] = ()
-    also: int = -1
+    also: tuple[int, ...] = ()
     has_codes: bool = False
 
 

@@ -18,7 +18,11 @@ The piece that a step puts out is the text of the next step. A typed turn looks 
 of a spoken one, so what is learned as text serves speech. `<reply>` is put out at the end of a
 transcript and fed when a reply is asked for.
 
-Commands are taken in order, each when the phase allows; `Cancel` alone is taken at once.
+The starter was trained to answer in words. It follows no instructions: those of a session or of a
+response are ignored. It never calls a function of its own accord; a response that demands a call is
+one, with arguments that the function's schema accepts and that mean little.
+
+Commands are taken in order, each when the phase allows; `Cancel` and `Reopen` are taken at once.
 """
 
 from __future__ import annotations
@@ -28,16 +32,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.dialogue.history import AssistantItem, History, Ints
+from model.dialogue.history import History, Ints
+from model.dialogue.items import append_item
 from model.dialogue.listener import Listener
 from model.dialogue.phase import TRANSITIONS, Cue, Phase
 from model.dialogue.reply import SpeechTiming
-from model.dialogue.speaker import Speaker
+from model.dialogue.speaker import Speaker, demands_call
+from model.dialogue.spelling import Speller
 from model.dialogue.steps import Event, Mask, NextSteps, TurnLimits
+from model.dialogue.tentative import Bookmark, Noise
 from model.dialogue.truncation import truncated
-from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.messages import (
     AppendAudio,
+    AppendCall,
+    AppendCallOutput,
     AppendText,
     Cancel,
     ClearAudio,
@@ -45,16 +53,25 @@ from model.engine.messages import (
     InputTranscript,
     Open,
     Pcm,
+    Reopen,
     Respond,
     ResponseDone,
     Truncate,
     Usage,
 )
 from model.errors import EngineError
-from model.state import Kind
 
 # Commands that a conversation takes one after another.
-SessionCommand = AppendAudio | ClearAudio | CommitAudio | AppendText | Respond | Truncate
+SessionCommand = (
+    AppendAudio
+    | ClearAudio
+    | CommitAudio
+    | AppendText
+    | AppendCall
+    | AppendCallOutput
+    | Respond
+    | Truncate
+)
 
 _VOICE = 1  # index of the voice's piece in the prefix
 
@@ -64,9 +81,10 @@ class TurnProgram:
 
     Args:
         session: who talks, and in which voice.
-        vocabulary: of the tokenizer.
+        speller: of the tokenizer's vocabulary.
         timing: of the codec.
         delays: steps by which each codebook comes late, 0 or 1.
+        noise: what the session's choices are drawn with, if they are.
         limits: bounds.
 
     Attributes:
@@ -79,9 +97,11 @@ class TurnProgram:
     """
 
     __slots__ = (
+        "_bookmark",
         "_events",
         "_limits",
         "_listener",
+        "_noise",
         "_pending",
         "_speaker",
         "_timing",
@@ -96,12 +116,13 @@ class TurnProgram:
         self,
         session: Open,
         *,
-        vocabulary: TurnVocabulary,
+        speller: Speller,
         timing: SpeechTiming,
         delays: tuple[int, ...],
+        noise: Noise | None = None,
         limits: TurnLimits | None = None,
     ) -> None:
-        limits = limits or TurnLimits()
+        limits, vocabulary = limits or TurnLimits(), speller.vocabulary
         self.session_id = session.session_id
         self.phase = Phase.IDLE
         self._vocabulary, self._timing, self._limits = vocabulary, timing, limits
@@ -116,10 +137,12 @@ class TurnProgram:
             frame_ms=timing.frame_ms,
         )
         self._speaker = Speaker(
-            self.session_id, self.history, vocabulary, limits, timing=timing, delays=delays
+            self.session_id, self.history, speller, limits, timing=timing, delays=delays
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
+        self._noise = noise
+        self._bookmark: Bookmark | None = None  # where the user's turn may go on
         self._events: list[Event] = []
 
     # What the engine asks.
@@ -143,15 +166,18 @@ class TurnProgram:
         events, self._events = self._events, []
         return events
 
-    def accept(self, command: SessionCommand | Cancel) -> None:
+    def accept(self, command: SessionCommand | Cancel | Reopen) -> None:
         """Take a command, now or when its time comes.
 
         Raises:
-            EngineError: too much waits already, or the command is not for this model.
+            EngineError: too much waits already, the command is not for this model, or there is
+                nothing to reopen.
         """
         match command:
             case Cancel():
                 self._cancel(command.turn)
+            case Reopen():
+                self._reopen(command.item_id)
             case AppendAudio():
                 _check_pcm(command.pcm)
                 self._waiting_samples += len(command.pcm)
@@ -162,7 +188,7 @@ class TurnProgram:
         num_samples = self._waiting_samples + self._listener.frames.num_samples
         if num_samples > self._limits.max_waiting_samples:
             raise EngineError("more audio waits to be heard than the engine holds for a session")
-        if not isinstance(command, Cancel):
+        if not isinstance(command, Cancel | Reopen):
             self._pending.append(command)
         self._advance()
 
@@ -191,7 +217,7 @@ class TurnProgram:
             stop = min(start + max_steps, stop - len(masks))
             return NextSteps(start, history.block(start, stop))
         is_speaking = self.phase is Phase.SPEAKING
-        also = self._speaker.next_piece if is_speaking else -1
+        also = self._speaker.choices if is_speaking or self.phase is Phase.CALLING else ()
         return NextSteps(start, history.block(start, stop), masks, also, has_codes=is_speaking)
 
     def observe(self, steps: NextSteps, pieces: Ints | None, codes: Ints | None) -> None:
@@ -215,13 +241,15 @@ class TurnProgram:
                 case Phase.SPEAKING:
                     assert codes is not None
                     self._go_on(*self._speaker.spoke(int(pieces[0]), codes))
+                case Phase.CALLING:
+                    self._go_on(*self._speaker.called(int(pieces[0])))
                 case Phase.IDLE:
                     raise AssertionError("nothing is sampled between turns")
         self._advance()
 
     def rebuild(self) -> None:
         """Feed everything again from the prefix on, because the state has lost it."""
-        self._listener.shift(self.history.rebuild())
+        self._shift(self.history.rebuild())
 
     # Commands.
 
@@ -237,6 +265,8 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
+        if self._bookmark is not None and not isinstance(command, Respond):
+            self._confirm()
         match command:
             case AppendAudio():
                 self._listen()
@@ -247,7 +277,7 @@ class TurnProgram:
                 self._clear()
             case Truncate():
                 self._truncate(command)
-            case AppendText() | Respond():
+            case AppendText() | AppendCall() | AppendCallOutput() | Respond():
                 if len(self.history) - self.history.fed > self._limits.max_item_pieces:
                     return False  # the model catches up first
                 if self.phase is Phase.LISTENING:
@@ -256,7 +286,8 @@ class TurnProgram:
                 if isinstance(command, Respond):
                     self._respond(command)
                 else:
-                    self._append_text(command)
+                    max_pieces = self._limits.max_item_pieces
+                    append_item(self.history, command, self._vocabulary, max_pieces)
         return True
 
     def _move(self, cue: Cue) -> None:
@@ -267,6 +298,12 @@ class TurnProgram:
         if cue is not None:
             self._move(cue)
 
+    def _shift(self, delta: int) -> None:
+        """Move along with steps of the history."""
+        self._listener.shift(delta)
+        if self._bookmark is not None:
+            self._bookmark.shift(delta)
+
     # The user's turn.
 
     def _listen(self) -> None:
@@ -274,8 +311,8 @@ class TurnProgram:
             self._listener.listen()
             self._move(Cue.HEAR)
 
-    def _clear(self) -> None:
-        self._listener.clear()
+    def _clear(self, *, keeps_audio: bool = False) -> None:
+        self._listener.clear(keeps_audio=keeps_audio)
         if self.phase is Phase.LISTENING:
             self._move(Cue.CLEAR)
 
@@ -283,11 +320,14 @@ class TurnProgram:
         listener = self._listener
         if listener.turn is not None:
             self._listen()
-            listener.frames.complete()
+            if not command.is_tentative:
+                listener.frames.complete()
             if listener.frames.num_frames:
                 return False
+        if command.is_tentative:
+            self._bookmark = self._make_bookmark(command.item_id)
         if listener.turn is None or not listener.turn.num_frames:
-            self._clear()
+            self._clear(keeps_audio=command.is_tentative)
             self._events.append(InputTranscript(self.session_id, command.item_id, ""))
             return True
         listener.begin_transcript(command.item_id)
@@ -309,18 +349,63 @@ class TurnProgram:
         self._respond(request, is_fed=True)
         self._go_on(*self._speaker.wrote(int(pieces[-1])))
 
+    # The user's turn that is perhaps over.
+
+    def _make_bookmark(self, item_id: str) -> Bookmark:
+        turn = self._listener.turn
+        return Bookmark(
+            item_id,
+            len(self.history),
+            None if turn is None else turn.copy(),
+            voice=self.history.prefix_piece(_VOICE),
+            paid=self._speaker.paid,
+            noise=None if self._noise is None else self._noise.get_state(),
+        )
+
+    def _confirm(self) -> None:
+        """Let the user's turn be over; what was left of its audio is no part of it."""
+        self._bookmark = None
+        self._listener.frames.clear()
+
+    def _reopen(self, item_id: str) -> None:
+        for i, command in enumerate(self._pending):
+            if command == CommitAudio(self.session_id, item_id, is_tentative=True):
+                del self._pending[i]
+                self._forget_requests(i)
+                return
+        mark = self._bookmark
+        if mark is None or mark.item_id != item_id:
+            raise EngineError(f"the turn {item_id!r} is not one that can go on")
+        self._forget_requests(0)
+        self._speaker.reply = None
+        self._shift(self.history.replace_prefix(_VOICE, mark.voice))
+        self.history.cut(mark.length)
+        self._speaker.paid, self._bookmark = mark.paid, None
+        if self._noise is not None:
+            self._noise.set_state(mark.noise)
+        if mark.turn is not None:
+            self._listener.resume(mark.turn)
+            self._move(Cue.REOPEN)
+        elif self.phase is not Phase.IDLE:
+            self._move(Cue.END)
+
+    def _forget_requests(self, index: int) -> None:
+        """Drop the responses that wait from `index` on, as far as nothing else is among them."""
+        while index < len(self._pending) and isinstance(self._pending[index], Respond):
+            del self._pending[index]
+
     # The assistant's turn.
 
     def _respond(self, request: Respond, *, is_fed: bool = False) -> None:
         if request.voice is not None:
-            self.history.replace_prefix(_VOICE, self._voice_piece(request.voice))
-        self._speaker.begin(request, is_fed=is_fed)
+            self._shift(self.history.replace_prefix(_VOICE, self._voice_piece(request.voice)))
         self._move(Cue.RESPOND)
+        self._go_on(*self._speaker.begin(request, is_fed=is_fed))
 
     def _next_reply(self) -> Respond | None:
-        """Return the request that comes next, if it continues the conversation as it was fed."""
+        """Return the request that comes next, if words continue the conversation as it was fed."""
         command = self._pending[0] if self._pending else None
-        if not isinstance(command, Respond):
+        if not isinstance(command, Respond) or demands_call(command):
             return None
         is_other_voice = command.voice is not None and (
             self._voice_piece(command.voice) != self.history.prefix_piece(_VOICE)
@@ -339,24 +424,7 @@ class TurnProgram:
                 self._events.append(ResponseDone(self.session_id, turn, "cancelled", Usage()))
                 return
 
-    # Other items, and changes of the past.
-
-    def _append_text(self, command: AppendText) -> None:
-        vocabulary, history = self._vocabulary, self.history
-        pieces = vocabulary.encode(command.text)[-self._limits.max_item_pieces :]
-        match command.role:
-            case "user":
-                pieces = [vocabulary.user, *pieces]
-            case "assistant":
-                pieces = [vocabulary.reply, *pieces, vocabulary.eos]
-                start, stop = len(history), len(history) + len(pieces)
-                history.items.append(
-                    AssistantItem(command.item_id, start, is_audio=False, stop=stop)
-                )
-            case "system":
-                return  # the starter was not taught to follow instructions
-        for piece in pieces:
-            history.append(Kind.TEXT, piece)
+    # Changes of the past.
 
     def _truncate(self, command: Truncate) -> None:
         items = self.history.items
@@ -366,7 +434,7 @@ class TurnProgram:
         block = truncated(
             self.history, item, command.heard_ms, self._vocabulary, self._timing.frame_ms
         )
-        self._listener.shift(self.history.replace(item, block))
+        self._shift(self.history.replace(item, block))
 
     def _masks(self) -> tuple[Mask, ...]:
         """Say which pieces the newest steps may put out."""
@@ -382,6 +450,8 @@ class TurnProgram:
                 return (Mask.REPLY,)
             case Phase.SPEAKING:
                 return (Mask.SPEAK,)
+            case Phase.CALLING:
+                return (Mask.CALL,)
 
     def _voice_piece(self, voice: str) -> int:
         piece = self._vocabulary.voices.get(voice)

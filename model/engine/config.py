@@ -21,7 +21,7 @@ class EngineConfig:
             with it. A reply with audio in hand does not slow down one that has none yet.
         max_queued_commands: commands that may wait for the engine's thread.
         num_threads: threads that one operation may use; the starter's are too small to share.
-        reply_sampling: how the words of a reply are chosen; transcripts are always greedy.
+        reply_sampling: how the words of a reply or call are chosen; transcripts are always greedy.
         audio_sampling: how its codes are chosen.
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept, as in `model.weights.load_starter`.

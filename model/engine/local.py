@@ -18,6 +18,7 @@ from model.engine.messages import (
     EngineInfo,
     Open,
     Output,
+    Reopen,
     SessionFailed,
 )
 from model.engine.metrics import EngineMetrics
@@ -67,8 +68,8 @@ class EngineCore(Protocol):
 class LocalEngine:
     """Own the one thread that touches the model. Implements `model.engine.messages.Engine`.
 
-    Commands wait in one bounded queue. A `Close` or `Cancel` is taken even when it is full, since
-    both make work less; sessions bound how many of these there are.
+    Commands wait in one bounded queue. A `Close`, `Cancel` or `Reopen` is taken even when it is
+    full, since all make work less; sessions bound how many of these there are.
 
     Args:
         core: the engine proper, with `time.monotonic` as its clock.
@@ -118,7 +119,7 @@ class LocalEngine:
                     self._admit(command)
                 case Close():
                     self._open.discard(command.session_id)
-                case Cancel():
+                case Cancel() | Reopen():
                     pass
                 case _:
                     self._check_room()

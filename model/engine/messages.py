@@ -93,7 +93,8 @@ class CommitAudio:
 
     Attributes:
         is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
-            that is not full is then left out; otherwise it is completed with silence.
+            that is not full is then left out; otherwise it is completed with silence. It needs no
+            confirmation; any later command but `Respond`, `Cancel` and `Reopen` makes it final.
     """
 
     session_id: str
@@ -107,7 +108,11 @@ class Reopen:
 
     The turn is open again and its audio goes on with the next `AppendAudio`, as if it had never
     been committed. A response that was started since then ends without any output, `ResponseDone`
-    included, and leaves nothing behind.
+    included, and leaves nothing behind. What had been put out before is the receiver's to forget.
+
+    Going back is exact however much was made since. It costs nothing as long as that is no more
+    than the model can take back; beyond, the engine feeds the conversation again, while the user
+    speaks. Reopening what is final, or was never committed tentatively, fails the session.
 
     Attributes:
         item_id: of the tentative commit.
@@ -135,6 +140,8 @@ class AppendText:
 @dataclass(frozen=True, slots=True)
 class AppendCall:
     """Add a function call that was made earlier, replayed from history.
+
+    The memory is then that of a call that was made here, apart from the item it belongs to.
 
     Attributes:
         name: of the function.
@@ -168,7 +175,7 @@ class Respond:
 
     Attributes:
         turn: identifies this response in every output that belongs to it.
-        item_id: the assistant item that the reply becomes, for `Truncate`.
+        item_id: the assistant item that the reply becomes, calls included, for `Truncate`.
         voice: one of `EngineInfo.voices`, or None for the session's.
         audio: False for a reply in text only.
         max_output_tokens: most text and audio tokens of the reply together; None for the engine's
@@ -197,7 +204,7 @@ class Cancel:
 
     If it was still running, one `ResponseDone` with reason "cancelled" is the last output of that
     turn; otherwise nothing happens. What was generated so far stays in the conversation until a
-    `Truncate` says how much of it was heard.
+    `Truncate` says how much of it was heard; but a call that is not complete was never made.
     """
 
     session_id: str

@@ -197,12 +197,12 @@ class Runner:
         row = -1
         for r in group:
             row += len(r.steps.masks)
-            if r.steps.also >= 0:
-                allowed[row, r.steps.also] = 0.0
+            if r.steps.also:
+                allowed[row, list(r.steps.also)] = 0.0
         logits += allowed
         pieces = logits.argmax(-1)
         sampling = self._config.reply_sampling
-        rows = [row for row, (mask, _) in enumerate(wanted) if mask is Mask.REPLY]
+        rows = [row for row, (mask, _) in enumerate(wanted) if mask in (Mask.REPLY, Mask.CALL)]
         if sampling.temperature > 0 and rows:
             noise = [wanted[row][1].noise for row in rows]
             pieces[rows] = self._draw(logits[rows], sampling, noise)

@@ -16,7 +16,7 @@ _BACKGROUND_S = 0.5
 def urgency(phase: Phase, playout: Playout) -> Urgency:
     """Say why a session with work, in `phase` and with that much audio in hand, has it."""
     match phase:
-        case Phase.TRANSCRIBING | Phase.REPLYING:
+        case Phase.TRANSCRIBING | Phase.REPLYING | Phase.CALLING:
             return Urgency.ANSWER
         case Phase.SPEAKING:
             return Urgency.ANSWER if playout.ends_s is None else Urgency.PLAYOUT

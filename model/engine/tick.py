@@ -13,6 +13,7 @@ from model.codec.mel import MelCodec
 from model.dialogue.history import Ints
 from model.dialogue.phase import Phase
 from model.dialogue.reply import SpeechTiming
+from model.dialogue.spelling import Speller
 from model.dialogue.steps import Decode, TurnLimits
 from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import TurnVocabulary
@@ -72,7 +73,11 @@ class TickEngine:
         self.info = EngineInfo(
             name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
         )
-        self._vocabulary, self._limits, self._clock = vocabulary, limits or TurnLimits(), clock
+        self._speller, self._limits, self._clock = (
+            Speller(vocabulary),
+            limits or TurnLimits(),
+            clock,
+        )
         self._delays = lm.config.delays
         self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)
         self._runner = Runner(lm, codec, vocabulary, config, self.metrics)
@@ -176,16 +181,17 @@ class TickEngine:
             message = f"all {self.config.max_sessions} sessions are taken"
             return [SessionFailed(command.session_id, message)]
         try:
+            noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
             program = TurnProgram(
                 command,
-                vocabulary=self._vocabulary,
+                speller=self._speller,
                 timing=self._timing,
                 delays=self._delays,
+                noise=noise,
                 limits=self._limits,
             )
         except EngineError as error:
             return [SessionFailed(command.session_id, str(error))]
-        noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
         self._num_opened += 1
         slot = self._slots.take(program, noise)
         self.metrics.sessions = len(self._slots)

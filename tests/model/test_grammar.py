@@ -44,6 +44,8 @@ def test_accepts_what_functions_use(parameters: dict[str, object]) -> None:
         ({"properties": {"a": {"pattern": "(?=a)"}}}, "look-around"),
         ({"minProperties": float("inf")}, "it is not JSON"),
         ({"description": "x" * 70_000}, "at most 65536 fit"),
+        ({"properties": {"a": {"minProperties": 2}}}, "minProperties of 2"),
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "Too many items"),
     ],
 )
 def test_says_why_a_schema_is_refused(parameters: dict[str, object], reason: str) -> None:

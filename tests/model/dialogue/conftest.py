@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.dialogue.reply import SpeechTiming
+from model.dialogue.spelling import Speller
 from model.dialogue.steps import Decode, Mask, NextSteps, TurnLimits
 from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import WORD_START, TurnVocabulary
@@ -42,6 +43,7 @@ def pieces(text: str) -> list[int]:
 VOCABULARY = TurnVocabulary(
     pieces=PIECES, encode=pieces, voices={"ann": 9, "bob": 10}, num_special=NUM_SPECIAL
 )
+SPELLER = Speller(VOCABULARY)
 
 
 @dataclass
@@ -207,7 +209,7 @@ def stage() -> Callable[..., Stage]:
     ) -> Stage:
         program = TurnProgram(
             Open("s", "ann"),
-            vocabulary=VOCABULARY,
+            speller=SPELLER,
             timing=TIMING,
             delays=DELAYS,
             limits=TurnLimits(**limits),

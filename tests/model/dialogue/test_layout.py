@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.dialogue.reply import SpeechTiming
+from model.dialogue.spelling import Speller
 from model.dialogue.steps import TurnLimits
 from model.dialogue.turn import TurnProgram
 from model.dialogue.vocabulary import WORD_START, TurnVocabulary
@@ -115,7 +116,7 @@ def test_served_steps_are_the_trained_steps(num_turns: int) -> None:
     rows = lay_out(turns, 1, Pieces(), NUM_CODEBOOKS, [0] * num_turns)
     program = TurnProgram(
         Open("s", "bob"),
-        vocabulary=TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10}),
+        speller=Speller(TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10})),
         timing=SpeechTiming(FRAME_SAMPLES, 80, 6),
         delays=(0, 1, 1, 1),
         limits=TurnLimits(max_waiting_samples=10**6),

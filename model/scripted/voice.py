@@ -60,8 +60,8 @@ _HISSING = "cfhjsvxz"
 _VOWEL_WEIGHT = 2.5  # how much longer a vowel is than a consonant
 
 _CONTROL_MS = 5
-_SMOOTH_CONTROLS = 7  # 35 ms from one sound to the next
-_TOP_HZ = 3_800
+_SMOOTH_CONTROLS = 5  # 25 ms from one sound to the next
+_TOP_HZ = 5_500
 _VOICED_SHARE = 0.8  # of a word's time; the rest is the pause to the next
 _PEAK = 0.5
 _FADE_MS = 8
@@ -118,9 +118,11 @@ def _utter(voice: Voice, word: str, num_samples: int, rate_hz: int) -> Pcm:
 
 def _tracks(word: str, num_controls: int) -> tuple[_Track, _Track, _Track]:
     """Return formants [3, C], strength of the voice [C] and of the hiss [C] over a word."""
-    letters = [letter for letter in word if letter.isalnum()]
-    # What has no vowel, such as a number, is given one for each sound.
-    sounds = letters if any(letter in _VOWELS_HZ for letter in letters) else ["a", *letters, "e"]
+    sounds = [letter for letter in word if letter.isalnum()]
+    if not any(sound in _VOWELS_HZ for sound in sounds):
+        sounds = ["a", *sounds, "e"]  # a number, or a sign
+    if len(sounds) == 1:
+        sounds = ["h", *sounds, "y"]  # one vowel that does not move would be a hum
     weights = np.array([_VOWEL_WEIGHT if sound in _VOWELS_HZ else 1.0 for sound in sounds])
     ends = np.cumsum(weights) / weights.sum() * num_controls
     which = np.minimum(np.searchsorted(ends, np.arange(num_controls), side="right"), len(ends) - 1)

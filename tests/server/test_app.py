@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from server.app import listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
+from tests.server import oracle
 from tests.server.fakes import INFO, EchoEngine
-from tests.server.protocol.transcripts import SERVER_EVENT
 from tests.server.serving import Served, serving
 from tests.server.sounds import base64_pcm, silence, voice
 
@@ -62,7 +62,7 @@ async def _until(connection: AsyncRealtimeConnection, *kinds: str) -> list[Event
     async with asyncio.timeout(TIMEOUT_S):
         while not events or events[-1]["type"] not in kinds:
             raw = json.loads(await connection.recv_bytes())
-            SERVER_EVENT.validate_python(raw)
+            oracle.check(raw)
             events.append(raw)
     return events
 

@@ -1,0 +1,326 @@
+"""Play what a client may send, and what engine and ears may do; watch the rules hold."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.engine.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Reopen, Respond
+from tests.server.protocol.transcripts import Player
+
+Line = dict[str, Any]
+
+# Every code that the API documents, and ours for what this server cannot do.
+DOCUMENTED = {
+    None,
+    "array_above_max_length",
+    "cannot_update_voice",
+    "conversation_already_has_active_response",
+    "decimal_above_max_value",
+    "decimal_below_min_value",
+    "input_audio_buffer_commit_empty",
+    "integer_above_max_value",
+    "integer_below_min_value",
+    "invalid_event",
+    "invalid_function_parameters",
+    "invalid_tool_call_id",
+    "invalid_type",
+    "invalid_value",
+    "item_create_duplicate_item_id",
+    "item_create_invalid_previous_item_id",
+    "item_delete_invalid_item_id",
+    "item_retrieve_invalid_item_id",
+    "item_truncate_invalid_item_id",
+    "missing_required_parameter",
+    "object_above_max_properties",
+    "response_cancel_not_active",
+    "string_above_max_length",
+    "unknown_parameter",
+    "unsupported_content_type",
+    "unsupported_parameter",
+}
+
+
+@dataclass
+class EngineReply:
+    """A response that the engine is making."""
+
+    session_id: str
+    turn: int
+    num_calls: int = 0
+    is_calling: bool = False
+
+    def output(self, kind: str, **values: Any) -> Line:
+        """Write an output of it."""
+        return {
+            "engine": {"type": kind, "session_id": self.session_id, "turn": self.turn, **values}
+        }
+
+
+@dataclass
+class Seen:
+    """What a client has seen of one response."""
+
+    is_in_band: bool
+    items: list[Line] = field(default_factory=list)  # by output index, newest version
+    open_items: set[str] = field(default_factory=set)
+    open_parts: set[str] = field(default_factory=set)
+    deltas: dict[str, str] = field(default_factory=lambda: defaultdict(str))
+    is_done: bool = False
+
+
+class World:
+    """Play a client's lines and legal happenings to a machine, and check what comes out."""
+
+    def __init__(self) -> None:
+        self.player = Player()
+        self.replies: list[EngineReply] = []  # that the engine has not ended
+        self.over: list[EngineReply] = []  # that were taken from it
+        self.commits: list[str] = []  # whose transcripts are due
+        self.seen: dict[str, Seen] = {}
+        self.order: list[str] = []  # of the conversation's items
+        self.in_progress: set[str] = set()
+        self._heard_ms = 0
+        self._is_voice = False
+        self._is_full = False
+        self._to_refuse: list[str] = []
+        self._event_ids: set[str] = set()
+        self._tell(self.player.start())
+
+    def play(self, line: Line | str) -> None:
+        """Play a client's line, or let something happen."""
+        for played in [line] if isinstance(line, dict) else self._happenings(line):
+            self._tell(self.player.play(played))
+        while self._to_refuse:
+            self._tell(self.player.play({"no_slot": self._to_refuse.pop()}))
+
+    def end(self) -> None:
+        """Let what is going on come to its end, and check that nothing is left open."""
+        while self.replies or self.commits:
+            self.play("done")
+            self.play("transcript")
+        assert all(seen.is_done for seen in self.seen.values()), "every created has its done"
+        assert not self.in_progress, "every added has its done"
+
+    # What happens beside the client.
+
+    def _happenings(self, kind: str) -> list[Line]:  # noqa: PLR0911 - a case each
+        match kind:
+            case "audio":
+                self._heard_ms += 100
+                return [{"heard": {"audio_ms": 100}}]
+            case "voice":
+                return self._voice()
+            case "full":
+                self._is_full = not self._is_full
+                return []
+            case "later":
+                return [{"clock_s": self._heard_ms / 50}]
+            case "hearing":
+                return [{"engine": {"type": "InputTranscriptDelta", "text": " hm"}}]
+            case "transcript":
+                if not self.commits:
+                    return []
+                item_id = self.commits.pop(0)
+                return [{"engine": {"type": "InputTranscript", "item_id": item_id, "text": "hm"}}]
+            case "stale":
+                for reply in self.over:
+                    for line in (reply.output("ResponseAudio", audio_ms=80), _call(reply)):
+                        assert not self.player.play(line), "what is over says nothing"
+                return []
+            case _:
+                return self._made(kind, self.replies[0]) if self.replies else []
+
+    def _voice(self) -> list[Line]:
+        """Begin or end speech, as the ears do: never without detection, and again after a reset."""
+        if self.player.machine.config.turn_detection is None:
+            self._is_voice = False
+            return []
+        self._is_voice = not self._is_voice
+        if self._is_voice:
+            return [{"heard": {"began_ms": max(0, self._heard_ms - 300)}}]
+        return [{"heard": {"ended_ms": self._heard_ms}}]
+
+    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: PLR0911 - a case each
+        """Go on with a reply: words and sound, then calls, then its end."""
+        match kind:
+            case "other":
+                self.replies.append(self.replies.pop(0))
+                return []
+            case "text" if not reply.num_calls:
+                return [reply.output("ResponseText", text=" hi")]
+            case "speech" if not reply.num_calls:
+                return [
+                    reply.output("ResponseWord", text="hi", start_ms=0),
+                    reply.output("ResponseAudio", audio_ms=80),
+                ]
+            case "call" if not reply.is_calling:
+                line = _call(reply)
+                reply.is_calling, reply.num_calls = True, reply.num_calls + 1
+                return [line]
+            case "arguments" if reply.is_calling:
+                return [reply.output("CallArguments", call=reply.num_calls - 1, text="{}")]
+            case "called" if reply.is_calling:
+                reply.is_calling = False
+                return [reply.output("CallDone", call=reply.num_calls - 1)]
+            case "done" | "limit":
+                self.replies.remove(reply)
+                ended = [reply.output("CallDone", call=reply.num_calls - 1)]
+                reason = "completed" if kind == "done" else "max_output_tokens"
+                usage = {"output_text_tokens": 1, "input_audio_tokens": 3}
+                done = reply.output("ResponseDone", reason=reason, usage=usage)
+                return [*(ended if reply.is_calling and kind == "done" else []), done]
+            case "failed":
+                self.replies.remove(reply)
+                if "/" in reply.session_id:
+                    failed = {"type": "SessionFailed", "session_id": reply.session_id}
+                    return [{"engine": {**failed, "message": "lost"}}]
+                return [reply.output("ResponseFailed", message="nothing came of it")]
+            case _:
+                return []
+
+    # What comes out.
+
+    def _tell(self, lines: list[Line]) -> None:
+        for line in lines:
+            if "command" in line:
+                self._watch_command(line["command"])
+            else:
+                self._watch(line["server"])
+
+    def _watch_command(self, command: Line) -> None:
+        session_id = command.get("session_id", "sess_1")
+        match command["type"]:
+            case Open.__name__ if self._is_full and "/" in session_id:
+                self._to_refuse.append(session_id)
+            case Respond.__name__ if session_id not in self._to_refuse:
+                self.replies.append(EngineReply(session_id, command["turn"]))
+            case Cancel.__name__:
+                self._take_away(session_id, command["turn"])
+            case CommitAudio.__name__ if session_id == "sess_1":
+                self.commits.append(command["item_id"])
+            case Reopen.__name__:
+                self.commits.remove(command["item_id"])
+            case Close.__name__ if "/" in session_id:
+                self._take_away(session_id)
+            case Close.__name__:
+                own = [reply for reply in self.replies if reply.session_id == session_id]
+                assert not own, "the engine does not start over under a response"
+                assert not self.commits, "nor while a transcript is due"
+            case AppendAudio.__name__:
+                assert command["audio_ms"] > 0, "nothing is no audio"
+            case _:
+                pass
+
+    def _take_away(self, session_id: str, turn: int | None = None) -> None:
+        for reply in [r for r in self.replies if r.session_id == session_id]:
+            if turn in (None, reply.turn):
+                self.replies.remove(reply)
+                self.over.append(reply)
+
+    def _watch(self, event: Line) -> None:
+        assert event["event_id"] not in self._event_ids, "event ids are unique"
+        self._event_ids.add(event["event_id"])
+        kind = event["type"]
+        if kind == "error":
+            assert event["error"]["code"] in DOCUMENTED, event
+            assert event["error"]["type"] == "invalid_request_error", event
+        elif kind in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
+            # The ears begin anew after a commit or clear by hand; after their own it is so anyway.
+            self._is_voice = False
+        elif kind.startswith("conversation.item."):
+            self._watch_conversation(kind, event)
+        elif kind in ("response.created", "response.done"):
+            self._watch_response(kind, event["response"])
+        elif kind.startswith("response."):
+            seen = self.seen[event["response_id"]]
+            assert not seen.is_done, "nothing after done"
+            self._watch_output(seen, kind.removeprefix("response."), event)
+
+    def _watch_conversation(self, kind: str, event: Line) -> None:
+        match kind.removeprefix("conversation.item."):
+            case "added":
+                item_id, previous_id = event["item"]["id"], event["previous_item_id"]
+                assert item_id not in self.order, "an item is added once"
+                place = 0 if previous_id is None else self.order.index(previous_id) + 1
+                self.order.insert(place, item_id)
+                self.in_progress.add(item_id)
+            case "done":
+                item_id = event["item"]["id"]
+                place = self.order.index(item_id)
+                previous_id = self.order[place - 1] if place else None
+                assert event["previous_item_id"] == previous_id, "items stay where they were put"
+                self.in_progress.remove(item_id)
+            case "deleted":
+                self.order.remove(event["item_id"])
+                assert event["item_id"] not in self.in_progress, "what goes on is ended first"
+            case "retrieved":
+                assert event["item"]["id"] in self.order, "what is retrieved is there"
+            case "truncated":
+                assert event["item_id"] in self.order, "what is truncated is there"
+            case _:
+                pass
+
+    def _watch_response(self, kind: str, response: Line) -> None:
+        if kind == "response.created":
+            assert response["id"] not in self.seen, "a response is created once"
+            is_in_band = response["conversation_id"] is not None
+            others = [seen for seen in self.seen.values() if not seen.is_done and seen.is_in_band]
+            assert not (is_in_band and others), "one at a time in the conversation"
+            self.seen[response["id"]] = Seen(is_in_band)
+            return
+        seen = self.seen[response["id"]]
+        assert not seen.is_done, "a response is done once"
+        assert not seen.open_items, "every item added has its done"
+        assert not seen.open_parts, "every part added has its done"
+        assert response["output"] == seen.items, "the output is what was done, in order"
+        assert (response["status"] == "completed") == (response["status_details"] is None)
+        if response["status"] == "completed":
+            assert all(item["status"] == "completed" for item in seen.items)
+        seen.is_done = True
+
+    def _watch_output(self, seen: Seen, kind: str, event: Line) -> None:
+        item = event.get("item")
+        if kind == "output_item.added":
+            assert item is not None
+            assert event["output_index"] == len(seen.items), "indices count up"
+            assert item["status"] == "in_progress"
+            assert not seen.open_items, "one item after the other"
+            seen.items.append(item)
+            seen.open_items.add(item["id"])
+            return
+        if kind == "output_item.done":
+            assert item is not None
+            assert item["status"] in ("completed", "incomplete")
+            assert (item["id"] in self.order) == seen.is_in_band, "out of band is nowhere else"
+            assert item["id"] == seen.items[event["output_index"]]["id"]
+            seen.open_items.remove(item["id"])
+            seen.items[event["output_index"]] = item
+            return
+        assert event["item_id"] in seen.open_items, "what is said belongs to an open item"
+        place = seen.items[event["output_index"]]
+        assert place["id"] == event["item_id"], "ids and indices agree"
+        if "call_id" in event:
+            assert event["call_id"] == place["call_id"]
+        match kind:
+            case "content_part.added":
+                seen.open_parts.add(event["item_id"])
+            case "content_part.done":
+                seen.open_parts.remove(event["item_id"])
+            case "function_call_arguments.delta":
+                seen.deltas[event["item_id"]] += event["delta"]
+            case "function_call_arguments.done":
+                assert event["arguments"] == seen.deltas[event["item_id"]]
+                assert event["name"] == place["name"]
+            case "output_text.delta" | "output_audio_transcript.delta":
+                assert event["item_id"] in seen.open_parts
+                seen.deltas[event["item_id"]] += event["delta"]
+            case "output_text.done":
+                assert event["text"] == seen.deltas[event["item_id"]]
+            case "output_audio_transcript.done":
+                assert event["transcript"] == seen.deltas[event["item_id"]]
+            case _:
+                assert event["item_id"] in seen.open_parts, "audio belongs to an open part"
+
+
+def _call(reply: EngineReply) -> Line:
+    return reply.output("CallStarted", call=reply.num_calls, name="get_time")

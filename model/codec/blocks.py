@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class CausalConv(nn.Module):
     """Full convolution over time: frame t sees frames t - kernel + 1 .. t."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.kernel = kernel
         self.in_channels = in_channels
-        self.linear = nn.Linear(kernel * in_channels, out_channels)
+        self.linear = nn.Linear(kernel * in_channels, out_channels, bias=bias)
 
     @property
     def context_shape(self) -> tuple[int, int]:

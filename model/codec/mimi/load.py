@@ -1,0 +1,77 @@
+"""Load Mimi from a published file, strictly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model.codec.mimi.codec import Mimi
+from model.codec.mimi.config import MimiConfig
+from model.codec.mimi.names import is_ignored, layout_of, modern, sources
+from model.codec.mimi.quantize import ResidualCodes
+from model.errors import ConfigError, WeightsError
+from model.published import TensorFile
+
+
+def load_mimi(
+    path: Path,
+    config: MimiConfig | None = None,
+    *,
+    num_codebooks: int | None = None,
+    prefix: str = "",
+) -> Mimi:
+    """Read Mimi from a safetensors file in Kyutai's layout or in that of `transformers`.
+
+    Args:
+        path: of the file.
+        config: sizes of what is in it; None means the published codec's.
+        num_codebooks: how many codebooks to use, the semantic one included; None means all. The
+            others are checked and left in the file.
+        prefix: of the codec's names in a file that holds more than it, "audio_encoder." in
+            `transformers`' Moshi.
+
+    Returns:
+        The codec in float32 on the CPU, for inference.
+
+    Raises:
+        WeightsError: naming the file and the tensor that is missing, cut short, left over, or has
+            another shape (got and expected).
+        ConfigError: if there are not so many codebooks.
+    """
+    config = config or MimiConfig()
+    if num_codebooks is not None and not 2 <= num_codebooks <= config.num_codebooks:
+        raise ConfigError(
+            f"Mimi: expected 2 to {config.num_codebooks} codebooks, got {num_codebooks}"
+        )
+    mimi = Mimi(replace(config, num_codebooks=num_codebooks or config.num_codebooks))
+    mimi.eval().requires_grad_(requires_grad=False)
+    _fill(mimi, TensorFile(path), config, prefix)
+    return mimi
+
+
+def _fill(mimi: Mimi, file: TensorFile, config: MimiConfig, prefix: str) -> None:
+    """Check every tensor of the file before any is read, then set those of `mimi`."""
+    inside = {name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)}
+    layout = layout_of(inside)
+    if layout is None:
+        raise WeightsError(f"{file.path}: not a Mimi in a layout that is known")
+    published = {modern(name, layout): prefix + name for name in inside}
+    in_file = sources(config, layout)
+    expected = {n: shape for source in in_file.values() for n, shape in source.tensors.items()}
+    for name, shape in expected.items():
+        file.check(published.get(name, prefix + name), shape)
+    extra = sorted(n for n in published.keys() - expected if not is_ignored(n, config, layout))
+    if extra:
+        raise WeightsError(f"{file.path}: {published[extra[0]]}: not part of this codec")
+    targets = mimi.state_dict()
+    used = sources(mimi.config, layout)
+    assert used.keys() == targets.keys()
+    with torch.no_grad():
+        for name, source in used.items():
+            parts = [file.read(published[n], shape) for n, shape in source.tensors.items()]
+            targets[name].copy_(source.convert(*parts))
+    for half in (mimi.codes.semantic, mimi.codes.acoustic):
+        assert isinstance(half, ResidualCodes)
+        half.prepare()

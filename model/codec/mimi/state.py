@@ -1,0 +1,128 @@
+"""What a Mimi stream remembers: an explicit value with the slot axis first, of constant size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.codec.mimi.config import MimiConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which slot each row of a call belongs to.
+
+    Attributes:
+        slots: the slots in the order of the rows: a slice, or int64 [n], distinct.
+        runs: row slices with the slot slices that they map to, together all rows.
+        active: bool [n]; the slots of the other rows keep their state. None means all.
+    """
+
+    slots: Tensor | slice
+    runs: tuple[tuple[slice, slice], ...]
+    active: Tensor | None = None
+
+    @classmethod
+    def of(cls, slots: Tensor | None, num_slots: int, active: Tensor | None = None) -> Rows:
+        """Plan a call for some slots, or for all of them in order (None).
+
+        The latter reads nothing back from the device, and so can be part of a CUDA graph.
+        """
+        if slots is None:
+            return cls(slice(None), ((slice(0, num_slots), slice(0, num_slots)),), active)
+        numbers: list[int] = slots.tolist()
+        runs: list[tuple[slice, slice]] = []
+        start = 0
+        for end in range(1, len(numbers) + 1):
+            if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+                first = numbers[start]
+                runs.append((slice(start, end), slice(first, first + end - start)))
+                start = end
+        if len(runs) == 1:
+            return cls(runs[0][1], tuple(runs), active)
+        return cls(slots, tuple(runs), active)
+
+    def write(self, target: Tensor, new: Tensor) -> None:
+        """Replace the active rows' part of ``target [slots, ...]`` by ``new [n, ...]``."""
+        if self.active is not None:
+            chosen = self.active.view(-1, *(1,) * (new.dim() - 1))
+            new = torch.where(chosen, new, target[self.slots])
+        target[self.slots] = new
+
+
+@dataclass(frozen=True, slots=True)
+class MimiState:
+    """State of one direction, encoding or decoding.
+
+    Attributes:
+        contexts: the left context of every convolution that needs one, in order,
+            [slots, steps, channels].
+        kv: keys (0) and values (1), a ring over steps, [slots, layers, capacity, 2, heads,
+            head_dim]. The step at position p lives in column p modulo the capacity.
+        steps: int64 [slots], transformer steps taken since the reset.
+        stride: steps that leave the window together. A stream moves it once a frame; 1 moves it
+            with every step, which is how a whole recording is done at once.
+        window: newest steps that are visible.
+    """
+
+    contexts: list[Tensor]
+    kv: Tensor
+    steps: Tensor
+    stride: int
+    window: int
+
+    @classmethod
+    def zeros(
+        cls,
+        config: MimiConfig,
+        context_shapes: Sequence[tuple[int, int]],
+        num_slots: int,
+        like: Tensor,
+        call_steps: int | None = None,
+    ) -> MimiState:
+        """Return the state of `num_slots` streams in which nothing has happened.
+
+        Args:
+            config: sizes.
+            context_shapes: of one slot.
+            num_slots: streams.
+            like: gives type and device.
+            call_steps: None for a stream. For whole recordings, how many steps the transformer
+                takes at once.
+        """
+        stride = config.frame_steps if call_steps is None else 1
+        capacity = config.window + (call_steps or stride) - stride
+        shape = (num_slots, config.num_layers, capacity, 2, config.num_heads, config.head_dim)
+        return cls(
+            [like.new_zeros(num_slots, *shape) for shape in context_shapes],
+            like.new_zeros(shape),
+            torch.zeros(num_slots, dtype=torch.int64, device=like.device),
+            stride,
+            config.window,
+        )
+
+    @property
+    def num_slots(self) -> int:
+        """Slots in this state."""
+        return len(self.steps)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all slots together; it never grows."""
+        return sum(t.nbytes for t in self._tensors())
+
+    @property
+    def call_steps(self) -> int:
+        """Most steps that may be written to the ring before they are attended to."""
+        return self.kv.shape[2] - self.window + self.stride
+
+    def reset(self, slot: int) -> None:
+        """Make `slot` new; other slots are untouched."""
+        for tensor in self._tensors():
+            tensor[slot].zero_()
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.contexts, self.kv, self.steps]

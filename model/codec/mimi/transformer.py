@@ -1,0 +1,166 @@
+"""The transformer between Mimi's convolutions and its codes, over a ring of keys and values.
+
+A stream's window moves once a frame, so that the first step of a frame sees one step less than the
+last: when both of its steps are written to a ring as wide as the window, the oldest two are gone.
+That is how Mimi is streamed everywhere, and where its codes differ from those of a whole recording
+done at once, ten seconds in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.attention import rope_frequencies, rope_table, rotate_
+from model.codec.mimi.config import MimiConfig
+from model.codec.mimi.state import MimiState, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the layers share in one call.
+
+    Attributes:
+        rope: complex64 [n, T, 1, head_dim / 2].
+        slots: int64 [n, 1] or a slot's number, with `columns` where the steps are written.
+        columns: int64 [n, T].
+        mask: bool [n, 1, T, capacity], True where a step sees a column.
+        runs: as `Rows.runs`.
+    """
+
+    rope: Tensor
+    slots: Tensor
+    columns: Tensor
+    mask: Tensor
+    runs: tuple[tuple[slice, slice], ...]
+
+
+def visible(position: Tensor, capacity: int, window: int, stride: int) -> Tensor:
+    """Say which columns of the ring each step sees, once the call's steps are written.
+
+    Args:
+        position: int64 [n, T], consecutive.
+        capacity: columns of the ring.
+        window: newest steps that are visible.
+        stride: steps that leave the window together.
+
+    Returns:
+        bool [n, T, capacity].
+    """
+    column = torch.arange(capacity, device=position.device)
+    newest = position[:, -1:]
+    held = newest - (newest - column) % capacity  # [n, capacity], position in each column
+    held = held[:, None]
+    query = position[:, :, None]
+    block_end = query + (stride - 1 - query % stride)
+    return (held >= 0) & (held <= query) & (held > block_end - window)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a fused query, key and value linear, interleaved RoPE."""
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, kv: Tensor, plan: _Plan) -> Tensor:
+        """Write the keys and values of ``x [n, T, dim]``, then attend.
+
+        Args:
+            x: new steps.
+            kv: [slots, capacity, 2, heads, head_dim], this layer's part of the state; written.
+            plan: of the call.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        rotate_(qkv[:, :, :2], plan.rope)
+        kv.index_put_((plan.slots, plan.columns), qkv[:, :, 1:])
+        q = qkv[:, :, 0].transpose(1, 2)
+        parts = [
+            functional.scaled_dot_product_attention(
+                q[rows],
+                kv[slots, :, 0].transpose(1, 2),
+                kv[slots, :, 1].transpose(1, 2),
+                attn_mask=plan.mask[rows],
+            )
+            for rows, slots in plan.runs
+        ]
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class Layer(nn.Module):
+    """One pre-norm layer: attention, then MLP, each scaled by channel and added."""
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.attention = Attention(config)
+        self.scale1 = nn.Parameter(torch.ones(config.dim))
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, config.ff_dim, bias=False)
+        self.down = nn.Linear(config.ff_dim, config.dim, bias=False)
+        self.scale2 = nn.Parameter(torch.ones(config.dim))
+
+    def forward(self, x: Tensor, kv: Tensor, plan: _Plan) -> Tensor:
+        """Run new steps; arguments as `Attention.forward`."""
+        x = torch.addcmul(x, self.attention(self.norm1(x), kv, plan), self.scale1)
+        return torch.addcmul(x, self.down(functional.gelu(self.up(self.norm2(x)))), self.scale2)
+
+
+class Layers(nn.ModuleList):
+    """Layers in order; a module list that knows what it holds."""
+
+    def __iter__(self) -> Iterator[Layer]:
+        """Go through the layers from the input on."""
+        return cast("Iterator[Layer]", super().__iter__())
+
+
+class Transformer(nn.Module):
+    """Layers over 40 ms steps; there is no norm after the last."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.layers = Layers(Layer(config) for _ in range(config.num_layers))
+        frequencies = rope_frequencies(config.head_dim, config.rope_base)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, x: Tensor, state: MimiState, rows: Rows) -> Tensor:
+        """Run the next steps ``x [n, T, dim]`` of the streams in `rows`.
+
+        Keys and values are written, and `state.steps` moves on for the active rows.
+        """
+        pieces = [
+            self._run(piece, state, rows) for piece in torch.split(x, state.call_steps, dim=1)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _run(self, x: Tensor, state: MimiState, rows: Rows) -> Tensor:
+        done = state.steps[rows.slots]
+        position = done[:, None] + torch.arange(x.shape[1], device=x.device)
+        capacity = state.kv.shape[2]
+        slots = rows.slots
+        if isinstance(slots, slice):
+            slots = torch.arange(state.num_slots, device=x.device)[slots]
+        plan = _Plan(
+            rope=rope_table(position, self.frequencies).unsqueeze(2),
+            slots=slots[:, None],
+            # The columns of a row that is not active are written as well. They hold nothing that
+            # is still visible, and its next real steps overwrite them.
+            columns=position % capacity,
+            mask=visible(position, capacity, state.window, state.stride).unsqueeze(1),
+            runs=rows.runs,
+        )
+        for layer, kv in zip(self.layers, state.kv.unbind(1), strict=True):
+            x = layer(x, kv, plan)
+        rows.write(state.steps, done + x.shape[1])
+        return x

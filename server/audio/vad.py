@@ -29,12 +29,14 @@ class VadRules:
         prefix_padding_ms: audio before the first speech that belongs to the turn.
         silence_duration_ms: silence that ends the turn.
         min_speech_ms: speech that it takes to begin a turn; a click is shorter.
+        pause_ms: silence within a turn that may turn out to be its end, 0 for none.
     """
 
     threshold: float
     prefix_padding_ms: int
     silence_duration_ms: int
     min_speech_ms: int
+    pause_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,21 @@ class SpeechEnd:
     at_ms: int
 
 
-Boundary: TypeAlias = SpeechStart | SpeechEnd
+@dataclass(frozen=True, slots=True)
+class SpeechPause:
+    """The turn may have ended; known at `at_ms`. A resumption or the turn's end follows."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumption:
+    """The user goes on after a pause; known at `at_ms`."""
+
+    at_ms: int
+
+
+Boundary: TypeAlias = SpeechStart | SpeechPause | SpeechResumption | SpeechEnd
 
 
 class SpeechSegmenter:
@@ -73,6 +89,8 @@ class SpeechSegmenter:
         self._speech_ms = 0
         self._silence_ms = 0  # since the last speech of the turn
         self._is_speech = False
+        self._is_paused = False
+        self._sounds_finished = False
 
     @property
     def is_speech(self) -> bool:
@@ -84,9 +102,16 @@ class SpeechSegmenter:
         self._rules = rules
         self._silence_needed_ms = rules.silence_duration_ms
 
-    def need_silence(self, silence_ms: int) -> None:
-        """Change how much silence ends the present turn, unless the user speaks on."""
-        self._silence_needed_ms = silence_ms
+    def sounds_finished(self, enough_ms: int | None = None) -> None:
+        """Note that the present turn sounds finished: its next silence is a pause at once.
+
+        Args:
+            enough_ms: silence that ends it now, unless the user speaks on; None for as much as
+                ever.
+        """
+        if enough_ms is not None:
+            self._silence_needed_ms = enough_ms
+        self._sounds_finished = True
         self._speech_ms = 0
 
     def feed(self, probability: float) -> Boundary | None:
@@ -102,6 +127,7 @@ class SpeechSegmenter:
         if self._speech_ms < self._rules.min_speech_ms:
             return None
         self._is_speech = True
+        self._sounds_finished = False
         self._silence_ms = 0
         self._silence_needed_ms = self._rules.silence_duration_ms
         onset_ms = self._now_ms - self._speech_ms
@@ -110,18 +136,32 @@ class SpeechSegmenter:
 
     def _in_speech(self, probability: float) -> Boundary | None:
         if probability >= self._rules.threshold:
-            self._silence_ms = 0
-            self._speech_ms += WINDOW_MS
-            if self._speech_ms > _SPOKEN_ON_MS:
-                self._silence_needed_ms = self._rules.silence_duration_ms
-            return None
+            return self._spoken_on()
         end_threshold = max(self._rules.threshold - _HYSTERESIS, _MIN_END_THRESHOLD)
         # Between the thresholds a pause goes on as a pause, and speech as speech.
         if probability < end_threshold or self._silence_ms:
             self._silence_ms += WINDOW_MS
         if self._silence_ms < max(self._silence_needed_ms, WINDOW_MS):
-            return None
-        self._is_speech = False
+            return self._paused()
+        self._is_speech = self._is_paused = False
         self._speech_ms = 0
         self._previous_end_ms = self._now_ms
         return SpeechEnd(self._now_ms)
+
+    def _spoken_on(self) -> Boundary | None:
+        self._silence_ms = 0
+        self._speech_ms += WINDOW_MS
+        if self._speech_ms > _SPOKEN_ON_MS:
+            self._silence_needed_ms = self._rules.silence_duration_ms
+            self._sounds_finished = False
+        if not self._is_paused:
+            return None
+        self._is_paused = False
+        return SpeechResumption(self._now_ms)
+
+    def _paused(self) -> Boundary | None:
+        is_enough = self._silence_ms >= self._rules.pause_ms or self._sounds_finished
+        if self._is_paused or not self._silence_ms or not self._rules.pause_ms or not is_enough:
+            return None
+        self._is_paused = True
+        return SpeechPause(self._now_ms)

@@ -35,6 +35,7 @@ from server.protocol.events import (
     ServerEvent,
     SessionCreated,
     SessionUpdated,
+    TimeoutTriggered,
 )
 from server.protocol.item_json import item_json, part_json
 from server.protocol.items import (
@@ -51,6 +52,7 @@ from server.protocol.session_config import SessionConfig, max_output_tokens_json
 _NAMES: dict[str, str | None] = {
     ItemAdded.type: "conversation.item.created",
     ItemDone.type: None,
+    TimeoutTriggered.type: None,
     OutputTextDelta.type: "response.text.delta",
     OutputTextDone.type: "response.text.done",
     OutputAudioDelta.type: "response.audio.delta",

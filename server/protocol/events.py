@@ -150,7 +150,17 @@ class SpeechEnded:
     audio_end_ms: int
 
 
-Heard: TypeAlias = InputAudio | SpeechBegan | SpeechEnded
+@dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    """The turn may have ended, or the user goes on: `SpeechEnded` or `SpeechResumed` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumed:
+    """The user goes on after `SpeechPaused`."""
+
+
+Heard: TypeAlias = InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | SpeechEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +229,16 @@ class InputAudioBufferCommitted:
 
     type: ClassVar[str] = "input_audio_buffer.committed"
     previous_item_id: str | None
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutTriggered:
+    """Say that the user was silent for too long; the silence becomes an item."""
+
+    type: ClassVar[str] = "input_audio_buffer.timeout_triggered"
+    audio_start_ms: int
+    audio_end_ms: int
     item_id: str
 
 
@@ -292,6 +312,16 @@ class InputTranscriptionCompleted:
     content_index: int
     transcript: str
     usage: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscriptionFailed:
+    """Say that there will be no transcript of a user item."""
+
+    type: ClassVar[str] = "conversation.item.input_audio_transcription.failed"
+    item_id: str
+    content_index: int
+    error: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +496,7 @@ ServerEvent: TypeAlias = (
     | SpeechStopped
     | InputAudioBufferCommitted
     | InputAudioBufferCleared
+    | TimeoutTriggered
     | ItemAdded
     | ItemDone
     | ItemRetrieved
@@ -473,6 +504,7 @@ ServerEvent: TypeAlias = (
     | ItemDeleted
     | InputTranscriptionDelta
     | InputTranscriptionCompleted
+    | InputTranscriptionFailed
     | ResponseCreated
     | ResponseDone
     | OutputItemAdded

@@ -4,6 +4,9 @@ Most of what happens is passed on as it comes: the engine takes commands in orde
 turn allows. What it cannot do is change its past at will: delete what a user said, insert between
 old items, begin under other instructions. Then the feed notes that the memory is outdated, and
 before the next thing that depends on it, the engine starts over from the conversation's words.
+
+A turn may also be committed and answered before it is certain that the user has finished. Until
+it is confirmed, anything else that the engine is told takes that back first.
 """
 
 from collections import deque
@@ -20,6 +23,7 @@ from model.engine.messages import (
     CommitAudio,
     Open,
     Pcm,
+    Reopen,
     Respond,
     Truncate,
 )
@@ -63,7 +67,9 @@ class Feed:
         self._spoken: set[str] = set()  # items that the engine remembers as audio of its own
         self._is_responding = False
         self._is_outdated = False
-        self._num_awaited_transcripts = 0
+        self._awaited: set[str] = set()  # commits whose transcripts are due
+        self._tentative: tuple[CommitAudio, Respond] | None = None
+        self._held: list[Pcm] = []  # audio of the turn since it was tentatively committed
 
     def audio(self, pcm: Pcm) -> list[Command]:
         """Add audio to the user turn; the first opens it."""
@@ -72,6 +78,9 @@ class Feed:
         while self._num_turn_samples - len(self._turn[0]) >= self._max_kept_samples:
             self._num_turn_samples -= len(self._turn.popleft())
             self._is_turn_whole = False
+        if self._tentative is not None:
+            self._held.append(pcm)
+            return []
         # Starting over feeds the turn's audio, this chunk included.
         return self._start_over() or [AppendAudio(self._session_id, pcm)]
 
@@ -79,19 +88,71 @@ class Feed:
         """Forget the user turn."""
         if not self._turn:
             return []
+        commands = [*self.withdraw(), ClearAudio(self._session_id)]
         self._forget_turn()
-        return [ClearAudio(self._session_id)]
+        return commands
 
     def commit(self, item_id: str) -> list[Command]:
         """End the user turn; it becomes an item."""
-        commands = [*self._start_over(), CommitAudio(self._session_id, item_id)]
+        commands = [
+            *self.withdraw(),
+            *self._start_over(),
+            CommitAudio(self._session_id, item_id),
+        ]
+        self._committed(item_id, item_id)
+        return commands
+
+    def speculate(self, commit_id: str, command: Respond) -> list[Command]:
+        """Commit the user turn and start its response, for the case that the user has finished.
+
+        Args:
+            commit_id: names the commit to the engine, this one only: a transcript that was made
+                before it was taken back must not be mistaken for a later one.
+            command: starts the response.
+        """
+        assert self.can_speculate, "there is nothing to foresee"
+        self._tentative = CommitAudio(self._session_id, commit_id, is_tentative=True), command
+        return [*self._tentative]
+
+    @property
+    def can_speculate(self) -> bool:
+        """Say whether the turn could be committed now and nothing would be in the way."""
+        is_free = not self._is_outdated and not self._is_responding
+        return is_free and self._tentative is None and bool(self._turn)
+
+    @property
+    def is_speculating(self) -> bool:
+        """Say whether the turn is committed tentatively."""
+        return self._tentative is not None
+
+    def withdraw(self) -> list[Command]:
+        """Take a tentative commit back, if there is one: the turn goes on."""
+        if self._tentative is None:
+            return []
+        (commit, _), self._tentative = self._tentative, None
+        held, self._held = self._held, []
+        again = [AppendAudio(self._session_id, np.concatenate(held))] if held else []
+        return [Reopen(self._session_id, commit.item_id), *again]
+
+    def confirm(self, item_id: str) -> None:
+        """End the user turn as it was tentatively committed; it becomes an item."""
+        assert self._tentative is not None, "nothing was committed tentatively"
+        (commit, command), self._tentative = self._tentative, None
+        self._held = []
+        self._committed(item_id, commit.item_id)
+        self._responded(command)
+
+    def _committed(self, item_id: str, commit_id: str) -> None:
         if self._is_turn_whole:
             self._recordings.begin(item_id)
             for pcm in self._turn:
                 self._recordings.add(item_id, pcm)
         self._forget_turn()
-        self._num_awaited_transcripts += 1
-        return commands
+        self._awaited.add(commit_id)
+
+    def _responded(self, command: Respond) -> None:
+        self._spoken.add(command.item_id)
+        self._is_responding = True
 
     def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
         """Add an item that is audio; it goes before a user turn that is open."""
@@ -101,25 +162,46 @@ class Feed:
         ]
         self._recordings.begin(item_id)
         self._recordings.add(item_id, pcm)
-        commands: list[Command] = [*self._start_over()]
-        self._num_awaited_transcripts += 1
+        commands: list[Command] = [*self.withdraw(), *self._start_over()]
+        self._awaited.add(item_id)
         if not self._turn:
             return [*commands, *spoken]
         return [*commands, ClearAudio(self._session_id), *spoken, *self._turn_again()]
 
-    def transcribed(self) -> None:
-        """Note that the transcript of a committed turn has come."""
-        self._num_awaited_transcripts = max(0, self._num_awaited_transcripts - 1)
+    def transcribed(self, commit_id: str) -> bool:
+        """Note that the transcript of a commit has come; False if it was taken back."""
+        is_awaited = commit_id in self._awaited
+        self._awaited.discard(commit_id)
+        return is_awaited
+
+    def awaits(self, commit_id: str) -> bool:
+        """Say whether the transcript of a commit is due."""
+        return commit_id in self._awaited
+
+    def lost(self) -> list[Command]:
+        """Start over in a session that knows nothing, because the engine lost the old one.
+
+        What a user said and whose words are not known yet is heard again, where its sound is kept.
+        """
+        self._is_responding = False
+        self._tentative = None
+        self._held = []
+        self._awaited.clear()
+        self.outdate()
+        commands = self._start_over()
+        self._awaited |= {c.item_id for c in commands if isinstance(c, CommitAudio)}
+        return commands
 
     def add(self, item: Item) -> list[Command]:
         """Add an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.
-        return [] if self._can_start_over else replayed(self._session_id, item)
+        added = [] if self._can_start_over else replayed(self._session_id, item)
+        return [*self.withdraw(), *added]
 
     def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
         """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
         if item_id in self._spoken:
-            return [Truncate(self._session_id, item_id, heard_ms)]
+            return [*self.withdraw(), Truncate(self._session_id, item_id, heard_ms)]
         self.outdate()
         return []
 
@@ -136,9 +218,8 @@ class Feed:
 
     def respond(self, command: Respond) -> list[Command]:
         """Start a response."""
-        commands = [*self._start_over(), command]
-        self._spoken.add(command.item_id)
-        self._is_responding = True
+        commands = [*self.withdraw(), *self._start_over(), command]
+        self._responded(command)
         return commands
 
     def cancel(self, turn: int) -> list[Command]:
@@ -153,7 +234,7 @@ class Feed:
     @property
     def _can_start_over(self) -> bool:
         # A reply in progress, and a turn whose words are not known yet, exist in the engine only.
-        is_free = not self._is_responding and not self._num_awaited_transcripts
+        is_free = not self._is_responding and not self._awaited
         return self._is_outdated and is_free
 
     def _start_over(self) -> list[Command]:
@@ -163,7 +244,9 @@ class Feed:
         self._is_outdated = False
         self._spoken.clear()
         items = [
-            command for item in self._conversation for command in replayed(self._session_id, item)
+            command
+            for item in self._conversation
+            for command in replayed(self._session_id, item, self._recordings.pcm)
         ]
         return [Close(self._session_id), self._opening(), *items, *self._turn_again()]
 

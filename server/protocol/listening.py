@@ -1,6 +1,7 @@
 """Follow what the user says: the open turn, the audio before it, and the words heard in it."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from model.engine.messages import Pcm
@@ -78,6 +79,16 @@ class Listening:
         num = self._utterances[-1].num_samples if self.has_turn else self._num_preroll_samples
         return num * 1000 / self._rate_hz
 
+    @property
+    def heard_ms(self) -> int:
+        """Return how much audio was appended in all."""
+        return self._num_samples * 1000 // self._rate_hz
+
+    @property
+    def begins_ms(self) -> int:
+        """Return where in the appended audio a turn can begin at the earliest."""
+        return (self._num_samples - self._num_preroll_samples) * 1000 // self._rate_hz
+
     def audio(self, pcm: Pcm, *, is_detecting: bool) -> list[Pcm]:
         """Take appended audio and return what of it belongs to the turn.
 
@@ -153,6 +164,23 @@ class Listening:
             return None
         self._utterances[0].heard += text
         return self._utterances[0].item_id
+
+    def lost(self, is_awaited: Callable[[str], bool]) -> list[str]:
+        """Note that the engine lost everything.
+
+        Args:
+            is_awaited: says whether a committed item is being heard again.
+
+        Returns:
+            The items whose words will never be known.
+        """
+        committed = list(self._utterances)[: len(self._utterances) - self.has_turn]
+        gone = [u for u in committed if not is_awaited(u.item_id)]
+        for utterance in gone:
+            self._utterances.remove(utterance)
+        for utterance in self._utterances:
+            utterance.heard = ""
+        return [utterance.item_id for utterance in gone]
 
     def transcribed(self, item_id: str, text: str) -> list[ServerEvent]:
         """Close an utterance with its final words."""

@@ -54,8 +54,11 @@ from server.protocol.events import (
     SessionUpdated,
     SpeechBegan,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
 )
 from server.protocol.feed import Feed
+from server.protocol.idle import Idle
 from server.protocol.ids import Ids
 from server.protocol.items import Message
 from server.protocol.listening import Listening
@@ -63,12 +66,14 @@ from server.protocol.profile import EngineProfile
 from server.protocol.recordings import Recordings
 from server.protocol.request import parse_request
 from server.protocol.responses import Responses
-from server.protocol.session_config import SessionConfig, VoiceMap
+from server.protocol.session_config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.session_update import updated
 from server.protocol.tools import MAX_TOOLS
 from server.protocol.turns import Turns
 
 CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
+# Losses of the engine's session, one after another, that a session outlives.
+_MAX_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,15 @@ class SessionMachine:
             self._opening, self._conversation, recordings, self._feed, voices, ids, profile
         )
         self._turns = Turns(
-            lambda: self.config, self._listening, self._conversation, self._responses, self._feed
+            lambda: self.config,
+            self._listening,
+            self._conversation,
+            self._responses,
+            self._feed,
+            ids,
         )
+        self._idle = Idle()
+        self._num_failures = 0
         self._editing = Editing(
             self._conversation,
             recordings,
@@ -149,8 +161,31 @@ class SessionMachine:
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
+        reactions = self._received(event, now_s, audio)
+        self._idle.watch(reactions, now_s)
+        return reactions
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
+        return self._idle.deadline_s(self.config.turn_detection)
+
+    def tick(self, now_s: float) -> list[Reaction]:
+        """Do what is due by now."""
+        detection, deadline_s = self.config.turn_detection, self.deadline_s
+        if deadline_s is None or now_s < deadline_s:
+            return []
+        self._idle.stop()
+        assert isinstance(detection, ServerVad), "only server_vad has an idle timeout"
+        reactions = self._turns.idled(detection.idle_timeout_ms or 0)
+        self._idle.watch(reactions, now_s)
+        return reactions
+
+    def _received(
+        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None
+    ) -> list[Reaction]:
         match event:
-            case InputAudio() | SpeechBegan() | SpeechEnded():
+            case InputAudio() | SpeechBegan() | SpeechPaused() | SpeechResumed() | SpeechEnded():
                 return self._turns.heard(event, now_s)
             case (
                 InputTranscriptDelta()
@@ -201,7 +236,8 @@ class SessionMachine:
             self._feed.outdate()
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
-        return [SessionUpdated(self.config)]
+        # A reply that was begun before its time was begun under the old configuration.
+        return [*self._feed.withdraw(), SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -228,6 +264,10 @@ class SessionMachine:
 
     def _on_output(self, output: Output, now_s: float) -> list[Reaction]:
         is_aside = output.session_id != self.config.id
+        if self._turns.holds(output):
+            return []
+        if isinstance(output, EngineResponseDone) and output.reason == "completed":
+            self._num_failures = 0
         match output:
             case InputTranscriptDelta() | InputTranscript() | EndOfTurn() if is_aside:
                 # A response with a memory of its own was told what the user had said.
@@ -258,11 +298,13 @@ class SessionMachine:
     def _on_failure(self, output: SessionFailed) -> list[Reaction]:
         if output.session_id != self.config.id:
             return self._responses.aside_failed(output.session_id, output.message)
-        return [
-            *self._responses.failed("engine_failed", output.message),
-            ErrorEvent("server_error", "engine_failed", output.message, None, None),
-            Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed"),
-        ]
+        self._num_failures += 1
+        error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
+        if self._num_failures > _MAX_FAILURES:
+            hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed")
+            return [*self._responses.failed("engine_failed", output.message), error, hangup]
+        failed = self._responses.lost(output.message)
+        return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
     def _opening(self) -> Open:
         voice = self._voices.engine_voice(self.config.voice)

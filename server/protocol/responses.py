@@ -122,6 +122,17 @@ class Responses:
             return [*reply.announced(), *self.refused(reply.engine_id)]
         return [*reply.announced(), *self._with_own_memory(reply)]
 
+    def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
+        """Make a response of the conversation that nobody is told of, and what starts it."""
+        assert not self.is_active, "the next response follows the one in progress"
+        reply = self._new(request)
+        return reply, self._respond(reply)
+
+    def begin(self, reply: Reply) -> list[Reaction]:
+        """Announce a prepared response, which the engine has been told to make."""
+        self._default = reply
+        return [*reply.announced()]
+
     def answer(self, request: ResponseRequest) -> list[Reaction]:
         """Answer a turn; while a response runs that may not be interrupted, afterwards."""
         if self._default is not None:
@@ -203,10 +214,7 @@ class Responses:
             status, details = _ENDS[output.reason]
             events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
             reactions = [*events, *self._left(reply)]
-        if is_default:
-            owed, self._owed = self._owed, None
-            reactions += self.create(owed) if owed is not None else []
-        return reactions
+        return [*reactions, *(self.resumed() if is_default else [])]
 
     # Ends.
 
@@ -236,6 +244,15 @@ class Responses:
         running = {id(reply): reply for reply in (self._default, *self._asides.values()) if reply}
         self._owed = None
         return [event for reply in running.values() for event in self._fail(reply, code, message)]
+
+    def lost(self, message: str) -> list[Reaction]:
+        """End the conversation's response, because the engine lost the session."""
+        return [] if self._default is None else self._fail(self._default, "engine_failed", message)
+
+    def resumed(self) -> list[Reaction]:
+        """Begin the response that is owed, if one is."""
+        owed, self._owed = self._owed, None
+        return [] if owed is None else self.create(owed)
 
     def aside_failed(self, engine_id: str, message: str) -> list[Reaction]:
         """End a response whose own session in the engine is lost."""

@@ -2,17 +2,33 @@
 
 import base64
 import binascii
+from typing import assert_never
 
 import numpy as np
 
 from model.engine.messages import Pcm
 from server.audio.resample import StreamResampler
 from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream
-from server.audio.vad import SpeechSegmenter, SpeechStart, VadRules
+from server.audio.vad import (
+    Boundary,
+    SpeechEnd,
+    SpeechPause,
+    SpeechResumption,
+    SpeechSegmenter,
+    SpeechStart,
+    VadRules,
+)
 from server.audio.wire import AudioDecoder
 from server.config import VadSettings
 from server.errors import ClientError
-from server.protocol.events import Heard, InputAudio, SpeechBegan, SpeechEnded
+from server.protocol.events import (
+    Heard,
+    InputAudio,
+    SpeechBegan,
+    SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
+)
 from server.protocol.session_config import (
     AudioFormat,
     SemanticVad,
@@ -78,8 +94,12 @@ class Ears:
 
     def sounds_finished(self) -> None:
         """Note that the model takes the user's turn for finished."""
-        if isinstance(self._detection, SemanticVad) and self._segmenter is not None:
-            self._segmenter.need_silence(self._vad.end_wait_ms[self._detection.eagerness])
+        if self._segmenter is None:
+            return
+        enough_ms: int | None = None
+        if isinstance(self._detection, SemanticVad):
+            enough_ms = self._vad.end_wait_ms[self._detection.eagerness]
+        self._segmenter.sounds_finished(enough_ms)
 
     def hear(self, audio: str) -> list[Heard]:
         """Return what was heard in appended audio, in order.
@@ -110,10 +130,7 @@ class Ears:
             place = min(max(place, taken), len(pcm))
             heard += [InputAudio(pcm[taken:place])] if place > taken else []
             taken = place
-            if isinstance(boundary, SpeechStart):
-                heard.append(SpeechBegan(boundary.start_ms))
-            else:
-                heard.append(SpeechEnded(boundary.at_ms))
+            heard.append(_heard(boundary))
         return [*heard, InputAudio(pcm[taken:])] if taken < len(pcm) else heard
 
     def _new_decoder(self) -> AudioDecoder:
@@ -136,6 +153,7 @@ class Ears:
                     detection.prefix_padding_ms,
                     detection.silence_duration_ms,
                     self._vad.min_speech_ms,
+                    self._vad.speculate_after_ms,
                 )
             case SemanticVad():
                 return VadRules(
@@ -143,7 +161,22 @@ class Ears:
                     _SEMANTIC_PADDING_MS,
                     self._vad.max_wait_ms[detection.eagerness],
                     self._vad.min_speech_ms,
+                    self._vad.speculate_after_ms,
                 )
+
+
+def _heard(boundary: Boundary) -> Heard:
+    match boundary:
+        case SpeechStart():
+            return SpeechBegan(boundary.start_ms)
+        case SpeechPause():
+            return SpeechPaused()
+        case SpeechResumption():
+            return SpeechResumed()
+        case SpeechEnd():
+            return SpeechEnded(boundary.at_ms)
+        case _:
+            assert_never(boundary)
 
 
 def decode_base64(text: str, path: str) -> bytes:

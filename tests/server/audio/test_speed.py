@@ -72,8 +72,7 @@ def test_a_voice_keeps_its_pitch_and_loudness(speed: float) -> None:
     """Played faster or slower, it is the same voice, and no louder."""
     pcm = voice(2.0)
     changed = _changed(pcm, speed)
-    assert _pitch_hz(pcm) == pytest.approx(120, rel=0.1)
-    assert _pitch_hz(changed) == pytest.approx(120, rel=0.1)
+    assert _pitch_hz(changed) == pytest.approx(_pitch_hz(pcm), rel=0.1)
     assert np.std(changed) == pytest.approx(np.std(pcm), rel=0.1)
 
 

@@ -6,6 +6,8 @@ from server.audio.vad import (
     WINDOW_MS,
     Boundary,
     SpeechEnd,
+    SpeechPause,
+    SpeechResumption,
     SpeechSegmenter,
     SpeechStart,
     VadRules,
@@ -71,10 +73,10 @@ def test_an_earlier_end_can_be_asked_for() -> None:
     patient = replace(RULES, silence_duration_ms=4_000)
     segmenter = SpeechSegmenter(patient)
     _boundaries(segmenter, [0.9] * 4 + [0.0] * 2)
-    segmenter.need_silence(96)
+    segmenter.sounds_finished(96)
     assert _boundaries(segmenter, [0.0]) == [SpeechEnd(7 * WINDOW_MS)]
     _boundaries(segmenter, [0.9] * 4)
-    segmenter.need_silence(96)
+    segmenter.sounds_finished(96)
     assert not _boundaries(segmenter, [0.9] * 14 + [0.0] * 20)
 
 
@@ -82,7 +84,7 @@ def test_the_tail_of_a_voice_does_not_take_back_its_end() -> None:
     """Probabilities fall some windows after the voice: that is not speaking on."""
     segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000))
     _boundaries(segmenter, [0.9] * 10)
-    segmenter.need_silence(96)
+    segmenter.sounds_finished(96)
     assert _boundaries(segmenter, [0.9] * 4 + [0.0] * 3) == [SpeechEnd(17 * WINDOW_MS)]
 
 
@@ -97,3 +99,32 @@ def test_positions_count_from_where_the_stream_began() -> None:
     """After a clear, offsets still count all appended audio."""
     (start,) = _boundaries(SpeechSegmenter(RULES, start_ms=5_000), [0.9] * 2)
     assert start == SpeechStart(5_000, 5_000 + 2 * WINDOW_MS)
+
+
+def test_a_pause_may_be_the_end() -> None:
+    """Well before the silence that ends a turn there is word of it, once a pause."""
+    segmenter = SpeechSegmenter(replace(RULES, pause_ms=96))
+    boundaries = _boundaries(segmenter, [0.9] * 4 + [0.0] * 6 + [0.9] * 2 + [0.0] * 7)
+    assert boundaries == [
+        SpeechStart(0, 2 * WINDOW_MS),
+        SpeechPause(7 * WINDOW_MS),
+        SpeechResumption(11 * WINDOW_MS),
+        SpeechPause(15 * WINDOW_MS),
+        SpeechEnd(19 * WINDOW_MS),
+    ]
+
+
+def test_a_turn_that_sounds_finished_pauses_at_once() -> None:
+    """Its first silent window is a pause; a user who has spoken on must sound finished again."""
+    segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000, pause_ms=1_000))
+    _boundaries(segmenter, [0.9] * 4)
+    segmenter.sounds_finished()
+    assert _boundaries(segmenter, [0.9] * 2 + [0.0]) == [SpeechPause(7 * WINDOW_MS)]
+    assert _boundaries(segmenter, [0.9] * 14 + [0.0] * 20) == [SpeechResumption(8 * WINDOW_MS)]
+
+
+def test_a_silence_that_ends_the_turn_is_no_pause() -> None:
+    """Where a pause would take longer than the end, there is only the end."""
+    segmenter = SpeechSegmenter(replace(RULES, pause_ms=500))
+    kinds = [type(boundary) for boundary in _boundaries(segmenter, [0.9] * 4 + [0.0] * 30)]
+    assert kinds == [SpeechStart, SpeechEnd]

@@ -4,9 +4,10 @@ Many applications and devices still send it. `GuessingDialect` is for clients th
 which shape they speak.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from server.errors import ClientError
 from server.protocol.beta_session import (
     SESSION_PLACES,
     Places,
@@ -89,7 +90,7 @@ class BetaDialect:
     def write(self, event: ServerEvent, event_id: str) -> JsonObject | None:
         """Return the event's JSON object, None for an event that beta does not have."""
         if isinstance(event, ErrorEvent):
-            return _renamed_error(error_json(event, event_id))
+            return error_json(_renamed_error(event), event_id)
         name = _NAMES.get(event.type, event.type)
         if name is None:
             return None
@@ -143,14 +144,12 @@ def _read_item(item: JsonObject) -> JsonObject:
     return {"type": "message", **item}
 
 
-def _renamed_error(error: JsonObject) -> JsonObject:
+def _renamed_error(event: ErrorEvent) -> ErrorEvent:
     """Name a refused parameter as the client wrote it."""
-    details = error["error"]
+    error = ClientError(event.message, code=event.code, param=event.param)
     for path, places in (("session", SESSION_PLACES), ("response", _RESPONSE_PLACES)):
-        details["param"], details["message"] = renamed(
-            details["param"], details["message"], places, path
-        )
-    return error
+        error = renamed(error, places, path)
+    return replace(event, message=error.message, param=error.param)
 
 
 def _value(value: Any) -> Any:

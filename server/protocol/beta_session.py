@@ -165,16 +165,22 @@ def _ga_value(key: str, value: Any, path: str) -> Any:
     return value
 
 
-def renamed(param: str | None, message: str, places: Places, path: str) -> tuple[str | None, str]:
+def renamed(error: ClientError, places: Places, path: str) -> ClientError:
     """Name a refused parameter as a beta client wrote it, in itself and in the message."""
+    param = error.param or ""
     for beta, place in places.items():
         ga_path, beta_path = ".".join((path, *place)), f"{path}.{beta}"
-        if param is not None and f"{param}.".startswith((f"{ga_path}.", f"{ga_path}[")):
-            return (
-                param.replace(ga_path, beta_path, 1),
-                message.replace(ga_path, beta_path, 1),
+        if param == ga_path and error.code == "unknown_parameter":
+            # GA has it, so the client itself wrote GA's name.
+            return error
+        if f"{param}.".startswith((f"{ga_path}.", f"{ga_path}[")):
+            return ClientError(
+                error.message.replace(ga_path, beta_path, 1),
+                code=error.code,
+                param=param.replace(ga_path, beta_path, 1),
+                kind=error.kind,
             )
-    return param, message
+    return error
 
 
 def session_json(config: SessionConfig, client_secret: JsonObject | None = None) -> JsonObject:

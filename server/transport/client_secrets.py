@@ -103,10 +103,9 @@ async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject
 
 def _at_the_root(error: ClientError) -> ClientError:
     """Name a refused parameter as it is in a body that is the session itself."""
-    param, message = renamed(error.param, error.message, SESSION_PLACES, "session")
-    if param is not None:
-        param = param.removeprefix("session.")
-    return ClientError(message.replace("'session.", "'"), code=error.code, param=param)
+    error = renamed(error, SESSION_PLACES, "session")
+    param = error.param and error.param.removeprefix("session.")
+    return ClientError(error.message.replace("'session.", "'"), code=error.code, param=param)
 
 
 async def _body(request: Request) -> JsonObject:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from server.transport.auth import chosen_subprotocol, is_allowed, is_own_origin, offered_key
+from server.transport.auth import (
+    admitted,
+    check_api_key,
+    chosen_subprotocol,
+    is_allowed,
+    is_browser,
+    is_own_origin,
+    offered_key,
+)
+from server.transport.envelope import RefusedError
+from server.transport.ephemeral import EphemeralKeys
+from tests.server.protocol.wire import CONFIG
 
 
 @pytest.mark.parametrize(
@@ -31,6 +42,47 @@ def test_which_keys_are_allowed() -> None:
     assert not is_allowed(None, ("a",))
     assert not is_allowed("", ("a",))
     assert is_allowed(None, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [(None, "Missing API key"), ("sk-bad", "Incorrect API key"), ("ek_1", "Ephemeral keys start")],
+)
+def test_what_backends_are_told(key: str | None, message: str) -> None:
+    """All of it is 401 `invalid_api_key`; the words say what to do."""
+    check_api_key("sk-1", ("sk-1",))
+    with pytest.raises(RefusedError, match=message) as caught:
+        check_api_key(key, ("sk-1",))
+    assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("api_keys", [(), ("sk-1",)])
+def test_ephemeral_keys_let_sessions_in(api_keys: tuple[str, ...]) -> None:
+    """Also where no keys are needed they must be known: what they are bound to would not apply."""
+    keys = EphemeralKeys(1)
+    key = keys.issue(CONFIG, 60, has_model=False)
+    assert admitted(key.value, api_keys, keys) is key
+    with pytest.raises(RefusedError, match="unknown or has expired"):
+        admitted("ek_other", api_keys, keys)
+    assert admitted("sk-1", api_keys, keys) is None
+    # An operator may have chosen such a name for an ordinary key.
+    assert admitted("ek_mine", ("ek_mine",), keys) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "subprotocols", "is_page"),
+    [
+        ({"authorization": "Bearer x"}, (), False),
+        ({"authorization": "Bearer x"}, ("realtime",), False),
+        ({"origin": "https://example.org"}, (), True),
+        ({}, ("realtime", "openai-insecure-api-key.x"), True),
+    ],
+)
+def test_who_can_read_a_refused_upgrade(
+    headers: dict[str, str], subprotocols: tuple[str, ...], is_page: bool
+) -> None:
+    """A page cannot."""
+    assert is_browser(headers, subprotocols) is is_page
 
 
 @pytest.mark.parametrize(

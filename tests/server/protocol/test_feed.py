@@ -100,7 +100,8 @@ def test_it_does_not_start_over_under_a_response_or_a_transcript(feed: Feed) -> 
     feed.outdate()
     assert _kinds(feed.respond(Respond("s", 2, "d"))) == [Respond]
     feed.finish()
-    feed.transcribed()
+    assert feed.transcribed("c")
+    assert not feed.transcribed("c"), "it has come already"
     assert _kinds(feed.audio(_pcm(1))) == [*AGAIN, AppendAudio]
 
 

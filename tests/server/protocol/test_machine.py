@@ -74,7 +74,7 @@ _clients = st.one_of(
     st.sampled_from(
         [
             _detection(None),
-            _detection({"type": "server_vad"}),
+            _detection({"type": "server_vad", "idle_timeout_ms": 5_000}),
             _detection({"type": "server_vad", "interrupt_response": False}),
             _detection({"type": "semantic_vad", "create_response": False}),
             _update(audio={"input": {"transcription": {"model": "whisper-1"}}}),
@@ -131,7 +131,7 @@ _clients = st.one_of(
 # What the engine and the ears do is legal by construction.
 _happenings = st.sampled_from(
     [
-        *("audio", "voice", "hearing", "transcript", "later", "full"),
+        *("audio", "voice", "pause", "hearing", "transcript", "later", "full", "lost"),
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
     ]

@@ -2,7 +2,7 @@
 
 Those in `beta/` are in the beta dialect. One JSON object a line. Inputs: `client` (a frame as
 sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine
-cannot open), `clock_s` (sets the time). Results:
+cannot open), `clock_s` (sets the time, and lets happen what is due). Results:
 `server` (an event on the wire) and `command` (to the engine), with audio shown by its length.
 
 To write the results of all transcripts anew, and then review the difference:
@@ -26,11 +26,14 @@ from server.protocol.dialect import Dialect, GaDialect
 from server.protocol.events import (
     ErrorEvent,
     Hangup,
+    Heard,
     InputAudio,
     NoSlot,
     Reaction,
     SpeechBegan,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
 )
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
@@ -82,7 +85,7 @@ class Player:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:
                 self._now_s = now_s
-                return []
+                return self._lines(self.machine.tick(now_s))
             case _:
                 raise AssertionError(f"not an input: {line}")
 
@@ -113,7 +116,7 @@ class Player:
         return lines
 
 
-def _heard(line: Line) -> InputAudio | SpeechBegan | SpeechEnded:
+def _heard(line: Line) -> Heard:
     match line:
         case {"audio_ms": audio_ms}:
             return InputAudio(np.zeros(audio_ms * _RATE_HZ // 1000, dtype=np.float32))
@@ -121,6 +124,10 @@ def _heard(line: Line) -> InputAudio | SpeechBegan | SpeechEnded:
             return SpeechBegan(start_ms)
         case {"ended_ms": end_ms}:
             return SpeechEnded(end_ms)
+        case {"paused": True}:
+            return SpeechPaused()
+        case {"resumed": True}:
+            return SpeechResumed()
         case _:
             raise AssertionError(f"nothing to hear: {line}")
 

@@ -40,6 +40,9 @@ DOCUMENTED = {
 }
 
 
+_MAX_LOSSES = 3  # one after the other
+
+
 @dataclass
 class EngineReply:
     """A response that the engine is making."""
@@ -81,6 +84,8 @@ class World:
         self.in_progress: set[str] = set()
         self._heard_ms = 0
         self._is_voice = False
+        self._is_paused = False
+        self._num_losses = 0
         self._is_full = False
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
@@ -103,13 +108,17 @@ class World:
 
     # What happens beside the client.
 
-    def _happenings(self, kind: str) -> list[Line]:  # noqa: PLR0911 - a case each
+    def _happenings(self, kind: str) -> list[Line]:  # noqa: C901, PLR0911 - a case each
         match kind:
             case "audio":
                 self._heard_ms += 100
                 return [{"heard": {"audio_ms": 100}}]
             case "voice":
                 return self._voice()
+            case "pause":
+                return self._pause()
+            case "lost":
+                return self._lost()
             case "full":
                 self._is_full = not self._is_full
                 return []
@@ -133,12 +142,29 @@ class World:
     def _voice(self) -> list[Line]:
         """Begin or end speech, as the ears do: never without detection, and again after a reset."""
         if self.player.machine.config.turn_detection is None:
-            self._is_voice = False
+            self._is_voice = self._is_paused = False
             return []
         self._is_voice = not self._is_voice
+        self._is_paused = False
         if self._is_voice:
             return [{"heard": {"began_ms": max(0, self._heard_ms - 300)}}]
         return [{"heard": {"ended_ms": self._heard_ms}}]
+
+    def _pause(self) -> list[Line]:
+        """Pause in speech, or go on after a pause."""
+        if not self._is_voice or self.player.machine.config.turn_detection is None:
+            return []
+        self._is_paused = not self._is_paused
+        return [{"heard": {"paused" if self._is_paused else "resumed": True}}]
+
+    def _lost(self) -> list[Line]:
+        """Lose the conversation's session in the engine, no more often than it is put up with."""
+        self._num_losses += 1
+        if self._num_losses > _MAX_LOSSES:
+            return []
+        self._take_away("sess_1")
+        self.commits.clear()
+        return [{"engine": {"type": "SessionFailed", "message": "lost"}}]
 
     def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: PLR0911 - a case each
         """Go on with a reply: words and sound, then calls, then its end."""
@@ -200,6 +226,7 @@ class World:
                 self.commits.append(command["item_id"])
             case Reopen.__name__:
                 self.commits.remove(command["item_id"])
+                self._take_away(session_id)
             case Close.__name__ if "/" in session_id:
                 self._take_away(session_id)
             case Close.__name__:
@@ -222,11 +249,15 @@ class World:
         self._event_ids.add(event["event_id"])
         kind = event["type"]
         if kind == "error":
-            assert event["error"]["code"] in DOCUMENTED, event
-            assert event["error"]["type"] == "invalid_request_error", event
+            kind, code = event["error"]["type"], event["error"]["code"]
+            if kind == "server_error":
+                assert code == "engine_failed", event
+                return
+            assert code in DOCUMENTED, event
+            assert kind == "invalid_request_error", event
         elif kind in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
             # The ears begin anew after a commit or clear by hand; after their own it is so anyway.
-            self._is_voice = False
+            self._is_voice = self._is_paused = False
         elif kind.startswith("conversation.item."):
             self._watch_conversation(kind, event)
         elif kind in ("response.created", "response.done"):

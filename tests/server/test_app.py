@@ -32,7 +32,8 @@ Event = dict[str, Any]
 class Echo:
     """A server with an echo engine, and ways to connect."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, engine: EchoEngine) -> None:
+        self.engine = engine
         self.get = served.get
         self._served = served
 
@@ -52,7 +53,7 @@ async def echoing(**server: Any) -> AsyncIterator[Echo]:
     engine = EchoEngine()
     settings = Settings(server=ServerSettings(**server), voices={"alloy": "amber", "echo": "birch"})
     async with serving(engine, settings) as served:
-        yield Echo(served)
+        yield Echo(served, engine)
     assert engine.num_open == 0, "every session gave its slot back"
 
 
@@ -184,7 +185,57 @@ async def test_speech_interrupts_a_reply() -> None:
         assert not late
         await connection.conversation.item.retrieve(item_id=item_id)
         events = await _until(connection, "conversation.item.retrieved")
-        assert events[-1]["item"]["content"] == [{"type": "output_audio", "transcript": "you"}]
+        (part,) = events[-1]["item"]["content"]
+        assert part["transcript"] == "you"
+        assert len(base64.b64decode(part["audio"])) == 80 * RATE_HZ // 1000 * 2
+
+
+def _message(text: str) -> Any:
+    content = [{"type": "input_text", "text": text}]
+    return {"type": "message", "role": "user", "content": content}
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_responses_beside_the_conversation() -> None:
+    """They answer what they are given, leave no trace, and fail alone where no slot is free."""
+    async with echoing() as served, served.realtime() as connection:
+        await connection.conversation.item.create(item=_message("hello"))
+        aside: Any = {"conversation": "none", "output_modalities": ["text"]}
+        await connection.response.create(
+            response={**aside, "input": [_message("psst")], "metadata": {"topic": "secret"}}
+        )
+        events = await _until(connection, "response.done")
+        assert events[-1]["response"]["metadata"] == {"topic": "secret"}
+        assert _only(events, "response.output_text.done")["text"] == "you said psst"
+        assert served.engine.num_open == 1, "its slot is free again"
+        # The echo engine has two slots: one for each session, and none for anything beside them.
+        async with served.realtime() as other:
+            await _until(other, "session.created")
+            await connection.response.create(response=aside)
+            events = await _until(connection, "response.done")
+            error = events[-1]["response"]["status_details"]["error"]
+            assert error["code"] == "rate_limit_exceeded"
+        await connection.response.create(response={"output_modalities": ["text"]})
+        events = await _until(connection, "response.done")
+        assert _only(events, "response.output_text.done")["text"] == "you said hello"
+        # What goes on beside a conversation ends with its connection.
+        await connection.response.create(response={**aside, "input": [_message("endless")]})
+        await _until(connection, "response.output_text.delta")
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_what_a_function_returned_is_told_to_the_engine() -> None:
+    """A history with a function call in it is replayed, ids and all."""
+    async with echoing() as served, served.realtime() as connection:
+        await connection.conversation.item.create(
+            item={"type": "function_call", "call_id": "c", "name": "get_time", "arguments": "{}"}
+        )
+        await connection.conversation.item.create(
+            item={"type": "function_call_output", "id": "mine", "call_id": "c", "output": "noon"}
+        )
+        await connection.response.create(response={"output_modalities": ["text"]})
+        events = await _until(connection, "response.done")
+        assert _only(events, "response.output_text.done")["text"] == "you said get_time noon"
 
 
 @pytest.mark.usefixtures("no_tasks_left")
@@ -258,7 +309,7 @@ async def test_health_readiness_and_models() -> None:
 
 
 async def test_api_keys() -> None:
-    """A good key opens by header or subprotocol; a bad one is refused readably for a browser."""
+    """A good key opens by header or subprotocol; a bad one is refused before the upgrade."""
     async with echoing(api_keys=("sk-good", "sk-other")) as served:
         for options in (
             {"additional_headers": {"Authorization": "Bearer sk-good"}},
@@ -268,15 +319,12 @@ async def test_api_keys() -> None:
             async with served.socket(**options) as client:
                 assert json.loads(await client.recv())["type"] == "session.created"
                 assert client.subprotocol == ("realtime" if "subprotocols" in options else None)
-        with pytest.raises(InvalidStatus) as refused:
-            await served.socket()
-        assert refused.value.response.status_code == 401
-        body = json.loads(refused.value.response.body or b"")
-        assert body["error"]["code"] == "invalid_api_key"
-        async with served.socket(additional_headers={"Authorization": "Bearer sk-bad"}) as client:
-            assert json.loads(await client.recv())["error"]["code"] == "invalid_api_key"
-            assert await _closed(client) == 3000
-            assert client.close_reason == "invalid_request_error.invalid_api_key"
+        for headers in ({}, {"Authorization": "Bearer sk-bad"}, {"Authorization": "Bearer ek_1"}):
+            with pytest.raises(InvalidStatus) as refused:
+                await served.socket(additional_headers=headers)
+            assert refused.value.response.status_code == 401
+            body = json.loads(refused.value.response.body or b"")
+            assert body["error"]["code"] == "invalid_api_key"
         assert (await served.get("/v1/models"))[0] == 401
         assert (await served.get("/v1/models", authorization="Bearer sk-good"))[0] == 200
 
@@ -285,7 +333,7 @@ async def test_api_keys() -> None:
     ("path", "options", "code"),
     [
         ("/v1/realtime?intent=", {}, "invalid_intent"),
-        ("/v1/realtime?intent=transcription", {}, "unsupported_intent"),
+        ("/v1/realtime?intent=translation", {}, "invalid_intent"),
         ("/v1/realtime?call_id=rtc_1", {}, "unsupported_parameter"),
     ],
 )

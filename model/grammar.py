@@ -155,6 +155,10 @@ class Matcher:
             raise GrammarError(f"token {token} is not allowed here")
         return self._alphabet.tokens[token]
 
+    def allows(self, tokens: Sequence[int]) -> bool:
+        """Tell whether all of these tokens may come next, one after another."""
+        return bool(self._matcher.validate_tokens(list(tokens)) == len(tokens))
+
     def take_forced(self) -> bytes:
         """Write what can only be so, and return it, which is often nothing.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ MAX_BYTES = 8192
 MAX_DECISIONS = 1024
 # A longer number is more than most readers can tell from its neighbours.
 _MAX_DIGITS = 15
+# As many bytes as can be tried out one after another.
+_FEW = 16
 
 
 def _ranks(order: bytes) -> list[int]:
@@ -67,16 +70,13 @@ class Arguments:
         """Tell whether the bounds are reached; what was written is then all there will be."""
         return self._num_bytes > MAX_BYTES or self._num_decisions > MAX_DECISIONS
 
-    def go_on(self, piece: int | None = None) -> str:
-        """Write up to where the model has to choose next.
+    def choose(self, piece: int) -> str:
+        """Write what the model chose, one of `choices`; return what was written."""
+        return self._decoder.decode(self._write(self.choices[piece]))
 
-        Args:
-            piece: what it has chosen, one of `choices`; None if there was no choice yet.
-
-        Returns:
-            What was written.
-        """
-        written = b"" if piece is None else self._write(self.choices[piece])
+    def go_on(self) -> str:
+        """Write up to where the model has to choose next; return what was written."""
+        written = b""
         self.choices = {}
         while not self._is_over():
             written += self._write_forced()
@@ -120,14 +120,13 @@ class Arguments:
         """Return the pieces that spell something of what is allowed, and the tokens they spell."""
         speller, place = self._speller, self._place
         first_byte = speller.alphabet.num_spellings
-        ends = b'"' if place.is_in_string else b"}]," if place.num_digits else b""
-        end = next((first_byte + byte for byte in ends if allowed[first_byte + byte]), None)
+        end = next((first_byte + byte for byte in place.ends if allowed[first_byte + byte]), None)
         if end is not None and place.num_digits >= _MAX_DIGITS:
             return {speller.end: end}
         if not place.is_in_string:
             fits = speller.is_sign
         else:
-            fits = speller.opens if place.is_at_start else speller.continues
+            fits = speller.opens if place.is_at_word else speller.continues
         tokens = np.flatnonzero(allowed[:first_byte] & fits)
         pieces, first = np.unique(speller.pieces[tokens], return_index=True)
         choices = dict(zip(pieces.tolist(), tokens[first].tolist(), strict=True))
@@ -136,13 +135,20 @@ class Arguments:
     def _shortest(self, allowed: npt.NDArray[np.bool_]) -> int:
         """Return the token of the byte after which the text probably ends soonest.
 
-        Of a string or number, what it has less of comes first: whatever loops a pattern has, the
-        way out is tried in the end.
+        Where few are allowed, that is one with which the string or number can end. Otherwise it is
+        one that it has less of: whatever loops a pattern has, the way out is tried in the end.
         """
         place, first_byte = self._place, self._speller.alphabet.num_spellings
         ranks = _INSIDE if place.is_in_string else _OUTSIDE
-        bytes_ = np.flatnonzero(allowed[first_byte:]).tolist()
-        return first_byte + min(bytes_, key=lambda byte: (place.uses[byte], ranks[byte]))
+        options: list[int] = np.flatnonzero(allowed[first_byte:]).tolist()
+        options.sort(key=lambda byte: (place.uses[byte], ranks[byte]))
+        best = options[0]
+        if best not in place.ends and len(options) <= _FEW:
+            for byte, end in product(options, place.ends):
+                if self._matcher.allows([first_byte + byte, first_byte + end]):
+                    best = byte
+                    break
+        return first_byte + best
 
 
 class _Place:
@@ -150,22 +156,28 @@ class _Place:
 
     Attributes:
         is_in_string: whether a string has begun and not ended.
-        is_at_start: whether it has just begun.
+        is_at_word: whether a word of it begins here that needs no space before it.
         num_digits: digits so far, in a number.
         uses: bytes so far, in a string or number.
     """
 
     def __init__(self) -> None:
-        self.is_in_string = self.is_at_start = self._is_escaped = False
+        self.is_in_string = self.is_at_word = self._is_escaped = False
         self.num_digits = 0
         self.uses: Counter[int] = Counter()
+
+    @property
+    def ends(self) -> bytes:
+        """Return the bytes that can end the string or number in progress."""
+        return b'"' if self.is_in_string else b"}]," if self.num_digits else b""
 
     def move(self, byte: int) -> None:
         """Go past a byte."""
         is_quote = byte == ord('"') and not self._is_escaped
-        self.is_at_start = is_quote and not self.is_in_string
+        is_opened = is_quote and not self.is_in_string
+        self.is_at_word = is_opened or (self.is_in_string and byte == ord(" "))
         if is_quote or (not self.is_in_string and byte in b"{}[],:"):
-            self.is_in_string = self.is_at_start
+            self.is_in_string = is_opened
             self.num_digits = 0
             self.uses.clear()
             return

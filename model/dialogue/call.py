@@ -69,9 +69,12 @@ class Call:
 
     def go_on(self, piece: int | None = None) -> Written:
         """Take what the model chose, if it had a choice, and write up to the next choice."""
+        arguments = self._arguments
+        if arguments is not None:
+            assert piece is not None
+            chosen = arguments.choose(piece)
+            return self._wrote(arguments.go_on(), pieces=[piece], chosen=chosen)
         pieces = [] if piece is None else [piece]
-        if self._arguments is not None:
-            return self._wrote(None, self._arguments.go_on(piece), pieces)
         if piece is not None:
             self._spell(piece)
         while len(self.choices) == 1:
@@ -80,14 +83,14 @@ class Call:
         if self.choices:
             return Written(None, "", pieces)
         name, arguments = self._begin_arguments()
-        return self._wrote(name, arguments.go_on(), pieces)
+        return self._wrote(arguments.go_on(), name=name, pieces=pieces)
 
     def close(self) -> Written:
         """Write what is missing without the model, if that does not take too much."""
         name, arguments = None, self._arguments
         if arguments is None:
             name, arguments = self._begin_arguments()
-        return self._wrote(name, arguments.close(), [])
+        return self._wrote(arguments.close(), name=name)
 
     def _begin_arguments(self) -> tuple[str, Arguments]:
         """Settle on the first of the functions that are left."""
@@ -102,9 +105,12 @@ class Call:
         self._names = [entry for entry in self._names if entry[1][at] == piece]
         self._num_spelled += 1
 
-    def _wrote(self, name: str | None, text: str, pieces: list[int]) -> Written:
-        self._text.append(text)
-        return Written(name, text, [*pieces, *self._encode(text)])
+    def _wrote(
+        self, text: str, *, name: str | None = None, pieces: Sequence[int] = (), chosen: str = ""
+    ) -> Written:
+        """Note arguments: what `pieces` spell is `chosen`, and `text` was written without them."""
+        self._text += (chosen, text)
+        return Written(name, chosen + text, [*pieces, *self._encode(text)])
 
 
 def remembered(name: str, arguments: str) -> str:

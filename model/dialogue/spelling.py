@@ -38,8 +38,8 @@ class Speller:
         end: the piece that ends a string or a number.
         alphabet: the spellings; where several of one piece fit, the first is meant.
         pieces: int64 [spellings], the piece of each.
-        opens: bool [spellings], whether it can begin a string.
-        continues: bool [spellings], whether it can go on within one.
+        opens: bool [spellings], whether it can stand at a string's beginning, or after a space.
+        continues: bool [spellings], whether it can stand elsewhere in a string.
         is_sign: bool [spellings], whether it can stand outside strings.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,15 +29,16 @@ TIMING = SpeechTiming(FRAME_SAMPLES, frame_ms=80, lookahead_samples=11, word_lea
 
 
 def pieces(text: str) -> list[int]:
-    """Return the pieces of words, and of special pieces in angle brackets."""
+    """Return the pieces of words, and of special pieces in angle brackets.
+
+    What stands between words and the words that have no piece are left out.
+    """
     found = []
-    for word in text.split():
-        if word.startswith("<"):
-            found.append(PIECES.index(word))
-        elif WORD_START + word in PIECES:
-            found.append(PIECES.index(WORD_START + word))
-        else:
-            found += [PIECES.index("▁par"), PIECES.index(word.removeprefix("par"))]
+    for word in re.findall("<[a-z0-9]+>|[a-z]+", text):
+        if word == "parley":
+            found += [PIECES.index("▁par"), PIECES.index("ley")]
+        elif word in PIECES or WORD_START + word in PIECES:
+            found.append(PIECES.index(word if word in PIECES else WORD_START + word))
     return found
 
 
@@ -55,12 +57,14 @@ class Script:
         transcripts: final transcripts, one a committed turn.
         replies: the words of replies, one a response.
         spoken: pieces put out by SPEAK steps, one a response; <eos> when it runs out.
+        calls: pieces put out while calling, one a response that is a call.
     """
 
     listen: str = ""
     transcripts: Iterable[str] = ()
     replies: Iterable[str] = ()
     spoken: Iterable[str] = ()
+    calls: Iterable[str] = ()
 
 
 @dataclass
@@ -93,6 +97,7 @@ class Stage:
         self.transcripts = [pieces(text + " <reply>") for text in self.script.transcripts]
         self.replies = [deque(pieces(text + " <speak>")) for text in self.script.replies]
         self.spoken = [deque(pieces(text)) for text in self.script.spoken]
+        self.calls = [deque(pieces(text)) for text in self.script.calls]
 
     def send(self, *commands: object) -> None:
         """Hand commands over without running the model."""
@@ -155,12 +160,12 @@ class Stage:
         made = self._transcribe(num_transcript) if num_transcript else []
         if num_transcript < len(steps.masks):
             is_in_vain = made and made[-1] != VOCABULARY.reply
-            made.append(VOCABULARY.speak if is_in_vain else self._sample_one(steps.masks[-1]))
+            made.append(VOCABULARY.speak if is_in_vain else self._sample_one(steps))
         assert len(made) == len(steps.masks)
         return np.array(made)
 
-    def _sample_one(self, mask: Mask) -> int:
-        match mask:
+    def _sample_one(self, steps: NextSteps) -> int:
+        match steps.masks[-1]:
             case Mask.LISTEN:
                 return self.listen.popleft() if self.listen else VOCABULARY.pad
             case Mask.REPLY:
@@ -173,7 +178,11 @@ class Stage:
                 if piece == VOCABULARY.eos:
                     self.spoken.pop(0)
                 return piece
-            case _:
+            case Mask.CALL:
+                piece = self.calls[0].popleft()
+                assert piece in steps.also
+                return piece
+            case mask:
                 raise AssertionError(mask)
 
     def _transcribe(self, num: int) -> list[int]:
@@ -205,6 +214,7 @@ def stage() -> Callable[..., Stage]:
         transcripts: Iterable[str] = (),
         replies: Iterable[str] = (),
         spoken: Iterable[str] = (),
+        calls: Iterable[str] = (),
         **limits: int,
     ) -> Stage:
         program = TurnProgram(
@@ -214,6 +224,6 @@ def stage() -> Callable[..., Stage]:
             delays=DELAYS,
             limits=TurnLimits(**limits),
         )
-        return Stage(program, Script(listen, transcripts, replies, spoken))
+        return Stage(program, Script(listen, transcripts, replies, spoken, calls))
 
     return make

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -66,7 +67,7 @@ _VOICED_SHARE = 0.8  # of a word's time; the rest is the pause to the next
 _PEAK = 0.5
 _FADE_MS = 8
 
-_Track = npt.NDArray[np.float32]
+_Track = npt.NDArray[np.floating[Any]]
 
 
 @lru_cache(maxsize=4096)

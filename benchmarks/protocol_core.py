@@ -1,0 +1,152 @@
+"""What an event costs in the protocol core: frames of text in, frames of text out, no I/O."""
+
+import base64
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.report import Row
+from model.engine.messages import (
+    InputTranscript,
+    Output,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseText,
+    ResponseWord,
+    Usage,
+)
+from server.protocol.dialect import GaDialect
+from server.protocol.events import Hangup, InputAudio, InputAudioBufferAppend, Reaction
+from server.protocol.ids import RandomIds
+from server.protocol.machine import Limits, SessionMachine
+from server.protocol.parse import decode, parse
+from server.protocol.profile import EngineProfile
+from server.protocol.session_config import SessionConfig, VoiceMap
+
+_RATE_HZ = 24_000
+_FRAME_MS = 80
+_FRAME = np.zeros(_RATE_HZ * _FRAME_MS // 1000, dtype=np.float32)
+_CHUNK = np.zeros(_RATE_HZ // 10, dtype=np.float32)  # 100 ms
+_WORDS = 7
+_FRAMES_PER_WORD = 5
+_CHUNKS = 12  # appended in a turn
+_TURNS_PER_SESSION = 25
+
+_AUDIO_EVENT = "response.output_audio.delta"
+
+
+class CoreBrokenError(AssertionError):
+    """Report that the core did not do what is to be measured."""
+
+
+@dataclass(slots=True)
+class _Wire:
+    """One session's core, from text to text, with the time that each input took."""
+
+    seconds: dict[str, list[float]]
+    machine: SessionMachine = field(init=False)
+    dialect: GaDialect = field(default_factory=GaDialect)
+    ids: RandomIds = field(default_factory=RandomIds)
+    session_id: str = ""
+
+    def __post_init__(self) -> None:
+        config = SessionConfig(self.ids.new("sess"), "scripted", "alloy", expires_at=0)
+        voices, profile = VoiceMap({"alloy": "alloy"}, "alloy"), EngineProfile(_RATE_HZ, _FRAME_MS)
+        self.session_id = config.id
+        self.machine = SessionMachine(config, profile, voices, self.ids, Limits())
+        self.machine.start()
+
+    def client(self, kind: str, **fields: object) -> list[Reaction]:
+        """Send a client's event and encode what follows."""
+        text = json.dumps({"type": kind, **fields})
+        start_s = time.perf_counter()
+        event = parse(self.dialect.read(decode(text)))
+        taken = InputAudio(_CHUNK) if isinstance(event, InputAudioBufferAppend) else event
+        reactions = self.machine.receive(taken, 0.0)
+        self._encode(reactions)
+        self.seconds[kind].append(time.perf_counter() - start_s)
+        return reactions
+
+    def engine(self, output: Output) -> list[str]:
+        """Take an output of the engine and encode what follows."""
+        start_s = time.perf_counter()
+        texts = self._encode(self.machine.receive(output, 0.0))
+        self.seconds[type(output).__name__].append(time.perf_counter() - start_s)
+        return texts
+
+    def _encode(self, reactions: list[Reaction]) -> list[str]:
+        texts = []
+        for reaction in reactions:
+            if isinstance(reaction, Hangup) or hasattr(reaction, "session_id"):
+                continue  # for the engine, or the end
+            written = self.dialect.write(reaction, self.ids.new("event"))
+            if written is not None:
+                texts.append(json.dumps(written, separators=(",", ":")))
+        return texts
+
+
+def measure_core(num_turns: int) -> list[Row]:
+    """Hold spoken turns one after another and time every event.
+
+    Args:
+        num_turns: turns; each appends 1.2 s of audio and is answered with 2.8 s.
+
+    Returns:
+        A row for each kind of input, `us` being microseconds from the frame of text or the output
+        of the engine to the last frame of text that follows from it, and a row for all of them.
+
+    Raises:
+        CoreBrokenError: the core did not answer as it must.
+    """
+    seconds: dict[str, list[float]] = defaultdict(list)
+    append = base64.b64encode(bytes(2 * len(_CHUNK))).decode()
+    for first in range(0, num_turns, _TURNS_PER_SESSION):
+        wire = _Wire(seconds)
+        off = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+        wire.client("session.update", session=off)
+        for _ in range(first, min(first + _TURNS_PER_SESSION, num_turns)):
+            _hold_turn(wire, append)
+    rows = [_row(kind, times) for kind, times in seconds.items()]
+    every = [time_s for times in seconds.values() for time_s in times]
+    return [*rows, _row("all", every)]
+
+
+def _hold_turn(wire: _Wire, append: str) -> None:
+    for _ in range(_CHUNKS):
+        wire.client("input_audio_buffer.append", audio=append)
+    wire.client("input_audio_buffer.commit")
+    wire.engine(InputTranscript(wire.session_id, "item", "what is the capital of france"))
+    reactions = wire.client("response.create")
+    request = next(command for command in reactions if isinstance(command, Respond))
+    kinds = [json.loads(text)["type"] for output in _reply(request) for text in wire.engine(output)]
+    num_audio = kinds.count(_AUDIO_EVENT)
+    if num_audio != _WORDS * _FRAMES_PER_WORD or kinds.count("response.done") != 1:
+        raise CoreBrokenError(f"a turn gave {num_audio} audio deltas, its events were {kinds}")
+
+
+def _reply(request: Respond) -> Iterator[Output]:
+    session_id, turn = request.session_id, request.turn
+    for index in range(_WORDS):
+        yield ResponseText(session_id, turn, "word" if index == 0 else " word")
+    for index in range(_WORDS):
+        yield ResponseWord(session_id, turn, "word", index * _FRAMES_PER_WORD * _FRAME_MS)
+        for _ in range(_FRAMES_PER_WORD):
+            yield ResponseAudio(session_id, turn, _FRAME)
+    yield ResponseDone(session_id, turn, "completed", Usage(output_audio_tokens=35))
+
+
+def _row(kind: str, times_s: list[float]) -> Row:
+    times_us = np.array(times_s) * 1e6
+    return {
+        "input": kind,
+        "n": len(times_s),
+        "us_mean": round(float(times_us.mean()), 1),
+        "us_p50": round(float(np.percentile(times_us, 50)), 1),
+        "us_p99": round(float(np.percentile(times_us, 99)), 1),
+        "events_per_s": round(1e6 / float(times_us.mean())),
+    }

@@ -30,7 +30,7 @@ class Stopwatch:
         self._log = log
         self._clock = clock
         self._stopped_s: float | None = None
-        self._turn: _Turn | None = None
+        self._turns: dict[str, _Turn] = {}  # by response
         self.num_turns = 0
 
     def see(self, event: ServerEvent) -> None:
@@ -40,20 +40,19 @@ class Stopwatch:
                 self._stopped_s = self._clock()
             case ResponseCreated():
                 began_s, self._stopped_s = self._stopped_s or self._clock(), None
-                self._turn = _Turn(began_s)
+                self._turns[event.response.id] = _Turn(began_s)
                 self.num_turns += 1
             case OutputAudioDelta() | OutputTextDelta():
-                if self._turn is not None and self._turn.first_s is None:
-                    self._turn.first_s = self._clock()
+                turn = self._turns[event.response_id]
+                if turn.first_s is None:
+                    turn.first_s = self._clock()
             case ResponseDone():
                 self._write(event)
             case _:
                 pass
 
     def _write(self, event: ResponseDone) -> None:
-        turn, self._turn = self._turn, None
-        if turn is None:
-            return
+        turn = self._turns.pop(event.response.id)
         first_ms = None if turn.first_s is None else round((turn.first_s - turn.began_s) * 1000, 1)
         usage = event.response.usage
         self._log.info(

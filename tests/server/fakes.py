@@ -11,6 +11,8 @@ import numpy as np
 
 from model.engine.messages import (
     AppendAudio,
+    AppendCall,
+    AppendCallOutput,
     AppendText,
     Cancel,
     ClearAudio,
@@ -23,6 +25,7 @@ from model.engine.messages import (
     InputTranscriptDelta,
     Open,
     Output,
+    Reopen,
     Respond,
     ResponseAudio,
     ResponseDone,
@@ -60,6 +63,7 @@ class _Room:
     num_samples: int = 0
     instructions: str = ""
     speaking: int | None = None  # turn of a reply that never ends by itself
+    before: tuple[int, list[str]] = (0, [])  # samples and words before a tentative commit
 
 
 class EchoEngine:
@@ -120,7 +124,7 @@ class EchoEngine:
             for output in self._answer(command):
                 deliver(output)
 
-    def _answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911 - a case each
+    def _answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911, PLR0912 - a case each
         session = command.session_id
         if isinstance(command, Open):
             self._rooms[session] = _Room(instructions=command.instructions)
@@ -136,12 +140,22 @@ class EchoEngine:
                 return []
             case CommitAudio():
                 words = self._words(room.num_samples)
+                room.before = room.num_samples, [*room.heard]
                 room.num_samples = 0
                 room.heard.append(words)
                 return [InputTranscript(session, command.item_id, words)]
+            case Reopen():
+                room.num_samples, room.heard = room.before
+                room.speaking = None
+                return []
             case AppendText():
                 if command.role == "user":
                     room.heard.append(command.text)
+                return []
+            case AppendCall():
+                return []
+            case AppendCallOutput():
+                room.heard.append(f"{command.name} {command.output}")
                 return []
             case Respond():
                 return self._reply(room, command)
@@ -176,6 +190,9 @@ class EchoEngine:
     def _reply(self, room: _Room, command: Respond) -> list[Output]:
         session, turn = command.session_id, command.turn
         if room.instructions == "fail":
+            del self._rooms[session]
+            with self._lock:
+                self._open.discard(session)
             return [SessionFailed(session, "the engine was told to fail")]
         text = f"you said {', '.join(room.heard)}"
         outputs: list[Output] = [

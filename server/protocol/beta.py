@@ -75,14 +75,14 @@ class BetaDialect:
     def read(self, raw: JsonObject) -> JsonObject:
         """Return a client's decoded event in the internal vocabulary."""
         match raw:
-            case {"type": "session.update", "session": {**session}}:
+            case {"type": "session.update", "session": dict() as session}:
                 return {**raw, "session": read_session(session)}
-            case {"type": "transcription_session.update", "session": {**session}}:
+            case {"type": "transcription_session.update", "session": dict() as session}:
                 translated = read_transcription_session(session)
                 return {**raw, "type": "session.update", "session": translated}
-            case {"type": "response.create", "response": {**response}}:
+            case {"type": "response.create", "response": dict() as response}:
                 return {**raw, "response": _read_response(response)}
-            case {"type": "conversation.item.create", "item": {**item}}:
+            case {"type": "conversation.item.create", "item": dict() as item}:
                 return {**raw, "item": _read_item(item)}
             case _:
                 return raw
@@ -116,7 +116,7 @@ class GuessingDialect:
         match raw:
             case {"type": "transcription_session.update"} if not self._has_guessed:
                 self._guess(is_beta=True)
-            case {"type": "session.update", "session": {**session}} if not self._has_guessed:
+            case {"type": "session.update", "session": dict() as session} if not self._has_guessed:
                 self._guess(is_beta=looks_beta(session))
         return self._dialect.read(raw)
 

@@ -53,10 +53,11 @@ class GaDialect:
     def read(self, raw: JsonObject) -> JsonObject:
         """Return the event as it is, without what the internal vocabulary has for beta alone."""
         match raw:
-            case {"type": "session.update", "session": {"type": _, **session}}:
+            case {"type": "session.update", "session": dict() as session} if "type" in session:
                 refuse_beta_keys(session, "session")
-            case {"type": "response.create", "response": {"temperature": _, **response}}:
-                return {**raw, "response": response}
+            case {"type": "response.create", "response": dict() as response}:
+                kept = {key: value for key, value in response.items() if key != "temperature"}
+                return {**raw, "response": kept}
         return raw
 
     def write(self, event: ServerEvent, event_id: str) -> JsonObject | None:

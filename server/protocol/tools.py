@@ -6,13 +6,15 @@ Only functions are tools so far: MCP tools are refused by name.
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, cast
 
 from model.engine.messages import Tool
 from model.engine.messages import ToolChoice as EngineToolChoice
 from model.errors import GrammarError
-from model.grammar import check_schema
+from model.grammar import MAX_SCHEMA_CHARS, check_schema
 from server.errors import ClientError
 from server.protocol.checks import (
     JsonObject,
@@ -30,6 +32,8 @@ MAX_TOOLS = 128  # the hosted service's limit
 _MAX_NAME_LENGTH = 64
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
+# Clients send the same tools again and again.
+_NUM_REMEMBERED_SCHEMAS = 2 * MAX_TOOLS
 _MCP_REASON = "MCP tools are not available on this server yet."
 
 
@@ -160,14 +164,38 @@ def _parse_name(value: object, path: str) -> str:
 
 def _check_parameters(parameters: JsonObject, name: str, path: str) -> None:
     refuse_deep(parameters, path)
-    try:
-        check_schema(parameters)
-    except GrammarError as error:
+    schema = json.dumps(parameters)
+    # What is too large is refused at once, and is not worth remembering.
+    is_large = len(schema) > MAX_SCHEMA_CHARS
+    reason = _reason_against(schema) if is_large else _remembered_reason(schema)
+    if reason is not None:
         raise ClientError(
-            f"Invalid schema for function '{name}': {error}",
+            f"Invalid schema for function '{name}': {reason}",
             code="invalid_function_parameters",
             param=path,
-        ) from None
+        )
+
+
+def _reason_against(schema: str) -> str | None:
+    """Return why calls cannot be kept within a schema, None if they can."""
+    try:
+        check_schema(json.loads(schema))
+    except GrammarError as error:
+        return str(error)
+    return None
+
+
+_remembered_reason = lru_cache(maxsize=_NUM_REMEMBERED_SCHEMAS)(_reason_against)
+
+
+def compile_ahead(tools: object) -> None:
+    """Compile the schemas of a `tools` list as sent, whatever is wrong with the rest of it.
+
+    A schema takes a millisecond or more the first time and nothing afterwards. A session does this
+    in a worker thread before it takes the event that carries the list.
+    """
+    with suppress(ClientError):
+        parse_tools(tools, "tools")
 
 
 def parse_tool_choice(value: object, path: str) -> ToolChoice:

@@ -4,6 +4,7 @@ A backend asks with its API key and says what the sessions begin with. That is c
 `session.update` is.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from server.protocol.checks import (
 )
 from server.protocol.parse import json_object
 from server.protocol.session_update import requested
+from server.protocol.tools import compile_ahead
 from server.transport.auth import check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
@@ -61,7 +63,7 @@ class ClientSecrets(_KeyEndpoint):
         session = object_at(body.get("session", {"type": "realtime"}), "session")
         if "type" in session:
             refuse_beta_keys(session, "session")
-        key = _issued(request.app.state.gateway, session, ttl_s)
+        key = await _issued(request.app.state.gateway, session, ttl_s)
         answer = {
             "value": key.value,
             "expires_at": key.expires_at,
@@ -92,7 +94,7 @@ async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject
     refuse_unknown_keys(secret, "client_secret", ("expires_after",))
     ttl_s = _ttl_s(secret.get("expires_after"), "client_secret.expires_after", BETA_TTL_S)
     try:
-        key = _issued(request.app.state.gateway, read(body), ttl_s)
+        key = await _issued(request.app.state.gateway, read(body), ttl_s)
     except RefusedError:
         raise
     except ClientError as error:
@@ -143,8 +145,10 @@ def _ttl_s(value: Any, path: str, default_s: int) -> int:
     return integer_at(seconds, f"{path}.seconds", low=MIN_TTL_S, high=MAX_TTL_S)
 
 
-def _issued(gateway: Gateway, session: JsonObject, ttl_s: int) -> EphemeralKey:
+async def _issued(gateway: Gateway, session: JsonObject, ttl_s: int) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
+    if session.get("tools"):
+        await asyncio.to_thread(compile_ahead, session["tools"])
     config = requested(
         gateway.default_config(),
         session,

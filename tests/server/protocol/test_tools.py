@@ -9,6 +9,8 @@ from server.errors import ClientError
 from server.protocol.tools import (
     FunctionTool,
     NamedFunction,
+    _remembered_reason,
+    compile_ahead,
     engine_tools,
     parse_tool_choice,
     parse_tools,
@@ -94,6 +96,15 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
     for _ in range(500):
         schema = {"type": "object", "properties": {"a": schema}}
     assert "nested too deeply" in _error({**_WEATHER, "parameters": schema}).message
+
+
+def test_a_schema_is_compiled_once() -> None:
+    """A worker thread does it ahead; the check on the event loop then takes no time."""
+    _remembered_reason.cache_clear()
+    compile_ahead([_WEATHER, {"type": "nothing"}])
+    compile_ahead("no list")
+    parse_tools([_WEATHER], "session.tools")
+    assert (_remembered_reason.cache_info().misses, _remembered_reason.cache_info().hits) == (1, 1)
 
 
 def test_names_are_unique_and_the_list_is_bounded() -> None:

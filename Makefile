@@ -16,10 +16,10 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test check fix bench bench-gpu constraints clean
+.PHONY: help setup serve talk test test-reference check fix bench bench-gpu constraints clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv and install everything into it, hashes checked
 
@@ -46,6 +46,11 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-reference: setup ## compare with Kyutai's own package, installed aside (ARGS='-k mimi')
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/reference -r tests/reference/requirements.txt
+	@PYTHONPATH=$(VENV)/reference $(BIN)/python -m pytest -m reference $(ARGS)
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions

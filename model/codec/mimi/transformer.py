@@ -27,9 +27,9 @@ class _Plan:
 
     Attributes:
         rope: complex64 [n, T, 1, head_dim / 2].
-        slots: int64 [n, 1] or a slot's number, with `columns` where the steps are written.
+        slots: int64 [n, 1], with `columns` where the steps are written.
         columns: int64 [n, T].
-        mask: bool [n, 1, T, capacity], True where a step sees a column.
+        mask: [n, 1, T, capacity], 0 where a step sees a column and -inf elsewhere.
         runs: as `Rows.runs`.
     """
 
@@ -148,6 +148,7 @@ class Transformer(nn.Module):
         done = state.steps[rows.slots]
         position = done[:, None] + torch.arange(x.shape[1], device=x.device)
         capacity = state.kv.shape[2]
+        seen = visible(position, capacity, state.window, state.stride).unsqueeze(1)
         slots = rows.slots
         if isinstance(slots, slice):
             slots = torch.arange(state.num_slots, device=x.device)[slots]
@@ -157,7 +158,7 @@ class Transformer(nn.Module):
             # The columns of a row that is not active are written as well. They hold nothing that
             # is still visible, and its next real steps overwrite them.
             columns=position % capacity,
-            mask=visible(position, capacity, state.window, state.stride).unsqueeze(1),
+            mask=x.new_zeros(seen.shape).masked_fill(~seen, float("-inf")),
             runs=rows.runs,
         )
         for layer, kv in zip(self.layers, state.kv.unbind(1), strict=True):

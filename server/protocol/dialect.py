@@ -5,6 +5,7 @@ client's event means in that vocabulary; it is chosen per connection.
 """
 
 from dataclasses import fields
+from functools import cache
 from typing import Any, Protocol
 
 from server.protocol.beta_session import refuse_beta_keys
@@ -65,14 +66,21 @@ class GaDialect:
         if isinstance(event, ErrorEvent):
             return error_json(event, event_id)
         written: JsonObject = {"type": event.type, "event_id": event_id}
-        for each in fields(event):
-            written[each.name] = _value(getattr(event, each.name))
+        for name in _field_names(type(event)):
+            written[name] = _value(getattr(event, name))
         return written
+
+
+@cache
+def _field_names(kind: type[ServerEvent]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
 
 
 def _value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
+        case str() | int():
+            return value  # most fields; what follows takes its time
         case Message() | FunctionCall() | FunctionCallOutput():
             return item_json(value)
         case TextPart() | AudioPart():

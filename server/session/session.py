@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,12 +24,15 @@ from server.protocol.events import (
     ItemCreate,
     NoSlot,
     Reaction,
+    ResponseCreate,
     ServerEvent,
     SessionUpdate,
 )
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.tools import compile_ahead
+from server.session.alarm import Alarm
 from server.session.ears import Ears
 from server.session.intake import Intake
 from server.session.link import EngineLink
@@ -115,6 +118,7 @@ class Session:
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
         self._outbox = Outbox(limits.max_backlog_events)
+        self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
@@ -134,7 +138,8 @@ class Session:
                 tasks = [
                     group.create_task(self._read(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
-                    group.create_task(self._pace(), name=f"pace {self._id}"),
+                    group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
+                    group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
                 if self._limits.max_session_s:
                     tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
@@ -223,11 +228,21 @@ class Session:
                 audio = await self._item_audio(event.item)
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
+                await self._compile(event.session)
                 self._react(self._machine.receive(event, self._clock()))
                 for heard in self._ears.configure(self._machine.config):
                     self._react(self._machine.receive(heard, self._clock()))
+            case ResponseCreate():
+                await self._compile(event.response)
+                self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
+
+    @staticmethod
+    async def _compile(given: JsonObject) -> None:
+        """Compile the functions that an event brings off the event loop."""
+        if given.get("tools"):
+            await asyncio.to_thread(compile_ahead, given["tools"])
 
     async def _hear(self, audio: str) -> None:
         limit_s = self._limits.max_waiting_audio_s
@@ -268,7 +283,7 @@ class Session:
         if self._is_failing or self._ended.done():
             return
         try:
-            if isinstance(output, EndOfTurn):
+            if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
             self._react(self._machine.receive(output, self._clock()))
         except Exception as error:  # noqa: BLE001 - as in `_read`
@@ -289,6 +304,7 @@ class Session:
                 refused.add(reaction.session_id)
         for session_id in refused:
             self._react(self._machine.receive(NoSlot(session_id), self._clock()))
+        self._alarm.set(self._machine.deadline_s)
 
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
@@ -326,9 +342,12 @@ class Session:
 
     # The end.
 
-    async def _pace(self) -> None:
+    def _tick(self) -> None:
+        self._react(self._machine.tick(self._clock()))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
         try:
-            await self._intake.run()
+            await work
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 

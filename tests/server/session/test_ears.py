@@ -1,12 +1,21 @@
 """What is heard in appended audio, and where."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.errors import ClientError
-from server.protocol.events import Heard, InputAudio, SpeechBegan, SpeechEnded
+from server.protocol.events import (
+    Heard,
+    InputAudio,
+    SpeechBegan,
+    SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
+)
 from server.protocol.session_config import (
     AudioFormat,
     SemanticVad,
@@ -58,7 +67,8 @@ def _hear(ears: Ears, pcm: np.ndarray, chunk: int = 480) -> list[Heard]:
 
 
 def _boundaries(heard: list[Heard]) -> list[Heard]:
-    return [event for event in heard if not isinstance(event, InputAudio)]
+    passing = InputAudio | SpeechPaused | SpeechResumed
+    return [event for event in heard if not isinstance(event, passing)]
 
 
 def _samples(heard: list[Heard]) -> int:
@@ -116,6 +126,23 @@ def test_server_vad_does_not_ask_the_model(model: SileroModel) -> None:
     (ended,) = _boundaries(_hear(ears, pause))
     assert isinstance(ended, SpeechEnded)
     assert ended.audio_end_ms >= 1_950
+
+
+def test_a_pause_is_heard_before_it_is_the_end(model: SileroModel) -> None:
+    """The end may be near; what is heard then lies between the pause and what follows it."""
+    talk = np.concatenate((_spoken()[: WIRE_HZ * 17 // 10], _spoken()[WIRE_HZ // 2 :]))
+    heard = _hear(_ears(model, replace(SENSITIVE, threshold=0.2)), talk)
+    kinds = [type(event) for event in heard if not isinstance(event, InputAudio)]
+    assert kinds == [SpeechBegan, SpeechPaused, SpeechResumed, SpeechPaused, SpeechEnded]
+    places = [i for i, event in enumerate(heard) if isinstance(event, SpeechPaused | SpeechEnded)]
+    last_pause, end = places[-2:]
+    assert _samples(heard[last_pause:end]) == pytest.approx(16_000 * 0.416, abs=2)
+
+
+def test_pauses_can_be_let_be(model: SileroModel) -> None:
+    """A server may wait for the end."""
+    ears = Ears(model, 16_000, VadSettings(speculate_after_ms=0), _config(SENSITIVE))
+    assert not [e for e in _hear(ears, _spoken()) if isinstance(e, SpeechPaused | SpeechResumed)]
 
 
 def test_after_a_restart_speech_is_found_anew(model: SileroModel) -> None:

@@ -6,21 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
-from model.engine.messages import Cancel, Close
+from model.engine.messages import Cancel, Close, Command, CommitAudio, Open, Reopen
+from model.errors import OverloadedError
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialect import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
-from server.protocol.session_config import SessionConfig
+from server.protocol.session_config import ServerVad, SessionConfig, Transcription
 from server.session.ears import Ears
 from server.session.link import EngineLink
 from server.session.session import Session, SessionLimits
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
-from tests.server.sounds import base64_pcm, silence
+from tests.server.sounds import base64_pcm, silence, voice
 
 TIMEOUT_S = 20.0
 LIMITS = SessionLimits(max_backlog_events=64, send_timeout_s=TIMEOUT_S)
@@ -63,18 +65,30 @@ class Live:
 
 
 @asynccontextmanager
-async def living(vad_model: SileroModel, limits: SessionLimits = LIMITS) -> AsyncIterator[Live]:
-    """Run a session; on leaving, it must end by itself."""
+async def living(
+    vad_model: SileroModel,
+    limits: SessionLimits = LIMITS,
+    vad: VadSettings | None = None,
+    **changes: Any,
+) -> AsyncIterator[Live]:
+    """Run a session; on leaving, it must end by itself.
+
+    Args:
+        vad_model: finds speech.
+        limits: on what the client can hold up.
+        vad: what clients cannot set of voice detection; None for the defaults.
+        changes: of the session's configuration.
+    """
     engine = EchoEngine()
     link = EngineLink(engine)
     await link.start()
     transport = MemoryTransport()
     ids = CountingIds()
-    config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0)
+    config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
     machine = SessionMachine(
         config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
     )
-    ears = Ears(vad_model, INFO.sample_rate_hz, VadSettings(), config)
+    ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
     session = Session(transport, machine, GaDialect(), ids, ears, link, limits)
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
@@ -105,16 +119,46 @@ async def test_events_may_come_before_the_first_is_read(vad_model: SileroModel) 
         live.transport.disconnect()
 
 
-async def test_a_failed_engine_ends_the_session_with_a_reason(vad_model: SileroModel) -> None:
-    """The response is failed, an error says why, the connection closes as a server fault."""
-    async with living(vad_model) as live:
-        live.send(type="session.update", session={"type": "realtime", "instructions": "fail"})
+async def test_a_session_outlives_the_engines(vad_model: SileroModel) -> None:
+    """The response fails and an error says why; what was said before is known afterwards."""
+    async with living(vad_model, instructions="fail") as live:
         live.say("hello")
         done = await live.until("response.done")
         assert done["response"]["status"] == "failed"
         error = await live.until("error")
-        assert error["error"]["type"] == "server_error"
+        assert (error["error"]["type"], error["error"]["code"]) == ("server_error", "engine_failed")
+        live.send(type="session.update", session={"type": "realtime", "instructions": ""})
+        live.say("again")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said hello, again"
+        live.transport.disconnect()
+
+
+async def test_an_engine_that_fails_again_and_again(vad_model: SileroModel) -> None:
+    """A few failures in a row are put up with, then the connection closes as a server fault."""
+    async with living(vad_model, instructions="fail") as live:
+        for _ in range(4):
+            live.send(type="response.create")
+            await live.until("error")
         assert await live.transport.closed == (1011, "server_error.engine_failed")
+
+
+async def test_an_engine_that_takes_no_session_any_more(
+    vad_model: SileroModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the conversation cannot go on, it ends."""
+    async with living(vad_model, instructions="fail") as live:
+        submit = live.engine.submit
+
+        def refuse(command: Command) -> None:
+            if isinstance(command, Open):
+                raise OverloadedError("another was quicker")
+            submit(command)
+
+        await live.until("session.created")
+        monkeypatch.setattr(live.engine, "submit", refuse)
+        live.send(type="response.create")
+        assert (await live.transport.closed)[0] == 1011
 
 
 async def test_a_reader_that_falls_too_far_behind(vad_model: SileroModel) -> None:
@@ -196,6 +240,64 @@ async def test_cancel_reaches_the_engine_at_once(vad_model: SileroModel) -> None
         done = await live.until("response.done")
         assert done["response"]["status_details"]["reason"] == "client_cancelled"
         live.send(type="response.create")
-        await live.until("response.created")
+        # The engine takes its commands in order: by its next words it has taken the cancellation.
+        await live.until("response.output_audio.delta")
         assert Cancel("sess_1", 1) in live.engine.commands
+        live.transport.disconnect()
+
+
+def _talk() -> str:
+    """Say something, pause, go on, and be silent."""
+    spoken = [silence(0.5, 24_000), voice(1.0, 24_000), silence(0.2, 24_000), voice(0.8, 24_000)]
+    return base64_pcm(np.concatenate((*spoken, silence(0.9, 24_000))))
+
+
+async def _answered(vad_model: SileroModel, speculate_after_ms: int) -> tuple[list[str], list[Any]]:
+    """Talk once; return the kinds of all events and what the engine was told of it."""
+    vad = VadSettings(speculate_after_ms=speculate_after_ms)
+    detection = ServerVad(threshold=0.2, silence_duration_ms=500)
+    kinds: list[str] = []
+    async with living(
+        vad_model, vad=vad, turn_detection=detection, transcription=Transcription()
+    ) as live:
+        live.send(type="input_audio_buffer.append", audio=_talk())
+        async with asyncio.timeout(TIMEOUT_S):
+            while not kinds or kinds[-1] != "response.done":
+                event = json.loads(await live.transport.sent.get())
+                kinds.append(event["type"])
+                if event["type"] == "response.output_audio_transcript.done":
+                    assert event["transcript"] == "you said one two three"
+        live.transport.disconnect()
+    return kinds, [type(command) for command in live.engine.commands]
+
+
+async def test_a_reply_before_its_time_leaves_no_trace(vad_model: SileroModel) -> None:
+    """With a user who goes on after a pause, the client sees what it sees without guesses."""
+    plain, patient = await _answered(vad_model, 0)
+    guessed, told = await _answered(vad_model, 96)
+    assert Reopen not in patient
+    assert told.count(Reopen) == told.count(CommitAudio) - 1 > 0
+    transcripts = "conversation.item.input_audio_transcription."
+    for kinds in (plain, guessed):
+        assert kinds.count(f"{transcripts}completed") == 1
+        assert kinds.index("input_audio_buffer.committed") < kinds.index("response.created")
+    # Transcripts come when they come; everything else has its order.
+    ordered = [
+        [kind for kind in kinds if not kind.startswith(transcripts)] for kinds in (plain, guessed)
+    ]
+    assert ordered[0] == ordered[1]
+
+
+async def test_a_user_who_says_nothing_is_spoken_to(vad_model: SileroModel) -> None:
+    """The session keeps the time of the idle timeout."""
+    detection = ServerVad(idle_timeout_ms=50)
+    async with living(vad_model, turn_detection=detection) as live:
+        live.send(
+            type="response.create", response={"conversation": "auto", "output_modalities": ["text"]}
+        )
+        await live.until("response.done")
+        triggered = await live.until("input_audio_buffer.timeout_triggered")
+        committed = await live.until("input_audio_buffer.committed")
+        assert triggered["item_id"] == committed["item_id"]
+        await live.until("response.done")
         live.transport.disconnect()

@@ -115,6 +115,25 @@ BETA_FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
 BETA_TRANSCRIPTION_FIELDS = {**_BETA_INPUT, "include": _INCLUDE}
 
 
+_NAMES = sorted(
+    {part for name in (*GA_FIELDS, *BETA_FIELDS) for part in name.split(".")}
+    | {"type", "name", "id", "rate", "parameters", "threshold", "model", "metadata", "variables"}
+    | {"retention_ratio", "token_limits", "strength", "function", "client_secret", "x"}
+)
+_ANY_JSON: st.SearchStrategy[Any] = st.recursive(
+    JUNK | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Draw any JSON as a session, with keys that mean something somewhere."""
+    return _ANY_JSON | st.dictionaries(st.sampled_from(_NAMES), _ANY_JSON, max_size=4)
+
+
 @st.composite
 def patches(
     draw: st.DrawFn, fields: Mapping[str, st.SearchStrategy[Any]], kind: str | None = None

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.errors import ClientError
+from server.protocol.beta import BetaDialect
 from server.protocol.dialect import GaDialect
 from server.protocol.session_config import ServerVad, SessionConfig, Transcription
 from server.protocol.session_update import requested, updated
@@ -14,6 +16,7 @@ from tests.server.protocol.patches import (
     GA_FIELDS,
     GA_TRANSCRIPTION_FIELDS,
     Patch,
+    anything,
     at,
     patches,
     shows,
@@ -232,6 +235,23 @@ def test_so_does_one_of_a_transcription_session(patch: Patch) -> None:
     """The same rule, and the other shape."""
     wire = ConfigWire(GaDialect(), kind="transcription")
     _check_updates(wire, [patch], [*GA_TRANSCRIPTION_FIELDS])
+
+
+@settings(max_examples=200, deadline=None)
+@given(anything(), st.sampled_from(["realtime", "transcription"]), st.booleans())
+def test_whatever_is_sent_is_answered(session: Any, kind: str, is_beta: bool) -> None:
+    """With an echo or with an error that clients can read, and never by an exception."""
+    dialect = BetaDialect() if is_beta else GaDialect()
+    wire = ConfigWire(dialect, is_beta=is_beta, kind=kind)
+    if isinstance(session, dict) and not is_beta:
+        session = {"type": kind, **session}
+    before = wire.config
+    for event in ("session.update", "transcription_session.update"):
+        answer = wire.update(session, event)
+        if answer["type"] == "error":
+            assert wire.config == before
+            assert answer["error"]["message"]
+        before = wire.config
 
 
 def _check_updates(wire: ConfigWire, sent: list[Patch], names: list[str]) -> None:

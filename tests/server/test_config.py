@@ -97,6 +97,22 @@ def test_without_keys_only_loopback(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "setting",
+    [
+        "server.max_message_bytes=1",
+        "server.max_body_bytes=1",
+        "server.max_ephemeral_keys=0",
+        "server.max_items=0",
+        "server.max_tools=-1",
+        "server.max_session_s=-1",
+    ],
+)
+def test_limits_have_limits(file: Path, setting: str) -> None:
+    """A limit that lets nothing through is a slip."""
+    assert _error(file, (setting,)).startswith(f"--set {setting}: ")
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [
         ("127.0.0.1", True),

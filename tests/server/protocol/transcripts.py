@@ -105,7 +105,7 @@ class Player:
             if isinstance(reaction, Hangup):
                 lines.append({"hangup": reaction.code, "reason": reaction.reason})
             elif isinstance(reaction, messages.Command):
-                lines.append({"command": _command(reaction)})
+                lines.append({"command": written_command(reaction)})
             else:
                 event = self._dialect.write(reaction, self._event_ids.new("event"))
                 # What goes over the wire is what is checked, not the Python objects.
@@ -144,7 +144,7 @@ def _output(line: Line) -> messages.Output:
     return output
 
 
-def _command(command: messages.Command) -> Line:
+def written_command(command: messages.Command) -> Line:
     """Write a command down; what is not said of it is as by default."""
     written: Line = {"type": type(command).__name__}
     if command.session_id != "sess_1":

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.engine.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Reopen, Respond
-from tests.server.protocol.transcripts import Player
+from server.protocol.replay import replayed
+from tests.server.protocol.memory import EngineMemory
+from tests.server.protocol.transcripts import Player, written_command
 
 Line = dict[str, Any]
 
@@ -49,6 +51,9 @@ class EngineReply:
 
     session_id: str
     turn: int
+    num_texts: int = 0
+    num_words: int = 0  # of the texts, that were spoken
+    num_frames: int = 0
     num_calls: int = 0
     is_calling: bool = False
 
@@ -82,6 +87,7 @@ class World:
         self.seen: dict[str, Seen] = {}
         self.order: list[str] = []  # of the conversation's items
         self.in_progress: set[str] = set()
+        self.memory = EngineMemory()
         self._heard_ms = 0
         self._is_voice = False
         self._is_paused = False
@@ -94,6 +100,8 @@ class World:
     def play(self, line: Line | str) -> None:
         """Play a client's line, or let something happen."""
         for played in [line] if isinstance(line, dict) else self._happenings(line):
+            if "engine" in played and played["engine"].get("session_id", "sess_1") == "sess_1":
+                self.memory.made(played["engine"])
             self._tell(self.player.play(played))
         while self._to_refuse:
             self._tell(self.player.play({"no_slot": self._to_refuse.pop()}))
@@ -173,12 +181,16 @@ class World:
                 self.replies.append(self.replies.pop(0))
                 return []
             case "text" if not reply.num_calls:
-                return [reply.output("ResponseText", text=" hi")]
+                reply.num_texts += 1
+                return [reply.output("ResponseText", text=f" w{reply.num_texts}")]
             case "speech" if not reply.num_calls:
-                return [
-                    reply.output("ResponseWord", text="hi", start_ms=0),
-                    reply.output("ResponseAudio", audio_ms=80),
-                ]
+                sound = reply.output("ResponseAudio", audio_ms=80)
+                start_ms, reply.num_frames = reply.num_frames * 80, reply.num_frames + 1
+                if reply.num_words == reply.num_texts:
+                    return [sound]
+                reply.num_words += 1
+                word = f"w{reply.num_words}"
+                return [reply.output("ResponseWord", text=word, start_ms=start_ms), sound]
             case "call" if not reply.is_calling:
                 line = _call(reply)
                 reply.is_calling, reply.num_calls = True, reply.num_calls + 1
@@ -215,6 +227,10 @@ class World:
 
     def _watch_command(self, command: Line) -> None:
         session_id = command.get("session_id", "sess_1")
+        if session_id == "sess_1":
+            if command["type"] == Respond.__name__ and not self.commits:
+                assert self.memory.words == self._remembered(), "the engine knows what was said"
+            self.memory.told(command)
         match command["type"]:
             case Open.__name__ if self._is_full and "/" in session_id:
                 self._to_refuse.append(session_id)
@@ -225,7 +241,8 @@ class World:
             case CommitAudio.__name__ if session_id == "sess_1":
                 self.commits.append(command["item_id"])
             case Reopen.__name__:
-                self.commits.remove(command["item_id"])
+                if command["item_id"] in self.commits:
+                    self.commits.remove(command["item_id"])
                 self._take_away(session_id)
             case Close.__name__ if "/" in session_id:
                 self._take_away(session_id)
@@ -237,6 +254,15 @@ class World:
                 assert command["audio_ms"] > 0, "nothing is no audio"
             case _:
                 pass
+
+    def _remembered(self) -> list[str]:
+        """Return what the engine should remember of each item, as a client would tell it."""
+        conversation = self.player.machine._conversation
+        told = EngineMemory()
+        for item in conversation:
+            for command in replayed("sess_1", item):
+                told.told(written_command(command))
+        return told.words
 
     def _take_away(self, session_id: str, turn: int | None = None) -> None:
         for reply in [r for r in self.replies if r.session_id == session_id]:

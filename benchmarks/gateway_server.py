@@ -7,6 +7,7 @@ are those of the monotonic clock, which all processes of a machine share.
 import argparse
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections import defaultdict
@@ -81,10 +82,10 @@ def main() -> None:
     print(json.dumps(noted), flush=True)
 
 
-async def _serve(server: uvicorn.Server, listener: object) -> list[float]:
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> list[float]:
     lags_s: list[float] = []
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets=[listener]), name="uvicorn")  # type: ignore[list-item]  # a socket
+        tasks.create_task(server.serve(sockets=[listener]), name="uvicorn")
         probe = tasks.create_task(_probe(lags_s), name="probe")
         await asyncio.to_thread(sys.stdin.read)
         probe.cancel()

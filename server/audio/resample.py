@@ -17,6 +17,7 @@ import numpy.typing as npt
 Samples = npt.NDArray[np.float32]
 
 _REJECTION_DB = 70.0  # below the noise of 16-bit speech over a microphone
+_MAX_COPIED_WINDOWS = 2_048  # under a megabyte, however much audio comes at once
 _TRANSITION = 0.125  # part of the lower rate's band that the filter needs to fall off
 
 
@@ -94,7 +95,11 @@ class StreamResampler:
             row = place - self.lateness_samples - self._kept_start
             count = -(-(end - first) // self._up)
             rows = windows[row : row + (count - 1) * self._down + 1 : self._down]
-            output[first - start :: self._up] = rows @ self._taps[phase]
+            outputs = output[first - start :: self._up]
+            # Overlapping windows are multiplied four times as fast once they are copied apart.
+            for at in range(0, count, _MAX_COPIED_WINDOWS):
+                part = slice(at, at + _MAX_COPIED_WINDOWS)
+                outputs[part] = np.ascontiguousarray(rows[part]) @ self._taps[phase]
         self._next_output = end
         spent = end * self._down // self._up - self.lateness_samples - self._kept_start
         self._kept = self._kept[spent:]

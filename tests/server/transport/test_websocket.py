@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -15,6 +16,7 @@ from server.config import ServerSettings, Settings
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
+from tests.server.transport.asking import new_app
 
 _TIMEOUT_S = 20.0
 _KEY = "sk-1"
@@ -213,3 +215,16 @@ async def test_an_unknown_ephemeral_key_is_refused_without_api_keys_too() -> Non
         assert refused.value.response.status_code == 401
         async with _connect(served, "?model=m", "any") as client:
             assert (await _next(client))["type"] == "session.created"
+
+
+def test_nobody_is_let_in_before_the_engine_is_warm() -> None:
+    """A refused upgrade that says to come again, as a load balancer understands it."""
+    client = TestClient(new_app())
+    headers = {"authorization": f"Bearer {_KEY}"}
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        client.websocket_connect("/v1/realtime?model=m", headers=headers),
+    ):
+        pass
+    assert refused.value.status_code == 503
+    assert refused.value.json()["error"]["type"] == "server_error"

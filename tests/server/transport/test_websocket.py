@@ -16,6 +16,7 @@ from server.config import ServerSettings, Settings
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
+from tests.server.sounds import base64_pcm, silence
 from tests.server.transport.asking import new_app
 
 _TIMEOUT_S = 20.0
@@ -228,3 +229,35 @@ def test_nobody_is_let_in_before_the_engine_is_warm() -> None:
         pass
     assert refused.value.status_code == 503
     assert refused.value.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize("is_beta", [False, True])
+async def test_a_transcription_session_transcribes(is_beta: bool) -> None:
+    """Audio in, words out, and never a response; in both shapes."""
+    update: dict[str, Any] = {
+        "type": "session.update",
+        "session": {"type": "transcription", "audio": {"input": {"turn_detection": None}}},
+    }
+    if is_beta:
+        update = {"type": "transcription_session.update", "session": {"turn_detection": None}}
+    headers = {"openai-beta": "realtime=v1"} if is_beta else {}
+    async with (
+        _serving() as served,
+        _connect(served, "?intent=transcription", headers=headers) as client,
+    ):
+        await _next(client, is_beta=is_beta)
+        await _ask(client, update, is_beta=is_beta)
+        audio = base64_pcm(silence(1.0, 24_000))
+        await client.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+        await client.send('{"type": "input_audio_buffer.commit"}')
+        events: list[dict[str, Any]] = []
+        while not events or not events[-1]["type"].endswith("transcription.completed"):
+            events.append(await _next(client, is_beta=is_beta))
+        kinds = [event["type"] for event in events]
+        added = ["created"] if is_beta else ["added", "done"]
+        assert kinds[: 1 + len(added)] == [
+            "input_audio_buffer.committed",
+            *(f"conversation.item.{name}" for name in added),
+        ]
+        assert events[-1]["transcript"]
+        assert not any(kind.startswith("response.") for kind in kinds)

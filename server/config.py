@@ -110,7 +110,8 @@ class EngineSettings(_Strict):
     """How much the engine takes on; see `model.engine.config.EngineConfig`.
 
     Attributes:
-        max_sessions: sessions that may be open at once.
+        max_sessions: sessions that may be open at once. The client of one more is told
+            `rate_limit_exceeded` and closed with 1013, "try again later".
         max_batch: most sessions that one tick serves.
         ahead_ms: audio of a reply that may be made before its time to be played.
         num_threads: threads that one operation may use.

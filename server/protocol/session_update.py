@@ -189,7 +189,12 @@ def _parse_truncation(value: object, path: str) -> str | JsonObject:
     return given
 
 
-_VARIABLE_TYPES = ("input_text", "input_image", "input_file")
+# Kinds of variables in a prompt, and what each can have; all of it is text.
+_VARIABLE_LEAVES: Mapping[str, tuple[str, ...]] = {
+    "input_text": ("text",),
+    "input_image": ("image_url", "file_id", "detail"),
+    "input_file": ("file_data", "file_id", "file_url", "filename"),
+}
 
 
 def parse_prompt(value: object, path: str) -> JsonObject:
@@ -200,20 +205,32 @@ def parse_prompt(value: object, path: str) -> JsonObject:
     if given.get("version") is not None:
         string_at(given["version"], f"{path}.version")
     variables = given.get("variables")
-    if variables is not None:
-        for name, variable in object_at(variables, f"{path}.variables").items():
-            _check_variable(variable, f"{path}.variables.{name}")
-    return given
+    if variables is None:
+        return given
+    path = f"{path}.variables"
+    parsed = {
+        name: _parse_variable(variable, f"{path}.{name}")
+        for name, variable in object_at(variables, path).items()
+    }
+    return {**given, "variables": parsed}
 
 
-def _check_variable(value: object, path: str) -> None:
+def _parse_variable(value: object, path: str) -> str | JsonObject:
     if isinstance(value, str):
-        return
+        return value
     given = object_at(value, path)
-    refuse_deep(given, path)
-    kind = choice_at(required(given, "type", path), f"{path}.type", _VARIABLE_TYPES)
+    kind = choice_at(required(given, "type", path), f"{path}.type", tuple(_VARIABLE_LEAVES))
+    refuse_unknown_keys(given, path, ("type", *_VARIABLE_LEAVES[kind]))
+    for key, leaf in given.items():
+        string_at(leaf, f"{path}.{key}")
     if kind == "input_text":
-        string_at(required(given, "text", path), f"{path}.text")
+        required(given, "text", path)
+    if kind != "input_image":
+        return given
+    # Clients cannot read an image without it.
+    detail = given.get("detail", "auto")
+    choice_at(detail, f"{path}.detail", ("auto", "low", "high", "original"))
+    return {**given, "detail": detail}
 
 
 def _parse_include(value: object, path: str) -> tuple[str, ...]:

@@ -87,7 +87,15 @@ GA_FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "truncation": st.sampled_from(
         ["auto", "disabled", {"type": "retention_ratio", "retention_ratio": 0.5}]
     ),
-    "prompt": st.none() | st.just({"id": "pmpt_1", "variables": {"name": "Ada"}}),
+    "prompt": st.none()
+    | st.sampled_from(
+        [
+            {"id": "pmpt_1", "variables": {"name": "Ada"}, "version": "2"},
+            {"id": "p", "variables": {"a": {"type": "input_text", "text": "t"}}},
+            {"id": "p", "variables": {"a": {"type": "input_image", "image_url": "data:,"}}},
+            {"id": "p", "variables": {"a": {"type": "input_file", "file_id": "f"}}},
+        ]
+    ),
     "parallel_tool_calls": st.booleans(),
     "reasoning": st.just({"effort": "low"}),
     "audio.output.format": st.just({"type": "audio/pcmu"}),

@@ -10,13 +10,15 @@ SHELL := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Clients that others made, each with what it needs, apart from ours.
+CLIENTS := .venv-clients
 CONFIG ?= configs/starter.yaml
 ARGS   ?=
 
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-reference check fix bench bench-gpu constraints clean
+.PHONY: help setup serve talk test test-golden test-reference check fix bench bench-gpu constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,10 +49,27 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
+	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)
+
 test-reference: setup ## compare with Kyutai's own package, installed aside (ARGS='-k mimi')
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/reference -r tests/reference/requirements.txt
 	@PYTHONPATH=$(VENV)/reference $(BIN)/python -m pytest -m reference $(ARGS)
+
+clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the server (ARGS='--only pipecat')
+	@$(BIN)/python -m tests.clients.run $(ARGS)
+
+$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json
+	@echo "Installing the clients (some 700 MB, once)"
+	@for name in openai pipecat; do \
+	  $(BIN)/python -m venv $(CLIENTS)/$$name; \
+	  $(CLIENTS)/$$name/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --no-compile \
+	    -r tests/clients/requirements/$$name.txt; \
+	done
+	@mkdir -p $(CLIENTS)/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json $(CLIENTS)/node
+	@cd $(CLIENTS)/node && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions
@@ -76,7 +95,12 @@ constraints: setup ## resolve pyproject.toml and write constraints.txt (ARGS=--u
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
 	  --quiet --output-file constraints.txt $(ARGS)
+	@for name in openai pipecat; do \
+	  $(BIN)/uv pip compile tests/clients/requirements/$$name.in --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
+	    --quiet --output-file tests/clients/requirements/$$name.txt $(ARGS); \
+	done
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

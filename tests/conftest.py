@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 # Before torch or numpy start their pools: small models are faster on one thread, and two test
 # processes on two cores then do not fight.
@@ -18,6 +19,19 @@ import pytest
 _LIBRARY_THREADS = ("pymp-", "ThreadPoolExecutor-", "tqdm_", "pytest_timeout")
 # How long a thread that was told to stop may take to be gone.
 _STOP_GRACE_S = 2.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the golden cases come from somewhere else."""
+    bundled = Path(__file__).parent / "golden"
+    parser.addoption("--golden", type=Path, default=bundled, help="directory of golden cases")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    """Directory of cases: small seeded weights, and what Kyutai's own package made of them."""
+    directory: Path = request.config.getoption("--golden")
+    return directory
 
 
 @pytest.fixture(autouse=True)

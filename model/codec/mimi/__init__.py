@@ -2,7 +2,7 @@
 
 from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
-from model.codec.mimi.load import load_mimi
+from model.codec.mimi.load import check_mimi, load_mimi
 from model.codec.mimi.state import MimiState
 
-__all__ = ["Mimi", "MimiConfig", "MimiState", "load_mimi"]
+__all__ = ["Mimi", "MimiConfig", "MimiState", "check_mimi", "load_mimi"]

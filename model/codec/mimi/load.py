@@ -9,8 +9,7 @@ import torch
 
 from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
-from model.codec.mimi.names import is_ignored, layout_of, modern, sources
-from model.codec.mimi.quantize import ResidualCodes
+from model.codec.mimi.names import Layout, is_ignored, layout_of, modern, sources
 from model.errors import ConfigError, WeightsError
 from model.published import TensorFile
 
@@ -51,27 +50,43 @@ def load_mimi(
     return mimi
 
 
-def _fill(mimi: Mimi, file: TensorFile, config: MimiConfig, prefix: str) -> None:
-    """Check every tensor of the file before any is read, then set those of `mimi`."""
-    inside = {name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)}
-    layout = layout_of(inside)
+def check_mimi(file: TensorFile, config: MimiConfig, prefix: str = "") -> Layout:
+    """Compare the names, shapes and types in a file with those of Mimi; nothing is read.
+
+    Returns:
+        The layout that the file has.
+
+    Raises:
+        WeightsError: as `load_mimi`.
+    """
+    published = _published(file, prefix)
+    layout = layout_of(set(published))
     if layout is None:
         raise WeightsError(f"{file.path}: not a Mimi in a layout that is known")
-    published = {modern(name, layout): prefix + name for name in inside}
     in_file = sources(config, layout)
     expected = {n: shape for source in in_file.values() for n, shape in source.tensors.items()}
+    names = {modern(name, layout): full for name, full in published.items()}
     for name, shape in expected.items():
-        file.check(published.get(name, prefix + name), shape)
-    extra = sorted(n for n in published.keys() - expected if not is_ignored(n, config, layout))
+        file.check(names.get(name, prefix + name), shape)
+    extra = sorted(n for n in names.keys() - expected if not is_ignored(n, config, layout))
     if extra:
-        raise WeightsError(f"{file.path}: {published[extra[0]]}: not part of this codec")
+        raise WeightsError(f"{file.path}: {names[extra[0]]}: not part of this codec")
+    return layout
+
+
+def _published(file: TensorFile, prefix: str) -> dict[str, str]:
+    """Return the full names of the tensors under a prefix, by their names within it."""
+    return {n.removeprefix(prefix): n for n in file.shapes if n.startswith(prefix)}
+
+
+def _fill(mimi: Mimi, file: TensorFile, config: MimiConfig, prefix: str) -> None:
+    layout = check_mimi(file, config, prefix)
+    names = {modern(name, layout): full for name, full in _published(file, prefix).items()}
     targets = mimi.state_dict()
     used = sources(mimi.config, layout)
     assert used.keys() == targets.keys()
     with torch.no_grad():
         for name, source in used.items():
-            parts = [file.read(published[n], shape) for n, shape in source.tensors.items()]
+            parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
             targets[name].copy_(source.convert(*parts))
-    for half in (mimi.codes.semantic, mimi.codes.acoustic):
-        assert isinstance(half, ResidualCodes)
-        half.prepare()
+    mimi.codes.prepare()

@@ -63,6 +63,11 @@ class SplitCodes(nn.Module):
         self.semantic = ResidualCodes(config, 1)
         self.acoustic = ResidualCodes(config, config.num_codebooks - 1)
 
+    def prepare(self) -> None:
+        """Compute what the search needs, after the tables have been set."""
+        self.semantic.prepare()
+        self.acoustic.prepare()
+
     def encode(self, latent: Tensor) -> Tensor:
         """Quantise ``latent [B, T, dim]`` to int64 ``[B, T, K]``, the semantic code first."""
         flat = latent.flatten(0, 1)

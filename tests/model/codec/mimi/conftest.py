@@ -12,12 +12,6 @@ from tests.model.codec.mimi.small import TINY
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """Directory of outputs that Kyutai's package gave for small seeded weights."""
-    return Path(__file__).parent / "golden"
-
-
-@pytest.fixture(scope="session")
 def golden_config(golden: Path) -> MimiConfig:
     """Sizes of the golden codec."""
     return MimiConfig.from_kyutai(json.loads((golden / "mimi.json").read_text()))

@@ -1,0 +1,298 @@
+"""The `config.json` of a model of the Kyutai family, read strictly.
+
+One set of keys describes Moshi, PersonaPlex, Hibiki and Kyutai's speech-to-text and text-to-speech
+models. A key that is not known is refused, and so is a known one whose value nothing here computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from model.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Sizes of one transformer.
+
+    Attributes:
+        dim: width.
+        num_layers: layers.
+        num_heads: query heads.
+        num_kv_heads: key and value heads.
+        ff_dim: hidden width of the gated MLP.
+        context: steps that a step sees, itself included.
+        rope_base: base of the rotary frequencies.
+        rope: which channels rotate against each other, neighbours or halves; None for no positions.
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    ff_dim: int
+    context: int
+    rope_base: float = 10_000.0
+    rope: Literal["neighbours", "halves"] | None = "neighbours"
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditioner:
+    """A property of the whole session that the model is told.
+
+    Attributes:
+        dim: width of what is given, before the projection to the model's width.
+        values: what can be said, in the order of the table's rows; empty if vectors are given.
+        num_rows: rows of the table, one more than its bins; 0 if vectors are given.
+        how: added to every input, or attended to by every layer.
+    """
+
+    dim: int
+    values: tuple[str, ...] = ()
+    num_rows: int = 0
+    how: Literal["sum", "cross"] = "sum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KyutaiConfig:
+    """What a model of the family consists of.
+
+    Attributes:
+        kind: how it is driven: "moshi", "personaplex", "hibiki", "stt" or "tts".
+        backbone: the temporal transformer.
+        depth: the transformer over the codes of a frame; None if the model makes no audio.
+        depth_sets: for each codebook that is made, which set of the depth weights makes it.
+        depth_rank: width of the depth transformer's embeddings before their projection; None if
+            they have its full width.
+        has_depth_norms: whether each depth step normalises before its head.
+        text_card: text pieces; the embedding has one row more, the first input.
+        text_card_out: text pieces that can come out.
+        card: codes of a codebook; embeddings have one row more, as above.
+        num_codebooks: audio streams that go in.
+        num_generated: how many of them the model makes, the first ones.
+        delays: steps by which each stream comes late: text, then the codebooks.
+        has_two_texts: whether a text token stands for two pieces (demultiplexed embedding).
+        conditioners: by name.
+        cross_position_scale: of the positions added to what is attended to; None for none.
+        extra_heads: how many more heads read the backbone, and how many classes each has.
+        files: names of the files that the model consists of, as far as they are given.
+        options: parts that concern the program around the model: sampling, delays of speech-to-text
+            and text-to-speech.
+    """
+
+    kind: str
+    backbone: Stack
+    depth: Stack | None
+    depth_sets: tuple[int, ...]
+    depth_rank: int | None
+    has_depth_norms: bool
+    text_card: int
+    text_card_out: int
+    card: int
+    num_codebooks: int
+    num_generated: int
+    delays: tuple[int, ...]
+    has_two_texts: bool
+    conditioners: Mapping[str, Conditioner]
+    cross_position_scale: float | None
+    extra_heads: tuple[int, int]
+    files: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_depth_sets(self) -> int:
+        """Sets of depth weights."""
+        return max(self.depth_sets, default=-1) + 1
+
+    @property
+    def has_cross_attention(self) -> bool:
+        """Whether the backbone attends to a condition."""
+        return any(c.how == "cross" for c in self.conditioners.values())
+
+    @property
+    def num_mimi_codebooks(self) -> int:
+        """Codebooks of Mimi that are needed: those made, or those heard if that is more."""
+        return max(self.num_generated, self.num_codebooks - self.num_generated)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> KyutaiConfig:
+        """Read a parsed `config.json`.
+
+        Args:
+            values: as published. NVIDIA's file for PersonaPlex only says so; one without sizes at
+                all is Moshi's.
+
+        Raises:
+            ConfigError: naming the key that is unknown, or the value that is not supported.
+        """
+        kind = str(values.get("model_type", "moshi"))
+        if kind not in KINDS:
+            raise ConfigError(f"model_type: expected one of {', '.join(KINDS)}, got {kind!r}")
+        if not values.keys() & {"dim", "num_layers"}:
+            values = {**MOSHI_7B, **(PERSONAPLEX if kind == "personaplex" else {}), **values}
+        unknown = sorted(values.keys() - _KNOWN)
+        if unknown:
+            raise ConfigError(f"unknown keys in the model configuration: {', '.join(unknown)}")
+        for key, supported in _SUPPORTED.items():
+            if key in values and values[key] not in supported:
+                raise ConfigError(f"{key}: expected one of {supported}, got {values[key]!r}")
+        try:
+            return _read(kind, values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"not a model configuration ({error!r})") from error
+
+
+KINDS = ("moshi", "personaplex", "hibiki", "stt", "tts")
+
+# Kyutai's repositories of Moshi carry no config.json: these sizes are meant.
+MOSHI_7B: Mapping[str, Any] = {
+    "dim": 4096,
+    "text_card": 32_000,
+    "existing_text_padding_id": 3,
+    "n_q": 16,
+    "dep_q": 8,
+    "card": 2048,
+    "num_heads": 32,
+    "num_layers": 32,
+    "hidden_scale": 4.125,
+    "context": 3000,
+    "max_period": 10_000,
+    "positional_embedding": "rope",
+    "depformer_dim": 1024,
+    "depformer_dim_feedforward": 4224,
+    "depformer_num_heads": 16,
+    "depformer_num_layers": 6,
+    "delays": [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1],
+}
+# PersonaPlex is Moshi that also makes, and throws away, the user's codes.
+PERSONAPLEX: Mapping[str, Any] = {"dep_q": 16}
+
+# What can only be one thing, and what may be left out for it.
+_SUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "causal": (True,),
+    "depformer_causal": (True,),
+    "layer_scale": (None,),
+    "depformer_layer_scale": (None,),
+    "gating": ("silu",),
+    "depformer_gating": ("silu",),
+    "norm": ("rms_norm_f32",),
+    "positional_embedding": ("rope", "rope_concat"),
+    "depformer_pos_emb": ("none",),
+    "depformer_norm": (None, "layer_norm"),
+    "depformer_multi_linear": (True,),
+    "depformer_weights_per_step": (True,),
+    "depformer_kv_repeat": (1,),
+    "existing_text_padding_id": (3,),
+    "lora": (False, None),
+}
+_FILES = {"moshi_name": "lm", "mimi_name": "mimi", "tokenizer_name": "tokenizer"}
+_OPTIONS = ("lm_gen_config", "stt_config", "tts_config", "model_id", "version")
+_KNOWN = (
+    {
+        "dim", "num_heads", "num_layers", "hidden_scale", "context", "max_period", "kv_repeat",
+        "text_card", "text_card_out", "card", "n_q", "dep_q", "delays", "demux_second_stream",
+        "depformer_dim", "depformer_dim_feedforward", "depformer_num_heads",
+        "depformer_num_layers", "depformer_context", "depformer_max_period",
+        "depformer_weights_per_step_schedule", "depformer_low_rank_embeddings",
+        "conditioners", "fuser", "cross_attention", "extra_heads_num_heads", "extra_heads_dim",
+        "model_type", "lora_name", "lora_rank", "lora_scaling", "mimi_config_name",
+    }
+    | _SUPPORTED.keys()
+    | _FILES.keys()
+    | set(_OPTIONS)
+)  # fmt: skip
+
+
+def gated_width(dim: int, feed_forward: int) -> int:
+    """Return the hidden width of the gated MLP that a feed-forward width stands for."""
+    return 21 * dim // 8 if feed_forward == 4 * dim else 2 * feed_forward // 3
+
+
+def _read(kind: str, values: Mapping[str, Any]) -> KyutaiConfig:
+    dim, heads, scale = values["dim"], values["num_heads"], values["hidden_scale"]
+    num_generated = values["dep_q"]
+    backbone = Stack(
+        dim=dim,
+        num_layers=values["num_layers"],
+        num_heads=heads,
+        num_kv_heads=heads // values.get("kv_repeat", 1),
+        ff_dim=gated_width(dim, int(scale * dim)),
+        context=values["context"],
+        rope_base=float(values["max_period"]),
+        rope="halves" if values.get("positional_embedding") == "rope_concat" else "neighbours",
+    )
+    depth, sets = None, ()
+    if num_generated:
+        depth_dim = values["depformer_dim"]
+        given = values.get("depformer_dim_feedforward") or int(scale * depth_dim)
+        depth = Stack(
+            dim=depth_dim,
+            num_layers=values["depformer_num_layers"],
+            num_heads=values["depformer_num_heads"],
+            num_kv_heads=values["depformer_num_heads"],
+            ff_dim=gated_width(depth_dim, given),
+            context=num_generated,
+            rope=None,
+        )
+        schedule = values.get("depformer_weights_per_step_schedule") or range(num_generated)
+        sets = tuple(schedule)
+    delays = tuple(values["delays"])
+    if len(delays) != 1 + values["n_q"] or (depth and len(sets) != num_generated):
+        raise ConfigError(
+            f"expected {1 + values['n_q']} delays and a weight set for each of {num_generated} "
+            f"codebooks, got {len(delays)} and {len(sets)}"
+        )
+    conditioners, position_scale = _conditioners(values)
+    return KyutaiConfig(
+        kind=kind,
+        backbone=backbone,
+        depth=depth,
+        depth_sets=sets,
+        depth_rank=values.get("depformer_low_rank_embeddings"),
+        has_depth_norms=values.get("depformer_norm") == "layer_norm",
+        text_card=values["text_card"],
+        text_card_out=values.get("text_card_out") or values["text_card"],
+        card=values["card"],
+        num_codebooks=values["n_q"],
+        num_generated=num_generated,
+        delays=delays,
+        has_two_texts=bool(values.get("demux_second_stream")),
+        conditioners=conditioners,
+        cross_position_scale=position_scale,
+        extra_heads=(values.get("extra_heads_num_heads", 0), values.get("extra_heads_dim", 6)),
+        files={what: values[key] for key, what in _FILES.items() if values.get(key)},
+        options={key: values[key] for key in _OPTIONS if key in values},
+    )
+
+
+def _conditioners(values: Mapping[str, Any]) -> tuple[dict[str, Conditioner], float | None]:
+    """Read what the model is told, and the scale of positions in what is attended to."""
+    fuser: Mapping[str, Any] = values.get("fuser") or {}
+    sums: Sequence[str] = fuser.get("sum", ())
+    crosses: Sequence[str] = fuser.get("cross", ())
+    found: dict[str, Conditioner] = {}
+    for name, given in (values.get("conditioners") or {}).items():
+        if (name in sums) == (name in crosses) or fuser.get("prepend"):
+            raise ConfigError(f"fuser: expected {name} to be either summed or attended to")
+        how: Literal["sum", "cross"] = "sum" if name in sums else "cross"
+        table = given[given["type"]]
+        if given["type"] == "tensor":
+            found[name] = Conditioner(dim=table["dim"], how=how)
+        elif given["type"] == "lut":
+            said = tuple(table["possible_values"])
+            rows = table["n_bins"] + 1
+            found[name] = Conditioner(dim=table["dim"], values=said, num_rows=rows, how=how)
+        else:
+            raise ConfigError(f"conditioners: {name}: unknown type {given['type']!r}")
+    if values.get("cross_attention", False) != bool(crosses):
+        raise ConfigError(f"cross_attention: expected {bool(crosses)}, as the fuser has it")
+    if not fuser.get("cross_attention_pos_emb"):
+        return found, None
+    return found, float(fuser.get("cross_attention_pos_emb_scale", 1.0))

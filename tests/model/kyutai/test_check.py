@@ -1,0 +1,137 @@
+"""A directory is understood from its headers: what it is, what is wrong, what it costs."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.codec.mimi import MimiConfig
+from model.kyutai.check import Checkpoint, check_directory
+
+LM, MIMI, PIECES = "model.safetensors", "tokenizer-1.safetensors", "tokenizer_spm.model"
+
+
+@pytest.fixture(scope="module")
+def pieces() -> bytes:
+    """Return a file of 28 text pieces."""
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog"] * 3),
+        model_writer=file,
+        vocab_size=28,
+        model_type="char",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return file.getvalue()
+
+
+@pytest.fixture
+def directory(golden: Path, pieces: bytes, tmp_path: Path) -> Path:
+    """A sound directory with a small Moshi."""
+    shutil.copy(golden / "moshi.json", tmp_path / "config.json")
+    shutil.copy(golden / "moshi.weights.safetensors", tmp_path / LM)
+    shutil.copy(golden / "mimi.weights.safetensors", tmp_path / MIMI)
+    (tmp_path / PIECES).write_bytes(pieces)
+    return tmp_path
+
+
+@pytest.fixture
+def check(directory: Path, golden_mimi: MimiConfig) -> Callable[[], Checkpoint]:
+    """Check that directory, with the small codec's sizes."""
+    return lambda: check_directory(directory, golden_mimi)
+
+
+@pytest.fixture
+def golden_mimi(golden: Path) -> MimiConfig:
+    """Sizes of the small codec."""
+    return MimiConfig.from_kyutai(json.loads((golden / "mimi.json").read_text()))
+
+
+def test_a_sound_directory(check: Callable[[], Checkpoint]) -> None:
+    """All files are found by what they are usually called."""
+    found = check()
+    assert found.problems == ()
+    assert {what: path.name for what, path in found.files.items()} == {
+        "lm": LM, "mimi": MIMI, "tokenizer": PIECES,
+    }  # fmt: skip
+    assert found.config is not None
+    assert found.config.kind == "moshi"
+
+
+def test_files_that_the_configuration_names(
+    directory: Path, check: Callable[[], Checkpoint]
+) -> None:
+    """Its names come before the usual ones."""
+    values = json.loads((directory / "config.json").read_text())
+    values |= {"moshi_name": "other.safetensors"}
+    (directory / "config.json").write_text(json.dumps(values))
+    assert "expected one file other.safetensors, got none" in check().problems[0]
+    (directory / LM).rename(directory / "other.safetensors")
+    assert check().problems == ()
+
+
+def test_everything_that_is_wrong_is_said_at_once(
+    directory: Path, check: Callable[[], Checkpoint]
+) -> None:
+    """A tensor of another shape, a codec cut short, no text pieces."""
+    tensors = load_file(directory / LM)
+    save_file(tensors | {"out_norm.alpha": torch.zeros(3)}, directory / LM)
+    (directory / MIMI).write_bytes((directory / MIMI).read_bytes()[:-100])
+    (directory / PIECES).unlink()
+    problems = check().problems
+    assert len(problems) == 3
+    assert "tokenizer*.model, got none" in problems[0]
+    assert "out_norm.alpha: expected [1, 1, 32]" in problems[1]
+    assert "cut short: upsample.convtr.convtr.convtr.weight" in problems[2]
+
+
+def test_a_model_of_another_kind(directory: Path, check: Callable[[], Checkpoint]) -> None:
+    """A tensor that is missing and one that is left over are named."""
+    tensors = load_file(directory / LM)
+    save_file({**tensors, "lora.weight": torch.zeros(1)}, directory / LM)
+    assert "lora.weight: not part of this model" in check().problems[0]
+    del tensors["linears.2.weight"]
+    save_file(tensors, directory / LM)
+    assert "linears.2.weight: missing, expected [20, 16]" in check().problems[0]
+
+
+def test_text_pieces_that_are_none_or_too_many(
+    directory: Path, golden: Path, check: Callable[[], Checkpoint]
+) -> None:
+    """The file is tried, and its pieces are counted."""
+    values = json.loads((golden / "moshi.json").read_text()) | {"text_card": 20}
+    (directory / "config.json").write_text(json.dumps(values))
+    assert "expected at most 20 text pieces, got 2" in check().problems[-1]
+    (directory / PIECES).write_bytes(b"not one")
+    assert "not a file of text pieces" in check().problems[-1]
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    """Is a problem like any other."""
+    assert check_directory(tmp_path / "no").problems == (f"{tmp_path / 'no'}: not a directory",)
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json: cannot be read" in check_directory(tmp_path).problems[0]
+
+
+def test_memory_of_moshi(tmp_path: Path) -> None:
+    """An empty directory stands for Moshi, and says what it lacks and would cost."""
+    found = check_directory(tmp_path)
+    assert len(found.problems) == 3
+    assert found.num_parameters == 7_687_729_152
+    assert found.memory is not None
+    gigabytes = {kind: size / 1e9 for kind, size in found.memory.weights.items()}
+    assert gigabytes["bf16"] == pytest.approx(15.375, abs=0.001)
+    # 7.37 G numbers of linears in 8 and in 4.5 bits, 0.31 G of embeddings in 16.
+    assert gigabytes["int8"] == pytest.approx(8.0, abs=0.05)
+    assert gigabytes["nf4"] == pytest.approx(4.77, abs=0.05)
+    # 3000 steps of 512 KiB, and Mimi's 16.5 MB.
+    assert found.memory.session == pytest.approx(1.573e9 + 16.5e6, rel=0.01)
+    # 96 M numbers, less 24 codebooks of 2048 x 256.
+    assert found.memory.mimi == pytest.approx(4 * (96.15e6 - 24 * 2048 * 256), rel=0.01)

@@ -43,9 +43,14 @@ class Conversation:
         self._items[item.id] = item
         return previous
 
-    def check_room(self, item_id: str) -> None:
-        """Refuse an id that is taken, and any item when the conversation is full."""
-        if item_id in self._items:
+    def check_room(self, item_id: str, *, taken: str | None = None) -> None:
+        """Refuse an id that is taken, and any item when the conversation is full.
+
+        Args:
+            item_id: of the item that is to be added.
+            taken: the id of an item that will be added later, if there is one.
+        """
+        if item_id in self._items or item_id == taken:
             raise ClientError(
                 "Error adding item: an item with this ID already exists.",
                 code="item_create_duplicate_item_id",

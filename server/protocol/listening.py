@@ -74,6 +74,11 @@ class Listening:
         return self._state is TurnState.SPEECH
 
     @property
+    def announced_id(self) -> str | None:
+        """Return the id of the item that the open turn will become, if clients know it."""
+        return self._utterances[-1].item_id if self.is_announced else None
+
+    @property
     def buffered_ms(self) -> float:
         """Return how much audio a commit would take."""
         num = self._utterances[-1].num_samples if self.has_turn else self._num_preroll_samples

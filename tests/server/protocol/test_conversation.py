@@ -47,6 +47,9 @@ def test_what_cannot_be_put_changes_nothing() -> None:
         conversation.check_room("a")
     assert caught.value.code == "item_create_duplicate_item_id"
     with pytest.raises(ClientError) as caught:
+        conversation.check_room("c", taken="c")
+    assert caught.value.code == "item_create_duplicate_item_id"
+    with pytest.raises(ClientError) as caught:
         conversation.check_room("c")
     assert caught.value.code == "conversation_item_limit_reached"
     assert _order(conversation) == ["a", "b"]

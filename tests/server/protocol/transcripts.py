@@ -172,9 +172,9 @@ def _short(event: Line) -> Line:
 
 
 def _length(audio: str) -> str:
-    data = base64.b64decode(audio, validate=True)
-    assert len(data) % 2 == 0, "there are whole samples only"
-    return f"{len(data) // 2} samples"
+    num_bytes = len(base64.b64decode(audio, validate=True))
+    # Of G.711 every byte is a sample, of PCM every other.
+    return f"{num_bytes} bytes" if num_bytes % 2 else f"{num_bytes // 2} samples"
 
 
 def paths() -> list[Path]:

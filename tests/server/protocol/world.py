@@ -95,11 +95,12 @@ class World:
         self._is_full = False
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
+        self._known: set[str] = set()  # items that the client has heard of
         self._tell(self.player.start())
 
     def play(self, line: Line | str) -> None:
         """Play a client's line, or let something happen."""
-        for played in [line] if isinstance(line, dict) else self._happenings(line):
+        for played in [self._possible(line)] if isinstance(line, dict) else self._happenings(line):
             if "engine" in played and played["engine"].get("session_id", "sess_1") == "sess_1":
                 self.memory.made(played["engine"])
             self._tell(self.player.play(played))
@@ -113,6 +114,15 @@ class World:
             self.play("transcript")
         assert all(seen.is_done for seen in self.seen.values()), "every created has its done"
         assert not self.in_progress, "every added has its done"
+
+    def _possible(self, line: Line) -> Line:
+        """Return a line without an id that no client could know: here they only count."""
+        frame = line["client"]
+        item = frame.get("item") if isinstance(frame, dict) else None
+        item_id = item.get("id") if isinstance(item, dict) else None
+        if not isinstance(item_id, str) or item_id in self._known or "_" not in item_id:
+            return line
+        return {"client": {**frame, "item": {**item, "id": "b"}}}
 
     # What happens beside the client.
 
@@ -273,6 +283,7 @@ class World:
     def _watch(self, event: Line) -> None:
         assert event["event_id"] not in self._event_ids, "event ids are unique"
         self._event_ids.add(event["event_id"])
+        self._known.add(event.get("item_id") or event.get("item", {}).get("id"))
         kind = event["type"]
         if kind == "error":
             kind, code = event["error"]["type"], event["error"]["code"]
@@ -298,6 +309,9 @@ class World:
             case "added":
                 item_id, previous_id = event["item"]["id"], event["previous_item_id"]
                 assert item_id not in self.order, "an item is added once"
+                if event["item"]["status"] == "in_progress":
+                    (seen,) = [each for each in self.seen.values() if item_id in each.open_items]
+                    assert seen.is_in_band, "what is out of band is nowhere else"
                 place = 0 if previous_id is None else self.order.index(previous_id) + 1
                 self.order.insert(place, item_id)
                 self.in_progress.add(item_id)
@@ -348,7 +362,7 @@ class World:
         if kind == "output_item.done":
             assert item is not None
             assert item["status"] in ("completed", "incomplete")
-            assert (item["id"] in self.order) == seen.is_in_band, "out of band is nowhere else"
+            assert item["id"] in self.order or not seen.is_in_band, "it is in the conversation"
             assert item["id"] == seen.items[event["output_index"]]["id"]
             seen.open_items.remove(item["id"])
             seen.items[event["output_index"]] = item

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.audio.silero import SileroModel
 from tests.server import oracle
-from tests.server.session.test_session import TIMEOUT_S, Live, living
+from tests.server.session.live import TIMEOUT_S, Live, living
 
 _words = st.sampled_from(
     [

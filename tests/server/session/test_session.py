@@ -2,30 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from model.engine.messages import Cancel, Close, Command, CommitAudio, Open, Reopen
+from model.engine.messages import Cancel, Command, CommitAudio, Open, Reopen
 from model.errors import OverloadedError
 from server.audio.silero import SileroModel
 from server.config import VadSettings
-from server.protocol.dialect import GaDialect
-from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
-from server.protocol.session_config import ServerVad, SessionConfig, Transcription
-from server.session.ears import Ears
-from server.session.link import EngineLink
-from server.session.session import Session, SessionLimits
-from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
-from tests.server.protocol.transcripts import VOICES
+from server.protocol.session_config import ServerVad, Transcription
+from server.session.session import SessionLimits
+from tests.server.session.live import TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
-
-TIMEOUT_S = 20.0
-LIMITS = SessionLimits(max_backlog_events=64, send_timeout_s=TIMEOUT_S)
 
 pytestmark = pytest.mark.usefixtures("no_tasks_left")
 
@@ -34,71 +23,6 @@ pytestmark = pytest.mark.usefixtures("no_tasks_left")
 def vad_model() -> SileroModel:
     """Load the voice detector once."""
     return SileroModel()
-
-
-class Live:
-    """A session under test, its client and its engine."""
-
-    def __init__(self, engine: EchoEngine, transport: MemoryTransport, session: Session) -> None:
-        self.engine = engine
-        self.transport = transport
-        self.session = session
-
-    def send(self, **event: Any) -> None:
-        """Send an event."""
-        self.transport.incoming.put_nowait(json.dumps(event))
-
-    def say(self, text: str) -> None:
-        """Type a turn and ask for a response."""
-        content = [{"type": "input_text", "text": text}]
-        item = {"type": "message", "role": "user", "content": content}
-        self.send(type="conversation.item.create", item=item)
-        self.send(type="response.create")
-
-    async def until(self, kind: str) -> dict[str, Any]:
-        """Receive up to the first event of a kind."""
-        async with asyncio.timeout(TIMEOUT_S):
-            while True:
-                event: dict[str, Any] = json.loads(await self.transport.sent.get())
-                if event["type"] == kind:
-                    return event
-
-
-@asynccontextmanager
-async def living(
-    vad_model: SileroModel,
-    limits: SessionLimits = LIMITS,
-    vad: VadSettings | None = None,
-    **changes: Any,
-) -> AsyncIterator[Live]:
-    """Run a session; on leaving, it must end by itself.
-
-    Args:
-        vad_model: finds speech.
-        limits: on what the client can hold up.
-        vad: what clients cannot set of voice detection; None for the defaults.
-        changes: of the session's configuration.
-    """
-    engine = EchoEngine()
-    link = EngineLink(engine)
-    await link.start()
-    transport = MemoryTransport()
-    ids = CountingIds()
-    config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
-    machine = SessionMachine(
-        config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
-    )
-    ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
-    session = Session(transport, machine, GaDialect(), ids, ears, link, limits)
-    try:
-        async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
-            tasks.create_task(session.run(), name="session")
-            yield Live(engine, transport, session)
-    finally:
-        await link.stop()
-    assert engine.num_open == 0, "the slot was given back"
-    assert link.num_sessions == 0, "nobody listens any more"
-    assert engine.commands[-1] == Close("sess_1")
 
 
 async def test_a_client_that_leaves(vad_model: SileroModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,8 +75,8 @@ class FakeClock:
 
 
 def encode(text: str) -> list[int]:
-    """Return the pieces of words w0 to w11."""
-    return [PIECES.index(f"▁{word}") for word in text.split()]
+    """Return the pieces of words w0 to w11; other words have none."""
+    return [PIECES.index(f"▁{word}") for word in re.findall(r"\bw(?:1[01]|\d)\b", text)]
 
 
 @pytest.fixture(scope="session")

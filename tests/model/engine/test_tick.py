@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,8 @@ from model.dialogue.steps import NextSteps
 from model.engine.messages import (
     AppendAudio,
     AppendText,
+    CallArguments,
+    CallDone,
     Cancel,
     ClearAudio,
     Close,
@@ -28,26 +32,53 @@ from model.engine.messages import (
     InputTranscriptDelta,
     Open,
     Output,
+    Reopen,
     Respond,
     ResponseAudio,
     ResponseDone,
     ResponseText,
     SessionFailed,
+    Tool,
     Truncate,
 )
 from model.engine.runner import Request, _to_steps
 from model.engine.tick import TickEngine
-from model.sampling import Sampling
+from model.sampling import GREEDY, Sampling
 
 MakeEngine = Callable[..., TickEngine]
 FRAME = 1280
 LIVE = (InputTranscriptDelta, EndOfTurn)
+SAMPLED = Sampling(temperature=1.0, top_k=8)
+SCHEMA = """{
+    "properties": {
+        "a": {"type": "string", "maxLength": 9},
+        "b": {"type": "integer"},
+        "c": {"enum": ["w1", "w2", "w3 w4"]}
+    },
+    "required": ["a", "b", "c"]
+}"""
+TOOLS = (Tool("w1 w2", "", SCHEMA), Tool("w1", "", SCHEMA), Tool("w3", "", "{}"))
 
 
 def noise(seed: int, num_frames: float) -> np.ndarray:
     """Return that many frames of noise."""
     rng = np.random.default_rng(seed)
     return rng.normal(0, 0.2, round(num_frames * FRAME)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A silence that might have been the end of a turn, and was not.
+
+    Attributes:
+        at: append after which it comes.
+        num_ticks: how long it takes until the user goes on; -1 if no tick comes in between.
+        respond: what a response is asked for in it, if one is.
+    """
+
+    at: int
+    num_ticks: int
+    respond: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +90,9 @@ class Turn:
         num_frames: how long the user speaks; 0 for a typed turn.
         chunk: samples of one append.
         is_cleared: whether the audio is sent twice, the first time in vain.
+        pauses: where the turn is committed tentatively and reopened.
         audio: whether the reply is to be spoken.
+        calls: whether it is to be a function call.
         cancel_after: outputs of the reply after which it is cancelled; None to let it finish.
         heard_ms: what is said to have been heard of a cancelled reply; None says nothing.
     """
@@ -68,7 +101,9 @@ class Turn:
     num_frames: float
     chunk: int = FRAME
     is_cleared: bool = False
+    pauses: Sequence[Pause] = ()
     audio: bool = True
+    calls: bool = False
     cancel_after: int | None = None
     heard_ms: int | None = None
 
@@ -104,8 +139,11 @@ class Client:
         for number, turn in enumerate(self.turns):
             yield from self._user(number, turn)
             start = len(self.outputs)
-            yield [Respond(self.session_id, number, f"a{number}", audio=turn.audio)]
-            while not isinstance(self.outputs[-1], ResponseDone):
+            settings: dict[str, Any] = {"audio": turn.audio}
+            if turn.calls:
+                settings |= {"tools": TOOLS, "tool_choice": "required"}
+            yield [Respond(self.session_id, number, f"a{number}", **settings)]
+            while len(self.outputs) == start or not isinstance(self.outputs[-1], ResponseDone):
                 made = self.outputs[start:]
                 is_stopped = turn.cancel_after is not None and len(made) >= turn.cancel_after
                 yield [Cancel(self.session_id, number)] if is_stopped else []
@@ -125,11 +163,30 @@ class Client:
             yield []
             yield [ClearAudio(session_id)]
         pcm = noise(turn.seed, turn.num_frames)
-        for start in range(0, len(pcm), turn.chunk):
+        for i, start in enumerate(range(0, len(pcm), turn.chunk)):
             yield [AppendAudio(session_id, pcm[start : start + turn.chunk])]
+            for pause in turn.pauses:
+                if pause.at == i:
+                    yield from self._pause(f"u{number}", pause)
         yield [CommitAudio(session_id, f"u{number}")]
         while not isinstance(self.outputs[-1] if self.outputs else None, InputTranscript):
             yield []
+
+    def _pause(self, item_id: str, pause: Pause) -> Any:
+        start = len(self.outputs)
+        commands: list[Command] = [CommitAudio(self.session_id, item_id, is_tentative=True)]
+        if pause.respond is not None:
+            commands.append(Respond(self.session_id, 99, "perhaps", **pause.respond))
+        reopen = Reopen(self.session_id, item_id)
+        if pause.num_ticks < 0:
+            commands.append(reopen)
+        yield commands
+        for _ in range(pause.num_ticks):
+            yield []
+        # What was put out is kept back until the turn is over, which it is not.
+        self.outputs[start:] = [o for o in self.outputs[start:] if isinstance(o, LIVE)]
+        if pause.num_ticks >= 0:
+            yield [reopen]
 
 
 def hold(engine: TickEngine, clock: Any, clients: Sequence[Client]) -> None:
@@ -186,13 +243,31 @@ def final(outputs: Sequence[Output]) -> list[Output]:
     return [output for output in outputs if not isinstance(output, LIVE)]
 
 
+pauses = st.builds(
+    Pause,
+    at=st.integers(0, 8),
+    num_ticks=st.sampled_from([-1, 0, 1, 2, 5, 12, 30]),
+    respond=st.sampled_from(
+        [
+            None,
+            {},
+            {},
+            {"audio": False},
+            {"voice": "bob"},
+            {"tools": TOOLS, "tool_choice": "required"},
+            {"max_output_tokens": 2},
+        ]
+    ),
+)
 turns = st.builds(
     Turn,
     seed=st.integers(0, 99),
     num_frames=st.sampled_from([0, 0, 1, 2.5, 7, 15]),
     chunk=st.sampled_from([333, FRAME, 5000]),
     is_cleared=st.booleans(),
+    pauses=st.lists(pauses, max_size=2),
     audio=st.sampled_from([True, True, False]),
+    calls=st.sampled_from([False, False, True]),
     cancel_after=st.sampled_from([None, None, 1, 3, 6, 9]),
     heard_ms=st.sampled_from([None, 0, 100, 400, 5000]),
 )
@@ -210,24 +285,65 @@ clients = st.tuples(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_batched_equals_alone(make_engine: MakeEngine, clock: Any, plans: list[Any]) -> None:
-    """Whoever joins, leaves, clears, cancels or truncates: nobody else's outputs change."""
+    """Whoever joins, leaves, clears, pauses, calls, cancels or truncates: others notice nothing."""
     together = [
         Client(f"s{i}", turns, joins_at, leaves_at)
         for i, (turns, joins_at, leaves_at) in enumerate(plans)
     ]
     hold(make_engine(max_sessions=4), clock, together)
     for client in together:
-        alone = Client(client.session_id, client.turns)
+        uninterrupted = [replace(turn, pauses=()) for turn in client.turns]
+        alone = Client(client.session_id, uninterrupted)
         hold(make_engine(max_sessions=1), clock, [alone])
         num = len(final(client.outputs)) if client.leaves_at is not None else None
         assert_alike(client.outputs, [*live(alone.outputs), *final(alone.outputs)[:num]])
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+@given(turns=st.lists(turns, min_size=1, max_size=4))
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_reopened_equals_never_committed(
+    make_engine: MakeEngine, clock: Any, sampling: Sampling, turns: list[Turn]
+) -> None:
+    """Whatever was made of half a turn, the whole turn goes as if nobody had thought it over."""
+    settings = {"reply_sampling": sampling, "audio_sampling": sampling, "max_sessions": 1}
+    reopened = Client("s", turns)
+    hold(make_engine(**settings), clock, [reopened])
+    uninterrupted = Client("s", [replace(turn, pauses=()) for turn in turns])
+    hold(make_engine(**settings), clock, [uninterrupted])
+    assert_alike(reopened.outputs, uninterrupted.outputs)
+
+
+@pytest.mark.parametrize("num_before", [0, 3])
+@pytest.mark.parametrize("num_ticks", [3, 30])
+def test_reopened_in_the_middle_of_speech(
+    make_engine: MakeEngine, clock: Any, num_before: int, num_ticks: int
+) -> None:
+    """A reply of which audio was made is taken back, also with full rings and far beyond rewind."""
+    before = [Turn(number, 7) for number in range(num_before)]
+    turn = Turn(9, 9.5, pauses=[Pause(5, num_ticks, {})])
+    engine = make_engine(max_sessions=1)
+    reopened = Client("s", [*before, turn])
+    hold(engine, clock, [reopened])
+    num_spoken = engine.metrics.frames_spoken
+    engine = make_engine(max_sessions=1)
+    uninterrupted = Client("s", [*before, replace(turn, pauses=())])
+    hold(engine, clock, [uninterrupted])
+    assert_alike(reopened.outputs, uninterrupted.outputs)
+    if num_ticks == 30:
+        assert num_spoken > engine.metrics.frames_spoken
 
 
 def test_slot_keeps_nothing_of_its_last_session(make_engine: MakeEngine, clock: Any) -> None:
     """A session in a used slot goes exactly as in a new engine."""
     turns = [Turn(5, 6.3), Turn(6, 0)]
     engine = make_engine(max_sessions=1)
-    first, second = Client("a", [Turn(1, 9), Turn(2, 4, cancel_after=5)]), Client("b", turns)
+    first = Client("a", [Turn(1, 9), Turn(3, 2, calls=True), Turn(2, 4, cancel_after=5)])
+    second = Client("b", turns)
     hold(engine, clock, [first])
     hold(engine, clock, [second])
     fresh = Client("b", turns)
@@ -414,10 +530,9 @@ def test_sampled_replies_repeat_by_seed_whoever_else_is_there(
     make_engine: MakeEngine, clock: Any
 ) -> None:
     """With temperature, a session's draws are its own: the batch does not change them."""
-    sampling = Sampling(temperature=1.0, top_k=8)
     made = []
     for others in (0, 2, 0):
-        engine = make_engine(max_sessions=3, reply_sampling=sampling, audio_sampling=sampling)
+        engine = make_engine(max_sessions=3, reply_sampling=SAMPLED, audio_sampling=SAMPLED)
         ids = ["s", "b", "c"][: others + 1]
         opened = [Open(i, "ann") for i in ids]
         settle(engine, clock, *opened, *(AppendText(i, "u", "user", "w1 w2") for i in ids))
@@ -427,6 +542,22 @@ def test_sampled_replies_repeat_by_seed_whoever_else_is_there(
     assert_alike(made[0], made[2])
     texts = [o.text for o in made[0] if isinstance(o, ResponseText)]
     assert texts
+
+
+def test_calls_go_by_the_model(make_engine: MakeEngine, clock: Any) -> None:
+    """Arguments are what the model made of the conversation, within the schema."""
+    made = []
+    for words in ("w1 w2", "w1 w2", "w5 w6 w7"):
+        engine = make_engine(max_sessions=1)
+        settle(engine, clock, Open("s", "ann"), AppendText("s", "u", "user", words))
+        outputs = settle(engine, clock, Respond("s", 1, "a", tools=TOOLS, tool_choice="required"))
+        assert isinstance(outputs[-1], ResponseDone)
+        assert isinstance(outputs[-2], CallDone)
+        text = "".join(o.text for o in outputs if isinstance(o, CallArguments))
+        if outputs[0].name != "w3":
+            jsonschema.validate(json.loads(text), json.loads(SCHEMA))
+        made.append(text)
+    assert made[0] == made[1]
 
 
 def test_counts_what_it_does(make_engine: MakeEngine, clock: Any) -> None:

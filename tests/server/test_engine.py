@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,7 +19,7 @@ from server.app import make_engine
 from server.config import ModelSettings, Settings
 from server.errors import ParleyError
 from tests.server.serving import serving
-from tests.server.sounds import base64_pcm, voice
+from tests.server.sounds import base64_pcm, silence, voice
 
 TIMEOUT_S = 120.0
 Event = dict[str, Any]
@@ -120,6 +121,31 @@ async def test_a_conversation_with_everything_in_it(settings: Settings) -> None:
         await _send(client, "response.create", response={"output_modalities": ["text"]})
         done = (await _until(client, "response.done"))[-1]["response"]
         assert done["status"] in ("completed", "incomplete")
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_a_reply_that_was_begun_in_a_pause_is_taken_back(settings: Settings) -> None:
+    """Two turns, each with a pause that is none: two replies, and no trace of the others."""
+    spoken = [voice(1.0, 24_000), silence(0.2, 24_000), voice(0.8, 24_000), silence(0.9, 24_000)]
+    audio = base64_pcm(np.concatenate((silence(0.5, 24_000), *spoken)))
+    engine = make_engine(settings)
+    async with (
+        serving(engine, settings) as served,
+        connect(f"{served.url}/v1/realtime?model=starter") as client,
+    ):
+        detection = {"type": "server_vad", "threshold": 0.2, "silence_duration_ms": 500}
+        session = {
+            "type": "realtime",
+            "max_output_tokens": 8,
+            "audio": {"input": {"turn_detection": detection, "transcription": {"model": "m"}}},
+        }
+        await _send(client, "session.update", session=session)
+        for _ in range(2):
+            await _send(client, "input_audio_buffer.append", audio=audio)
+            kinds = [event["type"] for event in await _until(client, "response.done")]
+            assert kinds.count("input_audio_buffer.committed") == 1
+            assert kinds.count("response.created") == 1
+            assert kinds.count("conversation.item.input_audio_transcription.completed") == 1
 
 
 def test_missing_weights_are_a_clear_error(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from server.audio.g711 import Law, decode_g711, encode_g711
 from server.audio.pcm import PcmDecoder, encode_pcm
-from server.audio.wire import AudioDecoder, AudioEncoder
+from server.audio.wire import AudioDecoder, AudioEncoder, WireEncoding
 
 
 def test_pcm_round_trip_is_exact() -> None:
@@ -70,3 +70,20 @@ def test_there_and_back(encoding: str, rate_hz: int) -> None:
     back = np.concatenate((decoder.decode(data), decoder.finish()))
     assert len(back) == len(pcm)
     np.testing.assert_allclose(back[200:-200], pcm[200:-200], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate_hz"), [("audio/pcm", 24_000), ("audio/pcmu", 8_000), ("audio/pcma", 8_000)]
+)
+def test_what_is_sent_has_no_seams(encoding: WireEncoding, rate_hz: int) -> None:
+    """Frames encoded one by one are the bytes of the whole, and each is whole samples."""
+    pcm = np.random.default_rng(3).uniform(-0.5, 0.5, 12_800).astype(np.float32)
+    whole = AudioEncoder(encoding, rate_hz, 16_000)
+    streamed = AudioEncoder(encoding, rate_hz, 16_000)
+    pieces = [streamed.encode(frame) for frame in np.split(pcm, 10)] + [streamed.finish()]
+    assert all(len(piece) % (2 if encoding == "audio/pcm" else 1) == 0 for piece in pieces)
+    assert len(pieces[0]) > 0
+    sent, at_once = b"".join(pieces), whole.encode(pcm) + whole.finish()
+    decoders = [AudioDecoder(encoding, rate_hz, rate_hz) for _ in range(2)]
+    # Where a sample lies between two codes, the last bit of a float decides; a seam is louder.
+    np.testing.assert_allclose(decoders[0].decode(sent), decoders[1].decode(at_once), atol=0.04)

@@ -1,11 +1,13 @@
 """What is heard in appended audio, and where."""
 
+import base64
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from server.audio.silero import SileroModel
+from server.audio.wire import AudioEncoder
 from server.config import VadSettings
 from server.errors import ClientError
 from server.protocol.events import (
@@ -18,6 +20,8 @@ from server.protocol.events import (
 )
 from server.protocol.session_config import (
     AudioFormat,
+    Eagerness,
+    Encoding,
     SemanticVad,
     ServerVad,
     SessionConfig,
@@ -164,6 +168,53 @@ def test_formats_can_change_between_appends(model: SileroModel) -> None:
     assert _samples(heard) == 1_600
     heard = ears.hear("/w" + "//" * 400) + ears.finish()
     assert _samples(heard) == pytest.approx(1_200, abs=4)
+
+
+def _bytes(audio_format: AudioFormat, pcm: np.ndarray) -> bytes:
+    encoder = AudioEncoder(audio_format.encoding, audio_format.rate_hz, 16_000)
+    return encoder.encode(pcm) + encoder.finish()
+
+
+def _heard_pcm(heard: list[Heard]) -> np.ndarray:
+    return np.concatenate([event.pcm for event in heard if isinstance(event, InputAudio)])
+
+
+@pytest.mark.parametrize("encoding", ["audio/pcm", "audio/pcmu", "audio/pcma"])
+@pytest.mark.parametrize("size", [1, 3, 160])
+def test_crumbs_make_the_same_audio(model: SileroModel, encoding: Encoding, size: int) -> None:
+    """Appends of a byte, of half samples, of anything: there are no seams."""
+    audio_format = AudioFormat(encoding)
+    data = _bytes(audio_format, voice(0.25))
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    heard = []
+    for appended in (pieces, [data]):
+        ears = Ears(model, 16_000, VadSettings(), _config(None, audio_format))
+        events = [e for each in appended for e in ears.hear(base64.b64encode(each).decode())]
+        heard.append(_heard_pcm([*events, *ears.finish()]))
+    np.testing.assert_allclose(heard[0], heard[1], atol=1e-6)
+    assert len(heard[0]) == 4_000
+
+
+def test_the_most_that_one_append_holds(model: SileroModel) -> None:
+    """15 MiB at once are five and a half minutes, and all of them are heard."""
+    ears = _ears(model, None)
+    data = bytes(15 * 1024 * 1024)
+    heard = [*ears.hear(base64.b64encode(data).decode()), *ears.finish()]
+    assert _samples(heard) == len(data) // 2 * 2 // 3
+
+
+@pytest.mark.parametrize(
+    ("eagerness", "wait_ms"), [("low", 8_000), ("auto", 4_000), ("high", 2_000)]
+)
+def test_how_long_a_semantic_turn_waits_at_most(
+    model: SileroModel, eagerness: Eagerness, wait_ms: int
+) -> None:
+    """However unfinished it sounds, silence ends it after what is documented."""
+    ears = _ears(model, SemanticVad(eagerness))
+    _hear(ears, _spoken()[: int(1.5 * WIRE_HZ)])
+    (ended,) = _boundaries(_hear(ears, silence(wait_ms / 1000 + 0.5, WIRE_HZ)))
+    assert isinstance(ended, SpeechEnded)
+    assert ended.audio_end_ms == pytest.approx(1_500 + wait_ms, abs=150)
 
 
 @pytest.mark.parametrize("text", ["AAECAw==", "AAECAw", " AAEC\nAw== "])

@@ -27,7 +27,7 @@ from server.names import ROOT
 from server.protocol.session_config import VoiceMap
 from server.session.link import EngineLink
 from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
-from server.transport.envelope import on_client_error, on_http_error
+from server.transport.envelope import on_client_error, on_http_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys
 from server.transport.gateway import Gateway
 from server.transport.http import healthz, model, models, readyz
@@ -65,7 +65,11 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     app = Starlette(
         routes=_routes(),
         middleware=[_cors(settings)],
-        exception_handlers={ClientError: on_client_error, HTTPException: on_http_error},
+        exception_handlers={
+            ClientError: on_client_error,
+            HTTPException: on_http_error,
+            Exception: on_server_error,
+        },
         lifespan=lifespan,
     )
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)

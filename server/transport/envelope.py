@@ -65,3 +65,10 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     response = error_response(refused)
     response.headers.update(error.headers or {})
     return response
+
+
+async def on_server_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that failed through our own fault; the error itself goes to the log."""
+    del request, error
+    message = "The server had an error while processing your request."
+    return error_response(RefusedError(500, message, code="server_error", kind="server_error"))

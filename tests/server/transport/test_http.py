@@ -1,9 +1,10 @@
 """Health, models, failed requests and other sites' pages."""
 
+import httpx
 import pytest
 
 from server.transport.websocket import PATHS
-from tests.server.transport.asking import asking
+from tests.server.transport.asking import asking, new_app
 
 
 async def test_models() -> None:
@@ -53,6 +54,18 @@ async def test_failed_requests_have_the_envelope() -> None:
         assert "POST" in wrong.headers["allow"]
         options = await client.options("/v1/realtime/client_secrets")
         assert (options.status_code, options.headers["allow"]) == (204, "OPTIONS, POST")
+
+
+async def test_a_fault_of_ours_has_the_envelope_too() -> None:
+    """And it says nothing about the inside."""
+    app = new_app()
+    del app.state.gateway
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/v1/models")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "gateway" not in answer.text
 
 
 @pytest.mark.parametrize(

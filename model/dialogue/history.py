@@ -19,6 +19,8 @@ from model.state import Kind
 
 Ints = npt.NDArray[np.int64]
 
+VOICE_INDEX = 1  # of the voice's piece in the prefix
+
 # Assistant items that can still be truncated. A client truncates what it is hearing or has just
 # heard, so a few would do.
 _MAX_ITEMS = 64

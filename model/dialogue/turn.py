@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.dialogue.history import History, Ints
+from model.dialogue.history import VOICE_INDEX, History, Ints
 from model.dialogue.items import append_item
 from model.dialogue.listener import Listener
 from model.dialogue.phase import TRANSITIONS, Cue, Phase
@@ -40,7 +40,7 @@ from model.dialogue.reply import SpeechTiming
 from model.dialogue.speaker import Speaker, demands_call
 from model.dialogue.spelling import Speller
 from model.dialogue.steps import Event, Mask, NextSteps, TurnLimits
-from model.dialogue.tentative import Bookmark, Noise
+from model.dialogue.tentative import Noise, Perhaps
 from model.dialogue.truncation import truncated
 from model.engine.messages import (
     AppendAudio,
@@ -73,8 +73,6 @@ SessionCommand = (
     | Truncate
 )
 
-_VOICE = 1  # index of the voice's piece in the prefix
-
 
 class TurnProgram:
     """Run one conversation.
@@ -97,12 +95,11 @@ class TurnProgram:
     """
 
     __slots__ = (
-        "_bookmark",
         "_events",
         "_limits",
         "_listener",
-        "_noise",
         "_pending",
+        "_perhaps",
         "_speaker",
         "_timing",
         "_vocabulary",
@@ -141,8 +138,7 @@ class TurnProgram:
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
-        self._noise = noise
-        self._bookmark: Bookmark | None = None  # where the user's turn may go on
+        self._perhaps = Perhaps(self.history, self._listener, self._speaker, noise)
         self._events: list[Event] = []
 
     # What the engine asks.
@@ -265,8 +261,8 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
-        if self._bookmark is not None and not isinstance(command, Respond):
-            self._confirm()
+        if not isinstance(command, Respond):
+            self._perhaps.confirm()
         match command:
             case AppendAudio():
                 self._listen()
@@ -301,8 +297,7 @@ class TurnProgram:
     def _shift(self, delta: int) -> None:
         """Move along with steps of the history."""
         self._listener.shift(delta)
-        if self._bookmark is not None:
-            self._bookmark.shift(delta)
+        self._perhaps.shift(delta)
 
     # The user's turn.
 
@@ -325,7 +320,7 @@ class TurnProgram:
             if listener.frames.num_frames:
                 return False
         if command.is_tentative:
-            self._bookmark = self._make_bookmark(command.item_id)
+            self._perhaps.commit(command.item_id)
         if listener.turn is None or not listener.turn.num_frames:
             self._clear(keeps_audio=command.is_tentative)
             self._events.append(InputTranscript(self.session_id, command.item_id, ""))
@@ -349,42 +344,19 @@ class TurnProgram:
         self._respond(request, is_fed=True)
         self._go_on(*self._speaker.wrote(int(pieces[-1])))
 
-    # The user's turn that is perhaps over.
-
-    def _make_bookmark(self, item_id: str) -> Bookmark:
-        turn = self._listener.turn
-        return Bookmark(
-            item_id,
-            len(self.history),
-            None if turn is None else turn.copy(),
-            voice=self.history.prefix_piece(_VOICE),
-            paid=self._speaker.paid,
-            noise=None if self._noise is None else self._noise.get_state(),
-        )
-
-    def _confirm(self) -> None:
-        """Let the user's turn be over; what was left of its audio is no part of it."""
-        self._bookmark = None
-        self._listener.frames.clear()
-
     def _reopen(self, item_id: str) -> None:
-        for i, command in enumerate(self._pending):
-            if command == CommitAudio(self.session_id, item_id, is_tentative=True):
-                del self._pending[i]
-                self._forget_requests(i)
-                return
-        mark = self._bookmark
-        if mark is None or mark.item_id != item_id:
-            raise EngineError(f"the turn {item_id!r} is not one that can go on")
+        waiting = [
+            isinstance(c, CommitAudio) and c.is_tentative and c.item_id == item_id
+            for c in self._pending
+        ]
+        if any(waiting):
+            index = waiting.index(True)
+            del self._pending[index]
+            self._forget_requests(index)
+            return
+        is_listening = self._perhaps.reopen(item_id)
         self._forget_requests(0)
-        self._speaker.reply = None
-        self._shift(self.history.replace_prefix(_VOICE, mark.voice))
-        self.history.cut(mark.length)
-        self._speaker.paid, self._bookmark = mark.paid, None
-        if self._noise is not None:
-            self._noise.set_state(mark.noise)
-        if mark.turn is not None:
-            self._listener.resume(mark.turn)
+        if is_listening:
             self._move(Cue.REOPEN)
         elif self.phase is not Phase.IDLE:
             self._move(Cue.END)
@@ -398,7 +370,7 @@ class TurnProgram:
 
     def _respond(self, request: Respond, *, is_fed: bool = False) -> None:
         if request.voice is not None:
-            self._shift(self.history.replace_prefix(_VOICE, self._voice_piece(request.voice)))
+            self._shift(self.history.replace_prefix(VOICE_INDEX, self._voice_piece(request.voice)))
         self._move(Cue.RESPOND)
         self._go_on(*self._speaker.begin(request, is_fed=is_fed))
 
@@ -408,7 +380,7 @@ class TurnProgram:
         if not isinstance(command, Respond) or demands_call(command):
             return None
         is_other_voice = command.voice is not None and (
-            self._voice_piece(command.voice) != self.history.prefix_piece(_VOICE)
+            self._voice_piece(command.voice) != self.history.prefix_piece(VOICE_INDEX)
         )
         return None if is_other_voice else command
 

@@ -1,0 +1,192 @@
+"""What every Python client program shares: the assets, the scenarios, and how they are reported.
+
+A client program runs in its client's own environment, so this needs the standard library only. It
+prints one JSON line a scenario; `tests/clients/run.py` makes the table.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+import traceback
+import wave
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ASSETS = Path(__file__).parents[1] / "assets"
+RATE_HZ = 24_000
+CHUNK_MS = 100
+CHUNK_BYTES = RATE_HZ * 2 * CHUNK_MS // 1000
+PATIENCE_S = 45.0
+
+# Every spoken conversation begins with these two; the third talks over a reply.
+MY_NAME = "my_name_is_peter.wav"
+WHAT_NAME = "what_is_my_name.wav"
+TALK_OVER = "two_plus_two.wav"
+
+# A reply is talked over when this much of it has been heard.
+HEARD_MS = 1000
+
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["paris", "rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+T = TypeVar("T")
+
+
+class ScenarioError(Exception):
+    """Say why a scenario failed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Whom to talk to."""
+
+    host: str  # with its port
+    config: str  # of the server: its file's stem, "scripted" or "starter"
+    dialect: str
+
+    @property
+    def is_scripted(self) -> bool:
+        """Return whether replies are the script's, tests/clients/script.yaml."""
+        return self.config == "scripted"
+
+
+def options() -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("host")
+    parser.add_argument("config")
+    parser.add_argument("--dialect", default="ga")
+    args = parser.parse_args()
+    return Options(args.host, args.config, args.dialect)
+
+
+def speech(name: str, *, silence_ms: int = 1200) -> list[bytes]:
+    """Return a recording and the silence after it as PCM16 at `RATE_HZ`, in chunks."""
+    with wave.open(str(ASSETS / name)) as recording:
+        assert recording.getframerate() == RATE_HZ
+        pcm = recording.readframes(recording.getnframes())
+    pcm += bytes(RATE_HZ * 2 * silence_ms // 1000)
+    return [pcm[at : at + CHUNK_BYTES] for at in range(0, len(pcm), CHUNK_BYTES)]
+
+
+def check(is_so: object, message: str) -> None:
+    """Fail the scenario unless something holds."""
+    if not is_so:
+        raise ScenarioError(message)
+
+
+def check_words(reply: str, *words: str) -> None:
+    """Fail the scenario unless all these words are in a reply."""
+    missing = set(words) - set(reply.lower().replace(";", " ").split())
+    check(not missing, f"{reply!r} lacks {', '.join(sorted(missing))}")
+
+
+def check_heard(words: str, begin: str = "one") -> None:
+    """Fail the scenario unless a count that was talked over is known as far as it was heard."""
+    check(begin in words, f"{words!r} lacks {begin!r}")
+    check("nine" not in words, f"{words!r} has words that were not heard")
+
+
+def check_remembered(words: str) -> None:
+    """Fail the scenario unless the engine remembers no more than was heard, and who is talking."""
+    check_heard(words, "assistant: one")
+    check("peter" in words, f"{words!r} lacks the name")
+
+
+@contextlib.asynccontextmanager
+async def scenario(name: str) -> AsyncIterator[None]:
+    """Hold one scenario and report how it went."""
+    try:
+        async with asyncio.timeout(2 * PATIENCE_S):
+            yield
+    except ScenarioError as failure:
+        report(name, "fail", str(failure))
+    except Exception as error:  # noqa: BLE001 - whatever a client raises is a finding
+        traceback.print_exc()
+        report(name, "fail", f"{type(error).__name__}: {error}")
+    else:
+        report(name, "pass")
+
+
+def report(name: str, verdict: str, why: str = "") -> None:
+    """Print the line of one scenario."""
+    sys.stdout.write(json.dumps({"scenario": name, "verdict": verdict, "why": why}) + "\n")
+    sys.stdout.flush()
+
+
+def not_applicable(name: str, why: str) -> None:
+    """Report what a client does not do by itself."""
+    report(name, "n/a", why)
+
+
+class Inbox:
+    """Keeps everything that a client reported, in order, and lets scenarios wait for more."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []  # Any: each client has its own types
+        self.ended: str | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, event: Any) -> None:
+        """Add an event."""
+        self.events.append(event)
+        self._changed.set()
+
+    def end(self, why: str) -> None:
+        """Note that nothing comes any more."""
+        self.ended = why
+        self._changed.set()
+
+    @property
+    def mark(self) -> int:
+        """Return where the next event will be."""
+        return len(self.events)
+
+    async def wait(self, find: Callable[[list[Any]], T | None], what: str, since: int = 0) -> T:
+        """Wait until something is found in the events since a mark, and return it."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (found := find(self.events[since:])) is None:
+            if self.ended is not None:
+                raise ScenarioError(f"{self.ended} while waiting for {what}")
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(deadline_s - time.monotonic()):
+                    await self._changed.wait()
+            except TimeoutError:
+                seen = " ".join(_runs(kind_of(event) for event in self.events[since:]))
+                raise ScenarioError(f"no {what}; came: {seen[-600:]}") from None
+        return found
+
+    async def event(self, kind: str, since: int = 0) -> Any:
+        """Wait for the first event of a kind since a mark."""
+        return await self.wait(
+            lambda events: next((e for e in events if kind_of(e) == kind), None), kind, since
+        )
+
+
+def kind_of(event: Any) -> str:
+    """Name an event."""
+    return getattr(event, "type", None) or type(event).__name__
+
+
+def _runs(kinds: Iterable[str]) -> list[str]:
+    """Leave repetitions out."""
+    shown: list[str] = []
+    for kind in kinds:
+        if not shown or shown[-1] != kind:
+            shown.append(kind)
+    return shown
+
+
+def run(main: Callable[[Options], Any]) -> None:
+    """Run a client program."""
+    asyncio.run(main(options()))

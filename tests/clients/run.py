@@ -1,0 +1,172 @@
+"""Let unmodified Realtime clients hold conversations with the server, and print who managed what.
+
+`make clients` runs this. Each client program lives in an environment of its own, with pinned
+versions, and prints one JSON line a scenario. The exit status is 0 only if nothing failed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from server.local import local_server
+from server.names import ROOT
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = ROOT / ".venv-clients"
+TIMEOUT_S = 600.0
+
+SCENARIOS = (
+    "connect and session",
+    "spoken turn",
+    "push to talk",
+    "text turn",
+    "tool call",
+    "history",
+    "interruption",
+    "transcription",
+    "errors",
+    "reconnect",
+)
+MARKS = {"pass": "pass", "n/a": "n/a", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client program and the server that it talks to.
+
+    Attributes:
+        name: of the package, as the table shows it.
+        config: which server, by the stem of its file in configs/.
+        command: without the server's address and name, which follow.
+        options: what else follows.
+    """
+
+    name: str
+    config: str
+    command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a client's scenarios: verdict and reason, by name."""
+
+    client: Client
+    took_s: float = 0.0
+    verdicts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    noise: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Return whether no scenario failed or is missing."""
+        return all(self.verdict(name)[0] != "fail" for name in SCENARIOS)
+
+    def verdict(self, scenario: str) -> tuple[str, str]:
+        """Return how a scenario went, and why."""
+        return self.verdicts.get(scenario, ("fail", "the program did not get there"))
+
+
+def _python(environment: str, program: str) -> tuple[str, ...]:
+    return (str(ENVIRONMENTS / environment / "bin" / "python"), str(HERE / program))
+
+
+_GA = _python("openai", "openai_sdk.py")
+_AGENTS = _python("openai", "agents_sdk.py")
+_NODE = ("node", str(ENVIRONMENTS / "node" / "agents_realtime.mjs"))
+
+CLIENTS = (
+    Client("openai (GA)", "scripted", _GA),
+    Client("openai (beta)", "scripted", _GA, ("--dialect", "beta")),
+    Client("openai-agents", "scripted", _AGENTS),
+    Client("@openai/agents-realtime", "scripted", _NODE),
+    Client("pipecat-ai", "scripted", _python("pipecat", "pipecat_service.py")),
+    Client("openai (GA)", "starter", _GA),
+    Client("openai (beta)", "starter", _GA, ("--dialect", "beta")),
+    Client("openai-agents", "starter", _AGENTS),
+)
+OVERRIDES = {"scripted": (f"model.script={HERE / 'script.yaml'}",)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the clients, print the table, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="clients and configs with this in their name")
+    args = parser.parse_args(argv)
+    chosen = [client for client in CLIENTS if args.only in f"{client.name} {client.config}"]
+    if not chosen:
+        parser.error(f"no client is called {args.only!r}")
+    # A program finds its packages from where it lies.
+    shutil.copy(HERE / "node" / "agents_realtime.mjs", ENVIRONMENTS / "node")
+    outcomes: list[Outcome] = []
+    for config in dict.fromkeys(client.config for client in chosen):
+        with local_server(ROOT / "configs" / f"{config}.yaml", OVERRIDES.get(config, ())) as url:
+            for client in chosen:
+                if client.config == config:
+                    _write(sys.stderr, f"{client.name} with {config}")
+                    outcomes.append(_talk(client, url.removeprefix("ws://")))
+    _write(sys.stdout, _table(outcomes))
+    return 0 if all(outcome.is_good for outcome in outcomes) else 1
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def _talk(client: Client, host: str) -> Outcome:
+    outcome = Outcome(client)
+    began_s = time.monotonic()
+    assets = (ROOT / "tests" / "assets").as_uri()
+    try:
+        process = subprocess.run(
+            [*client.command, host, client.config, *client.options],
+            env={**os.environ, "PARLEY_ASSETS": f"{assets}/"},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        outcome.noise = str(error)
+        return outcome
+    outcome.took_s = time.monotonic() - began_s
+    outcome.noise = process.stderr
+    for line in process.stdout.splitlines():
+        if line.startswith('{"scenario"'):
+            row = json.loads(line)
+            outcome.verdicts[row["scenario"]] = (row["verdict"], row["why"])
+    return outcome
+
+
+def _table(outcomes: Sequence[Outcome]) -> str:
+    """Write the table as Markdown, then why what is not passed is not."""
+    lines = [
+        "| client | server | " + " | ".join(SCENARIOS) + " |",
+        "|---" * (len(SCENARIOS) + 2) + "|",
+    ]
+    notes: list[str] = []
+    for outcome in outcomes:
+        who = f"| {outcome.client.name} | {outcome.client.config} | "
+        verdicts = [outcome.verdict(name) for name in SCENARIOS]
+        lines.append(who + " | ".join(MARKS[verdict] for verdict, _ in verdicts) + " |")
+        notes += [
+            f"- {outcome.client.name} with {outcome.client.config}, {name}: {verdict}: {why}"
+            for name, (verdict, why) in zip(SCENARIOS, verdicts, strict=True)
+            if verdict != "pass"
+        ]
+        if not outcome.is_good and outcome.noise:
+            notes.append(f"  the end of what it wrote:\n{outcome.noise[-2000:]}")
+    took = ", ".join(f"{outcome.client.name} {outcome.took_s:.0f} s" for outcome in outcomes)
+    return "\n".join([*lines, "", *notes, "", f"Took: {took}."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,14 +6,12 @@ is spent, the oldest item's sound goes first. An item has its whole sound or non
 
 import base64
 
-import numpy as np
-import numpy.typing as npt
+import soxr
 
 from model.engine.messages import Pcm
-from server.audio.wire import AudioEncoder
+from server.audio.pcm import PcmDecoder, encode_pcm
 
 _BYTES_PER_SAMPLE = 2
-_FULL_SCALE = 32_767  # of a 16-bit sample
 _CLIENT_RATE_HZ = 24_000  # of what a retrieve answers
 # Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.
 _MAX_CLIENT_BYTES = (1 << 20) * 3 // 4 - 16_384
@@ -31,7 +29,7 @@ class Recordings:
         self._max_bytes = max_bytes
         self._rate_hz = rate_hz
         self._num_bytes = 0
-        self._kept: dict[str, list[npt.NDArray[np.int16]]] = {}  # oldest first
+        self._kept: dict[str, list[bytes]] = {}  # PCM16 chunks, oldest item first
 
     def begin(self, item_id: str) -> None:
         """Begin an item's sound anew."""
@@ -42,9 +40,9 @@ class Recordings:
         """Add to an item's sound; does nothing for an item whose sound has been given up."""
         if item_id not in self._kept:
             return
-        samples = np.rint(np.clip(pcm, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
-        self._kept[item_id].append(samples)
-        self._num_bytes += samples.nbytes
+        data = encode_pcm(pcm)
+        self._kept[item_id].append(data)
+        self._num_bytes += len(data)
         while self._num_bytes > self._max_bytes:
             self.forget(next(iter(self._kept)))
 
@@ -52,35 +50,32 @@ class Recordings:
         """Forget the sound of an item after a moment."""
         if item_id not in self._kept:
             return
-        whole = np.concatenate([np.zeros(0, np.int16), *self._kept[item_id]])
-        heard = whole[: audio_ms * self._rate_hz // 1000].copy()
-        self._num_bytes -= whole.nbytes - heard.nbytes
-        self._kept[item_id] = [heard]
+        num_samples = audio_ms * self._rate_hz // 1000
+        heard = b"".join(self._kept[item_id])[: num_samples * _BYTES_PER_SAMPLE]
+        self.begin(item_id)
+        self._kept[item_id].append(heard)
+        self._num_bytes += len(heard)
 
     def forget(self, item_id: str) -> None:
         """Forget an item's sound."""
-        self._num_bytes -= sum(chunk.nbytes for chunk in self._kept.pop(item_id, []))
+        self._num_bytes -= sum(len(chunk) for chunk in self._kept.pop(item_id, []))
 
     def pcm(self, item_id: str) -> Pcm | None:
         """Return an item's sound: float32 [samples]; None if it is not kept."""
         chunks = self._kept.get(item_id)
-        if not chunks:
-            return None
-        pcm = np.concatenate(chunks).astype(np.float32)
-        pcm /= _FULL_SCALE
-        return pcm
+        return PcmDecoder().decode(b"".join(chunks)) if chunks else None
 
     def base64(self, item_id: str) -> str | None:
         """Return an item's sound as base64 of PCM16 at 24 kHz.
 
         None if it is not kept, or if it would make an event larger than clients take.
         """
-        num_samples = sum(len(chunk) for chunk in self._kept.get(item_id, []))
-        if num_samples * _CLIENT_RATE_HZ * _BYTES_PER_SAMPLE > _MAX_CLIENT_BYTES * self._rate_hz:
+        num_bytes = sum(len(chunk) for chunk in self._kept.get(item_id, []))
+        if num_bytes * _CLIENT_RATE_HZ > _MAX_CLIENT_BYTES * self._rate_hz:
             return None
         pcm = self.pcm(item_id)
         if pcm is None:
             return None
-        encoder = AudioEncoder("audio/pcm", _CLIENT_RATE_HZ, self._rate_hz)
-        data = encoder.encode(pcm) + encoder.finish()
-        return base64.b64encode(data).decode("ascii")
+        # All of it is there, so that this needs no stream's resampler, which takes longer.
+        played = soxr.resample(pcm, self._rate_hz, _CLIENT_RATE_HZ)
+        return base64.b64encode(encode_pcm(played)).decode("ascii")

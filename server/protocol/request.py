@@ -13,11 +13,12 @@ from server.protocol.checks import (
     object_at,
     required,
     string_at,
+    unsupported,
 )
 from server.protocol.conversation import Conversation
 from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
-from server.protocol.items import FunctionCall, Item
+from server.protocol.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.session_config import AudioFormat, Modality, SessionConfig, VoiceMap
 from server.protocol.session_update import (
     parse_max_output_tokens,
@@ -149,8 +150,17 @@ def _input(raw: object, conversation: Conversation, ids: Ids) -> tuple[Item, ...
         if item.get("type") == "item_reference":
             items.append(_referred(item, path, conversation))
         else:
-            items.append(parse_item(item, path, ids, called_name))
+            given_item = parse_item(item, path, ids, called_name)
+            _refuse_sound(given_item, path)
+            items.append(given_item)
     return tuple(items)
+
+
+def _refuse_sound(item: Item, path: str) -> None:
+    for index, part in enumerate(item.content if isinstance(item, Message) else ()):
+        if isinstance(part, AudioPart) and part.transcript is None:
+            reason = "Refer to an item of the conversation for audio without a transcript."
+            raise unsupported(f"{path}.content[{index}].audio", reason)
 
 
 def _referred(raw: JsonObject, path: str, conversation: Conversation) -> Item:

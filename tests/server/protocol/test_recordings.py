@@ -22,7 +22,7 @@ def test_what_is_kept_is_what_was_heard() -> None:
     recordings.add("a", _tone(1_000)[300:])
     pcm = recordings.pcm("a")
     assert pcm is not None
-    np.testing.assert_allclose(pcm, _tone(1_000), atol=1 / 32_767)
+    np.testing.assert_allclose(pcm, _tone(1_000), atol=1 / 32_768)
     assert recordings.pcm("b") is None
 
 
@@ -36,7 +36,7 @@ def test_clients_get_it_at_their_rate() -> None:
     samples = np.frombuffer(base64.b64decode(encoded), dtype="<i2")
     assert len(samples) == 24_000
     # The ends, where sound begins and stops at once, ring.
-    assert np.abs(samples[100:-100]).max() == pytest.approx(32_767 / 2, rel=0.01)
+    assert np.abs(samples[100:-100]).max() == pytest.approx(32_768 / 2, rel=0.01)
 
 
 def test_the_oldest_sound_goes_first_and_goes_whole() -> None:
@@ -66,7 +66,7 @@ def test_sound_is_shortened_and_forgotten() -> None:
     recordings.shorten("a", 10)
     pcm = recordings.pcm("a")
     assert pcm is not None
-    np.testing.assert_allclose(pcm, _tone(1_000)[:160], atol=1 / 32_767)
+    np.testing.assert_allclose(pcm, _tone(1_000)[:160], atol=1 / 32_768)
     recordings.begin("b")
     recordings.add("b", _tone(840))
     assert recordings.pcm("a") is not None

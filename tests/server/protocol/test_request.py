@@ -112,6 +112,19 @@ def test_its_input_is_items_and_references() -> None:
             "missing_required_parameter",
             "response.input[0].id",
         ),
+        (
+            {
+                "input": [
+                    {
+                        "type": "message",
+                        "role": "user",
+                        "content": [{"type": "input_audio", "audio": "AAAA"}],
+                    }
+                ]
+            },
+            "unsupported_parameter",
+            "response.input[0].content[0].audio",
+        ),
         ({"tools": {}}, "invalid_type", "response.tools"),
         (
             {"tool_choice": {"type": "function", "name": "f"}},

@@ -139,7 +139,8 @@ class Reply:
         return self.end("completed")
 
     def _all_steps(self) -> Iterator[_Step]:
-        session_id, turn, write_s = self._ids_and_pace()
+        session_id, turn = self.request.session_id, self.request.turn
+        write_s = self._answer.pace.write_ms / 1000
         for index, word in enumerate(self._answer.words):
             text = word if index == 0 else f" {word}"
             yield _Step(write_s, (ResponseText(session_id, turn, text),))
@@ -153,7 +154,7 @@ class Reply:
             yield _Step(0.0, (CallDone(session_id, turn, call),))
 
     def _speech(self) -> Iterator[_Step]:
-        session_id, turn, _ = self._ids_and_pace()
+        session_id, turn = self.request.session_id, self.request.turn
         words, pace, rate_hz = self._answer.words, self._answer.pace, self._info.sample_rate_hz
         word_samples = rate_hz * 60 // pace.words_per_minute
         num_samples = word_samples * len(words)
@@ -180,6 +181,3 @@ class Reply:
             parts.append(sound[offset : offset + stop - start])
             start += len(parts[-1])
         return np.concatenate(parts)
-
-    def _ids_and_pace(self) -> tuple[str, int, float]:
-        return self.request.session_id, self.request.turn, self._answer.pace.write_ms / 1000

@@ -72,7 +72,7 @@ class GaDialect:
 
 
 @cache
-def _field_names(kind: type[ServerEvent]) -> tuple[str, ...]:
+def _field_names(kind: type[Any]) -> tuple[str, ...]:  # Any: one of `ServerEvent`
     return tuple(each.name for each in fields(kind))
 
 

@@ -76,22 +76,29 @@ def updated(
         # One client always sends its own default model: a mismatch is neither applied nor refused.
         string_at(patch["model"], "session.model")
     if "audio" in patch:
-        audio = object_at(patch["audio"], "session.audio")
-        directions = ("input", "output") if kind == "realtime" else ("input",)
-        refuse_unknown_keys(audio, "session.audio", directions)
-        if "input" in audio:
-            changes |= input_changes(audio["input"], "session.audio.input", config)
-        if "output" in audio:
-            changes |= output_changes(
-                audio["output"],
-                "session.audio.output",
-                config,
-                voices,
-                is_voice_locked=is_voice_locked,
-            )
+        changes |= _audio_changes(patch["audio"], config, voices, is_voice_locked=is_voice_locked)
     result = replace(config, **changes)
     check_choice_exists(result.tool_choice, result.tools, "session.tool_choice")
     return result
+
+
+def _audio_changes(
+    value: object, config: SessionConfig, voices: VoiceMap, *, is_voice_locked: bool
+) -> JsonObject:
+    """Return which fields an `audio` object changes; a transcription session has an input only."""
+    path = "session.audio"
+    audio = object_at(value, path)
+    refuse_unknown_keys(
+        audio, path, ("input", "output") if config.kind == "realtime" else ("input",)
+    )
+    changes: JsonObject = {}
+    if "input" in audio:
+        changes |= input_changes(audio["input"], f"{path}.input", config)
+    if "output" in audio:
+        changes |= output_changes(
+            audio["output"], f"{path}.output", config, voices, is_voice_locked=is_voice_locked
+        )
+    return changes
 
 
 def requested(

@@ -5,6 +5,9 @@ import asyncio
 from server.errors import TransportError
 from server.protocol.events import Hangup
 
+# Items with their sound are about a megabyte each, and a client can ask for many at once.
+_MAX_CHARS = 64 << 20
+
 
 class SlowReaderError(TransportError):
     """Report that a client does not take what it is sent."""
@@ -13,25 +16,32 @@ class SlowReaderError(TransportError):
 class Outbox:
     """Queue events for one connection.
 
-    A client that falls `max_events` behind has lost touch with the conversation: it is
+    A client that falls `max_events` behind, or 64 MiB, has lost touch with the conversation: it is
     disconnected rather than served events that are minutes old. Nothing is dropped from the middle.
     """
 
     def __init__(self, max_events: int) -> None:
         self._queue: asyncio.Queue[str | Hangup] = asyncio.Queue(max_events)
+        self._num_chars = 0
 
     def put(self, item: str | Hangup) -> None:
         """Add an event's text, or the end of the connection.
 
         Raises:
-            SlowReaderError: the queue is full.
+            SlowReaderError: too much waits already.
         """
-        try:
-            self._queue.put_nowait(item)
-        except asyncio.QueueFull:
-            message = f"{self._queue.maxsize} events wait for a reader that takes none"
-            raise SlowReaderError(message) from None
+        num_chars = self._num_chars + (len(item) if isinstance(item, str) else 0)
+        if self._queue.full() or num_chars > _MAX_CHARS:
+            raise SlowReaderError(
+                f"{self._queue.qsize()} events of {self._num_chars} characters wait for a reader "
+                "that takes none"
+            )
+        self._queue.put_nowait(item)
+        self._num_chars = num_chars
 
     async def get(self) -> str | Hangup:
         """Take the next one, waiting for it."""
-        return await self._queue.get()
+        item = await self._queue.get()
+        if isinstance(item, str):
+            self._num_chars -= len(item)
+        return item

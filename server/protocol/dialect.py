@@ -5,8 +5,7 @@ client's event means in that vocabulary; it is chosen per connection.
 """
 
 from dataclasses import fields
-from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from server.protocol.beta_session import refuse_beta_keys
 from server.protocol.checks import JsonObject
@@ -15,6 +14,9 @@ from server.protocol.item_json import item_json, part_json
 from server.protocol.items import AudioPart, FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.response import Response, response_json
 from server.protocol.session_config import SessionConfig
+
+# Looked up for every event, and `fields` takes its time.
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in get_args(ServerEvent)}
 
 
 class Dialect(Protocol):
@@ -66,14 +68,9 @@ class GaDialect:
         if isinstance(event, ErrorEvent):
             return error_json(event, event_id)
         written: JsonObject = {"type": event.type, "event_id": event_id}
-        for name in _field_names(type(event)):
+        for name in _FIELDS[type(event)]:
             written[name] = _value(getattr(event, name))
         return written
-
-
-@cache
-def _field_names(kind: type[Any]) -> tuple[str, ...]:  # Any: one of `ServerEvent`
-    return tuple(each.name for each in fields(kind))
 
 
 def _value(value: Any) -> Any:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
-import torch
 
-from model.codec.mimi import Mimi, MimiConfig, check_mimi
+from model.codec.mimi import MimiConfig, check_mimi, session_bytes
+from model.codec.mimi.names import sources
 from model.errors import ConfigError, ParleyError, WeightsError
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.tensors import expected_tensors, unused_tensors
@@ -177,10 +177,11 @@ def _memory(config: KyutaiConfig, mimi: MimiConfig) -> Memory:
     }
     stack = config.backbone
     kv = 2 * 2 * stack.num_layers * stack.num_kv_heads * stack.head_dim * stack.context
-    with torch.device("meta"):
-        codec = Mimi(mimi)
-    unused = mimi.num_codebooks - config.num_mimi_codebooks
-    codec_bytes = sum(t.nbytes for t in codec.state_dict().values())
-    codec_bytes -= 4 * max(0, unused) * mimi.codebook_size * mimi.codebook_dim
-    states = (codec.init_encoder_state(1), codec.init_decoder_state(1))
-    return Memory(weights, codec_bytes, kv + sum(state.num_bytes for state in states))
+    codec = sum(
+        math.prod(shape)
+        for source in sources(
+            replace(mimi, num_codebooks=config.num_mimi_codebooks), "kyutai"
+        ).values()
+        for shape in source.tensors.values()
+    )
+    return Memory(weights, 4 * codec, kv + session_bytes(mimi))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.codec.mimi.config import MimiConfig
-from model.codec.mimi.convolution import Analysis, FrameToSteps, Shapes, StepsToFrame, Synthesis
+from model.codec.mimi.convolution import Analysis, FrameToSteps, StepsToFrame, Synthesis
 from model.codec.mimi.quantize import SplitCodes
-from model.codec.mimi.state import MimiState, Rows
+from model.codec.mimi.state import MimiState, Rows, decoder_contexts, encoder_contexts
 from model.codec.mimi.transformer import Transformer
 
 # Steps that the transformer takes at once where a whole recording is given.
@@ -28,11 +28,6 @@ class Encoder(nn.Module):
         self.analysis = Analysis(config)
         self.transformer = Transformer(config)
         self.to_frame = StepsToFrame(config)
-
-    @property
-    def context_shapes(self) -> Shapes:
-        """Shapes of one slot's contexts, in the order in which they are used."""
-        return [*self.analysis.context_shapes, self.to_frame.conv.context_shape]
 
     def forward(self, pcm: Tensor, state: MimiState, rows: Rows) -> Tensor:
         """Encode ``pcm [n, frame_samples * T]`` into ``[n, T, dim]``, updating the state."""
@@ -55,11 +50,6 @@ class Decoder(nn.Module):
         self.to_steps = FrameToSteps(config)
         self.transformer = Transformer(config)
         self.synthesis = Synthesis(config)
-
-    @property
-    def context_shapes(self) -> Shapes:
-        """Shapes of one slot's contexts, in the order in which they are used."""
-        return [self.to_steps.context_shape, *self.synthesis.context_shapes]
 
     def forward(self, latent: Tensor, state: MimiState, rows: Rows) -> Tensor:
         """Decode ``latent [n, T, dim]`` into ``[n, frame_samples * T]``, updating the state."""
@@ -93,11 +83,11 @@ class Mimi(nn.Module):
 
     def init_encoder_state(self, num_slots: int) -> MimiState:
         """Return encoder state for `num_slots` streams that have heard nothing."""
-        return self._state(self.encoder.context_shapes, num_slots)
+        return self._state(encoder_contexts(self.config), num_slots)
 
     def init_decoder_state(self, num_slots: int) -> MimiState:
         """Return decoder state for `num_slots` streams that have said nothing."""
-        return self._state(self.decoder.context_shapes, num_slots)
+        return self._state(decoder_contexts(self.config), num_slots)
 
     @torch.inference_mode()
     def encode_step(
@@ -188,18 +178,20 @@ class Mimi(nn.Module):
     def latents(self, pcm: Tensor) -> Tensor:
         """Compute what `encode` quantises, ``[B, T, dim]``."""
         pcm = functional.pad(pcm, (0, -pcm.shape[1] % self.frame_samples))
-        state = self._state(self.encoder.context_shapes, len(pcm), _RECORDING_STEPS)
+        state = self._state(encoder_contexts(self.config), len(pcm), _RECORDING_STEPS)
         return self.latents_step(pcm, state)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Decode whole recordings ``codes [B, T, K]`` at once into ``[B, frame_samples * T]``."""
-        state = self._state(self.decoder.context_shapes, len(codes), _RECORDING_STEPS)
+        state = self._state(decoder_contexts(self.config), len(codes), _RECORDING_STEPS)
         return self.decode_step(codes, state)
 
-    def _state(self, shapes: Shapes, num_slots: int, call_steps: int | None = None) -> MimiState:
+    def _state(
+        self, contexts: list[tuple[int, int]], num_slots: int, call_steps: int | None = None
+    ) -> MimiState:
         like = self.decoder.to_steps.weight
-        return MimiState.zeros(self.config, shapes, num_slots, like, call_steps)
+        return MimiState.zeros(self.config, contexts, num_slots, like, call_steps)
 
     def _check_codes(self, codes: Tensor) -> None:
         most = self.config.num_codebooks

@@ -19,8 +19,6 @@ from torch.nn import functional
 from model.codec.blocks import CausalConv
 from model.codec.mimi.config import MimiConfig
 
-Shapes = list[tuple[int, int]]
-
 
 class Residual(nn.Module):
     """Add what two convolutions make of the signal, the second without context."""
@@ -89,14 +87,6 @@ class Analysis(nn.Module):
         )
         self.out = CausalConv(2 * widths[-1], config.dim, config.last_kernel)
 
-    @property
-    def context_shapes(self) -> Shapes:
-        """Shapes of one slot's contexts, in the order in which they are used."""
-        shapes = [self.stem.context_shape]
-        for stage in self.stages:
-            shapes += [stage.residual.conv.context_shape, stage.resample.context_shape]
-        return [*shapes, self.out.context_shape]
-
     def forward(self, pcm: Tensor, contexts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``pcm [B, S]`` to ``[B, S / 960, dim]``."""
         before = iter(contexts)
@@ -121,14 +111,6 @@ class Synthesis(nn.Module):
             for width, ratio in zip(widths, config.ratios, strict=True)
         )
         self.out = CausalConv(config.filters, 1, config.last_kernel)
-
-    @property
-    def context_shapes(self) -> Shapes:
-        """Shapes of one slot's contexts, in the order in which they are used."""
-        shapes = [self.stem.context_shape]
-        for stage in self.stages:
-            shapes += [stage.resample.context_shape, stage.residual.conv.context_shape]
-        return [*shapes, self.out.context_shape]
 
     def forward(self, x: Tensor, contexts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``x [B, T, dim]`` to ``pcm [B, 960 * T]``."""
@@ -168,11 +150,6 @@ class FrameToSteps(nn.Module):
         super().__init__()
         # The part of the latent before and of the latent itself, for each step of the frame.
         self.weight = nn.Parameter(torch.full((2, config.frame_steps, config.dim), 0.5))
-
-    @property
-    def context_shape(self) -> tuple[int, int]:
-        """Shape of one slot's context: the latent before."""
-        return (1, self.weight.shape[2])
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x [B, T, dim]`` to ``[B, T * frame_steps, dim]``."""

@@ -44,9 +44,19 @@ def load_mimi(
         raise ConfigError(
             f"Mimi: expected 2 to {config.num_codebooks} codebooks, got {num_codebooks}"
         )
+    file = TensorFile(path)
+    layout = check_mimi(file, config, prefix)
     mimi = Mimi(replace(config, num_codebooks=num_codebooks or config.num_codebooks))
     mimi.eval().requires_grad_(requires_grad=False)
-    _fill(mimi, TensorFile(path), config, prefix)
+    names = {modern(name, layout): full for name, full in _published(file, prefix).items()}
+    targets = mimi.state_dict()
+    used = sources(mimi.config, layout)
+    assert used.keys() == targets.keys()
+    with torch.no_grad():
+        for name, source in used.items():
+            parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
+            targets[name].copy_(source.convert(*parts))
+    mimi.codes.prepare()
     return mimi
 
 
@@ -77,16 +87,3 @@ def check_mimi(file: TensorFile, config: MimiConfig, prefix: str = "") -> Layout
 def _published(file: TensorFile, prefix: str) -> dict[str, str]:
     """Return the full names of the tensors under a prefix, by their names within it."""
     return {n.removeprefix(prefix): n for n in file.shapes if n.startswith(prefix)}
-
-
-def _fill(mimi: Mimi, file: TensorFile, config: MimiConfig, prefix: str) -> None:
-    layout = check_mimi(file, config, prefix)
-    names = {modern(name, layout): full for name, full in _published(file, prefix).items()}
-    targets = mimi.state_dict()
-    used = sources(mimi.config, layout)
-    assert used.keys() == targets.keys()
-    with torch.no_grad():
-        for name, source in used.items():
-            parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
-            targets[name].copy_(source.convert(*parts))
-    mimi.codes.prepare()

@@ -53,6 +53,34 @@ class Rows:
         target[self.slots] = new
 
 
+def encoder_contexts(config: MimiConfig) -> list[tuple[int, int]]:
+    """Return the shapes of one slot's contexts, in the order in which encoding uses them."""
+    shapes = [(config.kernel - 1, 1)]
+    channels = config.filters
+    for ratio in reversed(config.ratios):
+        shapes += [(config.residual_kernel - 1, channels), (1, ratio * channels)]
+        channels *= 2
+    return [*shapes, (config.last_kernel - 1, channels), (1, config.frame_steps * config.dim)]
+
+
+def decoder_contexts(config: MimiConfig) -> list[tuple[int, int]]:
+    """Return the shapes of one slot's contexts, in the order in which decoding uses them."""
+    shapes = [(1, config.dim), (config.kernel - 1, config.dim)]
+    channels = config.filters << len(config.ratios)
+    for _ in config.ratios:
+        shapes.append((1, channels))
+        channels //= 2
+        shapes.append((config.residual_kernel - 1, channels))
+    return [*shapes, (config.last_kernel - 1, channels)]
+
+
+def session_bytes(config: MimiConfig) -> int:
+    """Return the memory of one stream's state, both directions together, in float32."""
+    like = torch.empty(0, device="meta")
+    contexts = (encoder_contexts(config), decoder_contexts(config))
+    return sum(MimiState.zeros(config, shapes, 1, like).num_bytes for shapes in contexts)
+
+
 @dataclass(frozen=True, slots=True)
 class MimiState:
     """State of one direction, encoding or decoding.

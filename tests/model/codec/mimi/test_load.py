@@ -1,5 +1,6 @@
 """Published files are read strictly: what is wrong is named, with what was found and expected."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.codec.mimi import Mimi, MimiConfig, load_mimi
+from model.codec.mimi.names import sources
 from model.errors import ConfigError, WeightsError
 
 Tensors = dict[str, Tensor]
@@ -29,6 +31,18 @@ def equal(one: Mimi, other: Mimi) -> bool:
     """Compare all weights."""
     theirs = other.state_dict()
     return all(torch.equal(t, theirs[name]) for name, t in one.state_dict().items())
+
+
+def test_the_published_file_is_as_large_as_its_tensors() -> None:
+    """318 tensors in float32 and a header; one of each codebook's three says nothing."""
+    config = MimiConfig()
+    shapes = {
+        n: s for source in sources(config, "kyutai").values() for n, s in source.tensors.items()
+    }
+    assert len(shapes) + config.num_codebooks == 318
+    num_values = sum(math.prod(shape) for shape in shapes.values()) + config.num_codebooks
+    assert num_values == 96_151_393
+    assert 0 < 384_644_900 - 4 * num_values < 150 * 318
 
 
 def test_both_layouts_give_the_same_codec(golden: Path, golden_config: MimiConfig) -> None:

@@ -30,6 +30,7 @@ from model.engine.messages import (
 )
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
+from server.protocol.beginning import Beginning
 from server.protocol.conversation import Conversation
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -121,9 +122,8 @@ class SessionMachine:
             self._opening,
             self._listening.hears_again,
         )
-        self._responses = Responses(
-            self._opening, self._conversation, recordings, self._feed, voices, ids, profile
-        )
+        beginning = Beginning(self._opening, self._conversation, recordings, voices, ids, profile)
+        self._responses = Responses(beginning, self._conversation, self._feed)
         self._turns = Turns(
             lambda: self.config,
             self._listening,
@@ -164,6 +164,10 @@ class SessionMachine:
         reactions = self._received(event, now_s, audio)
         self._idle.watch(reactions, now_s)
         return reactions
+
+    def end(self, code: str, message: str) -> list[Reaction]:
+        """End what is in progress, because the session ends."""
+        return self._responses.failed(code, message)
 
     @property
     def deadline_s(self) -> float | None:

@@ -5,29 +5,21 @@ those that need another memory than the conversation's: out of band, or with an 
 Each of these has a session of its own in the engine, opened for it and closed after it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.engine.messages import Close, Command, DoneReason, Open, Respond, ResponseFailed
+from model.engine.messages import Close, Command, DoneReason, Respond, ResponseFailed
 from model.engine.messages import ResponseDone as EngineResponseDone
+from server.protocol.beginning import Beginning
 from server.protocol.checks import JsonObject
 from server.protocol.conversation import Conversation
 from server.protocol.events import Reaction, ResponseCancel
 from server.protocol.feed import Feed
-from server.protocol.ids import Ids
 from server.protocol.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.output_items import OutputItems
-from server.protocol.profile import EngineProfile
-from server.protocol.recordings import Recordings
-from server.protocol.replay import replayed
 from server.protocol.reply import Made, Reply
 from server.protocol.request import ResponseRequest
-from server.protocol.response import Response, ResponseStatus
-from server.protocol.session_config import VoiceMap
-from server.protocol.speaking import Speaking
-from server.protocol.tools import engine_tools
+from server.protocol.response import ResponseStatus
 
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
 ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
@@ -38,6 +30,13 @@ _ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
     "max_output_tokens": ("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
     "cancelled": ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}),
 }
+# Why a response can fail: code → type of the error.
+_ERROR_TYPES = {
+    "engine_failed": "server_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    "response_failed": "server_error",
+    "session_expired": "invalid_request_error",
+}
 # Each takes one of the engine's slots, which all sessions share.
 _MAX_ASIDES = 4
 
@@ -46,35 +45,16 @@ class Responses:
     """Begin, carry and end responses.
 
     Args:
-        opening: gives the command that opens the session in the engine.
-        conversation: where replies go.
-        recordings: keep their sound.
+        beginning: makes replies.
+        conversation: where they go.
         feed: leads to the engine's memory of the conversation.
-        voices: maps what clients ask for onto what the engine has.
-        ids: makes ids.
-        profile: of the engine's sound.
     """
 
-    def __init__(
-        self,
-        opening: Callable[[], Open],
-        conversation: Conversation,
-        recordings: Recordings,
-        feed: Feed,
-        voices: VoiceMap,
-        ids: Ids,
-        profile: EngineProfile,
-    ) -> None:
-        self._opening = opening
-        self._session_id = opening().session_id
-        self._conversation_id = ids.new("conv")
+    def __init__(self, beginning: Beginning, conversation: Conversation, feed: Feed) -> None:
+        self._beginning = beginning
+        self._session_id = beginning.session_id
         self._conversation = conversation
-        self._recordings = recordings
         self._feed = feed
-        self._voices = voices
-        self._ids = ids
-        self._profile = profile
-        self._turn = 0
         self._default: Reply | None = None  # the one in progress in the conversation
         self._asides: dict[str, Reply] = {}  # by their sessions in the engine
         # A turn ended while a response was running that speech may not interrupt.
@@ -112,21 +92,21 @@ class Responses:
         if request.destination == "auto" and self._default is not None:
             active = self._default
             next_response_state(active.state, ResponseMove.CREATE, active.response.id)
-        reply = self._new(request)
+        reply = self._beginning.reply(request)
         if request.destination == "auto":
             self._default = reply
         if not request.is_aside:
-            return [*reply.announced(), *self._feed.respond(self._respond(reply))]
+            return [*reply.announced(), *self._feed.respond(self._beginning.respond(reply))]
         self._asides[reply.engine_id] = reply
         if len(self._asides) > _MAX_ASIDES:
             return [*reply.announced(), *self.refused(reply.engine_id)]
-        return [*reply.announced(), *self._with_own_memory(reply)]
+        return [*reply.announced(), *self._beginning.with_own_memory(reply)]
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
         """Make a response of the conversation that nobody is told of, and what starts it."""
         assert not self.is_active, "the next response follows the one in progress"
-        reply = self._new(request)
-        return reply, self._respond(reply)
+        reply = self._beginning.reply(request)
+        return reply, self._beginning.respond(reply)
 
     def begin(self, reply: Reply) -> list[Reaction]:
         """Announce a prepared response, which the engine has been told to make."""
@@ -139,53 +119,6 @@ class Responses:
             self._owed = request
             return []
         return self.create(request)
-
-    def _new(self, request: ResponseRequest) -> Reply:
-        self._turn += 1
-        is_in_band = request.destination == "auto"
-        response_id = self._ids.new("resp")
-        outputs = OutputItems(response_id, self._conversation if is_in_band else None)
-        message = Speaking(
-            response_id,
-            self._ids.new("item"),
-            request,
-            outputs,
-            self._recordings if is_in_band else None,
-            self._profile,
-        )
-        return Reply(
-            Response(response_id, self._conversation_id if is_in_band else None, request),
-            f"{self._session_id}/{response_id}" if request.is_aside else self._session_id,
-            self._turn,
-            message,
-            outputs,
-            self._ids.new,
-        )
-
-    def _respond(self, reply: Reply) -> Respond:
-        request = reply.response.request
-        tools, tool_choice = engine_tools(request.tools, request.tool_choice)
-        return Respond(
-            reply.engine_id,
-            reply.turn,
-            reply.message.item_id,
-            self._voices.engine_voice(request.voice),
-            audio=request.modality == "audio",
-            max_output_tokens=request.max_output_tokens,
-            instructions=request.instructions,
-            tools=tools,
-            tool_choice=tool_choice,
-        )
-
-    def _with_own_memory(self, reply: Reply) -> list[Command]:
-        given = reply.response.request.input
-        context = [
-            command
-            for item in (self._conversation if given is None else given)
-            for command in replayed(reply.engine_id, item, self._recordings.pcm)
-        ]
-        opening = replace(self._opening(), session_id=reply.engine_id)
-        return [opening, *context, self._respond(reply)]
 
     # What the engine makes of them.
 
@@ -295,11 +228,8 @@ class Responses:
         return self._feed.unsay(message.item_id, model_ms) if is_own else []
 
     def _fail(self, reply: Reply, code: str, message: str) -> list[Reaction]:
-        kind = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
-        details: JsonObject = {
-            "type": "failed",
-            "error": {"type": kind, "code": code, "message": message},
-        }
+        error = {"type": _ERROR_TYPES[code], "code": code, "message": message}
+        details: JsonObject = {"type": "failed", "error": error}
         events = reply.ended(ResponseMove.FINISH, "failed", details)
         return [*events, *self._left(reply)]
 

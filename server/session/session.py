@@ -357,7 +357,8 @@ class Session:
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
         expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
         try:
-            self._react([expired, Hangup(_CLOSE_GOING_AWAY, reason)])
+            ended = self._machine.end("session_expired", reason)
+            self._react([*ended, expired, Hangup(_CLOSE_GOING_AWAY, reason)])
         except SlowReaderError as error:
             self._fail(error)
 

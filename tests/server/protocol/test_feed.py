@@ -5,6 +5,8 @@ import pytest
 
 from model.engine.messages import (
     AppendAudio,
+    AppendCall,
+    AppendCallOutput,
     AppendText,
     Cancel,
     ClearAudio,
@@ -17,7 +19,7 @@ from model.engine.messages import (
 )
 from server.protocol.conversation import Conversation
 from server.protocol.feed import Feed
-from server.protocol.items import Message, TextPart
+from server.protocol.items import FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.recordings import Recordings
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
@@ -41,11 +43,16 @@ def memory() -> Memory:
 
 
 @pytest.fixture
-def feed(memory: Memory) -> Feed:
+def recordings() -> Recordings:
+    """Give room for sound."""
+    return Recordings(1 << 20, 16_000)
+
+
+@pytest.fixture
+def feed(memory: Memory, recordings: Recordings) -> Feed:
     """Give a feed that keeps a thousand samples."""
     conversation = Conversation(10)
     conversation.append(HELLO)
-    recordings = Recordings(1 << 20, 16_000)
     return Feed(
         "s", 1_000, conversation, recordings, lambda: Open("s", "amber"), memory.hears_again
     )
@@ -115,6 +122,39 @@ def test_what_the_engine_did_not_speak_cannot_be_truncated(feed: Feed) -> None:
     feed.finish()
     # The new beginning made words of it.
     assert feed.unsay("b", 0) == []
+
+
+def test_going_back_would_take_later_calls_along(feed: Feed) -> None:
+    """A reply that went on with function calls is shortened by telling all anew."""
+    feed.respond(Respond("s", 1, "b"))
+    feed.called("b")
+    feed.finish()
+    assert feed.unsay("b", 80) == []
+    assert _kinds(feed.respond(Respond("s", 2, "c"))) == [*AGAIN, Respond]
+
+
+def test_function_items_are_told_as_they_come(feed: Feed) -> None:
+    """A call made earlier and what it returned are commands of their own."""
+    call = FunctionCall("f", "completed", "call_1", "get_time", "{}")
+    assert feed.add(call) == [AppendCall("s", "f", "get_time", "{}")]
+    returned = FunctionCallOutput("o", "call_1", "get_time", "noon")
+    assert feed.add(returned) == [AppendCallOutput("s", "o", "get_time", "noon")]
+    feed.outdate()
+    assert feed.add(call) == [], "the new beginning will tell it"
+
+
+def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -> None:
+    """Of a turn that was too long to be kept there is no sound, not its end alone."""
+    feed.audio(_pcm(10) / 10)
+    feed.audio(_pcm(10) / 10)
+    feed.commit("c")
+    pcm = recordings.pcm("c")
+    assert pcm is not None
+    assert len(pcm) == 20
+    for _ in range(100):
+        feed.audio(_pcm(90))
+    feed.commit("d")
+    assert recordings.pcm("d") is None
 
 
 def test_an_item_of_audio_goes_before_the_open_turn(feed: Feed, memory: Memory) -> None:

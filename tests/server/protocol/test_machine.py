@@ -148,6 +148,16 @@ def test_only_documented_errors_and_every_begin_has_its_end(lines: list[Line | s
     world.end()
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(_clients | _happenings, max_size=30))
+def test_a_session_can_end_at_any_moment(lines: list[Line | str]) -> None:
+    """Every begin has its end then, too."""
+    world = World()
+    for line in lines:
+        world.play(line)
+    world.end_early()
+
+
 def test_output_of_a_cancelled_response_is_dropped_during_the_next() -> None:
     """A late delta of what was cancelled never plays into its successor."""
     world = World()

@@ -89,6 +89,10 @@ class Player:
             case _:
                 raise AssertionError(f"not an input: {line}")
 
+    def end(self) -> list[Line]:
+        """End the session as it ends when its time is over."""
+        return self._lines(self.machine.end("session_expired", "Your session is over."))
+
     def client(self, frame: Any) -> list[Reaction]:
         """Play a client's frame, as the session does."""
         raw: Line | None = None

@@ -112,6 +112,14 @@ class World:
         while self.replies or self.commits:
             self.play("done")
             self.play("transcript")
+        self._check_end()
+
+    def end_early(self) -> None:
+        """End the session in the middle of things, and check that nothing is left open."""
+        self._tell(self.player.end())
+        self._check_end()
+
+    def _check_end(self) -> None:
         assert all(seen.is_done for seen in self.seen.values()), "every created has its done"
         assert not self.in_progress, "every added has its done"
 

@@ -127,7 +127,7 @@ class Client:
 
     def __post_init__(self) -> None:
         self._script = self._commands()
-        self._num_done = 0
+        self._held_from: int | None = None
         self.is_done = False
 
     def commands(self) -> list[Command]:
@@ -172,8 +172,15 @@ class Client:
         while not isinstance(self.outputs[-1] if self.outputs else None, InputTranscript):
             yield []
 
+    def drop_held(self) -> None:
+        """Forget what was put out in a pause: it is kept back until the turn is over."""
+        if self._held_from is not None:
+            held = self.outputs[self._held_from :]
+            self.outputs[self._held_from :] = [o for o in held if isinstance(o, LIVE)]
+            self._held_from = None
+
     def _pause(self, item_id: str, pause: Pause) -> Any:
-        start = len(self.outputs)
+        self._held_from = len(self.outputs)
         commands: list[Command] = [CommitAudio(self.session_id, item_id, is_tentative=True)]
         if pause.respond is not None:
             commands.append(Respond(self.session_id, 99, "perhaps", **pause.respond))
@@ -183,8 +190,7 @@ class Client:
         yield commands
         for _ in range(pause.num_ticks):
             yield []
-        # What was put out is kept back until the turn is over, which it is not.
-        self.outputs[start:] = [o for o in self.outputs[start:] if isinstance(o, LIVE)]
+        self.drop_held()
         if pause.num_ticks >= 0:
             yield [reopen]
 
@@ -198,6 +204,7 @@ def hold(engine: TickEngine, clock: Any, clients: Sequence[Client]) -> None:
         for client in present:
             if client.leaves_at is not None and tick >= client.leaves_at:
                 client.is_done = True
+                client.drop_held()
                 deliver(clients, engine.apply(Close(client.session_id)))
                 continue
             for command in client.commands():

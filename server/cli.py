@@ -91,6 +91,10 @@ def _serve(args: argparse.Namespace) -> int:
 
     settings = load_settings(args.config, args.set)
     if args.check:
+        if settings.model.script is not None:
+            from model.scripted.script import load_script  # noqa: PLC0415
+
+            load_script(ROOT / settings.model.script)
         print(f"{args.config}: ok")
         return 0
 
@@ -184,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     _add_config(serve)
     serve.add_argument(
-        "--check", action="store_true", help="only check the configuration, then exit"
+        "--check",
+        action="store_true",
+        help="only check the configuration, its script included, then exit",
     )
 
     talk = commands.add_parser(

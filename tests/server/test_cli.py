@@ -25,6 +25,7 @@ def test_check_says_that_the_shipped_configuration_is_good(
         (["serve", "--set", "server.port=high", "--check"], "server.port"),
         (["serve", "--set", "server.host=0.0.0.0", "--check"], "server.api_keys"),
         (["serve", "--config", "no/such.yaml", "--check"], "no/such.yaml"),
+        (["serve", "--set", "model.script=configs/starter.yaml", "--check"], "starter.yaml: reply"),
         (["talk", "no/such.wav"], "no/such.wav"),
         (["talk", str(ASSETS / "two_plus_two.wav"), "--set", "nonsense"], "nonsense"),
         (["eval", "--condition", "underwater"], "underwater"),

@@ -93,14 +93,17 @@ class Responses:
             active = self._default
             next_response_state(active.state, ResponseMove.CREATE, active.response.id)
         reply = self._beginning.reply(request)
+        announced: list[Reaction] = [*reply.announced()]
         if request.destination == "auto":
             self._default = reply
+            # A reply that was begun before its time does not come true any more.
+            announced += self._feed.withdraw()
         if not request.is_aside:
-            return [*reply.announced(), *self._feed.respond(self._beginning.respond(reply))]
+            return [*announced, *self._feed.respond(self._beginning.respond(reply))]
         self._asides[reply.engine_id] = reply
         if len(self._asides) > _MAX_ASIDES:
-            return [*reply.announced(), *self.refused(reply.engine_id)]
-        return [*reply.announced(), *self._beginning.with_own_memory(reply)]
+            return [*announced, *self.refused(reply.engine_id)]
+        return [*announced, *self._beginning.with_own_memory(reply)]
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
         """Make a response of the conversation that nobody is told of, and what starts it."""

@@ -21,6 +21,7 @@ ENDED: Line = {"heard": {"ended_ms": 600}}
 PAUSED: Line = {"heard": {"paused": True}}
 RESUMED: Line = {"heard": {"resumed": True}}
 CREATE: Line = {"client": {"type": "response.create"}}
+OWN_INPUT: Line = {"client": {"type": "response.create", "response": {"input": []}}}
 COMMIT: Line = {"client": {"type": "input_audio_buffer.commit"}}
 CLEAR: Line = {"client": {"type": "input_audio_buffer.clear"}}
 
@@ -168,6 +169,7 @@ def test_a_user_who_goes_on_takes_it_back() -> None:
         (CLEAR, ["input_audio_buffer.cleared", "Reopen", "ClearAudio"]),
         (_update(turn_detection={"type": "semantic_vad"}), ["Reopen", "session.updated"]),
         (CREATE, ["response.created", "Reopen", "Respond"]),
+        (OWN_INPUT, ["response.created", "Reopen", "Open", "Respond"]),
     ],
 )
 def test_what_the_client_does_meanwhile_takes_it_back(line: Line, kinds: list[str]) -> None:
@@ -176,6 +178,15 @@ def test_what_the_client_does_meanwhile_takes_it_back(line: Line, kinds: list[st
     _played(player, PAUSED)
     assert _played(player, line) == kinds
     assert _played(player, RESUMED) == []
+
+
+def test_a_response_beside_the_conversation_takes_nothing_back() -> None:
+    """It has a memory of its own."""
+    player = _hearing()
+    _played(player, PAUSED)
+    aside = {"type": "response.create", "response": {"conversation": "none", "input": []}}
+    assert _played(player, {"client": aside}) == ["response.created", "Open", "Respond"]
+    assert "Respond" not in _played(player, ENDED)
 
 
 def test_what_is_refused_takes_nothing_back() -> None:

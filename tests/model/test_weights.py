@@ -14,58 +14,29 @@ import torch
 
 from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
-from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.errors import ConfigError, WeightsError
 from model.lm import LM
 from model.state import Kind, Steps
 from model.text import Tokenizer
 from model.weights import convert_to_int8, load_lm, load_starter, save_starter
-
-LM_CONFIG = LMConfig(
-    dim=32,
-    num_layers=2,
-    ff_dim=48,
-    text_vocab=80,
-    num_codebooks=3,
-    codebook_size=16,
-    audio_rank=8,
-    delays=(0, 1, 1),
-    depth_dim=32,
-    depth_layers=1,
-    depth_ff=48,
-)
-CODEC_CONFIG = MelCodecConfig(
-    codebook_size=16,
-    num_acoustic=2,
-    semantic_dim=4,
-    acoustic_dim=8,
-    channels=16,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    hop_channels=16,
-    hop_blocks=1,
-)
+from tests.fakes.tiny import CODEC_CONFIG, LM_CONFIG, make_codec, make_lm
 
 
 @pytest.fixture(scope="module")
 def lm() -> LM:
     """Return a tiny random language model."""
-    torch.manual_seed(0)
-    lm = LM(LM_CONFIG).eval()
-    lm.set_codebook_vectors(torch.randn(3, 16, 8))
-    return lm
+    return make_lm()
 
 
 @pytest.fixture(scope="module")
 def saved(lm: LM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a saved starter; not to be changed."""
     directory = tmp_path_factory.mktemp("weights") / "starter"
-    torch.manual_seed(1)
     save_starter(
         directory,
         lm=lm,
-        codec=MelCodec(CODEC_CONFIG).eval(),
+        codec=make_codec(),
         tokenizer=Tokenizer.train(["hello there", "hello world"] * 9, 60),
         voices=("anna", "ben"),
     )

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from websockets.asyncio.client import ClientConnection, connect
 
-from model.codec.mel import MelCodec, MelCodecConfig
-from model.config import LMConfig
-from model.lm import LM
 from model.text import Tokenizer
 from model.weights import save_starter
 from server.app import make_engine
 from server.config import ModelSettings, Settings
 from server.errors import ParleyError
+from tests.fakes.tiny import make_codec, make_lm
 from tests.server.serving import serving
 from tests.server.sounds import base64_pcm, silence, voice
 
@@ -29,36 +26,7 @@ Event = dict[str, Any]
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Write weights that make noise."""
     directory = tmp_path_factory.mktemp("weights") / "starter"
-    torch.manual_seed(0)
-    lm = LM(
-        LMConfig(
-            dim=32,
-            num_layers=2,
-            ff_dim=48,
-            text_vocab=80,
-            num_codebooks=3,
-            codebook_size=16,
-            audio_rank=8,
-            delays=(0, 1, 1),
-            depth_dim=32,
-            depth_layers=1,
-            depth_ff=48,
-        )
-    ).eval()
-    lm.set_codebook_vectors(torch.randn(3, 16, 8))
-    codec = MelCodec(
-        MelCodecConfig(
-            codebook_size=16,
-            num_acoustic=2,
-            semantic_dim=4,
-            acoustic_dim=8,
-            channels=16,
-            encoder_blocks=1,
-            decoder_blocks=1,
-            hop_channels=16,
-            hop_blocks=1,
-        )
-    ).eval()
+    lm, codec = make_lm(), make_codec()
     tokenizer = Tokenizer.train(["hello there", "hello world"] * 9, 60)
     save_starter(directory, lm=lm, codec=codec, tokenizer=tokenizer, voices=("anna", "ben"))
     return Settings(model=ModelSettings(dir=directory))

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from model.codec.mel import MelCodec, MelCodecConfig
-from model.config import LMConfig
+from model.codec.mel import MelCodec
 from model.dialogue.steps import TurnLimits
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.tick import TickEngine
 from model.lm import LM
+from tests.fakes import tiny
 
 WORDS = [f"▁w{i}" for i in range(12)] + [f"x{i}" for i in range(3)]
 PIECES = [f"<{i}>" for i in range(17)] + WORDS
 
-LM_CONFIG = LMConfig(
-    dim=32,
+# Windows so small that every conversation fills them.
+LM_CONFIG = replace(
+    tiny.LM_CONFIG,
     num_layers=3,
     num_heads=4,
     num_kv_heads=2,
-    ff_dim=48,
     text_vocab=len(PIECES),
-    num_codebooks=3,
-    codebook_size=16,
-    audio_rank=8,
-    delays=(0, 1, 1),
     audio_entry_layer=1,
     text_window=12,
     audio_window=10,
     prefix_steps=2,
     rewind_steps=9,
     depth_dim=16,
-    depth_layers=1,
     depth_heads=2,
     depth_ff=24,
-)
-CODEC_CONFIG = MelCodecConfig(
-    codebook_size=16,
-    num_acoustic=2,
-    semantic_dim=8,
-    acoustic_dim=8,
-    channels=16,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    hop_channels=8,
-    hop_blocks=1,
 )
 # A random model rarely ends anything by itself.
 LIMITS = TurnLimits(
@@ -93,8 +76,7 @@ def lm() -> LM:
 @pytest.fixture(scope="session")
 def codec() -> MelCodec:
     """Return a random codec."""
-    torch.manual_seed(4)
-    return MelCodec(CODEC_CONFIG).eval()
+    return tiny.make_codec(seed=4)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +99,7 @@ def make_engine(
 
     def make(*, limits: dict[str, int] | None = None, **settings: object) -> TickEngine:
         config = EngineConfig(**settings)  # type: ignore[arg-type]  # test shorthand
-        changed = dataclasses.replace(LIMITS, **(limits or {}))
+        changed = replace(LIMITS, **(limits or {}))
         return TickEngine(lm, codec, vocabulary, config, clock=clock, limits=changed)
 
     return make

@@ -6,51 +6,20 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
-import torch
 
-from model.codec.mel import MelCodec, MelCodecConfig
-from model.config import LMConfig
 from model.engine.config import EngineConfig
 from model.engine.load import load_engine
 from model.engine.messages import AppendText, Open, Output, Respond, ResponseDone
 from model.errors import WeightsError
-from model.lm import LM
 from model.text import Tokenizer
 from model.weights import save_starter
+from tests.fakes.tiny import make_codec, make_lm
 
 
 def test_loaded_engine_answers(tmp_path: Path) -> None:
     """Weights, text pieces and voices of the folder are what the engine runs on."""
-    torch.manual_seed(0)
     tokenizer = Tokenizer.train(["hello there", "what is your name"] * 5, vocab_size=70)
-    config = LMConfig(
-        dim=32,
-        num_layers=2,
-        ff_dim=48,
-        text_vocab=len(tokenizer),
-        num_codebooks=3,
-        codebook_size=16,
-        audio_rank=8,
-        delays=(0, 1, 1),
-        depth_dim=32,
-        depth_layers=1,
-        depth_ff=48,
-    )
-    codec = MelCodec(
-        MelCodecConfig(
-            codebook_size=16,
-            num_acoustic=2,
-            semantic_dim=4,
-            acoustic_dim=8,
-            channels=16,
-            encoder_blocks=1,
-            decoder_blocks=1,
-            hop_channels=16,
-            hop_blocks=1,
-        )
-    )
-    lm = LM(config)
-    lm.set_codebook_vectors(codec.codebook_vectors())
+    lm, codec = make_lm(text_vocab=len(tokenizer)), make_codec()
     save_starter(tmp_path, lm=lm, codec=codec, tokenizer=tokenizer, voices=("ann", "bob"))
 
     engine = load_engine(tmp_path, EngineConfig(max_sessions=2), name="tiny")

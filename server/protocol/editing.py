@@ -4,19 +4,9 @@ from typing import assert_never
 
 from model.engine.messages import Pcm
 from server.errors import ClientError
+from server.protocol.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 from server.protocol.conversation import Conversation
-from server.protocol.events import (
-    ItemAdded,
-    ItemCreate,
-    ItemDelete,
-    ItemDeleted,
-    ItemDone,
-    ItemRetrieve,
-    ItemRetrieved,
-    ItemTruncate,
-    ItemTruncated,
-    Reaction,
-)
+from server.protocol.events import Reaction
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
@@ -30,6 +20,13 @@ from server.protocol.items import (
 from server.protocol.listening import Listening
 from server.protocol.recordings import Recordings
 from server.protocol.responses import Responses
+from server.protocol.server_events import (
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemRetrieved,
+    ItemTruncated,
+)
 
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200

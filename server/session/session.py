@@ -13,24 +13,21 @@ import structlog
 from model.engine.messages import Command, EndOfTurn, Output, Pcm
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.checks import JsonObject
-from server.protocol.dialect import Dialect
-from server.protocol.events import (
+from server.protocol.client_events import (
     ClientEvent,
-    ErrorEvent,
-    Hangup,
     InputAudioBufferAppend,
     InputAudioBufferClear,
     InputAudioBufferCommit,
     ItemCreate,
-    NoSlot,
-    Reaction,
     ResponseCreate,
-    ServerEvent,
     SessionUpdate,
 )
+from server.protocol.dialect import Dialect
+from server.protocol.events import Hangup, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.tools import compile_ahead
 from server.session.alarm import Alarm
 from server.session.ears import Ears

@@ -1,5 +1,6 @@
 """Let a client edit the conversation: add, look up, truncate and delete items."""
 
+from dataclasses import replace
 from typing import assert_never
 
 from model.engine.messages import Pcm
@@ -100,6 +101,10 @@ class Editing:
 
     def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
+        part = self._responses.part_of(item.id)
+        if part is not None and isinstance(item, Message):
+            # What is being made is shown as far as it was sent.
+            item = replace(item, content=(part,))
         recording = self._recordings.base64(item.id)
         if recording is not None and isinstance(item, Message):
             item = with_recording(item, recording)

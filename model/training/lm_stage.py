@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 STEPS_PER_BATCH = 2_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
-WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
+TYPED_WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
+# Of the spoken turns: it saves steps for hearing, and clients may ask for text alone.
+HEARD_WRITTEN_SHARE = 0.35
+# Words that nothing around them foretells teach to hear; known sentences teach to guess as well.
+FREE_WORDS_WEIGHT = 3.0
+FREE_WORDS_SKILLS = ("repeat", "unknown")
 # Of the steps of a batch: dialogues without any audio, which are cheap and carry facts.
-TEXT_DIALOGUE_SHARE = 0.12
+TEXT_DIALOGUE_SHARE = 0.06
 JUMP_SHARE = 0.25
 LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
 DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
@@ -90,6 +95,8 @@ class DialogueSampler:
         self.scripts = [s for s in scripts if self._is_complete(s)]
         self.texts = list(scripts)
         self.lengths = np.array([self._length(s) for s in self.scripts])
+        weights = np.array([_weight(s) for s in self.scripts])
+        self.chances = weights / weights.sum()
 
     def _is_complete(self, script: Script) -> bool:
         return all(
@@ -112,7 +119,7 @@ class DialogueSampler:
     def draw(self, generator: torch.Generator) -> Batch:
         """Return one batch of about `STEPS_PER_BATCH` steps."""
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        pool = rng.integers(len(self.scripts), size=POOL)
+        pool = rng.choice(len(self.scripts), size=POOL, p=self.chances)
         order = pool[np.argsort(self.lengths[pool], kind="stable")]
         start = int(rng.integers(len(order)))
         budget = int(STEPS_PER_BATCH * (1 - TEXT_DIALOGUE_SHARE))
@@ -144,7 +151,7 @@ class DialogueSampler:
         turns = []
         for i, turn in enumerate(script.turns):
             typed = rng.random() < TYPED_SHARE
-            written = typed and rng.random() < WRITTEN_SHARE
+            written = rng.random() < (TYPED_WRITTEN_SHARE if typed else HEARD_WRITTEN_SHARE)
             turns.append(
                 SpokenTurn(
                     turn.user,
@@ -174,6 +181,11 @@ class DialogueSampler:
                 lay_out(turns, script.voice, self.pieces, self.num_codebooks, [0] * len(turns))
             )
         return made
+
+
+def _weight(script: Script) -> float:
+    is_free = any(turn.skill in FREE_WORDS_SKILLS for turn in script.turns)
+    return FREE_WORDS_WEIGHT if is_free else 1.0
 
 
 def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:

@@ -20,8 +20,9 @@ from model.engine.messages import (
     ResponseWord,
     Usage,
 )
+from server.protocol.client_events import InputAudioBufferAppend
 from server.protocol.dialect import GaDialect
-from server.protocol.events import Hangup, InputAudio, InputAudioBufferAppend, Reaction
+from server.protocol.events import Hangup, InputAudio, Reaction
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.parse import decode, parse

@@ -58,7 +58,7 @@ class ServerSettings(_Strict):
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
-        max_items: items of one conversation.
+        max_items: items of one conversation; past it the oldest is forgotten.
         max_tools: functions that a session or a response may offer.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.

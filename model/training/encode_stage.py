@@ -88,9 +88,7 @@ def _full_scale(pcm: NDArray[np.int16]) -> Wave:
     return pcm.astype(np.float32) / np.float32(32768.0)
 
 
-def _prepare(
-    clip: Clip, rng: np.random.Generator, others: list[Wave]
-) -> tuple[Wave, Words]:
+def _prepare(clip: Clip, rng: np.random.Generator, others: list[Wave]) -> tuple[Wave, Words]:
     """Give a user clip a speaker, its silences, a room and a microphone; word times follow.
 
     `others` may talk in the background.

@@ -93,7 +93,7 @@ class Beginning:
         given = reply.response.request.input
         context = [
             command
-            for item in (self._conversation if given is None else given)
+            for item in (self._conversation.retold if given is None else given)
             for command in replayed(reply.engine_id, item, self._recordings.pcm)
         ]
         opening = replace(self._opening(), session_id=reply.engine_id)

@@ -22,7 +22,17 @@ from server.protocol.beta_session import (
 )
 from server.protocol.checks import JsonObject
 from server.protocol.dialect import Dialect, GaDialect, error_json
-from server.protocol.events import (
+from server.protocol.item_json import item_json, part_json
+from server.protocol.items import (
+    AudioPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    TextPart,
+)
+from server.protocol.response import Response, usage_json
+from server.protocol.server_events import (
     ErrorEvent,
     FunctionCallArgumentsDone,
     ItemAdded,
@@ -38,16 +48,6 @@ from server.protocol.events import (
     SessionUpdated,
     TimeoutTriggered,
 )
-from server.protocol.item_json import item_json, part_json
-from server.protocol.items import (
-    AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
-    Item,
-    Message,
-    TextPart,
-)
-from server.protocol.response import Response, usage_json
 from server.protocol.session_config import SessionConfig, max_output_tokens_json
 
 _NAMES: dict[str, str | None] = {

@@ -1,12 +1,12 @@
 """Stream one function call of a response."""
 
-from server.protocol.events import (
+from server.protocol.items import FunctionCall, Status
+from server.protocol.output_items import OutputItems
+from server.protocol.server_events import (
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     ServerEvent,
 )
-from server.protocol.items import FunctionCall, Status
-from server.protocol.output_items import OutputItems
 
 # Clients take an empty string for no call at all.
 _NO_ARGUMENTS = "{}"

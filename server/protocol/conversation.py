@@ -1,13 +1,20 @@
 """Hold the conversation: items in order, by id, as clients see them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from server.errors import ClientError
-from server.protocol.items import FunctionCall, Item
+from server.protocol.items import FunctionCall, FunctionCallOutput, Item
+
+# No model remembers more: what lies further back is not told again.
+_MAX_RETOLD_ITEMS = 500
 
 
 class Conversation:
-    """Keep the items in order and by id."""
+    """Keep the items in order and by id.
+
+    Args:
+        max_items: past it the oldest is forgotten, so that a session may go on for ever.
+    """
 
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
@@ -27,6 +34,11 @@ class Conversation:
         return self._items[item_id]
 
     @property
+    def retold(self) -> Sequence[Item]:
+        """Return what an engine that knows nothing is told of the conversation: the latest."""
+        return [self._items[item_id] for item_id in self._order[-_MAX_RETOLD_ITEMS:]]
+
+    @property
     def last_id(self) -> str | None:
         """Return the id of the last item, None if there is none."""
         return self._order[-1] if self._order else None
@@ -39,12 +51,11 @@ class Conversation:
     def append(self, item: Item) -> str | None:
         """Add an item at the end and return the id of the one before it."""
         previous = self.last_id
-        self._order.append(item.id)
-        self._items[item.id] = item
+        self._put(len(self._order), item)
         return previous
 
-    def check_room(self, item_id: str, *, taken: str | None = None) -> None:
-        """Refuse an id that is taken, and any item when the conversation is full.
+    def check_id(self, item_id: str, *, taken: str | None = None) -> None:
+        """Refuse an id that is taken.
 
         Args:
             item_id: of the item that is to be added.
@@ -55,12 +66,6 @@ class Conversation:
                 "Error adding item: an item with this ID already exists.",
                 code="item_create_duplicate_item_id",
                 param="item.id",
-            )
-        if len(self._order) >= self._max_items:
-            raise ClientError(
-                f"Error adding item: the conversation already has {self._max_items} items. "
-                "Delete some first.",
-                code="conversation_item_limit_reached",
             )
 
     def insert(self, item: Item, previous_item_id: str | None) -> str | None:
@@ -81,9 +86,22 @@ class Conversation:
                     param="previous_item_id",
                 )
             index = self._order.index(previous_item_id) + 1
+        previous = self._order[index - 1] if index else None
+        self._put(index, item)
+        return previous
+
+    def _put(self, index: int, item: Item) -> None:
         self._order.insert(index, item.id)
         self._items[item.id] = item
-        return self.previous_id(item.id)
+        if len(self._order) > self._max_items:
+            finished = (i for i in self._order if i != item.id and not self._is_open(i))
+            oldest = next(finished, None)
+            if oldest is not None:
+                self.remove(oldest)
+
+    def _is_open(self, item_id: str) -> bool:
+        item = self._items[item_id]
+        return not isinstance(item, FunctionCallOutput) and item.status == "in_progress"
 
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""

@@ -9,10 +9,10 @@ from typing import Any, Protocol, get_args
 
 from server.protocol.beta_session import refuse_beta_keys
 from server.protocol.checks import JsonObject
-from server.protocol.events import ErrorEvent, ServerEvent
 from server.protocol.item_json import item_json, part_json
 from server.protocol.items import AudioPart, FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.response import Response, response_json
+from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.session_config import SessionConfig
 
 # Looked up for every event, and `fields` takes its time.

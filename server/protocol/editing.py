@@ -1,22 +1,13 @@
 """Let a client edit the conversation: add, look up, truncate and delete items."""
 
+from dataclasses import replace
 from typing import assert_never
 
 from model.engine.messages import Pcm
 from server.errors import ClientError
+from server.protocol.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 from server.protocol.conversation import Conversation
-from server.protocol.events import (
-    ItemAdded,
-    ItemCreate,
-    ItemDelete,
-    ItemDeleted,
-    ItemDone,
-    ItemRetrieve,
-    ItemRetrieved,
-    ItemTruncate,
-    ItemTruncated,
-    Reaction,
-)
+from server.protocol.events import Reaction
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
 from server.protocol.item_parse import parse_item
@@ -30,6 +21,13 @@ from server.protocol.items import (
 from server.protocol.listening import Listening
 from server.protocol.recordings import Recordings
 from server.protocol.responses import Responses
+from server.protocol.server_events import (
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemRetrieved,
+    ItemTruncated,
+)
 
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200
@@ -87,7 +85,7 @@ class Editing:
 
     def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
         item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
-        self._conversation.check_room(item.id, taken=self._listening.announced_id)
+        self._conversation.check_id(item.id, taken=self._listening.announced_id)
         if audio is not None and isinstance(item, Message):
             item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)
         previous_id = self._conversation.insert(item, event.previous_item_id)
@@ -103,6 +101,10 @@ class Editing:
 
     def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
+        part = self._responses.part_of(item.id)
+        if part is not None and isinstance(item, Message):
+            # What is being made is shown as far as it was sent.
+            item = replace(item, content=(part,))
         recording = self._recordings.base64(item.id)
         if recording is not None and isinstance(item, Message):
             item = with_recording(item, recording)

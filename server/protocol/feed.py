@@ -245,7 +245,7 @@ class Feed:
         self._spoken.clear()
         items = [
             command
-            for item in self._conversation
+            for item in self._conversation.retold
             for command in replayed(self._session_id, item, self._recordings.pcm)
         ]
         return [Close(self._session_id), self._opening(), *items, *self._turn_again()]

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from server.protocol.events import (
+from server.protocol.events import Reaction
+from server.protocol.items import Message
+from server.protocol.response import Response
+from server.protocol.server_events import (
     InputAudioBufferCommitted,
-    Reaction,
     ResponseCreated,
     ResponseDone,
     SpeechStarted,
 )
-from server.protocol.items import Message
-from server.protocol.response import Response
 from server.protocol.session_config import ServerVad, TurnDetection
 
 

@@ -49,7 +49,7 @@ def parse_item(
         reason = f"Items of type '{kind}' are not available on this server yet."
         raise unsupported(f"{path}.type", reason)
     if kind not in _PARSERS:
-        raise invalid_choice(kind, f"{path}.type", (*_PARSERS, *_MCP_TYPES))
+        raise invalid_choice(kind, f"{path}.type", tuple(_PARSERS))
     item_id = _id_at(raw, "id", path) or ids.new("item")
     return _PARSERS[kind](raw, path, item_id, ids, called_name)
 

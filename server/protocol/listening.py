@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from model.engine.messages import Pcm
-from server.protocol.events import (
+from server.protocol.ids import Ids
+from server.protocol.moves import TurnMove, TurnState, next_turn_state
+from server.protocol.server_events import (
     InputTranscriptionCompleted,
     InputTranscriptionDelta,
     ServerEvent,
 )
-from server.protocol.ids import Ids
-from server.protocol.moves import TurnMove, TurnState, next_turn_state
 
 
 @dataclass(slots=True)

@@ -31,14 +31,8 @@ from model.engine.messages import (
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
 from server.protocol.beginning import Beginning
-from server.protocol.conversation import Conversation
-from server.protocol.editing import Editing
-from server.protocol.events import (
+from server.protocol.client_events import (
     ClientEvent,
-    ErrorEvent,
-    Hangup,
-    Heard,
-    InputAudio,
     InputAudioBufferAppend,
     InputAudioBufferClear,
     InputAudioBufferCommit,
@@ -46,13 +40,18 @@ from server.protocol.events import (
     ItemDelete,
     ItemRetrieve,
     ItemTruncate,
-    NoSlot,
-    Reaction,
     ResponseCancel,
     ResponseCreate,
-    SessionCreated,
     SessionUpdate,
-    SessionUpdated,
+)
+from server.protocol.conversation import Conversation
+from server.protocol.editing import Editing
+from server.protocol.events import (
+    Hangup,
+    Heard,
+    InputAudio,
+    NoSlot,
+    Reaction,
     SpeechBegan,
     SpeechEnded,
     SpeechPaused,
@@ -67,6 +66,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.recordings import Recordings
 from server.protocol.request import parse_request
 from server.protocol.responses import Responses
+from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
 from server.protocol.session_config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.session_update import updated
 from server.protocol.tools import MAX_TOOLS

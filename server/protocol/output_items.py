@@ -1,14 +1,14 @@
 """Open and close the items of one response."""
 
 from server.protocol.conversation import Conversation
-from server.protocol.events import (
+from server.protocol.items import Item
+from server.protocol.server_events import (
     ItemAdded,
     ItemDone,
     OutputItemAdded,
     OutputItemDone,
     ServerEvent,
 )
-from server.protocol.items import Item
 
 
 class OutputItems:

@@ -15,7 +15,7 @@ from server.protocol.checks import (
     string_at,
     unsupported,
 )
-from server.protocol.events import (
+from server.protocol.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
     InputAudioBufferClear,

@@ -18,11 +18,16 @@ from model.engine.messages import (
 )
 from server.protocol.calling import Calling
 from server.protocol.checks import JsonObject
-from server.protocol.events import RateLimitsUpdated, ResponseCreated, ResponseDone, ServerEvent
 from server.protocol.items import Status
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.output_items import OutputItems
 from server.protocol.response import Response, ResponseStatus
+from server.protocol.server_events import (
+    RateLimitsUpdated,
+    ResponseCreated,
+    ResponseDone,
+    ServerEvent,
+)
 from server.protocol.speaking import Speaking
 
 Made: TypeAlias = (

@@ -12,8 +12,9 @@ from model.engine.messages import Close, Command, DoneReason, Respond, ResponseF
 from model.engine.messages import ResponseDone as EngineResponseDone
 from server.protocol.beginning import Beginning
 from server.protocol.checks import JsonObject
+from server.protocol.client_events import ResponseCancel
 from server.protocol.conversation import Conversation
-from server.protocol.events import Reaction, ResponseCancel
+from server.protocol.events import Reaction
 from server.protocol.feed import Feed
 from server.protocol.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state

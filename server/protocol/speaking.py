@@ -5,7 +5,12 @@ import base64
 from model.engine.messages import Pcm
 from server.audio.speed import SpeedChanger
 from server.audio.wire import AudioEncoder
-from server.protocol.events import (
+from server.protocol.items import AudioPart, Message, Part, Status, TextPart, Word
+from server.protocol.output_items import OutputItems
+from server.protocol.profile import EngineProfile
+from server.protocol.recordings import Recordings
+from server.protocol.request import ResponseRequest
+from server.protocol.server_events import (
     ContentPartAdded,
     ContentPartDone,
     OutputAudioDelta,
@@ -16,11 +21,6 @@ from server.protocol.events import (
     OutputTextDone,
     ServerEvent,
 )
-from server.protocol.items import AudioPart, Message, Part, Status, TextPart, Word
-from server.protocol.output_items import OutputItems
-from server.protocol.profile import EngineProfile
-from server.protocol.recordings import Recordings
-from server.protocol.request import ResponseRequest
 
 _CONTENT_INDEX = 0  # a message has one content part
 

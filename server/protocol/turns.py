@@ -10,25 +10,16 @@ from typing import assert_never
 from model.engine.messages import InputTranscript, InputTranscriptDelta, Output, Pcm
 from server.errors import ClientError
 from server.protocol.checks import JsonObject
+from server.protocol.client_events import InputAudioBufferClear, InputAudioBufferCommit
 from server.protocol.conversation import Conversation
 from server.protocol.events import (
     Heard,
     InputAudio,
-    InputAudioBufferClear,
-    InputAudioBufferCleared,
-    InputAudioBufferCommit,
-    InputAudioBufferCommitted,
-    InputTranscriptionFailed,
-    ItemAdded,
-    ItemDone,
     Reaction,
     SpeechBegan,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
-    SpeechStarted,
-    SpeechStopped,
-    TimeoutTriggered,
 )
 from server.protocol.feed import Feed
 from server.protocol.ids import Ids
@@ -37,6 +28,16 @@ from server.protocol.listening import Listening
 from server.protocol.moves import TurnMove
 from server.protocol.request import session_request
 from server.protocol.responses import Responses
+from server.protocol.server_events import (
+    InputAudioBufferCleared,
+    InputAudioBufferCommitted,
+    InputTranscriptionFailed,
+    ItemAdded,
+    ItemDone,
+    SpeechStarted,
+    SpeechStopped,
+    TimeoutTriggered,
+)
 from server.protocol.session_config import SessionConfig
 from server.protocol.speculation import Speculation
 

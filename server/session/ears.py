@@ -21,6 +21,7 @@ from server.audio.vad import (
 from server.audio.wire import AudioDecoder
 from server.config import VadSettings
 from server.errors import ClientError
+from server.protocol.checks import JsonObject
 from server.protocol.events import (
     Heard,
     InputAudio,
@@ -109,11 +110,17 @@ class Ears:
         """
         return self._digest(self._decoder.decode(decode_base64(audio, "audio")))
 
-    def decode_whole(self, audio: str, path: str) -> Pcm:
-        """Return audio that stands for itself, such as an item's, at the engine's rate."""
-        decoder = self._new_decoder()
-        pcm = decoder.decode(decode_base64(audio, path))
-        return np.concatenate((pcm, decoder.finish()))
+    def decode_items(self, carried: list[tuple[str, str]]) -> Pcm:
+        """Return the audio that an item carries, at the engine's rate.
+
+        Args:
+            carried: see `carried_audio`.
+        """
+        pcms: list[Pcm] = []
+        for audio, path in carried:
+            decoder = self._new_decoder()
+            pcms += [decoder.decode(decode_base64(audio, path)), decoder.finish()]
+        return np.concatenate(pcms)
 
     def _digest(self, pcm: Pcm) -> list[Heard]:
         start = self._num_samples
@@ -177,6 +184,19 @@ def _heard(boundary: Boundary) -> Heard:
             return SpeechEnded(boundary.at_ms)
         case _:
             assert_never(boundary)
+
+
+def carried_audio(item: JsonObject) -> list[tuple[str, str]]:
+    """Return the base64 of each audio part of a raw item, with the part's path."""
+    content = item.get("content")
+    parts = content if isinstance(content, list) else []
+    return [
+        (part["audio"], f"item.content[{index}].audio")
+        for index, part in enumerate(parts)
+        if isinstance(part, dict)
+        and part.get("type") == "input_audio"
+        and isinstance(part.get("audio"), str)
+    ]
 
 
 def decode_base64(text: str, path: str) -> bytes:

@@ -2,8 +2,13 @@
 
 import asyncio
 
-from server.errors import TransportError
+from server.errors import DisconnectedError, TransportError
 from server.protocol.events import Hangup
+from server.protocol.machine import CLOSE_INTERNAL_ERROR
+from server.session.transport import Transport
+
+TOO_SLOW = Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly.")
+"""How a connection ends whose client does not take what it is sent."""
 
 # Items with their sound are about a megabyte each, and a client can ask for many at once.
 _MAX_CHARS = 64 << 20
@@ -45,3 +50,22 @@ class Outbox:
         if isinstance(item, str):
             self._num_chars -= len(item)
         return item
+
+    async def send_to(self, transport: Transport, timeout_s: float) -> Hangup | None:
+        """Send what comes until the end, and say how to close; None if the peer is gone.
+
+        Args:
+            transport: leads to the client.
+            timeout_s: how long one event may take to be taken.
+        """
+        while True:
+            item = await self.get()
+            if isinstance(item, Hangup):
+                return item
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await transport.send(item)
+            except TimeoutError:
+                return TOO_SLOW
+            except DisconnectedError:
+                return None

@@ -5,39 +5,36 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import structlog
 
-from model.engine.messages import Command, EndOfTurn, Output, Pcm
+from model.engine.messages import Command, EndOfTurn, Output
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.checks import JsonObject
-from server.protocol.dialect import Dialect
-from server.protocol.events import (
+from server.protocol.client_events import (
     ClientEvent,
-    ErrorEvent,
-    Hangup,
     InputAudioBufferAppend,
     InputAudioBufferClear,
     InputAudioBufferCommit,
     ItemCreate,
-    NoSlot,
-    Reaction,
     ResponseCreate,
-    ServerEvent,
     SessionUpdate,
 )
+from server.protocol.dialect import Dialect
+from server.protocol.events import Hangup, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.tools import compile_ahead
 from server.session.alarm import Alarm
-from server.session.ears import Ears
+from server.session.ears import Ears, carried_audio
 from server.session.intake import Intake
 from server.session.link import EngineLink
-from server.session.outbox import Outbox, SlowReaderError
+from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
 from server.session.stopwatch import Stopwatch
+from server.session.transport import Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
@@ -46,30 +43,6 @@ _CLOSE_GOING_AWAY = 1001
 _CLOSE_TRY_AGAIN_LATER = 1013
 
 _log = structlog.get_logger("session")
-
-
-class Transport(Protocol):
-    """Carry text frames to and from one client."""
-
-    async def receive(self) -> str:
-        """Return the next frame.
-
-        Raises:
-            DisconnectedError: the peer is gone.
-        """
-        ...
-
-    async def send(self, text: str) -> None:
-        """Send a frame, returning when the connection has room for more.
-
-        Raises:
-            DisconnectedError: the peer is gone.
-        """
-        ...
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close the connection; a peer that is gone is no error."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +198,9 @@ class Session:
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case ItemCreate():
-                audio = await self._item_audio(event.item)
+                carried = carried_audio(event.item)
+                decode = self._ears.decode_items
+                audio = await asyncio.to_thread(decode, carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
                 await self._compile(event.session)
@@ -257,25 +232,6 @@ class Session:
             heard_events = await asyncio.to_thread(self._ears.hear, audio)
         for heard in heard_events:
             self._react(self._machine.receive(heard, self._clock()))
-
-    async def _item_audio(self, item: JsonObject) -> Pcm | None:
-        """Decode the audio of an item that carries some."""
-        content = item.get("content")
-        parts = content if isinstance(content, list) else []
-        carried = [
-            (part["audio"], f"item.content[{index}].audio")
-            for index, part in enumerate(parts)
-            if isinstance(part, dict)
-            and part.get("type") == "input_audio"
-            and isinstance(part.get("audio"), str)
-        ]
-        if not carried:
-            return None
-
-        def decode_all() -> Pcm:
-            return np.concatenate([self._ears.decode_whole(*each) for each in carried])
-
-        return await asyncio.to_thread(decode_all)
 
     # From the engine.
 
@@ -325,20 +281,7 @@ class Session:
         return None if written is None else json.dumps(written, separators=(",", ":"))
 
     async def _write(self) -> None:
-        while True:
-            item = await self._outbox.get()
-            if isinstance(item, Hangup):
-                self._end(item)
-                return
-            try:
-                async with asyncio.timeout(self._limits.send_timeout_s):
-                    await self._transport.send(item)
-            except TimeoutError:
-                self._end(Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly."))
-                return
-            except DisconnectedError:
-                self._end(None)
-                return
+        self._end(await self._outbox.send_to(self._transport, self._limits.send_timeout_s))
 
     # The end.
 
@@ -368,7 +311,7 @@ class Session:
         match error:
             case SlowReaderError():
                 self._log.warning("slow reader", error=str(error))
-                self._end(Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly."))
+                self._end(TOO_SLOW)
                 return
             case ParleyError():
                 self._log.error("session failed", error=str(error))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from server.protocol.events import (
+from server.protocol.server_events import (
     OutputAudioDelta,
     OutputTextDelta,
     ResponseCreated,

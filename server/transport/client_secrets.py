@@ -60,7 +60,8 @@ class ClientSecrets(_KeyEndpoint):
         body = await _body(request)
         refuse_unknown_keys(body, "", ("expires_after", "session"))
         ttl_s = _ttl_s(body.get("expires_after"), "expires_after", DEFAULT_TTL_S)
-        session = object_at(body.get("session", {"type": "realtime"}), "session")
+        given = body.get("session")
+        session = {"type": "realtime"} if given is None else object_at(given, "session")
         if "type" in session:
             refuse_beta_keys(session, "session")
         key = await _issued(request.app.state.gateway, session, ttl_s)
@@ -90,7 +91,8 @@ class TranscriptionSessions(_KeyEndpoint):
 
 async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject]) -> JSONResponse:
     body = await _body(request)
-    secret = object_at(body.get("client_secret", {}), "client_secret")
+    given = body.get("client_secret")
+    secret = {} if given is None else object_at(given, "client_secret")
     refuse_unknown_keys(secret, "client_secret", ("expires_after",))
     ttl_s = _ttl_s(secret.get("expires_after"), "client_secret.expires_after", BETA_TTL_S)
     try:

@@ -12,7 +12,8 @@ from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.session.ears import Ears
 from server.session.link import EngineLink
-from server.session.session import Session, SessionLimits, Transport
+from server.session.session import Session, SessionLimits
+from server.session.transport import Transport
 from server.transport.ephemeral import EphemeralKeys
 
 # Sessions do not expire unless configured to; clients want a number all the same.

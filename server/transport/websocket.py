@@ -8,8 +8,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from server.errors import ClientError, DisconnectedError
 from server.protocol.beta import BetaDialect, GuessingDialect
 from server.protocol.dialect import Dialect, error_json
-from server.protocol.events import ErrorEvent
 from server.protocol.ids import RandomIds
+from server.protocol.server_events import ErrorEvent
 from server.protocol.session_config import SessionConfig, SessionKind
 from server.transport.auth import (
     admitted,

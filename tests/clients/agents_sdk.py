@@ -117,7 +117,7 @@ async def connected(options: Options, turn_detection: Any) -> AsyncIterator[Talk
         "output_modalities": ["audio"],
         "audio": {
             "input": {"transcription": transcription, "turn_detection": turn_detection},
-            "output": {"voice": "marin"},
+            "output": {"voice": "marin", "speed": options.speed},
         },
     }
     model_config = {
@@ -206,6 +206,9 @@ async def talk_over(talk: Talk, *, is_scripted: bool) -> None:
     await talk.session.send_message("count from one to ten")
     audio = await inbox.event("audio", mark)
     await asyncio.sleep(HEARD_MS / 1000)
+    await inbox.wait(
+        lambda _: talk.audio_s(mark) * 1000 >= HEARD_MS or None, "enough to hear", mark
+    )
     await talk.speak(TALK_OVER)
     await inbox.event("audio_interrupted", mark)
     truncated = await talk.server_event("conversation.item.truncated", mark)

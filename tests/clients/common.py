@@ -58,6 +58,11 @@ class Options:
         """Return whether replies are the script's, tests/clients/script.yaml."""
         return self.config == "scripted"
 
+    @property
+    def speed(self) -> float:
+        """Return how fast the assistant talks: slowly where its replies are short."""
+        return 1.0 if self.is_scripted else 0.5
+
 
 def options() -> Options:
     """Read the command line."""

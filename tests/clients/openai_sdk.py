@@ -40,6 +40,7 @@ class Dialect:
     """Where the two shapes of the API differ."""
 
     is_beta: bool
+    speed: float
 
     @property
     def audio_delta(self) -> str:
@@ -62,6 +63,7 @@ class Dialect:
             return {
                 "modalities": ["audio", "text"],
                 "voice": "alloy",
+                "speed": self.speed,
                 "input_audio_transcription": {"model": "whisper-1"},
                 "turn_detection": turn_detection,
                 "tools": [TOOL],
@@ -74,7 +76,7 @@ class Dialect:
                     "transcription": {"model": "gpt-4o-mini-transcribe"},
                     "turn_detection": turn_detection,
                 },
-                "output": {"voice": "marin"},
+                "output": {"voice": "marin", "speed": self.speed},
             },
             "tools": [TOOL],
         }
@@ -152,7 +154,7 @@ async def connected(options: Options) -> AsyncIterator[Talk]:
     is_beta = options.dialect == "beta"
     realtime = client.beta.realtime if is_beta else client.realtime
     async with realtime.connect(model=options.config) as connection:
-        talk = Talk(connection, Dialect(is_beta))
+        talk = Talk(connection, Dialect(is_beta, options.speed))
         ears = asyncio.create_task(talk.listen())
         try:
             yield talk
@@ -241,6 +243,9 @@ async def talk_over(talk: Talk, *, is_scripted: bool) -> None:
     await connection.response.create()
     audio = await inbox.event(talk.dialect.audio_delta, mark)
     await asyncio.sleep(HEARD_MS / 1000)
+    await inbox.wait(
+        lambda _: talk.audio_s(mark) * 1000 >= HEARD_MS or None, "enough to hear", mark
+    )
     speaking = asyncio.create_task(talk.speak(TALK_OVER))
     await inbox.event("input_audio_buffer.speech_started", mark)
     await connection.conversation.item.truncate(

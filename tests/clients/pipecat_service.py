@@ -9,6 +9,7 @@ from typing import Any
 from common import (
     HEARD_MS,
     MY_NAME,
+    PATIENCE_S,
     RATE_HZ,
     WEATHER,
     WHAT_NAME,
@@ -114,6 +115,12 @@ class Talk:
         async def _on_item(_: Any, __: str, item: Any) -> None:
             self.items.append(item)
 
+    async def configured(self) -> None:
+        """Wait until the server has acknowledged the session's settings."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.service._api_session_ready:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+
     async def speak(self, name: str) -> None:
         """Say a recording."""
         for chunk in speech(name):
@@ -187,13 +194,7 @@ async def converse(talk: Talk) -> None:
     """Start from a written question, talk, make a mistake, and connect again."""
     inbox = talk.inbox
     async with scenario("connect and session"):
-        check(talk.service._websocket is not None, "not connected")
-
-        async def ready() -> None:
-            while not talk.service._api_session_ready:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-        await asyncio.wait_for(ready(), 20)
+        await talk.configured()
     async with scenario("text turn"):
         mark = inbox.mark
         await talk.worker.queue_frame(LLMRunFrame())
@@ -256,6 +257,8 @@ async def talk_over(talk: Talk) -> None:
 async def push_to_talk(talk: Talk) -> None:
     """Turn detection is off: the pipeline says when the user begins and ends."""
     async with scenario("push to talk"):
+        # Whoever talks sooner is answered in the default voice, which is then there to stay.
+        await talk.configured()
         await talk.worker.queue_frame(UserStartedSpeakingFrame())
         await talk.worker.queue_frame(InterruptionFrame())
         await talk.speak(MY_NAME)

@@ -6,8 +6,8 @@ import pytest
 
 from server.protocol.beta import BetaDialect, GuessingDialect
 from server.protocol.dialect import GaDialect
-from server.protocol.events import FunctionCallArgumentsDone, ItemRetrieved
 from server.protocol.items import AudioPart, Message
+from server.protocol.server_events import FunctionCallArgumentsDone, ItemRetrieved
 from tests.server.protocol.wire import ConfigWire
 
 

@@ -38,21 +38,37 @@ def test_items_are_put_at_the_end_the_front_or_between() -> None:
 
 
 def test_what_cannot_be_put_changes_nothing() -> None:
-    """Ids are taken once, neighbours must exist, and there is a limit."""
-    conversation = _conversation("a", "b", max_items=2)
+    """Ids are taken once, and neighbours must exist."""
+    conversation = _conversation("a", "b")
     with pytest.raises(ClientError) as caught:
         conversation.insert(_item("c"), "nobody")
     assert caught.value.code == "item_create_invalid_previous_item_id"
     with pytest.raises(ClientError) as caught:
-        conversation.check_room("a")
+        conversation.check_id("a")
     assert caught.value.code == "item_create_duplicate_item_id"
     with pytest.raises(ClientError) as caught:
-        conversation.check_room("c", taken="c")
+        conversation.check_id("c", taken="c")
     assert caught.value.code == "item_create_duplicate_item_id"
-    with pytest.raises(ClientError) as caught:
-        conversation.check_room("c")
-    assert caught.value.code == "conversation_item_limit_reached"
     assert _order(conversation) == ["a", "b"]
+
+
+def test_the_oldest_item_makes_room() -> None:
+    """A session goes on for ever; what is being said is never forgotten."""
+    conversation = _conversation("a", "b", max_items=2)
+    assert conversation.append(_item("c")) == "b"
+    assert _order(conversation) == ["b", "c"]
+    assert conversation.insert(_item("d"), "root") is None
+    assert _order(conversation) == ["d", "c"]
+    conversation.replace(Message("d", "assistant", "in_progress", ()))
+    conversation.append(_item("e"))
+    assert _order(conversation) == ["d", "e"]
+    assert "c" not in conversation
+
+
+def test_the_latest_items_are_told_again() -> None:
+    """What lies further back than any model remembers is not."""
+    conversation = _conversation(*(f"item_{i}" for i in range(700)), max_items=1_000)
+    assert [item.id for item in conversation.retold] == [f"item_{i}" for i in range(200, 700)]
 
 
 def test_calls_are_known_by_their_ids() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.errors import ClientError
-from server.protocol.events import (
+from server.protocol.client_events import (
     InputAudioBufferCommit,
     ItemTruncate,
     ResponseCreate,

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from server.protocol.conversation import Conversation
-from server.protocol.events import OutputAudioDelta, ServerEvent
 from server.protocol.items import AudioPart, Message, Word
 from server.protocol.output_items import OutputItems
 from server.protocol.profile import EngineProfile
 from server.protocol.recordings import Recordings
 from server.protocol.request import session_request
+from server.protocol.server_events import OutputAudioDelta, ServerEvent
 from server.protocol.speaking import Speaking
 from tests.server.protocol.wire import CONFIG
 

@@ -24,7 +24,6 @@ from server.errors import ClientError
 from server.protocol.beta import BetaDialect
 from server.protocol.dialect import Dialect, GaDialect
 from server.protocol.events import (
-    ErrorEvent,
     Hangup,
     Heard,
     InputAudio,
@@ -38,6 +37,7 @@ from server.protocol.events import (
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.parse import decode, event_id_of, parse
 from server.protocol.profile import EngineProfile
+from server.protocol.server_events import ErrorEvent
 from server.protocol.session_config import SessionConfig, VoiceMap
 from tests.server import oracle
 from tests.server.fakes import CountingIds

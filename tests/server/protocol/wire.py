@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from server.errors import ClientError
+from server.protocol.client_events import SessionUpdate
 from server.protocol.dialect import Dialect
-from server.protocol.events import ErrorEvent, SessionCreated, SessionUpdate, SessionUpdated
 from server.protocol.parse import decode, parse
+from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
 from server.protocol.session_config import SessionConfig, VoiceMap
 from server.protocol.session_update import updated
 from tests.server import oracle

@@ -70,6 +70,21 @@ async def test_a_ga_secret_is_flat_beside_its_session() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("client_secrets", {"session": None, "expires_after": None}),
+        ("sessions", {"client_secret": None}),
+        ("transcription_sessions", {"client_secret": None}),
+    ],
+)
+async def test_null_is_nothing_asked_for(path: str, body: dict[str, None]) -> None:
+    """Optional parts of a request may be null as well as absent."""
+    async with asking() as client:
+        answer = await client.post(f"/v1/realtime/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+
+
 async def test_stock_clients_make_keys() -> None:
     """With the `openai` package, in both shapes."""
     transport = httpx.ASGITransport(new_app(api_keys=(KEY,)))

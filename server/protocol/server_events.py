@@ -1,0 +1,357 @@
+"""Define what clients are sent: one frozen type per event, in the internal (GA) vocabulary.
+
+A dialect (`server.protocol.dialect`) writes them to the wire, and adds `type` and `event_id`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from server.protocol.items import Item, Part
+from server.protocol.response import Response
+from server.protocol.session_config import SessionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """Refuse one client event (`event_id` is the client's), or report our own fault."""
+
+    type: ClassVar[str] = "error"
+    kind: str
+    code: str | None
+    message: str
+    param: str | None
+    client_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated:
+    """Open the session; always the first event."""
+
+    type: ClassVar[str] = "session.created"
+    session: SessionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdated:
+    """Acknowledge an update with the whole effective session."""
+
+    type: ClassVar[str] = "session.updated"
+    session: SessionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Announce the user item that the speech will become."""
+
+    type: ClassVar[str] = "input_audio_buffer.speech_started"
+    audio_start_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """Say where the announced item's audio ends."""
+
+    type: ClassVar[str] = "input_audio_buffer.speech_stopped"
+    audio_end_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputAudioBufferCommitted:
+    """Say that the buffered audio became an item."""
+
+    type: ClassVar[str] = "input_audio_buffer.committed"
+    previous_item_id: str | None
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutTriggered:
+    """Say that the user was silent for too long; the silence becomes an item."""
+
+    type: ClassVar[str] = "input_audio_buffer.timeout_triggered"
+    audio_start_ms: int
+    audio_end_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputAudioBufferCleared:
+    """Acknowledge a clear."""
+
+    type: ClassVar[str] = "input_audio_buffer.cleared"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAdded:
+    """Put an item into the conversation; assistant items are still in progress."""
+
+    type: ClassVar[str] = "conversation.item.added"
+    previous_item_id: str | None
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone:
+    """Say that an item is final."""
+
+    type: ClassVar[str] = "conversation.item.done"
+    previous_item_id: str | None
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRetrieved:
+    """Answer a retrieve."""
+
+    type: ClassVar[str] = "conversation.item.retrieved"
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTruncated:
+    """Acknowledge a truncation."""
+
+    type: ClassVar[str] = "conversation.item.truncated"
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeleted:
+    """Acknowledge a deletion."""
+
+    type: ClassVar[str] = "conversation.item.deleted"
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscriptionDelta:
+    """Add to the transcript of a user item."""
+
+    type: ClassVar[str] = "conversation.item.input_audio_transcription.delta"
+    item_id: str
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscriptionCompleted:
+    """Give the final transcript of a user item."""
+
+    type: ClassVar[str] = "conversation.item.input_audio_transcription.completed"
+    item_id: str
+    content_index: int
+    transcript: str
+    usage: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscriptionFailed:
+    """Say that there will be no transcript of a user item."""
+
+    type: ClassVar[str] = "conversation.item.input_audio_transcription.failed"
+    item_id: str
+    content_index: int
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCreated:
+    """Open a response."""
+
+    type: ClassVar[str] = "response.created"
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone:
+    """Close a response; exactly one follows every `ResponseCreated`."""
+
+    type: ClassVar[str] = "response.done"
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class OutputItemAdded:
+    """Open an item of a response."""
+
+    type: ClassVar[str] = "response.output_item.added"
+    response_id: str
+    output_index: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class OutputItemDone:
+    """Close an item of a response."""
+
+    type: ClassVar[str] = "response.output_item.done"
+    response_id: str
+    output_index: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPartAdded:
+    """Open a content part."""
+
+    type: ClassVar[str] = "response.content_part.added"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPartDone:
+    """Close a content part with its whole text or transcript."""
+
+    type: ClassVar[str] = "response.content_part.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTextDelta:
+    """Add to the text of a text response."""
+
+    type: ClassVar[str] = "response.output_text.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTextDone:
+    """Close the text of a text response."""
+
+    type: ClassVar[str] = "response.output_text.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioDelta:
+    """Add audio: base64 of whole samples in the response's output format."""
+
+    type: ClassVar[str] = "response.output_audio.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioDone:
+    """Close the audio."""
+
+    type: ClassVar[str] = "response.output_audio.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioTranscriptDelta:
+    """Add to the words of the audio; they run ahead of it."""
+
+    type: ClassVar[str] = "response.output_audio_transcript.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioTranscriptDone:
+    """Close the words of the audio."""
+
+    type: ClassVar[str] = "response.output_audio_transcript.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int
+    transcript: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallArgumentsDelta:
+    """Add to the arguments of a function call."""
+
+    type: ClassVar[str] = "response.function_call_arguments.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallArgumentsDone:
+    """Close the arguments of a function call: JSON, unless the response was cut short."""
+
+    type: ClassVar[str] = "response.function_call_arguments.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitsUpdated:
+    """Report rate limits; this server has none, so the list is empty."""
+
+    type: ClassVar[str] = "rate_limits.updated"
+    rate_limits: tuple[dict[str, Any], ...] = ()
+
+
+ServerEvent: TypeAlias = (
+    ErrorEvent
+    | SessionCreated
+    | SessionUpdated
+    | SpeechStarted
+    | SpeechStopped
+    | InputAudioBufferCommitted
+    | InputAudioBufferCleared
+    | TimeoutTriggered
+    | ItemAdded
+    | ItemDone
+    | ItemRetrieved
+    | ItemTruncated
+    | ItemDeleted
+    | InputTranscriptionDelta
+    | InputTranscriptionCompleted
+    | InputTranscriptionFailed
+    | ResponseCreated
+    | ResponseDone
+    | OutputItemAdded
+    | OutputItemDone
+    | ContentPartAdded
+    | ContentPartDone
+    | OutputTextDelta
+    | OutputTextDone
+    | OutputAudioDelta
+    | OutputAudioDone
+    | OutputAudioTranscriptDelta
+    | OutputAudioTranscriptDone
+    | FunctionCallArgumentsDelta
+    | FunctionCallArgumentsDone
+    | RateLimitsUpdated
+)

@@ -137,13 +137,14 @@ class Depth(nn.Module):
         Returns:
             int64 [N, K].
         """
-        repeats = 1 if guidance == 1.0 else 2
         inputs = self._project(hidden)
         before: Tensor = self.text_emb(text_token)
         kv = self._new_caches(hidden)
         codes: list[Tensor] = []
         for k in range(self.num_codebooks):
-            x = inputs[:, self._inputs[k]] + before.repeat(repeats, 1)
+            if guidance != 1.0:
+                before = before.repeat(2, 1)
+            x = inputs[:, self._inputs[k]] + before
             logits = guide(self._step(x, kv, k), guidance)
             code = sample(logits, sampling, None if noise is None else noise[:, k])
             if forced is not None:

@@ -156,7 +156,7 @@ class Depth(nn.Module):
 
     def _project(self, hidden: Tensor) -> Tensor:
         x: Tensor = self.in_proj(hidden)
-        return x.unflatten(-1, (-1, self.dim))
+        return torch.unflatten(x, -1, (-1, self.dim))
 
     def _embed(self, code: Tensor, k: int) -> Tensor:
         """Return what the codebook after k hears of the code at k."""

@@ -55,11 +55,6 @@ class Family:
     extra_heads: tuple[int, int] = (0, 0)
 
     @property
-    def num_depth_sets(self) -> int:
-        """Sets of depth weights."""
-        return max(self.depth_sets, default=-1) + 1
-
-    @property
     def has_cross_attention(self) -> bool:
         """Whether the backbone attends to a condition."""
         return any(c.how == "cross" for c in self.conditioners.values())

@@ -146,17 +146,57 @@ def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
+class CrossAttention(nn.Module):
+    """Attend to a condition, whose keys and values are computed once for a session.
+
+    Args:
+        dim: width of input, output and condition.
+        num_heads: heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def remember(self, condition: Tensor) -> Tensor:
+        """Return keys and values [2, heads, L, head_dim] of `condition: [L, dim]`."""
+        kv: Tensor = self.kv(condition)
+        return kv.unflatten(-1, (2, self.num_heads, -1)).permute(1, 2, 0, 3)
+
+    def forward(self, x: Tensor, kv: Tensor) -> Tensor:
+        """Attend from `x: [n, T, dim]` to all of `kv: [2, n, heads, L, head_dim]`."""
+        q = self.q(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, kv[0], kv[1])
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
+
+
 class Layer(nn.Module):
-    """One pre-norm transformer layer: attention, then gated MLP, each added to the residual."""
+    """One pre-norm transformer layer: attention, then gated MLP, each added to the residual.
+
+    In between, a layer of some models attends to what the session's condition is.
+    """
 
     def __init__(
-        self, dim: int, num_heads: int, num_kv_heads: int, ff_dim: int, norm_eps: float
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        ff_dim: int,
+        norm_eps: float,
+        *,
+        has_cross: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = RMSNorm(dim, norm_eps)
         self.attention = Attention(dim, num_heads, num_kv_heads)
         self.norm2 = RMSNorm(dim, norm_eps)
         self.mlp = GatedMLP(dim, ff_dim)
+        self.cross = CrossAttention(dim, num_heads) if has_cross else None
 
     def forward(
         self, x: Tensor, rope: Tensor | None, mask: Tensor | None, *, is_causal: bool = False
@@ -166,9 +206,21 @@ class Layer(nn.Module):
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
-    def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
-        """Run new steps against the state; arguments as `Attention.step`."""
+    def step(
+        self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan, cross: Tensor | None = None
+    ) -> Tensor:
+        """Run new steps against the state.
+
+        Args:
+            x: float [n, T, D].
+            rope: complex64 [n, T, 1, head_dim / 2].
+            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
+            plan: where the steps go and which columns are live.
+            cross: [2, n, heads, L, head_dim] of the condition, for layers that attend to one.
+        """
         x = x + self.attention.step(self.norm1(x), rope, kv, plan)
+        if self.cross is not None and cross is not None:
+            x = x + self.cross(x, cross)
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
@@ -233,7 +285,7 @@ def visibility(kind: Tensor, config: LMConfig) -> Tensor:
         bool [B, T, T], rows are queries.
     """
     seen = torch.zeros(1, dtype=torch.bool, device=kind.device)
-    audio = (kind == Kind.LISTEN) | (kind == Kind.SPEAK)
+    audio = kind > Kind.TEXT
     for member, window in ((kind == Kind.TEXT, config.text_window), (audio, config.audio_window)):
         ordinal = member.cumsum(1, dtype=torch.int32)
         age = ordinal[:, :, None] - ordinal[:, None, :]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from model.errors import ConfigError
+from model.family import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class LMConfig:
         depth_layers: its layers.
         depth_heads: its heads.
         depth_ff: hidden width of its MLP.
+        family: what a checkpoint of the Kyutai family has besides; None for the starter, whose
+            codes enter through the codec's vectors. Not part of the starter's files.
     """
 
     dim: int = 256
@@ -59,6 +62,7 @@ class LMConfig:
     depth_layers: int = 2
     depth_heads: int = 4
     depth_ff: int = 704
+    family: Family | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot belong together.
@@ -72,6 +76,8 @@ class LMConfig:
                 msg = f"{field.name}: expected an integer, got {value!r}"
                 raise ConfigError(msg)
         may_be_zero = {"audio_entry_layer", "rewind_steps"}
+        if self.family:  # one ring for all, and perhaps ears only
+            may_be_zero |= {"text_window", "prefix_steps", "audio_rank", "num_codebooks"}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and value < (0 if field.name in may_be_zero else 1):
@@ -88,7 +94,7 @@ class LMConfig:
                 f"audio_entry_layer: must be below {self.num_layers}, got {self.audio_entry_layer}"
             )
             raise ConfigError(msg)
-        if len(self.delays) != self.num_codebooks or min(self.delays) < 0:
+        if len(self.delays) != self.num_codebooks or min(self.delays, default=0) < 0:
             msg = f"delays: expected {self.num_codebooks} numbers >= 0, got {self.delays}"
             raise ConfigError(msg)
 
@@ -108,6 +114,7 @@ class LMConfig:
             ConfigError: for an unknown key, a wrong type or a value out of range.
         """
         known = {field.name: field.type for field in dataclasses.fields(cls)}
+        del known["family"]
         unknown = sorted(set(values) - set(known))
         if unknown:
             msg = f"unknown keys in the model configuration: {', '.join(unknown)}"
@@ -116,7 +123,10 @@ class LMConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back."""
-        return {**dataclasses.asdict(self), "delays": list(self.delays)}
+        assert self.family is None, "only the starter is stored like this"
+        values = dataclasses.asdict(self)
+        del values["family"]
+        return {**values, "delays": list(self.delays)}
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:  # values come from files, untyped

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import Layer, Layers, RMSNorm, rope_frequencies, rope_table, visibility
+from model.condition import Condition, Conditioners
 from model.config import LMConfig
 from model.depth import CodebookVectors, Depth
+from model.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
+from model.family import Family
 from model.state import Kind, LMState, Steps
 
 
@@ -35,8 +38,18 @@ class AudioEmbedding(nn.Module):
         self.acoustic_proj = nn.Linear(config.audio_rank, config.dim, bias=False)
         self.semantic_emb = nn.Embedding(config.codebook_size, config.dim)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return float [B, T, dim] of `codes: int64 [B, T, K]`, -1 where absent."""
+    def forward(self, codes: Tensor, before: Tensor | None) -> Tensor | None:
+        """Add codes to what there is.
+
+        Args:
+            codes: int64 [B, T, K], -1 where absent.
+            before: float [B, T, dim], or None for nothing yet.
+
+        Returns:
+            float [B, T, dim]; `before` if all codes are absent.
+        """
+        if not (codes >= 0).any():  # most steps carry at most one audio stream
+            return before
         table = self._codebooks[0].table
         num_codebooks, size, rank = table.shape
         present = codes >= 0
@@ -48,7 +61,7 @@ class AudioEmbedding(nn.Module):
             + self.semantic_proj(vectors[..., 0, :])
             + self.acoustic_proj(vectors[..., 1:, :].sum(dim=-2))
         )
-        return x
+        return x if before is None else before + x
 
 
 class LM(nn.Module):
@@ -63,20 +76,51 @@ class LM(nn.Module):
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
-        self.codebooks = CodebookVectors(config)
-        self.text_emb = nn.Embedding(config.text_vocab, config.dim)
-        self.user_emb = AudioEmbedding(config, self.codebooks)
-        self.assistant_emb = AudioEmbedding(config, self.codebooks)
+        family = config.family
+        if family is None:
+            self._make_starter_inputs(config)
+        else:
+            self._make_family_inputs(config, family)
         self.layers = Layers(
-            Layer(config.dim, config.num_heads, config.num_kv_heads, config.ff_dim, config.norm_eps)
+            Layer(
+                config.dim,
+                config.num_heads,
+                config.num_kv_heads,
+                config.ff_dim,
+                config.norm_eps,
+                has_cross=family is not None and family.has_cross_attention,
+            )
             for _ in range(config.num_layers)
         )
         frequencies = rope_frequencies(config.head_dim, config.rope_base)
         self.register_buffer("rope_frequencies", frequencies, persistent=False)
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.text_head = nn.Linear(config.dim, config.text_vocab, bias=False)
-        self.depth = Depth(config, self.codebooks)
+        text_out = family.text_out if family else config.text_vocab
+        self.text_head = nn.Linear(config.dim, text_out, bias=False)
+        if config.num_codebooks:
+            self.depth = Depth(config, self.codebooks)
+        if family and family.conditioners:
+            self.conditioners = Conditioners(family, config.dim)
+        if family and family.extra_heads[0]:
+            num_heads, num_classes = family.extra_heads
+            self.extra_head = nn.Linear(config.dim, num_heads * num_classes, bias=False)
         self._init_weights()
+
+    def _make_starter_inputs(self, config: LMConfig) -> None:
+        self.codebooks: CodebookVectors | CodeTables = CodebookVectors(config)
+        self.text_emb: nn.Module = nn.Embedding(config.text_vocab, config.dim)
+        self.user_emb: nn.Module = AudioEmbedding(config, self.codebooks)
+        self.assistant_emb: nn.Module = AudioEmbedding(config, self.codebooks)
+
+    def _make_family_inputs(self, config: LMConfig, family: Family) -> None:
+        rows, num_made = config.codebook_size + 1, config.num_codebooks
+        width = family.depth_rank or config.depth_dim
+        # The codes that the depth transformer hears: the last one of a frame is none of them.
+        self.codebooks = CodeTables(max(num_made - 1, 0), rows, width)
+        text = TwoTextTable if family.has_two_texts else TextTable
+        self.text_emb = text(config.text_vocab + 1, config.dim)
+        self.user_emb = SummedTables(family.num_user_codebooks, rows, config.dim)
+        self.assistant_emb = SummedTables(num_made, rows, config.dim)
 
     def _init_weights(self) -> None:
         for module in self.modules():
@@ -84,30 +128,32 @@ class LM(nn.Module):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.5)
-        for layers in (self.layers, self.depth.layers):
+        depth = [(self.depth.layers, self.depth.num_layers)] if self.config.num_codebooks else []
+        for layers, num_layers in ((self.layers, self.config.num_layers), *depth):
             for layer in layers:  # residual branches start small, so depth does not add up
                 for linear in (layer.attention.out, layer.mlp.down):
-                    linear.weight.data.mul_((2 * len(layers)) ** -0.5)
+                    linear.weight.data.mul_((2 * num_layers) ** -0.5)
         for audio in (self.user_emb, self.assistant_emb):
-            nn.init.zeros_(audio.semantic_emb.weight)
+            if isinstance(audio, AudioEmbedding):
+                nn.init.zeros_(audio.semantic_emb.weight)
 
     def set_codebook_vectors(self, vectors: Tensor) -> None:
         """Take the codec's codebook vectors, float [K, codebook_size, audio_rank].
 
         A codebook of smaller rank is padded with zeros by the caller.
         """
+        assert isinstance(self.codebooks, CodebookVectors), "this model has tables of its own"
         self.codebooks.set(vectors)
 
     def embed(self, steps: Steps) -> Tensor:
         """Return the summed inputs, float [B, T, dim]."""
-        x: Tensor = self.text_emb(steps.text)
-        for emb, codes in ((self.user_emb, steps.user), (self.assistant_emb, steps.assistant)):
-            if (codes >= 0).any():  # most steps carry at most one audio stream
-                x = x + emb(codes)
-        return x
+        # The order is that of the Kyutai family: in bf16 each addition rounds.
+        audio: Tensor | None = self.user_emb(steps.user, self.assistant_emb(steps.assistant, None))
+        text: Tensor = self.text_emb(steps.text)
+        return text if audio is None else audio + text
 
     def forward(self, steps: Steps) -> Tensor:
-        """Run whole sequences from their start (training).
+        """Run whole sequences from their start, without a condition (training).
 
         Args:
             steps: [B, T]; PAD only where nothing is to be learned.
@@ -154,10 +200,37 @@ class LM(nn.Module):
         logits: Tensor = self.text_head(hidden)
         return logits
 
+    def extra_logits(self, hidden: Tensor) -> Tensor:
+        """Map `hidden: [..., dim]` to what the extra heads say, [..., heads, classes]."""
+        logits: Tensor = self.extra_head(hidden)
+        assert self.config.family is not None
+        return torch.unflatten(logits, -1, self.config.family.extra_heads)
+
     def init_state(self, num_slots: int) -> LMState:
         """Allocate the memory of `num_slots` conversations, on the weights' device and dtype."""
         weight = self.norm.weight
         return LMState(self.config, num_slots, weight.dtype, weight.device)
+
+    @torch.inference_mode()
+    def set_condition(self, condition: Condition, state: LMState, slot: int) -> None:
+        """Tell the model something about the whole session, before its first step.
+
+        Args:
+            condition: from `conditioners`. What is attended to is equally long in all slots.
+            state: written: `added` and `cross` of `slot`.
+            slot: which slot.
+        """
+        if condition.added is not None:
+            if state.added is None:
+                state.added = state.kv.new_zeros((state.num_slots, self.config.dim))
+            state.added[slot] = condition.added
+        if condition.attended is not None:
+            attended = condition.attended.to(state.kv)
+            kv = [layer.cross.remember(attended) for layer in self.layers if layer.cross]
+            if state.cross is None:
+                layers, (two, *rest) = len(kv), kv[0].shape
+                state.cross = kv[0].new_zeros((layers, two, state.num_slots, *rest))
+            state.cross[:, :, slot] = torch.stack(kv)
 
     @torch.inference_mode()
     def step(self, steps: Steps, state: LMState, slots: Sequence[int] | Tensor) -> Tensor:
@@ -189,6 +262,9 @@ class LM(nn.Module):
         kind = steps.kind.tolist()
         low, high = state.advance(kind, slots)
         x = self.embed(steps)
+        if state.added is not None:
+            x = x + state.added[list(slots), None]
+        cross = None if state.cross is None else state.cross[:, :, list(slots)]
         rope = rope_table(steps.position, self.rope_frequencies)
         if any(k not in (Kind.LISTEN, Kind.PAD) for row in kind for k in row):
             start = x
@@ -196,7 +272,7 @@ class LM(nn.Module):
                 x = layer.step(x, rope, kv, low)
             if any(k == Kind.LISTEN for row in kind for k in row):
                 x = torch.where((steps.kind == Kind.LISTEN)[..., None], start, x)
-        for layer, kv in list(zip(self.layers, state.kv, strict=True))[entry:]:
-            x = layer.step(x, rope, kv, high)
+        for i, (layer, kv) in list(enumerate(zip(self.layers, state.kv, strict=True)))[entry:]:
+            x = layer.step(x, rope, kv, high, None if cross is None else cross[i])
         hidden: Tensor = self.norm(x)
         return hidden

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ from model.errors import WeightsError
 _FLOATS = {"F32", "F16", "BF16"}
 # A header of more than this is not a header; safetensors itself allows no more.
 _MOST_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one tensor of ours comes from.
+
+    Attributes:
+        tensors: published names and shapes.
+        convert: makes our tensor of them, in that order.
+    """
+
+    tensors: Mapping[str, tuple[int, ...]]
+    convert: Callable[..., Tensor]
 
 
 class TensorFile:

@@ -55,6 +55,25 @@ def sample(logits: Tensor, sampling: Sampling = GREEDY, noise: Tensor | None = N
     return token.gather(-1, winner).squeeze(-1)
 
 
+def guide(logits: Tensor, guidance: float) -> Tensor:
+    """Go from what a model says unconditioned towards what it says conditioned, and beyond.
+
+    Args:
+        logits: float [2 * n, ...], conditioned rows and then the same ones without a condition;
+            [n, ...] if `guidance` is 1.
+        guidance: 1 is what the condition says.
+
+    Returns:
+        float [n, ...].
+
+    Source: Ho and Salimans 2022, Classifier-free diffusion guidance.
+    """
+    if guidance == 1.0:
+        return logits
+    conditioned, without = logits.chunk(2)
+    return without + (conditioned - without) * guidance
+
+
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
     """Draw Exp(1) noise, row i from generator i, so that a row does not depend on its batch.
 

@@ -3,6 +3,8 @@
 Schema of `LMState`, slot axis explicit, everything preallocated:
 
     kv      [layers, 2, slots, kv_heads, capacity, head_dim]   keys (0) and values (1)
+    added   [slots, dim]                                       summed conditions, if any
+    cross   [layers, 2, slots, heads, length, head_dim]        keys and values of conditions, if any
 
 The columns of one slot are three areas around the pinned prefix,
 
@@ -14,7 +16,7 @@ so a young session occupies one contiguous range in the middle and pays only for
 step of a ring lives at column n modulo its capacity; the capacity exceeds the window by
 `rewind_steps`, so that many steps can be taken back and everything they should see is still there.
 The scratch column takes the keys of steps that must not be remembered (PAD; LISTEN below the
-layer where it enters).
+layer where it enters). Models that hear and speak in the same step have one ring only, the last.
 
 Counters live on the host: a step plans there which columns it writes and sees, and the device
 only receives the resulting mask. Memory is bounded by the windows, never by the call.
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     TEXT = 2  # text only
     LISTEN = 3  # user audio; enters the stack at `audio_entry_layer`
     SPEAK = 4  # assistant audio
+    DUPLEX = 5  # text and audio of both sides at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class LMState:
 
     Attributes:
         kv: [layers, 2, slots, kv_heads, capacity, head_dim].
+        added: [slots, dim], what is added to every input; None without summed conditions.
+        cross: [layers, 2, slots, heads, length, head_dim]; None until a condition is attended to.
         max_call_steps: most steps of one slot that a single `advance` may add.
     """
 
@@ -142,6 +147,8 @@ class LMState:
         "_is_listen",
         "_recent",
         "_scratch",
+        "added",
+        "cross",
         "kv",
         "max_call_steps",
     )
@@ -150,7 +157,8 @@ class LMState:
         self, config: LMConfig, num_slots: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self._config = config
-        text_capacity = config.text_window + config.rewind_steps
+        # A ring that holds nothing has nothing to take back either.
+        text_capacity = config.text_window and config.text_window + config.rewind_steps
         audio_capacity = config.audio_window + config.rewind_steps
         self._scratch = text_capacity
         self._audio_start = text_capacity + 1 + config.prefix_steps
@@ -160,6 +168,8 @@ class LMState:
             dtype=dtype,
             device=device,
         )
+        self.added: Tensor | None = None
+        self.cross: Tensor | None = None
         # A call's later steps must not overwrite what its first step still sees.
         self.max_call_steps = config.rewind_steps + 1
         self._counters = [_Counters() for _ in range(num_slots)]
@@ -179,6 +189,10 @@ class LMState:
     def reset(self, slot: int) -> None:
         """Forget everything in `slot`; other slots are untouched."""
         self.kv[:, :, slot].zero_()
+        if self.added is not None:
+            self.added[slot].zero_()
+        if self.cross is not None:
+            self.cross[:, :, slot].zero_()
         self._counters[slot] = _Counters()
         self._is_listen[slot] = False
         self._recent[slot].clear()
@@ -201,7 +215,7 @@ class LMState:
             raise RewindError(msg)
         back = [recent[-1 - i] for i in range(num_back)]
         text = now.text - back.count(Kind.TEXT)
-        audio = now.audio - back.count(Kind.LISTEN) - back.count(Kind.SPEAK)
+        audio = now.audio - sum(k > Kind.TEXT for k in back)
         config = self._config
         for kept, high, window in (
             (text, now.text_high, config.text_window),
@@ -339,9 +353,9 @@ class LMState:
 def _ring_ranges(count: int, window: int, capacity: int) -> list[tuple[int, int]]:
     """Return where the newest `window` of `count` steps lie in a ring, as index ranges."""
     held = min(count, window)
-    start, stop = (count - held) % capacity, (count - 1) % capacity + 1
     if held == 0:
         return []
+    start, stop = (count - held) % capacity, (count - 1) % capacity + 1
     return [(start, stop)] if start < stop else [(start, capacity), (0, stop)]
 
 

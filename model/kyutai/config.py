@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from model.config import LMConfig
 from model.errors import ConfigError
+from model.family import Conditioner, Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,23 +43,6 @@ class Stack:
     def head_dim(self) -> int:
         """Width of one head."""
         return self.dim // self.num_heads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditioner:
-    """A property of the whole session that the model is told.
-
-    Attributes:
-        dim: width of what is given, before the projection to the model's width.
-        values: what can be said, in the order of the table's rows; empty if vectors are given.
-        num_rows: rows of the table, one more than its bins; 0 if vectors are given.
-        how: added to every input, or attended to by every layer.
-    """
-
-    dim: int
-    values: tuple[str, ...] = ()
-    num_rows: int = 0
-    how: Literal["sum", "cross"] = "sum"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +106,45 @@ class KyutaiConfig:
         """Codebooks of Mimi that are needed: those made, or those heard if that is more."""
         return max(self.num_generated, self.num_codebooks - self.num_generated)
 
+    @property
+    def num_made(self) -> int:
+        """Codebooks worth making: PersonaPlex's user codes would be thrown away."""
+        return self.num_codebooks // 2 if self.kind == "personaplex" else self.num_generated
+
+    def lm(self) -> LMConfig:
+        """Return what the language model is configured with."""
+        stack, depth, num_made = self.backbone, self.depth, self.num_made
+        return LMConfig(
+            dim=stack.dim,
+            num_layers=stack.num_layers,
+            num_heads=stack.num_heads,
+            num_kv_heads=stack.num_kv_heads,
+            ff_dim=stack.ff_dim,
+            text_vocab=self.text_card,
+            num_codebooks=num_made,
+            codebook_size=self.card,
+            audio_rank=0,
+            delays=self.delays[1 : 1 + num_made],
+            rope_base=stack.rope_base,
+            norm_eps=NORM_EPS,
+            text_window=0,
+            audio_window=stack.context,
+            prefix_steps=0,
+            rewind_steps=0,
+            family=Family(
+                num_user_codebooks=self.num_codebooks - num_made,
+                text_out=self.text_card_out,
+                has_two_texts=self.has_two_texts,
+                depth_sets=self.depth_sets[:num_made],
+                depth_rank=self.depth_rank,
+                has_depth_norms=self.has_depth_norms,
+                conditioners=self.conditioners,
+                cross_position_scale=self.cross_position_scale,
+                extra_heads=self.extra_heads,
+            ),
+            **_depth_sizes(depth) if depth else {},
+        )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> KyutaiConfig:
         """Read a parsed `config.json`.
@@ -149,6 +173,16 @@ class KyutaiConfig:
             raise ConfigError(f"not a model configuration ({error!r})") from error
 
 
+def _depth_sizes(depth: Stack) -> dict[str, int]:
+    return {
+        "depth_dim": depth.dim,
+        "depth_layers": depth.num_layers,
+        "depth_heads": depth.num_heads,
+        "depth_ff": depth.ff_dim,
+    }
+
+
+NORM_EPS = 1e-8  # of "rms_norm_f32"
 KINDS = ("moshi", "personaplex", "hibiki", "stt", "tts")
 
 # Kyutai's repositories of Moshi carry no config.json: these sizes are meant.

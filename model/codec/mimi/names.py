@@ -7,31 +7,17 @@ halves of a head against each other instead of neighbours, and has reordered que
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from model.codec.mimi.config import MimiConfig
+from model.published import Source
 
 Layout = Literal["kyutai", "transformers"]
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where one tensor of ours comes from.
-
-    Attributes:
-        tensors: published names and shapes.
-        convert: makes our tensor of them, in that order.
-    """
-
-    tensors: Mapping[str, Shape]
-    convert: Callable[..., Tensor]
-
 
 # One tensor a tool of the original training leaves in the file; it says nothing that is needed.
 _IGNORED = {"kyutai": "_initialized", "transformers": "initialized"}

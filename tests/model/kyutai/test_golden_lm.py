@@ -1,0 +1,174 @@
+"""Language models of the family say what Kyutai's own package said: tokens exactly, logits to 1e-4.
+
+The windows of most golden models are shorter than their conversations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.condition import Said, Vectors
+from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
+from model.kyutai.config import KyutaiConfig
+from model.kyutai.load import load_lm
+from model.lm import LM
+
+pytestmark = pytest.mark.golden
+
+ATOL = 1e-4
+
+
+class Case:
+    """One golden model, and what went in and came out."""
+
+    def __init__(self, golden: Path, name: str) -> None:
+        self.config = KyutaiConfig.from_dict(json.loads((golden / f"{name}.json").read_text()))
+        self.lm: LM = load_lm(golden / f"{name}.weights.safetensors", self.config)
+        self.io: Mapping[str, Tensor] = load_file(golden / f"{name}.io.safetensors")
+
+    def duplex(self, num_slots: int, guidance: float = 1.0, lag: int = 0) -> Duplex:
+        """Return the model ready for conversations."""
+        config = DuplexConfig(delays=self.config.delays, guidance=guidance, lag=lag)
+        return Duplex(self.lm, config, num_slots)
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    """Compare continuous values."""
+    torch.testing.assert_close(got, expected, atol=ATOL, rtol=0)
+
+
+def check(case: Case, prefix: str, step: int, frame: DuplexFrame, rows: Tensor) -> None:
+    """Compare one step of some rows with what came out."""
+    names = ("out", "text", "text_logits", "hidden", "audio", "dep_logits")
+    io = {n: case.io[prefix + n][step] for n in names if prefix + n in case.io}
+    assert torch.equal(frame.tokens, io["out"][rows])
+    assert torch.equal(frame.chosen[:, 0], io["text"][rows])
+    assert frame.hidden is not None
+    assert frame.text_logits is not None
+    close(frame.text_logits, io["text_logits"][rows])
+    sides = len(io["hidden"]) // len(io["text"])
+    both = rows.repeat(sides)
+    close(frame.hidden, io["hidden"][both])
+    if "audio" in io:
+        text, codes = frame.chosen[:, 0], frame.chosen[:, 1:]
+        assert torch.equal(codes, io["audio"][rows])
+        with torch.no_grad():
+            logits = case.lm.depth(frame.hidden, text.repeat(sides), codes.repeat(sides, 1))
+        close(logits, io["dep_logits"][both])
+
+
+ALL = torch.ones(2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "user"),
+    [("moshi", "gen.", "gen.user"), ("hibiki_zero", "", "user"), ("stt", "", "user")],
+)
+def test_conversations(golden: Path, name: str, prefix: str, user: str) -> None:
+    """Two at once, well past the window."""
+    case = Case(golden, name)
+    duplex, heard = case.duplex(2), case.io[user]
+    for step in range(heard.shape[2]):
+        frame = duplex.step([0, 1], heard[:, :, step])
+        check(case, prefix, step, frame, ALL)
+        if name == "stt":
+            assert frame.hidden is not None
+            with torch.no_grad():
+                heads = case.lm.extra_logits(frame.hidden)
+            close(heads.softmax(-1), case.io["heads"][step])
+
+
+@pytest.mark.parametrize("slots", [(0, 1), (4, 2)])
+def test_conversations_that_wait_and_start_anew(golden: Path, slots: tuple[int, int]) -> None:
+    """Each at its own pace, wherever they are."""
+    case = Case(golden, "moshi")
+    duplex, heard = case.duplex(5), case.io["desync.user"]
+    steps = zip(case.io["desync.masks"], case.io["desync.resets"], strict=True)
+    for step, (active, reset) in enumerate(steps):
+        for row in reset.nonzero().flatten().tolist():
+            duplex.reset(slots[row])
+        rows = active.nonzero().flatten().tolist()
+        if rows:
+            frame = duplex.step([slots[row] for row in rows], heard[active, :, step])
+            check(case, "desync.", step, frame, active)
+
+
+@pytest.mark.parametrize(("prefix", "guidance"), [("cfg1.", 1.0), ("cfg3.", 3.0)])
+def test_guided_by_a_condition(golden: Path, prefix: str, guidance: float) -> None:
+    """What is said of the whole session, followed, and exaggerated away from its opposite."""
+    case = Case(golden, "hibiki")
+    told = case.lm.conditioners({"description": "very_good"})
+    opposite = case.lm.conditioners({"description": "very_bad"})
+    untold = case.lm.conditioners({})
+    assert told.added is not None
+    assert untold.added is not None
+    close(told.added, case.io["cond.very_good"][0, 0])
+    close(untold.added, case.io["cond.none"][0, 0])
+    duplex, heard = case.duplex(2, guidance), case.io["user"]
+    for slot in range(2):
+        duplex.set_condition(slot, told, opposite)
+    for step in range(heard.shape[2]):
+        frame = duplex.step([0, 1], heard[:, :, step])
+        check(case, prefix, step, frame, ALL)
+
+
+def test_a_voice_is_attended_to(golden: Path) -> None:
+    """Speech from text: two pieces a step are given, every layer hears the voices."""
+    case = Case(golden, "tts")
+    duplex, voice = case.duplex(2), case.io["voice"].flatten(1, 2)
+    is_present = case.io["voice_mask"].flatten(1)
+    for slot in range(2):
+        said: dict[str, Said] = {
+            "cfg": "2.0", "control": "ok",
+            "speaker_wavs": Vectors(voice[slot], is_present[slot]),
+        }  # fmt: skip
+        condition = case.lm.conditioners(said)
+        assert condition.added is not None
+        assert condition.attended is not None
+        close(condition.added, case.io["cond.sum"][slot, 0])
+        close(condition.attended, case.io["cond.cross"][slot])
+        duplex.set_condition(slot, condition, None)
+    nothing = torch.empty((2, 0), dtype=torch.int64)
+    forced = torch.full((2, 1 + case.config.num_made), -2)
+    for step in range(case.io["force_text"].shape[1]):
+        forced[:, 0] = case.io["force_text"][:, step]
+        check(case, "gen.", step, duplex.step([0, 1], nothing, forced), ALL)
+
+
+def test_a_prompted_voice_one_frame_later(golden: Path) -> None:
+    """PersonaPlex: the prompt's frames are forced, and the user's codes are not made."""
+    case = Case(golden, "personaplex")
+    made = case.config.num_made
+    duplex, heard = case.duplex(1, lag=1), case.io["user"]
+    num_forced = case.io["forced_text"].shape[1]
+    whole = 0
+    for call in range(heard.shape[2]):
+        forced = torch.full((1, 1 + made), -2)
+        if call < num_forced:
+            forced[:, 0] = case.io["forced_text"][:, call]
+            forced[:, 1:] = case.io["forced_audio"][:, :, call]
+        frame = duplex.step([0], heard[:, :, call], forced)
+        if frame.hidden is None:
+            assert call == 0
+            continue
+        assert frame.text_logits is not None
+        close(frame.text_logits, case.io["text_logits"][call - 1])
+        with torch.no_grad():
+            logits = case.lm.depth(frame.hidden, frame.chosen[:, 0], frame.chosen[:, 1:])
+        # At first the original tells later codebooks of the first input instead of the codes
+        # made, but only where the first input is read instead of what they make.
+        compared = 1 if call == 1 else made
+        close(logits[:, :compared], case.io["dep_logits"][call - 1][:, :compared])
+        if call > num_forced:
+            assert torch.equal(frame.chosen, case.io["sampled"][call - 1][:, : 1 + made])
+        if (frame.tokens >= 0).all():
+            assert torch.equal(frame.tokens, case.io["out"][whole][:, : 1 + made])
+            whole += 1
+    assert whole == len(case.io["out"])

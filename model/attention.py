@@ -164,8 +164,8 @@ class CrossAttention(nn.Module):
 
     def remember(self, condition: Tensor) -> Tensor:
         """Return keys and values [2, heads, L, head_dim] of `condition: [L, dim]`."""
-        kv: Tensor = self.kv(condition)
-        return kv.unflatten(-1, (2, self.num_heads, -1)).permute(1, 2, 0, 3)
+        kv = torch.unflatten(self.kv(condition), -1, (2, self.num_heads, -1))
+        return kv.permute(1, 2, 0, 3)
 
     def forward(self, x: Tensor, kv: Tensor) -> Tensor:
         """Attend from `x: [n, T, dim]` to all of `kv: [2, n, heads, L, head_dim]`."""

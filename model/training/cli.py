@@ -41,7 +41,7 @@ CORPUS_LINES = 40_000
 
 _DESCRIPTION = """\
 Make the starter's speech data and train it. Every stage resumes where it was stopped and is
-skipped when it is done; all of them together take about two hours on two CPU cores.
+skipped when it is done. On two CPU cores the shipped starter took about four and a half hours.
 
 stages:
   speech    write the dialogues and speak them with flite, espeak-ng and festival

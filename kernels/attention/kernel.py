@@ -20,7 +20,8 @@ from kernels.triton_device import is_interpreted
 # Below any score, yet finite: a difference of running maxima is then never inf - inf.
 _LOWEST = tl.constexpr(-1e30)
 _SMALL_CAPACITY = 1024  # columns; up to here chunks are smaller, so that a lone row still spreads
-_BLOCK_M = 16  # queries of a tile: the fewest that tensor cores take, and larger ones spill
+_BLOCK_M = 16  # queries of a tile: the fewest that tensor cores take; more would spill
+BLOCK_N = 32  # columns of a turn of the loop: with 64, a tile of several steps spills
 
 
 @triton.jit
@@ -39,7 +40,7 @@ def _locate(
 
     Returns int64 offsets of their keys (values lie alike) and scales, and which have a page.
     """
-    table_row, page_stride, head_stride, column_stride, s_page, s_head = strides
+    table_row, page_stride, head_stride, column_stride, scale_page, scale_head = strides
     table_ptr += row.to(tl.int64) * table_row
     if PAGE_SIZE % BLOCK_N == 0:  # they share one page: one lookup, and no arithmetic a column
         page = tl.load(table_ptr + first // PAGE_SIZE, first < last, -1)
@@ -50,7 +51,7 @@ def _locate(
         within = columns % PAGE_SIZE
     exists, page, head = page >= 0, page.to(tl.int64), kv_head.to(tl.int64)
     entries = page * page_stride + head * head_stride + within * column_stride
-    scales = page * s_page + head * s_head + within
+    scales = page * scale_page + head * scale_head + within
     return entries, scales, exists
 
 
@@ -69,7 +70,12 @@ def _split_one(
     q_row,
     q_head,
     spans_row,
-    strides,
+    table_row,
+    page_stride,
+    head_stride,
+    column_stride,
+    scale_page,
+    scale_head,
     num_columns,
     score_scale,
     HEAD_DIM: tl.constexpr,
@@ -114,6 +120,7 @@ def _split_one(
     top = tl.full([BLOCK_N], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK_N], tl.float32)
     mixed = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    strides = table_row, page_stride, head_stride, column_stride, scale_page, scale_head
     for block in tl.range(0, CHUNK, BLOCK_N):
         begin = split * CHUNK + block
         columns = begin + tl.arange(0, BLOCK_N)
@@ -198,7 +205,12 @@ def _split_many(
     q_head,
     spans_row,
     spans_step,
-    strides,
+    table_row,
+    page_stride,
+    head_stride,
+    column_stride,
+    scale_page,
+    scale_head,
     num_columns,
     q_len,
     score_scale,
@@ -229,6 +241,7 @@ def _split_many(
 
     d = tl.arange(0, BLOCK_D)
     in_head = d < HEAD_DIM
+    q_mask = is_query[:, None] & in_head[None, :]
     out_row = (row.to(tl.int64) * q_len + step) * num_heads + head  # [M]
     if first >= last:
         if NUM_SPLITS > 1:
@@ -236,16 +249,15 @@ def _split_many(
             tl.store(lse_ptr + out_row * NUM_SPLITS + split, empty, is_query)
         else:
             zero = tl.zeros([BLOCK_M, BLOCK_D], tl.float32).to(out_ptr.dtype.element_ty)
-            mask = is_query[:, None] & in_head[None, :]
-            tl.store(out_ptr + out_row[:, None] * HEAD_DIM + d[None, :], zero, mask)
+            tl.store(out_ptr + out_row[:, None] * HEAD_DIM + d[None, :], zero, q_mask)
         return
 
     q_offset = row.to(tl.int64) * q_row + step * q_step + head.to(tl.int64) * q_head
-    q_mask = is_query[:, None] & in_head[None, :]
     q = tl.load(q_ptr + q_offset[:, None] + d[None, :], q_mask, 0.0).to(DOT_TYPE)
     top = tl.full([BLOCK_M], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     mixed = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    strides = table_row, page_stride, head_stride, column_stride, scale_page, scale_head
     for block in tl.range(0, CHUNK, BLOCK_N):
         begin = split * CHUNK + block
         columns = begin + tl.arange(0, BLOCK_N)
@@ -278,11 +290,11 @@ def _split_many(
     if NUM_SPLITS > 1:
         lse = tl.where(total > 0.0, top + tl.log2(divisor), float("-inf"))
         tl.store(lse_ptr + out_row * NUM_SPLITS + split, lse, is_query)
-        part = (out_row * NUM_SPLITS + split) * HEAD_DIM
-        tl.store(part_ptr + part[:, None] + d[None, :], out, q_mask)
+        part_row = out_row * NUM_SPLITS + split
+        tl.store(part_ptr + part_row[:, None] * HEAD_DIM + d[None, :], out, q_mask)
     else:
-        out_offset = out_row[:, None] * HEAD_DIM + d[None, :]
-        tl.store(out_ptr + out_offset, out.to(out_ptr.dtype.element_ty), q_mask)
+        out_ptr += out_row[:, None] * HEAD_DIM + d[None, :]
+        tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), q_mask)
 
 
 @triton.jit
@@ -365,6 +377,7 @@ def paged_attention(
         "NUM_SPANS": num_spans,
         "NUM_SPLITS": num_splits,
         "CHUNK": chunk,
+        "BLOCK_N": BLOCK_N,
         "IS_INT8": is_int8,
         "num_warps": 4,
     }
@@ -376,10 +389,9 @@ def paged_attention(
             q.stride(0),
             q.stride(2),
             spans.stride(0),
-            strides,
+            *strides,
             num_columns,
             score_scale,
-            BLOCK_N=32,
             **shared,
         )
     else:
@@ -389,13 +401,12 @@ def paged_attention(
             *tensors,
             *q.stride()[:3],
             *spans.stride()[:2],
-            strides,
+            *strides,
             num_columns,
             q_len,
             score_scale,
             GROUP=group,
             BLOCK_M=_BLOCK_M,
-            BLOCK_N=64,
             DOT_TYPE=dot_type,
             **shared,
         )

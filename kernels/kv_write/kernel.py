@@ -16,7 +16,7 @@ from torch import Tensor
 _SMALLEST_SCALE = tl.constexpr(2.0**-24)
 # Added and taken away again, it leaves an fp32 of magnitude below 2**22 rounded half to even.
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
-_BLOCK_H = 8  # heads
+BLOCK_H = 8  # heads
 
 
 @triton.jit
@@ -53,7 +53,15 @@ def _rotate_and_write(
     qkv_head,
     rope_row,
     rope_step,
-    strides,
+    table_row,
+    k_page,
+    k_head,
+    k_column,
+    v_page,
+    v_head,
+    v_column,
+    scale_page,
+    scale_head,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -84,7 +92,6 @@ def _rotate_and_write(
     q_at = q_ptr + (at * HEADS + head)[:, None] * HEAD_DIM + d[None, :]
     tl.store(q_at, rotated, is_query[:, None] & in_head[None, :])
 
-    table_row, k_page, k_head, k_column, v_page, v_head, v_column, s_page, s_head = strides
     column = tl.load(columns_ptr + at)
     page = tl.load(table_ptr + row * table_row + column // PAGE_SIZE, column >= 0, -1)
     kept, within = page >= 0, column % PAGE_SIZE
@@ -96,7 +103,7 @@ def _rotate_and_write(
         k_ptr,
         k_scale_ptr,
         page * k_page + key * k_head + within * k_column,
-        page * s_page + key * s_head + within,
+        page * scale_page + key * scale_head + within,
         d,
         (is_key & kept)[:, None] & in_head[None, :],
         IS_INT8,
@@ -107,7 +114,7 @@ def _rotate_and_write(
         v_ptr,
         v_scale_ptr,
         page * v_page + value * v_head + within * v_column,
-        page * s_page + value * s_head + within,
+        page * scale_page + value * scale_head + within,
         d,
         (is_value & kept)[:, None] & in_head[None, :],
         IS_INT8,
@@ -135,7 +142,7 @@ def rotate_and_write(
     scales = (k_scale, v_scale) if k_scale is not None else (q, q)  # not touched without int8
     scale_strides = k_scale.stride()[:2] if k_scale is not None else (0, 0)
     strides = (table.stride(0), *k_pages.stride()[:3], *v_pages.stride()[:3], *scale_strides)
-    _rotate_and_write[(rows * steps, triton.cdiv(all_heads, _BLOCK_H))](
+    _rotate_and_write[(rows * steps, triton.cdiv(all_heads, BLOCK_H))](
         qkv,
         angles,
         q,
@@ -147,12 +154,12 @@ def rotate_and_write(
         steps,
         *qkv.stride()[:3],
         *angles.stride()[:2],
-        strides,
+        *strides,
         HEADS=heads,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
         BLOCK_D=triton.next_power_of_2(head_dim),
-        BLOCK_H=_BLOCK_H,
+        BLOCK_H=BLOCK_H,
         PAGE_SIZE=page_size,
         IS_INT8=k_scale is not None,
         num_warps=4,

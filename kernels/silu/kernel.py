@@ -9,7 +9,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-_BLOCK = 1024
+BLOCK = 1024
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     rows = gate_up.reshape(-1, 2 * dim)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     y = gate_up.new_empty((*gate_up.shape[:-1], dim))
-    block = min(triton.next_power_of_2(dim), _BLOCK)
+    block = min(triton.next_power_of_2(dim), BLOCK)
     _gated_silu[(len(rows), triton.cdiv(dim, block))](
         rows, y, rows.stride(0), dim, BLOCK=block, num_warps=4
     )

@@ -94,6 +94,6 @@ def _case(kernel: Any, arguments: dict[str, Any]) -> CompileCase:
 def _type(value: Tensor | float) -> str:
     if isinstance(value, Tensor):
         return _TYPES[value.dtype]
-    if isinstance(value, float):
-        return "fp32"
-    return "i32" if value <= _MAX_INT32 else "i64"
+    if isinstance(value, int):
+        return "i32" if value <= _MAX_INT32 else "i64"
+    return "fp32"

@@ -1,5 +1,5 @@
-"""Attention from new steps to a paged cache of keys and values."""
+"""Attention over a paged cache of keys and values."""
 
-from kernels.attention.op import paged_attention
+from kernels.attention.op import paged_attention, quantize_kv
 
-__all__ = ["paged_attention"]
+__all__ = ["paged_attention", "quantize_kv"]

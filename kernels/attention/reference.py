@@ -1,9 +1,32 @@
-"""The meaning of paged attention, in plain PyTorch, on any device."""
+"""What attention over pages means, in plain PyTorch.
+
+Keys carry their rotary embedding already, so the order of columns does not matter: a query attends
+to a set of columns of its slot, given as a few ranges. A ring that has wrapped is two ranges, a
+pinned prefix is one.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+_MAX_LEVEL = 127
+
+
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise vectors along the last axis, symmetrically, one scale each.
+
+    Returns:
+        levels: int8 as `x`; scale: float16 without the last axis. `x` is about
+        `levels * scale[..., None]`.
+    """
+    x = x.float()
+    # The levels are those of the scale as it is stored, so that rounding it costs nothing more.
+    # A vector too small for a float16 scale is zero.
+    scale = (x.abs().amax(-1) / _MAX_LEVEL).to(torch.float16)
+    divisor = scale.float().masked_fill(scale == 0, torch.inf)[..., None]
+    levels = (x / divisor).round().clamp(-_MAX_LEVEL, _MAX_LEVEL).to(torch.int8)
+    return levels, scale
 
 
 def paged_attention(
@@ -16,32 +39,30 @@ def paged_attention(
     k_scale: Tensor | None,
     v_scale: Tensor | None,
 ) -> Tensor:
-    """Attend in fp32; arguments as `kernels.attention.op.paged_attention`."""
-    kv_heads = k_pages.shape[1]
-    seen = _visible(table, spans, k_pages.shape[2])  # [R, T, C]
-    is_read = seen.any(1)[:, None, :, None]
-    # A column that nobody sees may hold anything, and zero times NaN is NaN.
-    k = _gather(k_pages, k_scale, table).where(is_read, 0)  # [R, H, C, D]
-    v = _gather(v_pages, v_scale, table).where(is_read, 0)
-    grouped = torch.unflatten(q.float(), 2, (kv_heads, -1))  # [R, T, H, G, D]
-    scores = torch.einsum("rthgd,rhcd->rthgc", grouped, k) * scale
-    scores = scores.masked_fill(~seen[:, :, None, None], float("-inf"))
-    weights = scores.softmax(-1).nan_to_num(0.0)  # a query that sees nothing gets zeros
-    return torch.einsum("rthgc,rhcd->rthgd", weights, v).flatten(2, 3).to(q.dtype)
+    """Attend; arguments as `kernels.attention.op.paged_attention`."""
+    groups, dtype = q.shape[2] // k_pages.shape[1], torch.promote_types(q.dtype, torch.float32)
+    k = _gather(k_pages, k_scale, table, dtype).repeat_interleave(groups, dim=1)
+    v = _gather(v_pages, v_scale, table, dtype).repeat_interleave(groups, dim=1)
+    seen = visible(spans, k.shape[2])[:, None]  # [R, 1, T, C]
+    # What nobody may see can hold anything, NaN too: it is replaced, not multiplied by zero.
+    scores = (q.to(dtype).transpose(1, 2) * scale) @ k.transpose(-1, -2)
+    scores = torch.where(seen, scores, -torch.inf)
+    v = torch.where(seen.any(dim=2)[..., None], v, 0.0)
+    weights = torch.where(seen.any(dim=-1, keepdim=True), scores.softmax(-1), 0.0)
+    return (weights @ v).transpose(1, 2).to(q.dtype)
 
 
-def _visible(table: Tensor, spans: Tensor, page_size: int) -> Tensor:
-    columns = torch.arange(table.shape[1] * page_size, device=table.device)
-    start, stop = spans[..., 0, None], spans[..., 1, None]  # [R, T, S, 1]
-    seen = ((columns >= start) & (columns < stop)).any(2)
-    has_page = (table >= 0).repeat_interleave(page_size, dim=1)
-    return seen & has_page[:, None]
+def visible(spans: Tensor, num_columns: int) -> Tensor:
+    """Return bool [rows, q_len, columns] of `spans: int32 [rows, q_len, spans, 2]`."""
+    column = torch.arange(num_columns, device=spans.device)
+    start, stop = spans[..., :1], spans[..., 1:]
+    return ((column >= start) & (column < stop)).any(dim=2)
 
 
-def _gather(pages: Tensor, scale: Tensor | None, table: Tensor) -> Tensor:
-    """Return float32 [rows, kv_heads, columns, head_dim] of the rows' pages."""
+def _gather(pages: Tensor, scale: Tensor | None, table: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return [rows, kv_heads, columns, head_dim] of `dtype`; any page where there is none."""
     index = table.clamp(min=0).long()
-    held = pages[index].float()  # [R, P, H, page, D]
+    x = pages[index].to(dtype)  # [R, P, H, S, D]
     if scale is not None:
-        held *= scale[index].float()[..., None]
-    return held.transpose(1, 2).flatten(2, 3)
+        x = x * scale[index].to(dtype)[..., None]
+    return x.transpose(1, 2).flatten(2, 3)

@@ -1,5 +1,5 @@
 """Rotation of queries and keys, and the write of keys and values into pages."""
 
-from kernels.kv_write.op import quantize_kv, rotate_and_write
+from kernels.kv_write.op import rotate_and_write
 
-__all__ = ["quantize_kv", "rotate_and_write"]
+__all__ = ["rotate_and_write"]

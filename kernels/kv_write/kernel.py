@@ -13,7 +13,6 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-_SMALLEST_SCALE = tl.constexpr(2.0**-24)
 # Added and taken away again, it leaves an fp32 of magnitude below 2**22 rounded half to even.
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 BLOCK_H = 8  # heads
@@ -24,9 +23,10 @@ def _store(x, pages_ptr, scale_ptr, offset, scale_offset, d, mask, IS_INT8: tl.c
     """Store `x: [H, D]`, fp32 values of the incoming type, at the heads' offsets."""
     at = pages_ptr + offset[:, None] + d[None, :]
     if IS_INT8:
-        scale = tl.div_rn(tl.max(tl.abs(x), 1), 127.0)
-        scale = tl.maximum(scale, _SMALLEST_SCALE).to(tl.float16)
-        levels = tl.div_rn(x, tl.broadcast_to(scale.to(tl.float32)[:, None], x.shape))
+        scale = tl.div_rn(tl.max(tl.abs(x), 1), 127.0).to(tl.float16)
+        divisor = scale.to(tl.float32)
+        divisor = tl.where(divisor == 0.0, float("inf"), divisor)  # too small for a scale: zeros
+        levels = tl.div_rn(x, tl.broadcast_to(divisor[:, None], x.shape))
         levels = (levels + _ROUNDER) - _ROUNDER
         levels = tl.minimum(tl.maximum(levels, -127.0), 127.0)
         tl.store(at, levels.to(tl.int8), mask)

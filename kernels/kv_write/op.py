@@ -1,4 +1,4 @@
-"""Rotary embedding and the write into the paged cache: checked public calls."""
+"""Rotary embedding and the write into the paged cache: the checked public call."""
 
 from __future__ import annotations
 
@@ -13,18 +13,6 @@ from kernels.triton_device import check_triton
 Backend = Literal["reference", "triton"]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def quantize_kv(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise keys or values, one scale a token and head, symmetrically.
-
-    Args:
-        x: floating point [..., head_dim], finite.
-
-    Returns:
-        levels: int8 [..., head_dim] in [-127, 127]; scale: float16 [...].
-    """
-    return reference.quantize(x)
 
 
 def rotate_and_write(  # noqa: PLR0913 - two pools, where they are written, and their scales
@@ -50,7 +38,8 @@ def rotate_and_write(  # noqa: PLR0913 - two pools, where they are written, and 
         table: int32 [rows, pages_per_slot], pages of each row; -1 where there is none.
         columns: int32 [rows, steps], virtual column of each step, below the row's capacity and
             different from the others'; a step of column -1, or without a page, is not written.
-        k_scale: float16 [num_pages, kv_heads, page_size], of int8 pages; written.
+        k_scale: float16 [num_pages, kv_heads, page_size], of int8 pages; written. Levels and scales
+            are those of `kernels.attention.op.quantize_kv`.
         v_scale: the same of values.
         backend: "reference" is plain PyTorch; "triton" needs a CUDA device.
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SMALLEST_SCALE = 2.0**-24  # the least that float16 holds: a head of zeros needs some scale
-
-
-def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return levels and scales; see `kernels.kv_write.op.quantize_kv`."""
-    x = x.float()
-    # The scale is rounded to its storage type first, so that levels fit the scale that is stored.
-    scale = (x.abs().amax(dim=-1) / 127).clamp(min=SMALLEST_SCALE).half()
-    levels = (x / scale.float()[..., None]).round().clamp(-127, 127)
-    return levels.to(torch.int8), scale
+from kernels.attention.reference import quantize
 
 
 def rotate_and_write(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.kv_write import quantize_kv, rotate_and_write
+from kernels.kv_write import rotate_and_write
 from tests.kernels.triton_cases import Guarded, on_device, poison
 
 PAGE = 8
@@ -15,6 +15,7 @@ ROWS, STEPS, PAGES_PER_SLOT = 3, 2, 4
 
 def _inputs(heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     qkv = (torch.randn(ROWS, STEPS, heads + 2 * kv_heads, head_dim) * 3).to(dtype)
+    qkv[0, 0, heads] = 0  # a key that has no scale
     angle = torch.rand(ROWS, STEPS, 1, head_dim // 2) * 7
     return qkv, torch.polar(torch.ones_like(angle), angle)
 
@@ -77,18 +78,6 @@ def test_writes_what_the_reference_writes(
     lowest = poison(torch.empty((), dtype=stored.dtype, device=device))
     is_touched = ~torch.isclose(stored.double(), lowest.double(), equal_nan=True).all(-1)
     assert is_touched.sum() == 4 * kv_heads  # six steps, one without a column, one without a page
-
-
-def test_levels_are_nearest() -> None:
-    """Each value is within half a step of its scale, and the largest uses the last level."""
-    torch.manual_seed(0)
-    x = torch.randn(33, 24) * torch.logspace(-3, 3, 33)[:, None]
-    levels, scale = quantize_kv(x)
-    error = (levels.float() * scale.float()[:, None] - x).abs() / scale.float()[:, None]
-    # float16 rounds the scale by up to 2**-11, which the largest levels feel.
-    assert error.max() <= 0.5 + 127 * 2**-11
-    assert (levels.abs().amax(dim=1) >= 126).all()
-    assert not quantize_kv(torch.zeros(2, 16))[0].any()
 
 
 @on_device

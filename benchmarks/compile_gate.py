@@ -22,7 +22,15 @@ from pathlib import Path
 from benchmarks.report import ROOT, print_table
 from kernels.aot import ARCHITECTURES, CompileCase, Compiled, compile_case
 
-CASE_MODULES: tuple[str, ...] = ("kernels.nf4.cases",)
+CASE_MODULES: tuple[str, ...] = (
+    "kernels.attention.cases",
+    "kernels.kv_write.cases",
+    "kernels.nf4.cases",
+    "kernels.rmsnorm.cases",
+    "kernels.rvq.cases",
+    "kernels.sampling.cases",
+    "kernels.silu.cases",
+)
 TABLE = ROOT / "kernels" / "compiled.json"
 
 _TOLERANCE = 1.05

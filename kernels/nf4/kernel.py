@@ -1,98 +1,429 @@
-"""The NF4 linear layer in Triton."""
+"""The NF4 linear layer in Triton; README.md derives the layout and counts the instructions.
+
+Up to a number of rows that depends on the GPU, the weight is looked up in registers and multiplied
+on the tensor cores as it streams by. Beyond, it is written out once and multiplied by cuBLAS.
+"""
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-# ruff: noqa: ANN001, ANN201, ANN202, D103, PLR0913, PLR0917
+# ruff: noqa: ANN001, ANN202, PLR0913, PLR0917
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from functools import cache
 
+import torch
+import torch.nn.functional as F
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
+from torch import Tensor
 
-from kernels.nf4.reference import LEVELS
+from kernels.nf4.layout import BLOCKS, PLANE, SUPER_BLOCK, PlanarWeight
+from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NESTED_BLOCK_SIZE
 
-SUPER = tl.constexpr(256)
+_MAX_ROWS = 256  # of one launch of the fused kernel; the counters of a weight are made for them
+
+# From how many rows on writing the weight out and calling cuBLAS is the faster way, by compute
+# capability: where bitsandbytes, which has the same choice to make, switches for large layers.
+_WRITE_OUT_FROM = {(8, 0): 129, (8, 6): 257, (8, 9): 257}
+_WRITE_OUT_FROM_ELSE = 65  # Hopper, whose fastest instructions Triton feeds from shared memory only
+
+_WARPS_PER_SM = 8  # that should be resident to hide the latency of lookups
+_MIN_SUPER_BLOCKS = 2  # of a program: fewer would leave nothing to prefetch
+_MAX_SPLITS = 8
 
 
-def _lookup_asm() -> str:
-    bits = [struct.unpack("<I", struct.pack("<f", level))[0] for level in LEVELS]
-    table = "".join(
-        f"setp.eq.u32 here, lane, {lane}; selp.b32 level, {value:#x}, level, here; "
-        for lane, value in enumerate(bits)
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How one launch is divided.
+
+    Attributes:
+        block_m: rows of a tile.
+        block_n: outputs of a tile.
+        num_warps: of a program.
+        is_weight_first: the weight is the left operand of the tensor cores.
+        num_splits: programs that share a tile, each with a part of the inputs.
+    """
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    is_weight_first: bool
+    num_splits: int
+
+
+def _lookup() -> str:
+    """Write the lookup of a level in PTX.
+
+    Lane `l` of a warp holds level `l mod 16`, and a shuffle fetches it. The shuffle looks at the
+    low five bits of its index, so the nibble needs no mask. All but the shuffle is the same for
+    every weight; ptxas computes it once, ahead of the loop.
+    """
+    steps = "".join(
+        f"setp.eq.u32 here, lane, {lane}; selp.b32 level, 0x{bits:08x}, level, here; "
+        for lane, (bits,) in enumerate(struct.unpack("<I", struct.pack("<f", x)) for x in LEVELS)
     )
     return (
-        "{ .reg .pred here; .reg .b32 lane, level; "
-        f"mov.u32 lane, %laneid; and.b32 lane, lane, 15; mov.b32 level, 0; {table}"
-        "shfl.sync.idx.b32 $0, level, $1, 31, 0xffffffff; }"
+        "{ .reg .pred here; .reg .b32 lane, level; mov.u32 lane, %laneid; and.b32 lane, lane, 15; "
+        f"mov.b32 level, 0; {steps}shfl.sync.idx.b32 $0, level, $1, 31, 0xffffffff; }}"
     )
 
 
-_LOOKUP = tl.constexpr(_lookup_asm())
+_LOOKUP = tl.constexpr(_lookup())
+_LEVELS = tl.constexpr(LEVELS)
+_PLANE = tl.constexpr(PLANE)
+_SUPER = tl.constexpr(SUPER_BLOCK)
+_BLOCKS = tl.constexpr(BLOCKS)
+_NESTED = tl.constexpr(NESTED_BLOCK_SIZE)
 
 
 @triton.jit
-def _level(index):
+def _level(word, PLANE_INDEX: tl.constexpr, IS_INTERPRETED: tl.constexpr):
+    """Look up the levels of one plane of words, float32."""
+    index = word >> (4 * PLANE_INDEX)
+    if IS_INTERPRETED:  # the interpreter cannot run PTX
+        level = tl.zeros(index.shape, tl.float32)
+        for i in tl.static_range(16):
+            level = tl.where((index & 15) == i, _LEVELS[i], level)
+        return level
+    # It has to be a function of the word alone: only then does Triton look up in the layout of the
+    # tensor cores' operand, instead of moving every level there through shared memory.
     return tl.inline_asm_elementwise(
         _LOOKUP, "=f,r", [index], dtype=tl.float32, is_pure=True, pack=1
     )
 
 
 @triton.jit
+def _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, block):
+    """Load the scales of one block of each row, float32."""
+    fine = tl.load(scales_ptrs + block)
+    if code_ptr is None:
+        return fine
+    coarse = tl.load(coarse_ptr + (flat_block + block) // _NESTED)
+    return tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset
+
+
+@triton.jit
+def _row_at_rest(n, N, IS_GATED: tl.constexpr):
+    """Return which row of the weight at rest a row is, where gates and ups alternate here."""
+    if IS_GATED:
+        return n // 2 + (n % 2) * (N // 2)
+    return n
+
+
+@triton.jit
+def _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED: tl.constexpr):
+    """Store a finished tile [BLOCK_M, BLOCK_N]; of a gated one `silu(gate) * up`."""
+    BLOCK_M: tl.constexpr = acc.shape[0]
+    BLOCK_N: tl.constexpr = acc.shape[1]
+    y_row = y_ptr + m[:, None].to(tl.int64) * y_stride
+    if IS_GATED:
+        gate, up = tl.split(acc.reshape(BLOCK_M, BLOCK_N // 2, 2))
+        decay = tl.exp(-tl.abs(gate))  # never overflows
+        value = gate * tl.where(gate < 0, decay, 1.0) / (1.0 + decay) * up
+        n = first_n // 2 + tl.arange(0, BLOCK_N // 2)
+        mask = (m[:, None] < M) & (n[None, :] < N // 2)
+    else:
+        value = acc
+        n = first_n + tl.arange(0, BLOCK_N)
+        mask = (m[:, None] < M) & (n[None, :] < N)
+    tl.store(y_row + n[None, :], value.to(y_ptr.dtype.element_ty), mask)
+
+
+@triton.jit
 def linear_kernel(
     x_ptr,
     words_ptr,
-    scale_ptr,
+    scales_ptr,
     code_ptr,
     coarse_ptr,
-    offset,
+    offset_ptr,
     y_ptr,
+    partial_ptr,
+    arrived_ptr,
     M,
     N,
-    num_super,
+    in_features,
     num_blocks,
-    x_stride_m,
-    words_stride_n,
-    scale_stride_n,
-    y_stride_m,
+    num_super,
+    x_stride,
+    words_stride,
+    scales_stride,
+    y_stride,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    IS_NESTED: tl.constexpr,
-    DOT: tl.constexpr,
-    STAGES: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,
+    NUM_TURNS: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+    IS_GATED: tl.constexpr,
+    HAS_TAIL: tl.constexpr,
+    IS_WEIGHT_FIRST: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
 ):
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """Multiply a tile of rows by a tile of weights.
+
+    Widths and strides are arguments although one would follow from another: Triton copies 16 bytes
+    at a time only where it knows that an argument is a multiple of 16.
+    """
+    first_n = tl.program_id(0) * BLOCK_N
+    n = first_n + tl.arange(0, BLOCK_N)
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    # Rows beyond the end repeat the last one and are not stored: no mask is needed in the loop.
+    row = tl.minimum(n, N - 1).to(tl.int64)
+    x_row = tl.minimum(m, M - 1).to(tl.int64)
+    k = tl.arange(0, _PLANE)
+    x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]
+    scales_ptrs = scales_ptr + row * scales_stride
+    flat_block = _row_at_rest(row, N.to(tl.int64), IS_GATED) * num_blocks
+    offset = 0.0
+    if offset_ptr is not None:
+        offset = tl.load(offset_ptr)
+    if IS_WEIGHT_FIRST:
+        words_ptrs = words_ptr + row[:, None] * words_stride + k[None, :]
+        acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    else:
+        words_ptrs = words_ptr + row[None, :] * words_stride + k[:, None]
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    # The interpreter takes bf16 for integers in arithmetic, so there everything is fp32.
+    DOT: tl.constexpr = tl.float32 if IS_INTERPRETED else x_ptr.dtype.element_ty
+
     split = tl.program_id(2)
-    num_splits = tl.num_programs(2)
-    safe_n = tl.minimum(n, N - 1).to(tl.int64)
-    safe_m = tl.minimum(m, M - 1).to(tl.int64)
-    i = tl.arange(0, 32)
-    w_ptrs = words_ptr + safe_n[None, :] * words_stride_n + i[:, None]
-    x_ptrs = x_ptr + safe_m[:, None] * x_stride_m + i[None, :]
-    s_ptrs = scale_ptr + safe_n * scale_stride_n
-    first_block = safe_n * num_blocks
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    begin = num_super * split // num_splits
-    end = num_super * (split + 1) // num_splits
-    for s in tl.range(begin, end, num_stages=STAGES):
-        w = tl.load(w_ptrs + s * 32)
-        for b in tl.static_range(4):
-            tile = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-            for h in tl.static_range(2):
-                j = 2 * b + h
-                x = tl.load(x_ptrs + (s * 256 + j * 32))
-                wt = _level(w >> (4 * j)).to(DOT)
-                tile = tl.dot(x, wt, tile)
-            if IS_NESTED:
-                fine = tl.load(s_ptrs + (s * 4 + b))
-                coarse = tl.load(coarse_ptr + ((first_block + s * 4 + b) >> 8))
-                scale = tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset
-            else:
-                scale = tl.load(s_ptrs + (s * 4 + b))
-            acc += tile * scale[None, :]
-    tl.store(
-        y_ptr + m[:, None].to(tl.int64) * y_stride_m + n[None, :],
-        acc.to(y_ptr.dtype.element_ty),
-        mask=(m[:, None] < M) & (n[None, :] < N),
+    last_k = tl.minimum((split + 1) * NUM_TURNS * _SUPER, in_features)
+    for turn in tl.range(0, NUM_TURNS, num_stages=NUM_STAGES):
+        s = split * NUM_TURNS + turn
+        if HAS_TAIL:  # beyond the last super-block it is read again, and multiplied by zeros
+            s = tl.minimum(s, num_super - 1)
+        words = tl.load(words_ptrs + s * _PLANE)
+        for block in tl.static_range(_BLOCKS):
+            tile = tl.zeros_like(acc)
+            for half in tl.static_range(2):
+                first_k = (split * NUM_TURNS + turn) * _SUPER + (2 * block + half) * _PLANE
+                if HAS_TAIL:
+                    x = tl.load(x_ptrs + first_k, (first_k + k < last_k)[None, :], 0.0)
+                else:
+                    x = tl.load(x_ptrs + first_k)
+                level = _level(words, 2 * block + half, IS_INTERPRETED).to(DOT)
+                if IS_WEIGHT_FIRST:
+                    tile = tl.dot(level, tl.trans(x.to(DOT)), tile, input_precision="ieee")
+                else:
+                    tile = tl.dot(x.to(DOT), level, tile, input_precision="ieee")
+            # Scaling 64 products at once, in fp32: exact, and cheaper than scaling the weights.
+            index = s * _BLOCKS + block
+            scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)
+            acc += tile * (scale[:, None] if IS_WEIGHT_FIRST else scale[None, :])
+    if IS_WEIGHT_FIRST:
+        acc = tl.trans(acc)
+    if NUM_SPLITS == 1:
+        _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
+    else:
+        # The last of a tile's programs to arrive adds the parts, always in the same order: so the
+        # same input gives the same bits, and nothing has to be cleared in between.
+        tile_index = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+        SIZE: tl.constexpr = BLOCK_M * BLOCK_N
+        at = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+        part_ptrs = partial_ptr + tile_index.to(tl.int64) * (NUM_SPLITS * SIZE) + at
+        tl.store(part_ptrs + split * SIZE, acc)
+        tl.debug_barrier()  # all threads' stores come before the one thread's announcement
+        num_before = tl.atomic_add(arrived_ptr + tile_index, 1, sem="acq_rel")
+        if num_before == NUM_SPLITS - 1:
+            total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            for part in tl.static_range(NUM_SPLITS):
+                # Not through the first-level cache, which does not see what other SMs wrote.
+                total += tl.load(part_ptrs + part * SIZE, cache_modifier=".cg")
+            _finish(total, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
+            tl.store(arrived_ptr + tile_index, 0)
+
+
+@triton.jit
+def dequantize_kernel(
+    words_ptr,
+    scales_ptr,
+    code_ptr,
+    coarse_ptr,
+    offset_ptr,
+    weight_ptr,
+    N,
+    in_features,
+    num_blocks,
+    words_stride,
+    scales_stride,
+    BLOCK_N: tl.constexpr,
+    IS_GATED: tl.constexpr,
+    IS_PADDED: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+):
+    """Write a tile of one super-block out, rows as at rest."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    s = tl.program_id(1)
+    row = tl.minimum(n, N - 1).to(tl.int64)
+    row_at_rest = _row_at_rest(row, N.to(tl.int64), IS_GATED)
+    k = tl.arange(0, _PLANE)
+    words = tl.load(words_ptr + row[:, None] * words_stride + (s * _PLANE + k)[None, :])
+    offset = 0.0
+    if offset_ptr is not None:
+        offset = tl.load(offset_ptr)
+    for block in tl.static_range(_BLOCKS):
+        index = s * _BLOCKS + block
+        scales_ptrs = scales_ptr + row * scales_stride
+        flat_block = row_at_rest * num_blocks
+        scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)
+        for half in tl.static_range(2):
+            plane = 2 * block + half
+            weight = _level(words, plane, IS_INTERPRETED) * scale[:, None]
+            at_k = s * _SUPER + plane * _PLANE + k
+            mask = (n < N)[:, None]
+            if IS_PADDED:
+                mask &= (at_k < in_features)[None, :]
+            at = row_at_rest[:, None] * in_features + at_k[None, :]
+            tl.store(weight_ptr + at, weight.to(weight_ptr.dtype.element_ty), mask)
+
+
+def planar_linear(x: Tensor, weight: PlanarWeight) -> Tensor:
+    """Multiply; see `kernels.nf4.op.planar_linear`."""
+    return _multiply(x, weight)
+
+
+def planar_gated(x: Tensor, weight: PlanarWeight) -> Tensor:
+    """Multiply and gate; see `kernels.nf4.op.planar_gated`."""
+    return _multiply(x, weight)
+
+
+def _multiply(x: Tensor, weight: PlanarWeight) -> Tensor:
+    rows = x.reshape(-1, weight.in_features)
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    num_sms, write_out_from = _limits(x.device)
+    if len(rows) >= write_out_from:
+        y = _written_out(rows, weight)
+    else:
+        y = launch(rows, weight, tiling(len(rows), weight, num_sms))
+    return y.view(*x.shape[:-1], y.shape[1])
+
+
+def tiling(num_rows: int, weight: PlanarWeight, num_sms: int) -> Tiling:
+    """Choose how to divide a launch.
+
+    Args:
+        num_rows: 1 to 256.
+        weight: what to multiply by.
+        num_sms: multiprocessors of the GPU.
+    """
+    if num_rows <= 16:
+        # Large tiles read the input less often, small ones fill the GPU with fewer outputs.
+        is_large = weight.out_features >= 128 * num_sms
+        block_m, block_n, num_warps = (16, 128, 4) if is_large else (16, 64, 2)
+    elif num_rows <= 32:
+        block_m, block_n, num_warps = 32, 64, 2
+    else:
+        block_m, block_n, num_warps = 64, 64, 4
+    tiles = _ceil_div(num_rows, block_m) * _ceil_div(weight.out_features, block_n)
+    num_super = weight.words.shape[1] // PLANE
+    wanted = _ceil_div(num_sms * _WARPS_PER_SM, tiles * num_warps)
+    num_splits = max(1, min(wanted, num_super // _MIN_SUPER_BLOCKS, _MAX_SPLITS))
+    num_splits = _ceil_div(num_super, _ceil_div(num_super, num_splits))  # none without work
+    return Tiling(block_m, block_n, num_warps, block_m == 64, num_splits)
+
+
+def launch(x: Tensor, weight: PlanarWeight, how: Tiling) -> Tensor:
+    """Run the fused kernel.
+
+    Args:
+        x: [rows, in_features], 1 to 256 rows, each contiguous.
+        weight: what to multiply by; if gated, gate as well.
+        how: from `tiling`.
+
+    Returns:
+        [rows, out_features] of the type of `x`; half as wide if gated.
+    """
+    num_rows, width = x.shape
+    assert 1 <= num_rows <= _MAX_ROWS, num_rows
+    out_features = weight.out_features
+    y = x.new_empty(num_rows, out_features // 2 if weight.is_gated else out_features)
+    grid = (_ceil_div(out_features, how.block_n), _ceil_div(num_rows, how.block_m), how.num_splits)
+    num_super = weight.words.shape[1] // PLANE
+    num_turns = _ceil_div(num_super, how.num_splits)
+    partial = None
+    if how.num_splits > 1:
+        size = grid[0] * grid[1] * how.num_splits * how.block_m * how.block_n
+        partial = x.new_empty(size, dtype=torch.float32)
+    linear_kernel[grid](
+        x,
+        weight.words,
+        weight.scales,
+        weight.code,
+        weight.coarse,
+        weight.offset,
+        y,
+        partial,
+        weight.arrived,
+        num_rows,
+        out_features,
+        width,
+        width // BLOCK_SIZE,
+        num_super,
+        x.stride(0),
+        weight.words.stride(0),
+        weight.scales.stride(0),
+        y.stride(0),
+        BLOCK_M=how.block_m,
+        BLOCK_N=how.block_n,
+        NUM_SPLITS=how.num_splits,
+        NUM_TURNS=num_turns,
+        NUM_STAGES=3,
+        IS_GATED=weight.is_gated,
+        HAS_TAIL=how.num_splits * num_turns * SUPER_BLOCK != width,
+        IS_WEIGHT_FIRST=how.is_weight_first,
+        IS_INTERPRETED=x.device.type == "cpu",
+        num_warps=how.num_warps,
+        num_stages=3,
     )
+    return y
+
+
+def dequantize(weight: PlanarWeight, dtype: torch.dtype) -> Tensor:
+    """Write a weight out, [out_features, in_features] of `dtype`, rows as at rest."""
+    shape = (weight.out_features, weight.in_features)
+    dense = torch.empty(shape, dtype=dtype, device=weight.words.device)
+    block_n = 32
+    dequantize_kernel[(_ceil_div(shape[0], block_n), weight.words.shape[1] // PLANE)](
+        weight.words,
+        weight.scales,
+        weight.code,
+        weight.coarse,
+        weight.offset,
+        dense,
+        shape[0],
+        shape[1],
+        shape[1] // BLOCK_SIZE,
+        weight.words.stride(0),
+        weight.scales.stride(0),
+        BLOCK_N=block_n,
+        IS_GATED=weight.is_gated,
+        IS_PADDED=shape[1] % SUPER_BLOCK != 0,
+        IS_INTERPRETED=dense.device.type == "cpu",
+        num_warps=4,
+    )
+    return dense
+
+
+def _written_out(x: Tensor, weight: PlanarWeight) -> Tensor:
+    y = F.linear(x, dequantize(weight, x.dtype))
+    if not weight.is_gated:
+        return y
+    gate, up = y.chunk(2, dim=1)
+    return F.silu(gate) * up
+
+
+@cache
+def _limits(device: torch.device) -> tuple[int, int]:
+    """Return the multiprocessors of a device, and from how many rows on to write weights out."""
+    if device.type == "cpu":  # interpreted
+        return 1, _WRITE_OUT_FROM_ELSE
+    properties = torch.cuda.get_device_properties(device)
+    capability = (properties.major, properties.minor)
+    return properties.multi_processor_count, _WRITE_OUT_FROM.get(capability, _WRITE_OUT_FROM_ELSE)
+
+
+def _ceil_div(value: int, divisor: int) -> int:
+    return -(-value // divisor)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -122,6 +122,37 @@ class _Counters:
     audio: int = 0
     text_high: int = 0
     audio_high: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlotMemory:
+    """Hold everything that one slot remembers, apart from the state that it came from.
+
+    Tensors are copies in host memory. A value of `LMState.snapshot`, for `LMState.restore` of the
+    same or an equally made state; nobody else looks inside.
+
+    Attributes:
+        kv: keys and values that may still be seen, [layers, 2, kv_heads, columns, head_dim].
+        added: [dim], None if no condition was summed.
+        cross: [layers, 2, heads, length, head_dim], None if no condition was attended to.
+        columns: where `kv` lies in a slot.
+        counters: steps in each area.
+        is_listen: bool [audio ring], what is in the audio ring.
+        recent: kinds of the newest steps, oldest first.
+    """
+
+    kv: Tensor
+    added: Tensor | None
+    cross: Tensor | None
+    columns: slice
+    counters: _Counters
+    is_listen: np.ndarray
+    recent: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(t.nbytes for t in (self.kv, self.added, self.cross) if t is not None)
 
 
 class LMState:
@@ -232,6 +263,71 @@ class LMState:
         for _ in back:
             recent.pop()
 
+    def fork(self, source: int, target: int) -> None:
+        """Make `target` remember exactly what `source` does; from then on each goes its own way.
+
+        Args:
+            source: which slot, unchanged.
+            target: another slot; what it held is forgotten.
+        """
+        assert source != target, source
+        self.reset(target)
+        columns = self._held(source)
+        self.kv[:, :, target, :, columns] = self.kv[:, :, source, :, columns]
+        if self.added is not None:
+            self.added[target] = self.added[source]
+        if self.cross is not None:
+            self.cross[:, :, target] = self.cross[:, :, source]
+        self._counters[target] = replace(self._counters[source])
+        self._is_listen[target] = self._is_listen[source]
+        self._recent[target].extend(self._recent[source])
+
+    def snapshot(self, slot: int) -> SlotMemory:
+        """Copy what `slot` remembers into host memory; the slot is unchanged."""
+        columns = self._held(slot)
+        return SlotMemory(
+            kv=_to_host(self.kv[:, :, slot, :, columns]),
+            added=None if self.added is None else _to_host(self.added[slot]),
+            cross=None if self.cross is None else _to_host(self.cross[:, :, slot]),
+            columns=columns,
+            counters=replace(self._counters[slot]),
+            is_listen=self._is_listen[slot].copy(),
+            recent=tuple(self._recent[slot]),
+        )
+
+    def restore(self, slot: int, memory: SlotMemory) -> None:
+        """Make `slot` remember exactly what the slot did that `memory` was taken of.
+
+        Args:
+            slot: any slot; what it held is forgotten.
+            memory: unchanged, and may be restored again.
+
+        Raises:
+            EngineError: if it is not the memory of such a model; the slot is unchanged then.
+        """
+        columns = memory.columns.stop - memory.columns.start
+        expected = (*self.kv.shape[:2], self.kv.shape[3], columns, self.kv.shape[5])
+        if memory.kv.shape != expected or memory.kv.dtype != self.kv.dtype:
+            msg = (
+                f"memory of another model: expected {self.kv.dtype} {list(expected)}, "
+                f"got {memory.kv.dtype} {list(memory.kv.shape)}"
+            )
+            raise EngineError(msg)
+        self.reset(slot)
+        self.kv[:, :, slot, :, memory.columns] = memory.kv.to(self.kv.device)
+        if memory.added is not None:
+            if self.added is None:
+                self.added = self.kv.new_zeros((self.num_slots, *memory.added.shape))
+            self.added[slot] = memory.added.to(self.added.device)
+        if memory.cross is not None:
+            if self.cross is None:
+                layers, two, *rest = memory.cross.shape
+                self.cross = self.kv.new_zeros((layers, two, self.num_slots, *rest))
+            self.cross[:, :, slot] = memory.cross.to(self.cross.device)
+        self._counters[slot] = replace(memory.counters)
+        self._is_listen[slot] = memory.is_listen
+        self._recent[slot].extend(memory.recent)
+
     def advance(
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
     ) -> tuple[StepPlan, StepPlan]:
@@ -271,6 +367,13 @@ class LMState:
         if self._config.audio_entry_layer == 0 or not self._is_listen[slots].any():
             return high, high
         return self._low_plan(kind, slots, columns, live, mask), high
+
+    def _held(self, slot: int) -> slice:
+        """Return the columns that are seen, or may be seen again after a rewind."""
+        now = self._counters[slot]
+        text = min(now.text_high, self._scratch)
+        audio = min(now.audio_high, self._is_listen.shape[1])
+        return slice(self._scratch - text, self._audio_start + audio)
 
     def _check_prefix(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
         for slot, row in zip(slots, kind, strict=True):
@@ -348,6 +451,11 @@ class LMState:
                 torch.tensor(columns, device=device),
             )
         return StepPlan(_runs(slots), index, live, torch.from_numpy(mask).to(self.kv))
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Return a copy in host memory."""
+    return tensor.to("cpu", copy=True)
 
 
 def _ring_ranges(count: int, window: int, capacity: int) -> list[tuple[int, int]]:

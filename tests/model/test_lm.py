@@ -290,3 +290,87 @@ def test_golden_output() -> None:
         rtol=1e-4,
     )
     assert codes.tolist() == GOLDEN_CODES
+
+
+WAYS = ["fork", "restore", "restore elsewhere"]
+
+
+def carry_over(lm: LM, state: LMState, way: str, source: int, target: int) -> LMState:
+    """Bring what `source` remembers to `target`; return the state that holds it."""
+    if way == "fork":
+        state.fork(source, target)
+        return state
+    memory = state.snapshot(source)
+    other = state if way == "restore" else lm.init_state(state.num_slots)
+    other.restore(target, memory)
+    return other
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("start", [1, 2, 17, 45])
+def test_a_copy_goes_on_as_the_original(way: str, start: int) -> None:
+    """A forked or restored slot gives bit for bit what the original gives, from there on."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(60, 3)], 8)
+    state = lm.init_state(3)
+    stream(lm, steps.columns(0, start), state, [0], [1])
+    stream(lm, make_steps([random_kinds(33, 5)], 5), state, [2], [3])  # forgotten in what follows
+    other = carry_over(lm, state, way, 0, 2)
+    assert other.length(2) == start
+    expected = stream(lm, steps.columns(start, 60), state, [0], [1])
+    assert torch.equal(stream(lm, steps.columns(start, 60), other, [2], [1]), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_and_the_original_part(way: str) -> None:
+    """What either does afterwards changes nothing for the other, rewinds included."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(60, 3)], 8)
+    away = make_steps([random_kinds(30, 9)[3:]], 9)
+    away = dataclasses.replace(away, position=away.position + 38)
+    alone = lm.init_state(1)
+    stream(lm, steps.columns(0, 38), alone, [0], [1])
+    expected_away = stream(lm, away, alone, [0], [1])
+    alone = lm.init_state(1)
+    expected = stream(lm, steps, alone, [0], [1])
+
+    state = lm.init_state(2)
+    stream(lm, steps.columns(0, 40), state, [0], [1])
+    other = carry_over(lm, state, way, 0, 1)
+    other.rewind(1, 38)
+    assert torch.equal(stream(lm, away, other, [1], [1]), expected_away)
+    assert torch.equal(stream(lm, steps.columns(40, 60), state, [0], [1]), expected[:, 40:])
+
+
+def test_a_snapshot_stays_what_it_was() -> None:
+    """It can be restored again and again, whatever its slot has done since."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(50, 3)], 8)
+    state = lm.init_state(2)
+    stream(lm, steps.columns(0, 20), state, [0], [1])
+    memory = state.snapshot(0)
+    expected = stream(lm, steps.columns(20, 50), state, [0], [1])
+    for slot in (1, 0):
+        state.restore(slot, memory)
+        assert torch.equal(stream(lm, steps.columns(20, 50), state, [slot], [1]), expected)
+
+
+def test_a_snapshot_costs_what_was_used() -> None:
+    """A young session's memory is small, and none outgrows its windows."""
+    lm = make_lm()
+    state = lm.init_state(1)
+    sizes = []
+    for kinds in ([Kind.PREFIX], [Kind.SPEAK] * 3, [Kind.SPEAK] * 40, [Kind.SPEAK] * 40):
+        stream(lm, make_steps([kinds], 1), state, [0], [1])
+        sizes.append(state.snapshot(0).num_bytes)
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+
+
+def test_memory_of_another_model_is_refused() -> None:
+    """What does not fit is named, and the slot keeps what it has."""
+    lm, other = make_lm(), make_lm(num_layers=4)
+    state = lm.init_state(1)
+    stream(lm, make_steps([[Kind.SPEAK] * 3], 0), state, [0], [1])
+    with pytest.raises(EngineError, match=r"expected torch.float32 \[3, .* got torch.float32 \[4,"):
+        state.restore(0, other.init_state(1).snapshot(0))
+    assert state.length(0) == 3

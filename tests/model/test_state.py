@@ -117,3 +117,21 @@ def test_neighbouring_slots_share_a_view(
     _, high = make_state(4).advance([[Kind.TEXT]] * len(slots), slots)
     runs = [(rows.start, rows.stop, s.start, s.stop) for rows, s in high.runs]
     assert runs == expected
+
+
+def test_conditions_belong_to_a_slots_memory() -> None:
+    """What is summed or attended to is forked, and restored into a state that has had none yet."""
+    state = make_state()
+    state.added = torch.randn(2, 16)
+    state.cross = torch.randn(2, 2, 2, 2, 3, 8)
+    added, cross = state.added[0].clone(), state.cross[:, :, 0].clone()
+    memory = state.snapshot(0)
+    assert memory.num_bytes >= added.nbytes + cross.nbytes
+    state.fork(0, 1)
+    other = make_state(3)
+    other.restore(2, memory)
+    for got, slot in ((state, 1), (other, 2)):
+        assert got.added is not None
+        assert got.cross is not None
+        assert torch.equal(got.added[slot], added)
+        assert torch.equal(got.cross[:, :, slot], cross)

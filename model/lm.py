@@ -233,13 +233,21 @@ class LM(nn.Module):
             state.cross[:, :, slot] = torch.stack(kv)
 
     @torch.inference_mode()
-    def step(self, steps: Steps, state: LMState, slots: Sequence[int] | Tensor) -> Tensor:
+    def step(
+        self,
+        steps: Steps,
+        state: LMState,
+        slots: Sequence[int] | Tensor,
+        embedded: Tensor | None = None,
+    ) -> Tensor:
         """Continue slots by one or more steps each.
 
         Args:
             steps: [n, T]; a row with fewer steps ends in PAD.
             state: written: keys, values and counters of `slots`.
             slots: n distinct slots; neighbouring ascending slots are fastest.
+            embedded: float [n, T, dim], inputs in place of the embedded `steps`, whose kinds and
+                positions count all the same; None for none.
 
         Returns:
             float [n, T, dim] as `forward`.
@@ -250,18 +258,21 @@ class LM(nn.Module):
         slots = slots.tolist() if isinstance(slots, Tensor) else list(slots)
         num_steps = steps.text.shape[1]
         chunk = state.max_call_steps
+        if embedded is None:
+            embedded = self.embed(steps)
         if num_steps <= chunk:
-            return self._step_chunk(steps, state, slots)
-        starts = range(0, num_steps, chunk)
-        parts = [self._step_chunk(steps.columns(i, i + chunk), state, slots) for i in starts]
+            return self._step_chunk(steps, embedded, state, slots)
+        parts = [
+            self._step_chunk(steps.columns(i, i + chunk), embedded[:, i : i + chunk], state, slots)
+            for i in range(0, num_steps, chunk)
+        ]
         return torch.cat(parts, dim=1)
 
-    def _step_chunk(self, steps: Steps, state: LMState, slots: Sequence[int]) -> Tensor:
+    def _step_chunk(self, steps: Steps, x: Tensor, state: LMState, slots: Sequence[int]) -> Tensor:
         config = self.config
         entry = config.audio_entry_layer
         kind = steps.kind.tolist()
         low, high = state.advance(kind, slots)
-        x = self.embed(steps)
         if state.added is not None:
             x = x + state.added[list(slots), None]
         cross = None if state.cross is None else state.cross[:, :, list(slots)]

@@ -23,7 +23,7 @@ from model.text import Tokenizer
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
 from model.training.lm_stage import DialogueSampler, Recordings, train_lm
-from model.training.parallel import join
+from model.training.parallel import join, leave
 from model.training.plots import plot_losses, plot_spectrograms
 from model.training.recipe import Recipe
 from model.training.recordings import read_recordings
@@ -233,6 +233,7 @@ def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> 
         seed=run.recipe.seed,
         device=torch.device(run.device),
     )
+    leave()
 
 
 def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], Recordings | None]:

@@ -170,6 +170,7 @@ def _duplex_parts(settings: Settings) -> "DuplexParts":
     return load_parts(
         ROOT / model.dir,
         model.name,
+        linears=engine.linears,
         dtype=engine.dtype,
         device=engine.device,
         guidance=model.guidance,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from model.codec.mimi import Mimi, load_mimi
@@ -28,13 +28,15 @@ from model.engine.config import EngineConfig
 from model.engine.duplex import DuplexEngine, DuplexParts
 from model.engine.duplex_runner import DuplexModel
 from model.engine.local import LocalEngine
-from model.errors import ConfigError, EngineError, WeightsError
-from model.kyutai.check import check_directory
+from model.errors import ConfigError, EngineError
+from model.kyutai.check import Checkpoint, sound_directory
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
 from model.kyutai.text import PAD, TextPieces
+from model.kyutai.voices import load_voice
 from model.lm import LM
 from model.sampling import Sampling
+from model.weights import Linears
 
 # Steps that can be taken back when a client cuts a reply short: what waits in a client to be
 # played is hardly ever more than a few seconds.
@@ -50,8 +52,6 @@ _GOOD, _BAD = {"description": "very_good"}, {"description": "very_bad"}
 _TEXT_END = 2  # the piece with which Hibiki ends
 _SETTLED_FRAMES = 8  # after which silence is coded as it is from then on
 _SINE_HZ = 440.0
-
-_DUPLEX_KINDS = ("moshi", "personaplex", "hibiki")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,61 +206,69 @@ def load_parts(
     directory: Path,
     name: str,
     *,
+    linears: Linears = "dense",
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     guidance: float = 1.0,
 ) -> DuplexParts:
-    """Read a published checkpoint, ready to be served.
+    """Read a checkpoint, ready to be served.
 
     Args:
-        directory: as it is published: the language model, Mimi, the text pieces, `config.json`
-            where there is one, and a folder `voices` of converted voices for PersonaPlex.
+        directory: in any of the layouts of `model.kyutai.check`.
         name: what the engine calls it.
-        dtype: of the language model; Mimi stays in float32.
+        linears: how the language model's linears are held, as in `model.kyutai.load.load_lm`.
+        dtype: of its other weights; Mimi stays in float32.
         device: where both go.
         guidance: as `make_parts`.
 
     Raises:
         WeightsError: a file is missing, broken or does not fit; every problem is named.
-        ConfigError: it is not a model that listens and speaks at once, or the device is not there.
+        ConfigError: the device cannot be used, or there is no such guidance or form of linears.
     """
-    found = check_directory(directory)
-    if found.config is None or found.problems:
-        raise WeightsError(f"{directory}: " + "; ".join(found.problems))
+    found = sound_directory(directory)
     config = found.config
-    if config.kind not in _DUPLEX_KINDS:
-        raise ConfigError(
-            f"model.dir: {directory} holds a model of kind {config.kind!r}; only "
-            f"{', '.join(_DUPLEX_KINDS)} can be talked to"
-        )
-    lm = load_lm(found.files["lm"], config, getattr(torch, dtype))
+    assert config is not None, "a sound directory has one"
+    _check_device(device)
+    lm = load_lm(found.files["lm"], config, getattr(torch, dtype), linears=linears, device=device)
     if config.kind == "hibiki":
         # The piece that ends its text is heard by the model as one that says nothing.
         table = lm.get_parameter("text_emb.weight")
         table[_TEXT_END] = table[PAD]
-    mimi = load_mimi(found.files["mimi"], num_codebooks=config.num_mimi_codebooks)
-    try:
-        lm, mimi = lm.to(device), mimi.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"engine.device: {device!r} cannot be used: {error}") from error
-    tones = PUBLISHED_TONES
-    if config.kind != "personaplex":
-        tones = Tones(silence_of(mimi)[: config.num_made], np.zeros(0, np.int64))
-    driven = Driven(
-        config,
-        lm,
-        mimi,
-        TextPieces.load(found.files["tokenizer"]),
-        tones,
-        _voices_in(directory, config.kind),
-    )
+    mimi = load_mimi(
+        found.files["mimi"],
+        found.mimi,
+        num_codebooks=config.num_mimi_codebooks,
+        prefix=found.mimi_prefix,
+    ).to(device)
+    silence = silence_of(mimi)[: config.num_made]
+    tones = PUBLISHED_TONES if config.kind == "personaplex" else Tones(silence, silence)
+    pieces = TextPieces.load(found.files["tokenizer"])
+    driven = Driven(config, lm, mimi, pieces, tones, _voices_of(found))
     return make_parts(driven, name, guidance=guidance)
 
 
-def _voices_in(directory: Path, kind: str) -> Voices:
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there, before anything is read."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"engine.device: {device!r} cannot be used: {reason}") from error
+
+
+def _voices_of(found: Checkpoint) -> Voices:
     """Return the voices of a checkpoint: PersonaPlex has files of them, the others one each."""
-    del directory
-    return Voices(lambda _name: None, (kind,))
+    config, files = found.config, found.voices
+    assert config is not None, "a sound directory has one"
+    if config.kind != "personaplex" or not files:
+        return Voices(lambda _name: None, (config.kind,))
+
+    @functools.lru_cache(maxsize=len(files))
+    def load(name: str) -> Voice:
+        voice = load_voice(files[name], config)
+        return Voice(embedded=voice.embeddings, ring=voice.cache)
+
+    return Voices(load, tuple(files))
 
 
 def make_duplex_engine(parts: DuplexParts, config: EngineConfig) -> LocalEngine:

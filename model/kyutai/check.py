@@ -118,6 +118,10 @@ def _read_config(directory: Path) -> Checkpoint:
     if not directory.is_dir():
         raise WeightsError(f"{directory}: not a directory")
     values: dict[str, Any] = read_json(path) if path.exists() else {}
+    if values.keys() >= {"format", "lm", "codec"}:
+        raise WeightsError(
+            f"{directory}: a starter, which configs/starter.yaml serves; no published checkpoint"
+        )
     try:
         if transformers.is_transformers(values):
             config, mimi = transformers.read_config(values)

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from kernels.nf4 import dequantize_nf4, quantize_nf4
 from model.errors import WeightsError
@@ -75,8 +76,23 @@ def open_weights(file: TensorFile, config: KyutaiConfig) -> Weights:
 
 def skeleton(config: KyutaiConfig) -> LM:
     """Return the model without memory for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDraws():
         return LM(config.lm())
+
+
+class _NoDraws(TorchFunctionMode):
+    """Draw no first weights: without memory there is nothing to draw, yet it would take seconds.
+
+    To say what a draw or a range would be like, PyTorch loads a good part of its compiler.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.arange:
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **kwargs)
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:

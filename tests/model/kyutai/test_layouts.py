@@ -133,7 +133,10 @@ def test_personaplex_with_the_depth_weights_of_moshi(golden: Path, tmp_path: Pat
         (lambda t: t.pop(f"{QKV}_scb"), rf"{QKV}_scb: missing, expected \[96\]"),
         (lambda t: t.update({f"{QKV}_scb": torch.ones(95)}), r"expected \[96\] in F32, got \[95\]"),
         (lambda t: t.update({f"{QKV}_scb": torch.ones(96).half()}), "expected .* in F32, .* F16"),
-        (lambda t: t.update({QKV: t[QKV][:5]}), rf"{QKV}: expected \[96, 32\] in I8, got \[5, 32\]"),
+        (
+            lambda t: t.update({QKV: t[QKV][:5]}),
+            rf"{QKV}: expected \[96, 32\] in I8, got \[5, 32\]",
+        ),
         (lambda t: t.update({QKV: t[QKV].float()}), f"{QKV}_scb: not part of this model"),
         (
             lambda t: t.update({"out_norm.alpha": torch.ones(1, 1, 32, dtype=torch.int8)}),

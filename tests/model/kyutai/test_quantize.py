@@ -17,7 +17,7 @@ from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_checkpoint, load_lm
 from model.kyutai.quantize import quantize_checkpoint
 from model.kyutai.tensors import expected_tensors, num_parameters
-from model.kyutai.weights import levels, quantize
+from model.kyutai.weights import quantize
 from model.lm import LM
 from model.state import Kind, Steps
 
@@ -89,9 +89,7 @@ def test_bitsandbytes_reads_it(make_directory: MakeDirectory, tmp_path: Path) ->
     assert (read.shape, read.dtype, read.blocksize) == (weight.shape, weight.dtype, 64)
 
 
-def test_the_codec_of_a_file_that_holds_both(
-    make_directory: MakeDirectory, golden: Path, tmp_path: Path
-) -> None:
+def test_the_codec_of_a_file_that_holds_both(make_directory: MakeDirectory, tmp_path: Path) -> None:
     """Has a file of its own afterwards."""
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     source = make_directory()
@@ -111,7 +109,7 @@ def test_a_run_that_fails_leaves_nothing(make_directory: MakeDirectory, tmp_path
     """Neither the directory nor the one beside it; the next run succeeds."""
     source, target = make_directory(), tmp_path / "out" / "nf4"
 
-    def stop(name: str, done: int, count: int) -> None:
+    def stop(_: str, done: int, count: int) -> None:
         if done == count // 2:
             raise KeyboardInterrupt
 
@@ -198,12 +196,21 @@ def large(
     """A checkpoint with much in many layers, and the bytes of its language model in float32."""
     directory = tmp_path_factory.mktemp("large")
     values = json.loads((golden / "moshi.json").read_text())
-    values |= {"dim": 512, "num_layers": 12, "num_heads": 8, "hidden_scale": 2.0, "mimi_config_name": "mimi.json"}
+    values |= {
+        "dim": 512,
+        "num_layers": 12,
+        "num_heads": 8,
+        "hidden_scale": 2.0,
+        "mimi_config_name": "mimi.json",
+    }
     (directory / "config.json").write_text(json.dumps(values))
     config = KyutaiConfig.from_dict(values)
     tensors = {n: torch.randn(s).bfloat16() for n, s in expected_tensors(config).items()}
     save_file(tensors, directory / "model.safetensors")
-    for name, file in (("mimi.json", "mimi.json"), ("mimi.weights.safetensors", "mimi.safetensors")):
+    for name, file in (
+        ("mimi.json", "mimi.json"),
+        ("mimi.weights.safetensors", "mimi.safetensors"),
+    ):
         (directory / file).write_bytes((golden / name).read_bytes())
     (directory / "tokenizer.model").write_bytes(pieces)
     return directory, 4 * num_parameters(config)

@@ -137,6 +137,7 @@ def make_engine(settings: Settings) -> Engine:
     Raises:
         WeightsError: a file is missing, broken or does not fit.
         ScriptError: the script is broken.
+        ConfigError: there is no such folder, or the model cannot be had as it is asked for.
     """
     engine: EngineSettings = settings.engine
     if settings.model.script is not None:
@@ -178,8 +179,17 @@ def _duplex_parts(settings: Settings) -> "DuplexParts":
 
 
 def is_starter(directory: Path) -> bool:
-    """Say whether a folder is meant to hold a starter; else it is one as Kyutai publishes them."""
-    return not directory.exists() or (directory / STARTER_FILE).exists()
+    """Say whether a folder holds a starter; else it holds a model as others publish them.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            f"model.dir: {directory} does not exist; `parley pull` fetches checkpoints that are "
+            "known by name"
+        )
+    return (directory / STARTER_FILE).exists() or not any(directory.glob("*.safetensors*"))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -96,7 +96,7 @@ class ModelSettings(_Strict):
 
     Attributes:
         name: what clients call it.
-        dir: folder of its weights.
+        dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
         twin: a model whose random stand-in is made in place of any weights; see docs/duplex.md.

@@ -95,6 +95,8 @@ CLIENTS = (
     Client("openai (GA)", "moshi-tiny", _DUPLEX),
     Client("openai (beta)", "moshi-tiny", _DUPLEX, ("--dialect", "beta")),
     Client("openai-agents", "moshi-tiny", _python("openai", "agents_duplex.py")),
+    Client("@openai/agents-realtime", "moshi-tiny", _NODE),
+    Client("pipecat-ai", "moshi-tiny", _python("pipecat", "pipecat_duplex.py")),
 )
 OVERRIDES = {"scripted": (f"model.script={HERE / 'script.yaml'}",)}
 

@@ -17,7 +17,7 @@ from model.config import LMConfig
 from model.depth import CodebookVectors, Depth
 from model.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
 from model.family import Family
-from model.memory import MemoryConfig
+from model.memory import LayerMemory, MemoryConfig
 from model.state import Kind, LMState, Steps
 
 
@@ -241,13 +241,21 @@ class LM(nn.Module):
             state.cross[:, :, slot] = torch.stack(kv)
 
     @torch.inference_mode()
-    def step(self, steps: Steps, state: LMState, slots: Sequence[int] | Tensor) -> Tensor:
+    def step(
+        self,
+        steps: Steps,
+        state: LMState,
+        slots: Sequence[int] | Tensor,
+        embedded: Tensor | None = None,
+    ) -> Tensor:
         """Continue slots by one or more steps each.
 
         Args:
             steps: [n, T]; a row with fewer steps ends in PAD.
             state: written: keys, values and counters of `slots`.
             slots: n distinct slots; neighbouring ascending slots are fastest.
+            embedded: float [n, T, dim], inputs in place of the embedded `steps`, whose kinds and
+                positions count all the same; None for none.
 
         Returns:
             float [n, T, dim] as `forward`.
@@ -260,29 +268,53 @@ class LM(nn.Module):
         slots = slots.tolist() if isinstance(slots, Tensor) else list(slots)
         num_steps = steps.text.shape[1]
         chunk = state.max_call_steps
+        if embedded is None:
+            embedded = self.embed(steps)
         if num_steps <= chunk:
-            return self._step_chunk(steps, state, slots)
-        starts = range(0, num_steps, chunk)
-        parts = [self._step_chunk(steps.columns(i, i + chunk), state, slots) for i in starts]
+            return self._step_chunk(steps, embedded, state, slots)
+        parts = [
+            self._step_chunk(steps.columns(i, i + chunk), embedded[:, i : i + chunk], state, slots)
+            for i in range(0, num_steps, chunk)
+        ]
         return torch.cat(parts, dim=1)
 
-    def _step_chunk(self, steps: Steps, state: LMState, slots: Sequence[int]) -> Tensor:
-        config = self.config
-        entry = config.audio_entry_layer
-        kind = steps.kind.tolist()
-        memory = list(zip(self.layers, state.advance(kind, slots), strict=True))
-        x = self.embed(steps)
-        if state.added is not None:
-            x = x + state.added[list(slots), None]
-        cross = None if state.cross is None else state.cross[:, :, list(slots)]
+    def _step_chunk(self, steps: Steps, x: Tensor, state: LMState, slots: Sequence[int]) -> Tensor:
+        memory = state.advance(steps.kind.tolist(), slots)
+        rows = torch.tensor(slots, device=x.device)
+        return self.run(steps, x, memory, *state.conditions(rows))
+
+    def run(
+        self,
+        steps: Steps,
+        x: Tensor,
+        memory: Sequence[LayerMemory | None],
+        added: Tensor | None = None,
+        cross: Tensor | None = None,
+    ) -> Tensor:
+        """Run steps whose memory is planned. Nothing here waits for the device or reads from it.
+
+        Args:
+            steps: [n, T], what they are.
+            x: float [n, T, dim], what goes in.
+            memory: for each layer, as `LMState.advance` returns.
+            added: float [n, dim], conditions to be added.
+            cross: [layers, 2, n, heads, length, head_dim], conditions to be attended to.
+
+        Returns:
+            float [n, T, dim] as `forward`.
+        """
+        entry = self.config.audio_entry_layer
+        layers = list(zip(self.layers, memory, strict=True))
+        if added is not None:
+            x = x + added[:, None]
         rope = rope_table(steps.position, self.rope_frequencies)
         start = x
-        for layer, remembered in memory[:entry]:
+        for layer, remembered in layers[:entry]:
             if remembered is not None:
                 x = layer.step(x, rope, remembered)
-        if x is not start and any(k == Kind.LISTEN for row in kind for k in row):
+        if x is not start:
             x = torch.where((steps.kind == Kind.LISTEN)[..., None], start, x)
-        for i, (layer, remembered) in list(enumerate(memory))[entry:]:
+        for i, (layer, remembered) in enumerate(layers[entry:], start=entry):
             assert remembered is not None
             x = layer.step(x, rope, remembered, None if cross is None else cross[i])
         hidden: Tensor = self.norm(x)

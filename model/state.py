@@ -32,7 +32,7 @@ from torch import Tensor
 from model.areas import Areas, Held
 from model.config import LMConfig
 from model.errors import EngineError, OutOfPagesError, RewindError
-from model.memory import LayerMemory, MemoryConfig, PageContents, Store
+from model.memory import LayerMemory, MemoryConfig, PageContents, Reading, Store
 from model.pages import NO_PAGE, PageTables
 from model.plan import PagedPlan, Row, paged_layers, viewed_layers
 
@@ -273,6 +273,16 @@ class LMState:
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
         return self._groups[-1].store.dtype
+
+    @property
+    def reading(self) -> Reading:
+        """How attention reads pages."""
+        return self._memory.reading
+
+    def conditions(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what slots int64 [n] are told: what is added, and what is attended to."""
+        added = None if self.added is None else self.added[rows]
+        return added, None if self.cross is None else self.cross[:, :, rows]
 
     @property
     def stores(self) -> list[Store]:

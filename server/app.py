@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -33,6 +34,11 @@ from server.transport.gateway import Gateway
 from server.transport.http import healthz, model, models, readyz
 from server.transport.websocket import PATHS, serve_realtime
 
+if TYPE_CHECKING:
+    from model.engine.duplex import DuplexParts
+
+# A file that only a starter has.
+STARTER_FILE = "codec.safetensors"
 _WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
@@ -131,6 +137,7 @@ def make_engine(settings: Settings) -> Engine:
     Raises:
         WeightsError: a file is missing, broken or does not fit.
         ScriptError: the script is broken.
+        ConfigError: there is no such folder, or the model cannot be had as it is asked for.
     """
     engine: EngineSettings = settings.engine
     if settings.model.script is not None:
@@ -144,8 +151,45 @@ def make_engine(settings: Settings) -> Engine:
     from model.engine.config import EngineConfig  # noqa: PLC0415
     from model.engine.load import load_engine  # noqa: PLC0415
 
-    config = EngineConfig(**engine.model_dump())
-    return load_engine(ROOT / settings.model.dir, config, name=settings.model.name)
+    config = EngineConfig(**engine.model_dump(exclude={"dtype", "device"}))
+    directory = ROOT / settings.model.dir
+    if settings.model.twin is None and is_starter(directory):
+        return load_engine(directory, config, name=settings.model.name)
+    from model.kyutai.parts import make_duplex_engine  # noqa: PLC0415
+
+    return make_duplex_engine(_duplex_parts(settings), config)
+
+
+def _duplex_parts(settings: Settings) -> "DuplexParts":
+    """Read a model that listens and speaks at once, or make its random twin."""
+    from model.kyutai.parts import load_parts  # noqa: PLC0415
+    from model.kyutai.twin import make_twin  # noqa: PLC0415
+
+    model, engine = settings.model, settings.engine
+    if model.twin is not None:
+        return make_twin(model.twin, engine.seed, model.name, guidance=model.guidance)
+    return load_parts(
+        ROOT / model.dir,
+        model.name,
+        linears=engine.linears,
+        dtype=engine.dtype,
+        device=engine.device,
+        guidance=model.guidance,
+    )
+
+
+def is_starter(directory: Path) -> bool:
+    """Say whether a folder holds a starter; else it holds a model as others publish them.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            f"model.dir: {directory} does not exist; `parley pull` fetches checkpoints that are "
+            "known by name"
+        )
+    return (directory / STARTER_FILE).exists() or not any(directory.glob("*.safetensors*"))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -193,9 +237,13 @@ def serve(settings: Settings) -> None:
     log = structlog.get_logger("server")
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
-        source = settings.model.script or settings.model.dir
+        twin = settings.model.twin
+        source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
-        app = create_app(settings, make_engine(settings))
+        engine = make_engine(settings)
+        app = create_app(settings, engine)
+        if engine.info.note:
+            log.warning("note", model=settings.model.name, note=engine.info.note)
         host, port = listener.getsockname()[:2]
         log.info(
             "serving",

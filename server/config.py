@@ -96,14 +96,19 @@ class ModelSettings(_Strict):
 
     Attributes:
         name: what clients call it.
-        dir: folder of its weights.
+        dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
+        twin: a model whose random stand-in is made in place of any weights; see docs/duplex.md.
+        guidance: of Hibiki, how far to go towards what a good translation is like; 1 is as far as
+            the model says. More doubles the work and the memory of a session.
     """
 
     name: str = "starter"
     dir: Path = Path("model/starter")
     script: Path | None = None
+    twin: Literal["moshi", "personaplex", "hibiki"] | None = None
+    guidance: Annotated[float, Field(ge=0)] = 1.0
 
 
 class EngineSettings(_Strict):
@@ -118,6 +123,8 @@ class EngineSettings(_Strict):
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file) or "int8" (fastest on a CPU).
+        dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
+        device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
     """
 
     max_sessions: Annotated[int, Field(ge=1)] = 4
@@ -126,6 +133,8 @@ class EngineSettings(_Strict):
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     linears: Literal["dense", "nf4", "int8"] = "dense"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Annotated[str, Field(min_length=1)] = "cpu"
 
 
 class VadSettings(_Strict):

@@ -173,6 +173,10 @@ class AppendCallOutput:
 class Respond:
     """Start a reply to the conversation so far: words, function calls, or words and then calls.
 
+    A duplex model (`EngineInfo.is_duplex`) speaks when it wants to: this asks for what it says
+    next, and the reply begins with its first output. Another one for the same turn takes the place
+    of the first, if that has not begun.
+
     Attributes:
         turn: identifies this response in every output that belongs to it.
         item_id: the assistant item that the reply becomes, calls included, for `Truncate`.
@@ -185,6 +189,8 @@ class Respond:
         tool_choice: "none" forbids calls, "auto" leaves them to the model, "required" demands at
             least one. A function that is demanded by its name comes as "required" with it as the
             only tool.
+        is_standing: of a duplex model, whether what it says next is to be the reply whenever it
+            comes. If not, the reply ends without output when the model stays silent for a while.
     """
 
     session_id: str
@@ -196,6 +202,7 @@ class Respond:
     instructions: str | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
+    is_standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,6 +466,11 @@ class EngineInfo:
         frame_ms: length of one frame.
         voices: the names that `Open.voice` and `Respond.voice` accept, the default first.
         max_sessions: sessions that may be open at once.
+        is_duplex: whether the model listens and speaks all the time instead of in turns. It then
+            takes all audio of a session, speech or not, begins replies by itself, and knows only
+            what was said aloud: typed items and function calls are ignored, transcripts of what
+            users say are empty, and the system prompt counts when a session is opened.
+        note: what those who use the model should know, such as that it is a stand-in; may be empty.
     """
 
     model: str
@@ -466,6 +478,8 @@ class EngineInfo:
     frame_ms: int
     voices: tuple[str, ...]
     max_sessions: int
+    is_duplex: bool = False
+    note: str = ""
 
     @property
     def frame_samples(self) -> int:

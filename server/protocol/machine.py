@@ -45,6 +45,7 @@ from server.protocol.client_events import (
     SessionUpdate,
 )
 from server.protocol.conversation import Conversation
+from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
     Hangup,
@@ -64,7 +65,7 @@ from server.protocol.items import Message
 from server.protocol.listening import Listening
 from server.protocol.profile import EngineProfile
 from server.protocol.recordings import Recordings
-from server.protocol.request import parse_request
+from server.protocol.request import parse_request, session_request
 from server.protocol.responses import Responses
 from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
 from server.protocol.session_config import ServerVad, SessionConfig, VoiceMap
@@ -114,7 +115,7 @@ class SessionMachine:
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
         recordings = Recordings(limits.max_recording_bytes, rate_hz)
-        self._feed = Feed(
+        self._feed = (DuplexFeed if profile.is_duplex else Feed)(
             config.id,
             max_kept_samples,
             self._conversation,
@@ -123,8 +124,14 @@ class SessionMachine:
             self._listening.hears_again,
         )
         beginning = Beginning(self._opening, self._conversation, recordings, voices, ids, profile)
-        self._responses = Responses(beginning, self._conversation, self._feed)
-        self._turns = Turns(
+        self._responses = (
+            DuplexResponses(
+                beginning, self._conversation, self._feed, lambda: session_request(self.config)
+            )
+            if isinstance(self._feed, DuplexFeed)
+            else Responses(beginning, self._conversation, self._feed)
+        )
+        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
             lambda: self.config,
             self._listening,
             self._conversation,
@@ -146,7 +153,7 @@ class SessionMachine:
 
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
-        return [self._opening(), SessionCreated(self.config)]
+        return [self._opening(), *self._responses.standing(), SessionCreated(self.config)]
 
     def receive(
         self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None = None
@@ -241,7 +248,8 @@ class SessionMachine:
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
         # A reply that was begun before its time was begun under the old configuration.
-        return [*self._feed.withdraw(), SessionUpdated(self.config)]
+        changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
+        return [*changed, SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:

@@ -84,6 +84,14 @@ class Responses:
 
     # Beginnings.
 
+    def standing(self) -> list[Reaction]:
+        """Ask for what a model says by itself; one that answers in turns says nothing so."""
+        return []
+
+    def reconfigured(self) -> list[Reaction]:
+        """Follow a change of the session's configuration, which begins with the next response."""
+        return []
+
     def create(self, request: ResponseRequest) -> list[Reaction]:
         """Begin a response that the client asked for.
 

@@ -59,7 +59,7 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms),
+                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
                 self.voices,
                 ids,
                 Limits(settings.max_items, settings.max_kept_audio_s, max_tools=settings.max_tools),

@@ -42,9 +42,11 @@ async def model(request: Request) -> JSONResponse:
 def _served_model(request: Request) -> dict[str, object]:
     gateway: Gateway = request.app.state.gateway
     check_api_key(offered_key(request.headers), gateway.api_keys)
-    return {
+    served: dict[str, object] = {
         "id": gateway.settings.model.name,
         "object": "model",
         "created": 0,
         "owned_by": "parley",
     }
+    # Not part of the API: what those who use the model should know.
+    return {**served, "description": note} if (note := gateway.link.info.note) else served

@@ -85,6 +85,7 @@ async def serve_realtime(socket: WebSocket) -> None:
     await socket.accept(chosen_subprotocol(offered))
     try:
         config = _initial_config(socket, gateway, key)
+        _check_kind(config, gateway)
     except ClientError as error:
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
@@ -132,6 +133,19 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
             code="invalid_intent",
         )
     return replace(key.config, model=model) if model and not key.has_model else key.config
+
+
+def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
+    """Refuse what the model cannot do.
+
+    Raises:
+        ClientError: it was asked to write down what it hears, and listens in order to talk.
+    """
+    if config.kind == "transcription" and gateway.link.info.is_duplex:
+        raise ClientError(
+            f"The model '{gateway.settings.model.name}' does not write down what it hears.",
+            code="invalid_intent",
+        )
 
 
 def _dialect(socket: WebSocket) -> Dialect:

@@ -50,8 +50,6 @@ def check(case: Case, prefix: str, step: int, frame: DuplexFrame, rows: Tensor) 
     io = {n: case.io[prefix + n][step] for n in names if prefix + n in case.io}
     assert torch.equal(frame.tokens, io["out"][rows])
     assert torch.equal(frame.chosen[:, 0], io["text"][rows])
-    assert frame.hidden is not None
-    assert frame.text_logits is not None
     close(frame.text_logits, io["text_logits"][rows])
     sides = len(io["hidden"]) // len(io["text"])
     both = rows.repeat(sides)
@@ -79,7 +77,6 @@ def test_conversations(golden: Path, name: str, prefix: str, user: str) -> None:
         frame = duplex.step([0, 1], heard[:, :, step])
         check(case, prefix, step, frame, ALL)
         if name == "stt":
-            assert frame.hidden is not None
             with torch.no_grad():
                 heads = case.lm.extra_logits(frame.hidden)
             close(heads.softmax(-1), case.io["heads"][step])
@@ -155,10 +152,8 @@ def test_a_prompted_voice_one_frame_later(golden: Path) -> None:
             forced[:, 0] = case.io["forced_text"][:, call]
             forced[:, 1:] = case.io["forced_audio"][:, :, call]
         frame = duplex.step([0], heard[:, :, call], forced)
-        if frame.hidden is None:
-            assert call == 0
+        if call == 0:  # it lags behind the user, and has not begun
             continue
-        assert frame.text_logits is not None
         close(frame.text_logits, case.io["text_logits"][call - 1])
         with torch.no_grad():
             logits = case.lm.depth(frame.hidden, frame.chosen[:, 0], frame.chosen[:, 1:])

@@ -17,9 +17,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from model.engine.local import LocalEngine
 from model.engine.messages import Engine
-from model.scripted.engine import scripted_engine
-from model.scripted.script import load_script
+from model.engine.process import ProcessEngine
+from model.engine.spec import CoreSpec, ScriptedSpec, StarterSpec
 from server.audio.silero import SileroModel
 from server.config import EngineSettings, Settings
 from server.errors import ClientError, ConfigError
@@ -126,26 +127,33 @@ def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> Voice
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Read the model's weights, or a script, and return the engine, not started.
+    """Return the engine, not started.
+
+    In this process it reads the model's weights, or a script, now; a process of its own has begun
+    to read them, and what goes wrong there is raised where the engine is first asked for anything.
 
     Raises:
         WeightsError: a file is missing, broken or does not fit.
         ScriptError: the script is broken.
     """
+    spec = core_spec(settings)
+    if settings.engine.placement == "process":
+        return ProcessEngine(spec)
+    return LocalEngine(spec.build())
+
+
+def core_spec(settings: Settings) -> CoreSpec:
+    """Return what the settings say of the engine's core."""
     engine: EngineSettings = settings.engine
     if settings.model.script is not None:
-        return scripted_engine(
-            load_script(ROOT / settings.model.script),
+        return ScriptedSpec(
+            ROOT / settings.model.script,
             max_sessions=engine.max_sessions,
             ahead_ms=engine.ahead_ms,
             name=settings.model.name,
         )
-    # Loads torch: what only reads settings, and what follows a script, does not wait for that.
-    from model.engine.config import EngineConfig  # noqa: PLC0415
-    from model.engine.load import load_engine  # noqa: PLC0415
-
-    config = EngineConfig(**engine.model_dump())
-    return load_engine(ROOT / settings.model.dir, config, name=settings.model.name)
+    config = engine.model_dump(exclude={"placement"})
+    return StarterSpec(ROOT / settings.model.dir, settings.model.name, config)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -195,14 +203,18 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(listener):
         source = settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
-        app = create_app(settings, make_engine(settings))
-        host, port = listener.getsockname()[:2]
-        log.info(
-            "serving",
-            url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
-            playground=f"http://{host}:{port}/",
-        )
-        uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+        engine = make_engine(settings)
+        try:
+            app = create_app(settings, engine)
+            host, port = listener.getsockname()[:2]
+            log.info(
+                "serving",
+                url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
+                playground=f"http://{host}:{port}/",
+            )
+            uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+        finally:
+            engine.stop()  # where the application did not come so far as to do it
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from model.engine.messages import Command, EndOfTurn, Output
+from model.engine.messages import Command, EndOfTurn, News, Output
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.checks import JsonObject
 from server.protocol.client_events import (
@@ -104,8 +104,9 @@ class Session:
         hangup: Hangup | None = None
         self._link.join(self._id, self._on_output)
         try:
-            if not self._open():
-                hangup = await self._refuse()
+            refusal = self._open()
+            if refusal is not None:
+                hangup = await self._refuse(refusal)
                 return
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -132,24 +133,24 @@ class Session:
 
     # The engine's slot.
 
-    def _open(self) -> bool:
-        """Take a slot and say that the session is open; False if there is none."""
+    def _open(self) -> ErrorEvent | None:
+        """Take a slot and say that the session is open; returns why not, if there is none."""
+        if not self._link.is_running:
+            # The engine was lost between the handshake and here.
+            message = "The server is not ready. Try again later."
+            return ErrorEvent("server_error", "not_ready", message, None, None)
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            return False
-        return True
+            message = (
+                f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
+                "Try again later."
+            )
+            return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
+        return None
 
-    async def _refuse(self) -> Hangup:
-        event = ErrorEvent(
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
-            "Try again later.",
-            None,
-            None,
-        )
-        hangup = Hangup(_CLOSE_TRY_AGAIN_LATER, "rate_limit_error.rate_limit_exceeded")
+    async def _refuse(self, event: ErrorEvent) -> Hangup:
+        hangup = Hangup(_CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await self._transport.send(self._text(event) or "")
@@ -235,7 +236,7 @@ class Session:
 
     # From the engine.
 
-    def _on_output(self, output: Output) -> None:
+    def _on_output(self, output: Output | News) -> None:
         if self._is_failing or self._ended.done():
             return
         try:

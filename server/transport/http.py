@@ -15,11 +15,11 @@ async def healthz(request: Request) -> JSONResponse:
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """Say whether sessions can be served: only once the engine is warm."""
+    """Say whether sessions can be served: only while there is an engine, and once it is warm."""
     gateway: Gateway = request.app.state.gateway
     is_ready = gateway.link.is_running
     body = {
-        "status": "ready" if is_ready else "starting",
+        "status": gateway.link.state.value,
         "sessions": gateway.link.num_sessions,
         "max_sessions": gateway.link.info.max_sessions,
     }

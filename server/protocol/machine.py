@@ -185,7 +185,7 @@ class SessionMachine:
 
     def end(self, code: str, message: str) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._responses.failed(code, message)
+        return self._tellable(self._responses.failed(code, message))
 
     @property
     def deadline_s(self) -> float | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from model.engine.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
+from model.engine.metrics import EngineMetrics
 from server.app import create_app, listening_socket, make_engine, set_up_logging, uvicorn_config
 from server.config import load_settings
 
@@ -34,6 +35,11 @@ class NotingEngine:
     def info(self) -> EngineInfo:
         """Describe the engine."""
         return self._engine.info
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics
 
     def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Start the engine; see `Engine.start`."""

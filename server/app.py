@@ -24,14 +24,16 @@ from model.engine.spec import CoreSpec, ScriptedSpec, StarterSpec
 from server.audio.silero import SileroModel
 from server.config import EngineSettings, Settings
 from server.errors import ClientError, ConfigError
+from server.metrics import Metrics
 from server.names import ROOT
 from server.protocol.session_config import VoiceMap
+from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
 from server.transport.envelope import on_client_error, on_http_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys
 from server.transport.gateway import Gateway
-from server.transport.http import healthz, model, models, readyz
+from server.transport.http import healthz, metrics, model, models, readyz
 from server.transport.websocket import PATHS, serve_realtime
 
 _WEB = Path(__file__).parent / "web"
@@ -74,7 +76,10 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
         lifespan=lifespan,
     )
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
-    app.state.gateway = Gateway(settings, EngineLink(engine), voices, SileroModel(), keys)
+    link, counts = EngineLink(engine), Counts()
+    app.state.gateway = Gateway(
+        settings, link, voices, SileroModel(), keys, counts, Metrics(counts, link)
+    )
     return app
 
 
@@ -94,6 +99,7 @@ def _routes() -> list[BaseRoute]:
         *realtime,
         Route("/healthz", healthz),
         Route("/readyz", readyz),
+        Route("/metrics", metrics),
         # The playground page; last, since it takes every path.
         Mount("/", StaticFiles(directory=_WEB, html=True)),
     ]

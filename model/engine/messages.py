@@ -16,6 +16,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from model.engine.metrics import EngineMetrics
+
 Pcm: TypeAlias = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape [samples], at `EngineInfo.sample_rate_hz`."""
 
@@ -516,6 +518,11 @@ class Engine(Protocol):
     @property
     def info(self) -> EngineInfo:
         """Describe the engine; known before it starts."""
+        ...
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what it has counted, as far as that is known here."""
         ...
 
     def start(self, deliver: Callable[[Output | News], None]) -> None:

@@ -81,8 +81,7 @@ class ProcessEngine:
     """
 
     def __init__(self, spec: CoreSpec, policy: RestartPolicy | None = None) -> None:
-        self.metrics = EngineMetrics()
-        self.num_restarts = 0
+        self._metrics = EngineMetrics()
         self._spec = spec
         self._policy = policy or RestartPolicy()
         self._described: Described | None = None
@@ -106,6 +105,11 @@ class ProcessEngine:
                 raise EngineError("the engine was stopped before it was built")
             self._described = self._child.description()
         return self._described.info
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return the child's counters as it last reported them; a new child counts from zero."""
+        return self._metrics
 
     @property
     def process_id(self) -> int | None:
@@ -211,7 +215,6 @@ class ProcessEngine:
                 deliver(EngineGone("The engine was lost too often and is not started any more."))
                 return
             child = successor
-            self.num_restarts += 1
             self._serve_with(child)
             deliver(EngineBack())
 
@@ -219,7 +222,7 @@ class ProcessEngine:
         try:
             for message in child.messages:
                 if isinstance(message, Report):
-                    self.metrics = message.metrics
+                    self._metrics = message.metrics
                     continue
                 assert not isinstance(message, (Begin, Began, Described, Refused)), message
                 if isinstance(message, SessionFailed):

@@ -17,6 +17,7 @@ from model.engine.messages import (
     Open,
     Output,
 )
+from model.engine.metrics import EngineMetrics
 
 
 class LinkState(StrEnum):
@@ -44,6 +45,7 @@ class EngineLink:
         self._engine = engine
         self.state = LinkState.STARTING
         self.num_losses = 0
+        self.num_restarts = 0
         self._takers: dict[str, Callable[[Output | News], None]] = {}
         self._asides: set[str] = set()  # ids with a slash that are open in the engine
 
@@ -51,6 +53,11 @@ class EngineLink:
     def info(self) -> EngineInfo:
         """Describe the engine."""
         return self._engine.info
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics
 
     @property
     def is_running(self) -> bool:
@@ -115,6 +122,7 @@ class EngineLink:
                 self.num_losses += 1
             case EngineBack():
                 self.state = LinkState.READY
+                self.num_restarts += 1
                 # What was asked for when nobody knew yet may have been opened in the new engine.
                 for aside in [*self._asides]:
                     self.submit(Close(aside))

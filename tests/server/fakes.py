@@ -81,6 +81,7 @@ class EchoEngine:
     NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
     def __init__(self) -> None:
+        self.metrics = EngineMetrics()
         self.commands: list[Command] = []
         self.max_open = 0
         self._rooms: dict[str, _Room] = {}

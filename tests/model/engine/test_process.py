@@ -140,14 +140,13 @@ def test_killed_again_and_again(make: MakeEngine) -> None:
     """Each death is told and made good, until there were too many in a row."""
     engine, outputs = make(), Outputs()
     engine.start(outputs.put)
-    for number in range(3):
+    for _ in range(3):
         engine.submit(Open("s", "amber"))
         assert _ask(engine, outputs, "hello") == "you said hello"
         _kill(engine)
         lost = _wait_for(outputs, EngineLost)
         assert "was killed by SIGKILL" in lost.message
         assert _wait_for(outputs, EngineBack)
-        assert engine.num_restarts == number + 1
     _kill(engine)
     assert _wait_for(outputs, EngineLost)
     assert isinstance(outputs.get(timeout=_WAIT_S), EngineGone)
@@ -174,7 +173,6 @@ def test_a_crash_loop(make: MakeEngine, tmp_path: Path) -> None:
     _kill(engine)
     assert _wait_for(outputs, EngineLost)
     assert isinstance(outputs.get(timeout=_WAIT_S), EngineGone)
-    assert engine.num_restarts == 0
 
 
 def test_stopped_while_it_is_away(make: MakeEngine) -> None:

@@ -54,6 +54,7 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
     """
+    vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
 
     @contextlib.asynccontextmanager
@@ -78,7 +79,7 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
     app.state.gateway = Gateway(
-        settings, link, voices, SileroModel(), keys, counts, Metrics(counts, link)
+        settings, link, voices, vad_model, keys, counts, Metrics(counts, link)
     )
     return app
 

@@ -195,16 +195,24 @@ class ProcessEngine:
 
     def _supervise(self, child: _Child, deliver: Callable[[Output | News], None]) -> None:
         """Pass on what the child says; when it dies, start another, for as long as that helps."""
+
+        def guarded(output: Output | News) -> None:
+            try:
+                deliver(output)
+            except Exception:  # noqa: BLE001 - the receiver's fault is not the sessions'
+                _log.exception("an output could not be delivered")
+
         delays_s = iter(self._policy.delays_s)
         while True:
             began_s = monotonic()
-            self._pass_on(child, deliver)
+            self._pass_on(child, guarded)
             self._serve_with(None)
+            self._metrics = EngineMetrics()
             child.end()
             if self._is_stopping.is_set():
                 return
             _log.error("the engine's process was lost: it %s", child.end_of_it)
-            deliver(EngineLost(f"The engine was lost: its process {child.end_of_it}."))
+            guarded(EngineLost(f"The engine was lost: its process {child.end_of_it}."))
             if monotonic() - began_s >= self._policy.steady_s:
                 delays_s = iter(self._policy.delays_s)
             successor = self._revived(delays_s)
@@ -212,11 +220,11 @@ class ProcessEngine:
                 if self._is_stopping.is_set():
                     return
                 _log.error("the engine's process died too often; it is not started any more")
-                deliver(EngineGone("The engine was lost too often and is not started any more."))
+                guarded(EngineGone("The engine was lost too often and is not started any more."))
                 return
             child = successor
             self._serve_with(child)
-            deliver(EngineBack())
+            guarded(EngineBack())
 
     def _pass_on(self, child: _Child, deliver: Callable[[Output | News], None]) -> None:
         try:
@@ -224,14 +232,12 @@ class ProcessEngine:
                 if isinstance(message, Report):
                     self._metrics = message.metrics
                     continue
-                assert not isinstance(message, (Begin, Began, Described, Refused)), message
+                if isinstance(message, (Begin, Began, Described, Refused)):
+                    raise WireError(f"expected outputs, got {message}")  # noqa: TRY301 - as by `received`
                 if isinstance(message, SessionFailed):
                     with self._lock:
                         self._open.discard(message.session_id)
-                try:
-                    deliver(message)  # type: ignore[arg-type]  # what is left is outputs
-                except Exception:  # noqa: BLE001 - the receiver's fault is not the sessions'
-                    _log.exception("an output could not be delivered")
+                deliver(message)  # type: ignore[arg-type]  # what is left is outputs
         except WireError:
             _log.exception("the engine's process says what cannot be understood")
 
@@ -240,10 +246,14 @@ class ProcessEngine:
         for delay_s in delays_s:
             if self._is_stopping.wait(delay_s):
                 return None
-            with self._launching:
-                if self._is_stopping.is_set():
-                    return None
-                child = self._child = _Child(self._spec)
+            try:
+                with self._launching:
+                    if self._is_stopping.is_set():
+                        return None
+                    child = self._child = _Child(self._spec)
+            except OSError as error:
+                _log.error("the engine's process could not be started: %s", error)
+                continue
             try:
                 if child.description() != self._described:
                     raise EngineError("another engine came up than the one that was lost")

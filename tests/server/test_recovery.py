@@ -19,11 +19,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from model.engine.process import ProcessEngine, RestartPolicy
-from server.config import Settings
+from server.app import make_engine
+from server.config import Settings, load_settings
 from tests.server.fakes import EchoSpec
 from tests.server.serving import Served, serving
 from tests.server.sounds import base64_pcm, silence, voice
 
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60.0
 Event = dict[str, Any]
 
@@ -204,6 +206,24 @@ async def _until_message(client: ClientConnection) -> str:
     assert event["type"] == "error", event
     message: str = event["error"]["message"]
     return message
+
+
+@pytest.mark.skipif(not (ROOT / "model/starter/config.json").exists(), reason="needs the starter")
+async def test_the_starter_knows_what_it_was_told_before_it_was_killed(tmp_path: Path) -> None:
+    """The shipped model, configured as shipped, answers from a conversation told anew."""
+    settings = load_settings(ROOT / "configs" / "starter.yaml")
+    engine = make_engine(settings)
+    assert isinstance(engine, ProcessEngine), "that is how it is served"
+    async with serving(engine, settings) as served:
+        world = World(served, engine, tmp_path)
+        async with _connect(world) as client:
+            await _say(client, "my name is peter", output_modalities=["text"])
+            await _until(client, "response.done")
+            world.kill()
+            await _until_error(client)
+            await _say(client, "what is my name", output_modalities=["text"])
+            written = await _until(client, "response.output_text.done")
+            assert written["text"] == "your name is peter"
 
 
 async def test_nobody_is_let_in_while_the_engine_is_away(tmp_path: Path) -> None:

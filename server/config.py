@@ -112,9 +112,12 @@ class ModelSettings(_Strict):
 
 
 class EngineSettings(_Strict):
-    """How much the engine takes on; see `model.engine.config.EngineConfig`.
+    """How much the engine takes on, see `model.engine.config.EngineConfig`, and where it runs.
 
     Attributes:
+        placement: "process" gives the engine a process of its own, which is started again when it
+            dies: calls go on. "thread" keeps it in the gateway's: ready sooner where the model is
+            small, and gone with it.
         max_sessions: sessions that may be open at once. The client of one more is told
             `rate_limit_exceeded` and closed with 1013, "try again later".
         max_batch: most sessions that one tick serves.
@@ -127,6 +130,7 @@ class EngineSettings(_Strict):
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
     """
 
+    placement: Literal["process", "thread"] = "process"
     max_sessions: Annotated[int, Field(ge=1)] = 4
     max_batch: Annotated[int, Field(ge=1)] = 64
     ahead_ms: Annotated[int, Field(ge=1)] = 1_000

@@ -247,6 +247,7 @@ class Duplex:
                 where the model chooses. -1 is nothing at all.
             noise: one a row, needed unless greedy.
         """
+        begun = [row for row, slot in enumerate(slots) if self._calls[slot] >= self.config.lag]
         calls = torch.tensor([self._calls[slot] for slot in slots], device=self._ring.device)
         position = calls - self.config.lag
         rows = torch.tensor(list(slots), device=self._ring.device)[:, None]
@@ -259,7 +260,6 @@ class Duplex:
             self._calls[slot] += 1
             oldest = self._calls[slot] - self._past.shape[1] + 1
             self._oldest[slot] = max(self._oldest[slot], oldest)
-        begun = [row for row, p in enumerate(position.tolist()) if p >= 0]
         if len(begun) == len(slots):
             frame = self._make(slots, rows, position, noise)
         else:

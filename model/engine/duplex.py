@@ -32,6 +32,7 @@ from model.engine.messages import (
     Open,
     Output,
     Respond,
+    ResponseAudio,
     SessionFailed,
 )
 from model.engine.metrics import EngineMetrics
@@ -313,6 +314,7 @@ class DuplexEngine:
             outputs = program.observe(work, int(result.tokens[0]), result.pcm)
         except Exception:  # noqa: BLE001 - whatever broke is this session's own
             return [self._fail_broken(slot)]
+        self.metrics.frames_spoken += sum(isinstance(o, ResponseAudio) for o in outputs)
         if work.is_prompt and not program.is_prompting:
             self._runner.keep(slot.index, slot.key)
         return outputs

@@ -202,7 +202,7 @@ class DuplexRunner:
         start = perf_counter()
         rows = list(heard)
         pcm = torch.from_numpy(np.stack(list(heard.values()))).to(self._device, self._pcm_dtype)
-        slots = self._index([requests[i].slot for i in rows])
+        slots = torch.tensor([requests[i].slot for i in rows])  # on the CPU, where they are read
         codes = self._model.mimi.encode_step(pcm, self._encoder, slots)[:, 0]
         user[rows] = codes[:, : self._num_user]
         self._metrics.encode_seconds += perf_counter() - start
@@ -222,12 +222,8 @@ class DuplexRunner:
         if not rows:
             return {}
         start = perf_counter()
-        slots = self._index([requests[i].slot for i in rows])
+        slots = torch.tensor([requests[i].slot for i in rows])
         pcm = self._model.mimi.decode_step(tokens[rows, None, 1:], self._decoder, slots)
         made = pcm.float().clamp(-1, 1).cpu().numpy()
         self._metrics.decode_seconds += perf_counter() - start
-        self._metrics.frames_spoken += len(rows)
         return dict(zip(rows, made, strict=True))
-
-    def _index(self, values: Sequence[int]) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.int64, device=self._device)

@@ -133,6 +133,7 @@ class TickEngine:
         with torch.inference_mode():
             outputs: list[Output] = []
             requests = self._plan(chosen, outputs)
+            self.metrics.count_rows(slot.program.phase.name.lower() for slot, _ in requests)
             results = self._runner.step([request for _, request in requests])
             self._observe(requests, results, outputs)
             served = [slot for slot in chosen if self._is_open(slot)]

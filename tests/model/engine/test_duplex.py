@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from model.engine.config import EngineConfig
 from model.engine.duplex import DuplexEngine, DuplexParts
+from model.engine.duplex_runner import DuplexRunner
 from model.engine.messages import (
     AppendAudio,
     Cancel,
@@ -32,6 +33,7 @@ from model.engine.messages import (
     SessionFailed,
     Truncate,
 )
+from model.engine.metrics import EngineMetrics
 from model.sampling import Sampling
 from tests.fakes.duplex import FRAME, make_small_parts, with_talk
 from tests.model.engine.conftest import FakeClock
@@ -266,19 +268,35 @@ def test_a_prompt_that_was_run_before(sampling: Sampling) -> None:
     assert steps[0] - steps[1] == 3 + 12 + num_pieces
 
 
-def test_prompts_are_kept_apart_and_bounded() -> None:
-    """One a voice and text, and no more than there is room for."""
+def test_prompts_are_kept_apart() -> None:
+    """One a voice and text, as long as the engine is whole."""
     parts, clock = parts_of("personaplex"), FakeClock()
     engine = make(parts, clock)
-    for number in range(10):
-        text = " ".join(["dog"] * number)
-        for voice in parts.voices:
-            engine.apply(Open("s", voice, text))
-            run(engine, clock)
-            engine.apply(Close("s"))
-        assert engine.num_kept_prompts == min(2 * (number + 1), 16)
+    for text, voice, kept in (("", 0, 1), ("", 1, 2), ("dog", 0, 3), ("", 0, 3)):
+        engine.apply(Open("s", parts.voices[voice], text))
+        run(engine, clock)
+        engine.apply(Close("s"))
+        assert engine.num_kept_prompts == kept
     engine.fail_all("enough")
     assert engine.num_kept_prompts == 0
+
+
+def test_prompts_that_are_kept_are_bounded() -> None:
+    """The one that was not asked for the longest makes room."""
+    parts = parts_of("personaplex")
+    runner = DuplexRunner(parts.model, 1, max_prompts=2, metrics=EngineMetrics())
+    prompt = parts.prompt("ann", "")
+
+    def is_kept(key: str) -> bool:
+        return runner.begin_prompted(0, prompt, key)[1]
+
+    for key in "ab":
+        assert not is_kept(key)
+        runner.keep(0, key)
+    assert is_kept("a")
+    runner.keep(0, "c")
+    assert runner.num_kept_prompts == 2
+    assert [is_kept(key) for key in "abc"] == [True, False, True]
 
 
 def test_voice_and_text_matter() -> None:

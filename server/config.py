@@ -128,6 +128,10 @@ class EngineSettings(_Strict):
             the file) or "int8" (fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
+        kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
+        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
+            fewer, sessions that are idle wait in host memory.
+        cached_prompts: beginnings of conversations that are remembered for the next one.
     """
 
     placement: Literal["process", "thread"] = "process"
@@ -139,6 +143,9 @@ class EngineSettings(_Strict):
     linears: Literal["dense", "nf4", "int8"] = "dense"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(min_length=1)] = "cpu"
+    kv: Literal["full", "int8"] = "full"
+    kv_pages: Annotated[int, Field(ge=1)] | None = None
+    cached_prompts: Annotated[int, Field(ge=0)] = 8
 
 
 class VadSettings(_Strict):

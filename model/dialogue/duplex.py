@@ -21,6 +21,7 @@ from model.condition import Condition
 from model.depth import UNDECIDED
 from model.errors import RewindError
 from model.lm import LM
+from model.memory import MemoryConfig
 from model.sampling import GREEDY, Sampling, draw_noise, guide, sample
 from model.state import Kind, SlotMemory, Steps
 
@@ -92,18 +93,26 @@ class Duplex:
         num_slots: conversations.
         reach: steps of a conversation that can be taken back. The model's `rewind_steps` must
             allow as many once its window is full.
+        memory: how the model's memory is kept; the defaults if None.
 
     Attributes:
         config: as given.
     """
 
-    def __init__(self, lm: LM, config: DuplexConfig, num_slots: int, reach: int = 0) -> None:
+    def __init__(
+        self,
+        lm: LM,
+        config: DuplexConfig,
+        num_slots: int,
+        reach: int = 0,
+        memory: MemoryConfig | None = None,
+    ) -> None:
         self._lm, self.config = lm, config
         self._num_made = lm.config.num_codebooks
         self._num_slots = num_slots
         # Guidance takes a second slot of the model for each conversation.
-        self.state = lm.init_state(num_slots * self._sides)
-        device = self.state.kv.device
+        self.state = lm.init_state(num_slots * self._sides, memory)
+        device = self.state.device
         self._delays = torch.tensor(config.delays, device=device)
         self._longest = max(config.delays)
         first = [lm.config.text_vocab] + [lm.config.codebook_size] * (len(config.delays) - 1)
@@ -138,6 +147,11 @@ class Duplex:
         self._calls[slot] = self._oldest[slot] = 0
         for side in self._slots_of(slot):
             self.state.reset(side)
+
+    def has_room(self, slots: Sequence[int]) -> bool:
+        """Say whether there is memory for a step of these conversations together."""
+        theirs = [side for slot in slots for side in self._slots_of(slot)]
+        return self.state.num_missing([[int(Kind.DUPLEX)]] * len(theirs), theirs) <= 0
 
     def rewind(self, slot: int, calls: int) -> Tensor | None:
         """Take back the newest steps of a conversation, as if they had never been.
@@ -205,7 +219,7 @@ class Duplex:
             kind=torch.full_like(nothing[..., 0], int(Kind.DUPLEX)),
             position=torch.arange(num, device=self._ring.device).expand(self._sides, -1),
         )
-        inputs = embedded.to(self.state.kv).expand(self._sides, -1, -1)
+        inputs = embedded.to(self.state.device, self.state.dtype).expand(self._sides, -1, -1)
         self._lm.step(steps, self.state, self._slots_of(slot), inputs)
         # The next step reads position N; of N + 1 there is what came late.
         late = torch.where(self._delays > 0, ring[:, (num + 1) % ring.shape[1]], UNDECIDED)

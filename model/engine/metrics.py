@@ -72,7 +72,7 @@ def bucket(bounds: tuple[float, ...], value: float) -> int:
 
 @dataclass(slots=True)
 class EngineMetrics:
-    """Hold what is counted since the engine started.
+    """Hold counters that only grow, and gauges of what is so now.
 
     Attributes:
         ticks: ticks that did something.
@@ -86,7 +86,14 @@ class EngineMetrics:
         frames_spoken: frames of replies made.
         frames_late: frames delivered after the client had nothing left to play.
         sessions_failed: sessions lost to errors.
+        prompt_hits: sessions whose beginning was known already.
+        prompt_misses: sessions whose beginning had to be fed.
+        parks: times that a session's memory went to host memory to make room.
+        unparks: times that one came back.
         sessions: sessions open now.
+        parked: those whose memory is in host memory now.
+        pages_used: pages of keys and values in use now, a shared one counted once.
+        pages_total: pages there are.
     """
 
     ticks: Annotated[int, counter("Ticks that did something.")] = 0
@@ -126,7 +133,14 @@ class EngineMetrics:
         int, counter("Frames that were made after the client had nothing left to play.")
     ] = 0
     sessions_failed: Annotated[int, counter("Sessions that were lost to errors.")] = 0
+    prompt_hits: Annotated[int, counter("Sessions whose beginning was known already.")] = 0
+    prompt_misses: Annotated[int, counter("Sessions whose beginning had to be fed.")] = 0
+    parks: Annotated[int, counter("Times that a session's memory went to host memory.")] = 0
+    unparks: Annotated[int, counter("Times that a session's memory came back.")] = 0
     sessions: Annotated[int, gauge("Sessions that have a slot.")] = 0
+    parked: Annotated[int, gauge("Sessions whose memory is in host memory.")] = 0
+    pages_used: Annotated[int, gauge("Pages of keys and values in use.")] = 0
+    pages_total: Annotated[int, gauge("Pages of keys and values that there are.")] = 0
 
     def clear(self) -> None:
         """Start counting from zero."""

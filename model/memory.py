@@ -193,7 +193,7 @@ class PagedLayer:
         kv: [2, kv_heads, pages * page_steps, head_dim].
         scale: float16 [2, kv_heads, pages * page_steps] or None.
         page_steps: columns of a page.
-        columns: int64 [n * T], where the steps are written to.
+        columns: int32 [n * T], where the steps are written to.
         table: int32 [n, pages_per_slot].
         spans: int32 [n, T, ranges, 2].
         backend: of the attention.
@@ -213,8 +213,8 @@ class PagedLayer:
         new = new.permute(2, 3, 0, 1, 4).flatten(2, 3)  # [2, H, n * T, D]
         if self.scale is not None:
             new, scale = op.quantize_kv(new)
-            self.scale.index_copy_(2, self.columns, scale)
-        self.kv.index_copy_(2, self.columns, new)
+            self.scale[:, :, self.columns] = scale
+        self.kv[:, :, self.columns] = new
 
     def attend(self, q: Tensor) -> Tensor:
         """Attend; see `LayerMemory.attend`."""

@@ -199,6 +199,11 @@ class Duplex:
         for side in self._slots_of(slot):
             self.state.reset(side)
 
+    def has_room(self, slots: Sequence[int]) -> bool:
+        """Say whether there is memory for a step of these conversations together."""
+        theirs = [side for slot in slots for side in self._slots_of(slot)]
+        return self.state.num_missing([[int(Kind.DUPLEX)]] * len(theirs), theirs) <= 0
+
     def rewind(self, slot: int, calls: int) -> Tensor | None:
         """Take back the newest steps of a conversation, as if they had never been.
 

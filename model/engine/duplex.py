@@ -32,6 +32,7 @@ from model.engine.messages import (
     Open,
     Output,
     Respond,
+    ResponseAudio,
     SessionFailed,
 )
 from model.engine.metrics import EngineMetrics
@@ -40,9 +41,6 @@ from model.errors import ParleyError
 _log = logging.getLogger(__name__)
 
 _WARM_UP_FRAMES = 4
-# Beginnings that are kept: one a voice and text. With a text of a hundred pieces and a voice of
-# sixty frames, each takes about 100 MB of host memory for a model of 7B parameters.
-_MAX_PROMPTS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -76,6 +74,7 @@ class _Slot:
     """A session and its row in every state."""
 
     index: int
+    number: int  # counts the sessions in the order in which they were opened
     program: DuplexProgram
     key: Hashable  # names its prompt
     noise: torch.Generator
@@ -106,7 +105,7 @@ class DuplexEngine:
             is_duplex=True,
             note=parts.note,
         )
-        self._runner = DuplexRunner(parts.model, config.max_sessions, _MAX_PROMPTS, self.metrics)
+        self._runner = DuplexRunner(parts.model, config, self.metrics)
         self._slots: dict[str, _Slot] = {}
         self._free = list(range(config.max_sessions))[::-1]
         self._num_opened = 0
@@ -173,7 +172,8 @@ class DuplexEngine:
         start = perf_counter()
         outputs: list[Output] = []
         with torch.inference_mode():
-            requests = self._plan(chosen, now_s, outputs)
+            able = self._with_room(chosen, outputs)
+            requests = self._plan(able, now_s, outputs)
             results = self._runner.step([request for _, request in requests]) if requests else []
             for (slot, request), result in zip(requests, results, strict=True):
                 outputs += self._observe(slot, request.work, result)
@@ -234,10 +234,14 @@ class DuplexEngine:
         )
         noise = torch.Generator().manual_seed(self._config.seed + self._num_opened)
         self._num_opened += 1
-        slot = _Slot(self._free.pop(), program, (command.voice, command.instructions), noise)
+        key = (command.voice, command.instructions)
+        slot = _Slot(self._free.pop(), self._num_opened, program, key, noise)
         self._slots[session_id] = slot
         self.metrics.sessions = len(self._slots)
-        self._begin(slot)
+        try:
+            self._begin(slot)
+        except ParleyError as error:
+            return [self._fail(slot, str(error))]
         return []
 
     def _begin(self, slot: _Slot) -> None:
@@ -286,6 +290,15 @@ class DuplexEngine:
         # Neighbouring slots are fastest.
         return sorted((slot for *_, slot in chosen), key=lambda slot: slot.index)
 
+    def _with_room(self, chosen: Sequence[_Slot], outputs: list[Output]) -> list[_Slot]:
+        """Return those of whom all can be remembered; a newer session gives way for good."""
+        oldest_first = sorted(chosen, key=lambda slot: slot.number)
+        able = set(self._runner.make_room([slot.index for slot in oldest_first]))
+        if len(able) < len(chosen):
+            lost = next(slot for slot in oldest_first if slot.index not in able)
+            outputs.append(self._fail(lost, "there is no memory left for the conversation"))
+        return [slot for slot in chosen if slot.index in able]
+
     def _plan(
         self, chosen: Sequence[_Slot], now_s: float, outputs: list[Output]
     ) -> list[tuple[_Slot, DuplexRequest]]:
@@ -313,6 +326,7 @@ class DuplexEngine:
             outputs = program.observe(work, int(result.tokens[0]), result.pcm)
         except Exception:  # noqa: BLE001 - whatever broke is this session's own
             return [self._fail_broken(slot)]
+        self.metrics.frames_spoken += sum(isinstance(o, ResponseAudio) for o in outputs)
         if work.is_prompt and not program.is_prompting:
             self._runner.keep(slot.index, slot.key)
         return outputs

@@ -18,9 +18,13 @@ from model.dialogue.duplex import Duplex, DuplexConfig, DuplexMemory
 from model.dialogue.duplex_program import Work
 from model.dialogue.history import Ints
 from model.dialogue.prompt import Prompt
+from model.engine.config import EngineConfig
 from model.engine.messages import Pcm
 from model.engine.metrics import EngineMetrics
+from model.errors import ConfigError, OutOfPagesError
 from model.lm import LM
+from model.memory import MemoryConfig
+from model.state import areas_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,18 +81,19 @@ class DuplexResult:
 class DuplexRunner:
     """Hold the networks, the state of all slots, and the beginnings that were seen lately.
 
+    Where memory runs out, the conversation that has had no step for longest waits in host memory.
+
     Args:
         model: the networks.
-        num_slots: conversations.
-        max_prompts: beginnings of which the state is kept.
+        config: conversations, their memory, and how many beginnings are kept.
         metrics: where time is counted.
+
+    Raises:
+        ConfigError: from the constructor, if there are too few pages for even one conversation.
     """
 
-    def __init__(
-        self, model: DuplexModel, num_slots: int, max_prompts: int, metrics: EngineMetrics
-    ) -> None:
-        self._model, self._num_slots = model, num_slots
-        self._max_prompts, self._metrics = max_prompts, metrics
+    def __init__(self, model: DuplexModel, config: EngineConfig, metrics: EngineMetrics) -> None:
+        self._model, self._config, self._metrics = model, config, metrics
         weight = model.lm.norm.weight
         self._device = weight.device
         self._pcm_dtype = next(model.mimi.parameters()).dtype
@@ -96,18 +101,33 @@ class DuplexRunner:
         self._num_made = lm.num_codebooks
         self._num_user = len(model.drive.delays) - 1 - lm.num_codebooks
         self._prompts: OrderedDict[Hashable, DuplexMemory] = OrderedDict()
+        sides = 1 if model.drive.guidance == 1.0 else 2
+        least = sides * areas_of(lm, config.kv_page_steps).num_pages
+        if config.kv_pages is not None and config.kv_pages < least:
+            raise ConfigError(
+                f"kv_pages: one conversation takes up to {least}, got {config.kv_pages}"
+            )
         self.reset()
 
     def reset(self) -> None:
         """Start over with fresh state in every slot; beginnings that were kept stay good."""
-        model = self._model
-        self._duplex = Duplex(model.lm, model.drive, self._num_slots, model.reach)
-        self._encoder: MimiState = model.mimi.init_encoder_state(self._num_slots)
-        self._decoder: MimiState = model.mimi.init_decoder_state(self._num_slots)
+        model, config = self._model, self._config
+        memory = MemoryConfig(
+            precision=config.kv, page_steps=config.kv_page_steps, num_pages=config.kv_pages
+        )
+        num_slots = config.max_sessions
+        self._duplex = Duplex(model.lm, model.drive, num_slots, model.reach, memory)
+        self._encoder: MimiState = model.mimi.init_encoder_state(num_slots)
+        self._decoder: MimiState = model.mimi.init_decoder_state(num_slots)
+        self._parked: dict[int, DuplexMemory] = {}
+        # Slots that have had a step since they were wiped, the longest idle first.
+        self._used: OrderedDict[int, None] = OrderedDict()
 
     @torch.inference_mode()
     def wipe(self, slot: int) -> None:
         """Leave nothing of a conversation in its slot."""
+        self._parked.pop(slot, None)
+        self._used.pop(slot, None)
         self._duplex.reset(slot)
         self._encoder.reset(slot)
         self._decoder.reset(slot)
@@ -131,25 +151,37 @@ class DuplexRunner:
         Returns:
             The steps that it has had, and whether the whole prompt is among them; if not, the
             frames of the prompt are to follow.
+
+        Raises:
+            OutOfPagesError: there is no memory for it, and nobody who can give way.
         """
         self.begin(slot)
         kept = self._prompts.get(key)
         if kept is not None:
             self._prompts.move_to_end(key)
-            self._duplex.restore(slot, kept)
+            # It comes back as one that was parked does: when there is to be a step.
+            self._parked[slot] = kept
+            self._metrics.prompt_hits += 1
             return kept.calls, True
+        self._metrics.prompt_misses += 1
         voice = prompt.voice
         if voice is not None and voice.embedded is not None and voice.ring is not None:
-            self._duplex.begin_with(
-                slot, voice.embedded.to(self._device), voice.ring.to(self._device)
-            )
+            embedded, ring = voice.embedded.to(self._device), voice.ring.to(self._device)
+            while True:
+                try:
+                    self._duplex.begin_with(slot, embedded, ring)
+                    break
+                except OutOfPagesError:
+                    if not self._give_way(keep=[slot]):
+                        raise
+                    self.begin(slot)
         return self._duplex.num_calls(slot), False
 
     def keep(self, slot: int, key: Hashable) -> None:
         """Keep a conversation whose prompt is over now, for the next one with the same."""
         self._prompts[key] = self._duplex.snapshot(slot)
         self._prompts.move_to_end(key)
-        while len(self._prompts) > self._max_prompts:
+        while len(self._prompts) > self._config.cached_prompts:
             self._prompts.popitem(last=False)
 
     def forget_prompts(self) -> None:
@@ -164,8 +196,56 @@ class DuplexRunner:
     @torch.inference_mode()
     def rewind(self, slot: int, num_calls: int) -> Ints | None:
         """Take a conversation back to its first steps; see `Duplex.rewind`."""
+        if slot in self._parked:
+            return None  # it has been silent for so long that nothing waits to be heard
         heard = self._duplex.rewind(slot, num_calls)
         return None if heard is None else heard.cpu().numpy()
+
+    @torch.inference_mode()
+    def make_room(self, slots: Sequence[int]) -> list[int]:
+        """See to it that conversations can have a step together.
+
+        Args:
+            slots: theirs, those first that are to have it if not all can.
+
+        Returns:
+            The slots that can.
+        """
+        able: list[int] = []
+        for slot in slots:
+            while not self._fits([*able, slot]):
+                if not self._give_way(keep=slots):
+                    return able
+            able.append(slot)
+        for slot in able:
+            self._used[slot] = None
+            self._used.move_to_end(slot)
+        use = self._duplex.state.use
+        self._metrics.pages_used, self._metrics.pages_total = use.pages_used, use.pages_total
+        self._metrics.parked = len(self._parked)
+        return able
+
+    def _fits(self, slots: list[int]) -> bool:
+        """Say whether there is memory for a step of these, the last of which may be parked."""
+        parked = self._parked.get(slots[-1])
+        if parked is not None:
+            try:
+                self._duplex.restore(slots[-1], parked)
+            except OutOfPagesError:
+                return False
+            del self._parked[slots[-1]]
+        return self._duplex.has_room(slots)
+
+    def _give_way(self, keep: Sequence[int]) -> bool:
+        """Move the conversation that is idle for longest to host memory; False if there is none."""
+        for slot in self._used:
+            if slot not in keep:
+                self._parked[slot] = self._duplex.snapshot(slot)
+                self._duplex.reset(slot)
+                del self._used[slot]
+                self._metrics.parks += 1
+                return True
+        return False
 
     def step(self, requests: Sequence[DuplexRequest]) -> list[DuplexResult]:
         """Take conversations in distinct slots one step further, all together.
@@ -199,7 +279,7 @@ class DuplexRunner:
         start = perf_counter()
         rows = list(heard)
         pcm = torch.from_numpy(np.stack(list(heard.values()))).to(self._device, self._pcm_dtype)
-        slots = self._index([requests[i].slot for i in rows])
+        slots = torch.tensor([requests[i].slot for i in rows])  # on the CPU, where they are read
         codes = self._model.mimi.encode_step(pcm, self._encoder, slots)[:, 0]
         user[rows] = codes[:, : self._num_user]
         self._metrics.encode_seconds += perf_counter() - start
@@ -219,12 +299,8 @@ class DuplexRunner:
         if not rows:
             return {}
         start = perf_counter()
-        slots = self._index([requests[i].slot for i in rows])
+        slots = torch.tensor([requests[i].slot for i in rows])
         pcm = self._model.mimi.decode_step(tokens[rows, None, 1:], self._decoder, slots)
         made = pcm.float().clamp(-1, 1).cpu().numpy()
         self._metrics.decode_seconds += perf_counter() - start
-        self._metrics.frames_spoken += len(rows)
         return dict(zip(rows, made, strict=True))
-
-    def _index(self, values: Sequence[int]) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.int64, device=self._device)

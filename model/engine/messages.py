@@ -16,6 +16,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from model.engine.metrics import EngineMetrics
+
 Pcm: TypeAlias = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape [samples], at `EngineInfo.sample_rate_hz`."""
 
@@ -456,6 +458,41 @@ Output: TypeAlias = (
 )
 
 
+# News of the engine itself, which concern every session.
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """Report that the engine is gone and every session with it; it is being started again.
+
+    Until `EngineBack`, commands are taken and lost: nobody is there to remember anything.
+
+    Attributes:
+        message: what happened, for a person.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBack:
+    """Report that a lost engine is ready again. It knows nothing of what was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """Report that a lost engine will not be started any more.
+
+    Attributes:
+        message: why, for a person.
+    """
+
+    message: str
+
+
+News: TypeAlias = EngineLost | EngineBack | EngineGone
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """Describe an engine.
@@ -497,12 +534,18 @@ class Engine(Protocol):
         """Describe the engine; known before it starts."""
         ...
 
-    def start(self, deliver: Callable[[Output], None]) -> None:
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what it has counted, as far as that is known here."""
+        ...
+
+    def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Start the engine's thread and return when it is ready for commands.
 
         Args:
             deliver: called on the engine's thread for every output, in order. It must return
                 quickly and must not raise; an event loop is entered by `call_soon_threadsafe`.
+                News come only from an engine that can be lost, in order with its outputs.
         """
         ...
 

@@ -133,6 +133,7 @@ class TickEngine:
         with torch.inference_mode():
             outputs: list[Output] = []
             requests = self._plan(chosen, outputs)
+            self.metrics.count_rows(slot.program.phase.name.lower() for slot, _ in requests)
             results = self._runner.step([request for _, request in requests])
             self._observe(requests, results, outputs)
             served = [slot for slot in chosen if self._is_open(slot)]
@@ -230,9 +231,11 @@ class TickEngine:
         requests = []
         for slot in chosen:
             try:
+                self._recall(slot)
                 steps = slot.program.plan(heard.get(slot.index))
                 if steps is not None and not self._runner.seek(slot.index, steps.start):
                     slot.program.rebuild()
+                    self._recall(slot)
                     steps = slot.program.plan()
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._fail_broken(slot))
@@ -240,6 +243,12 @@ class TickEngine:
             if steps is not None:
                 requests.append((slot, Request(slot.index, steps, slot.noise)))
         return requests
+
+    def _recall(self, slot: Slot) -> None:
+        """Spare a conversation that begins the steps that the model remembers from another."""
+        prompt = slot.program.prompt
+        if prompt is not None:
+            slot.program.recall(self._runner.recall(slot.index, prompt))
 
     def _observe(
         self,

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any, Literal
 
 import torch
@@ -24,10 +23,8 @@ from model.dialogue.prompt import (
     make_prompt,
     wrapped,
 )
-from model.engine.config import EngineConfig
-from model.engine.duplex import DuplexEngine, DuplexParts
+from model.engine.duplex import DuplexParts
 from model.engine.duplex_runner import DuplexModel
-from model.engine.local import LocalEngine
 from model.errors import ConfigError, EngineError
 from model.kyutai.check import Checkpoint, sound_directory
 from model.kyutai.config import KyutaiConfig
@@ -269,8 +266,3 @@ def _voices_of(found: Checkpoint) -> Voices:
         return Voice(embedded=voice.embeddings, ring=voice.cache)
 
     return Voices(load, tuple(files))
-
-
-def make_duplex_engine(parts: DuplexParts, config: EngineConfig) -> LocalEngine:
-    """Wire an engine to a model in memory, not yet started."""
-    return LocalEngine(DuplexEngine(parts, config, clock=monotonic))

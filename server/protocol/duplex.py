@@ -237,6 +237,10 @@ class DuplexResponses(Responses):
         """Ask for what the model says after a response."""
         return self.standing()
 
+    def told_again(self) -> list[Reaction]:
+        """Ask a new engine for the response that was announced, or for whatever comes next."""
+        return super().told_again() if self.is_active else self.standing()
+
     def _cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
         return [*super()._cut(reply, reason, now_s), *self.standing()]
 

@@ -194,6 +194,22 @@ class Responses:
         """End the conversation's response, because the engine lost the session."""
         return [] if self._default is None else self._fail(self._default, "engine_failed", message)
 
+    def all_lost(self, message: str) -> list[Reaction]:
+        """End all responses, because the engine lost everything; what is owed stays owed."""
+        owed = self._owed
+        reactions = self.failed("engine_failed", message)
+        self._owed = owed
+        return reactions
+
+    def told_again(self) -> list[Reaction]:
+        """Start the responses that began while there was no engine to make them."""
+        commands: list[Command] = []
+        if self._default is not None and self._default.engine_id == self._session_id:
+            commands += self._feed.respond(self._beginning.respond(self._default))
+        for reply in self._asides.values():
+            commands += self._beginning.with_own_memory(reply)
+        return [*commands]
+
     def resumed(self) -> list[Reaction]:
         """Begin the response that is owed, if one is."""
         owed, self._owed = self._owed, None

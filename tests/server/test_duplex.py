@@ -26,7 +26,8 @@ Event = dict[str, Any]
 @asynccontextmanager
 async def served(kind: str) -> AsyncIterator[Served]:
     """Serve a twin with the settings that are shipped."""
-    settings = load_settings(ROOT / "configs" / f"{kind}-tiny.yaml", env={})
+    config = ROOT / "configs" / f"{kind}-tiny.yaml"
+    settings = load_settings(config, ["engine.placement=thread"], env={})
     async with serving(make_engine(settings), settings) as server:
         yield server
 

@@ -12,8 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.dialogue.user_stream import StreamRules
 from model.engine.config import EngineConfig
 from model.engine.duplex import DuplexEngine, DuplexParts
+from model.engine.duplex_runner import DuplexRunner
 from model.engine.messages import (
     AppendAudio,
     Cancel,
@@ -32,6 +34,8 @@ from model.engine.messages import (
     SessionFailed,
     Truncate,
 )
+from model.engine.metrics import EngineMetrics
+from model.errors import ConfigError
 from model.sampling import Sampling
 from tests.fakes.duplex import FRAME, make_small_parts, with_talk
 from tests.model.engine.conftest import FakeClock
@@ -152,11 +156,17 @@ class Client:
 
 
 def converse(
-    parts: DuplexParts, sessions: Sequence[Session], num_rounds: int = 18, **config: int
+    parts: DuplexParts,
+    sessions: Sequence[Session],
+    num_rounds: int = 18,
+    metrics: EngineMetrics | None = None,
+    **config: int,
 ) -> list[list[Output]]:
-    """Hold conversations together; returns what each was told."""
+    """Hold conversations together, counted in `metrics`; returns what each was told."""
     clock = FakeClock()
     engine = make(parts, clock, **config)
+    if metrics is not None:
+        engine.metrics = engine._runner._metrics = metrics
     clients = {f"s{i}": Client(f"s{i}", each, parts) for i, each in enumerate(sessions)}
 
     def give(outputs: Sequence[Output]) -> None:
@@ -266,19 +276,81 @@ def test_a_prompt_that_was_run_before(sampling: Sampling) -> None:
     assert steps[0] - steps[1] == 3 + 12 + num_pieces
 
 
-def test_prompts_are_kept_apart_and_bounded() -> None:
-    """One a voice and text, and no more than there is room for."""
+def test_prompts_are_kept_apart() -> None:
+    """One a voice and text, as long as the engine is whole."""
     parts, clock = parts_of("personaplex"), FakeClock()
     engine = make(parts, clock)
-    for number in range(10):
-        text = " ".join(["dog"] * number)
-        for voice in parts.voices:
-            engine.apply(Open("s", voice, text))
-            run(engine, clock)
-            engine.apply(Close("s"))
-        assert engine.num_kept_prompts == min(2 * (number + 1), 16)
+    for text, voice, kept in (("", 0, 1), ("", 1, 2), ("dog", 0, 3), ("", 0, 3)):
+        engine.apply(Open("s", parts.voices[voice], text))
+        run(engine, clock)
+        engine.apply(Close("s"))
+        assert engine.num_kept_prompts == kept
     engine.fail_all("enough")
     assert engine.num_kept_prompts == 0
+
+
+def test_prompts_that_are_kept_are_bounded() -> None:
+    """The one that was not asked for the longest makes room."""
+    parts = parts_of("personaplex")
+    runner = DuplexRunner(
+        parts.model, EngineConfig(max_sessions=1, cached_prompts=2), EngineMetrics()
+    )
+    prompt = parts.prompt("ann", "")
+
+    def is_kept(key: str) -> bool:
+        return runner.begin_prompted(0, prompt, key)[1]
+
+    for key in "ab":
+        assert not is_kept(key)
+        runner.keep(0, key)
+    assert is_kept("a")
+    runner.keep(0, "c")
+    assert runner.num_kept_prompts == 2
+    assert [is_kept(key) for key in "abc"] == [True, False, True]
+
+
+@pytest.mark.parametrize(("guidance", "kv_pages"), [(1.0, 7), (2.0, 14)])
+def test_memory_for_one_serves_many(guidance: float, kv_pages: int) -> None:
+    """Who is silent gives way to who speaks, and goes on as if nothing had been."""
+    kind = "hibiki" if guidance != 1.0 else "moshi"
+    parts = make_small_parts(kind, guidance=guidance)
+    lm = parts.model.lm
+    lm.config = replace(lm.config, rewind_steps=4)
+    parts = replace(parts, model=replace(parts.model, reach=4))
+    burst, pause = (4 * FRAME,) * 2, (0,) * 2
+    sessions = [
+        Session(seed=i, appends=((*pause,) * i + burst + pause * (3 - i)) * 2, commits_at=30)
+        for i in range(3)
+    ]
+    rules = replace(parts.rules, stream=StreamRules(late_ms=5_000))
+    parts = replace(parts, rules=rules)
+    memory = {"kv_page_steps": 4, "kv_pages": kv_pages}
+    metrics = EngineMetrics()
+    together = converse(parts, sessions, 18, metrics, **memory)
+    assert metrics.parks > 1
+    for session, outputs in zip(sessions, together, strict=True):
+        assert len(outputs) > 16
+        same(outputs, converse(parts, [session])[0])
+    with pytest.raises(ConfigError, match=f"one conversation takes up to {4 * round(guidance)}"):
+        make(parts, FakeClock(), kv_page_steps=4, kv_pages=3)
+
+
+def test_no_memory_for_two_at_once() -> None:
+    """The newer session is told so, and the older one goes on."""
+    parts = make_small_parts("moshi")
+    lm = parts.model.lm
+    lm.config = replace(lm.config, rewind_steps=4)
+    engine = make(parts, FakeClock(), kv_page_steps=4, kv_pages=5)
+    outputs: list[Output] = []
+    for name in ("a", "b"):
+        engine.apply(Open(name, "voice"))
+        engine.apply(AppendAudio(name, sound(1, 16 * FRAME)))
+    for _ in range(16):
+        outputs += engine.tick()
+    message = "there is no memory left for the conversation"
+    assert outputs == [SessionFailed("b", message)]
+    assert engine.session_ids == ["a"]
+    assert engine._runner._duplex.num_calls(0) == 16
 
 
 def test_voice_and_text_matter() -> None:

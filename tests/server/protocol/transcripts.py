@@ -138,15 +138,17 @@ def _heard(line: Line) -> Heard:
             raise AssertionError(f"nothing to hear: {line}")
 
 
-def _output(line: Line) -> messages.Output:
-    values = {"session_id": "sess_1", **line}
-    kind = getattr(messages, values.pop("type"))
+def _output(line: Line) -> messages.Output | messages.News:
+    kind = getattr(messages, line["type"])
+    is_news = kind in messages.News.__args__
+    values = {**line} if is_news else {"session_id": "sess_1", **line}
+    del values["type"]
     if "audio_ms" in values and kind is messages.ResponseAudio:
         num_samples = values.pop("audio_ms") * _RATE_HZ // 1000
         values["pcm"] = np.zeros(num_samples, dtype=np.float32)
     if "usage" in values:
         values["usage"] = messages.Usage(**values["usage"])
-    output: messages.Output = kind(**values)
+    output: messages.Output | messages.News = kind(**values)
     return output
 
 

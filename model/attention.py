@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from model.config import LMConfig
 from model.memory import LayerMemory
+from model.rotary import rotate
 from model.state import Kind
 
 
@@ -115,9 +116,7 @@ class Attention(nn.Module):
         n, steps, _ = x.shape
         heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).to(memory.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
-        rotate_(qkv[:, :, : heads + kv_heads], rope)
-        memory.write(qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
-        y = memory.attend(qkv[:, :, :heads])
+        y = memory.attend(memory.enter(qkv, rope))
         out: Tensor = self.out(y.reshape(n, steps, heads * head_dim))
         return out
 
@@ -219,43 +218,6 @@ class Layers(nn.ModuleList):
     def __iter__(self) -> Iterator[Layer]:
         """Go through the layers from the input on."""
         return cast("Iterator[Layer]", super().__iter__())
-
-
-def rope_frequencies(head_dim: int, base: float) -> Tensor:
-    """Return the angle per step of each pair, float32 [head_dim / 2].
-
-    Source: Su et al. 2021, RoFormer, equation 15.
-    """
-    index = torch.arange(0, head_dim, 2, dtype=torch.float32)
-    return 1.0 / base ** (index / head_dim)
-
-
-def rope_table(position: Tensor, frequencies: Tensor) -> Tensor:
-    """Return the rotations of given positions.
-
-    Args:
-        position: int64 [B, T], absolute step index.
-        frequencies: from `rope_frequencies`.
-
-    Returns:
-        complex64 [B, T, 1, head_dim / 2], ready to broadcast over heads.
-    """
-    angle = position[:, :, None, None] * frequencies
-    return torch.complex(angle.cos(), angle.sin())
-
-
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of `x: [B, T, H, head_dim]` (interleaved RoPE), in fp32."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
-
-
-def rotate_(x: Tensor, rope: Tensor) -> None:
-    """Do as `rotate` in place."""
-    if x.dtype == torch.float32:
-        torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rope)
-    else:
-        x.copy_(rotate(x, rope))
 
 
 def visibility(kind: Tensor, config: LMConfig) -> Tensor:

@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.rmsnorm import rms_norm
+from kernels.silu import gated_silu
+from model.backend import KernelModule
 from model.config import LMConfig
 from model.memory import LayerMemory
 from model.rotary import rotate
 from model.state import Kind
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(KernelModule):
     """Scale to unit mean square, in fp32, then by a learned weight."""
 
     def __init__(self, dim: int, eps: float) -> None:
@@ -29,10 +32,19 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x: [..., dim]` over its last axis."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        if self.backend == "reference":
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps, backend=self.backend)[0]
+
+    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of two [..., dim], normalised, and the sum itself."""
+        if self.backend == "reference":
+            total = residual + x
+            return self(total), total
+        return rms_norm(x, self.weight, self.eps, residual=residual, backend=self.backend)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(KernelModule):
     """`down(silu(gate(x)) * up(x))`, gate and up in one linear."""
 
     def __init__(self, dim: int, ff_dim: int) -> None:
@@ -42,8 +54,13 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        y: Tensor = self.down(F.silu(gate) * up)
+        gate_up: Tensor = self.gate_up(x)
+        if self.backend == "reference":
+            gate, up = gate_up.chunk(2, dim=-1)
+            gated = F.silu(gate) * up
+        else:
+            gated = gated_silu(gate_up, backend=self.backend)
+        y: Tensor = self.down(gated)
         return y
 
 
@@ -205,11 +222,13 @@ class Layer(nn.Module):
             memory: this layer's part of the state, from `LMState.advance`; written.
             cross: [2, n, heads, L, head_dim] of the condition, for layers that attend to one.
         """
-        x = x + self.attention.step(self.norm1(x), rope, memory)
+        y: Tensor = self.attention.step(self.norm1(x), rope, memory)
         if self.cross is not None and cross is not None:
-            x = x + self.cross(x, cross)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+            x = x + y
+            y = self.cross(x, cross)
+        y, x = self.norm2.add(y, x)
+        out: Tensor = x + self.mlp(y)
+        return out
 
 
 class Layers(nn.ModuleList):

@@ -74,7 +74,7 @@ class Duplex:
         self._num_slots = num_slots
         # Guidance takes a second slot of the model for each conversation.
         self.state = lm.init_state(num_slots * self._sides)
-        device = self.state.kv.device
+        device = self.state.device
         self._delays = torch.tensor(config.delays, device=device)
         self._longest = max(config.delays)
         first = [lm.config.text_vocab] + [lm.config.codebook_size] * (len(config.delays) - 1)

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.attention import rope_frequencies
 from model.kyutai.check import check_lm
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.names import sources
 from model.lm import LM
 from model.published import TensorFile
+from model.rotary import rope_frequencies
 
 
 def load_lm(path: Path, config: KyutaiConfig, dtype: torch.dtype = torch.float32) -> LM:

@@ -11,7 +11,7 @@ from tests.kernels.triton_cases import Guarded, on_device
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("vocab", "top_k"), [(1, 1), (50, 1), (37, 0), (130, 25)])
+@pytest.mark.parametrize(("vocab", "top_k"), [(1, 1), (50, 1), (37, 0), (90, 15)])
 @on_device
 def test_draws_what_the_model_draws(
     device: str, vocab: int, top_k: int, dtype: torch.dtype
@@ -23,8 +23,8 @@ def test_draws_what_the_model_draws(
     torch.manual_seed(0)
     sampling = Sampling(0.8, top_k)
     # Steps that bf16 holds, in a random order.
-    logits = torch.stack([torch.randperm(vocab) for _ in range(3)]).div(32).to(device, dtype)
-    noise = torch.empty(3, sampling.num_candidates(vocab)).exponential_().to(device)
+    logits = torch.stack([torch.randperm(vocab) for _ in range(2)]).div(32).to(device, dtype)
+    noise = torch.empty(2, sampling.num_candidates(vocab)).exponential_().to(device)
     expected = sample(logits, sampling, noise)
     with Guarded():
         got = sample_tokens(logits, 0.8, noise, backend="triton")
@@ -52,8 +52,8 @@ def test_greedy_is_argmax(device: str) -> None:
 def test_ties_go_to_the_lower_token(device: str) -> None:
     """Equal logits are candidates in the order of their tokens, whatever the blocks."""
     torch.manual_seed(0)
-    logits = torch.randint(-2, 2, (2, 70)).float().to(device)
-    noise = torch.empty(2, 30).exponential_().to(device)
+    logits = torch.randint(-2, 2, (2, 50)).float().to(device)
+    noise = torch.empty(2, 20).exponential_().to(device)
     expected = sample_tokens(logits, 1.0, noise, backend="reference")
     assert torch.equal(sample_tokens(logits, 1.0, noise, backend="triton"), expected)
     assert torch.equal(kernel.sample_tokens(logits, 1.0, noise, None, block=32), expected)

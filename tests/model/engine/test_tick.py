@@ -489,7 +489,10 @@ def test_broken_session_fails_alone(make_engine: MakeEngine, clock: Any) -> None
     assert isinstance(failed, SessionFailed)
     assert failed.session_id == "b"
     # Memory of slot 2 is poisoned; what is computed for the other slot is not.
-    engine._runner._state.kv[:, :, 2] = torch.nan
+    state = engine._runner._state
+    for store, pages in zip(state.stores, state.pages(2), strict=True):
+        for page in pages:
+            store.kv[:, :, :, page * store.page_steps :][..., : store.page_steps, :] = torch.nan
     outputs = settle(engine, clock, Respond("c", 1, "a"), *spoken(1))
     failures = [o for o in outputs if isinstance(o, SessionFailed)]
     assert [o.session_id for o in failures] == ["c"]
@@ -526,7 +529,8 @@ def test_everything_fails_together_and_starts_over(make_engine: MakeEngine, cloc
     """After the engine broke, every session knows, and new ones find a working engine."""
     engine = make_engine(max_sessions=2)
     settle(engine, clock, Open("s", "ann"), Open("b", "ann"), *spoken(1))
-    engine._runner._state.kv.fill_(torch.nan)
+    for store in engine._runner._state.stores:
+        store.kv.fill_(torch.nan)
     failed = engine.fail_all("broken")
     assert [o.session_id for o in failed] == ["s", "b"]
     outputs = settle(engine, clock, Open("s", "ann"), *spoken(1))

@@ -73,7 +73,8 @@ def _numbered(functions: list[str], index: int) -> str:
 def _case(kernel: Any, arguments: dict[str, Any]) -> CompileCase:
     options = {key: arguments.pop(key) for key in _OPTIONS if key in arguments}
     constant = {each.name for each in kernel.params if each.is_constexpr}
-    # Triton takes an integer that is 1 for a constant.
+    # Triton takes an integer that is 1 for a constant, and nothing as well.
+    constant |= {key for key, value in arguments.items() if value is None}
     constant |= {key for key, value in arguments.items() if isinstance(value, int) and value == 1}
     varying = {key: value for key, value in arguments.items() if key not in constant}
     return CompileCase(

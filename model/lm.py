@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.attention import Layer, Layers, RMSNorm, rope_frequencies, rope_table, visibility
+from model.attention import Layer, Layers, RMSNorm, visibility
 from model.condition import Condition, Conditioners
 from model.config import LMConfig
 from model.depth import CodebookVectors, Depth
 from model.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
 from model.family import Family
 from model.memory import LayerMemory, MemoryConfig
+from model.rotary import rope_frequencies, rope_table
 from model.state import Kind, LMState, Steps
 
 

@@ -21,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.attention import op
+from kernels.kv_write import rotate_and_write
 from model.errors import ConfigError
+from model.rotary import rotate_
 
 Precision = Literal["full", "int8"]
 # "views" reads pages where they lie; the others are those of `kernels.attention.op`.
-Reading = Literal["views", "reference"]
+Reading = Literal["views", "reference", "triton"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class MemoryConfig:
         page_steps: steps of a page. Smaller pages fit a call more closely, larger ones are fewer.
         num_pages: pages for all slots together; None for as many as they can ever take.
         reading: how attention reads pages. "views" suits a CPU, where a slot's pages mostly follow
-            each other; "reference" is plain PyTorch, the meaning.
+            each other; "reference" is plain PyTorch, the meaning; "triton" is for a CUDA device.
     """
 
     precision: Precision = "full"
@@ -172,8 +174,17 @@ class LayerMemory(Protocol):
         """Return what the model computes in."""
         ...
 
-    def write(self, new: Tensor) -> None:
-        """Store `new: [n, T, 2, kv_heads, head_dim]`, rotated, of `dtype`."""
+    def enter(self, qkv: Tensor, rope: Tensor) -> Tensor:
+        """Rotate queries and keys, and store keys and values.
+
+        Args:
+            qkv: [n, T, heads + 2 * kv_heads, head_dim] of `dtype`: queries, keys, values. May be
+                written over.
+            rope: complex64 [n, T, 1, head_dim / 2].
+
+        Returns:
+            The rotated queries, [n, T, heads, head_dim].
+        """
         ...
 
     def attend(self, q: Tensor) -> Tensor:
@@ -208,25 +219,27 @@ class PagedLayer:
     spans: Tensor
     backend: op.Backend
 
-    def write(self, new: Tensor) -> None:
-        """Store keys and values; see `LayerMemory.write`."""
-        new = new.permute(2, 3, 0, 1, 4).flatten(2, 3)  # [2, H, n * T, D]
-        if self.scale is not None:
-            new, scale = op.quantize_kv(new)
-            self.scale[:, :, self.columns] = scale
-        self.kv[:, :, self.columns] = new
+    def enter(self, qkv: Tensor, rope: Tensor) -> Tensor:
+        """Rotate and store; see `LayerMemory.enter`."""
+        keys, values, k_scale, v_scale = self._pages()
+        return rotate_and_write(
+            qkv,
+            rope,
+            keys,
+            values,
+            self.columns.view(qkv.shape[:2]),
+            k_scale=k_scale,
+            v_scale=v_scale,
+            backend=self.backend,
+        )
 
     def attend(self, q: Tensor) -> Tensor:
         """Attend; see `LayerMemory.attend`."""
-        pages = torch.unflatten(self.kv, 2, (-1, self.page_steps)).transpose(1, 2)
-        k_scale = v_scale = None
-        if self.scale is not None:
-            scale = torch.unflatten(self.scale, 2, (-1, self.page_steps)).transpose(1, 2)
-            k_scale, v_scale = scale[0], scale[1]
+        keys, values, k_scale, v_scale = self._pages()
         return op.paged_attention(
             q,
-            pages[0],
-            pages[1],
+            keys,
+            values,
             self.table,
             self.spans,
             scale=q.shape[-1] ** -0.5,
@@ -234,6 +247,14 @@ class PagedLayer:
             v_scale=v_scale,
             backend=self.backend,
         )
+
+    def _pages(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return keys and values [pages, kv_heads, page_steps, head_dim], and their scales."""
+        keys, values = torch.unflatten(self.kv, 2, (-1, self.page_steps)).transpose(1, 2)
+        if self.scale is None:
+            return keys, values, None, None
+        k_scale, v_scale = torch.unflatten(self.scale, 2, (-1, self.page_steps)).transpose(1, 2)
+        return keys, values, k_scale, v_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,8 +323,16 @@ class ViewedLayer:
     columns: Tensor | int
     runs: Sequence[tuple[Run, tuple[Tensor, ...]]]
 
-    def write(self, new: Tensor) -> None:
-        """Store keys and values; see `LayerMemory.write`."""
+    def enter(self, qkv: Tensor, rope: Tensor) -> Tensor:
+        """Rotate and store; see `LayerMemory.enter`."""
+        kv_heads = self.kv.shape[1]
+        heads = qkv.shape[2] - 2 * kv_heads
+        rotate_(qkv[:, :, : heads + kv_heads], rope)
+        self._write(torch.unflatten(qkv[:, :, heads:], 2, (2, kv_heads)))
+        return qkv[:, :, :heads]
+
+    def _write(self, new: Tensor) -> None:
+        """Store `new: [n, T, 2, kv_heads, head_dim]`, rotated."""
         columns = self.columns
         if isinstance(columns, int):
             rows = new[0, 0]

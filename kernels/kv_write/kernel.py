@@ -1,6 +1,6 @@
 """Rotation and the paged write in Triton: a program some heads of one step.
 
-One launch in the place of some ten small ones: split, rotate, quantise, gather, two scatters.
+One launch in the place of some ten small ones: split, rotate, quantise, scatter.
 """
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -45,15 +45,13 @@ def _rotate_and_write(
     v_ptr,
     k_scale_ptr,
     v_scale_ptr,
-    table_ptr,
-    columns_ptr,
+    places_ptr,
     steps,
     qkv_row,
     qkv_step,
     qkv_head,
     rope_row,
     rope_step,
-    table_row,
     k_page,
     k_head,
     k_column,
@@ -92,10 +90,8 @@ def _rotate_and_write(
     q_at = q_ptr + (at * HEADS + head)[:, None] * HEAD_DIM + d[None, :]
     tl.store(q_at, rotated, is_query[:, None] & in_head[None, :])
 
-    column = tl.load(columns_ptr + at)
-    page = tl.load(table_ptr + row * table_row + column // PAGE_SIZE, column >= 0, -1)
-    kept, within = page >= 0, column % PAGE_SIZE
-    page = page.to(tl.int64)
+    place = tl.load(places_ptr + at).to(tl.int64)
+    page, within = place // PAGE_SIZE, place % PAGE_SIZE
     key = (head - HEADS).to(tl.int64)
     value = key - KV_HEADS
     _store(
@@ -105,7 +101,7 @@ def _rotate_and_write(
         page * k_page + key * k_head + within * k_column,
         page * scale_page + key * scale_head + within,
         d,
-        (is_key & kept)[:, None] & in_head[None, :],
+        is_key[:, None] & in_head[None, :],
         IS_INT8,
     )
     is_value = (value >= 0) & (value < KV_HEADS)
@@ -116,7 +112,7 @@ def _rotate_and_write(
         page * v_page + value * v_head + within * v_column,
         page * scale_page + value * scale_head + within,
         d,
-        (is_value & kept)[:, None] & in_head[None, :],
+        is_value[:, None] & in_head[None, :],
         IS_INT8,
     )
 
@@ -126,8 +122,7 @@ def rotate_and_write(
     rope: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,
-    table: Tensor,
-    columns: Tensor,
+    places: Tensor,
     k_scale: Tensor | None,
     v_scale: Tensor | None,
 ) -> Tensor:
@@ -136,12 +131,11 @@ def rotate_and_write(
     kv_heads, page_size = k_pages.shape[1:3]
     heads = all_heads - 2 * kv_heads
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
-    table, columns = table.contiguous(), columns.contiguous()
     angles = torch.view_as_real(rope.contiguous()).flatten(2)  # [R, T, D]
     q = qkv.new_empty((rows, steps, heads, head_dim))
     scales = (k_scale, v_scale) if k_scale is not None else (q, q)  # not touched without int8
     scale_strides = k_scale.stride()[:2] if k_scale is not None else (0, 0)
-    strides = (table.stride(0), *k_pages.stride()[:3], *v_pages.stride()[:3], *scale_strides)
+    strides = (*k_pages.stride()[:3], *v_pages.stride()[:3], *scale_strides)
     _rotate_and_write[(rows * steps, triton.cdiv(all_heads, BLOCK_H))](
         qkv,
         angles,
@@ -149,8 +143,7 @@ def rotate_and_write(
         k_pages,
         v_pages,
         *scales,
-        table,
-        columns,
+        places.contiguous(),
         steps,
         *qkv.stride()[:3],
         *angles.stride()[:2],

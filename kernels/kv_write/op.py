@@ -15,13 +15,12 @@ Backend = Literal["reference", "triton"]
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def rotate_and_write(  # noqa: PLR0913 - two pools, where they are written, and their scales
+def rotate_and_write(
     qkv: Tensor,
     rope: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,
-    table: Tensor,
-    columns: Tensor,
+    places: Tensor,
     *,
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
@@ -35,9 +34,9 @@ def rotate_and_write(  # noqa: PLR0913 - two pools, where they are written, and 
         rope: complex64 [rows, steps, 1, head_dim / 2], of neighbouring pairs.
         k_pages: [num_pages, kv_heads, page_size, head_dim], of the type of `qkv` or int8; written.
         v_pages: the same of values.
-        table: int32 [rows, pages_per_slot], pages of each row; -1 where there is none.
-        columns: int32 [rows, steps], virtual column of each step, below the row's capacity and
-            different from the others'; a step of column -1, or without a page, is not written.
+        places: int32 or int64 [rows, steps], where each step is written to: entry `p % page_size`
+            of page `p // page_size`. What two steps write to one place is undefined: it is for
+            what nobody reads.
         k_scale: float16 [num_pages, kv_heads, page_size], of int8 pages; written. Levels and scales
             are those of `kernels.attention.op.quantize_kv`.
         v_scale: the same of values.
@@ -51,26 +50,24 @@ def rotate_and_write(  # noqa: PLR0913 - two pools, where they are written, and 
 
     Source: Su et al. 2021, RoFormer, equation 34.
     """
-    _check_shapes(qkv, rope, k_pages, v_pages, table, columns)
-    _check_types(qkv, rope, k_pages, v_pages, table, columns)
+    _check_shapes(qkv, rope, k_pages, v_pages, places)
+    _check_types(qkv, rope, k_pages, v_pages, places)
     _check_scales(k_pages, k_scale, v_scale)
     if backend == "reference":
-        return reference.rotate_and_write(
-            qkv, rope, k_pages, v_pages, table, columns, k_scale, v_scale
-        )
+        return reference.rotate_and_write(qkv, rope, k_pages, v_pages, places, k_scale, v_scale)
     if backend != "triton":
         raise ValueError(f"expected a backend out of reference, triton, got {backend}")
-    check_triton(qkv, rope, k_pages, v_pages, table, columns, k_scale, v_scale)
+    check_triton(qkv, rope, k_pages, v_pages, places, k_scale, v_scale)
     written = (k_pages, v_pages, k_scale, v_scale)
     if any(each is not None and each.stride(-1) != 1 for each in written):
         raise ValueError("backend triton: expected pages and scales contiguous in the last axis")
     from kernels.kv_write import kernel  # noqa: PLC0415 - Triton is imported only where it is used
 
-    return kernel.rotate_and_write(qkv, rope, k_pages, v_pages, table, columns, k_scale, v_scale)
+    return kernel.rotate_and_write(qkv, rope, k_pages, v_pages, places, k_scale, v_scale)
 
 
 def _check_shapes(
-    qkv: Tensor, rope: Tensor, k_pages: Tensor, v_pages: Tensor, table: Tensor, columns: Tensor
+    qkv: Tensor, rope: Tensor, k_pages: Tensor, v_pages: Tensor, places: Tensor
 ) -> None:
     is_fitting = (
         qkv.ndim == 4
@@ -80,22 +77,19 @@ def _check_shapes(
         and qkv.shape[3] % 2 == 0
         and qkv.shape[2] > 2 * k_pages.shape[1] > 0
         and rope.shape == (*qkv.shape[:2], 1, qkv.shape[3] // 2)
-        and table.ndim == 2
-        and len(table) == len(qkv)
-        and columns.shape == qkv.shape[:2]
+        and places.shape == qkv.shape[:2]
     )
     if not is_fitting or min(qkv.shape) == 0:
         raise ValueError(
             "expected qkv [rows, steps, heads + 2 * kv_heads, head_dim], rope [rows, steps, 1, "
-            "head_dim / 2], pages [num_pages, kv_heads, page_size, head_dim], table [rows, "
-            f"pages_per_slot], columns [rows, steps], got {list(qkv.shape)}, {list(rope.shape)}, "
-            f"{list(k_pages.shape)}, {list(v_pages.shape)}, {list(table.shape)}, "
-            f"{list(columns.shape)}"
+            "head_dim / 2], pages [num_pages, kv_heads, page_size, head_dim], places [rows, steps],"
+            f" got {list(qkv.shape)}, {list(rope.shape)}, {list(k_pages.shape)}, "
+            f"{list(v_pages.shape)}, {list(places.shape)}"
         )
 
 
 def _check_types(
-    qkv: Tensor, rope: Tensor, k_pages: Tensor, v_pages: Tensor, table: Tensor, columns: Tensor
+    qkv: Tensor, rope: Tensor, k_pages: Tensor, v_pages: Tensor, places: Tensor
 ) -> None:
     if qkv.dtype not in _DTYPES or k_pages.dtype not in {qkv.dtype, torch.int8}:
         raise ValueError(
@@ -107,8 +101,8 @@ def _check_types(
             f"expected values in {k_pages.dtype} and rope in torch.complex64, got "
             f"{v_pages.dtype} and {rope.dtype}"
         )
-    if table.dtype != torch.int32 or columns.dtype != torch.int32:
-        raise ValueError(f"expected int32 table and columns, got {table.dtype}, {columns.dtype}")
+    if places.dtype not in {torch.int32, torch.int64}:
+        raise ValueError(f"expected int32 or int64 places, got {places.dtype}")
 
 
 def _check_scales(k_pages: Tensor, k_scale: Tensor | None, v_scale: Tensor | None) -> None:

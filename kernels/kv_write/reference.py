@@ -13,8 +13,7 @@ def rotate_and_write(
     rope: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,
-    table: Tensor,
-    columns: Tensor,
+    places: Tensor,
     k_scale: Tensor | None,
     v_scale: Tensor | None,
 ) -> Tensor:
@@ -22,14 +21,12 @@ def rotate_and_write(
     kv_heads, page_size = k_pages.shape[1:3]
     q, k, v = torch.split(qkv, [qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
     q, k = _rotate(q, rope), _rotate(k, rope)
-    page = table.gather(1, (columns.clamp(min=0) // page_size).long())  # [R, T]
-    kept = (columns >= 0) & (page >= 0)
-    index = page[kept].long(), (columns[kept] % page_size).long()
-    for new, pages, scale in ((k[kept], k_pages, k_scale), (v[kept], v_pages, v_scale)):
+    page, entry = (places // page_size).long(), (places % page_size).long()
+    for new, pages, scale in ((k, k_pages, k_scale), (v, v_pages, v_scale)):
         if scale is None:
-            pages[index[0], :, index[1]] = new.to(pages.dtype)
+            pages[page, :, entry] = new
         else:
-            pages[index[0], :, index[1]], scale[index[0], :, index[1]] = quantize(new)
+            pages[page, :, entry], scale[page, :, entry] = quantize(new)
     return q
 
 

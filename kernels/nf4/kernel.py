@@ -5,7 +5,7 @@ on the tensor cores as it streams by. Beyond, it is written out once and multipl
 """
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-# ruff: noqa: ANN001, ANN202, PLR0913, PLR0917
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0913, PLR0917
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _MAX_ROWS = 256  # of one launch of the fused kernel; the counters of a weight a
 _WRITE_OUT_FROM = {(8, 0): 129, (8, 6): 257, (8, 9): 257}
 _WRITE_OUT_FROM_ELSE = 65  # Hopper, whose fastest instructions Triton feeds from shared memory only
 
+_TALL = 64
 _WARPS_PER_SM = 8  # that should be resident to hide the latency of lookups
 _MIN_SUPER_BLOCKS = 2  # of a program: fewer would leave nothing to prefetch
 _MAX_SPLITS = 8
@@ -42,15 +43,18 @@ class Tiling:
         block_m: rows of a tile.
         block_n: outputs of a tile.
         num_warps: of a program.
-        is_weight_first: the weight is the left operand of the tensor cores.
         num_splits: programs that share a tile, each with a part of the inputs.
     """
 
     block_m: int
     block_n: int
     num_warps: int
-    is_weight_first: bool
     num_splits: int
+
+    @property
+    def is_weight_first(self) -> bool:
+        """Whether the weight is the left operand of the tensor cores, which Hopper wants tall."""
+        return self.block_m >= _TALL
 
 
 def _lookup() -> str:
@@ -71,27 +75,25 @@ def _lookup() -> str:
 
 
 _LOOKUP = tl.constexpr(_lookup())
-_LEVELS = tl.constexpr(LEVELS)
 _PLANE = tl.constexpr(PLANE)
 _SUPER = tl.constexpr(SUPER_BLOCK)
 _BLOCKS = tl.constexpr(BLOCKS)
-_NESTED = tl.constexpr(NESTED_BLOCK_SIZE)
+_NESTED_SHIFT = tl.constexpr(NESTED_BLOCK_SIZE.bit_length() - 1)
 
 
 @triton.jit
-def _level(word, PLANE_INDEX: tl.constexpr, IS_INTERPRETED: tl.constexpr):
+def _level(words, levels_ptr, PLANE_INDEX: tl.constexpr):
     """Look up the levels of one plane of words, float32."""
-    index = word >> (4 * PLANE_INDEX)
-    if IS_INTERPRETED:  # the interpreter cannot run PTX
-        level = tl.zeros(index.shape, tl.float32)
-        for i in tl.static_range(16):
-            level = tl.where((index & 15) == i, _LEVELS[i], level)
-        return level
-    # It has to be a function of the word alone: only then does Triton look up in the layout of the
-    # tensor cores' operand, instead of moving every level there through shared memory.
-    return tl.inline_asm_elementwise(
-        _LOOKUP, "=f,r", [index], dtype=tl.float32, is_pure=True, pack=1
-    )
+    index = words >> (4 * PLANE_INDEX)
+    if levels_ptr is not None:  # the interpreter cannot run PTX
+        level = tl.load(levels_ptr + (index & 15))
+    else:
+        # It has to be a function of the word alone: only then does Triton look up in the layout of
+        # the tensor cores' operand, instead of moving every level there through shared memory.
+        level = tl.inline_asm_elementwise(
+            _LOOKUP, "=f,r", [index], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return level
 
 
 @triton.jit
@@ -99,16 +101,18 @@ def _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, block):
     """Load the scales of one block of each row, float32."""
     fine = tl.load(scales_ptrs + block)
     if code_ptr is None:
-        return fine
-    coarse = tl.load(coarse_ptr + (flat_block + block) // _NESTED)
-    return tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset
+        scale = fine
+    else:
+        coarse = tl.load(coarse_ptr + ((flat_block + block) >> _NESTED_SHIFT))
+        scale = tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset
+    return scale
 
 
 @triton.jit
 def _row_at_rest(n, N, IS_GATED: tl.constexpr):
     """Return which row of the weight at rest a row is, where gates and ups alternate here."""
     if IS_GATED:
-        return n // 2 + (n % 2) * (N // 2)
+        n = n // 2 + (n % 2) * (N // 2)
     return n
 
 
@@ -132,6 +136,43 @@ def _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED: tl.constexpr):
 
 
 @triton.jit
+def _finish_last(
+    acc,
+    partial_ptr,
+    arrived_ptr,
+    y_ptr,
+    y_stride,
+    m,
+    first_n,
+    M,
+    N,
+    NUM_SPLITS: tl.constexpr,
+    IS_GATED: tl.constexpr,
+):
+    """Leave a part of a tile for the last of the tile's programs to arrive, or be that one.
+
+    It adds the parts, always in the same order, and sets the count back: so the same input gives
+    the same bits, and nothing has to be cleared between launches.
+    """
+    BLOCK_M: tl.constexpr = acc.shape[0]
+    BLOCK_N: tl.constexpr = acc.shape[1]
+    SIZE: tl.constexpr = BLOCK_M * BLOCK_N
+    tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    at = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    part_ptrs = partial_ptr + tile.to(tl.int64) * (NUM_SPLITS * SIZE) + at
+    tl.store(part_ptrs + tl.program_id(2) * SIZE, acc)
+    tl.debug_barrier()  # all threads' stores come before the one thread's announcement
+    num_before = tl.atomic_add(arrived_ptr + tile, 1, sem="acq_rel")
+    if num_before == NUM_SPLITS - 1:
+        total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for part in tl.static_range(NUM_SPLITS):
+            # Not through the first-level cache, which does not see what other SMs wrote.
+            total += tl.load(part_ptrs + part * SIZE, cache_modifier=".cg")
+        _finish(total, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
+        tl.store(arrived_ptr + tile, 0)
+
+
+@triton.jit
 def linear_kernel(
     x_ptr,
     words_ptr,
@@ -139,6 +180,7 @@ def linear_kernel(
     code_ptr,
     coarse_ptr,
     offset_ptr,
+    levels_ptr,
     y_ptr,
     partial_ptr,
     arrived_ptr,
@@ -159,7 +201,6 @@ def linear_kernel(
     IS_GATED: tl.constexpr,
     HAS_TAIL: tl.constexpr,
     IS_WEIGHT_FIRST: tl.constexpr,
-    IS_INTERPRETED: tl.constexpr,
 ):
     """Multiply a tile of rows by a tile of weights.
 
@@ -170,12 +211,13 @@ def linear_kernel(
     n = first_n + tl.arange(0, BLOCK_N)
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     # Rows beyond the end repeat the last one and are not stored: no mask is needed in the loop.
-    row = tl.minimum(n, N - 1).to(tl.int64)
+    safe_n = tl.minimum(n, N - 1)
+    row = safe_n.to(tl.int64)
     x_row = tl.minimum(m, M - 1).to(tl.int64)
     k = tl.arange(0, _PLANE)
     x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]
     scales_ptrs = scales_ptr + row * scales_stride
-    flat_block = _row_at_rest(row, N.to(tl.int64), IS_GATED) * num_blocks
+    flat_block = _row_at_rest(safe_n, N, IS_GATED) * num_blocks
     offset = 0.0
     if offset_ptr is not None:
         offset = tl.load(offset_ptr)
@@ -186,7 +228,7 @@ def linear_kernel(
         words_ptrs = words_ptr + row[None, :] * words_stride + k[:, None]
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     # The interpreter takes bf16 for integers in arithmetic, so there everything is fp32.
-    DOT: tl.constexpr = tl.float32 if IS_INTERPRETED else x_ptr.dtype.element_ty
+    DOT: tl.constexpr = x_ptr.dtype.element_ty if levels_ptr is None else tl.float32
 
     split = tl.program_id(2)
     last_k = tl.minimum((split + 1) * NUM_TURNS * _SUPER, in_features)
@@ -203,7 +245,7 @@ def linear_kernel(
                     x = tl.load(x_ptrs + first_k, (first_k + k < last_k)[None, :], 0.0)
                 else:
                     x = tl.load(x_ptrs + first_k)
-                level = _level(words, 2 * block + half, IS_INTERPRETED).to(DOT)
+                level = _level(words, levels_ptr, 2 * block + half).to(DOT)
                 if IS_WEIGHT_FIRST:
                     tile = tl.dot(level, tl.trans(x.to(DOT)), tile, input_precision="ieee")
                 else:
@@ -214,25 +256,12 @@ def linear_kernel(
             acc += tile * (scale[:, None] if IS_WEIGHT_FIRST else scale[None, :])
     if IS_WEIGHT_FIRST:
         acc = tl.trans(acc)
-    if NUM_SPLITS == 1:
-        _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
+    if NUM_SPLITS > 1:
+        _finish_last(
+            acc, partial_ptr, arrived_ptr, y_ptr, y_stride, m, first_n, M, N, NUM_SPLITS, IS_GATED
+        )
     else:
-        # The last of a tile's programs to arrive adds the parts, always in the same order: so the
-        # same input gives the same bits, and nothing has to be cleared in between.
-        tile_index = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-        SIZE: tl.constexpr = BLOCK_M * BLOCK_N
-        at = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
-        part_ptrs = partial_ptr + tile_index.to(tl.int64) * (NUM_SPLITS * SIZE) + at
-        tl.store(part_ptrs + split * SIZE, acc)
-        tl.debug_barrier()  # all threads' stores come before the one thread's announcement
-        num_before = tl.atomic_add(arrived_ptr + tile_index, 1, sem="acq_rel")
-        if num_before == NUM_SPLITS - 1:
-            total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-            for part in tl.static_range(NUM_SPLITS):
-                # Not through the first-level cache, which does not see what other SMs wrote.
-                total += tl.load(part_ptrs + part * SIZE, cache_modifier=".cg")
-            _finish(total, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
-            tl.store(arrived_ptr + tile_index, 0)
+        _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED)
 
 
 @triton.jit
@@ -242,6 +271,7 @@ def dequantize_kernel(
     code_ptr,
     coarse_ptr,
     offset_ptr,
+    levels_ptr,
     weight_ptr,
     N,
     in_features,
@@ -251,7 +281,6 @@ def dequantize_kernel(
     BLOCK_N: tl.constexpr,
     IS_GATED: tl.constexpr,
     IS_PADDED: tl.constexpr,
-    IS_INTERPRETED: tl.constexpr,
 ):
     """Write a tile of one super-block out, rows as at rest."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -270,7 +299,7 @@ def dequantize_kernel(
         scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)
         for half in tl.static_range(2):
             plane = 2 * block + half
-            weight = _level(words, plane, IS_INTERPRETED) * scale[:, None]
+            weight = _level(words, levels_ptr, plane) * scale[:, None]
             at_k = s * _SUPER + plane * _PLANE + k
             mask = (n < N)[:, None]
             if IS_PADDED:
@@ -322,7 +351,7 @@ def tiling(num_rows: int, weight: PlanarWeight, num_sms: int) -> Tiling:
     wanted = _ceil_div(num_sms * _WARPS_PER_SM, tiles * num_warps)
     num_splits = max(1, min(wanted, num_super // _MIN_SUPER_BLOCKS, _MAX_SPLITS))
     num_splits = _ceil_div(num_super, _ceil_div(num_super, num_splits))  # none without work
-    return Tiling(block_m, block_n, num_warps, block_m == 64, num_splits)
+    return Tiling(block_m, block_n, num_warps, num_splits)
 
 
 def launch(x: Tensor, weight: PlanarWeight, how: Tiling) -> Tensor:
@@ -354,6 +383,7 @@ def launch(x: Tensor, weight: PlanarWeight, how: Tiling) -> Tensor:
         weight.code,
         weight.coarse,
         weight.offset,
+        _levels(x.device),
         y,
         partial,
         weight.arrived,
@@ -374,7 +404,6 @@ def launch(x: Tensor, weight: PlanarWeight, how: Tiling) -> Tensor:
         IS_GATED=weight.is_gated,
         HAS_TAIL=how.num_splits * num_turns * SUPER_BLOCK != width,
         IS_WEIGHT_FIRST=how.is_weight_first,
-        IS_INTERPRETED=x.device.type == "cpu",
         num_warps=how.num_warps,
         num_stages=3,
     )
@@ -392,6 +421,7 @@ def dequantize(weight: PlanarWeight, dtype: torch.dtype) -> Tensor:
         weight.code,
         weight.coarse,
         weight.offset,
+        _levels(dense.device),
         dense,
         shape[0],
         shape[1],
@@ -401,7 +431,6 @@ def dequantize(weight: PlanarWeight, dtype: torch.dtype) -> Tensor:
         BLOCK_N=block_n,
         IS_GATED=weight.is_gated,
         IS_PADDED=shape[1] % SUPER_BLOCK != 0,
-        IS_INTERPRETED=dense.device.type == "cpu",
         num_warps=4,
     )
     return dense
@@ -413,6 +442,12 @@ def _written_out(x: Tensor, weight: PlanarWeight) -> Tensor:
         return y
     gate, up = y.chunk(2, dim=1)
     return F.silu(gate) * up
+
+
+@cache
+def _levels(device: torch.device) -> Tensor | None:
+    """Return the table for the interpreter; on a GPU the kernel holds it in registers."""
+    return torch.tensor(LEVELS) if device.type == "cpu" else None
 
 
 @cache

@@ -77,17 +77,23 @@ def repack(
     words = torch.zeros_like(planes[:, :, 0])
     for plane in range(PLANES):
         words |= planes[:, :, plane] << (4 * plane)
-    is_nested = isinstance(scales, NestedScales)
-    fine = (scales.levels if isinstance(scales, NestedScales) else scales).view(rows, -1)
+    fine: Tensor
+    nested: tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
+    if isinstance(scales, NestedScales):
+        fine, nested = scales.levels, (scales.code, scales.absmax, scales.offset)
+    else:
+        fine, nested = scales, (None, None, None)
     # Padded blocks hold zeros only, so their scale may be anything finite.
-    fine = F.pad(_rows(fine, is_gated=is_gated), (0, -fine.shape[1] % BLOCKS))
+    fine = F.pad(
+        _rows(fine.view(rows, -1), is_gated=is_gated), (0, -(width // BLOCK_SIZE) % BLOCKS)
+    )
     tiles = -(-rows // _MIN_TILE) * _MAX_ROW_TILES
     return PlanarWeight(
         words=words.view(rows, -1),
         scales=fine.contiguous(),
-        code=scales.code if is_nested else None,
-        coarse=scales.absmax if is_nested else None,
-        offset=scales.offset if is_nested else None,
+        code=nested[0],
+        coarse=nested[1],
+        offset=nested[2],
         arrived=torch.zeros(tiles, dtype=torch.int32, device=packed.device),
         in_features=width,
         is_gated=is_gated,

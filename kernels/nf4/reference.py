@@ -120,3 +120,9 @@ def linear(x: Tensor, packed: Tensor, absmax: Tensor, out_features: int) -> Tens
     """Return `x @ weight.T`, the weight dequantised to fp32 and cast to the type of `x`."""
     weight = dequantize(packed, absmax, (out_features, x.shape[-1]))
     return F.linear(x, weight.to(x.dtype))
+
+
+def gated(x: Tensor, packed: Tensor, absmax: Tensor, out_features: int) -> Tensor:
+    """Return `silu(gates) * ups`, the halves of `x @ weight.T` in its last dimension."""
+    gate, up = linear(x, packed, absmax, out_features).chunk(2, dim=-1)
+    return F.silu(gate) * up

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from kernels.nf4 import NF4Linear
-from model.attention import rope_frequencies
 from model.codec.mimi import Mimi, load_mimi
 from model.kyutai.check import sound_directory
 from model.kyutai.config import KyutaiConfig
@@ -18,6 +17,7 @@ from model.kyutai.text import TextPieces
 from model.kyutai.weights import Weights, open_weights, skeleton
 from model.lm import LM
 from model.published import TensorFile
+from model.rotary import rope_frequencies
 from model.weights import Linears, hot_linears, to_int8
 
 # Worked out once a session, and kept exact: the reference has them in float32 as well.

@@ -10,7 +10,7 @@ from kernels.kv_write import rotate_and_write
 from tests.kernels.triton_cases import Guarded, on_device, poison
 
 PAGE = 8
-ROWS, STEPS, PAGES_PER_SLOT = 3, 2, 4
+ROWS, STEPS, NUM_PAGES = 3, 2, 5
 
 
 def _inputs(heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -20,13 +20,9 @@ def _inputs(heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> tup
     return qkv, torch.polar(torch.ones_like(angle), angle)
 
 
-def _where() -> tuple[Tensor, Tensor]:
-    """Return a table and columns; some steps have no column, and one column has no page."""
-    table = torch.randperm(ROWS * PAGES_PER_SLOT + 2)[: ROWS * PAGES_PER_SLOT]
-    table = table.view(ROWS, PAGES_PER_SLOT).int()
-    table[2, 3] = -1
-    columns = torch.tensor([[0, 31], [-1, 9], [25, 8]], dtype=torch.int32)
-    return table, columns
+def _places() -> Tensor:
+    """Return places in a pool of `NUM_PAGES`, the first and the last among them."""
+    return torch.tensor([[0, NUM_PAGES * PAGE - 1], [26, 9], [25, 8]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -43,11 +39,10 @@ def test_writes_what_the_reference_writes(
     """
     torch.manual_seed(0)
     qkv, rope = (x.to(device) for x in _inputs(heads, kv_heads, head_dim, dtype))
-    table, columns = (x.to(device) for x in _where())
-    num_pages = ROWS * PAGES_PER_SLOT + 2
+    places = _places().to(device)
     written: dict[str, list[Tensor]] = {}
     for backend in ("reference", "triton"):
-        shape = (num_pages, kv_heads, PAGE, head_dim)
+        shape = (NUM_PAGES, kv_heads, PAGE, head_dim)
         pages = [
             poison(torch.empty(shape, dtype=torch.int8 if is_int8 else dtype, device=device))
             for _ in range(2)
@@ -61,8 +56,7 @@ def test_writes_what_the_reference_writes(
                 qkv,
                 rope,
                 *pages,
-                table,
-                columns,
+                places,
                 k_scale=k_scale,
                 v_scale=v_scale,
                 backend=backend,  # type: ignore[arg-type]  # one of the two
@@ -77,7 +71,7 @@ def test_writes_what_the_reference_writes(
     stored = written["triton"][1]
     lowest = poison(torch.empty((), dtype=stored.dtype, device=device))
     is_touched = ~torch.isclose(stored.double(), lowest.double(), equal_nan=True).all(-1)
-    assert is_touched.sum() == 4 * kv_heads  # six steps, one without a column, one without a page
+    assert is_touched.sum() == ROWS * STEPS * kv_heads
 
 
 @on_device
@@ -94,8 +88,7 @@ def test_offsets_beyond_int32(device: str) -> None:
         torch.ones((1, 1, 1, 2), dtype=torch.complex64, device=device),
         pages,
         pages,
-        torch.ones((1, 1), dtype=torch.int32, device=device),
-        torch.full((1, 1), 2, dtype=torch.int32, device=device),
+        torch.tensor([[4 + 2]], dtype=torch.int32, device=device),
         k_scale=scale,
         v_scale=scale.clone(),
         backend="triton",
@@ -107,16 +100,16 @@ def test_offsets_beyond_int32(device: str) -> None:
 def test_refusals() -> None:
     """Sizes, types and backends that do not fit are told, got and expected."""
     qkv, rope = _inputs(2, 2, 16, torch.float32)
-    table, columns = _where()
-    pages = torch.zeros(14, 2, PAGE, 16)
+    places = _places()
+    pages = torch.zeros(NUM_PAGES, 2, PAGE, 16)
     with pytest.raises(ValueError, match=r"got \[3, 2, 6, 16\], \[3, 1, 1, 8\]"):
-        rotate_and_write(qkv, rope[:, :1], pages, pages, table, columns, backend="reference")
+        rotate_and_write(qkv, rope[:, :1], pages, pages, places, backend="reference")
     half, levels = pages.half(), pages.to(torch.int8)
     with pytest.raises(ValueError, match=r"got torch\.float32 and torch\.float16"):
-        rotate_and_write(qkv, rope, half, half, table, columns, backend="reference")
-    with pytest.raises(ValueError, match=r"expected k_scale \[14, 2, 8\] in float16 .* got None"):
-        rotate_and_write(qkv, rope, levels, levels, table, columns, backend="reference")
-    with pytest.raises(ValueError, match=r"table and columns, got torch\.int64"):
-        rotate_and_write(qkv, rope, pages, pages, table.long(), columns, backend="reference")
+        rotate_and_write(qkv, rope, half, half, places, backend="reference")
+    with pytest.raises(ValueError, match=r"expected k_scale \[5, 2, 8\] in float16 .* got None"):
+        rotate_and_write(qkv, rope, levels, levels, places, backend="reference")
+    with pytest.raises(ValueError, match=r"places, got torch\.float32"):
+        rotate_and_write(qkv, rope, pages, pages, places.float(), backend="reference")
     with pytest.raises(ValueError, match="out of reference, triton, got fast"):
-        rotate_and_write(qkv, rope, pages, pages, table, columns, backend="fast")  # type: ignore[arg-type]  # the point
+        rotate_and_write(qkv, rope, pages, pages, places, backend="fast")  # type: ignore[arg-type]  # the point

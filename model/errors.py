@@ -4,6 +4,7 @@
     ├── ConfigError          a setting is missing, unknown or out of range (start-up)
     │   └── ScriptError      a script is broken, or asks for what cannot be
     ├── WeightsError         a weight file is missing, broken or does not fit the model
+    ├── DownloadError        the hub cannot be reached, refuses, or does not have a file
     ├── TextError            text cannot be encoded, or a tokenizer file does not fit
     ├── GrammarError         a function's parameters are no schema that calls can be kept within
     ├── OverloadedError      no capacity for another session (refuse at admission)
@@ -30,6 +31,10 @@ class ScriptError(ConfigError):
 
 class WeightsError(ParleyError):
     """Refuse a weight file, naming the file, the tensor, what was found and what was expected."""
+
+
+class DownloadError(ParleyError):
+    """Report that something cannot be fetched, with what may be done about it."""
 
 
 class TextError(ParleyError):

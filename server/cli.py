@@ -33,6 +33,8 @@ examples:
       two turns of one conversation with a server that runs already
   parley eval --dialogues 50
       score the starter on conversations that it has not seen
+  parley pull moshiko
+      fetch Moshi, 15 GB; parley check and parley quantize are for what was fetched
   parley train --help
       make the starter's data and train it anew
 
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.run is not _train:
+    if rest and args.run not in (_train, _checkpoint):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
@@ -128,6 +130,12 @@ def _train(args: argparse.Namespace) -> int:
 
     train(args.rest)
     return 0
+
+
+def _checkpoint(args: argparse.Namespace) -> int:
+    from model.kyutai.cli import COMMANDS  # noqa: PLC0415
+
+    return COMMANDS[args.command](args.rest)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -224,6 +232,15 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", add_help=False, help="train the starter anew")
     train.set_defaults(run=_train)
+
+    for command, what in (
+        ("pull", "fetch a published checkpoint, such as Moshi"),
+        ("check", "say what a checkpoint is, what is missing, and the memory that it takes"),
+        ("quantize", "write a checkpoint in NF4, a quarter of its size"),
+    ):
+        # Their own parsers have the rest.
+        checkpoint = commands.add_parser(command, add_help=False, help=what)
+        checkpoint.set_defaults(run=_checkpoint, command=command)
 
     score = commands.add_parser(
         "eval",

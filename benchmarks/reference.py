@@ -48,6 +48,11 @@ def moshi(part: str) -> Any:
         raise ModuleNotFoundError(HOW_TO_GET_IT) from error
 
 
+def lm_sizes(values: Values) -> dict[str, Any]:
+    """Return what their constructor takes of a published configuration; it changes what it gets."""
+    return copy.deepcopy({k: v for k, v in values.items() if k not in _NOT_SIZES})
+
+
 def their_lm(values: Values, device: str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return their language model with random weights, every part of which matters.
 
@@ -56,8 +61,8 @@ def their_lm(values: Values, device: str = "cpu", dtype: torch.dtype = torch.flo
         device: where it is.
         dtype: of its weights.
     """
-    sizes = copy.deepcopy({k: v for k, v in values.items() if k not in _NOT_SIZES})
-    lm: nn.Module = moshi("models.loaders").get_moshi_lm(None, sizes, device=device, dtype=dtype)
+    loaders, sizes = moshi("models.loaders"), lm_sizes(values)
+    lm: nn.Module = loaders.get_moshi_lm(None, sizes, device=device, dtype=dtype)
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if "norm" in name:  # fresh ones do nothing

@@ -15,6 +15,7 @@ from model.kyutai.check import sound_directory
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.text import TextPieces
 from model.kyutai.weights import Weights, open_weights, skeleton
+from model.layout import lay_out_for_few_rows
 from model.lm import LM
 from model.published import TensorFile
 from model.rotary import rope_frequencies
@@ -73,6 +74,8 @@ def load_lm(
         _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
     frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base)
     lm.rope_frequencies = frequencies.to(device)
+    if torch.device(device).type == "cpu" and dtype == torch.float32:
+        lay_out_for_few_rows(lm)
     return lm.eval()
 
 

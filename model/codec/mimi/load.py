@@ -11,6 +11,7 @@ from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.names import Layout, is_ignored, layout_of, modern, sources
 from model.errors import ConfigError, WeightsError
+from model.layout import lay_out_for_few_rows
 from model.published import TensorFile
 
 
@@ -57,6 +58,8 @@ def load_mimi(
             parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
             targets[name].copy_(source.convert(*parts))
     mimi.codes.prepare()
+    for half in (mimi.encoder, mimi.decoder):
+        lay_out_for_few_rows(half.transformer)
     return mimi
 
 

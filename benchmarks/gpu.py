@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.report import ROOT
 
-KERNEL_BENCHMARKS: tuple[str, ...] = ("bench_kernels", "bench_nf4")
+KERNEL_BENCHMARKS: tuple[str, ...] = ("bench_kernels", "bench_nf4", "bench_frame")
 
 
 def main() -> int:

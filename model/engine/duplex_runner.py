@@ -18,6 +18,7 @@ from model.dialogue.duplex import Duplex, DuplexConfig, DuplexMemory
 from model.dialogue.duplex_program import Work
 from model.dialogue.history import Ints
 from model.dialogue.prompt import Prompt
+from model.engine.accelerate import drive_on, reading_on, stepper
 from model.engine.config import EngineConfig
 from model.engine.messages import Pcm
 from model.engine.metrics import EngineMetrics
@@ -113,10 +114,19 @@ class DuplexRunner:
         """Start over with fresh state in every slot; beginnings that were kept stay good."""
         model, config = self._model, self._config
         memory = MemoryConfig(
-            precision=config.kv, page_steps=config.kv_page_steps, num_pages=config.kv_pages
+            precision=config.kv,
+            page_steps=config.kv_page_steps,
+            num_pages=config.kv_pages,
+            reading=reading_on(self._device),
         )
         num_slots = config.max_sessions
-        self._duplex = Duplex(model.lm, model.drive, num_slots, model.reach, memory)
+        drive = drive_on(self._device, model.drive)
+        self._duplex = Duplex(model.lm, drive, num_slots, model.reach, memory)
+        if model.condition is not None:  # from then on it has its place in memory
+            with torch.inference_mode():
+                self._duplex.set_condition(0, model.condition, model.without)
+                self._duplex.reset(0)
+        self._step = stepper(self._duplex)
         self._encoder: MimiState = model.mimi.init_encoder_state(num_slots)
         self._decoder: MimiState = model.mimi.init_decoder_state(num_slots)
         self._parked: dict[int, DuplexMemory] = {}
@@ -255,7 +265,7 @@ class DuplexRunner:
         """
         user = self._encode(requests)
         start = perf_counter()
-        frame = self._duplex.step(
+        frame = self._step(
             [r.slot for r in requests],
             user,
             self._forced(requests),

@@ -24,6 +24,7 @@ from model.dialogue.prompt import (
     wrapped,
 )
 from model.engine.duplex import DuplexParts
+from model.engine.accelerate import use_kernels
 from model.engine.duplex_runner import DuplexModel
 from model.errors import ConfigError, EngineError
 from model.kyutai.check import Checkpoint, sound_directory
@@ -237,6 +238,7 @@ def load_parts(
         num_codebooks=config.num_mimi_codebooks,
         prefix=found.mimi_prefix,
     ).to(device)
+    use_kernels(lm, mimi)
     silence = silence_of(mimi)[: config.num_made]
     tones = PUBLISHED_TONES if config.kind == "personaplex" else Tones(silence, silence)
     pieces = TextPieces.load(found.files["tokenizer"])

@@ -38,7 +38,7 @@ STATE = "quant_state.bitsandbytes__nf4"
 
 # As many numbers as are quantised at once: whole blocks and whole bytes, so that it is the same as
 # all at once, and the working memory does not grow with the tensor.
-_PART = 1 << 20
+_PART = 1 << 18
 
 
 class Weights(Protocol):

@@ -8,8 +8,7 @@ from model.errors import ConfigError
 from model.kyutai.catalogue import catalogue, entry, parse_catalogue
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.tensors import num_parameters
-
-PERSONAPLEX = {"model_type": "personaplex", "version": "7b-v1"}
+from tests.fakes.kyutai import PERSONAPLEX
 
 
 def test_every_checkpoint_has_what_serving_takes() -> None:

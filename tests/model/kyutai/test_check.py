@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.kyutai.check import Checkpoint, check_directory
+from model.errors import WeightsError
+from model.kyutai.check import Checkpoint, check_directory, sound_directory
 
 LM, MIMI, PIECES = "model.safetensors", "tokenizer-1.safetensors", "tokenizer_spm.model"
 
@@ -99,3 +100,12 @@ def test_an_empty_directory_stands_for_moshi(tmp_path: Path) -> None:
     assert found.memory is not None
     # Norms that the depth weight sets share are held once for each.
     assert found.memory.weights["bf16"] == pytest.approx(2 * found.num_parameters, rel=1e-4)
+
+
+def test_a_directory_with_problems(make_directory: Callable[..., Path]) -> None:
+    """Is refused with all of them."""
+    directory = make_directory()
+    (directory / "tokenizer_spm.model").unlink()
+    (directory / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"(?s)tokenizer.*got none.*not a safetensors file"):
+        sound_directory(directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from model.errors import ConfigError, WeightsError
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.load import load_checkpoint, load_lm
+from model.kyutai.load import load_lm
 from model.weights import convert_to_int8
 from tests.fakes.kyutai import random_moshi
 
@@ -79,21 +78,3 @@ def test_conditions_stay_exact(golden: Path) -> None:
     added = lm.conditioners({"description": "very_good"}).added
     assert added is not None
     assert added.dtype == torch.float32
-
-
-@pytest.mark.parametrize("case", ["moshi", "personaplex"])
-def test_a_whole_directory(make_directory: Callable[..., Path], case: str) -> None:
-    """The model, its codec with as many codebooks as it uses, and its text pieces."""
-    loaded = load_checkpoint(make_directory(case))
-    assert loaded.mimi.config.num_codebooks == loaded.config.num_mimi_codebooks
-    assert loaded.lm.config == loaded.config.lm()
-    assert len(loaded.pieces) == 28
-
-
-def test_a_directory_with_problems(make_directory: Callable[..., Path]) -> None:
-    """Is refused with all of them."""
-    directory = make_directory()
-    (directory / "tokenizer_spm.model").unlink()
-    (directory / "model.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"(?s)tokenizer.*got none.*not a safetensors file"):
-        load_checkpoint(directory)

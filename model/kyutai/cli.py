@@ -142,7 +142,7 @@ def main_quantize(argv: Sequence[str], out: TextIO | None = None) -> int:
         "--format", choices=["nf4"], default="nf4", help="how the linears are stored (nf4)"
     )
     args = parser.parse_args(argv)
-    with tqdm(unit=" tensors", leave=False) as bar:
+    with tqdm(unit=" tensors", leave=False, disable=None) as bar:  # None: where nobody looks
 
         def progress(name: str, done: int, count: int) -> None:
             bar.total = count

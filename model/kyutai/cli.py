@@ -197,6 +197,8 @@ def _print_report(directory: Path, found: Checkpoint, out: TextIO) -> None:
     )
     for what, name in (("lm", "weights"), ("mimi", "codec"), ("tokenizer", "text pieces")):
         print(f"  {name:12}{files[what].name if what in files else 'missing'}", file=out)
+    if config.kind == "personaplex" and not found.voices:
+        print(f"  {'voices':12}none: it speaks as it happens to", file=out)
     if found.voices:
         lengths = [check_voice(path, config) for path in found.voices.values()]
         print(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,24 @@ def load_directory(
         prefix=found.mimi_prefix,
     )
     return Loaded(config, load_lm(found.files["lm"], config, dtype, linears=linears), mimi)
+
+
+def write_zeros(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, size: int) -> None:
+    """Write a file with these tensors, all zeros, of whatever size: it takes no room on the disk.
+
+    Args:
+        path: of the file.
+        shapes: by name.
+        dtype: of all, as a header calls it.
+        size: bytes of a number.
+    """
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * size
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + end)
 
 
 def random_moshi(golden: Path, directory: Path, **sizes: object) -> tuple[KyutaiConfig, Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from model.errors import ConfigError, WeightsError
@@ -18,7 +18,6 @@ from model.kyutai.check import QUANTISED_FILE, check_directory
 from model.kyutai.load import load_lm
 from model.kyutai.quantize import quantize_checkpoint
 from model.kyutai.tensors import num_parameters
-from model.kyutai.weights import quantize
 from model.lm import LM
 from model.state import Kind, Steps
 from tests.fakes.kyutai import load_directory, random_moshi
@@ -63,15 +62,6 @@ def test_it_is_the_model_quantised_in_memory(
     full = load_directory(source, linears="nf4").lm
     for one, other in zip(logits(dense.lm), logits(full), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
-def test_parts_are_quantised_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of a part, as long as it is whole blocks."""
-    weight = torch.randn(37, 100)
-    whole = quantize(weight)
-    monkeypatch.setattr("model.kyutai.weights._PART", 128)
-    for one, other in zip(quantize(weight), whole, strict=True):
-        assert torch.equal(one, other)
 
 
 def test_bitsandbytes_reads_it(make_directory: MakeDirectory, tmp_path: Path) -> None:
@@ -135,46 +125,6 @@ def test_what_is_wrong_is_refused_first(make_directory: MakeDirectory, tmp_path:
     with pytest.raises(WeightsError, match=r"expected one file .*model.safetensors.*, got none"):
         quantize_checkpoint(source, tmp_path / "nf4")
     assert not (tmp_path / "nf4").exists()
-
-
-STATE = f"{QKV}.quant_state.bitsandbytes__nf4"
-
-
-def _state(**values: object) -> Tensor:
-    made = {"quant_type": "nf4", "blocksize": 64, "shape": [96, 32]} | values
-    return torch.tensor(list(json.dumps(made).encode()), dtype=torch.uint8)
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({f"{QKV}.absmax": None}, rf"{QKV}.absmax: missing, expected \[48\]"),
-        ({f"{QKV}.absmax": torch.ones(47)}, r"absmax: expected \[48\] in F32, got \[47\]"),
-        ({QKV: torch.ones(1536, 1)}, rf"{QKV}: expected \[1536, 1\] in U8, got .* F32"),
-        ({STATE: _state(blocksize=128)}, "expected .'nf4', 64, .*, got .'nf4', 128"),
-        ({STATE: _state(shape=[32, 96])}, r"got \['nf4', 64, \[32, 96\]\]"),
-        ({STATE: torch.ones(3, dtype=torch.uint8)}, "not what bitsandbytes writes"),
-        ({f"{QKV}.quant_map": torch.zeros(16)}, "expected the levels of NF4"),
-        ({"norm.weight": torch.ones(31)}, r"norm.weight: expected \[32\]"),
-        ({"extra": torch.ones(1)}, "extra: not part of this model"),
-    ],
-)
-def test_wrong_quantised_files_are_refused(
-    make_directory: MakeDirectory, tmp_path: Path, changes: dict[str, Tensor | None], match: str
-) -> None:
-    """By the name of the tensor."""
-    quantize_checkpoint(make_directory(), tmp_path / "nf4")
-    path = tmp_path / "nf4" / QUANTISED_FILE
-    tensors = load_file(path) | changes
-    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    save_file(kept, path, {"parley": "1"})
-    config = check_directory(tmp_path / "nf4").config
-    assert config is not None
-    with pytest.raises(WeightsError, match=match):
-        load_lm(path, config, linears="nf4")
-    save_file(kept, path, {"parley": "2"})
-    with pytest.raises(WeightsError, match="expected format 1, got '2'"):
-        load_lm(path, config)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

@@ -195,8 +195,13 @@ def _print_report(directory: Path, found: Checkpoint, out: TextIO) -> None:
         f"{stack.dim} wide, window {stack.context} steps",
         file=out,
     )
-    for what, name in (("lm", "weights"), ("mimi", "codec"), ("tokenizer", "text pieces")):
-        print(f"  {name:12}{files[what].name if what in files else 'missing'}", file=out)
+    used = f", {config.num_mimi_codebooks} of {found.mimi.num_codebooks} codebooks used"
+    for what, name, more in (
+        ("lm", "weights", ""),
+        ("mimi", "codec", used),
+        ("tokenizer", "text pieces", f", at most {config.text_card:,}"),
+    ):
+        print(f"  {name:12}{files[what].name + more if what in files else 'missing'}", file=out)
     if config.kind == "personaplex" and not found.voices:
         print(f"  {'voices':12}none: it speaks as it happens to", file=out)
     if found.voices:

@@ -16,7 +16,7 @@ from model.kyutai.check import Checkpoint, check_directory
 from model.kyutai.memory import SESSIONS, WEIGHTS, Memory
 from model.kyutai.pull import pull
 from model.kyutai.quantize import quantize_checkpoint
-from model.kyutai.voices import VOICES_ARCHIVE, check_voice, convert_voices
+from model.kyutai.voices import VOICES_ARCHIVE, convert_voices
 
 _FOLDER = Path("models")
 
@@ -205,11 +205,7 @@ def _print_report(directory: Path, found: Checkpoint, out: TextIO) -> None:
     if config.kind == "personaplex" and not found.voices:
         print(f"  {'voices':12}none: it speaks as it happens to", file=out)
     if found.voices:
-        lengths = [check_voice(path, config) for path in found.voices.values()]
-        print(
-            f"  {'voices':12}{', '.join(found.voices)}; {min(lengths)} to {max(lengths)} frames",
-            file=out,
-        )
+        print(f"  {'voices':12}{', '.join(found.voices)}", file=out)
 
 
 def _print_memory(memory: Memory, sessions: Sequence[int], window: int | None, out: TextIO) -> None:

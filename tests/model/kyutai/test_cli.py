@@ -86,7 +86,11 @@ def test_voices_can_be_converted_by_themselves(make_directory: MakeDirectory) ->
     code, text = run(main_check, directory, "--convert-voices")
     assert code == 0
     assert "1 voices converted" in text
-    assert "NATF0; 3 to 3 frames" in text
+    assert "voices      NATF0\n" in text
+    (directory / "voices/NATF0.safetensors").write_bytes(b"")
+    code, text = run(main_check, directory)
+    assert code == 1
+    assert "NATF0.safetensors: not a safetensors file" in text
 
 
 def test_quantising(make_directory: MakeDirectory, tmp_path: Path) -> None:

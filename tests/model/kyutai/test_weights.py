@@ -88,3 +88,13 @@ def test_wrong_quantised_files_are_refused(
     save_file(kept, path, {"parley": "2"})
     with pytest.raises(WeightsError, match="expected format 1, got '2'"):
         load_lm(path, config)
+
+
+def test_weights_that_no_scale_can_carry(golden: Path, tmp_path: Path) -> None:
+    """Are refused by our name of the tensor and that of the file."""
+    config = KyutaiConfig.from_dict(json.loads((golden / "moshi.json").read_text()))
+    tensors = load_file(golden / "moshi.weights.safetensors")
+    tensors["transformer.layers.0.self_attn.in_proj_weight"][3, 4] = torch.inf
+    save_file(tensors, tmp_path / "inf.safetensors")
+    with pytest.raises(WeightsError, match=rf"inf.safetensors: {QKV}: cannot be in NF4 .*inf"):
+        load_lm(tmp_path / "inf.safetensors", config, linears="nf4")

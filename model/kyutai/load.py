@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kernels.nf4 import NF4Linear
-from model.attention import rope_frequencies
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import Weights, open_weights, skeleton
 from model.lm import LM
@@ -66,8 +65,7 @@ def load_lm(
         _assign(lm, name, tensor.to(device))
     for name in empty:
         _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
-    frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base)
-    lm.rope_frequencies = frequencies.to(device)
+    lm.rope_frequencies = lm.rope_frequencies.to(device)
     return lm.eval()
 
 

@@ -75,7 +75,7 @@ def open_weights(file: TensorFile, config: KyutaiConfig) -> Weights:
 
 
 def skeleton(config: KyutaiConfig) -> LM:
-    """Return the model without memory for its weights."""
+    """Return the model without memory for its weights; what is no weight it has."""
     with torch.device("meta"), _NoDraws():
         return LM(config.lm())
 
@@ -83,7 +83,8 @@ def skeleton(config: KyutaiConfig) -> LM:
 class _NoDraws(TorchFunctionMode):
     """Draw no first weights: without memory there is nothing to draw, yet it would take seconds.
 
-    To say what a draw or a range would be like, PyTorch loads a good part of its compiler.
+    To say what a draw or a range would be like, PyTorch loads a good part of its compiler. Ranges
+    are what the rotary frequencies are made of, which no file holds: those are worked out.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -23,22 +23,20 @@ from model.dialogue.prompt import (
     make_prompt,
     wrapped,
 )
-from model.engine.duplex import DuplexParts
 from model.engine.accelerate import use_kernels
+from model.engine.duplex import DuplexParts
 from model.engine.duplex_runner import DuplexModel
 from model.errors import ConfigError, EngineError
 from model.kyutai.check import Checkpoint, sound_directory
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
+from model.kyutai.memory import REACH_FRAMES
 from model.kyutai.text import PAD, TextPieces
 from model.kyutai.voices import load_voice
 from model.lm import LM
 from model.sampling import Sampling
 from model.weights import Linears
 
-# Steps that can be taken back when a client cuts a reply short: what waits in a client to be
-# played is hardly ever more than a few seconds.
-REACH_FRAMES = 125
 # Most pieces of instructions; each takes a frame of the model's memory.
 MAX_PROMPT_PIECES = 1_000
 

@@ -15,7 +15,8 @@ from model.dialogue.prompt import PUBLISHED_TONES
 from model.errors import ConfigError, EngineError, WeightsError
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
-from model.kyutai.parts import REACH_FRAMES, load_parts, sampling_of
+from model.kyutai.memory import REACH_FRAMES
+from model.kyutai.parts import load_parts, sampling_of
 from model.kyutai.text import PAD
 from model.sampling import Sampling
 from tests.fakes.duplex import PIECES, make_small_parts, voice

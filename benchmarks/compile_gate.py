@@ -24,6 +24,7 @@ from kernels.aot import ARCHITECTURES, CompileCase, Compiled, compile_case
 
 CASE_MODULES: tuple[str, ...] = (
     "kernels.attention.cases",
+    "kernels.int8.cases",
     "kernels.kv_write.cases",
     "kernels.nf4.cases",
     "kernels.rmsnorm.cases",

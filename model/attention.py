@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.nf4 import PlanarNF4Gated
 from kernels.rmsnorm import rms_norm
 from kernels.silu import gated_silu
 from model.backend import KernelModule
@@ -45,7 +46,14 @@ class RMSNorm(KernelModule):
 
 
 class GatedMLP(KernelModule):
-    """`down(silu(gate(x)) * up(x))`, gate and up in one linear."""
+    """`down(silu(gate(x)) * up(x))`, gate and up in one linear.
+
+    Attributes:
+        gate_up: the linear, gates first; or a `PlanarNF4Gated`, which gates as well.
+        down: the linear after it.
+    """
+
+    gate_up: nn.Module
 
     def __init__(self, dim: int, ff_dim: int) -> None:
         super().__init__()
@@ -55,7 +63,9 @@ class GatedMLP(KernelModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
         gate_up: Tensor = self.gate_up(x)
-        if self.backend == "reference":
+        if isinstance(self.gate_up, PlanarNF4Gated):
+            gated = gate_up
+        elif self.backend == "reference":
             gate, up = gate_up.chunk(2, dim=-1)
             gated = F.silu(gate) * up
         else:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.int8 import Int8Linear
+from kernels.int8.op import Backend
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
@@ -146,7 +147,7 @@ def convert_to_int8(lm: LM) -> None:
         ConfigError: if the model has a width that the int8 kernel cannot do.
     """
     for name, linear in hot_linears(lm).items():
-        lm.set_submodule(name, to_int8(name, linear))
+        lm.set_submodule(name, to_int8(name, linear, "aten"))
 
 
 def hot_linears(lm: LM) -> dict[str, nn.Linear]:
@@ -159,10 +160,20 @@ def hot_linears(lm: LM) -> dict[str, nn.Linear]:
     }
 
 
-def to_int8(name: str, linear: nn.Linear) -> Int8Linear:
-    """Return an int8 linear of the same weight, about; arguments and errors as above."""
+def to_int8(name: str, linear: nn.Linear, backend: Backend) -> Int8Linear:
+    """Return an int8 linear of the same weight, about.
+
+    Args:
+        name: of the linear, for the error.
+        linear: without a bias.
+        backend: "aten" for a CPU; "reference" takes any width, until `model.engine.accelerate`
+            switches it to the kernel of its device.
+
+    Raises:
+        ConfigError: if the linear has a width that the backend cannot do.
+    """
     try:
-        return Int8Linear.from_linear(linear, backend="aten")
+        return Int8Linear.from_linear(linear, backend)
     except ValueError as error:
         raise ConfigError(f"{name}: cannot be int8 ({error})") from error
 

@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Programs of the kernel that share an output tile count themselves. There are counters for tiles
+# of so many outputs, for as many as that of rows.
+MIN_TILE, MAX_ROW_TILES = 64, 4
+
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return levels and scales of a weight; see `kernels.int8.op.quantize_int8`."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 from torch import nn
 
-from kernels.nf4.planar import use_planar
+from kernels.int8 import use_int8
+from kernels.nf4 import NF4Linear, PlanarNF4Gated, use_planar
+from kernels.nf4.op import PlanarBackend
+from model.attention import GatedMLP
 from model.backend import use_backend
 from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
 from model.dialogue.frame_graphs import FrameGraphs, cuda_capture
@@ -34,10 +37,41 @@ def use_kernels(*modules: nn.Module) -> None:
         if not has_kernels(next(module.parameters()).device):
             continue
         use_backend(module, "triton")
-        try:
-            use_planar(module, "triton")
-        except ValueError as error:
-            raise ConfigError(f"engine.linears: nf4 cannot be used: {error}") from error
+        use_linears(module, "triton")
+
+
+@torch.no_grad()
+def use_linears(module: nn.Module, backend: PlanarBackend) -> None:
+    """Switch quantised linears to the layout and kernel of a device, in place; dense ones stay.
+
+    A gated MLP whose gate and up are one NF4 linear computes both, and gates, in one launch.
+
+    Args:
+        module: on its device, its weights loaded.
+        backend: "triton"; or "reference", the same in plain PyTorch.
+
+    Raises:
+        ConfigError: a quantised linear has a width that its kernel cannot do.
+    """
+    try:
+        use_int8(module, backend)
+    except ValueError as error:
+        raise ConfigError(f"engine.linears: int8 cannot be used: {error}") from error
+    try:
+        for name, mlp in list(module.named_modules()):
+            if isinstance(mlp, GatedMLP) and isinstance(mlp.gate_up, NF4Linear):
+                mlp.gate_up = _gated(f"{name}.gate_up", mlp.gate_up, backend)
+        use_planar(module, backend)
+    except ValueError as error:
+        raise ConfigError(f"engine.linears: nf4 cannot be used: {error}") from error
+
+
+def _gated(name: str, linear: NF4Linear, backend: PlanarBackend) -> PlanarNF4Gated:
+    shape = (linear.out_features, linear.in_features)
+    try:
+        return PlanarNF4Gated.from_rest(linear.packed, linear.absmax, shape, backend)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def drive_on(device: torch.device, drive: DuplexConfig) -> DuplexConfig:
@@ -56,11 +90,15 @@ def reading_on(device: torch.device) -> Reading:
     return "triton" if has_kernels(device) else "views"
 
 
-def stepper(duplex: Duplex) -> DuplexStep:
+def stepper(duplex: Duplex, sizes: Sequence[int] | None = None) -> DuplexStep:
     """Return what steps a model: its own `step`, or on a device with graphs what they captured.
 
     Conditions, if the model has any, must have been set once before.
+
+    Args:
+        duplex: to step.
+        sizes: numbers of rows to capture, as for `FrameGraphs`.
     """
     if not has_kernels(duplex.state.device):
         return duplex.step
-    return FrameGraphs(duplex, cuda_capture).step
+    return FrameGraphs(duplex, cuda_capture, sizes).step

@@ -35,7 +35,7 @@ def load_lm(
         config: what its `config.json` says.
         dtype: of the weights in memory, conditioners excepted, which are float32.
         linears: how the linears are held that a step spends its time in: "dense" in `dtype`, "nf4",
-            or "int8", for few rows on a CPU.
+            or "int8". On a CPU that is for few rows, and widths that are multiples of 16.
         device: where the weights are put. They are converted on the CPU.
 
     Returns:
@@ -44,7 +44,7 @@ def load_lm(
     Raises:
         WeightsError: naming the file and the tensor that is missing, cut short, left over, or has
             another shape (got and expected); before anything is read.
-        ConfigError: if the model has a width that int8 cannot do.
+        ConfigError: if the model has a width that int8 cannot do on the device.
     """
     weights = open_weights(TensorFile(path), config)
     lm = skeleton(config)
@@ -55,7 +55,7 @@ def load_lm(
     for name in names:
         owner = name.rpartition(".")[0]
         if owner in hot and linears != "dense":
-            quantised = _quantised(weights, name, hot[owner], linears)
+            quantised = _quantised(weights, name, hot[owner], linears, torch.device(device))
             lm.set_submodule(owner, quantised.to(device))
             continue
         tensor = weights.read(name)
@@ -72,14 +72,16 @@ def load_lm(
     return lm.eval()
 
 
-def _quantised(weights: Weights, name: str, linear: nn.Linear, linears: Linears) -> nn.Module:
+def _quantised(
+    weights: Weights, name: str, linear: nn.Linear, linears: Linears, device: torch.device
+) -> nn.Module:
     if linears == "nf4":
         packed = NF4Linear(linear.in_features, linear.out_features, backend="reference")
         packed.packed, packed.absmax = weights.read_nf4(name)
         return packed
     dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
     dense.weight = nn.Parameter(weights.read(name), requires_grad=False)
-    return to_int8(name, dense)
+    return to_int8(name, dense, "aten" if device.type == "cpu" else "reference")
 
 
 def _assign(lm: LM, name: str, tensor: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.int8 import Int8Linear, int8_linear, quantize_int8
+from kernels.int8 import Int8Linear, int8_linear, quantize_int8, use_int8
 
 
 def test_levels_are_nearest() -> None:
@@ -54,15 +54,43 @@ def test_module() -> None:
     assert set(module.state_dict()) == {"levels", "scale"}
 
 
+def test_the_reference_keeps_the_type() -> None:
+    """Only the CPU kernel is bound to bf16; the sum is the same in any type."""
+    torch.manual_seed(0)
+    module = Int8Linear.from_linear(torch.nn.Linear(50, 20, bias=False), backend="reference")
+    x = torch.randn(3, 50).half()
+    assert module(x).dtype == torch.float16
+    torch.testing.assert_close(module(x), module(x.float()).half(), rtol=0, atol=0)
+
+
+def test_every_layer_is_switched_or_none() -> None:
+    """A layer that a backend cannot do is named, and the others stay as they were."""
+    layers = torch.nn.Sequential(Int8Linear(32, 4, "reference"), Int8Linear(16, 4, "reference"))
+    assert use_int8(layers, "aten") == 2
+    assert [layer.backend for layer in layers] == ["aten", "aten"]
+    layers = torch.nn.Sequential(Int8Linear(32, 4, "reference"), Int8Linear(20, 4, "reference"))
+    with pytest.raises(ValueError, match=r"1: backend aten: .* a multiple of 16 wide, got 20"):
+        use_int8(layers, "aten")
+    assert [layer.backend for layer in layers] == ["reference", "reference"]
+    with pytest.raises(ValueError, match="0: backend triton: expected tensors on cuda, got meta"):
+        use_int8(layers.to("meta"), "triton")
+
+
 def test_refusals() -> None:
     """Sizes, types and backends that do not fit are told, got and expected."""
     levels, scale = quantize_int8(torch.randn(4, 32))
     x = torch.randn(2, 32).bfloat16()
-    with pytest.raises(ValueError, match=r"expected bfloat16, int8, bfloat16, got torch\.float32"):
+    with pytest.raises(ValueError, match=r"expected fp32, fp16 or bf16, .*got torch\.int64"):
+        int8_linear(x.long(), levels, scale, backend="reference")
+    with pytest.raises(ValueError, match=r"backend aten: expected bfloat16, got torch\.float32"):
         int8_linear(x.float(), levels, scale, backend="aten")
     with pytest.raises(ValueError, match=r"got \[2, 16\], \[4, 32\], \[4\]"):
         int8_linear(x[:, :16], levels, scale, backend="aten")
-    with pytest.raises(ValueError, match="out of reference, aten, got fast"):
+    with pytest.raises(ValueError, match=r"got \[0, 32\], \[4, 32\], \[4\]"):
+        int8_linear(x[:0], levels, scale, backend="triton")
+    with pytest.raises(ValueError, match=r"expected counters of int32, got torch\.int64"):
+        int8_linear(x, levels, scale, backend="triton", arrived=torch.zeros(4).long())
+    with pytest.raises(ValueError, match="out of reference, aten, triton, got fast"):
         int8_linear(x, levels, scale, backend="fast")  # type: ignore[arg-type]  # the point
     with pytest.raises(ValueError, match="a multiple of 16 wide, got 20"):
         Int8Linear(20, 4, backend="aten")

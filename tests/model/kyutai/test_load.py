@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kernels.int8 import Int8Linear
 from model.errors import ConfigError, WeightsError
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
@@ -66,6 +67,15 @@ def test_widths_that_int8_cannot_do(golden: Path, config: KyutaiConfig) -> None:
     """Are refused by the name of the linear."""
     with pytest.raises(ConfigError, match=r"layers.0.mlp.down.weight: cannot be int8 .*got 88"):
         load_lm(golden / "moshi.weights.safetensors", config, linears="int8")
+
+
+def test_int8_takes_any_width_elsewhere(golden: Path, config: KyutaiConfig) -> None:
+    """Only the CPU's kernel reads 16 inputs at a time."""
+    lm = load_lm(golden / "moshi.weights.safetensors", config, linears="int8", device="meta")
+    linears = [each for each in lm.modules() if isinstance(each, Int8Linear)]
+    assert any(each.in_features % 16 for each in linears)
+    assert {each.backend for each in linears} == {"reference"}
+    assert {each.levels.device.type for each in linears} == {"meta"}
 
 
 def test_conditions_stay_exact(golden: Path) -> None:

@@ -3,12 +3,12 @@
 The layers of a 7B (fused query, key and value; output; gate and up; down) and of its depth
 transformer, with nested scales, for 1 to 256 rows. Every time is that of one call inside a captured
 graph whose calls each have weights of their own, four times the cache together and eight at least
-where memory allows. Beside it stand `F.linear` over bf16 weights (cuBLAS) and, where the package is
-installed, bitsandbytes' kernel over the same NF4 weights.
+where memory allows. Beside it stand the int8 linear, `F.linear` over bf16 weights (cuBLAS) and,
+where the package is installed, bitsandbytes' kernel over the same NF4 weights.
 
-"% read" compares the bytes of the weight with the read bandwidth measured in the same run. The
-correctness gate comes first: each shape and number of rows against the reference on this device, or
-nothing is reported.
+"% read" compares the bytes of the weight with the read bandwidth measured in the same run, and
+"int8 % read" those of the int8 weight. The correctness gate comes first: each shape and number of
+rows against the reference on this device, or nothing is reported.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmarks.gpu_timing import copies_that_fit, measure_ceilings, time_in_graph
 from benchmarks.kernel_gate import WrongError, check_close
 from benchmarks.report import ROOT, Row, keep, print_table, provenance
+from kernels.int8 import int8_linear, quantize_int8, tile_counters
 from kernels.nf4 import (
     NestedScales,
     PlanarWeight,
@@ -100,12 +101,14 @@ class Weight:
         scales: as at rest.
         planar: for the Triton kernel.
         dense: bfloat16.
+        int8: its levels, scales and counters of tiles.
     """
 
     packed: Tensor
     scales: NestedScales
     planar: PlanarWeight
     dense: Tensor
+    int8: tuple[Tensor, Tensor, Tensor]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,7 +146,7 @@ def measure(shape: Shape, read_gb_s: float) -> list[Row]:
         WrongError: if the kernel does not do what its reference does.
     """
     bitsandbytes = _bitsandbytes()
-    # A weight is here in four bits and in sixteen; the cache must hold neither.
+    # A weight is here in four bits, eight and sixteen; the cache must hold none of them.
     weights = [_weight(shape) for _ in range(copies_that_fit(shape[0] * shape[1] // 2))]
     rows: list[Row] = []
     for num_rows in NUM_ROWS:
@@ -151,13 +154,21 @@ def measure(shape: Shape, read_gb_s: float) -> list[Row]:
         _check(x, weights[0])
         calls = [partial(planar_linear, x, each.planar, backend="triton") for each in weights]
         dense = [partial(F.linear, x, each.dense) for each in weights]
+        int8 = [partial(_int8_linear, x, each) for each in weights]
         other = [partial(bitsandbytes, x, each) for each in weights] if bitsandbytes else None
         with torch.inference_mode():
             ours = time_in_graph(calls)
+            int8_us = time_in_graph(int8).median_us
             bf16_us = time_in_graph(dense).median_us
             bnb_us = time_in_graph(other).median_us if other else None
         found = row(shape, num_rows, weights[0].planar.nbytes, ours.median_us, read_gb_s)
-        rows.append(found | {"p99 us": ours.p99_us} | beside(ours.median_us, bf16_us, bnb_us))
+        int8_read = row(shape, num_rows, shape[0] * (shape[1] + 2), int8_us, read_gb_s)["% read"]
+        rows.append(
+            found
+            | {"p99 us": ours.p99_us}
+            | beside(ours.median_us, bf16_us, bnb_us)
+            | {"int8 us": int8_us, "int8 % read": int8_read}
+        )
     return rows
 
 
@@ -223,7 +234,13 @@ def _weight(shape: Shape) -> Weight:
     scales = nest_nf4(torch.rand(size // 64, device="cuda") + 0.5)
     planar = repack_nf4(packed, scales, shape)
     dense = torch.randn(shape, dtype=torch.bfloat16, device="cuda")
-    return Weight(packed, scales, planar, dense)
+    int8 = (*quantize_int8(dense), tile_counters(shape[0]).cuda())
+    return Weight(packed, scales, planar, dense, int8)
+
+
+def _int8_linear(x: Tensor, weight: Weight) -> Tensor:
+    levels, scale, arrived = weight.int8
+    return int8_linear(x, levels, scale, backend="triton", arrived=arrived)
 
 
 def _check(x: Tensor, weight: Weight) -> None:
@@ -239,6 +256,12 @@ def _check(x: Tensor, weight: Weight) -> None:
         f"{what}, gated",
         planar_gated(x, gated, backend="triton"),
         planar_gated(x, gated, backend="reference"),
+    )
+    levels, scale, _ = weight.int8
+    check_close(
+        f"int8, {what}",
+        _int8_linear(x, weight),
+        int8_linear(x, levels, scale, backend="reference"),
     )
 
 

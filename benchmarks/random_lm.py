@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reference_sizes import Values
+from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear
 from model.engine.accelerate import use_kernels
 from model.kyutai.config import KyutaiConfig
@@ -16,7 +17,7 @@ from model.kyutai.weights import skeleton
 from model.lm import LM
 from model.weights import hot_linears
 
-Form = Literal["bf16", "nf4"]
+Form = Literal["bf16", "int8", "nf4"]
 
 _STD = 0.02
 # Tables of which a step reads a few rows, in Kyutai's package and in ours.
@@ -24,9 +25,9 @@ _GATHERED = (
     "emb.", "text_emb.", "depformer_emb.", "depformer_text_emb.",
     "user_emb.", "assistant_emb.", "codebooks.", "depth.text_emb.",
 )  # fmt: skip
-# Of NF4 linears: what holds two levels a byte, and what scales them.
+# Of quantised linears: what holds two levels a byte, and what scales them.
 _LEVELS = {"packed", "words"}
-_SCALES = {"absmax", "scales", "code", "coarse", "offset"}
+_SCALES = {"absmax", "scales", "code", "coarse", "offset", "scale"}
 _NOT_WEIGHTS = {"arrived", "rope_frequencies"}
 
 
@@ -40,16 +41,19 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
             other, so that the whole is never there in both forms.
         device: where.
     """
-    lm = skeleton(KyutaiConfig.from_dict(values)).to(torch.bfloat16)
-    if form == "nf4":
+    lm = skeleton(KyutaiConfig.from_dict(values))
+    frequencies = lm.rope_frequencies.to(device)  # angles are worked out in fp32
+    lm = lm.to(torch.bfloat16)
+    if form != "bf16":
+        quantised = NF4Linear if form == "nf4" else Int8Linear
         for name, linear in hot_linears(lm).items():
             dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
             dense.weight = _drawn(name, linear.weight, device)
-            lm.set_submodule(name, NF4Linear.from_linear(dense, backend="reference").to(device))
+            lm.set_submodule(name, quantised.from_linear(dense, backend="reference").to(device))
     for name, parameter in list(lm.named_parameters()):
         owner, _, last = name.rpartition(".")
         lm.get_submodule(owner).register_parameter(last, _drawn(name, parameter, device))
-    lm.rope_frequencies = lm.rope_frequencies.to(device)
+    lm.rope_frequencies = frequencies
     use_kernels(lm)
     return lm.eval()
 

@@ -8,6 +8,7 @@ import torch
 from benchmarks import bench_frame
 from benchmarks.bench_frame import (
     BARS,
+    FORMS,
     Case,
     bars,
     cases,
@@ -45,7 +46,8 @@ def test_the_floor() -> None:
 
 def test_what_is_measured_includes_the_bars() -> None:
     """Every bar's case is among them, and a case that was left out has no bar."""
-    measured = {*cases("bf16"), *cases("nf4")}
+    measured = {case for form in FORMS for case in cases(form)}
+    assert Case("int8", "full", 3000, 1) in measured
     assert {bar.case for bar in BARS} <= measured
     assert bars([]) == []
 
@@ -72,9 +74,9 @@ def test_most_sessions() -> None:
 
 
 def test_weights_are_a_names_own() -> None:
-    """A form's weights are those of the other, quantised; what is read of them is counted."""
-    dense, packed = random_lm(TINY.lm, "bf16", "cpu"), random_lm(TINY.lm, "nf4", "cpu")
-    for name, weight in packed.named_parameters():
+    """A form's weights are those of the others, quantised; what is read of them is counted."""
+    dense, levels, packed = (random_lm(TINY.lm, form, "cpu") for form in FORMS)
+    for name, weight in (*levels.named_parameters(), *packed.named_parameters()):
         assert torch.equal(weight, dense.get_parameter(name)), name
     again = torch.empty(3, 4)
     fill("norm1.weight", again)
@@ -82,20 +84,27 @@ def test_weights_are_a_names_own() -> None:
     (dense_bytes, numbers), (packed_bytes, same_numbers) = streamed(dense), streamed(packed)
     assert dense_bytes == 2 * numbers
     assert numbers <= same_numbers < 1.01 * numbers  # the last block of a weight is filled up
-    assert packed_bytes < dense_bytes
+    level_bytes, numbers_again = streamed(levels)
+    assert numbers_again == numbers
+    assert packed_bytes < level_bytes < dense_bytes
 
 
 def test_it_runs() -> None:
     """A frame of several sessions with full windows, with either form of weights and memory."""
-    share, error = divergence(TINY.lm, "cpu")
-    assert 0 <= share <= 1
-    assert 0 < error < 1
+    int8, nf4 = divergence(TINY.lm, "cpu")
+    assert (int8["weights"], nf4["weights"]) == FORMS[1:]
+    assert 0 <= nf4["as bf16, share"] <= 1
+    assert 0 < int8["logits off by"] < nf4["logits off by"] < 1
     patch = pytest.MonkeyPatch()
     with patch.context() as shorter:
         shorter.setattr(bench_frame, "_FRAMES", 2)
-        lm = random_lm(TINY.lm, "nf4", "cpu")
-        for case in (Case("nf4", "full", 12, 2), Case("nf4", "int8", 12, 2)):
-            row = frame_row(lm, TINY.lm, case, "cpu", CEILINGS)
+        lms = {form: random_lm(TINY.lm, form, "cpu") for form in ("int8", "nf4")}
+        for case in (
+            Case("nf4", "full", 12, 2),
+            Case("nf4", "int8", 12, 2),
+            Case("int8", "full", 12, 2),
+        ):
+            row = frame_row(lms[case.form], TINY.lm, case, "cpu", CEILINGS)
             assert row["frame ms"] >= row["graph ms"] > 0
             assert row["over floor"] > 0
 

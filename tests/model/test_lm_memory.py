@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,9 +56,9 @@ def make_lm(**changes: int) -> LM:
 LM_ = make_lm()
 
 
-def make_steps(kinds: list[int], text: int, position: int) -> Steps:
+def make_steps(kinds: Sequence[int], text: int, position: int) -> Steps:
     """Return one row of steps whose codes follow from their text."""
-    kind = torch.tensor([kinds])
+    kind = torch.tensor([list(kinds)])
     words = (torch.arange(len(kinds))[None] * 5 + text) % CONFIG.text_vocab
     codes = torch.stack((words % 7, (words * 3 + 1) % 7), dim=-1)
     absent = torch.full_like(codes, -1)

@@ -1,7 +1,7 @@
 """Transformer layers shared by the backbone and the depth transformer, and the visibility rule.
 
 Modules here hold weights only. The same layer runs over whole sequences (training, `forward`) and
-over a key-value ring (`step`), where the state is an explicit value.
+over remembered keys and values (`step`), where the state is an explicit value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LMConfig
-from model.state import Kind, StepPlan
+from model.memory import LayerMemory
+from model.state import Kind
 
 
 class RMSNorm(nn.Module):
@@ -100,36 +101,24 @@ class Attention(nn.Module):
         q, k = qk.split((heads, kv_heads), dim=2)
         return q, k, v
 
-    def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
+    def step(self, x: Tensor, rope: Tensor, memory: LayerMemory) -> Tensor:
         """Write the keys and values of new steps, then attend to what each step may see.
 
         Args:
             x: float [n, T, D].
             rope: complex64 [n, T, 1, head_dim / 2].
-            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
-            plan: where the steps go and which columns are live.
+            memory: this layer's part of the state, from `LMState.advance`; written.
 
         Returns:
             float [n, T, D].
         """
         n, steps, _ = x.shape
         heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = self.qkv(x).to(kv.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
+        qkv = self.qkv(x).to(memory.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
         rotate_(qkv[:, :, : heads + kv_heads], rope)
-        plan.write(kv, qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
-        q = qkv[:, :, :heads].transpose(1, 2)
-        parts = [
-            F.scaled_dot_product_attention(
-                q[rows],
-                kv[0, slots, :, plan.live],
-                kv[1, slots, :, plan.live],
-                attn_mask=plan.mask[rows],
-                enable_gqa=kv_heads != heads,
-            )
-            for rows, slots in plan.runs
-        ]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(n, steps, heads * head_dim))
+        memory.write(qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
+        y = memory.attend(qkv[:, :, :heads])
+        out: Tensor = self.out(y.reshape(n, steps, heads * head_dim))
         return out
 
 
@@ -207,18 +196,17 @@ class Layer(nn.Module):
         return y
 
     def step(
-        self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan, cross: Tensor | None = None
+        self, x: Tensor, rope: Tensor, memory: LayerMemory, cross: Tensor | None = None
     ) -> Tensor:
         """Run new steps against the state.
 
         Args:
             x: float [n, T, D].
             rope: complex64 [n, T, 1, head_dim / 2].
-            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
-            plan: where the steps go and which columns are live.
+            memory: this layer's part of the state, from `LMState.advance`; written.
             cross: [2, n, heads, L, head_dim] of the condition, for layers that attend to one.
         """
-        x = x + self.attention.step(self.norm1(x), rope, kv, plan)
+        x = x + self.attention.step(self.norm1(x), rope, memory)
         if self.cross is not None and cross is not None:
             x = x + self.cross(x, cross)
         y: Tensor = x + self.mlp(self.norm2(x))

@@ -8,6 +8,7 @@
     ├── TextError            text cannot be encoded, or a tokenizer file does not fit
     ├── GrammarError         a function's parameters are no schema that calls can be kept within
     ├── OverloadedError      no capacity for another session (refuse at admission)
+    │   └── OutOfPagesError  no memory for another step, as long as others have theirs
     └── EngineError          ours: the engine cannot do what it was asked
         └── RewindError      the state no longer holds what a rewind asks for
 
@@ -50,6 +51,10 @@ class GrammarError(ParleyError):
 
 class OverloadedError(ParleyError):
     """Refuse a session because the measured capacity is reached."""
+
+
+class OutOfPagesError(OverloadedError):
+    """Report that all pages of memory are in use; nothing was changed, and others can give way."""
 
 
 class EngineError(ParleyError):

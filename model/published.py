@@ -14,6 +14,8 @@ from torch import Tensor
 
 from model.errors import WeightsError
 
+# What reading a header that is something else raises.
+_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 INDEX_SUFFIX = ".index.json"
 FLOATS = {"F32", "F16", "BF16"}
 _TORCH_TYPES = {
@@ -154,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise WeightsError(f"{path}: expected a mapping, got {type(values).__name__}")
@@ -189,7 +191,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, str]]:
         header: dict[str, dict[str, Any]] = json.loads(text)
         metadata: dict[str, str] = dict(header.pop("__metadata__", {}))
         places = {name: _place(path, 8 + size, entry) for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except _BROKEN as error:
         raise WeightsError(f"{path}: not a safetensors file, or cut short in its header") from error
     cut = sorted((place.end, name) for name, place in places.items() if place.end > length)
     if cut:

@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, what in (
         ("pull", "fetch a published checkpoint, such as Moshi"),
         ("check", "say what a checkpoint is, what is missing, and the memory that it takes"),
-        ("quantize", "write a checkpoint in NF4, a quarter of its size"),
+        ("quantize", "write a checkpoint with its linears in NF4, about a third of its size"),
     ):
         # Their own parsers have the rest.
         checkpoint = commands.add_parser(command, add_help=False, help=what)

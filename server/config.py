@@ -96,20 +96,28 @@ class ModelSettings(_Strict):
 
     Attributes:
         name: what clients call it.
-        dir: folder of its weights.
+        dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
+        twin: a model whose random stand-in is made in place of any weights; see docs/duplex.md.
+        guidance: of Hibiki, how far to go towards what a good translation is like; 1 is as far as
+            the model says. More doubles the work and the memory of a session.
     """
 
     name: str = "starter"
     dir: Path = Path("model/starter")
     script: Path | None = None
+    twin: Literal["moshi", "personaplex", "hibiki"] | None = None
+    guidance: Annotated[float, Field(ge=0)] = 1.0
 
 
 class EngineSettings(_Strict):
-    """How much the engine takes on; see `model.engine.config.EngineConfig`.
+    """How much the engine takes on, see `model.engine.config.EngineConfig`, and where it runs.
 
     Attributes:
+        placement: "process" gives the engine a process of its own, which is started again when it
+            dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
+            a test.
         max_sessions: sessions that may be open at once. The client of one more is told
             `rate_limit_exceeded` and closed with 1013, "try again later".
         max_batch: most sessions that one tick serves.
@@ -118,14 +126,26 @@ class EngineSettings(_Strict):
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file) or "int8" (fastest on a CPU).
+        dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
+        device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
+        kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
+        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
+            fewer, sessions that are idle wait in host memory.
+        cached_prompts: beginnings of conversations that are remembered for the next one.
     """
 
+    placement: Literal["process", "thread"] = "process"
     max_sessions: Annotated[int, Field(ge=1)] = 4
     max_batch: Annotated[int, Field(ge=1)] = 64
     ahead_ms: Annotated[int, Field(ge=1)] = 1_000
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     linears: Literal["dense", "nf4", "int8"] = "dense"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Annotated[str, Field(min_length=1)] = "cpu"
+    kv: Literal["full", "int8"] = "full"
+    kv_pages: Annotated[int, Field(ge=1)] | None = None
+    cached_prompts: Annotated[int, Field(ge=0)] = 8
 
 
 class VadSettings(_Strict):

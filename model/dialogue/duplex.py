@@ -4,6 +4,9 @@ Streams come late by their delays. What is known of each stream waits in a ring,
 longest delay + 2], with the text first, then the model's codebooks, then the user's. The step of
 position s reads column s, which for s <= delay is the first input instead, and writes column s + 1;
 a frame is whole, and given out, once its latest stream is written.
+
+The newest steps can be taken back exactly, as far as the reach that was asked for. A conversation's
+beginning can be kept and given to another slot.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from torch import Tensor
 
 from model.condition import Condition
 from model.depth import UNDECIDED
+from model.errors import RewindError
 from model.lm import LM
+from model.memory import MemoryConfig
 from model.sampling import GREEDY, Sampling, draw_noise, guide, sample
-from model.state import Kind, Steps
+from model.state import Kind, SlotMemory, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,26 @@ class DuplexFrame:
     text_logits: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplexMemory:
+    """Hold everything of one conversation, apart from the slot that it was in.
+
+    Attributes:
+        sides: what the model remembers, in each of its slots of the conversation.
+        ring: int64 [streams, longest delay + 2], in host memory.
+        calls: steps asked for so far.
+    """
+
+    sides: tuple[SlotMemory, ...]
+    ring: Tensor
+    calls: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.ring.nbytes + sum(side.num_bytes for side in self.sides)
+
+
 class Duplex:
     """Drive a model in several slots, each at a pace of its own.
 
@@ -66,15 +91,28 @@ class Duplex:
         lm: in evaluation mode.
         config: delays and sampling.
         num_slots: conversations.
+        reach: steps of a conversation that can be taken back. The model's `rewind_steps` must
+            allow as many once its window is full.
+        memory: how the model's memory is kept; the defaults if None.
+
+    Attributes:
+        config: as given.
     """
 
-    def __init__(self, lm: LM, config: DuplexConfig, num_slots: int) -> None:
-        self._lm, self._config = lm, config
+    def __init__(
+        self,
+        lm: LM,
+        config: DuplexConfig,
+        num_slots: int,
+        reach: int = 0,
+        memory: MemoryConfig | None = None,
+    ) -> None:
+        self._lm, self.config = lm, config
         self._num_made = lm.config.num_codebooks
         self._num_slots = num_slots
         # Guidance takes a second slot of the model for each conversation.
-        self.state = lm.init_state(num_slots * self._sides)
-        device = self.state.kv.device
+        self.state = lm.init_state(num_slots * self._sides, memory)
+        device = self.state.device
         self._delays = torch.tensor(config.delays, device=device)
         self._longest = max(config.delays)
         first = [lm.config.text_vocab] + [lm.config.codebook_size] * (len(config.delays) - 1)
@@ -82,17 +120,117 @@ class Duplex:
         shape = (num_slots, len(config.delays), self._longest + 2)
         self._ring = torch.full(shape, UNDECIDED, device=device)
         self._calls = [0] * num_slots
+        # The ring and the user's codes after each of the newest steps, [slots, reach + 1, ...].
+        self._past = self._ring.new_full((num_slots, reach + 1, *shape[1:]), UNDECIDED)
+        num_user = len(config.delays) - 1 - self._num_made
+        self._heard = self._ring.new_full((num_slots, reach + 1, num_user), UNDECIDED)
+        self._oldest = [0] * num_slots  # the fewest steps of which the past is known
 
     @property
     def _sides(self) -> int:
-        return 1 if self._config.guidance == 1.0 else 2
+        return 1 if self.config.guidance == 1.0 else 2
+
+    @property
+    def longest_delay(self) -> int:
+        """Return by how many frames the latest stream comes late."""
+        return self._longest
+
+    def num_calls(self, slot: int) -> int:
+        """Return how many steps a conversation has had."""
+        return self._calls[slot]
 
     def reset(self, slot: int) -> None:
         """Leave nothing of a conversation in its slot; the others are untouched."""
         self._ring[slot] = UNDECIDED
-        self._calls[slot] = 0
-        for side in range(self._sides):
-            self.state.reset(slot + side * self._num_slots)
+        self._past[slot] = UNDECIDED
+        self._heard[slot] = UNDECIDED
+        self._calls[slot] = self._oldest[slot] = 0
+        for side in self._slots_of(slot):
+            self.state.reset(side)
+
+    def has_room(self, slots: Sequence[int]) -> bool:
+        """Say whether there is memory for a step of these conversations together."""
+        theirs = [side for slot in slots for side in self._slots_of(slot)]
+        return self.state.num_missing([[int(Kind.DUPLEX)]] * len(theirs), theirs) <= 0
+
+    def rewind(self, slot: int, calls: int) -> Tensor | None:
+        """Take back the newest steps of a conversation, as if they had never been.
+
+        Args:
+            slot: which one.
+            calls: steps to keep, at most those that there were.
+
+        Returns:
+            int64 [steps taken back, codebooks of the user], what was heard in them; None if they
+            are beyond reach, and then nothing has changed.
+        """
+        now, depth = self._calls[slot], self._past.shape[1]
+        assert 0 <= calls <= now, (calls, now)
+        if calls == now:
+            return self._heard[slot, :0]
+        if calls < max(self._oldest[slot], 1):
+            return None
+        try:
+            for side in self._slots_of(slot):
+                self.state.rewind(side, max(calls - self.config.lag, 0))
+        except RewindError:
+            return None  # both sides are equally long, so neither has changed
+        heard = self._heard[slot, [call % depth for call in range(calls + 1, now + 1)]]
+        self._ring[slot] = self._past[slot, calls % depth]
+        self._calls[slot] = calls
+        return heard
+
+    def snapshot(self, slot: int) -> DuplexMemory:
+        """Copy a conversation into host memory; the slot is unchanged."""
+        sides = tuple(self.state.snapshot(side) for side in self._slots_of(slot))
+        return DuplexMemory(sides, self._ring[slot].to("cpu", copy=True), self._calls[slot])
+
+    def restore(self, slot: int, memory: DuplexMemory) -> None:
+        """Make a slot hold exactly the conversation that was kept; nothing of it can be taken back.
+
+        Args:
+            slot: any one; what it held is forgotten.
+            memory: unchanged, and may be restored again.
+        """
+        self.reset(slot)
+        for side, kept in zip(self._slots_of(slot), memory.sides, strict=True):
+            self.state.restore(side, kept)
+        self._ring[slot] = memory.ring.to(self._ring.device)
+        self._calls[slot] = self._oldest[slot] = memory.calls
+
+    @torch.inference_mode()
+    def begin_with(self, slot: int, embedded: Tensor, ring: Tensor) -> None:
+        """Begin a conversation with steps that were recorded as the model's inputs.
+
+        Args:
+            slot: a conversation that has not begun.
+            embedded: float [N, dim], inputs of the model in the place of embedded tokens.
+            ring: int64 [streams, columns], what was known of each stream after them, the frame at
+                position p in column p modulo the columns.
+        """
+        assert self._calls[slot] == 0, "the conversation has begun"
+        num = len(embedded)
+        made = 1 + self._num_made
+        nothing = self._ring.new_full((self._sides, num, len(self._delays)), -1)
+        steps = Steps(
+            text=nothing[..., 0],
+            user=nothing[..., made:],
+            assistant=nothing[..., 1:made],
+            kind=torch.full_like(nothing[..., 0], int(Kind.DUPLEX)),
+            position=torch.arange(num, device=self._ring.device).expand(self._sides, -1),
+        )
+        inputs = embedded.to(self.state.device, self.state.dtype).expand(self._sides, -1, -1)
+        self._lm.step(steps, self.state, self._slots_of(slot), inputs)
+        # The next step reads position N; of N + 1 there is what came late.
+        late = torch.where(self._delays > 0, ring[:, (num + 1) % ring.shape[1]], UNDECIDED)
+        columns = self._ring.shape[2]
+        self._ring[slot, :, num % columns] = ring[:, num % ring.shape[1]]
+        self._ring[slot, :, (num + 1) % columns] = late
+        self._calls[slot] = self._oldest[slot] = num + self.config.lag
+
+    def _slots_of(self, slot: int) -> list[int]:
+        """Return the model's slots of a conversation."""
+        return [slot + side * self._num_slots for side in range(self._sides)]
 
     def set_condition(self, slot: int, condition: Condition, without: Condition | None) -> None:
         """Tell the model something about the whole conversation, before its first frame.
@@ -123,8 +261,9 @@ class Duplex:
                 where the model chooses. -1 is nothing at all.
             noise: one a row, needed unless greedy.
         """
+        begun = [row for row, slot in enumerate(slots) if self._calls[slot] >= self.config.lag]
         calls = torch.tensor([self._calls[slot] for slot in slots], device=self._ring.device)
-        position = calls - self._config.lag
+        position = calls - self.config.lag
         rows = torch.tensor(list(slots), device=self._ring.device)[:, None]
         made = 1 + self._num_made
         if forced is None:
@@ -133,10 +272,20 @@ class Duplex:
         self._write(rows, slice(made), position + 1, forced)
         for slot in slots:
             self._calls[slot] += 1
-        begun = [row for row, p in enumerate(position.tolist()) if p >= 0]
+            oldest = self._calls[slot] - self._past.shape[1] + 1
+            self._oldest[slot] = max(self._oldest[slot], oldest)
         if len(begun) == len(slots):
-            return self._make(slots, rows, position, noise)
-        return self._make_some(slots, rows, position, noise, begun)
+            frame = self._make(slots, rows, position, noise)
+        else:
+            frame = self._make_some(slots, rows, position, noise, begun)
+        self._note(rows[:, 0], calls + 1, user)
+        return frame
+
+    def _note(self, slots: Tensor, calls: Tensor, user: Tensor) -> None:
+        """Keep what taking steps back takes."""
+        column = calls % self._past.shape[1]
+        self._past[slots, column] = self._ring[slots]
+        self._heard[slots, column] = user
 
     def _make_some(
         self,
@@ -167,7 +316,7 @@ class Duplex:
         position: Tensor,
         noise: Sequence[torch.Generator],
     ) -> DuplexFrame:
-        config, lm, made = self._config, self._lm, 1 + self._num_made
+        config, lm, made = self.config, self._lm, 1 + self._num_made
         heard = self._read(rows, position[:, None].expand(-1, len(self._delays)))
         heard = torch.where(position[:, None] <= self._delays, self._first, heard)
         hidden = self._run(slots, heard, position)

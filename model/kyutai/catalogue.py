@@ -82,7 +82,7 @@ def entry(name: str) -> Entry:
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"no checkpoint {name!r}{meant} There are {', '.join(known)}")
+        raise ConfigError(f"no checkpoint {name!r} (there are {', '.join(known)}){meant}")
     return known[name]
 
 

@@ -16,7 +16,7 @@ from model.kyutai.check import Checkpoint, check_directory
 from model.kyutai.memory import SESSIONS, WEIGHTS, Memory
 from model.kyutai.pull import pull
 from model.kyutai.quantize import quantize_checkpoint
-from model.kyutai.voices import VOICES_ARCHIVE, check_voice, convert_voices
+from model.kyutai.voices import VOICES_ARCHIVE, convert_voices
 
 _FOLDER = Path("models")
 
@@ -142,7 +142,7 @@ def main_quantize(argv: Sequence[str], out: TextIO | None = None) -> int:
         "--format", choices=["nf4"], default="nf4", help="how the linears are stored (nf4)"
     )
     args = parser.parse_args(argv)
-    with tqdm(unit=" tensors", leave=False) as bar:
+    with tqdm(unit=" tensors", leave=False, disable=None) as bar:  # None: where nobody looks
 
         def progress(name: str, done: int, count: int) -> None:
             bar.total = count
@@ -195,14 +195,17 @@ def _print_report(directory: Path, found: Checkpoint, out: TextIO) -> None:
         f"{stack.dim} wide, window {stack.context} steps",
         file=out,
     )
-    for what, name in (("lm", "weights"), ("mimi", "codec"), ("tokenizer", "text pieces")):
-        print(f"  {name:12}{files[what].name if what in files else 'missing'}", file=out)
+    used = f", {config.num_mimi_codebooks} of {found.mimi.num_codebooks} codebooks used"
+    for what, name, more in (
+        ("lm", "weights", ""),
+        ("mimi", "codec", used),
+        ("tokenizer", "text pieces", f", at most {config.text_card:,}"),
+    ):
+        print(f"  {name:12}{files[what].name + more if what in files else 'missing'}", file=out)
+    if config.kind == "personaplex" and not found.voices:
+        print(f"  {'voices':12}none: it speaks as it happens to", file=out)
     if found.voices:
-        lengths = [check_voice(path, config) for path in found.voices.values()]
-        print(
-            f"  {'voices':12}{', '.join(found.voices)}; {min(lengths)} to {max(lengths)} frames",
-            file=out,
-        )
+        print(f"  {'voices':12}{', '.join(found.voices)}", file=out)
 
 
 def _print_memory(memory: Memory, sessions: Sequence[int], window: int | None, out: TextIO) -> None:

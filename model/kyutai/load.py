@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from kernels.nf4 import NF4Linear
-from model.attention import rope_frequencies
-from model.codec.mimi import Mimi, load_mimi
-from model.kyutai.check import sound_directory
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.text import TextPieces
 from model.kyutai.weights import Weights, open_weights, skeleton
 from model.layout import for_few_rows
 from model.lm import LM
@@ -76,49 +70,8 @@ def load_lm(
         _assign(lm, name, tensor.to(device))
     for name in empty:
         _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
-    frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base)
-    lm.rope_frequencies = frequencies.to(device)
+    lm.rope_frequencies = lm.rope_frequencies.to(device)
     return lm.eval()
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Everything that a checkpoint's directory holds, for inference.
-
-    Attributes:
-        config: of the language model.
-        lm: the language model.
-        mimi: the codec, with the codebooks that the model uses, float32 on the CPU.
-        pieces: of text.
-        voices: files of PersonaPlex's voices by name, for `model.kyutai.voices.load_voice`.
-    """
-
-    config: KyutaiConfig
-    lm: LM
-    mimi: Mimi
-    pieces: TextPieces
-    voices: Mapping[str, Path]
-
-
-def load_checkpoint(
-    directory: Path,
-    dtype: torch.dtype = torch.float32,
-    *,
-    linears: Linears = "dense",
-    device: torch.device | str = "cpu",
-) -> Loaded:
-    """Read a checkpoint's directory, in any layout; arguments and errors as `load_lm`."""
-    found = sound_directory(directory)
-    config = found.config
-    assert config is not None
-    mimi = load_mimi(
-        found.files["mimi"],
-        found.mimi,
-        num_codebooks=config.num_mimi_codebooks,
-        prefix=found.mimi_prefix,
-    )
-    lm = load_lm(found.files["lm"], config, dtype, linears=linears, device=device)
-    return Loaded(config, lm, mimi, TextPieces.load(found.files["tokenizer"]), found.voices)
 
 
 def _quantised(weights: Weights, name: str, linear: nn.Linear, linears: Linears) -> nn.Module:

@@ -16,6 +16,10 @@ SESSIONS = (1, 8, 32, 64)
 KV_BITS = (16, 8)
 WEIGHTS = ("bf16", "int8", "nf4")
 
+# Steps that an engine keeps beyond the window, to take back what a client cuts short: what waits in
+# a client to be played is hardly ever more than a few seconds.
+REACH_FRAMES = 125
+
 _EIGHT_BIT_SCALE = 2  # bytes, of each head's keys or values of a step
 
 
@@ -41,15 +45,17 @@ class Memory:
     context: int
 
     def session(self, window: int | None = None, kv_bits: int = 16) -> int:
-        """Return what one session takes: keys and values of a window, and the codec's state.
+        """Return what one session takes at most: keys and values, and the codec's state.
 
         Args:
-            window: steps that are remembered; None for all that the model was trained to.
+            window: steps that are remembered; None for all that the model was trained to. The
+                steps that can be taken back come on top.
             kv_bits: 16, or 8 with a scale for each head's keys and values of a step.
         """
         assert kv_bits in KV_BITS, kv_bits
         head = 2 * self.head_dim if kv_bits == 16 else self.head_dim + _EIGHT_BIT_SCALE
-        return (window or self.context) * self.heads * head + self.mimi_session
+        steps = (window or self.context) + REACH_FRAMES
+        return steps * self.heads * head + self.mimi_session
 
     def total(
         self, weights: str, sessions: int, window: int | None = None, kv_bits: int = 16

@@ -258,7 +258,7 @@ def _hub_errors(repo: str) -> Iterator[None]:
         raise DownloadError(f"{repo}: the hub refused: {error}") from error
     except (HTTPError, OSError) as error:
         raise DownloadError(
-            f"{repo}: broke off ({error or type(error).__name__}); run the same command again to "
+            f"{repo}: broke off ({type(error).__name__}: {error}); run the same command again to "
             "go on"
         ) from error
 

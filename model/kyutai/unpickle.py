@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from model.errors import WeightsError
 
 _MOST_PICKLE_BYTES = 1 << 20  # it holds names and sizes only
 _MOST_STORAGE_BYTES = 1 << 28
+
+_NOTES = {"PUT", "BINPUT", "LONG_BINPUT"}  # instructions to keep a value under a number
 
 _STORAGES = {
     "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
@@ -80,7 +83,12 @@ class _Unpickler(pickle.Unpickler):
             order = self._member("byteorder", 16)
             if order != b"little":
                 raise WeightsError(f"{source}: expected little-endian numbers, got {order!r}")
-        super().__init__(io.BytesIO(self._member("data.pkl", _MOST_PICKLE_BYTES)))
+        program = self._member("data.pkl", _MOST_PICKLE_BYTES)
+        for instruction, number, _ in pickletools.genops(program):
+            # Python makes as much room as the number says; an honest one counts what came before.
+            if instruction.name in _NOTES and int(number or 0) > len(program):
+                self._refuse(f"at most {len(program)} notes", number)
+        super().__init__(io.BytesIO(program))
         self._known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,

@@ -126,7 +126,8 @@ def _convert(archive: Path, folder: Path) -> list[str]:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 path = Path(member.name)
-                if not member.isfile() or path.suffix != ".pt":
+                # A Mac leaves files beside the real ones whose names begin with a dot.
+                if not member.isfile() or path.suffix != ".pt" or path.name.startswith("."):
                     continue
                 if member.size > _MOST_VOICE_BYTES:
                     raise WeightsError(f"{archive}: {path.name}: {member.size} bytes are no voice")

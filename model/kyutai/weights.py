@@ -38,7 +38,7 @@ STATE = "quant_state.bitsandbytes__nf4"
 
 # As many numbers as are quantised at once: whole blocks and whole bytes, so that it is the same as
 # all at once, and the working memory does not grow with the tensor.
-_PART = 1 << 20
+_PART = 1 << 18
 
 
 class Weights(Protocol):
@@ -75,7 +75,7 @@ def open_weights(file: TensorFile, config: KyutaiConfig) -> Weights:
 
 
 def skeleton(config: KyutaiConfig) -> LM:
-    """Return the model without memory for its weights."""
+    """Return the model without memory for its weights; what is no weight it has."""
     with torch.device("meta"), _NoDraws():
         return LM(config.lm())
 
@@ -83,7 +83,8 @@ def skeleton(config: KyutaiConfig) -> LM:
 class _NoDraws(TorchFunctionMode):
     """Draw no first weights: without memory there is nothing to draw, yet it would take seconds.
 
-    To say what a draw or a range would be like, PyTorch loads a good part of its compiler.
+    To say what a draw or a range would be like, PyTorch loads a good part of its compiler. Ranges
+    are what the rotary frequencies are made of, which no file holds: those are worked out.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,8 +102,9 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([packed for packed, _ in parts]), torch.cat([absmax for _, absmax in parts])
 
 
+@functools.cache
 def levels() -> Tensor:
-    """Return the 16 levels, float32 [16]."""
+    """Return the 16 levels, float32 [16]; only to be read."""
     every = torch.arange(0, 16, 2, dtype=torch.uint8)
     return dequantize_nf4((every << 4) | (every + 1), torch.ones(1), (16,))
 
@@ -123,7 +125,11 @@ class _Converted:
         return source.convert(*map(self._published.read, source.tensors))
 
     def read_nf4(self, name: str) -> tuple[Tensor, Tensor]:
-        return quantize(self.read(name))
+        try:
+            return quantize(self.read(name))
+        except ValueError as error:
+            path = self._published.file.path
+            raise WeightsError(f"{path}: {name}: cannot be in NF4 ({error})") from error
 
     def dtype(self, name: str) -> str:
         types = set(map(self._published.dtype, self._sources[name].tensors))
@@ -192,11 +198,8 @@ class _Quantised:
         expected = ["nf4", BLOCK_SIZE, list(self._shapes[name])]
         if got != expected:
             raise WeightsError(f"{file.path}: {state}: expected {expected}, got {got}")
-        if not torch.equal(file.read_raw(f"{name}.quant_map", (16,), "F32"), _levels()):
+        if not torch.equal(file.read_raw(f"{name}.quant_map", (16,), "F32"), levels()):
             raise WeightsError(f"{file.path}: {name}.quant_map: expected the levels of NF4")
-
-
-_levels = functools.cache(levels)
 
 
 def packed_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

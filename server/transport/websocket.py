@@ -11,6 +11,7 @@ from server.protocol.dialect import Dialect, error_json
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
 from server.protocol.session_config import SessionConfig, SessionKind
+from server.session.counts import count_in
 from server.transport.auth import (
     admitted,
     chosen_subprotocol,
@@ -70,12 +71,14 @@ class WebSocketTransport:
 async def serve_realtime(socket: WebSocket) -> None:
     """Answer a WebSocket request."""
     gateway: Gateway = socket.app.state.gateway
+    gateway.counts.connections += 1
     offered = socket.scope["subprotocols"]
     transport = WebSocketTransport(socket)
     try:
         _check_admission(socket, gateway)
         key = admitted(offered_key(socket.headers, offered), gateway.api_keys, gateway.keys)
     except RefusedError as error:
+        count_in(gateway.counts.refused, str(error.code))
         if error.status == 401 and is_browser(socket.headers, offered):
             await socket.accept(chosen_subprotocol(offered))
             await _hang_up(transport, _CLOSE_BAD_KEY, error)
@@ -85,7 +88,9 @@ async def serve_realtime(socket: WebSocket) -> None:
     await socket.accept(chosen_subprotocol(offered))
     try:
         config = _initial_config(socket, gateway, key)
+        _check_kind(config, gateway)
     except ClientError as error:
+        count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
     await gateway.new_session(transport, _dialect(socket), config).run()
@@ -132,6 +137,19 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
             code="invalid_intent",
         )
     return replace(key.config, model=model) if model and not key.has_model else key.config
+
+
+def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
+    """Refuse what the model cannot do.
+
+    Raises:
+        ClientError: it was asked to write down what it hears, and listens in order to talk.
+    """
+    if config.kind == "transcription" and gateway.link.info.is_duplex:
+        raise ClientError(
+            f"The model '{gateway.settings.model.name}' does not write down what it hears.",
+            code="invalid_intent",
+        )
 
 
 def _dialect(socket: WebSocket) -> Dialect:

@@ -8,7 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.kyutai.check import Checkpoint, check_directory
+from model.codec.mimi import MimiConfig
+from model.codec.mimi.names import sources
+from model.errors import WeightsError
+from model.kyutai.check import Checkpoint, check_directory, sound_directory
+from model.kyutai.config import KyutaiConfig
+from model.kyutai.tensors import expected_tensors
+from tests.fakes.kyutai import PERSONAPLEX, write_zeros
 
 LM, MIMI, PIECES = "model.safetensors", "tokenizer-1.safetensors", "tokenizer_spm.model"
 
@@ -99,3 +105,30 @@ def test_an_empty_directory_stands_for_moshi(tmp_path: Path) -> None:
     assert found.memory is not None
     # Norms that the depth weight sets share are held once for each.
     assert found.memory.weights["bf16"] == pytest.approx(2 * found.num_parameters, rel=1e-4)
+
+
+def test_a_directory_with_problems(make_directory: Callable[..., Path]) -> None:
+    """Is refused with all of them."""
+    directory = make_directory()
+    (directory / "tokenizer_spm.model").unlink()
+    (directory / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"(?s)tokenizer.*got none.*not a safetensors file"):
+        sound_directory(directory)
+
+
+def test_a_checkpoint_larger_than_memory(tmp_path: Path, pieces: bytes) -> None:
+    """Only headers are read: PersonaPlex in its full size takes no longer than a small model."""
+    config = KyutaiConfig.from_dict(PERSONAPLEX)
+    (tmp_path / "config.json").write_text(json.dumps(PERSONAPLEX))
+    write_zeros(tmp_path / LM, expected_tensors(config), "BF16", 2)
+    assert (tmp_path / LM).stat().st_size > 16_742_000_000
+    codec = {
+        name: shape
+        for source in sources(MimiConfig(), "kyutai").values()
+        for name, shape in source.tensors.items()
+    }
+    write_zeros(tmp_path / MIMI, codec, "F32", 4)
+    (tmp_path / PIECES).write_bytes(pieces)
+    found = check_directory(tmp_path)
+    assert found.problems == ()
+    assert (found.layout, found.num_parameters) == ("kyutai", 8_371_408_896)

@@ -166,6 +166,8 @@ FOUR = ("storage", torch.FloatStorage, "0", "cpu", 4)
         (archive(b""), "not a whole file of torch.save"),
         (archive(b"\x80\x02."), "not a whole file of torch.save"),
         (archive(b"\x80\x02}."), None),
+        (archive(b"\x80\x02}r\xff\xff\xff\x7f."), "expected at most 9 notes, got 2147483647"),
+        (archive(b"\x80\x02}p99999\n."), "expected at most 11 notes, got 99999"),
         (archive(b"\x80\x02}.", byteorder=b"big"), "expected little-endian numbers, got b'big'"),
         (archive(bytes(2 << 20)), "expected at most 1048576 bytes of data.pkl"),
         (archive(b"\x80\x02}.", more__data=b"x.pkl"), None),

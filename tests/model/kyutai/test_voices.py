@@ -52,7 +52,7 @@ def test_converted_voices_say_what_was_saved(tmp_path: Path, config: KyutaiConfi
         tmp_path,
         {
             "voices/NATF0.pt": saved(first), "voices/VARM4.pt": saved(second),
-            "voices/a.wav": b"RIFF", "../../outside.txt": b"no",
+            "voices/a.wav": b"RIFF", "voices/._NATF0.pt": b"a Mac's", "../../outside.txt": b"no",
         },
     )  # fmt: skip
     assert convert_voices(tmp_path) == ["NATF0", "VARM4"]

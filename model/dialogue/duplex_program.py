@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from model.engine.messages import (
     Pcm,
     Reopen,
     Respond,
+    SessionCommand,
     Truncate,
 )
 from model.errors import EngineError
@@ -45,19 +46,6 @@ from model.kyutai.text import PAD, TextPieces
 _HUSH_FRAMES = 6
 # After that, its sound may take a while to fade; for no longer than this.
 _FADING_FRAMES = 25
-
-SessionCommand: TypeAlias = (
-    AppendAudio
-    | AppendCall
-    | AppendCallOutput
-    | AppendText
-    | Cancel
-    | ClearAudio
-    | CommitAudio
-    | Reopen
-    | Respond
-    | Truncate
-)
 
 
 class Manner(Protocol):

@@ -204,7 +204,7 @@ class PagedLayer:
         kv: [2, kv_heads, pages * page_steps, head_dim].
         scale: float16 [2, kv_heads, pages * page_steps] or None.
         page_steps: columns of a page.
-        columns: int64 [n * T], where the steps are written to.
+        columns: int32 [n * T], where the steps are written to.
         table: int32 [n, pages_per_slot].
         spans: int32 [n, T, ranges, 2].
         backend: of the attention.

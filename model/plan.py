@@ -71,11 +71,10 @@ class PagedPlan:
 
 def paged_layers(plan: PagedPlan, store: Store, backend: op.Backend) -> list[LayerMemory]:
     """Return what each layer of `store` reads and writes with `plan`."""
-    columns = plan.columns.long()
     scales = [None] * len(store.kv) if store.scale is None else store.scale.unbind()
     return [
         PagedLayer(
-            store.dtype, kv, scale, store.page_steps, columns, plan.table, plan.spans, backend
+            store.dtype, kv, scale, store.page_steps, plan.columns, plan.table, plan.spans, backend
         )
         for kv, scale in zip(store.kv.unbind(), scales, strict=True)
     ]

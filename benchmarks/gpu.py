@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.report import ROOT
 
-KERNEL_BENCHMARKS: tuple[str, ...] = ("bench_kernels",)
+KERNEL_BENCHMARKS: tuple[str, ...] = ("bench_kernels", "bench_nf4")
 
 
 def main() -> int:

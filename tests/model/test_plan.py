@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.memory import MemoryConfig, PagedLayer, Store, ViewedLayer
+from model.memory import LayerMemory, MemoryConfig, PagedLayer, Store, ViewedLayer
 from model.pages import NO_PAGE
 from model.plan import PagedPlan, Row, paged_layers, viewed_layers
 
@@ -51,6 +51,14 @@ def attend(rows: list[Row], store: Store, reading: str = "views") -> torch.Tenso
     else:
         (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
     return layer.attend(q)
+
+
+def enter(layer: LayerMemory, new: torch.Tensor) -> None:
+    """Store `new: [n, T, 2, HEADS, DIM]` without rotating it."""
+    n, steps = new.shape[:2]
+    queries = torch.zeros((n, steps, 2 * HEADS, DIM))
+    rope = torch.ones((n, steps, 1, DIM // 2), dtype=torch.complex64)
+    layer.enter(torch.cat((queries, new.flatten(2, 3)), dim=2), rope)
 
 
 def num_runs(rows: list[Row], store: Store) -> int:
@@ -113,7 +121,7 @@ def test_steps_are_written_to_their_columns() -> None:
             (layer,) = viewed_layers(rows, store)
         else:
             (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
-        layer.write(new)
+        enter(layer, new)
         for column, written in ((5, new[0, 0]), (6, new[0, 1]), (8, new[1, 0])):
             assert torch.equal(store.kv[0, :, :, column], written)
         rest = [c for c in range(store.waste) if c not in (5, 6, 8)]
@@ -134,5 +142,5 @@ def test_a_plan_takes_over_another_in_place() -> None:
     assert torch.equal(layer.attend(q), expected)
     assert layer.table.data_ptr() == table
     new = torch.ones((1, 1, 2, HEADS, DIM))
-    layer.write(new)
+    enter(layer, new)
     assert (store.kv[0, :, :, 4 * SIZE] == 1).all()

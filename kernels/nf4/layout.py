@@ -23,8 +23,8 @@ BLOCKS = SUPER_BLOCK // BLOCK_SIZE  # scales of a super-block
 
 _ZERO = LEVELS.index(0.0)
 # Programs of the kernel that share an output tile count themselves here. Enough for tiles of 64
-# outputs and 64 rows, up to as many rows as the kernel takes in one launch.
-_MIN_TILE, _MAX_ROW_TILES = 64, 4
+# outputs and 32 rows, up to as many rows as the kernel takes in one launch.
+_MIN_TILE, _MAX_ROW_TILES = 64, 8
 
 
 @dataclass(frozen=True, slots=True)

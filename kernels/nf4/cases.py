@@ -70,7 +70,7 @@ CASES = (
     _linear("32 rows", 32, _weight(12288, 4096), Tiling(32, _NARROW, 2, 1)),
     _linear("64 rows", 64, _weight(12288, 4096), Tiling(64, _NARROW, 4, 1)),
     *launched(
-        "nf4",
+        "nf4/written out",
         lambda: kernel.dequantize(_weight(12288, 4096), torch.bfloat16),
         {"dequantize_kernel": 32 * SUPER_BLOCK},
     ),

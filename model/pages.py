@@ -113,12 +113,20 @@ class PageTables:
         old = row[part]
         if old != NO_PAGE and self.pool.refs(old) == 1:
             return None
-        # Pages in the order of the parts, where possible, so that a slot's memory is one piece.
-        page = self.pool.take((slot * len(row) + part) % self.pool.num_pages)
+        page = self.pool.take(self._wish(slot, part))
         if old != NO_PAGE:
             self.pool.release(old)
         row[part] = page
         return page, old
+
+    def _wish(self, slot: int, part: int) -> int:
+        """Say which page makes the slot's memory one piece: of its place, else a neighbour's."""
+        row, pool = self.rows[slot], self.pool
+        after = row[part + 1] if part + 1 < len(row) else NO_PAGE
+        before = row[part - 1] if part else NO_PAGE
+        places = [slot * len(row) + part]
+        places += [after - 1] * (after != NO_PAGE) + [before + 1] * (before != NO_PAGE)
+        return next((p for p in places if 0 <= p < pool.num_pages and not pool.refs(p)), NO_PAGE)
 
     def share(self, source: int, target: int) -> None:
         """Let `target`, which has nothing, have the pages of `source`."""

@@ -71,13 +71,11 @@ class PagedPlan:
 
 def paged_layers(plan: PagedPlan, store: Store, backend: op.Backend) -> list[LayerMemory]:
     """Return what each layer of `store` reads and writes with `plan`."""
-    columns = plan.columns.long()
-    scales = [None] * len(store.kv) if store.scale is None else store.scale.unbind()
     return [
         PagedLayer(
-            store.dtype, kv, scale, store.page_steps, columns, plan.table, plan.spans, backend
+            store.dtype, kv, scale, store.page_steps, plan.columns, plan.table, plan.spans, backend
         )
-        for kv, scale in zip(store.kv.unbind(), scales, strict=True)
+        for kv, scale in store.layers
     ]
 
 
@@ -88,17 +86,10 @@ def viewed_layers(rows: Sequence[Row], store: Store) -> list[LayerMemory]:
     if len(columns) > 1:
         where = torch.tensor(columns, device=store.kv.device)
     runs = _runs(rows, store)
-    views = [run.views(store) for run in runs]
-    scales = [None] * len(store.kv) if store.scale is None else store.scale.unbind()
+    views = zip(*(run.views(store) for run in runs), strict=True)
     return [
-        ViewedLayer(
-            store.dtype,
-            kv,
-            scale,
-            where,
-            [(run, found[i]) for run, found in zip(runs, views, strict=True)],
-        )
-        for i, (kv, scale) in enumerate(zip(store.kv.unbind(), scales, strict=True))
+        ViewedLayer(store.dtype, kv, scale, where, list(zip(runs, found, strict=True)))
+        for (kv, scale), found in zip(store.layers, views, strict=True)
     ]
 
 

@@ -118,6 +118,12 @@ class EngineSettings(_Strict):
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file) or "int8" (fastest on a CPU).
+        kernels: what the rest of it runs on: "reference" is plain PyTorch, "triton" needs a CUDA
+            device.
+        kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
+        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
+            fewer, sessions that are idle wait in host memory.
+        cached_prompts: beginnings of conversations that are remembered for the next one.
     """
 
     max_sessions: Annotated[int, Field(ge=1)] = 4
@@ -126,6 +132,10 @@ class EngineSettings(_Strict):
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     linears: Literal["dense", "nf4", "int8"] = "dense"
+    kernels: Literal["reference", "triton"] = "reference"
+    kv: Literal["full", "int8"] = "full"
+    kv_pages: Annotated[int, Field(ge=1)] | None = None
+    cached_prompts: Annotated[int, Field(ge=0)] = 8
 
 
 class VadSettings(_Strict):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.backend import Backend
 from model.errors import ConfigError
+from model.memory import Precision, Reading
 from model.sampling import GREEDY, Sampling
 from model.weights import Linears
 
@@ -25,6 +27,14 @@ class EngineConfig:
         audio_sampling: how its codes are chosen.
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept, as in `model.weights.load_starter`.
+        kernels: what norms, gated MLPs, attention and draws run on: "reference" is plain PyTorch,
+            "triton" needs a CUDA device.
+        kv: how keys and values are kept, as in `model.memory.MemoryConfig`.
+        kv_page_steps: steps of a page of them.
+        kv_pages: pages for all sessions; None for as many as they can ever take. With fewer, the
+            sessions that were idle for longest wait in host memory when pages run out.
+        cached_prompts: beginnings of conversations whose memory is kept for the next session that
+            begins so.
     """
 
     max_sessions: int = 4
@@ -37,6 +47,16 @@ class EngineConfig:
     audio_sampling: Sampling = GREEDY
     seed: int = 0
     linears: Linears = "dense"
+    kernels: Backend = "reference"
+    kv: Precision = "full"
+    kv_page_steps: int = 16
+    kv_pages: int | None = None
+    cached_prompts: int = 8
+
+    @property
+    def reading(self) -> Reading:
+        """How attention reads its pages; see `model.memory.MemoryConfig`."""
+        return "triton" if self.kernels == "triton" else "views"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -47,5 +67,6 @@ class EngineConfig:
         for name in ("max_sessions", "max_batch", "ahead_ms", "max_queued_commands", "num_threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.horizon_ms < 0:
-            raise ConfigError(f"horizon_ms: must not be negative, got {self.horizon_ms}")
+        for name in ("horizon_ms", "cached_prompts"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: must not be negative, got {getattr(self, name)}")

@@ -11,7 +11,7 @@ TICK_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 160.
 
 @dataclass(slots=True)
 class EngineMetrics:
-    """Hold counters that only grow, and one gauge.
+    """Hold counters that only grow, and gauges of what is so now.
 
     Attributes:
         ticks: ticks that did something.
@@ -23,7 +23,14 @@ class EngineMetrics:
         frames_spoken: frames of replies made.
         frames_late: frames delivered after the client had nothing left to play.
         sessions_failed: sessions lost to errors.
+        prompt_hits: sessions whose beginning was known already.
+        prompt_misses: sessions whose beginning had to be fed.
+        parks: times that a session's memory went to host memory to make room.
+        unparks: times that one came back.
         sessions: sessions open now.
+        parked: those whose memory is in host memory now.
+        pages_used: pages of keys and values in use now, a shared one counted once.
+        pages_total: pages there are.
     """
 
     ticks: int = 0
@@ -38,7 +45,14 @@ class EngineMetrics:
     frames_spoken: int = 0
     frames_late: int = 0
     sessions_failed: int = 0
+    prompt_hits: int = 0
+    prompt_misses: int = 0
+    parks: int = 0
+    unparks: int = 0
     sessions: int = 0
+    parked: int = 0
+    pages_used: int = 0
+    pages_total: int = 0
 
     def clear(self) -> None:
         """Start counting from zero."""

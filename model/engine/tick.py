@@ -230,9 +230,11 @@ class TickEngine:
         requests = []
         for slot in chosen:
             try:
+                self._recall(slot)
                 steps = slot.program.plan(heard.get(slot.index))
                 if steps is not None and not self._runner.seek(slot.index, steps.start):
                     slot.program.rebuild()
+                    self._recall(slot)
                     steps = slot.program.plan()
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._fail_broken(slot))
@@ -240,6 +242,12 @@ class TickEngine:
             if steps is not None:
                 requests.append((slot, Request(slot.index, steps, slot.noise)))
         return requests
+
+    def _recall(self, slot: Slot) -> None:
+        """Spare a conversation that begins the steps that the model remembers from another."""
+        prompt = slot.program.prompt
+        if prompt is not None:
+            slot.program.recall(self._runner.recall(slot.index, prompt))
 
     def _observe(
         self,

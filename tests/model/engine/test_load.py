@@ -7,13 +7,16 @@ from queue import Queue
 
 import pytest
 
+from model.backend import KernelModule
 from model.engine.config import EngineConfig
-from model.engine.load import load_engine
+from model.engine.load import load_engine, use_kernels
 from model.engine.messages import AppendText, Open, Output, Respond, ResponseDone
 from model.errors import WeightsError
+from model.sampling import Sampling
 from model.text import Tokenizer
 from model.weights import save_starter
 from tests.fakes.tiny import make_codec, make_lm
+from tests.kernels.triton_cases import on_device
 
 
 def test_loaded_engine_answers(tmp_path: Path) -> None:
@@ -40,6 +43,20 @@ def test_loaded_engine_answers(tmp_path: Path) -> None:
     # <bos> <voice1> <user> and the question's pieces.
     num_pieces = len(tokenizer.encode("what is your name"))
     assert output.usage.input_text_tokens == 3 + num_pieces
+
+
+@on_device
+def test_kernels_are_those_of_the_settings(device: str) -> None:
+    """All of the model's modules use them, its memory and its draws as well."""
+    lm = make_lm().to(device)
+    config = EngineConfig(kernels="triton", audio_sampling=Sampling(0.7, 5))
+    used = use_kernels(lm, config)
+    modules = [each for each in lm.modules() if isinstance(each, KernelModule)]
+    assert {each.backend for each in modules} == {"triton"}
+    assert used.reading == "triton"
+    assert used.reply_sampling == Sampling(backend="triton")
+    assert used.audio_sampling == Sampling(0.7, 5, "triton")
+    assert EngineConfig().reading == "views"
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:

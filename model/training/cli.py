@@ -22,8 +22,9 @@ from model.lm import LM
 from model.text import Tokenizer
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
-from model.training.lm_stage import DialogueSampler, Recordings, train_lm
-from model.training.parallel import join
+from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
+from model.training.loop import averaged
+from model.training.parallel import join, leave
 from model.training.plots import plot_losses, plot_spectrograms
 from model.training.recipe import Recipe
 from model.training.recordings import read_recordings
@@ -32,7 +33,7 @@ from model.training.snap import snap_encoder
 from model.training.store import Clip, read_store
 from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
 from model.training.vocoder_stage import train_vocoder
-from model.weights import save_starter
+from model.weights import load_starter, save_starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +56,8 @@ examples:
   parley train --dir runs/starter
   parley train --dir runs/starter --stage lm --set lm_steps=8000
   parley train --dir runs/mine --recordings ~/my-voice     (wav files and a transcripts.tsv)
+  parley train --dir runs/mine --recordings ~/my-voice --from model/starter \\
+    --set dialogues=4000 --set lm_steps=500 --set lm_rate=0.3     (the shipped starter, further)
 """
 
 
@@ -67,6 +70,7 @@ class Run:
     device: str
     workers: int
     recordings: Path | None
+    start: Path | None
 
     @property
     def scripts(self) -> Path:
@@ -95,10 +99,13 @@ def main(argv: Sequence[str]) -> None:
     recipe = load_recipe(args.config, args.set)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     workers = args.workers or max(1, multiprocessing.cpu_count())
-    run = Run(args.dir, recipe, device, workers, args.recordings)
     args.dir.mkdir(parents=True, exist_ok=True)
+    if args.start is not None:
+        recipe = begin_with(args.start, args.dir, recipe)
+    run = Run(args.dir, recipe, device, workers, args.recordings, args.start)
     (args.dir / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-    for stage in STAGES if args.stage == "all" else [args.stage]:
+    stages = [name for name in STAGES if args.start is None or name not in _GIVEN_BY_START]
+    for stage in stages if args.stage == "all" else [args.stage]:
         STAGES[stage](run)
 
 
@@ -116,6 +123,27 @@ def load_recipe(path: Path | None, overrides: Sequence[str]) -> Recipe:
             place = place.setdefault(parent, {})
         place[leaf] = yaml.safe_load(value)
     return Recipe.from_dict(values)
+
+
+def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
+    """Take text pieces, tokenizer and vocoder from weights that are there.
+
+    Args:
+        start: folder as `export` writes it, such as `model/starter`.
+        directory: of the run; its files of these names are replaced.
+        recipe: what was asked for.
+
+    Returns:
+        The recipe with the sizes of those weights.
+
+    Raises:
+        WeightsError: a file is missing or broken.
+    """
+    starter = load_starter(start)
+    starter.tokenizer.save(directory / "tokenizer.model")
+    for name in ("codec-snapped.pt", "codec-final.pt"):
+        torch.save(starter.codec.state_dict(), directory / name)
+    return replace(recipe, codec=starter.codec.config, lm=starter.lm.config)
 
 
 def make_speech(run: Run) -> None:
@@ -190,7 +218,7 @@ def export(run: Run) -> None:
     """Write ``export/`` (NF4) and ``export-fp16/``, the same model unquantised, to compare."""
     tokenizer = Tokenizer.load(run.tokenizer)
     lm = LM(replace(run.recipe.lm, text_vocab=len(tokenizer)))
-    state = torch.load(run.directory / "lm.pt", weights_only=True, map_location="cpu")["model"]
+    state = averaged(run.directory / "lm.pt")
     lm.load_state_dict({k.removeprefix("lm."): v for k, v in state.items() if k.startswith("lm.")})
     codec = _codec(run, "codec-final.pt")
     for name, quantised in (("export", True), ("export-fp16", False)):
@@ -203,6 +231,8 @@ def export(run: Run) -> None:
             quantised=quantised,
         )
 
+
+_GIVEN_BY_START = ("codec", "vocoder")
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "speech": make_speech,
@@ -224,15 +254,21 @@ def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> 
     sampler = DialogueSampler(
         scripts, passes, replies, tokenizer, codec.config.num_codebooks, recordings
     )
+    if run.start is None:
+        sizes = replace(run.recipe.lm, text_vocab=len(tokenizer))
+        lm = new_lm(sizes, codec.codebook_vectors(), run.recipe.seed)
+    else:
+        lm = load_starter(run.start).lm.requires_grad_()
     train_lm(
         sampler,
-        codec.codebook_vectors(),
+        lm,
         run.directory,
-        config=replace(run.recipe.lm, text_vocab=len(tokenizer)),
         num_steps=run.recipe.lm_steps,
         seed=run.recipe.seed,
         device=torch.device(run.device),
+        rate=run.recipe.lm_rate,
     )
+    leave()
 
 
 def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], Recordings | None]:
@@ -290,6 +326,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--stage", choices=["all", *STAGES], default="all", help="run one stage only"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="DIR",
+        help="go on from exported weights, such as model/starter: only the language model learns",
     )
     parser.add_argument("--workers", type=int, default=0, help="processes (one a core)")
     parser.add_argument(

@@ -30,7 +30,7 @@ STEPS_PER_BATCH = 2_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
 TYPED_WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
 # Of the spoken turns: it saves steps for hearing, and clients may ask for text alone.
-HEARD_WRITTEN_SHARE = 0.35
+HEARD_WRITTEN_SHARE = 0.5
 # Words that nothing around them foretells teach to hear; known sentences teach to guess as well.
 FREE_WORDS_WEIGHT = 3.0
 FREE_WORDS_SKILLS = ("repeat", "unknown")
@@ -42,6 +42,7 @@ DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
 CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
 AUDIO_WEIGHT = 0.35
 FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
+AVERAGING = 0.997  # the mean is over some 300 steps
 POOL = 400  # dialogues that are sorted by length together
 
 
@@ -273,8 +274,8 @@ def _mean(hits: Tensor) -> float:
     return hits.float().mean().item() if len(hits) else 0.0
 
 
-def make_optimizers(lm: LM) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for the rest.
+def make_optimizers(lm: LM, rate: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for the rest, at `rate` times their full rates.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
@@ -283,28 +284,33 @@ def make_optimizers(lm: LM) -> list[torch.optim.Optimizer]:
     rest = [p for p in lm.parameters() if id(p) not in chosen]
     return [
         torch.optim.Muon(
-            hidden, lr=9e-3, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+            hidden, lr=9e-3 * rate, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
+        torch.optim.AdamW(rest, lr=3e-3 * rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
     ]
+
+
+def new_lm(config: LMConfig, vectors: Tensor, seed: int) -> LM:
+    """Return a language model with random weights and the codec's `vectors`."""
+    torch.manual_seed(seed)
+    lm = LM(config)
+    lm.set_codebook_vectors(vectors)
+    return lm
 
 
 def train_lm(
     sampler: DialogueSampler,
-    vectors: Tensor,
+    lm: LM,
     directory: Path,
     *,
-    config: LMConfig,
     num_steps: int,
     seed: int,
     device: torch.device,
+    rate: float = 1.0,
 ) -> LM:
-    """Train the language model; every worker draws its own batches. Resumes from `directory`."""
-    torch.manual_seed(seed)
-    lm = LM(config)
-    lm.set_codebook_vectors(vectors)
+    """Train `lm`; every worker draws its own batches. Resumes from `directory`."""
     objective = LMObjective(lm).to(device)
-    trainer = Trainer("lm", directory, objective, make_optimizers(lm), num_steps)
+    trainer = Trainer("lm", directory, objective, make_optimizers(lm, rate), num_steps, AVERAGING)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, step * world_size() + rank())

@@ -46,7 +46,19 @@ class TrainingError(ParleyError):
 
 
 class Trainer:
-    """Run `num_steps` steps of one stage, keeping model and optimisers in one checkpoint file."""
+    """Run `num_steps` steps of one stage, keeping model and optimisers in one checkpoint file.
+
+    Args:
+        name: of the stage, its checkpoint and its log.
+        directory: where these go; a checkpoint that is there is gone on from.
+        model: what is trained.
+        optimizers: at their highest rates.
+        num_steps: when the stage ends and the rates have come down.
+        averaging: how much of the running mean of the weights a step leaves, 0 for no mean. The
+            mean scores better than the last weights and lets a stage end before its last step.
+            Source: Polyak and Juditsky 1992, "Acceleration of stochastic approximation by
+            averaging"; exponential as in Tarvainen and Valpola 2017, section 3.
+    """
 
     def __init__(
         self,
@@ -55,6 +67,7 @@ class Trainer:
         model: nn.Module,
         optimizers: list[torch.optim.Optimizer],
         num_steps: int,
+        averaging: float = 0.0,
     ) -> None:
         self.name = name
         self.directory = directory
@@ -63,6 +76,10 @@ class Trainer:
         self.num_steps = num_steps
         self.rates = [[g["lr"] for g in o.param_groups] for o in optimizers]
         self.step = 0
+        self.averaging = averaging
+        self.average = (
+            {name: p.detach().clone() for name, p in model.named_parameters()} if averaging else {}
+        )
         directory.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self._load()
@@ -110,6 +127,7 @@ class Trainer:
             "model": self.model.state_dict(),
             # Codebook averages are not in the state dict.
             "buffers": dict(self.model.named_buffers()),
+            "average": self.average,
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
         torch.save(state, temporary)
@@ -121,6 +139,8 @@ class Trainer:
         buffers = dict(self.model.named_buffers())
         for name, value in state["buffers"].items():
             buffers[name].copy_(value)
+        for name, mean in self.average.items():
+            mean.copy_(state["average"][name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
@@ -142,4 +162,20 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
+        self._take_into_average()
         return figures
+
+    @torch.no_grad()
+    def _take_into_average(self) -> None:
+        # Early on the mean is short, or it would remember where training began.
+        share = max(1.0 - self.averaging, 1.0 / (1.0 + self.step))
+        for name, parameter in self.model.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(parameter, share)
+
+
+def averaged(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's weights, with their running means in place where it has them."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    weights: dict[str, torch.Tensor] = {**state["model"], **state["average"]}
+    return weights

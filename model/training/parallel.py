@@ -26,6 +26,16 @@ def join(worker: int, num_workers: int, meeting: Path) -> None:
         )
 
 
+def leave() -> None:
+    """Leave the group in good order, together with the others.
+
+    A process that ends while the group's threads still run is aborted by the C++ runtime.
+    """
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def rank() -> int:
     """Return this worker's number; 0 when alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0

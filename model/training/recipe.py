@@ -26,6 +26,7 @@ class Recipe:
         codec_steps: training steps of the tokenizer.
         vocoder_steps: training steps of the vocoder.
         lm_steps: training steps of the language model.
+        lm_rate: how fast it learns, 1 from random weights; less goes on gently from trained ones.
         recordings_share: share of a batch's dialogues that are the user's own recordings, if there
             are any.
         codec: sizes of the tokenizer.
@@ -39,6 +40,7 @@ class Recipe:
     codec_steps: int = 1_500
     vocoder_steps: int = 900
     lm_steps: int = 4_000
+    lm_rate: float = 1.0
     recordings_share: float = 0.15
     codec: MelCodecConfig = field(default_factory=MelCodecConfig)
     lm: LMConfig = field(default_factory=LMConfig)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from model.training.loop import Trainer, TrainingError, learning_rate_scale, step_generator
+from model.training.loop import (
+    Trainer,
+    TrainingError,
+    averaged,
+    learning_rate_scale,
+    step_generator,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +51,28 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="tiny: the loss is nan at step 0"):
         trainer.run(loss_of)
     assert torch.equal(model.weight, before)
+
+
+def test_the_mean_of_the_weights_is_kept_and_resumed(tmp_path: Path) -> None:
+    """The checkpoint's mean is that of the steps so far, also of those before an interruption."""
+    seen: list[float] = []
+
+    def train(num_steps: int) -> None:
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        trainer = Trainer(
+            "tiny", tmp_path, model, [torch.optim.SGD(model.parameters(), lr=1.0)], num_steps, 0.999
+        )
+
+        def loss_of(_: int) -> tuple[torch.Tensor, dict[str, float]]:
+            seen.append(model.weight.item())
+            return -model(torch.ones(1, 1)).sum(), {}
+
+        trainer.run(loss_of)
+        seen.append(model.weight.item())
+
+    train(3)
+    train(6)
+    after_each_step = [*seen[1:4], *seen[5:]]
+    mean = averaged(tmp_path / "tiny.pt")["weight"].item()
+    assert mean == pytest.approx(sum(after_each_step) / 6)

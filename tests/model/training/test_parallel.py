@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from model.training.parallel import average_gradients, join, rank, world_size
+from model.training.parallel import average_gradients, join, leave, rank, world_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,7 @@ def work(worker: int, meeting: Path, out: Path) -> None:
     model.bias.grad = torch.full((1,), 10.0 * worker)
     average_gradients(model)
     torch.save([p.grad for p in model.parameters()], out / f"{worker}.pt")
+    leave()
 
 
 def test_gradients_are_the_mean_everywhere(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from model.config import LMConfig
 from model.lm import LM
 from model.state import Kind
 from model.text import Special, Tokenizer
+from model.training.cli import begin_with
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import encode_store
 from model.training.layout import NO_TARGET
-from model.training.lm_stage import DialogueSampler, Recordings, train_lm
+from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
+from model.training.recipe import Recipe
 from model.training.snap import snap_encoder
 from model.training.speech.types import Phone, Speech, Word
 from model.training.store import Clip, read_store, write_shard
@@ -103,10 +105,8 @@ def test_resumed_training_is_the_same_training(
     sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8)
 
     def train(name: str, steps: int, seed: int = 1) -> dict[str, torch.Tensor]:
-        vectors = codec.codebook_vectors()
-        lm = train_lm(
-            sampler, vectors, tmp_path / name, config=config, num_steps=steps, seed=seed, device=CPU
-        )
+        lm = new_lm(config, codec.codebook_vectors(), seed)
+        lm = train_lm(sampler, lm, tmp_path / name, num_steps=steps, seed=seed, device=CPU)
         return {k: v.clone() for k, v in lm.state_dict().items()}
 
     whole = train("whole", 4)
@@ -164,3 +164,23 @@ def test_snapped_encoder_survives_its_weight_file(
     loaded = load_starter(tmp_path).codec
     pcm = torch.from_numpy(users[1].pcm[: 1280 * 4] / np.float32(32768))[None]
     assert torch.equal(loaded.encode(pcm), codec.encode(pcm))
+
+
+def test_training_goes_on_from_exported_weights(
+    made: tuple[list[Script], list[Clip], list[Clip], MelCodec], tmp_path: Path
+) -> None:
+    """Pieces, codec and sizes are those of the weights, and so is what the model says at first."""
+    _, users, _, codec = made
+    tokenizer = Tokenizer.train(("a b c", "d e f"), 300)
+    lm = LM(replace(SIZES, text_vocab=len(tokenizer)))
+    lm.set_codebook_vectors(codec.codebook_vectors())
+    start, run = tmp_path / "start", tmp_path / "run"
+    run.mkdir()
+    save_starter(start, lm=lm.eval(), codec=codec, tokenizer=tokenizer, voices=("slt",))
+    recipe = begin_with(start, run, Recipe(lm_steps=3))
+    assert (recipe.lm, recipe.codec, recipe.lm_steps) == (lm.config, CODEC, 3)
+    assert Tokenizer.load(run / "tokenizer.model").pieces == tokenizer.pieces
+    again = MelCodec(recipe.codec)
+    again.load_state_dict(torch.load(run / "codec-snapped.pt", weights_only=True))
+    pcm = torch.from_numpy(users[1].pcm[: 1280 * 4] / np.float32(32768))[None]
+    assert torch.equal(again.encode(pcm), codec.encode(pcm))

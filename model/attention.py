@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.nf4 import PlanarNF4Gated
 from kernels.rmsnorm import rms_norm
 from kernels.silu import gated_silu
 from model.backend import KernelModule
@@ -49,13 +50,16 @@ class GatedMLP(KernelModule):
 
     def __init__(self, dim: int, ff_dim: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(dim, 2 * ff_dim, bias=False)
+        # Another kind of linear where the weights are loaded in few bits.
+        self.gate_up: nn.Module = nn.Linear(dim, 2 * ff_dim, bias=False)
         self.down = nn.Linear(ff_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
         gate_up: Tensor = self.gate_up(x)
-        if self.backend == "reference":
+        if isinstance(self.gate_up, PlanarNF4Gated):
+            gated = gate_up  # in the same launch
+        elif self.backend == "reference":
             gate, up = gate_up.chunk(2, dim=-1)
             gated = F.silu(gate) * up
         else:

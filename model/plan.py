@@ -52,9 +52,8 @@ class PagedPlan:
     spans: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Row], store: Store) -> PagedPlan:
-        """Plan a call of `rows`."""
-        table = np.array([row.pages for row in rows], np.int32)
+    def of(cls, rows: Sequence[Row], table: np.ndarray, store: Store) -> PagedPlan:
+        """Plan a call of `rows`, whose pages are also `table`: int32 [n, pages_per_slot]."""
         spans = np.array([row.seen for row in rows], np.int32)
         columns = np.array(_store_columns(rows, store), np.int32)
         parts = (columns, table, spans)

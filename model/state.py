@@ -32,10 +32,8 @@ from model.areas import Areas, Held, ring_ranges
 from model.config import LMConfig
 from model.errors import EngineError, OutOfPagesError, RewindError
 from model.memory import LayerMemory, MemoryConfig, PageContents, Reading, Store
-from model.pages import NO_PAGE, PageTables
+from model.pages import NO_PAGE, NOBODY, PageTables
 from model.plan import PagedPlan, Row, paged_layers, viewed_layers
-
-NOBODY = -1  # the slot of rows that only fill a batch up
 
 
 class Kind(IntEnum):
@@ -479,7 +477,7 @@ class LMState:
             elif self._memory.reading == "views":
                 layers += viewed_layers(plan, group.store)
             else:
-                paged = PagedPlan.of(plan, group.store)
+                paged = PagedPlan.of(plan, group.tables.of(slots), group.store)
                 layers += paged_layers(paged, group.store, self._memory.reading)
         return layers
 

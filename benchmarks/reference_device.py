@@ -22,6 +22,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from benchmarks.random_lm import fill, random_lm, streamed
 from benchmarks.reference import lm_sizes, moshi, our_mimi, their_mimi
 from benchmarks.reference_lanes import (
     OURS,
@@ -36,22 +37,10 @@ from benchmarks.reference_lanes import (
 )
 from benchmarks.reference_sizes import SEVEN_B, TINY, Sizes, Values
 from benchmarks.report import Row
-from kernels.nf4 import NF4Linear
-from model.attention import rope_frequencies
-from model.kyutai.config import KyutaiConfig
-from model.kyutai.weights import skeleton
-from model.lm import LM
-from model.weights import hot_linears
 
 LANES = ("theirs bf16", "ours bf16", "ours NF4")
 
 _WARM_UP_FRAMES = 6
-_STD = 0.02
-# Tables of which a step reads a few rows, theirs and ours.
-_GATHERED = (
-    "emb.", "text_emb.", "depformer_emb.", "depformer_text_emb.",
-    "user_emb.", "assistant_emb.", "codebooks.", "depth.text_emb.",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +113,7 @@ def lm_rows(device: str, values: Values, batch: int, num_frames: int, rates: Rat
             for frame in range(_WARM_UP_FRAMES + num_frames):
                 times.of(lane, step, user, is_counted=frame >= _WARM_UP_FRAMES)
             kv = _kv_bytes(values, batch, _WARM_UP_FRAMES + num_frames // 2)
-            read, multiplied = _streamed(module)
+            read, multiplied = streamed(module)
             floor_ms = rates.floor_ms(read, multiplied * batch, kv)
             taken[lane] = (times.medians()[lane], floor_ms, _peak_gb(device))
     theirs_ms, _, theirs_gb = taken[LANES[0]]
@@ -190,43 +179,14 @@ def _lm_lane(
         loaders = moshi("models.loaders")
         sizes = lm_sizes(values)
         theirs = loaders.get_moshi_lm(None, sizes, device="meta", dtype=torch.bfloat16)
-        _fill(theirs.to_empty(device=device))
+        theirs = theirs.to_empty(device=device)
+        for name, weight in theirs.named_parameters():
+            fill(name, weight)
         with their_lm_step(theirs, batch) as step:
             yield step, theirs
         return
-    ours = skeleton(KyutaiConfig.from_dict(values)).to(torch.bfloat16).to_empty(device=device)
-    frequencies = rope_frequencies(ours.config.head_dim, ours.config.rope_base)
-    ours.rope_frequencies = frequencies.to(device)
-    _fill(ours.eval())
-    if lane == LANES[2]:
-        _to_nf4(ours)
+    ours = random_lm(values, "nf4" if lane == LANES[2] else "bf16", device)
     yield our_lm_step(ours, values, batch), ours
-
-
-@torch.no_grad()
-def _fill(module: nn.Module) -> None:
-    """Draw weights; norms scale by one."""
-    for name, parameter in module.named_parameters():
-        if name.endswith("alpha") or "norm" in name:
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(std=_STD)
-
-
-def _to_nf4(lm: LM) -> None:
-    for name, linear in hot_linears(lm).items():
-        lm.set_submodule(name, NF4Linear.from_linear(linear, backend="reference"))
-
-
-def _streamed(module: nn.Module) -> tuple[int, int]:
-    """Return the bytes of weights that a step reads, and how many numbers they stand for."""
-    tensors = [t for n, t in module.state_dict().items() if not n.startswith(_GATHERED)]
-    # An NF4 weight is two numbers a byte; its scales are none of their own.
-    numbers = sum(
-        2 * t.numel() if t.dtype == torch.uint8 else t.numel() * (t.dtype != torch.float32)
-        for t in tensors
-    )
-    return sum(t.nbytes for t in tensors), numbers
 
 
 def _kv_bytes(values: Values, batch: int, num_steps: int) -> int:

@@ -16,7 +16,9 @@ from benchmarks.reference import moshi
 from benchmarks.reference_sizes import Values
 from model.codec.mimi import Mimi
 from model.dialogue.duplex import Duplex, DuplexConfig
+from model.engine.accelerate import reading_on, stepper
 from model.lm import LM
+from model.memory import MemoryConfig
 
 THEIRS, EAGER, COMPILED, OURS = "theirs", "theirs, eager", "theirs, compiled", "ours"
 
@@ -68,10 +70,11 @@ def their_lm_step(theirs: Any, batch: int) -> Iterator[Step]:  # a package witho
 
 
 def our_lm_step(ours: LM, values: Values, batch: int) -> Step:
-    """Return the whole of our `Duplex.step`; the same in and out."""
-    duplex = Duplex(ours, DuplexConfig(delays=tuple(values["delays"])), batch)
+    """Return the whole of our step, on a GPU as a graph; the same in and out."""
+    memory = MemoryConfig(reading=reading_on(ours.norm.weight.device))
+    step = stepper(Duplex(ours, DuplexConfig(delays=tuple(values["delays"])), batch, memory=memory))
     slots = range(batch)
-    return lambda user: duplex.step(slots, user).tokens.cpu()
+    return lambda user: step(slots, user).tokens.cpu()
 
 
 @contextlib.contextmanager

@@ -36,8 +36,8 @@ class Sizes:
     mimi: Values
 
 
-def mimi(filters: int, dim: int, num_layers: int, window: int, ff_dim: int) -> Values:
-    """Return a Mimi of 8 codebooks; the published one has 64, 512, 8, 250 and 2048."""
+def mimi(*, filters: int, dim: int, num_layers: int, window: int, bins: int) -> Values:
+    """Return a Mimi of 8 codebooks, whose other sizes follow from these."""
     return {
         "sample_rate": 24_000, "channels": 1, "frame_rate": 12.5,
         "seanet": {
@@ -48,14 +48,14 @@ def mimi(filters: int, dim: int, num_layers: int, window: int, ff_dim: int) -> V
             "ratios": [8, 6, 5, 4], "true_skip": True,
         },
         "quantizer": {
-            "dimension": dim // 2, "n_q": 8, "bins": 2048, "input_dimension": dim,
+            "dimension": dim // 2, "n_q": 8, "bins": bins, "input_dimension": dim,
             "output_dimension": dim,
         },
         "transformer": {
             "d_model": dim, "num_heads": dim // 64, "num_layers": num_layers, "causal": True,
             "layer_scale": 0.01, "context": window, "conv_layout": True, "max_period": 10_000,
             "gating": "none", "norm": "layer_norm", "positional_embedding": "rope",
-            "dim_feedforward": ff_dim, "input_dimension": dim, "output_dimensions": [dim],
+            "dim_feedforward": 4 * dim, "input_dimension": dim, "output_dimensions": [dim],
         },
     }  # fmt: skip
 
@@ -65,13 +65,13 @@ def moshi(**changes: int) -> Values:
     return {**_LM, **MOSHI_7B, **changes}
 
 
-# For a CPU: 82 million parameters, and a window of 10 s that a benchmark can fill; Mimi as it is.
+# For a CPU: 82 million parameters, and a window of 6 s that a benchmark can fill; Mimi as it is.
 MID = Sizes(
     lm=moshi(
-        dim=512, num_heads=8, num_layers=8, context=125, text_card=4000, depformer_dim=256,
+        dim=512, num_heads=8, num_layers=8, context=75, text_card=4000, depformer_dim=256,
         depformer_num_heads=4, depformer_num_layers=4, depformer_dim_feedforward=1056,
     ),
-    mimi=mimi(64, 512, 8, 250, 2048),
+    mimi=mimi(filters=64, dim=512, num_layers=8, window=250, bins=2048),
 )  # fmt: skip
 # To see that it all runs.
 TINY = Sizes(
@@ -79,7 +79,7 @@ TINY = Sizes(
         dim=64, num_heads=4, num_layers=2, context=12, text_card=40, depformer_dim=32,
         depformer_num_heads=2, depformer_num_layers=2, depformer_dim_feedforward=132, card=64,
     ),
-    mimi=mimi(2, 64, 2, 12, 96),
+    mimi=mimi(filters=2, dim=64, num_layers=2, window=12, bins=64),
 )  # fmt: skip
 # For a GPU.
 SEVEN_B = Sizes(lm=moshi(), mimi=MID.mimi)

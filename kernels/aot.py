@@ -24,6 +24,10 @@ from triton.compiler import ASTSource  # type: ignore[import-untyped]  # the sam
 
 ARCHITECTURES = (80, 89, 90)  # A100; RTX 4090, L4, L40S; H100, H200
 
+# That one program can have, opted in. Source: CUDA C++ Programming Guide, "Technical Specifications
+# per Compute Capability".
+MAX_SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+
 _WARP = 32
 _LABEL = re.compile(r"^(\.L\w+):")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);")
@@ -46,6 +50,7 @@ class CompileCase:
             elements. A kernel without a loop does it once.
         num_warps: of a program.
         num_stages: of software pipelining.
+        architectures: that it is launched on, compute capabilities without their point.
     """
 
     name: str
@@ -56,6 +61,7 @@ class CompileCase:
     unaligned: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 3
+    architectures: tuple[int, ...] = ARCHITECTURES
 
 
 @dataclass(frozen=True, slots=True)

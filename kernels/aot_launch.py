@@ -73,9 +73,14 @@ def _numbered(functions: list[str], index: int) -> str:
 def _case(kernel: Any, arguments: dict[str, Any]) -> CompileCase:
     options = {key: arguments.pop(key) for key in _OPTIONS if key in arguments}
     constant = {each.name for each in kernel.params if each.is_constexpr}
+    plain = {each.name for each in kernel.params if each.do_not_specialize}
     # Triton takes an integer that is 1 for a constant, and nothing as well.
     constant |= {key for key, value in arguments.items() if value is None}
-    constant |= {key for key, value in arguments.items() if isinstance(value, int) and value == 1}
+    constant |= {
+        key
+        for key, value in arguments.items()
+        if isinstance(value, int) and value == 1 and key not in plain
+    }
     varying = {key: value for key, value in arguments.items() if key not in constant}
     return CompileCase(
         name="",
@@ -85,7 +90,7 @@ def _case(kernel: Any, arguments: dict[str, Any]) -> CompileCase:
         unaligned=tuple(
             key
             for key, value in varying.items()
-            if isinstance(value, int) and value % _ALIGNMENT != 0
+            if isinstance(value, int) and (value % _ALIGNMENT != 0 or key in plain)
         ),
         units_per_turn=1,
         **options,

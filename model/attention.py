@@ -57,14 +57,15 @@ class GatedMLP(KernelModule):
 
     def __init__(self, dim: int, ff_dim: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(dim, 2 * ff_dim, bias=False)
+        # Another kind of linear where the weights are loaded in few bits.
+        self.gate_up: nn.Module = nn.Linear(dim, 2 * ff_dim, bias=False)
         self.down = nn.Linear(ff_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
         gate_up: Tensor = self.gate_up(x)
         if isinstance(self.gate_up, PlanarNF4Gated):
-            gated = gate_up
+            gated = gate_up  # in the same launch
         elif self.backend == "reference":
             gate, up = gate_up.chunk(2, dim=-1)
             gated = F.silu(gate) * up

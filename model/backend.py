@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from kernels.triton_device import check_triton
 from model.errors import ConfigError
 
 # "reference" is plain PyTorch and runs anywhere; "triton" needs a CUDA device.
@@ -36,11 +37,16 @@ def use_backend(module: nn.Module, backend: Backend) -> int:
         How many there are.
 
     Raises:
-        ConfigError: for a backend that does not exist.
+        ConfigError: for a backend that does not exist, or that cannot run where the module is.
     """
     if backend not in get_args(Backend):
         known = ", ".join(get_args(Backend))
         raise ConfigError(f"backend: expected one of {known}, got {backend!r}")
+    if backend == "triton":
+        try:
+            check_triton(*module.parameters(), *module.buffers())
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     found = [each for each in module.modules() if isinstance(each, KernelModule)]
     for each in found:
         each.backend = backend

@@ -1,20 +1,21 @@
-"""Where a linear's weights lie in memory, which is half of what few rows cost on a CPU."""
+"""Where a linear's weight lies in memory, which is half of what few rows cost on a CPU."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor
 
 
-def lay_out_for_few_rows(module: nn.Module) -> None:
-    """Let the weights of each linear that widens lie input by input rather than output by output.
+def for_few_rows(weight: Tensor) -> Tensor:
+    """Copy a linear's weight so that it lies as the product of few rows with it is fastest.
 
-    Names, shapes and values stay. The product of one row with float32 weights is then up to twice
-    as fast on a CPU, of 16 rows as fast as before. Linears that narrow would be slower, and are
-    left as they are.
+    A weight that widens comes to lie input by input rather than output by output; shape and values
+    stay. In float32 on a CPU one row is then up to twice as fast, and 16 rows are as fast as
+    before. One that narrows would be slower so, and lies output by output.
 
     Args:
-        module: whose linears; float32, on a CPU.
+        weight: float [out_features, in_features].
     """
-    for linear in module.modules():
-        if isinstance(linear, nn.Linear) and linear.out_features > linear.in_features:
-            linear.weight.data = linear.weight.data.t().contiguous().t()
+    is_wide = weight.shape[0] > weight.shape[1]
+    copy = (weight.t() if is_wide else weight).clone(memory_format=torch.contiguous_format)
+    return copy.t() if is_wide else copy

@@ -116,8 +116,8 @@ class EngineSettings(_Strict):
 
     Attributes:
         placement: "process" gives the engine a process of its own, which is started again when it
-            dies: calls go on. "thread" keeps it in the gateway's: ready sooner where the model is
-            small, and gone with it.
+            dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
+            a test.
         max_sessions: sessions that may be open at once. The client of one more is told
             `rate_limit_exceeded` and closed with 1013, "try again later".
         max_batch: most sessions that one tick serves.

@@ -29,9 +29,9 @@ def rotate_and_write(
     """Rotate queries and keys of new steps, and write keys and values into their rows' pages.
 
     Args:
-        qkv: float32, float16 or bfloat16 [rows, steps, heads + 2 * kv_heads, head_dim]: queries,
-            keys, values.
-        rope: complex64 [rows, steps, 1, head_dim / 2], of neighbouring pairs.
+        qkv: [rows, steps, heads + 2 * kv_heads, head_dim], floating point, for "triton" of 32 or
+            16 bits: queries, keys, values.
+        rope: complex [rows, steps, 1, head_dim / 2], of neighbouring pairs; for "triton" complex64.
         k_pages: [num_pages, kv_heads, page_size, head_dim], of the type of `qkv` or int8; written.
         v_pages: the same of values.
         places: int32 or int64 [rows, steps], where each step is written to: entry `p % page_size`
@@ -58,6 +58,11 @@ def rotate_and_write(
     if backend != "triton":
         raise ValueError(f"expected a backend out of reference, triton, got {backend}")
     check_triton(qkv, rope, k_pages, v_pages, places, k_scale, v_scale)
+    if qkv.dtype not in _DTYPES or rope.dtype != torch.complex64:
+        raise ValueError(
+            f"backend triton: expected qkv in fp32, fp16 or bf16 and rope in complex64, got "
+            f"{qkv.dtype} and {rope.dtype}"
+        )
     written = (k_pages, v_pages, k_scale, v_scale)
     if any(each is not None and each.stride(-1) != 1 for each in written):
         raise ValueError("backend triton: expected pages and scales contiguous in the last axis")
@@ -91,15 +96,15 @@ def _check_shapes(
 def _check_types(
     qkv: Tensor, rope: Tensor, k_pages: Tensor, v_pages: Tensor, places: Tensor
 ) -> None:
-    if qkv.dtype not in _DTYPES or k_pages.dtype not in {qkv.dtype, torch.int8}:
+    if not qkv.is_floating_point() or k_pages.dtype not in {qkv.dtype, torch.int8}:
         raise ValueError(
-            f"expected qkv in fp32, fp16 or bf16 and pages of its type or int8, got {qkv.dtype} "
-            f"and {k_pages.dtype}"
+            f"expected floating qkv and pages of its type or int8, got {qkv.dtype} and "
+            f"{k_pages.dtype}"
         )
-    if v_pages.dtype != k_pages.dtype or rope.dtype != torch.complex64:
+    if v_pages.dtype != k_pages.dtype or not rope.is_complex():
         raise ValueError(
-            f"expected values in {k_pages.dtype} and rope in torch.complex64, got "
-            f"{v_pages.dtype} and {rope.dtype}"
+            f"expected values in {k_pages.dtype} and a complex rope, got {v_pages.dtype} and "
+            f"{rope.dtype}"
         )
     if places.dtype not in {torch.int32, torch.int64}:
         raise ValueError(f"expected int32 or int64 places, got {places.dtype}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from kernels.aot import CompileCase
+from kernels.aot import ARCHITECTURES, CompileCase
 from kernels.aot_launch import launched
 from kernels.nf4 import kernel
 from kernels.nf4.kernel import Tiling
 from kernels.nf4.layout import BLOCKS, PLANE, SUPER_BLOCK, PlanarWeight
 
 _NARROW, _WIDE = 64, 128
+_TALL = (89, 90)  # where tiles of 64 rows are launched
 
 
 def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -39,7 +42,8 @@ def _weight(
 def _linear(name: str, num_rows: int, weight: PlanarWeight, how: Tiling) -> CompileCase:
     x = _meta(num_rows, weight.in_features, dtype=torch.bfloat16)
     units = {"linear_kernel": how.block_n * SUPER_BLOCK}
-    return launched(f"nf4/{name}", lambda: kernel.launch(x, weight, how), units)[0]
+    case = launched(f"nf4/{name}", lambda: kernel.launch(x, weight, how), units)[0]
+    return replace(case, architectures=_TALL if how.is_weight_first else ARCHITECTURES)
 
 
 CASES = (
@@ -66,7 +70,7 @@ CASES = (
     _linear("32 rows", 32, _weight(12288, 4096), Tiling(32, _NARROW, 2, 1)),
     _linear("64 rows", 64, _weight(12288, 4096), Tiling(64, _NARROW, 4, 1)),
     *launched(
-        "nf4",
+        "nf4/written out",
         lambda: kernel.dequantize(_weight(12288, 4096), torch.bfloat16),
         {"dequantize_kernel": 32 * SUPER_BLOCK},
     ),

@@ -24,15 +24,32 @@ from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NESTED_BLOCK_SIZE
 
 _MAX_ROWS = 256  # of one launch of the fused kernel; the counters of a weight are made for them
 
-# From how many rows on writing the weight out and calling cuBLAS is the faster way, by compute
-# capability: where bitsandbytes, which has the same choice to make, switches for large layers.
-_WRITE_OUT_FROM = {(8, 0): 129, (8, 6): 257, (8, 9): 257}
-_WRITE_OUT_FROM_ELSE = 65  # Hopper, whose fastest instructions Triton feeds from shared memory only
-
 _TALL = 64
 _WARPS_PER_SM = 8  # that should be resident to hide the latency of lookups
 _MIN_SUPER_BLOCKS = 2  # of a program: fewer would leave nothing to prefetch
 _MAX_SPLITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What decides how a product is done.
+
+    Attributes:
+        num_sms: multiprocessors.
+        write_out_from: from how many rows on it is faster to write the weight out and call cuBLAS.
+        has_tall_tiles: tiles of 64 rows fit into the registers.
+    """
+
+    num_sms: int
+    write_out_from: int
+    has_tall_tiles: bool
+
+
+# By compute capability. Rows are where bitsandbytes, which has the same choice to make, switches
+# for large layers. For 8.0 ptxas cannot keep tiles of 64 rows in registers.
+_WRITE_OUT_FROM = {(8, 0): 129, (8, 6): 257, (8, 9): 257}
+_WRITE_OUT_FROM_ELSE = 65  # Hopper, whose fastest instructions Triton feeds from shared memory only
+_WITHOUT_TALL_TILES = ((8, 0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +78,19 @@ def _lookup() -> str:
     """Write the lookup of a level in PTX.
 
     Lane `l` of a warp holds level `l mod 16`, and a shuffle fetches it. The shuffle looks at the
-    low five bits of its index, so the nibble needs no mask. All but the shuffle is the same for
-    every weight; ptxas computes it once, ahead of the loop.
+    low five bits of its index, so the nibble needs no mask. What a lane holds is chosen by the bits
+    of its number, the highest first; all but the shuffle is the same for every weight, and ptxas
+    does it once.
     """
-    steps = "".join(
-        f"setp.eq.u32 here, lane, {lane}; selp.b32 level, 0x{bits:08x}, level, here; "
-        for lane, (bits,) in enumerate(struct.unpack("<I", struct.pack("<f", x)) for x in LEVELS)
-    )
+    steps = [f"and.b32 bit, lane, {bit}; setp.ne.u32 p{bit}, bit, 0; " for bit in (1, 2, 4, 8)]
+    names = [f"0x{struct.unpack('<I', struct.pack('<f', level))[0]:08x}" for level in LEVELS]
+    for bit in (8, 4, 2, 1):
+        halves = zip(names[bit:], names[:bit], strict=True)
+        steps += [f"selp.b32 l{i}, {high}, {low}, p{bit}; " for i, (high, low) in enumerate(halves)]
+        names = [f"l{i}" for i in range(bit)]
     return (
-        "{ .reg .pred here; .reg .b32 lane, level; mov.u32 lane, %laneid; and.b32 lane, lane, 15; "
-        f"mov.b32 level, 0; {steps}shfl.sync.idx.b32 $0, level, $1, 31, 0xffffffff; }}"
+        "{ .reg .pred p1, p2, p4, p8; .reg .b32 lane, bit, l<8>; mov.u32 lane, %laneid; "
+        f"{''.join(steps)}shfl.sync.idx.b32 $0, l0, $1, 31, 0xffffffff; }}"
     )
 
 
@@ -322,33 +342,33 @@ def _multiply(x: Tensor, weight: PlanarWeight) -> Tensor:
     rows = x.reshape(-1, weight.in_features)
     if rows.stride(1) != 1:
         rows = rows.contiguous()
-    num_sms, write_out_from = _limits(x.device)
-    if len(rows) >= write_out_from:
+    gpu = _gpu(x.device)
+    if len(rows) >= gpu.write_out_from:
         y = _written_out(rows, weight)
     else:
-        y = launch(rows, weight, tiling(len(rows), weight, num_sms))
+        y = launch(rows, weight, tiling(len(rows), weight, gpu))
     return y.view(*x.shape[:-1], y.shape[1])
 
 
-def tiling(num_rows: int, weight: PlanarWeight, num_sms: int) -> Tiling:
+def tiling(num_rows: int, weight: PlanarWeight, gpu: Gpu) -> Tiling:
     """Choose how to divide a launch.
 
     Args:
         num_rows: 1 to 256.
         weight: what to multiply by.
-        num_sms: multiprocessors of the GPU.
+        gpu: that it runs on.
     """
     if num_rows <= 16:
         # Large tiles read the input less often, small ones fill the GPU with fewer outputs.
-        is_large = weight.out_features >= 128 * num_sms
+        is_large = weight.out_features >= 128 * gpu.num_sms
         block_m, block_n, num_warps = (16, 128, 4) if is_large else (16, 64, 2)
-    elif num_rows <= 32:
+    elif num_rows <= 32 or not gpu.has_tall_tiles:
         block_m, block_n, num_warps = 32, 64, 2
     else:
         block_m, block_n, num_warps = 64, 64, 4
     tiles = _ceil_div(num_rows, block_m) * _ceil_div(weight.out_features, block_n)
     num_super = weight.words.shape[1] // PLANE
-    wanted = _ceil_div(num_sms * _WARPS_PER_SM, tiles * num_warps)
+    wanted = _ceil_div(gpu.num_sms * _WARPS_PER_SM, tiles * num_warps)
     num_splits = max(1, min(wanted, num_super // _MIN_SUPER_BLOCKS, _MAX_SPLITS))
     num_splits = _ceil_div(num_super, _ceil_div(num_super, num_splits))  # none without work
     return Tiling(block_m, block_n, num_warps, num_splits)
@@ -451,13 +471,16 @@ def _levels(device: torch.device) -> Tensor | None:
 
 
 @cache
-def _limits(device: torch.device) -> tuple[int, int]:
-    """Return the multiprocessors of a device, and from how many rows on to write weights out."""
+def _gpu(device: torch.device) -> Gpu:
     if device.type == "cpu":  # interpreted
-        return 1, _WRITE_OUT_FROM_ELSE
+        return Gpu(num_sms=1, write_out_from=_WRITE_OUT_FROM_ELSE, has_tall_tiles=True)
     properties = torch.cuda.get_device_properties(device)
     capability = (properties.major, properties.minor)
-    return properties.multi_processor_count, _WRITE_OUT_FROM.get(capability, _WRITE_OUT_FROM_ELSE)
+    return Gpu(
+        num_sms=properties.multi_processor_count,
+        write_out_from=_WRITE_OUT_FROM.get(capability, _WRITE_OUT_FROM_ELSE),
+        has_tall_tiles=capability not in _WITHOUT_TALL_TILES,
+    )
 
 
 def _ceil_div(value: int, divisor: int) -> int:

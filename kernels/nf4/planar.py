@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Self
 
 import torch
@@ -101,7 +102,7 @@ class PlanarNF4Gated(_Planar):
 
 
 @torch.no_grad()
-def use_planar(module: nn.Module, backend: PlanarBackend) -> int:
+def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str] = ()) -> int:
     """Switch every NF4 linear within a module to the kernel's layout, in place.
 
     Call it when the weights are loaded and on their device.
@@ -109,6 +110,8 @@ def use_planar(module: nn.Module, backend: PlanarBackend) -> int:
     Args:
         module: holds `NF4Linear` layers, at any depth.
         backend: as in `planar_linear`.
+        gated: names of those whose first outputs are gates and whose others are what they gate;
+            they become `PlanarNF4Gated`, and whoever calls them gets the product.
 
     Returns:
         How many layers were switched.
@@ -117,16 +120,15 @@ def use_planar(module: nn.Module, backend: PlanarBackend) -> int:
         ValueError: naming the first layer that has a width the layout cannot do; nothing is
             switched then.
     """
-    planar: dict[str, PlanarNF4Linear] = {}
+    planar: dict[str, nn.Module] = {}
     for name, linear in module.named_modules():
         if isinstance(linear, NF4Linear):
             shape = (linear.out_features, linear.in_features)
+            kind = PlanarNF4Gated if name in gated else PlanarNF4Linear
             try:
-                planar[name] = PlanarNF4Linear.from_rest(
-                    linear.packed, linear.absmax, shape, backend
-                )
+                planar[name] = kind.from_rest(linear.packed, linear.absmax, shape, backend)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-    for name, linear in planar.items():
-        module.set_submodule(name, linear)
+    for name, layer in planar.items():
+        module.set_submodule(name, layer)
     return len(planar)

@@ -20,7 +20,9 @@ MAX_PARTS = 256  # blocks of entries: a program reads the best of each of the le
 _LOWEST = tl.constexpr(float("-inf"))
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["level"]
+)  # one compilation for all levels but the first and the last
 def _level(
     x_ptr,
     left_ptr,

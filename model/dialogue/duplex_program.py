@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from model.engine.messages import (
     Pcm,
     Reopen,
     Respond,
+    SessionCommand,
     Truncate,
 )
 from model.errors import EngineError
@@ -45,19 +46,6 @@ from model.kyutai.text import PAD, TextPieces
 _HUSH_FRAMES = 6
 # After that, its sound may take a while to fade; for no longer than this.
 _FADING_FRAMES = 25
-
-SessionCommand: TypeAlias = (
-    AppendAudio
-    | AppendCall
-    | AppendCallOutput
-    | AppendText
-    | Cancel
-    | ClearAudio
-    | CommitAudio
-    | Reopen
-    | Respond
-    | Truncate
-)
 
 
 class Manner(Protocol):
@@ -131,6 +119,7 @@ class Work:
             None if all of it is.
         is_prompt: whether it is a frame of the prompt.
         is_wanted: whether the frame that becomes whole is to be decoded.
+        late_s: how long `heard` has waited.
     """
 
     heard: Pcm | None
@@ -138,6 +127,7 @@ class Work:
     forced: Ints | None
     is_prompt: bool = False
     is_wanted: bool = False
+    late_s: float = 0.0
 
 
 class DuplexProgram:
@@ -282,7 +272,8 @@ class DuplexProgram:
             user = np.full(traits.num_user, traits.input_end, dtype=np.int64)
             return Work(None, user, self._forced(None), is_wanted=is_wanted)
         heard = self._stream.take(now_s)
-        return Work(heard, None, self._forced(heard), is_wanted=is_wanted)
+        late_s = self._stream.late_s
+        return Work(heard, None, self._forced(heard), is_wanted=is_wanted, late_s=late_s)
 
     def observe(self, work: Work, piece: int, pcm: Pcm | None) -> list[Output]:
         """Take what a step gave.

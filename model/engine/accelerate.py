@@ -10,14 +10,12 @@ import torch
 from torch import nn
 
 from kernels.int8 import use_int8
-from kernels.nf4 import NF4Linear, PlanarNF4Gated, use_planar
-from kernels.nf4.op import PlanarBackend
-from model.attention import GatedMLP
-from model.backend import use_backend
+from model.backend import Backend, use_backend
 from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
 from model.dialogue.frame_graphs import FrameGraphs, cuda_capture
 from model.errors import ConfigError
 from model.memory import Reading
+from model.planar import use_planar_linears
 
 DuplexStep: TypeAlias = "Callable[..., DuplexFrame]"  # as `Duplex.step`
 
@@ -40,38 +38,21 @@ def use_kernels(*modules: nn.Module) -> None:
         use_linears(module, "triton")
 
 
-@torch.no_grad()
-def use_linears(module: nn.Module, backend: PlanarBackend) -> None:
+def use_linears(module: nn.Module, backend: Backend) -> None:
     """Switch quantised linears to the layout and kernel of a device, in place; dense ones stay.
-
-    A gated MLP whose gate and up are one NF4 linear computes both, and gates, in one launch.
 
     Args:
         module: on its device, its weights loaded.
         backend: "triton"; or "reference", the same in plain PyTorch.
 
     Raises:
-        ConfigError: a quantised linear has a width that its kernel cannot do.
+        ConfigError: a quantised linear has a width or device that its kernel cannot do.
     """
     try:
         use_int8(module, backend)
     except ValueError as error:
-        raise ConfigError(f"engine.linears: int8 cannot be used: {error}") from error
-    try:
-        for name, mlp in list(module.named_modules()):
-            if isinstance(mlp, GatedMLP) and isinstance(mlp.gate_up, NF4Linear):
-                mlp.gate_up = _gated(f"{name}.gate_up", mlp.gate_up, backend)
-        use_planar(module, backend)
-    except ValueError as error:
-        raise ConfigError(f"engine.linears: nf4 cannot be used: {error}") from error
-
-
-def _gated(name: str, linear: NF4Linear, backend: PlanarBackend) -> PlanarNF4Gated:
-    shape = (linear.out_features, linear.in_features)
-    try:
-        return PlanarNF4Gated.from_rest(linear.packed, linear.absmax, shape, backend)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ConfigError(f"int8 linears cannot be used: {error}") from error
+    use_planar_linears(module, backend)
 
 
 def drive_on(device: torch.device, drive: DuplexConfig) -> DuplexConfig:

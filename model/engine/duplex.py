@@ -6,7 +6,6 @@ Every conversation that has a frame due shares one batched step; see
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -33,12 +32,13 @@ from model.engine.messages import (
     Output,
     Respond,
     ResponseAudio,
+    SessionCommand,
     SessionFailed,
 )
 from model.engine.metrics import EngineMetrics
-from model.errors import ParleyError
-
-_log = logging.getLogger(__name__)
+from model.engine.sessions import Sessions
+from model.engine.slots import SlotTable
+from model.errors import EngineError
 
 _WARM_UP_FRAMES = 4
 
@@ -80,6 +80,11 @@ class _Slot:
     noise: torch.Generator
     prompt_noise: torch.Generator = field(default_factory=torch.Generator)
 
+    @property
+    def session_id(self) -> str:
+        """Name the session."""
+        return self.program.session_id
+
 
 class DuplexEngine:
     """Hold the sessions and advance them. Implements `model.engine.local.EngineCore`.
@@ -106,8 +111,8 @@ class DuplexEngine:
             note=parts.note,
         )
         self._runner = DuplexRunner(parts.model, config, self.metrics)
-        self._slots: dict[str, _Slot] = {}
-        self._free = list(range(config.max_sessions))[::-1]
+        self._slots: SlotTable[_Slot] = SlotTable(config.max_sessions)
+        self._sessions = Sessions(self._slots, self.metrics, self._runner.wipe)
         self._num_opened = 0
 
     @property
@@ -123,7 +128,7 @@ class DuplexEngine:
     @property
     def session_ids(self) -> list[str]:
         """Name the sessions that are open."""
-        return list(self._slots)
+        return self._sessions.ids
 
     @property
     def num_kept_prompts(self) -> int:
@@ -132,7 +137,7 @@ class DuplexEngine:
 
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
-        times = [slot.program.due_s() for slot in self._slots.values()]
+        times = [slot.program.due_s() for slot in self._slots]
         return min((due_s for due_s in times if due_s is not None), default=None)
 
     def apply(self, command: Command) -> list[Output]:
@@ -142,22 +147,7 @@ class DuplexEngine:
             What follows from it at once; for a command that cannot be carried out, the session's
             failure.
         """
-        if isinstance(command, Open):
-            return self._open(command)
-        slot = self._slots.get(command.session_id)
-        if slot is None:
-            return []  # it failed or was closed while the command was on its way
-        if isinstance(command, Close):
-            self._release(slot)
-            return []
-        program = slot.program
-        try:
-            outputs = program.accept(command, self._clock())
-        except ParleyError as error:
-            return [self._fail(slot, str(error))]
-        if program.rewind_to is not None:
-            program.rewound(self._runner.rewind(slot.index, program.rewind_to))
-        return outputs
+        return self._sessions.apply(command, self._open, self._carry_out)
 
     def tick(self) -> list[Output]:
         """Serve the sessions that have a frame due: one batched step of the model.
@@ -174,6 +164,9 @@ class DuplexEngine:
         with torch.inference_mode():
             able = self._with_room(chosen, outputs)
             requests = self._plan(able, now_s, outputs)
+            self.metrics.count_rows(
+                "prompt" if request.work.is_prompt else "live" for _, request in requests
+            )
             results = self._runner.step([request for _, request in requests]) if requests else []
             for (slot, request), result in zip(requests, results, strict=True):
                 outputs += self._observe(slot, request.work, result)
@@ -185,11 +178,13 @@ class DuplexEngine:
 
         Only before sessions are opened, and on the engine's thread, which it prepares.
         """
-        assert not self._slots
+        assert not len(self._slots)
         torch.set_num_threads(self._config.num_threads)
         session_id = "warm-up"
-        self.apply(Open(session_id, self._parts.voices[0]))
-        while self._slots[session_id].program.is_prompting:
+        for output in self.apply(Open(session_id, self._parts.voices[0])):
+            assert isinstance(output, SessionFailed), "nothing else follows at once"
+            raise EngineError(output.message)
+        while any(slot.program.is_prompting for slot in self._slots):
             self.tick()
         pcm = np.zeros(_WARM_UP_FRAMES * self._parts.traits.frame_samples, dtype=np.float32)
         self.apply(AppendAudio(session_id, pcm))
@@ -201,48 +196,38 @@ class DuplexEngine:
 
     def fail_all(self, message: str) -> Sequence[Output]:
         """Give up all sessions and start over with fresh state, since the old may be broken."""
-        failed = [SessionFailed(session_id, message) for session_id in self._slots]
-        self._slots.clear()
-        self._free = list(range(self._config.max_sessions))[::-1]
+        failed = self._sessions.fail_all(message)
         self._runner.reset()
         self._runner.forget_prompts()
-        self.metrics.sessions_failed += len(failed)
-        self.metrics.sessions = 0
         return failed
 
-    # Sessions.
+    # Commands.
 
     def _open(self, command: Open) -> list[Output]:
-        session_id = command.session_id
-        if session_id in self._slots:
-            return [SessionFailed(session_id, "the session is open already")]
-        if not self._free:
-            message = f"all {self._config.max_sessions} sessions are taken"
-            return [SessionFailed(session_id, message)]
-        parts = self._parts
+        session_id, parts = command.session_id, self._parts
         if command.voice not in parts.voices:
             known = ", ".join(parts.voices)
-            message = f"unknown voice {command.voice!r}, expected one of {known}"
-            return [SessionFailed(session_id, message)]
-        try:
-            prompt = parts.prompt(command.voice, command.instructions)
-        except ParleyError as error:
-            return [SessionFailed(session_id, str(error))]
+            raise EngineError(f"unknown voice {command.voice!r}, expected one of {known}")
+        prompt = parts.prompt(command.voice, command.instructions)
         manner = parts.make_manner() if parts.make_manner else None
         program = DuplexProgram(
             session_id, parts.traits, parts.rules, prompt, manner, self._clock()
         )
-        noise = torch.Generator().manual_seed(self._config.seed + self._num_opened)
-        self._num_opened += 1
+        number = self._num_opened
+        noise = torch.Generator().manual_seed(self._config.seed + number)
         key = (command.voice, command.instructions)
-        slot = _Slot(self._free.pop(), self._num_opened, program, key, noise)
-        self._slots[session_id] = slot
-        self.metrics.sessions = len(self._slots)
-        try:
-            self._begin(slot)
-        except ParleyError as error:
-            return [self._fail(slot, str(error))]
+        self._num_opened += 1
+        self._begin(
+            self._sessions.take(session_id, lambda index: _Slot(index, number, program, key, noise))
+        )
         return []
+
+    def _carry_out(self, slot: _Slot, command: SessionCommand) -> list[Output]:
+        program = slot.program
+        outputs = program.accept(command, self._clock())
+        if program.rewind_to is not None:
+            program.rewound(self._runner.rewind(slot.index, program.rewind_to))
+        return outputs
 
     def _begin(self, slot: _Slot) -> None:
         program = slot.program
@@ -255,38 +240,17 @@ class DuplexEngine:
         else:
             program.recorded(num_calls)
 
-    def _release(self, slot: _Slot) -> None:
-        del self._slots[slot.program.session_id]
-        self._free.append(slot.index)
-        self._free.sort(reverse=True)
-        self._runner.wipe(slot.index)
-        self.metrics.sessions = len(self._slots)
-
-    def _fail(self, slot: _Slot, message: str) -> SessionFailed:
-        self._release(slot)
-        self.metrics.sessions_failed += 1
-        return SessionFailed(slot.program.session_id, message)
-
-    def _fail_broken(self, slot: _Slot) -> SessionFailed:
-        """Fail a session whose own program broke; the others are not affected."""
-        _log.exception("session %s failed", slot.program.session_id)
-        return self._fail(slot, "the engine failed on this session")
-
     # One tick.
 
     def _choose(self, now_s: float) -> list[_Slot]:
         """Choose whom to serve: live conversations first, those that wait longest first."""
         due = [
             (slot.program.is_prompting, due_s, slot.index, slot)
-            for slot in self._slots.values()
+            for slot in self._slots
             if (due_s := slot.program.due_s()) is not None and due_s <= now_s
         ]
         due.sort(key=lambda entry: entry[:3])
         chosen = due[: self._config.max_batch]
-        self.metrics.frames_late += sum(
-            not is_prompting and now_s - due_s > self._frame_s
-            for is_prompting, due_s, _, _ in chosen
-        )
         # Neighbouring slots are fastest.
         return sorted((slot for *_, slot in chosen), key=lambda slot: slot.index)
 
@@ -296,7 +260,9 @@ class DuplexEngine:
         able = set(self._runner.make_room([slot.index for slot in oldest_first]))
         if len(able) < len(chosen):
             lost = next(slot for slot in oldest_first if slot.index not in able)
-            outputs.append(self._fail(lost, "there is no memory left for the conversation"))
+            outputs.append(
+                self._sessions.fail(lost, "there is no memory left for the conversation")
+            )
         return [slot for slot in chosen if slot.index in able]
 
     def _plan(
@@ -311,8 +277,9 @@ class DuplexEngine:
                     program.restarted()
                 work = program.plan(now_s)
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
-                outputs.append(self._fail_broken(slot))
+                outputs.append(self._sessions.fail_broken(slot))
                 continue
+            self.metrics.frames_late += work.late_s > self._frame_s
             # What is drawn in a prompt is thrown away; a kept one must leave the noise as it was.
             noise = slot.prompt_noise if work.is_prompt else slot.noise
             requests.append((slot, DuplexRequest(slot.index, work, noise)))
@@ -320,12 +287,12 @@ class DuplexEngine:
 
     def _observe(self, slot: _Slot, work: Work, result: DuplexResult) -> list[Output]:
         if not result.is_finite:
-            return [self._fail(slot, "the model's output is not finite")]
+            return [self._sessions.fail(slot, "the model's output is not finite")]
         program = slot.program
         try:
             outputs = program.observe(work, int(result.tokens[0]), result.pcm)
         except Exception:  # noqa: BLE001 - whatever broke is this session's own
-            return [self._fail_broken(slot)]
+            return [self._sessions.fail_broken(slot)]
         self.metrics.frames_spoken += sum(isinstance(o, ResponseAudio) for o in outputs)
         if work.is_prompt and not program.is_prompting:
             self._runner.keep(slot.index, slot.key)

@@ -130,6 +130,7 @@ class DuplexRunner:
         self._encoder: MimiState = model.mimi.init_encoder_state(num_slots)
         self._decoder: MimiState = model.mimi.init_decoder_state(num_slots)
         self._parked: dict[int, DuplexMemory] = {}
+        self._beginnings: dict[int, DuplexMemory] = {}  # of those that have had no step yet
         # Slots that have had a step since they were wiped, the longest idle first.
         self._used: OrderedDict[int, None] = OrderedDict()
 
@@ -137,6 +138,7 @@ class DuplexRunner:
     def wipe(self, slot: int) -> None:
         """Leave nothing of a conversation in its slot."""
         self._parked.pop(slot, None)
+        self._beginnings.pop(slot, None)
         self._used.pop(slot, None)
         self._duplex.reset(slot)
         self._encoder.reset(slot)
@@ -169,8 +171,8 @@ class DuplexRunner:
         kept = self._prompts.get(key)
         if kept is not None:
             self._prompts.move_to_end(key)
-            # It comes back as one that was parked does: when there is to be a step.
-            self._parked[slot] = kept
+            # It is brought as one that was parked is: when there is to be a step.
+            self._beginnings[slot] = kept
             self._metrics.prompt_hits += 1
             return kept.calls, True
         self._metrics.prompt_misses += 1
@@ -236,14 +238,17 @@ class DuplexRunner:
         return able
 
     def _fits(self, slots: list[int]) -> bool:
-        """Say whether there is memory for a step of these, the last of which may be parked."""
-        parked = self._parked.get(slots[-1])
-        if parked is not None:
+        """Say whether there is memory for a step of these, the last of which may be away."""
+        slot = slots[-1]
+        away = self._parked.get(slot) or self._beginnings.get(slot)
+        if away is not None:
             try:
-                self._duplex.restore(slots[-1], parked)
+                self._duplex.restore(slot, away)
             except OutOfPagesError:
                 return False
-            del self._parked[slots[-1]]
+            self._metrics.unparks += slot in self._parked
+            self._parked.pop(slot, None)
+            self._beginnings.pop(slot, None)
         return self._duplex.has_room(slots)
 
     def _give_way(self, keep: Sequence[int]) -> bool:

@@ -235,10 +235,8 @@ class Truncate:
     heard_ms: int
 
 
-Command: TypeAlias = (
-    Open
-    | Close
-    | AppendAudio
+SessionCommand: TypeAlias = (
+    AppendAudio
     | ClearAudio
     | CommitAudio
     | Reopen
@@ -249,6 +247,9 @@ Command: TypeAlias = (
     | Cancel
     | Truncate
 )
+"""What is asked of a session that is open."""
+
+Command: TypeAlias = Open | Close | SessionCommand
 
 
 # Outputs: engine -> session.

@@ -59,7 +59,9 @@ class Pager:
                 f"kv_pages: one session takes up to {areas.num_pages}, got {num_pages}"
             )
         memory = MemoryConfig(
-            precision=config.kv, page_steps=config.kv_page_steps, num_pages=num_pages
+            precision=config.kv,
+            page_steps=config.kv_page_steps,
+            num_pages=num_pages,
         )
         num_slots = config.max_sessions + config.cached_prompts
         self.state = lm.init_state(num_slots, memory)

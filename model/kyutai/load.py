@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kernels.nf4 import NF4Linear
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import Weights, open_weights, skeleton
-from model.layout import lay_out_for_few_rows
+from model.layout import for_few_rows
 from model.lm import LM
 from model.published import TensorFile
 from model.weights import Linears, hot_linears, to_int8
@@ -50,6 +50,7 @@ def load_lm(
     lm = skeleton(config)
     targets, hot = lm.state_dict(), hot_linears(lm)
     empty = {name for name, target in targets.items() if target.numel() == 0}
+    is_slow_memory = torch.device(device).type == "cpu" and dtype == torch.float32
     names = list(weights.names)
     assert set(names) == targets.keys() - empty, set(names) ^ (targets.keys() - empty)
     for name in names:
@@ -61,14 +62,15 @@ def load_lm(
         tensor = weights.read(name)
         assert tensor.shape == targets[name].shape, name
         kept = torch.float32 if name.startswith(_EXACT) else dtype
-        # A part of a larger tensor would keep all of it.
-        tensor = tensor.to(kept, copy=True, memory_format=torch.contiguous_format)
+        # A part of a larger tensor would keep all of it: these are copies.
+        if is_slow_memory and isinstance(lm.get_submodule(owner), nn.Linear):
+            tensor = for_few_rows(tensor)
+        else:
+            tensor = tensor.to(kept, copy=True, memory_format=torch.contiguous_format)
         _assign(lm, name, tensor.to(device))
     for name in empty:
         _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
     lm.rope_frequencies = lm.rope_frequencies.to(device)
-    if torch.device(device).type == "cpu" and dtype == torch.float32:
-        lay_out_for_few_rows(lm)
     return lm.eval()
 
 

@@ -49,12 +49,22 @@ def test_kernels_compile_to_what_is_recorded() -> None:
         ("per_unit", 4.21, "per_unit 4.21, expected at most 1.05 × 4.0"),
         ("barriers", 3, "barriers 3, expected at most 1.05 × 2"),
         ("spill_bytes", 8, "spills 8 bytes"),
+        ("shared_bytes", 1076, "shared_bytes 1076, expected at most 1.05 × 1024"),
     ],
 )
 def test_worse_fails(field: str, value: float, told: str) -> None:
     """More than 5 % over the record, or any spill, is named with got and expected."""
     got = {"op/case sm_90": replace(CODE, **{field: value})}
     assert breaches({"op/case sm_90": CODE}, got) == [f"op/case sm_90: {told}"]
+
+
+def test_more_shared_memory_than_there_is_fails() -> None:
+    """Whatever is recorded, a program cannot be launched that does not fit its GPU."""
+    big = replace(CODE, shared_bytes=100 * 1024)
+    assert breaches({"op/case sm_90": big}, {"op/case sm_90": big}) == []
+    assert breaches({"op/case sm_89": big}, {"op/case sm_89": big}) == [
+        "op/case sm_89: shared_bytes 102400, the GPU has 101376"
+    ]
 
 
 def test_better_and_slightly_worse_pass_but_are_told() -> None:

@@ -55,6 +55,14 @@ def test_a_launch_becomes_a_case() -> None:
     assert (first.num_warps, first.units_per_turn) == (2, 7)
 
 
+def test_what_is_not_specialised_is_plain() -> None:
+    """A kernel may ask for one compilation whatever the number: neither constant nor aligned."""
+    kernel = JITFunction(_copy, do_not_specialize=["step", "size"])
+    (case,) = launched("op/form", lambda: _call(kernel, 16), {"copy": 1})
+    assert case.arguments["step"] == "i32"
+    assert case.unaligned == ("size", "step")
+
+
 def test_an_unexpected_launch_is_told() -> None:
     """What a call launches is what its units name."""
     kernel = JITFunction(_copy)

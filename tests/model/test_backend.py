@@ -99,7 +99,9 @@ def test_a_quantiser_has_the_same_codes(device: str) -> None:
     assert torch.equal(codes.encode(latent), expected)
 
 
-def test_an_unknown_backend_is_refused() -> None:
-    """By name, with those there are."""
+def test_a_backend_that_cannot_run_is_refused() -> None:
+    """One that does not exist, with those there are; one that is not for the module's device."""
     with pytest.raises(ConfigError, match="one of reference, triton, got 'fast'"):
         use_backend(LM(CONFIG), "fast")  # type: ignore[arg-type]  # the point
+    with pytest.raises(ConfigError, match="expected tensors on cuda, got meta"):
+        use_backend(LM(CONFIG).to("meta"), "triton")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from model.memory import MemoryConfig, PagedLayer, Store, ViewedLayer
+from model.memory import LayerMemory, MemoryConfig, PagedLayer, Store, ViewedLayer
 from model.pages import NO_PAGE
 from model.plan import PagedPlan, Row, paged_layers, viewed_layers
 
@@ -42,6 +43,11 @@ def row(pages: list[int], stop: int, num_steps: int = 1) -> Row:
     return Row(pages, [*columns], [((1, 3), (5, c + 1), (0, 0)) for c in columns], (1, stop))
 
 
+def paged(rows: list[Row], store: Store) -> PagedPlan:
+    """Plan a call for the kernels."""
+    return PagedPlan.of(rows, np.array([row.pages for row in rows], np.int32), store)
+
+
 def attend(rows: list[Row], store: Store, reading: str = "views") -> torch.Tensor:
     """Return what random queries find."""
     rng = torch.Generator().manual_seed(1)
@@ -49,8 +55,16 @@ def attend(rows: list[Row], store: Store, reading: str = "views") -> torch.Tenso
     if reading == "views":
         (layer,) = viewed_layers(rows, store)
     else:
-        (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
+        (layer,) = paged_layers(paged(rows, store), store, "reference")
     return layer.attend(q)
+
+
+def enter(layer: LayerMemory, new: torch.Tensor) -> None:
+    """Store `new: [n, T, 2, HEADS, DIM]` without rotating it."""
+    n, steps = new.shape[:2]
+    queries = torch.zeros((n, steps, 2 * HEADS, DIM))
+    rope = torch.ones((n, steps, 1, DIM // 2), dtype=torch.complex64)
+    layer.enter(torch.cat((queries, new.flatten(2, 3)), dim=2), rope)
 
 
 def num_runs(rows: list[Row], store: Store) -> int:
@@ -112,8 +126,8 @@ def test_steps_are_written_to_their_columns() -> None:
         if reading == "views":
             (layer,) = viewed_layers(rows, store)
         else:
-            (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
-        layer.write(new)
+            (layer,) = paged_layers(paged(rows, store), store, "reference")
+        enter(layer, new)
         for column, written in ((5, new[0, 0]), (6, new[0, 1]), (8, new[1, 0])):
             assert torch.equal(store.kv[0, :, :, column], written)
         rest = [c for c in range(store.waste) if c not in (5, 6, 8)]
@@ -124,15 +138,15 @@ def test_a_plan_takes_over_another_in_place() -> None:
     """So that a graph that was captured with the one does what the other says."""
     store = make_store()
     first, second = [row([1, 2, 3], 11)], [row([6, 5, 4], 9)]
-    captured = PagedPlan.of(first, store)
+    captured = paged(first, store)
     (layer,) = paged_layers(captured, store, "reference")
     assert isinstance(layer, PagedLayer)
     table = layer.table.data_ptr()
     expected = attend(second, store, "reference")
-    captured.take(PagedPlan.of(second, store))
+    captured.take(paged(second, store))
     q = torch.randn((1, 1, 2 * HEADS, DIM), generator=torch.Generator().manual_seed(1))
     assert torch.equal(layer.attend(q), expected)
     assert layer.table.data_ptr() == table
     new = torch.ones((1, 1, 2, HEADS, DIM))
-    layer.write(new)
+    enter(layer, new)
     assert (store.kv[0, :, :, 4 * SIZE] == 1).all()

@@ -33,12 +33,12 @@ class ResidualCodes(KernelModule):
         shape = (num_codebooks, config.codebook_size, config.codebook_dim)
         self.register_buffer("tables", torch.randn(shape))
         # Of the squared distance |x - e|^2 only |e|^2 - 2 x.e depends on the entry.
-        self.register_buffer("lead", torch.empty(shape[:2]), persistent=False)
+        self.register_buffer("lead", None, persistent=False)
         self.prepare()
 
     def prepare(self) -> None:
         """Compute what the search needs, after the tables have been set."""
-        self.lead.copy_(self.tables.square().sum(2) * -0.5)
+        self.lead = self.tables.square().sum(2) * -0.5
 
     def encode(self, latent: Tensor) -> Tensor:
         """Quantise ``latent [N, dim]`` to int64 ``[N, num_codebooks]``."""

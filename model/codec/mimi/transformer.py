@@ -135,9 +135,14 @@ class Transformer(nn.Module):
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()
+        self._head_dim, self._rope_base = config.head_dim, config.rope_base
         self.layers = Layers(Layer(config) for _ in range(config.num_layers))
-        frequencies = rope_frequencies(config.head_dim, config.rope_base)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", None, persistent=False)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute what no file holds."""
+        self.frequencies = rope_frequencies(self._head_dim, self._rope_base)
 
     def forward(self, x: Tensor, state: MimiState, rows: Rows) -> Tensor:
         """Run the next steps ``x [n, T, dim]`` of the streams in `rows`.

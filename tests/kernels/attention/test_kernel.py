@@ -246,6 +246,34 @@ def test_offsets_beyond_int32(device: str) -> None:
     assert torch.equal(far.run("triton"), near.run("triton"))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("q_len", [1, 3])
+@pytest.mark.parametrize("form", ["bf16", "int8"])
+def test_a_captured_call_follows_its_inputs(form: str, q_len: int) -> None:
+    """A graph serves other lengths and queries than it was captured with, to the same bits."""
+    torch.manual_seed(0)
+    case = make_case(
+        "cuda",
+        ROWS,
+        q_len=q_len,
+        head_dim=128,
+        dtype=torch.float32 if form == "int8" else torch.bfloat16,
+        is_int8=form == "int8",
+    )
+    case.run("triton")  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = case.run("triton")
+    case.q.normal_()
+    case.spans[2] = torch.tensor([[0, 2], [20, 30], [50, 140]])
+    case.spans[1] = 0
+    expected = case.run("triton")
+    for _ in range(100):
+        graph.replay()
+        assert torch.equal(got, expected)
+
+
 def test_refusals() -> None:
     """Pools that do not lie alike, other types and other devices are told."""
     case = make_case("cpu", [[(0, 5)]])

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.dialogue.prompt import Prompt
 from model.dialogue.user_stream import StreamRules
 from model.engine.config import EngineConfig
 from model.engine.duplex import DuplexEngine, DuplexParts
@@ -35,7 +36,7 @@ from model.engine.messages import (
     Truncate,
 )
 from model.engine.metrics import EngineMetrics
-from model.errors import ConfigError
+from model.errors import ConfigError, EngineError, WeightsError
 from model.sampling import Sampling
 from tests.fakes.duplex import FRAME, make_small_parts, with_talk
 from tests.model.engine.conftest import FakeClock
@@ -531,3 +532,15 @@ def test_warming_up_leaves_nothing() -> None:
     assert not engine.session_ids
     assert engine.metrics.ticks == 0
     assert engine.next_due_s() is None
+
+
+def test_a_voice_that_cannot_be_read_stops_the_start() -> None:
+    """The default one is needed at once; another fails the session that asks for it."""
+
+    def prompt(voice: str, instructions: str) -> Prompt:
+        raise WeightsError(f"{voice}: broken{instructions}")
+
+    engine = make(replace(parts_of("personaplex"), prompt=prompt), FakeClock())
+    with pytest.raises(EngineError, match="ann: broken"):
+        engine.warm_up()
+    assert engine.apply(Open("s", "eve")) == [SessionFailed("s", "eve: broken")]

@@ -296,19 +296,26 @@ clients = st.tuples(
 )
 
 
+# Pages for everybody, or for hardly more than one: 22 are what a session can take.
+@pytest.mark.parametrize("memory", [{}, {"kv_page_steps": 2, "kv_pages": 30}])
 @given(plans=st.lists(clients, min_size=2, max_size=4))
 @settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_batched_equals_alone(make_engine: MakeEngine, clock: Any, plans: list[Any]) -> None:
-    """Whoever joins, leaves, clears, pauses, calls, cancels or truncates: others notice nothing."""
+def test_batched_equals_alone(
+    make_engine: MakeEngine, clock: Any, memory: dict[str, int], plans: list[Any]
+) -> None:
+    """Whoever joins, leaves, clears, pauses, calls, cancels or truncates: others notice nothing.
+
+    Nor do they if memory is so short that they are parked all the time.
+    """
     together = [
         Client(f"s{i}", turns, joins_at, leaves_at)
         for i, (turns, joins_at, leaves_at) in enumerate(plans)
     ]
-    hold(make_engine(max_sessions=4), clock, together)
+    hold(make_engine(max_sessions=4, **memory), clock, together)
     for client in together:
         uninterrupted = [replace(turn, pauses=()) for turn in client.turns]
         alone = Client(client.session_id, uninterrupted)
@@ -524,6 +531,25 @@ def test_program_that_breaks_fails_its_session(make_engine: MakeEngine, clock: A
     outputs = settle(engine, clock, *spoken(1))
     assert [o.session_id for o in outputs if isinstance(o, SessionFailed)] == ["b"]
     assert isinstance(outputs[-1], ResponseDone)
+
+
+def test_what_another_session_has_fed_is_cached(make_engine: MakeEngine, clock: Any) -> None:
+    """A second session with the same voice is not charged for its beginning, nor fed it."""
+    engine = make_engine(max_sessions=3)
+    cached, steps = [], []
+    for session_id, voice in (("s", "ann"), ("b", "ann"), ("c", "bob")):
+        settle(engine, clock, Open(session_id, voice))
+        steps.append(engine.metrics.steps)
+        typed = AppendText(session_id, "u", "user", "w1")
+        done = settle(engine, clock, typed, Respond(session_id, 1, "a"))[-1]
+        assert isinstance(done, ResponseDone)
+        cached.append(done.usage.input_cached_tokens)
+        settle(engine, clock, Close(session_id))
+        steps.append(engine.metrics.steps)
+    assert cached == [0, 2, 0]
+    assert (engine.metrics.prompt_hits, engine.metrics.prompt_misses) == (1, 2)
+    opened = [after - before for before, after in zip([0, *steps[1::2]], steps[::2], strict=False)]
+    assert opened == [1, 0, 1]
 
 
 def test_refuses_what_it_has_no_room_for(make_engine: MakeEngine, clock: Any) -> None:

@@ -26,7 +26,7 @@ _BF16 = torch.bfloat16
 CASES = (
     _linear("8 rows, narrow, split", 8, (4096, 11264), Tiling(16, 64, 128, 2, 8), _BF16),
     _linear("8 rows, wide", 8, (22528, 4096), Tiling(16, 128, 128, 4, 1), _BF16),
-    _linear("8 rows, tail, fp16", 8, (50, 75), Tiling(16, 64, 128, 2, 1), torch.float16),
+    _linear("8 rows, tail, fp16", 8, (50, 75), Tiling(16, 64, 32, 4, 1), torch.float16),
     _linear("8 rows, fp32", 8, (4096, 4096), Tiling(16, 64, 32, 4, 2), torch.float32),
     _linear("32 rows", 32, (12288, 4096), Tiling(32, 64, 128, 2, 1), _BF16),
     _linear("64 rows", 64, (12288, 4096), Tiling(64, 64, 128, 4, 1), _BF16),

@@ -24,6 +24,7 @@ from kernels.triton_device import is_interpreted
 _WARPS_PER_SM = 8  # that should be resident to hide the latency of memory
 _MIN_TURNS = 2  # of a program: fewer would leave nothing to prefetch
 _MAX_SPLITS = 8
+_ALIGNMENT = 16
 _TALL = 64  # rows of input from where on the weight is the left operand, which Hopper wants tall
 _DOT_TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -57,7 +58,8 @@ def _store(acc, scale_ptr, y_ptr, y_stride, m, n, M, N):
     tl.store(y_ptrs, y.to(y_ptr.dtype.element_ty), mask)
 
 
-@triton.jit
+# Code of its own for numbers of rows that are 1, or a multiple of 16, would not be any faster.
+@triton.jit(do_not_specialize=["M"])
 def linear_kernel(
     x_ptr,
     levels_ptr,
@@ -148,14 +150,24 @@ def linear(x: Tensor, levels: Tensor, scale: Tensor, arrived: Tensor | None) -> 
         (levels.shape[0], levels.shape[1]),
         _num_sms(x.device),
         num_counters=0 if arrived is None else len(arrived),
-        is_wide=x.dtype == torch.float32 and not is_interpreted(x),
+        is_small=_needs_small_tiles(x),
     )
     y = launch(rows, levels, scale, arrived, how)
     return y.view(*x.shape[:-1], len(levels))
 
 
+def _needs_small_tiles(x: Tensor) -> bool:
+    """Say whether a large tile would not fit into registers.
+
+    Tensor cores do not multiply fp32 exactly, and rows that are no multiple of 16 bytes apart are
+    read byte by byte.
+    """
+    is_dense = x.dtype == torch.float32 and not is_interpreted(x)
+    return is_dense or x.shape[-1] % _ALIGNMENT != 0
+
+
 def tiling(
-    num_rows: int, shape: tuple[int, int], num_sms: int, *, num_counters: int, is_wide: bool
+    num_rows: int, shape: tuple[int, int], num_sms: int, *, num_counters: int, is_small: bool
 ) -> Tiling:
     """Choose how to divide a launch.
 
@@ -164,11 +176,11 @@ def tiling(
         shape: outputs, inputs.
         num_sms: multiprocessors of the GPU.
         num_counters: of tiles that may be shared.
-        is_wide: the product is in fp32, which tensor cores do not do exactly: small tiles then.
+        is_small: keep to small tiles.
     """
     out_features, in_features = shape
     block_k = 128
-    if is_wide:
+    if is_small:
         block_m, block_n, block_k, num_warps = 16, MIN_TILE, 32, 4
     elif num_rows <= 16:
         # Large tiles read the input less often, small ones fill the GPU with fewer outputs.

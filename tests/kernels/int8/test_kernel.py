@@ -75,6 +75,22 @@ def test_however_it_is_divided(device: str, in_features: int, how: Tiling) -> No
     assert torch.equal(launch(x, levels, scale, arrived, how), got)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("how", TILINGS, ids=str)
+def test_a_captured_graph_replays_the_same_bits(how: Tiling) -> None:
+    """A thousand replays give what a launch does: counters are set back, parts added in order."""
+    levels, scale, arrived = weight_of(1024, 4096, "cuda")
+    x = torch.randn(19, 4096, device="cuda", dtype=torch.bfloat16)
+    expected = launch(x, levels, scale, arrived, how)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = launch(x, levels, scale, arrived, how)
+    for _ in range(1000):
+        graph.replay()
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("in_features", [1024, 2816, 4096, 11264])
 @on_device
 def test_the_widths_of_a_7b(device: str, in_features: int) -> None:
@@ -82,7 +98,7 @@ def test_the_widths_of_a_7b(device: str, in_features: int) -> None:
     torch.manual_seed(0)
     levels, scale, arrived = weight_of(6, in_features, device)
     x = torch.randn(2, in_features, device=device)
-    how = tiling(2, (6, in_features), 132, num_counters=len(arrived), is_wide=False)
+    how = tiling(2, (6, in_features), 132, num_counters=len(arrived), is_small=False)
     assert how.num_splits > 1
     got = launch(x, levels, scale, arrived, how)
     plain = int8_linear(x, levels, scale, backend="reference")
@@ -162,12 +178,14 @@ def test_tiling_fills_the_gpu() -> None:
 
     def tiled(num_rows: int, shape: tuple[int, int], num_sms: int = 132) -> Tiling:
         counters = len(tile_counters(shape[0]))
-        return tiling(num_rows, shape, num_sms, num_counters=counters, is_wide=False)
+        return tiling(num_rows, shape, num_sms, num_counters=counters, is_small=False)
 
     assert tiled(1, (128, 11264)).num_splits == 8
     assert tiled(1, (2048, 512), num_sms=4) == Tiling(16, 128, 128, 4, 1)
-    without = tiling(1, (128, 11264), 132, num_counters=0, is_wide=False)
+    without = tiling(1, (128, 11264), 132, num_counters=0, is_small=False)
     assert without.num_splits == 1
+    small = tiling(40, (128, 1024), 132, num_counters=0, is_small=True)
+    assert small == Tiling(16, 64, 32, 4, 1)
     for num_rows, block_m in [(16, 16), (17, 32), (33, 64), (128, 64), (129, 128), (5000, 128)]:
         assert tiled(num_rows, (128, 11264)).block_m == block_m
     for num_turns in range(1, 90):

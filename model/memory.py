@@ -27,7 +27,7 @@ from model.rotary import rotate_
 
 Precision = Literal["full", "int8"]
 # "views" reads pages where they lie; the others are those of `kernels.attention.op`.
-Reading = Literal["views", "reference", "triton"]
+Reading = Literal["views", op.Backend]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

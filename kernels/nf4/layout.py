@@ -37,7 +37,7 @@ class PlanarWeight:
         words: int32 [out_features, 32 S], S super-blocks a row; the last one padded with zeros.
         scales: [out_features, 4 S] of each block, float32; or uint8, the levels of nested scales.
         code: float32 [256], of nested scales; None without.
-        coarse: float32 [ceil(blocks / 256)], their scales, by flat block index at rest; or None.
+        coarse: float32 [ceil(blocks / 256) + 1], their scales, by block index at rest; or None.
         offset: float32 [], what they are relative to; or None.
         arrived: int32 [tiles], zeros between launches: how many programs have done their part of a
             tile. One weight must therefore not be used on two streams at once.
@@ -80,7 +80,9 @@ def repack(
     fine: Tensor
     nested: tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
     if isinstance(scales, NestedScales):
-        fine, nested = scales.levels, (scales.code, scales.absmax, scales.offset)
+        # The padded blocks of the last row may count as of one more nested block.
+        coarse = F.pad(scales.absmax, (0, 1))
+        fine, nested = scales.levels, (scales.code, coarse, scales.offset)
     else:
         fine, nested = scales, (None, None, None)
     # Padded blocks hold zeros only, so their scale may be anything finite.

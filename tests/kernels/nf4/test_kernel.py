@@ -118,20 +118,19 @@ def test_however_it_is_divided(device: str, is_gated: bool, how: Tiling) -> None
     """
     torch.manual_seed(0)
     weight = planar((66, 1024), device, is_gated=is_gated)
-    x = torch.randn(19, 1024, device=device)
+    x = torch.randn(how.block_m - 11, 1024, device=device)
     with Guarded():
         got = launch(x, weight, how)
     assert_as_exact(got, plain_product(x, weight), exact_product(x, weight), eps=2e-6)
     assert not weight.arrived.any()
-    assert torch.equal(launch(x, weight, how), got)
 
 
-@pytest.mark.parametrize("in_features", [1024, 2816, 4096, 11264])
+@pytest.mark.parametrize("in_features", [2816, 4096, 11264])
 @on_device
 def test_the_widths_of_a_7b(device: str, in_features: int) -> None:
     """The widths that occur in the models served, split as they are on a large GPU."""
     torch.manual_seed(0)
-    weight = planar((6, in_features), device)
+    weight = planar((3, in_features), device)
     x = torch.randn(2, in_features, device=device)
     got = launch(x, weight, tiling(2, weight, H200))
     assert_as_exact(got, plain_product(x, weight), exact_product(x, weight), eps=2e-6)
@@ -197,6 +196,22 @@ def test_rows_do_not_meet(device: str) -> None:
     spoilt = planar_linear(x, weight, backend="triton")
     assert torch.equal(spoilt[:5], together[:5])
     assert spoilt[5].isnan().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("how", TILINGS, ids=str)
+def test_a_captured_graph_replays_the_same_bits(how: Tiling) -> None:
+    """A thousand replays give what a launch does: counters are set back, parts added in order."""
+    weight = planar((1024, 4096), "cuda")
+    x = torch.randn(19, 4096, device="cuda", dtype=torch.bfloat16)
+    expected = launch(x, weight, how)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = launch(x, weight, how)
+    for _ in range(1000):
+        graph.replay()
+        assert torch.equal(got, expected)
 
 
 def test_the_lookup_in_ptx() -> None:

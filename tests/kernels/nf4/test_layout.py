@@ -43,6 +43,16 @@ def test_where_a_nibble_lies() -> None:
     assert (words[:, 32:] >> 8 == 0x777777).all()
 
 
+def test_padding_has_scales_too() -> None:
+    """The kernel finds a finite scale for every padded block, also behind a full nested block."""
+    packed, absmax = quantize_nf4(torch.randn(256, 192))
+    weight = repack_nf4(packed, nest_nf4(absmax), (256, 192))
+    assert weight.coarse is not None
+    last_block = 255 * 3 + weight.scales.shape[1] - 1
+    assert last_block // 256 == len(absmax) // 256
+    assert weight.coarse[last_block // 256].isfinite()
+
+
 def test_gates_and_ups_alternate() -> None:
     """Row 2 i is gate i, row 2 i + 1 what it gates."""
     packed, absmax = quantize_nf4(torch.randn(6, 256))
@@ -58,4 +68,4 @@ def test_what_it_takes_to_read() -> None:
     packed, absmax = quantize_nf4(torch.randn(64, 1024))
     assert 8 * repack_nf4(packed, absmax, (64, 1024)).nbytes / (64 * 1024) == 4.5
     nested = 8 * repack_nf4(packed, nest_nf4(absmax), (64, 1024)).nbytes / (64 * 1024)
-    assert nested == pytest.approx(4 + 8 / 64 + 32 / (64 * 256) + 256 * 32 / (64 * 1024))
+    assert nested == pytest.approx(4 + 8 / 64 + (5 * 32 + 256 * 32) / (64 * 1024))

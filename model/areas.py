@@ -11,13 +11,12 @@ n modulo the ring's size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Count the steps in each area of one slot.
 
     Attributes:
@@ -80,12 +79,12 @@ class Areas:
         """Return the visible columns, always equally many ranges, empty ones included."""
         ranges = []
         if self.text:
-            for start, stop in _ring_ranges(held.text, held.text_seen, self.text):
+            for start, stop in ring_ranges(held.text, held.text_seen, self.text):
                 ranges.append((self.text - stop, self.text - start))
         if self.prefix:
             ranges.append((self.text, self.text + held.prefix))
         first = self.text + self.prefix
-        for start, stop in _ring_ranges(held.audio, held.audio_seen, self.audio):
+        for start, stop in ring_ranges(held.audio, held.audio_seen, self.audio):
             ranges.append((first + start, first + stop))
         return ranges
 
@@ -130,7 +129,7 @@ class Areas:
         return parts
 
 
-def _ring_ranges(count: int, num_seen: int, size: int) -> tuple[Range, Range]:
+def ring_ranges(count: int, num_seen: int, size: int) -> tuple[Range, Range]:
     """Return where the newest `num_seen` of `count` steps lie in a ring, as two ranges."""
     if num_seen == 0:
         return (0, 0), (0, 0)

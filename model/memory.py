@@ -94,12 +94,13 @@ class Store:
 
     Attributes:
         kv, scale: see the schema.
+        layers: of every layer its part of `kv` and `scale`.
         dtype: that the model computes in.
         page_steps: columns of a page.
         waste: the column that is written and never read.
     """
 
-    __slots__ = ("dtype", "kv", "page_steps", "scale", "waste")
+    __slots__ = ("dtype", "kv", "layers", "page_steps", "scale", "waste")
 
     def __init__(
         self,
@@ -119,6 +120,8 @@ class Store:
         kind = dtype if is_full else torch.int8
         self.kv = torch.zeros((*shape, head_dim), dtype=kind, device=device)
         self.scale = None if is_full else torch.zeros(shape, dtype=torch.float16, device=device)
+        scales = [None] * num_layers if self.scale is None else self.scale.unbind()
+        self.layers = list(zip(self.kv.unbind(), scales, strict=True))
 
     @property
     def num_bytes(self) -> int:
@@ -261,7 +264,7 @@ class Run:
         Views of the store, written through it by the call itself; nothing if it is in pieces.
         """
         if self.mask is None or self.index is not None:
-            return [()] * len(store.kv)
+            return [()] * len(store.layers)
         num_rows, num_columns = self.mask.shape[0], self.mask.shape[3]
         found = []
         for tensor in (store.kv, store.scale):
@@ -284,7 +287,7 @@ class Run:
         return torch.unflatten(pieces, 2, (self.mask.shape[0], -1)).transpose(1, 2)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen ones take several times as long to make
 class ViewedLayer:
     """Read one layer's pages where they lie, run by run.
 

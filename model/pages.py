@@ -11,11 +11,14 @@ slot's own first. The rules that hold at any time:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from model.errors import OutOfPagesError
 
 NO_PAGE = -1
+NOBODY = -1  # the slot of rows that only fill a batch up
 
 
 class PagePool:
@@ -88,11 +91,20 @@ class PageTables:
         rows: page ids [slots][pages_per_slot], `NO_PAGE` where there is none. Only to be read.
     """
 
-    __slots__ = ("pool", "rows")
+    __slots__ = ("_array", "pool", "rows")
 
     def __init__(self, num_slots: int, pages_per_slot: int, num_pages: int) -> None:
         self.pool = PagePool(num_pages)
         self.rows = [[NO_PAGE] * pages_per_slot for _ in range(num_slots)]
+        # The same, for whoever reads many rows at once.
+        self._array = np.full((num_slots, pages_per_slot), NO_PAGE, np.int32)
+
+    def of(self, slots: Sequence[int]) -> np.ndarray:
+        """Return the rows of some slots, int32 [n, pages_per_slot]; `NOBODY` has no pages."""
+        index = np.array(slots)
+        rows: np.ndarray = self._array[index]
+        rows[index == NOBODY] = NO_PAGE
+        return rows
 
     def num_missing(self, slot: int, parts: Iterable[int]) -> int:
         """Count the pages that `own` would take for different `parts` of a slot."""
@@ -116,7 +128,7 @@ class PageTables:
         page = self.pool.take(self._wish(slot, part))
         if old != NO_PAGE:
             self.pool.release(old)
-        row[part] = page
+        row[part] = self._array[slot, part] = page
         return page, old
 
     def _wish(self, slot: int, part: int) -> int:
@@ -135,6 +147,7 @@ class PageTables:
             if page != NO_PAGE:
                 self.pool.share(page)
         self.rows[target] = list(self.rows[source])
+        self._array[target] = self._array[source]
 
     def release(self, slot: int, parts: Iterable[int]) -> None:
         """Take the slot's pages of some parts from it."""
@@ -142,7 +155,7 @@ class PageTables:
         for part in parts:
             if row[part] != NO_PAGE:
                 self.pool.release(row[part])
-                row[part] = NO_PAGE
+                row[part] = self._array[slot, part] = NO_PAGE
 
     def clear(self, slot: int) -> None:
         """Take all the slot's pages from it."""

@@ -52,9 +52,8 @@ class PagedPlan:
     spans: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Row], store: Store) -> PagedPlan:
-        """Plan a call of `rows`."""
-        table = np.array([row.pages for row in rows], np.int32)
+    def of(cls, rows: Sequence[Row], table: np.ndarray, store: Store) -> PagedPlan:
+        """Plan a call of `rows`, whose pages are also `table`: int32 [n, pages_per_slot]."""
         spans = np.array([row.seen for row in rows], np.int32)
         columns = np.array(_store_columns(rows, store), np.int32)
         parts = (columns, table, spans)
@@ -71,12 +70,11 @@ class PagedPlan:
 
 def paged_layers(plan: PagedPlan, store: Store, backend: op.Backend) -> list[LayerMemory]:
     """Return what each layer of `store` reads and writes with `plan`."""
-    scales = [None] * len(store.kv) if store.scale is None else store.scale.unbind()
     return [
         PagedLayer(
             store.dtype, kv, scale, store.page_steps, plan.columns, plan.table, plan.spans, backend
         )
-        for kv, scale in zip(store.kv.unbind(), scales, strict=True)
+        for kv, scale in store.layers
     ]
 
 
@@ -87,17 +85,10 @@ def viewed_layers(rows: Sequence[Row], store: Store) -> list[LayerMemory]:
     if len(columns) > 1:
         where = torch.tensor(columns, device=store.kv.device)
     runs = _runs(rows, store)
-    views = [run.views(store) for run in runs]
-    scales = [None] * len(store.kv) if store.scale is None else store.scale.unbind()
+    views = zip(*(run.views(store) for run in runs), strict=True)
     return [
-        ViewedLayer(
-            store.dtype,
-            kv,
-            scale,
-            where,
-            [(run, found[i]) for run, found in zip(runs, views, strict=True)],
-        )
-        for i, (kv, scale) in enumerate(zip(store.kv.unbind(), scales, strict=True))
+        ViewedLayer(store.dtype, kv, scale, where, list(zip(runs, found, strict=True)))
+        for (kv, scale), found in zip(store.layers, views, strict=True)
     ]
 
 

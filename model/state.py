@@ -25,18 +25,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model.areas import Areas, Held
+from model.areas import Areas, Held, ring_ranges
 from model.config import LMConfig
 from model.errors import EngineError, OutOfPagesError, RewindError
 from model.memory import LayerMemory, MemoryConfig, PageContents, Store
-from model.pages import NO_PAGE, PageTables
+from model.pages import NO_PAGE, NOBODY, PageTables
 from model.plan import PagedPlan, Row, paged_layers, viewed_layers
-
-NOBODY = -1  # the slot of rows that only fill a batch up
 
 
 class Kind(IntEnum):
@@ -139,7 +136,7 @@ class SlotMemory:
         added: [dim], None if no condition was summed.
         cross: [layers, 2, heads, length, head_dim], None if no condition was attended to.
         counters: steps in each area.
-        is_listen: bool [audio ring], what is in the audio ring.
+        is_listen: of every column of the audio ring whether a LISTEN step is there.
         recent: kinds of the newest steps, oldest first.
     """
 
@@ -148,7 +145,7 @@ class SlotMemory:
     added: Tensor | None
     cross: Tensor | None
     counters: _Counters
-    is_listen: np.ndarray
+    is_listen: bytes
     recent: tuple[int, ...]
 
     @property
@@ -255,7 +252,8 @@ class LMState:
         # A call's later steps must not overwrite what its first step still sees.
         self.max_call_steps = config.rewind_steps + 1
         self._counters = [_Counters() for _ in range(num_slots)]
-        self._is_listen = np.zeros((num_slots, areas.audio), dtype=np.bool_)
+        # One byte a column of the audio ring: whether a LISTEN step is there.
+        self._is_listen = [bytearray(areas.audio) for _ in range(num_slots)]
         num_columns = areas.num_pages * areas.page_steps
         self._recent: list[deque[int]] = [deque(maxlen=num_columns) for _ in range(num_slots)]
 
@@ -315,7 +313,7 @@ class LMState:
         if self.cross is not None:
             self.cross[:, :, slot].zero_()
         self._counters[slot] = _Counters()
-        self._is_listen[slot] = False
+        self._is_listen[slot] = bytearray(len(self._is_listen[slot]))
         self._recent[slot].clear()
 
     def rewind(self, slot: int, length: int) -> None:
@@ -383,7 +381,7 @@ class LMState:
         if self.cross is not None:
             self.cross[:, :, target] = self.cross[:, :, source]
         self._counters[target] = replace(self._counters[source])
-        self._is_listen[target] = self._is_listen[source]
+        self._is_listen[target] = bytearray(self._is_listen[source])
         self._recent[target].extend(self._recent[source])
 
     def snapshot(self, slot: int) -> SlotMemory:
@@ -394,7 +392,7 @@ class LMState:
             added=None if self.added is None else _to_host(self.added[slot]),
             cross=None if self.cross is None else _to_host(self.cross[:, :, slot]),
             counters=replace(self._counters[slot]),
-            is_listen=self._is_listen[slot].copy(),
+            is_listen=bytes(self._is_listen[slot]),
             recent=tuple(self._recent[slot]),
         )
 
@@ -431,7 +429,7 @@ class LMState:
                 )
             self.cross[:, :, slot] = memory.cross.to(self.device)
         self._counters[slot] = replace(memory.counters)
-        self._is_listen[slot] = memory.is_listen
+        self._is_listen[slot] = bytearray(memory.is_listen)
         self._recent[slot].extend(memory.recent)
 
     def num_missing(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> int:
@@ -469,7 +467,7 @@ class LMState:
             elif self._memory.reading == "views":
                 layers += viewed_layers(plan, group.store)
             else:
-                paged = PagedPlan.of(plan, group.store)
+                paged = PagedPlan.of(plan, group.tables.of(slots), group.store)
                 layers += paged_layers(paged, group.store, self._memory.reading)
         return layers
 
@@ -526,7 +524,8 @@ class LMState:
             now.text += 1
             now.text_high = max(now.text_high, now.text)
         else:
-            self._is_listen[slot, now.audio % self._is_listen.shape[1]] = kind == Kind.LISTEN
+            ring = self._is_listen[slot]
+            ring[now.audio % len(ring)] = kind == Kind.LISTEN
             now.audio += 1
             now.audio_high = max(now.audio_high, now.audio)
             if kind != Kind.LISTEN:
@@ -543,21 +542,21 @@ class LMState:
         if group.is_low:
             # Of the audio steps in the window, those that exist here.
             ring = self._is_listen[slot]
-            newest = np.arange(audio - seen, audio) % len(ring)
-            audio, seen = now.speak, seen - int(np.count_nonzero(ring[newest]))
+            ranges = ring_ranges(audio, seen, len(ring))
+            audio, seen = now.speak, seen - sum(ring.count(1, *newest) for newest in ranges)
         return Held(now.prefix, now.text, min(now.text, config.text_window), audio, seen)
 
     def _parts(self, slot: int, kind: Sequence[int], group: _Group) -> set[int]:
         """Return the parts of its memory that a slot will write for new steps."""
-        start = self._held(slot, group)
+        now = self._counters[slot]
+        start = Held(now.prefix, now.text, 0, now.speak if group.is_low else now.audio, 0)
         first = Kind.SPEAK if group.is_low else Kind.LISTEN
-        stop = Held(
-            start.prefix + sum(k == Kind.PREFIX for k in kind),
-            start.text + sum(k == Kind.TEXT for k in kind),
-            0,
-            start.audio + sum(k >= first for k in kind),
-            0,
-        )
+        prefix = text = audio = 0
+        for step_kind in kind:
+            prefix += step_kind == Kind.PREFIX
+            text += step_kind == Kind.TEXT
+            audio += step_kind >= first
+        stop = Held(start.prefix + prefix, start.text + text, 0, start.audio + audio, 0)
         return group.areas.parts(start, stop)
 
     def _filling(self, slot: int, group: _Group) -> set[int]:
@@ -567,19 +566,21 @@ class LMState:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int], groups: Sequence[_Group]
     ) -> None:
         """Let slots own the pages that new steps are written to."""
-        wanted = [
-            (group, slot, self._parts(slot, row, group))
-            for group in groups
-            for slot, row in zip(slots, kind, strict=True)
-            if slot != NOBODY
-        ]
+        taken = []
         for group in groups:
-            missing = sum(
-                group.tables.num_missing(slot, parts) for g, slot, parts in wanted if g is group
-            )
-            self._check_free(group, missing)
-        for group, slot, parts in wanted:
-            group.own(slot, parts)
+            wanted = [
+                (slot, part)
+                for slot, row in zip(slots, kind, strict=True)
+                if slot != NOBODY
+                for part in self._parts(slot, row, group)
+                if group.tables.num_missing(slot, (part,))
+            ]
+            if wanted:
+                self._check_free(group, len(wanted))
+                taken.append((group, wanted))
+        for group, wanted in taken:
+            for slot, part in wanted:
+                group.own(slot, (part,))
 
     def _check_free(self, group: _Group, num_pages: int, slot: int | None = None) -> None:
         """Refuse what would take more pages than are free once `slot` is empty."""
@@ -592,7 +593,7 @@ class LMState:
     def _check_fits(self, memory: SlotMemory) -> None:
         got = [(c.kv.dtype, *c.kv.shape[:3], *c.kv.shape[4:]) for c in memory.contents]
         expected = [(s.kv.dtype, *s.kv.shape[:3], s.page_steps, s.kv.shape[4]) for s in self.stores]
-        num_columns = self._is_listen.shape[1]
+        num_columns = len(self._is_listen[0])
         if got != expected or len(memory.is_listen) != num_columns:
             msg = (
                 f"memory of another model: expected pages of {expected} and {num_columns} audio "

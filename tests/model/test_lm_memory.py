@@ -18,7 +18,8 @@ from model.config import LMConfig
 from model.errors import RewindError
 from model.lm import LM
 from model.memory import MemoryConfig, Reading, Store
-from model.state import NOBODY, Kind, LMState, SlotMemory, Steps
+from model.pages import NOBODY
+from model.state import Kind, LMState, SlotMemory, Steps
 
 CONFIG = LMConfig(
     dim=16,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import OutOfPagesError
-from model.pages import NO_PAGE, PagePool, PageTables
+from model.pages import NO_PAGE, NOBODY, PagePool, PageTables
 
 SLOTS, PARTS = 4, 5
 ACTIONS = st.tuples(
@@ -28,6 +28,8 @@ def check(tables: PageTables) -> None:
     unused = [page for page in range(pool.num_pages) if page not in named]
     assert all(pool.refs(page) == 0 for page in unused)
     assert pool.num_free == len(unused)
+    everybody = [*range(SLOTS), NOBODY]
+    assert tables.of(everybody).tolist() == [*tables.rows, [NO_PAGE] * PARTS]
 
 
 @given(num_pages=st.integers(1, 24), actions=st.lists(ACTIONS, max_size=60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,11 @@ def row(pages: list[int], stop: int, num_steps: int = 1) -> Row:
     return Row(pages, [*columns], [((1, 3), (5, c + 1), (0, 0)) for c in columns], (1, stop))
 
 
+def paged(rows: list[Row], store: Store) -> PagedPlan:
+    """Plan a call for the kernels."""
+    return PagedPlan.of(rows, np.array([row.pages for row in rows], np.int32), store)
+
+
 def attend(rows: list[Row], store: Store, reading: str = "views") -> torch.Tensor:
     """Return what random queries find."""
     rng = torch.Generator().manual_seed(1)
@@ -49,7 +55,7 @@ def attend(rows: list[Row], store: Store, reading: str = "views") -> torch.Tenso
     if reading == "views":
         (layer,) = viewed_layers(rows, store)
     else:
-        (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
+        (layer,) = paged_layers(paged(rows, store), store, "reference")
     return layer.attend(q)
 
 
@@ -112,7 +118,7 @@ def test_steps_are_written_to_their_columns() -> None:
         if reading == "views":
             (layer,) = viewed_layers(rows, store)
         else:
-            (layer,) = paged_layers(PagedPlan.of(rows, store), store, "reference")
+            (layer,) = paged_layers(paged(rows, store), store, "reference")
         layer.write(new)
         for column, written in ((5, new[0, 0]), (6, new[0, 1]), (8, new[1, 0])):
             assert torch.equal(store.kv[0, :, :, column], written)
@@ -124,12 +130,12 @@ def test_a_plan_takes_over_another_in_place() -> None:
     """So that a graph that was captured with the one does what the other says."""
     store = make_store()
     first, second = [row([1, 2, 3], 11)], [row([6, 5, 4], 9)]
-    captured = PagedPlan.of(first, store)
+    captured = paged(first, store)
     (layer,) = paged_layers(captured, store, "reference")
     assert isinstance(layer, PagedLayer)
     table = layer.table.data_ptr()
     expected = attend(second, store, "reference")
-    captured.take(PagedPlan.of(second, store))
+    captured.take(paged(second, store))
     q = torch.randn((1, 1, 2 * HEADS, DIM), generator=torch.Generator().manual_seed(1))
     assert torch.equal(layer.attend(q), expected)
     assert layer.table.data_ptr() == table

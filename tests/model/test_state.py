@@ -8,8 +8,9 @@ import torch
 from model.config import LMConfig
 from model.errors import OutOfPagesError
 from model.memory import MemoryConfig
+from model.pages import NOBODY
 from model.plan import Row
-from model.state import NOBODY, Kind, LMState
+from model.state import Kind, LMState
 
 # Columns of a slot in pages of 2: text ring 0..5, prefix 6..7, audio ring 8..15.
 CONFIG = LMConfig(

@@ -119,6 +119,7 @@ class Work:
             None if all of it is.
         is_prompt: whether it is a frame of the prompt.
         is_wanted: whether the frame that becomes whole is to be decoded.
+        late_s: how long `heard` has waited.
     """
 
     heard: Pcm | None
@@ -126,6 +127,7 @@ class Work:
     forced: Ints | None
     is_prompt: bool = False
     is_wanted: bool = False
+    late_s: float = 0.0
 
 
 class DuplexProgram:
@@ -270,7 +272,8 @@ class DuplexProgram:
             user = np.full(traits.num_user, traits.input_end, dtype=np.int64)
             return Work(None, user, self._forced(None), is_wanted=is_wanted)
         heard = self._stream.take(now_s)
-        return Work(heard, None, self._forced(heard), is_wanted=is_wanted)
+        late_s = self._stream.late_s
+        return Work(heard, None, self._forced(heard), is_wanted=is_wanted, late_s=late_s)
 
     def observe(self, work: Work, piece: int, pcm: Pcm | None) -> list[Output]:
         """Take what a step gave.

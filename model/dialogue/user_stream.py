@@ -55,10 +55,14 @@ class UserStream:
         frame_samples: of one frame.
         frame_s: its length.
         rules: how long missing audio is waited for.
+
+    Attributes:
+        late_s: how much later the newest frame was taken than the user can have finished saying it.
     """
 
     __slots__ = (
         "_arrived_s",
+        "_due_by_s",
         "_frame_s",
         "_frame_samples",
         "_has_stopped",
@@ -69,6 +73,7 @@ class UserStream:
         "_num_waiting",
         "_rules",
         "_waiting",
+        "late_s",
     )
 
     def __init__(self, frame_samples: int, frame_s: float, rules: StreamRules) -> None:
@@ -77,6 +82,8 @@ class UserStream:
         self._num_waiting = 0  # samples
         self._arrived_s = 0.0  # when the newest audio came
         self._next_s = 0.0  # when the next frame belongs, in real time
+        self._due_by_s = 0.0  # when the next frame of what waits can have been said at the latest
+        self.late_s = 0.0
         self._is_awake = False
         self._has_stopped = False  # silence took the place of the frame before
         self._is_committed = False  # nothing follows what waits
@@ -98,6 +105,8 @@ class UserStream:
             return
         self.wake(now_s)
         self._is_committed = False
+        if self._num_waiting < self._frame_samples:
+            self._due_by_s = max(self._due_by_s, now_s)
         self._arrived_s = now_s
         self._waiting.append(pcm)
         self._num_waiting += len(pcm)
@@ -143,7 +152,10 @@ class UserStream:
             left -= len(parts[-1])
         self._num_waiting -= num
         is_whole = num == self._frame_samples
+        self.late_s = 0.0
         if is_whole:
+            self.late_s = max(0.0, now_s - self._due_by_s)
+            self._due_by_s += self._frame_s
             self._next_s = now_s + self._frame_s
         else:
             # A model that fell behind does not make up for more than was waited.

@@ -251,10 +251,6 @@ class DuplexEngine:
         ]
         due.sort(key=lambda entry: entry[:3])
         chosen = due[: self._config.max_batch]
-        self.metrics.frames_late += sum(
-            not is_prompting and now_s - due_s > self._frame_s
-            for is_prompting, due_s, _, _ in chosen
-        )
         # Neighbouring slots are fastest.
         return sorted((slot for *_, slot in chosen), key=lambda slot: slot.index)
 
@@ -283,6 +279,7 @@ class DuplexEngine:
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._sessions.fail_broken(slot))
                 continue
+            self.metrics.frames_late += work.late_s > self._frame_s
             # What is drawn in a prompt is thrown away; a kept one must leave the noise as it was.
             noise = slot.prompt_noise if work.is_prompt else slot.noise
             requests.append((slot, DuplexRequest(slot.index, work, noise)))

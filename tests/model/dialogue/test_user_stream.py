@@ -99,6 +99,25 @@ def test_a_model_that_fell_behind_does_not_race() -> None:
     assert len(take_due(stream, 60.0)) == 5
 
 
+def test_lateness_is_measured_against_speech() -> None:
+    """What comes at once is not late as long as it is heard as fast as it was said."""
+    stream = make()
+    stream.append(ones(8 * 20), 1.0)
+    for k in range(20):
+        stream.take(1.0 + 0.05 * k)
+        assert stream.late_s == 0.0
+    stream.append(ones(8), 5.0)
+    stream.take(5.03)
+    assert stream.late_s == pytest.approx(0.03)
+    # A user who goes on talking while the model is slow.
+    for k in range(4):
+        stream.append(ones(8), 6.0 + FRAME_S * k)
+    stream.take(6.5)
+    assert stream.late_s == pytest.approx(0.5)
+    stream.take(6.6)
+    assert stream.late_s == pytest.approx(0.6 - FRAME_S)
+
+
 def test_cleared_audio() -> None:
     """Is gone, whole frames and parts."""
     stream = make()

@@ -71,11 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem := bench.gate():
         print(f"nothing is measured: {problem}", file=sys.stderr)
         return 1
+    rows: list[Row] = []
+    memory: list[Row] = []
     if args.device == "cpu":
-        rows = [row for batch in args.batches for row in (*bench.lm(batch), *bench.mimi(batch))]
-        memory = [bench.memory(max(args.batches))]
+        for batch in args.batches:
+            rows += [*bench.lm(batch), *bench.mimi(batch)]
+            print(f"{batch} at once: done", file=sys.stderr)
+        memory.append(bench.memory(max(args.batches)))
     else:
-        rows, memory = measure_device(args.device, args.batches, args.frames, is_tiny=args.tiny), []
+        rows += measure_device(args.device, args.batches, args.frames, is_tiny=args.tiny)
     print_table(rows)
     if memory:
         print()

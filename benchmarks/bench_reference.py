@@ -5,7 +5,8 @@ published size, both with random weights. Ours and theirs take every frame in tu
 on the same number of threads; a figure is the median. Theirs is timed eager and with the parts
 compiled that it compiles unless told otherwise, and counts as the faster of the two. A step is all
 that a frame takes besides the codec: tokens in, the backbone, all depth steps, tokens out on the
-host. Memory is the peak of a process of its own for each.
+host. With one thread, as `make` has it, times are that thread's own, so that what else the machine
+does makes little difference. Memory is the peak of a process of its own for each.
 
 On a GPU (`--device cuda`) the models are Moshi's 7B and Mimi, and each is alone on the device: see
 `reference_device`.

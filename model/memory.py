@@ -25,7 +25,7 @@ from model.errors import ConfigError
 
 Precision = Literal["full", "int8"]
 # "views" reads pages where they lie; the others are those of `kernels.attention.op`.
-Reading = Literal["views", "reference"]
+Reading = Literal["views", op.Backend]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,10 +159,11 @@ class _Group:
     """Hold the memory of some layers: all those in which the same steps exist.
 
     Args:
+        config: sizes.
+        num_layers: layers.
         areas: of a slot.
         tables: pages of the slots.
         store: their contents.
-        is_low: whether LISTEN steps do not exist in these layers.
     """
 
     __slots__ = ("areas", "is_low", "store", "tables")
@@ -430,6 +431,18 @@ class LMState:
         self._counters[slot] = replace(memory.counters)
         self._is_listen[slot] = bytearray(memory.is_listen)
         self._recent[slot].extend(memory.recent)
+
+    def num_missing(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> int:
+        """Say how many pages are missing for `advance` to be possible; 0 if it is."""
+        return max(
+            sum(
+                group.tables.num_missing(slot, self._parts(slot, row, group))
+                for slot, row in zip(slots, kind, strict=True)
+                if slot != NOBODY
+            )
+            - group.tables.pool.num_free
+            for group in self._groups
+        )
 
     def advance(
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]

@@ -40,7 +40,7 @@ def session_bound(settings: Settings, machine: Machine) -> Bound:
     return Bound(settings.engine.max_sessions, f"the default: {why}; `parley capacity` measures it")
 
 
-def with_bound(settings: Settings, bound: Bound) -> Settings:
-    """Return the settings with the bound in the place of whatever they had."""
-    engine = settings.engine.model_copy(update={"max_sessions": bound.sessions})
+def with_max_sessions(settings: Settings, max_sessions: int) -> Settings:
+    """Return the settings with that many sessions in the place of whatever they had."""
+    engine = settings.engine.model_copy(update={"max_sessions": max_sessions})
     return settings.model_copy(update={"engine": engine})

@@ -75,7 +75,13 @@ class Tick:
     seconds: float
 
 
-def drive(core: EngineCore, callers: Sequence[Caller], clock: Clock, until_s: float) -> list[Tick]:
+def drive(
+    core: EngineCore,
+    callers: Sequence[Caller],
+    clock: Clock,
+    until_s: float,
+    note: Callable[[Output], None] | None = None,
+) -> list[Tick]:
     """Hold the callers' conversations until that time, and return the ticks it took.
 
     Args:
@@ -83,6 +89,7 @@ def drive(core: EngineCore, callers: Sequence[Caller], clock: Clock, until_s: fl
         callers: whose sessions are not open yet, or are from an earlier drive.
         clock: tells the time.
         until_s: when to stop, on that clock; conversations may be gone on with afterwards.
+        note: is told of every output besides.
     """
     by_session = {caller.session_id: caller for caller in callers}
 
@@ -90,6 +97,8 @@ def drive(core: EngineCore, callers: Sequence[Caller], clock: Clock, until_s: fl
         now_s = clock.now_s()
         for output in outputs:
             by_session[output.session_id].take(output, now_s)
+            if note is not None:
+                note(output)
 
     ticks: list[Tick] = []
     while (now_s := clock.now_s()) < until_s:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.engine.local import EngineCore
-from model.engine.messages import Pcm
+from model.engine.messages import EngineInfo, Pcm
 from server.capacity.caller import Caller
 from server.capacity.drive import Clock, drive
 from server.capacity.search import Measurement
@@ -35,19 +35,8 @@ def measure(
         seconds: for which they are watched, once all of them are there.
         seed: decides who begins when, and how long they think.
     """
-    questions = load_questions(core.info.sample_rate_hz)
-    rng = np.random.default_rng(seed)
     start_s = clock.now_s()
-    callers = [
-        Caller(
-            f"caller-{number}",
-            core.info,
-            questions[number % len(questions) :] + questions[: number % len(questions)],
-            start_s + float(rng.uniform(0, STAGGER_S)),
-            seed=seed + number,
-        )
-        for number in range(num_sessions)
-    ]
+    callers = make_callers(core.info, num_sessions, start_s, seed=seed)
     from_s = start_s + STAGGER_S
     drive(core, callers, clock, from_s)
     late_before, frames_before = core.metrics.frames_heard_late, _frames(core)
@@ -72,6 +61,31 @@ def measure(
     for caller in callers:
         core.apply(caller.leave())
     return measurement
+
+
+def make_callers(
+    info: EngineInfo, num_sessions: int, start_s: float, *, seed: int = 0
+) -> list[Caller]:
+    """Return callers who begin at different times within `STAGGER_S`, each with another question.
+
+    Args:
+        info: of the engine.
+        num_sessions: callers.
+        start_s: when the first may begin.
+        seed: decides who begins when, and how long they think.
+    """
+    questions = load_questions(info.sample_rate_hz)
+    rng = np.random.default_rng(seed)
+    return [
+        Caller(
+            f"caller-{number}",
+            info,
+            questions[number % len(questions) :] + questions[: number % len(questions)],
+            start_s + float(rng.uniform(0, STAGGER_S)),
+            seed=seed + number,
+        )
+        for number in range(num_sessions)
+    ]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

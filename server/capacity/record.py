@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.capacity.search import Measurement
+from server.capacity.search import Measurement, as_row
 from server.config import Settings
 from server.errors import ConfigError
 from server.names import ROOT
@@ -120,7 +120,7 @@ def write_record(
     Raises:
         ConfigError: the file cannot be written, or is there and not one of ours.
     """
-    rows = [asdict(measured) for measured in measurements]
+    rows = [as_row(measured) for measured in measurements]
     new = Record(key=dict(key), sessions=sessions, date=date, measurements=rows)
     records = [record for record in _read(path) if record.key != key]
     file = _File(format=_FORMAT, records=[*records[-_MAX_RECORDS + 1 :], new])

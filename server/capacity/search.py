@@ -1,12 +1,14 @@
 """Find how many sessions are held: double until it is too many, then halve the gap. Pure."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 MAX_MISSED = 0.01
 """Share of frames that may be missed."""
 MAX_FIRST_AUDIO_RATIO = 1.5
-"""How much longer the first audio may take, p95, than with one session."""
+"""How much longer the first audio may take, p95, than with one session: what is promised."""
+_MARGIN = 0.9  # what is measured in seconds must hold for days
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,12 @@ class Measurement:
         return self.num_missed / max(1, self.num_frames)
 
 
+def as_row(measured: Measurement) -> dict[str, object]:
+    """Return a measurement for JSON, which has no infinity: null where nothing was measured."""
+    row = asdict(measured)
+    return {name: None if value == math.inf else value for name, value in row.items()}
+
+
 def problem(measured: Measurement, alone: Measurement, frame_ms: int) -> str:
     """Say why so many sessions are too many; empty if they are not.
 
@@ -63,7 +71,7 @@ def problem(measured: Measurement, alone: Measurement, frame_ms: int) -> str:
         return f"p99 tick {measured.tick_p99_ms:.0f} ms"
     if measured.missed > MAX_MISSED:
         return f"{measured.missed:.1%} missed"
-    if not ratio <= MAX_FIRST_AUDIO_RATIO:
+    if not ratio <= _MARGIN * MAX_FIRST_AUDIO_RATIO:
         return f"first audio {ratio:.2f} x"
     return ""
 

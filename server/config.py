@@ -113,8 +113,8 @@ class EngineSettings(_Strict):
 
     Attributes:
         placement: "process" gives the engine a process of its own, which is started again when it
-            dies: calls go on. "thread" keeps it in the gateway's: ready sooner where the model is
-            small, and gone with it.
+            dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
+            a test.
         max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
             `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
             the default where it never ran.

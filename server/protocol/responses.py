@@ -194,13 +194,16 @@ class Responses:
         return reactions
 
     def told_again(self) -> list[Reaction]:
-        """Start the responses that began while there was no engine to make them."""
+        """Start the responses that began while there was no engine to make them.
+
+        Where none is in progress in the conversation, what follows the last one.
+        """
         commands: list[Command] = []
         if self._default is not None and self._default.engine_id == self._session_id:
             commands += self._feed.respond(self._beginning.respond(self._default))
         for reply in self._asides.values():
             commands += self._beginning.with_own_memory(reply)
-        return [*commands]
+        return [*commands, *([] if self.is_active else self.resumed())]
 
     def resumed(self) -> list[Reaction]:
         """Begin the response that is owed, if one is."""

@@ -1,13 +1,80 @@
-"""The link to the engine: who has a place in it."""
+"""News of the engine reach everybody, readiness follows them; and who has a place in it."""
 
 import contextlib
 
 import pytest
 
-from model.engine.messages import Close, Open
+from model.engine.messages import (
+    Close,
+    EngineBack,
+    EngineGone,
+    EngineLost,
+    News,
+    Open,
+    Output,
+    SessionFailed,
+)
 from server.errors import OverloadedError
-from server.session.link import EngineLink
+from server.session.link import EngineLink, LinkState
 from tests.server.fakes import INFO, EchoEngine
+
+LOST = EngineLost("it died")
+
+
+async def test_readiness_follows_the_engine() -> None:
+    """Nobody is let in before the start, while the engine is away, or after the end."""
+    link = EngineLink(EchoEngine())
+    seen = [link.state]
+    await link.start()
+    seen.append(link.state)
+    for news in (LOST, EngineBack(), LOST, EngineGone("for good")):
+        link._hand_over(news)
+        seen.append(link.state)
+        assert link.is_running == (link.state is LinkState.READY)
+    await link.stop()
+    assert [*seen, link.state] == [
+        LinkState.STARTING,
+        LinkState.READY,
+        LinkState.RESTARTING,
+        LinkState.READY,
+        LinkState.RESTARTING,
+        LinkState.FAILED,
+        LinkState.STOPPED,
+    ]
+    assert (link.num_losses, link.num_restarts) == (2, 1)
+
+
+async def test_news_are_for_all_and_outputs_for_one() -> None:
+    """A session's outputs come to it alone, those of its asides included."""
+    engine = EchoEngine()
+    link = EngineLink(engine)
+    await link.start()
+    taken: dict[str, list[Output | News]] = {"a": [], "b": []}
+    for session_id, outputs in taken.items():
+        link.join(session_id, outputs.append)
+    failed = SessionFailed("a/resp_1", "lost")
+    for each in (failed, LOST):
+        link._hand_over(each)
+    assert taken == {"a": [failed, LOST], "b": [LOST]}
+    link.leave("a")
+    link.leave("b")
+    await link.stop()
+
+
+async def test_slots_that_nobody_knows_of_are_given_back() -> None:
+    """What was opened in the new engine before its sessions knew of the loss is closed again."""
+    engine = EchoEngine()
+    link = EngineLink(engine)
+    await link.start()
+    link.join("a", lambda _: None)
+    link.submit(Open("a/resp_1", "amber"))
+    assert engine.num_open == 1
+    link._hand_over(LOST)
+    link._hand_over(EngineBack())
+    assert engine.num_open == 0
+    link.leave("a")
+    await link.stop()
+    assert engine.commands.count(Close("a/resp_1")) == 1
 
 
 def _num_free(link: EngineLink) -> int:

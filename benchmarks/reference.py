@@ -24,8 +24,8 @@ from model.kyutai.load import load_lm
 from model.lm import LM
 
 HOW_TO_GET_IT = (
-    "Kyutai's package is not here: `make test-reference` installs it; then put it on the path, "
-    "PYTHONPATH=.venv/reference"
+    "Kyutai's package is not here: `make bench-reference` and `make test-reference` install it "
+    "beside Parley's own, in .venv/reference, and put it on the path"
 )
 
 # Any: modules of a package that has no types and may not be there.

@@ -37,7 +37,8 @@ class MemoryConfig:
     Attributes:
         precision: "full" as the model computes; "int8" in eight bits, one scale for each step and
             head: half the memory of bf16, a quarter of fp32, and slightly different outputs.
-        page_steps: steps of a page. Smaller pages fit a call more closely, larger ones are fewer.
+        page_steps: steps of a page. Smaller pages fit a call more closely, larger ones are fewer;
+            "triton" reads those of a multiple of 32 with the least effort.
         num_pages: pages for all slots together; None for as many as they can ever take.
         reading: how attention reads pages. "views" suits a CPU, where a slot's pages mostly follow
             each other; "reference" is plain PyTorch, the meaning; "triton" is for a CUDA device.
@@ -328,10 +329,11 @@ class ViewedLayer:
 
     def enter(self, qkv: Tensor, rope: Tensor) -> Tensor:
         """Rotate and store; see `LayerMemory.enter`."""
+        n, steps, all_heads, head_dim = qkv.shape
         kv_heads = self.kv.shape[1]
-        heads = qkv.shape[2] - 2 * kv_heads
+        heads = all_heads - 2 * kv_heads
         rotate_(qkv[:, :, : heads + kv_heads], rope)
-        self._write(torch.unflatten(qkv[:, :, heads:], 2, (2, kv_heads)))
+        self._write(qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
         return qkv[:, :, :heads]
 
     def _write(self, new: Tensor) -> None:

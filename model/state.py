@@ -458,15 +458,32 @@ class LMState:
             OutOfPagesError: if there are no pages for what is new; nothing has changed then.
         """
         layers: list[LayerMemory | None] = []
-        for plan, group in zip(self.plan(kind, slots), self._groups, strict=True):
+        if self._memory.reading == "views":
+            for rows, store in zip(self.plan(kind, slots), self.stores, strict=True):
+                layers += [None] * len(store.kv) if rows is None else viewed_layers(rows, store)
+            return layers
+        for plan, store in zip(self.plan_paged(kind, slots), self.stores, strict=True):
             if plan is None:
-                layers += [None] * len(group.store.kv)
-            elif self._memory.reading == "views":
-                layers += viewed_layers(plan, group.store)
+                layers += [None] * len(store.kv)
             else:
-                paged = PagedPlan.of(plan, group.tables.of(slots), group.store)
-                layers += paged_layers(paged, group.store, self._memory.reading)
+                layers += paged_layers(plan, store, self._memory.reading)
         return layers
+
+    def plan_paged(
+        self, kind: Sequence[Sequence[int]], slots: Sequence[int]
+    ) -> list[PagedPlan | None]:
+        """Do as `advance`, and return for each of `stores` what is to be read and written."""
+        return [
+            None if rows is None else PagedPlan.of(rows, group.tables.of(slots), group.store)
+            for rows, group in zip(self.plan(kind, slots), self._groups, strict=True)
+        ]
+
+    def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
+        """Say whether there are pages for `advance`; arguments as there."""
+        return all(
+            len(self._wanted(kind, slots, group)) <= group.tables.pool.num_free
+            for group in self._groups
+        )
 
     def plan(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> list[list[Row] | None]:
         """Do as `advance`, and return for each of `stores` what every row writes and sees."""
@@ -565,19 +582,25 @@ class LMState:
         """Let slots own the pages that new steps are written to."""
         taken = []
         for group in groups:
-            wanted = [
-                (slot, part)
-                for slot, row in zip(slots, kind, strict=True)
-                if slot != NOBODY
-                for part in self._parts(slot, row, group)
-                if group.tables.num_missing(slot, (part,))
-            ]
+            wanted = self._wanted(kind, slots, group)
             if wanted:
                 self._check_free(group, len(wanted))
                 taken.append((group, wanted))
         for group, wanted in taken:
             for slot, part in wanted:
                 group.own(slot, (part,))
+
+    def _wanted(
+        self, kind: Sequence[Sequence[int]], slots: Sequence[int], group: _Group
+    ) -> list[tuple[int, int]]:
+        """Return the parts of slots that new steps are written to and that they do not own."""
+        return [
+            (slot, part)
+            for slot, row in zip(slots, kind, strict=True)
+            if slot != NOBODY
+            for part in self._parts(slot, row, group)
+            if group.tables.num_missing(slot, (part,))
+        ]
 
     def _check_free(self, group: _Group, num_pages: int, slot: int | None = None) -> None:
         """Refuse what would take more pages than are free once `slot` is empty."""

@@ -21,7 +21,9 @@ from model.engine.local import LocalEngine
 from model.engine.messages import Engine
 from model.engine.process import ProcessEngine
 from model.engine.spec import CoreSpec, DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
+from server.admission import session_bound, with_max_sessions
 from server.audio.silero import SileroModel
+from server.capacity.record import this_machine
 from server.config import EngineSettings, Settings
 from server.errors import ClientError, ConfigError
 from server.metrics import Metrics
@@ -230,6 +232,9 @@ def serve(settings: Settings) -> None:
     log = structlog.get_logger("server")
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
+        bound = session_bound(settings, this_machine())
+        settings = with_max_sessions(settings, bound.sessions)
+        log.info("admission", max_sessions=bound.sessions, reason=bound.reason)
         twin = settings.model.twin
         source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))

@@ -65,6 +65,7 @@ class ServerSettings(_Strict):
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
             much faster than it is heard.
         max_session_s: length of a session, 0 for no limit.
+        capacity_file: where `parley capacity` keeps how many sessions this machine holds.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +81,7 @@ class ServerSettings(_Strict):
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
     max_session_s: Annotated[int, Field(ge=0)] = 0
+    capacity_file: Path = Path("runs/capacity.json")
 
     @model_validator(mode="after")
     def _keys_or_loopback(self) -> "ServerSettings":
@@ -118,8 +120,9 @@ class EngineSettings(_Strict):
         placement: "process" gives the engine a process of its own, which is started again when it
             dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
             a test.
-        max_sessions: sessions that may be open at once. The client of one more is told
-            `rate_limit_exceeded` and closed with 1013, "try again later".
+        max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
+            `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
+            the default where it never ran.
         max_batch: most sessions that one tick serves.
         ahead_ms: audio of a reply that may be made before its time to be played.
         num_threads: threads that one operation may use.

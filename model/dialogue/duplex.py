@@ -22,8 +22,9 @@ from model.depth import UNDECIDED
 from model.errors import RewindError
 from model.lm import LM
 from model.memory import LayerMemory, MemoryConfig
+from model.pages import NOBODY
 from model.sampling import GREEDY, Sampling, draw_noise, guide, sample
-from model.state import NOBODY, Kind, SlotMemory, Steps
+from model.state import Kind, SlotMemory, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ class Duplex:
     def has_room(self, slots: Sequence[int]) -> bool:
         """Say whether there is memory for a step of these conversations together."""
         theirs = [side for slot in slots for side in self._slots_of(slot)]
-        return self.state.num_missing([[int(Kind.DUPLEX)]] * len(theirs), theirs) <= 0
+        return self.state.has_room([[int(Kind.DUPLEX)]] * len(theirs), theirs)
 
     def rewind(self, slot: int, calls: int) -> Tensor | None:
         """Take back the newest steps of a conversation, as if they had never been.

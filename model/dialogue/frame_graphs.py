@@ -133,14 +133,9 @@ class FrameGraphs:
 
     def _plan(self, slots: Sequence[int], size: int) -> tuple[PagedPlan, ...]:
         """Plan a step of `slots` and of nobody in the rest of `size` rows, side by side."""
-        duplex, state = self._duplex, self._duplex.state
-        kinds, theirs = duplex.planned(slots, size)
-        rows = state.plan(kinds, theirs)
-        found = []
-        for of_store, store in zip(rows, state.stores, strict=True):
-            assert of_store is not None, "duplex steps enter at the first layer"
-            found.append(PagedPlan.of(of_store, store))
-        return tuple(found)
+        plans = self._duplex.state.plan_paged(*self._duplex.planned(slots, size))
+        assert None not in plans, "duplex steps enter at the first layer"
+        return tuple(plan for plan in plans if plan is not None)
 
     def _where_conditions_are(self) -> tuple[int | None, ...]:
         state = self._duplex.state

@@ -164,6 +164,16 @@ class TurnProgram:
         text, audio = self._speaker.paid
         self._speaker.paid = max(text, num_steps), audio
 
+    @property
+    def num_waiting_steps(self) -> int:
+        """Count the steps that are known and not fed yet."""
+        return len(self.history) - self.history.fed
+
+    @property
+    def is_answer_awaited(self) -> bool:
+        """Tell whether the user has said everything, though not all of it was heard yet."""
+        return any(isinstance(command, CommitAudio) for command in self._pending)
+
     def take_frame(self) -> tuple[Pcm, bool]:
         """Return the user's next frame, float32 [frame_samples], and whether it starts a turn."""
         return self._listener.take_frame()

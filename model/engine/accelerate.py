@@ -71,6 +71,11 @@ def reading_on(device: torch.device) -> Reading:
     return "triton" if has_kernels(device) else "views"
 
 
+def page_steps_on(device: torch.device, page_steps: int) -> int:
+    """Return the size of a page there, at least as asked for: kernels read 32 columns at a time."""
+    return -(-page_steps // 32) * 32 if has_kernels(device) else page_steps
+
+
 def stepper(duplex: Duplex, sizes: Sequence[int] | None = None) -> DuplexStep:
     """Return what steps a model: its own `step`, or on a device with graphs what they captured.
 

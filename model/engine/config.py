@@ -20,6 +20,8 @@ class EngineConfig:
         ahead_ms: audio of a reply that may be made before its time to be played.
         horizon_ms: how much later than the most urgent deadline a session's may be to share a tick
             with it. A reply with audio in hand does not slow down one that has none yet.
+        answer_horizon_ms: the same while somebody waits for the first audio of a reply. Only what
+            would be late otherwise shares those ticks; it must be as long as a full tick takes.
         max_queued_commands: commands that may wait for the engine's thread.
         num_threads: threads that one operation may use; the starter's are too small to share.
         reply_sampling: how the words of a reply or call are chosen; transcripts are always greedy.
@@ -38,6 +40,7 @@ class EngineConfig:
     max_batch: int = 64
     ahead_ms: int = 1000
     horizon_ms: int = 80
+    answer_horizon_ms: int = 40
     max_queued_commands: int = 4096
     num_threads: int = 1
     reply_sampling: Sampling = GREEDY
@@ -58,6 +61,6 @@ class EngineConfig:
         for name in ("max_sessions", "max_batch", "ahead_ms", "max_queued_commands", "num_threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("horizon_ms", "cached_prompts"):
+        for name in ("horizon_ms", "answer_horizon_ms", "cached_prompts"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must not be negative, got {getattr(self, name)}")

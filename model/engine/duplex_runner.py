@@ -18,7 +18,7 @@ from model.dialogue.duplex import Duplex, DuplexConfig, DuplexMemory
 from model.dialogue.duplex_program import Work
 from model.dialogue.history import Ints
 from model.dialogue.prompt import Prompt
-from model.engine.accelerate import drive_on, reading_on, stepper
+from model.engine.accelerate import drive_on, page_steps_on, reading_on, stepper
 from model.engine.config import EngineConfig
 from model.engine.messages import Pcm
 from model.engine.metrics import EngineMetrics
@@ -115,7 +115,7 @@ class DuplexRunner:
         model, config = self._model, self._config
         memory = MemoryConfig(
             precision=config.kv,
-            page_steps=config.kv_page_steps,
+            page_steps=page_steps_on(self._device, config.kv_page_steps),
             num_pages=config.kv_pages,
             reading=reading_on(self._device),
         )

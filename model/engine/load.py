@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
@@ -41,12 +42,25 @@ def make_engine(starter: Starter, config: EngineConfig, *, name: str = "starter"
     return LocalEngine(make_core(starter, config, name=name))
 
 
-def make_core(starter: Starter, config: EngineConfig, *, name: str = "starter") -> TickEngine:
-    """Wire an engine's core to a model in memory; arguments as `load_engine`."""
+def make_core(
+    starter: Starter,
+    config: EngineConfig,
+    *,
+    name: str = "starter",
+    clock: Callable[[], float] = monotonic,
+) -> TickEngine:
+    """Wire an engine's core to a model in memory.
+
+    Args:
+        starter: the model.
+        config: capacity and pacing.
+        name: what the engine calls it.
+        clock: returns seconds, never going back.
+    """
     starter.lm.requires_grad_(requires_grad=False)
     starter.codec.requires_grad_(requires_grad=False)
     voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}
     vocabulary = TurnVocabulary(
         pieces=starter.tokenizer.pieces, encode=starter.tokenizer.encode, voices=voices
     )
-    return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=monotonic, name=name)
+    return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=clock, name=name)

@@ -83,6 +83,7 @@ class EngineMetrics:
         tick_buckets: ticks by duration, one count a bound of `TICK_BUCKETS_MS` and one above all.
         encode_seconds, lm_seconds, depth_seconds, decode_seconds: time by part.
         frames_heard: frames of users encoded.
+        frames_heard_late: those of them that were heard when the next one had been spoken already.
         frames_spoken: frames of replies made.
         frames_late: frames delivered after the client had nothing left to play.
         sessions_failed: sessions lost to errors.
@@ -128,6 +129,9 @@ class EngineMetrics:
     depth_seconds: Annotated[float, counter("Time spent in the depth transformer.")] = 0.0
     decode_seconds: Annotated[float, counter("Time spent decoding replies to sound.")] = 0.0
     frames_heard: Annotated[int, counter("Frames of users that were encoded.")] = 0
+    frames_heard_late: Annotated[
+        int, counter("Frames of users that were heard after the next one had been spoken.")
+    ] = 0
     frames_spoken: Annotated[int, counter("Frames of replies that were made.")] = 0
     frames_late: Annotated[
         int, counter("Frames that were made after the client had nothing left to play.")

@@ -52,6 +52,7 @@ class Slot:
         playout: of the reply in progress.
         work: why it has work; None if it has none.
         waiting_since_s: since when, on the engine's clock.
+        is_behind: whether the model has much to catch up on, in blocks of steps that are run alone.
     """
 
     index: int
@@ -60,6 +61,7 @@ class Slot:
     playout: Playout = field(default_factory=Playout)
     work: Urgency | None = None
     waiting_since_s: float = 0.0
+    is_behind: bool = False
 
     @property
     def session_id(self) -> str:

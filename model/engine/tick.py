@@ -36,6 +36,8 @@ from model.engine.sessions import Sessions
 from model.engine.slots import Playout, Slot, SlotTable, Urgency
 from model.lm import LM
 
+# Replies' words and transcripts are written in fewer steps at a time; histories in more.
+_BEHIND_STEPS = 16
 _WARM_UP_FRAMES = 4
 _WARM_UP_TICKS = 40  # enough to write some words and speak some frames
 
@@ -118,10 +120,12 @@ class TickEngine:
         start = perf_counter()
         with torch.inference_mode():
             outputs: list[Output] = []
+            heard_since_s = [s.waiting_since_s for s in chosen if s.work is Urgency.FRAME]
             requests = self._plan(chosen, outputs)
             self.metrics.count_rows(slot.program.phase.name.lower() for slot, _ in requests)
             results = self._runner.step([request for _, request in requests])
             self._observe(requests, results, outputs)
+            self._count_late(heard_since_s)
             served = [slot for slot in chosen if self._sessions.is_open(slot)]
             outputs += self._deliver(served, was_served=True)
         self.metrics.count_tick(perf_counter() - start, len(requests))
@@ -266,12 +270,20 @@ class TickEngine:
                 audio.append((slot, ResponseAudio(session_id, decode.turn, samples)))
         return audio
 
+    def _count_late(self, heard_since_s: Sequence[float]) -> None:
+        """Count frames that were heard after their users' next ones had been spoken."""
+        by_s = self._clock() - self._timing.frame_ms / 1000
+        self.metrics.frames_heard_late += sum(since_s < by_s for since_s in heard_since_s)
+
     def _note_work(self, slot: Slot, *, was_served: bool) -> None:
         """Keep what the scheduler looks at in step with what the slot's program does."""
         program = slot.program
         if program.phase is not Phase.SPEAKING:
             slot.playout = Playout()
-        work = urgency(program.phase, slot.playout) if program.has_work else None
+        slot.is_behind = program.num_waiting_steps > _BEHIND_STEPS
+        work = None
+        if program.has_work:
+            work = urgency(program.phase, slot.playout, is_awaited=program.is_answer_awaited)
         # Every frame waits anew; an answer is waited for as a whole.
         if work is not slot.work or (was_served and work is Urgency.FRAME):
             slot.work, slot.waiting_since_s = work, self._clock()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from model.engine.messages import (
@@ -18,6 +18,7 @@ from model.engine.messages import (
     Output,
 )
 from model.engine.metrics import EngineMetrics
+from server.errors import OverloadedError
 
 
 class LinkState(StrEnum):
@@ -48,6 +49,7 @@ class EngineLink:
         self.num_restarts = 0
         self._takers: dict[str, Callable[[Output | News], None]] = {}
         self._asides: set[str] = set()  # ids with a slash that are open in the engine
+        self._num_arriving = 0  # connections whose sessions have a place and have not joined yet
 
     @property
     def info(self) -> EngineInfo:
@@ -68,6 +70,22 @@ class EngineLink:
     def num_sessions(self) -> int:
         """Count the sessions that listen."""
         return len(self._takers)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a connection until its session joins, which ends this.
+
+        Raises:
+            OverloadedError: there is none: all are taken, by sessions or by responses beside them.
+        """
+        num_taken = len(self._takers) + len(self._asides) + self._num_arriving
+        if num_taken >= self.info.max_sessions:
+            raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
+        self._num_arriving += 1
+        try:
+            yield
+        finally:
+            self._num_arriving -= 1
 
     async def start(self) -> None:
         """Start the engine; it may take a while to get ready."""

@@ -41,7 +41,7 @@ from server.session.transport import Transport
 _INLINE_BASE64_CHARS = 8 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_GOING_AWAY = 1001
-_CLOSE_TRY_AGAIN_LATER = 1013
+CLOSE_TRY_AGAIN_LATER = 1013
 
 _log = structlog.get_logger("session")
 
@@ -161,7 +161,7 @@ class Session:
 
     async def _refuse(self, event: ErrorEvent) -> Hangup:
         count_in(self._counts.refused, str(event.code))
-        hangup = Hangup(_CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
+        hangup = Hangup(CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await self._transport.send(self._text(event) or "")

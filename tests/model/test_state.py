@@ -135,6 +135,7 @@ def test_running_out_of_pages_changes_nothing() -> None:
     more = [Kind.TEXT, Kind.SPEAK, Kind.SPEAK]
     with pytest.raises(OutOfPagesError, match="2 pages are needed, 1 of 4 free"):
         plan(state, *more, slot=1)
+    assert not state.has_room([more], [1])
     memory = state.snapshot(0)
     with pytest.raises(OutOfPagesError, match="2 pages are needed, 1 of 4 free"):
         state.restore(2, memory)
@@ -143,6 +144,7 @@ def test_running_out_of_pages_changes_nothing() -> None:
         state.fork(0, 2)
     assert [state.length(slot) for slot in range(3)] == [3, 2, 0]
     state.reset(0)
+    assert state.has_room([more], [1])
     state.restore(2, memory)
     assert [state.length(slot) for slot in range(3)] == [0, 2, 3]
 

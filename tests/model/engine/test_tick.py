@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.dialogue.history import History
+from model.dialogue.phase import Phase
 from model.dialogue.steps import NextSteps
 from model.engine.messages import (
     AppendAudio,
@@ -42,6 +43,7 @@ from model.engine.messages import (
     Truncate,
 )
 from model.engine.runner import Request, _to_steps
+from model.engine.slots import Urgency
 from model.engine.tick import TickEngine
 from model.sampling import GREEDY, Sampling
 
@@ -469,6 +471,31 @@ def test_cancel_leaves_no_stale_output(make_engine: MakeEngine, clock: Any) -> N
         assert told[0].reason == "cancelled"
 
 
+def spoken_in(session_id: str) -> list[Command]:
+    """Return a spoken turn of a session, and the request for its reply."""
+    return [
+        AppendAudio(session_id, noise(1, 3)),
+        CommitAudio(session_id, "u"),
+        Respond(session_id, 1, "a"),
+    ]
+
+
+def test_what_was_not_heard_yet_is_urgent_once_all_is_said(make_engine: MakeEngine) -> None:
+    """A frame of a turn that goes on has time; of one that is over, somebody waits for it."""
+    engine = make_engine(max_sessions=1)
+    engine.apply(Open("s", "ann"))
+    engine.tick()
+    engine.apply(AppendAudio("s", noise(1, 2)))
+    slot = engine._slots.get("s")
+    assert slot is not None
+    assert slot.work is Urgency.FRAME
+    engine.apply(CommitAudio("s", "u"))
+    assert slot.work is Urgency.ANSWER
+    while slot.program.phase is Phase.LISTENING:
+        engine.tick()
+        assert slot.work is Urgency.ANSWER
+
+
 def test_reply_is_made_ahead_by_a_bounded_amount(make_engine: MakeEngine, clock: Any) -> None:
     """Audio is made at once up to the budget, then as it is played."""
     engine = make_engine(max_sessions=1, ahead_ms=300, limits={"max_tail_frames": 12})
@@ -497,6 +524,50 @@ def test_late_audio_is_counted(make_engine: MakeEngine, clock: Any) -> None:
         clock.now_s += 0.5
         engine.tick()
     assert engine.metrics.frames_late > 5
+
+
+def test_frames_that_are_heard_late_are_counted(make_engine: MakeEngine, clock: Any) -> None:
+    """Those for which a whole frame had to wait; of what nobody listened to in time, all."""
+    for wait_s, num_late in ((0.07, 0), (0.09, 4)):
+        engine = make_engine(max_sessions=1)
+        engine.apply(Open("s", "ann"))
+        engine.tick()
+        for seed in range(4):
+            engine.apply(AppendAudio("s", noise(seed, 1)))
+            clock.now_s += wait_s
+            engine.tick()
+        assert (engine.metrics.frames_heard, engine.metrics.frames_heard_late) == (4, num_late)
+
+
+def test_those_who_join_with_a_past_do_not_disturb_calls(
+    make_engine: MakeEngine, clock: Any
+) -> None:
+    """Replies in progress never run dry, and of all the joiners' blocks one a tick is run."""
+    limits = {"max_tail_frames": 40, "max_prefill_steps": 32, "max_reply_frames": 40}
+    engine = make_engine(max_sessions=5, ahead_ms=200, limits=limits)
+    for session_id in ("a", "b"):
+        for command in (Open(session_id, "ann"), *spoken_in(session_id)):
+            engine.apply(command)
+    while engine.metrics.frames_spoken < 6:
+        engine.tick()
+        clock.now_s += 0.005
+    joiners = ("c", "d", "e")
+    for session_id in joiners:
+        engine.apply(Open(session_id, "ann"))
+        words = " ".join(f"w{i % 12}" for i in range(60))
+        engine.apply(AppendText(session_id, "u", "user", words))
+    behind = [engine._slots.get(session_id) for session_id in joiners]
+    num_blocks = 0
+    while any(slot is not None and slot.program.has_work for slot in behind):
+        before = [slot.program.num_waiting_steps for slot in behind if slot is not None]
+        engine.tick()
+        clock.now_s += 0.02
+        after = [slot.program.num_waiting_steps for slot in behind if slot is not None]
+        moved = [b - a for b, a in zip(before, after, strict=True) if b - a > 16]
+        assert len(moved) <= 1
+        num_blocks += len(moved)
+    assert num_blocks >= len(joiners)
+    assert engine.metrics.frames_late == engine.metrics.frames_heard_late == 0
 
 
 def test_broken_session_fails_alone(make_engine: MakeEngine, clock: Any) -> None:

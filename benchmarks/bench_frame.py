@@ -36,7 +36,7 @@ from benchmarks.reference_sizes import SEVEN_B, Sizes, Values
 from benchmarks.report import ROOT, Row, keep, print_table, provenance
 from model.codec.mimi import Mimi, MimiConfig
 from model.dialogue.duplex import Duplex, DuplexConfig
-from model.engine.accelerate import DuplexStep, reading_on, stepper
+from model.engine.accelerate import DuplexStep, page_steps_on, reading_on, stepper
 from model.lm import LM
 from model.memory import MemoryConfig, Precision
 from model.state import Kind
@@ -50,6 +50,7 @@ _WARM_UP_FRAMES = 5
 _FILL_STEPS = 100  # that are counted into a session's memory at once
 _GATE_STEPS = 24
 _GATE_SHARE = 0.5  # random weights decide nearly at random: most choices are near ties
+_PAGE_STEPS = 16  # as the engine has them unless it is told otherwise
 _SPARE = 0.92  # of the free memory that a case may take
 
 
@@ -282,7 +283,12 @@ def _driven(
     """Let a model step with windows and memory of a case."""
     # Only what a session remembers depends on these, no weight.
     lm.config = replace(lm.config, audio_window=case.window, rewind_steps=_FILL_STEPS - 1)
-    memory = MemoryConfig(precision=case.kv, reading=reading_on(torch.device(device)))
+    where = torch.device(device)
+    memory = MemoryConfig(
+        precision=case.kv,
+        page_steps=page_steps_on(where, _PAGE_STEPS),
+        reading=reading_on(where),
+    )
     drive = DuplexConfig(delays=tuple(values["delays"]))
     duplex = Duplex(lm, drive, num_slots, memory=memory)
     return duplex, stepper(duplex, (num_slots,))

@@ -46,6 +46,7 @@ Shape = tuple[int, int]
 
 _FULL = ((12288, 4096), (22528, 4096), (4096, 11264))  # 20 MB or more: bandwidth, not launch
 _SQUARE = ((4096, 4096),)
+_GATED = (LARGE[2], SMALL[2])  # a model gates what these two put out
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +252,13 @@ def _check(x: Tensor, weight: Weight) -> None:
         planar_linear(x, weight.planar, backend="reference"),
     )
     shape = (weight.planar.out_features, weight.planar.in_features)
-    gated = repack_nf4(weight.packed, weight.scales, shape, is_gated=True)
-    check_close(
-        f"{what}, gated",
-        planar_gated(x, gated, backend="triton"),
-        planar_gated(x, gated, backend="reference"),
-    )
+    if shape in _GATED:
+        gated = repack_nf4(weight.packed, weight.scales, shape, is_gated=True)
+        check_close(
+            f"{what}, gated",
+            planar_gated(x, gated, backend="triton"),
+            planar_gated(x, gated, backend="reference"),
+        )
     levels, scale, _ = weight.int8
     check_close(
         f"int8, {what}",

@@ -16,7 +16,7 @@ from benchmarks.reference import moshi
 from benchmarks.reference_sizes import Values
 from model.codec.mimi import Mimi
 from model.dialogue.duplex import Duplex, DuplexConfig
-from model.engine.accelerate import reading_on, stepper
+from model.engine.accelerate import page_steps_on, reading_on, stepper
 from model.lm import LM
 from model.memory import MemoryConfig
 
@@ -82,8 +82,10 @@ def their_lm_step(theirs: Any, batch: int) -> Iterator[Step]:  # a package witho
 
 def our_lm_step(ours: LM, values: Values, batch: int) -> Step:
     """Return the whole of our step, on a GPU as a graph; the same in and out."""
-    memory = MemoryConfig(reading=reading_on(ours.norm.weight.device))
-    step = stepper(Duplex(ours, DuplexConfig(delays=tuple(values["delays"])), batch, memory=memory))
+    device = ours.norm.weight.device
+    memory = MemoryConfig(page_steps=page_steps_on(device, 16), reading=reading_on(device))
+    duplex = Duplex(ours, DuplexConfig(delays=tuple(values["delays"])), batch, memory=memory)
+    step = stepper(duplex, (batch,))
     slots = range(batch)
     return lambda user: step(slots, user).tokens.cpu()
 

@@ -48,7 +48,7 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
         quantised = NF4Linear if form == "nf4" else Int8Linear
         for name, linear in hot_linears(lm).items():
             dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
-            dense.weight = _drawn(name, linear.weight, device)
+            dense.weight = _drawn(f"{name}.weight", linear.weight, device)
             lm.set_submodule(name, quantised.from_linear(dense, backend="reference").to(device))
     for name, parameter in list(lm.named_parameters()):
         owner, _, last = name.rpartition(".")

@@ -10,6 +10,8 @@ SHELL := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Kyutai's own package, beside what Parley needs.
+REFERENCE := $(VENV)/reference
 # Clients that others made, each with what it needs, apart from ours.
 CLIENTS := .venv-clients
 CONFIG ?= configs/starter.yaml
@@ -18,7 +20,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-golden test-reference check fix bench bench-gpu constraints clean
+.PHONY: help setup serve talk test test-golden test-reference check fix bench bench-reference bench-gpu constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,10 +54,13 @@ test: setup ## run the tests (ARGS='-k name')
 test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
 	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)
 
-test-reference: setup ## compare with Kyutai's own package, installed aside (ARGS='-k mimi')
+test-reference: setup $(REFERENCE)/.ready ## compare with Kyutai's own package, installed aside (ARGS='-k mimi')
+	@PYTHONPATH=$(REFERENCE) $(BIN)/python -m pytest -m reference $(ARGS)
+
+$(REFERENCE)/.ready: tests/reference/requirements.txt | $(READY)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
-	  --target $(VENV)/reference -r tests/reference/requirements.txt
-	@PYTHONPATH=$(VENV)/reference $(BIN)/python -m pytest -m reference $(ARGS)
+	  --target $(REFERENCE) -r tests/reference/requirements.txt
+	@touch $@
 
 clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the server (ARGS='--only pipecat')
 	@$(BIN)/python -m tests.clients.run $(ARGS)
@@ -87,6 +92,9 @@ fix: setup ## format, and fix what the linter can
 
 bench: setup ## latency of the starter on this machine's CPU
 	@$(BIN)/python -m benchmarks.bench_latency $(ARGS)
+
+bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's own package (ARGS='--device cuda')
+	@PYTHONPATH=$(REFERENCE) $(BIN)/python -m benchmarks.bench_reference $(ARGS)
 
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import uvicorn
 
-from model.engine.messages import Command, Engine, EngineInfo, Output, ResponseAudio
+from model.engine.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
+from model.engine.metrics import EngineMetrics
 from server.app import create_app, listening_socket, make_engine, set_up_logging, uvicorn_config
 from server.config import load_settings
 
@@ -35,10 +36,15 @@ class NotingEngine:
         """Describe the engine."""
         return self._engine.info
 
-    def start(self, deliver: Callable[[Output], None]) -> None:
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics
+
+    def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Start the engine; see `Engine.start`."""
 
-        def note_and_deliver(output: Output) -> None:
+        def note_and_deliver(output: Output | News) -> None:
             if isinstance(output, ResponseAudio):
                 self.handed_over_s[output.session_id].append(time.monotonic())
             deliver(output)

@@ -29,7 +29,9 @@ def measure_parts(settings: Settings, question: Path) -> Row:
         those spoken, `lm_ms` of all of them, steps without audio shared out over the frames;
         `real_time_factor`, time in the engine for each second heard or spoken.
     """
-    config = EngineConfig(**settings.engine.model_dump() | {"ahead_ms": _UNPACED_MS})
+    config = EngineConfig(
+        **settings.engine.model_dump(exclude={"placement"}) | {"ahead_ms": _UNPACED_MS}
+    )
     engine = load_engine(ROOT / settings.model.dir, config)
     pcm = read_wav(question, engine.info.sample_rate_hz)
     outputs: SimpleQueue[Output] = SimpleQueue()

@@ -1,7 +1,7 @@
 """Transformer layers shared by the backbone and the depth transformer, and the visibility rule.
 
 Modules here hold weights only. The same layer runs over whole sequences (training, `forward`) and
-over a key-value ring (`step`), where the state is an explicit value.
+over remembered keys and values (`step`), where the state is an explicit value.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.nf4 import PlanarNF4Gated
+from kernels.rmsnorm import rms_norm
+from kernels.silu import gated_silu
+from model.backend import KernelModule
 from model.config import LMConfig
-from model.state import Kind, StepPlan
+from model.memory import LayerMemory
+from model.rotary import rotate
+from model.state import Kind
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(KernelModule):
     """Scale to unit mean square, in fp32, then by a learned weight."""
 
     def __init__(self, dim: int, eps: float) -> None:
@@ -27,21 +33,38 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x: [..., dim]` over its last axis."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        if self.backend == "reference":
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps, backend=self.backend)[0]
+
+    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of two [..., dim], normalised, and the sum itself."""
+        if self.backend == "reference":
+            total = residual + x
+            return self(total), total
+        return rms_norm(x, self.weight, self.eps, residual=residual, backend=self.backend)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(KernelModule):
     """`down(silu(gate(x)) * up(x))`, gate and up in one linear."""
 
     def __init__(self, dim: int, ff_dim: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(dim, 2 * ff_dim, bias=False)
+        # Another kind of linear where the weights are loaded in few bits.
+        self.gate_up: nn.Module = nn.Linear(dim, 2 * ff_dim, bias=False)
         self.down = nn.Linear(ff_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., dim]` to the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        y: Tensor = self.down(F.silu(gate) * up)
+        gate_up: Tensor = self.gate_up(x)
+        if isinstance(self.gate_up, PlanarNF4Gated):
+            gated = gate_up  # in the same launch
+        elif self.backend == "reference":
+            gate, up = gate_up.chunk(2, dim=-1)
+            gated = F.silu(gate) * up
+        else:
+            gated = gated_silu(gate_up, backend=self.backend)
+        y: Tensor = self.down(gated)
         return y
 
 
@@ -100,36 +123,22 @@ class Attention(nn.Module):
         q, k = qk.split((heads, kv_heads), dim=2)
         return q, k, v
 
-    def step(self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan) -> Tensor:
+    def step(self, x: Tensor, rope: Tensor, memory: LayerMemory) -> Tensor:
         """Write the keys and values of new steps, then attend to what each step may see.
 
         Args:
             x: float [n, T, D].
             rope: complex64 [n, T, 1, head_dim / 2].
-            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
-            plan: where the steps go and which columns are live.
+            memory: this layer's part of the state, from `LMState.advance`; written.
 
         Returns:
             float [n, T, D].
         """
         n, steps, _ = x.shape
         heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = self.qkv(x).to(kv.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
-        rotate_(qkv[:, :, : heads + kv_heads], rope)
-        plan.write(kv, qkv[:, :, heads:].view(n, steps, 2, kv_heads, head_dim))
-        q = qkv[:, :, :heads].transpose(1, 2)
-        parts = [
-            F.scaled_dot_product_attention(
-                q[rows],
-                kv[0, slots, :, plan.live],
-                kv[1, slots, :, plan.live],
-                attn_mask=plan.mask[rows],
-                enable_gqa=kv_heads != heads,
-            )
-            for rows, slots in plan.runs
-        ]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(n, steps, heads * head_dim))
+        qkv = self.qkv(x).to(memory.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
+        y = memory.attend(memory.enter(qkv, rope))
+        out: Tensor = self.out(y.reshape(n, steps, heads * head_dim))
         return out
 
 
@@ -207,22 +216,23 @@ class Layer(nn.Module):
         return y
 
     def step(
-        self, x: Tensor, rope: Tensor, kv: Tensor, plan: StepPlan, cross: Tensor | None = None
+        self, x: Tensor, rope: Tensor, memory: LayerMemory, cross: Tensor | None = None
     ) -> Tensor:
         """Run new steps against the state.
 
         Args:
             x: float [n, T, D].
             rope: complex64 [n, T, 1, head_dim / 2].
-            kv: [2, slots, kv_heads, capacity, head_dim], this layer's part of the state; written.
-            plan: where the steps go and which columns are live.
+            memory: this layer's part of the state, from `LMState.advance`; written.
             cross: [2, n, heads, L, head_dim] of the condition, for layers that attend to one.
         """
-        x = x + self.attention.step(self.norm1(x), rope, kv, plan)
+        y: Tensor = self.attention.step(self.norm1(x), rope, memory)
         if self.cross is not None and cross is not None:
-            x = x + self.cross(x, cross)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+            x = x + y
+            y = self.cross(x, cross)
+        y, x = self.norm2.add(y, x)
+        out: Tensor = x + self.mlp(y)
+        return out
 
 
 class Layers(nn.ModuleList):
@@ -231,43 +241,6 @@ class Layers(nn.ModuleList):
     def __iter__(self) -> Iterator[Layer]:
         """Go through the layers from the input on."""
         return cast("Iterator[Layer]", super().__iter__())
-
-
-def rope_frequencies(head_dim: int, base: float) -> Tensor:
-    """Return the angle per step of each pair, float32 [head_dim / 2].
-
-    Source: Su et al. 2021, RoFormer, equation 15.
-    """
-    index = torch.arange(0, head_dim, 2, dtype=torch.float32)
-    return 1.0 / base ** (index / head_dim)
-
-
-def rope_table(position: Tensor, frequencies: Tensor) -> Tensor:
-    """Return the rotations of given positions.
-
-    Args:
-        position: int64 [B, T], absolute step index.
-        frequencies: from `rope_frequencies`.
-
-    Returns:
-        complex64 [B, T, 1, head_dim / 2], ready to broadcast over heads.
-    """
-    angle = position[:, :, None, None] * frequencies
-    return torch.complex(angle.cos(), angle.sin())
-
-
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of `x: [B, T, H, head_dim]` (interleaved RoPE), in fp32."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
-
-
-def rotate_(x: Tensor, rope: Tensor) -> None:
-    """Do as `rotate` in place."""
-    if x.dtype == torch.float32:
-        torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rope)
-    else:
-        x.copy_(rotate(x, rope))
 
 
 def visibility(kind: Tensor, config: LMConfig) -> Tensor:

@@ -211,6 +211,6 @@ def _step(layer: Layer, x: Tensor, kv: Tensor, k: int) -> Tensor:
     else:
         keys, values = kv[:, :, :, : k + 1].unbind()
         y = F.scaled_dot_product_attention(qkv[:, 0].unsqueeze(2), keys, values)
-    x = x + attention.out(y.reshape(len(x), -1))
-    out: Tensor = x + layer.mlp(layer.norm2(x))
+    y, x = layer.norm2.add(attention.out(y.reshape(len(x), -1)), x)
+    out: Tensor = x + layer.mlp(y)
     return out

@@ -4,9 +4,11 @@
     ├── ConfigError          a setting is missing, unknown or out of range (start-up)
     │   └── ScriptError      a script is broken, or asks for what cannot be
     ├── WeightsError         a weight file is missing, broken or does not fit the model
+    ├── DownloadError        the hub cannot be reached, refuses, or does not have a file
     ├── TextError            text cannot be encoded, or a tokenizer file does not fit
     ├── GrammarError         a function's parameters are no schema that calls can be kept within
     ├── OverloadedError      no capacity for another session (refuse at admission)
+    │   └── OutOfPagesError  no memory for another step, as long as others have theirs
     └── EngineError          ours: the engine cannot do what it was asked
         └── RewindError      the state no longer holds what a rewind asks for
 
@@ -32,6 +34,10 @@ class WeightsError(ParleyError):
     """Refuse a weight file, naming the file, the tensor, what was found and what was expected."""
 
 
+class DownloadError(ParleyError):
+    """Report that something cannot be fetched, with what may be done about it."""
+
+
 class TextError(ParleyError):
     """Refuse text that cannot be encoded, or a tokenizer file that does not fit the model."""
 
@@ -45,6 +51,10 @@ class GrammarError(ParleyError):
 
 class OverloadedError(ParleyError):
     """Refuse a session because the measured capacity is reached."""
+
+
+class OutOfPagesError(OverloadedError):
+    """Report that all pages of memory are in use; nothing was changed, and others can give way."""
 
 
 class EngineError(ParleyError):

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.attention import Layer, Layers, RMSNorm, rope_frequencies, rope_table, visibility
+from model.attention import Layer, Layers, RMSNorm, visibility
 from model.condition import Condition, Conditioners
 from model.config import LMConfig
 from model.depth import CodebookVectors, Depth
 from model.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
 from model.family import Family
+from model.memory import LayerMemory, MemoryConfig
+from model.rotary import rope_frequencies, rope_table
 from model.state import Kind, LMState, Steps
 
 
@@ -206,10 +208,15 @@ class LM(nn.Module):
         assert self.config.family is not None
         return torch.unflatten(logits, -1, self.config.family.extra_heads)
 
-    def init_state(self, num_slots: int) -> LMState:
-        """Allocate the memory of `num_slots` conversations, on the weights' device and dtype."""
+    def init_state(self, num_slots: int, memory: MemoryConfig | None = None) -> LMState:
+        """Allocate the memory of conversations, on the weights' device and dtype.
+
+        Args:
+            num_slots: conversations.
+            memory: how it is kept; the defaults if None.
+        """
         weight = self.norm.weight
-        return LMState(self.config, num_slots, weight.dtype, weight.device)
+        return LMState(self.config, num_slots, weight.dtype, weight.device, memory)
 
     @torch.inference_mode()
     def set_condition(self, condition: Condition, state: LMState, slot: int) -> None:
@@ -222,10 +229,12 @@ class LM(nn.Module):
         """
         if condition.added is not None:
             if state.added is None:
-                state.added = state.kv.new_zeros((state.num_slots, self.config.dim))
+                state.added = condition.added.new_zeros(
+                    (state.num_slots, self.config.dim), dtype=state.dtype, device=state.device
+                )
             state.added[slot] = condition.added
         if condition.attended is not None:
-            attended = condition.attended.to(state.kv)
+            attended = condition.attended.to(state.device, state.dtype)
             kv = [layer.cross.remember(attended) for layer in self.layers if layer.cross]
             if state.cross is None:
                 layers, (two, *rest) = len(kv), kv[0].shape
@@ -233,46 +242,81 @@ class LM(nn.Module):
             state.cross[:, :, slot] = torch.stack(kv)
 
     @torch.inference_mode()
-    def step(self, steps: Steps, state: LMState, slots: Sequence[int] | Tensor) -> Tensor:
+    def step(
+        self,
+        steps: Steps,
+        state: LMState,
+        slots: Sequence[int] | Tensor,
+        embedded: Tensor | None = None,
+    ) -> Tensor:
         """Continue slots by one or more steps each.
 
         Args:
             steps: [n, T]; a row with fewer steps ends in PAD.
             state: written: keys, values and counters of `slots`.
             slots: n distinct slots; neighbouring ascending slots are fastest.
+            embedded: float [n, T, dim], inputs in place of the embedded `steps`, whose kinds and
+                positions count all the same; None for none.
 
         Returns:
             float [n, T, dim] as `forward`.
 
         Raises:
             EngineError: if the prefix area of a slot is full.
+            OutOfPagesError: if there is no memory for the steps of a call of `max_call_steps`;
+                nothing of that call has happened then.
         """
         slots = slots.tolist() if isinstance(slots, Tensor) else list(slots)
         num_steps = steps.text.shape[1]
         chunk = state.max_call_steps
+        if embedded is None:
+            embedded = self.embed(steps)
         if num_steps <= chunk:
-            return self._step_chunk(steps, state, slots)
-        starts = range(0, num_steps, chunk)
-        parts = [self._step_chunk(steps.columns(i, i + chunk), state, slots) for i in starts]
+            return self._step_chunk(steps, embedded, state, slots)
+        parts = [
+            self._step_chunk(steps.columns(i, i + chunk), embedded[:, i : i + chunk], state, slots)
+            for i in range(0, num_steps, chunk)
+        ]
         return torch.cat(parts, dim=1)
 
-    def _step_chunk(self, steps: Steps, state: LMState, slots: Sequence[int]) -> Tensor:
-        config = self.config
-        entry = config.audio_entry_layer
-        kind = steps.kind.tolist()
-        low, high = state.advance(kind, slots)
-        x = self.embed(steps)
-        if state.added is not None:
-            x = x + state.added[list(slots), None]
-        cross = None if state.cross is None else state.cross[:, :, list(slots)]
+    def _step_chunk(self, steps: Steps, x: Tensor, state: LMState, slots: Sequence[int]) -> Tensor:
+        memory = state.advance(steps.kind.tolist(), slots)
+        rows = torch.tensor(slots, device=x.device)
+        return self.run(steps, x, memory, *state.conditions(rows))
+
+    def run(
+        self,
+        steps: Steps,
+        x: Tensor,
+        memory: Sequence[LayerMemory | None],
+        added: Tensor | None = None,
+        cross: Tensor | None = None,
+    ) -> Tensor:
+        """Run steps whose memory is planned. Nothing here waits for the device or reads from it.
+
+        Args:
+            steps: [n, T], what they are.
+            x: float [n, T, dim], what goes in.
+            memory: for each layer, as `LMState.advance` returns.
+            added: float [n, dim], conditions to be added.
+            cross: [layers, 2, n, heads, length, head_dim], conditions to be attended to.
+
+        Returns:
+            float [n, T, dim] as `forward`.
+        """
+        entry = self.config.audio_entry_layer
+        layers = list(zip(self.layers, memory, strict=True))
+        if added is not None:
+            x = x + added[:, None]
         rope = rope_table(steps.position, self.rope_frequencies)
-        if any(k not in (Kind.LISTEN, Kind.PAD) for row in kind for k in row):
-            start = x
-            for layer, kv in list(zip(self.layers, state.kv, strict=True))[:entry]:
-                x = layer.step(x, rope, kv, low)
-            if any(k == Kind.LISTEN for row in kind for k in row):
-                x = torch.where((steps.kind == Kind.LISTEN)[..., None], start, x)
-        for i, (layer, kv) in list(enumerate(zip(self.layers, state.kv, strict=True)))[entry:]:
-            x = layer.step(x, rope, kv, high, None if cross is None else cross[i])
+        start = x
+        for layer, remembered in layers[:entry]:
+            if remembered is not None:
+                x = layer.step(x, rope, remembered)
+        if x is not start:
+            x = torch.where((steps.kind == Kind.LISTEN)[..., None], start, x)
+        for i, (layer, remembered) in enumerate(layers[entry:], start=entry):
+            assert remembered is not None
+            x = layer.step(x, rope, remembered, None if cross is None else cross[i])
         hidden: Tensor = self.norm(x)
         return hidden

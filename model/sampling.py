@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.sampling import sample_tokens
+from model.backend import Backend
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -16,10 +19,13 @@ class Sampling:
     Attributes:
         temperature: divides the logits; 0 is greedy.
         top_k: keep this many of the most probable tokens; 0 keeps all.
+        backend: of `kernels.sampling`. Of tokens that are equally probable it takes the lower ones
+            first, "reference" whichever PyTorch's `topk` does.
     """
 
     temperature: float = 0.0
     top_k: int = 0
+    backend: Backend = "reference"
 
     def num_candidates(self, vocab: int) -> int:
         """Return how many tokens stay in the draw, which is how much noise a draw takes."""
@@ -45,6 +51,11 @@ def sample(logits: Tensor, sampling: Sampling = GREEDY, noise: Tensor | None = N
 
     Source: the exponential race, e.g. Maddison et al. 2014, A* sampling, section 2.
     """
+    if sampling.backend != "reference":
+        greedy = sampling.temperature == 0.0
+        return sample_tokens(
+            logits, sampling.temperature, None if greedy else noise, backend=sampling.backend
+        )
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
     assert noise is not None, "a draw needs noise"

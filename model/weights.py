@@ -145,13 +145,26 @@ def convert_to_int8(lm: LM) -> None:
     Raises:
         ConfigError: if the model has a width that the int8 kernel cannot do.
     """
-    for name, linear in list(lm.named_modules()):
-        is_hot = "layers." in name or name.startswith(("depth.in_proj", "depth.heads."))
-        if is_hot and isinstance(linear, nn.Linear):
-            try:
-                lm.set_submodule(name, Int8Linear.from_linear(linear, backend="aten"))
-            except ValueError as error:
-                raise ConfigError(f"{name}: cannot be int8 ({error})") from error
+    for name, linear in hot_linears(lm).items():
+        lm.set_submodule(name, to_int8(name, linear))
+
+
+def hot_linears(lm: LM) -> dict[str, nn.Linear]:
+    """Return the linears that a step spends its time in, by name: these may be quantised."""
+    return {
+        name: linear
+        for name, linear in lm.named_modules()
+        if isinstance(linear, nn.Linear)
+        and ("layers." in name or name.startswith(("depth.in_proj", "depth.heads.")))
+    }
+
+
+def to_int8(name: str, linear: nn.Linear) -> Int8Linear:
+    """Return an int8 linear of the same weight, about; arguments and errors as above."""
+    try:
+        return Int8Linear.from_linear(linear, backend="aten")
+    except ValueError as error:
+        raise ConfigError(f"{name}: cannot be int8 ({error})") from error
 
 
 def load_module(path: Path, module: nn.Module, *, is_packed: bool = False) -> None:

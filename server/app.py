@@ -17,22 +17,29 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from model.engine.local import LocalEngine
 from model.engine.messages import Engine
-from model.scripted.engine import scripted_engine
-from model.scripted.script import load_script
+from model.engine.process import ProcessEngine
+from model.engine.spec import CoreSpec, DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
+from server.admission import session_bound, with_max_sessions
 from server.audio.silero import SileroModel
+from server.capacity.record import this_machine
 from server.config import EngineSettings, Settings
 from server.errors import ClientError, ConfigError
+from server.metrics import Metrics
 from server.names import ROOT
 from server.protocol.session_config import VoiceMap
+from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
 from server.transport.envelope import on_client_error, on_http_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys
 from server.transport.gateway import Gateway
-from server.transport.http import healthz, model, models, readyz
+from server.transport.http import healthz, metrics, model, models, readyz
 from server.transport.websocket import PATHS, serve_realtime
 
+# A file that only a starter has.
+STARTER_FILE = "codec.safetensors"
 _WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
@@ -51,6 +58,7 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
     """
+    vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
 
     @contextlib.asynccontextmanager
@@ -73,7 +81,10 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
         lifespan=lifespan,
     )
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
-    app.state.gateway = Gateway(settings, EngineLink(engine), voices, SileroModel(), keys)
+    link, counts = EngineLink(engine), Counts()
+    app.state.gateway = Gateway(
+        settings, link, voices, vad_model, keys, counts, Metrics(counts, link)
+    )
     return app
 
 
@@ -93,6 +104,7 @@ def _routes() -> list[BaseRoute]:
         *realtime,
         Route("/healthz", healthz),
         Route("/readyz", readyz),
+        Route("/metrics", metrics),
         # The playground page; last, since it takes every path.
         Mount("/", StaticFiles(directory=_WEB, html=True)),
     ]
@@ -126,26 +138,53 @@ def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> Voice
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Read the model's weights, or a script, and return the engine, not started.
+    """Return the engine, not started.
+
+    In this process it reads the model's weights, or a script, now; a process of its own has begun
+    to read them, and what goes wrong there is raised where the engine is first asked for anything.
 
     Raises:
         WeightsError: a file is missing, broken or does not fit.
         ScriptError: the script is broken.
+        ConfigError: there is no such folder, or the model cannot be had as it is asked for.
     """
+    spec = core_spec(settings)
+    if settings.engine.placement == "process":
+        return ProcessEngine(spec)
+    return LocalEngine(spec.build())
+
+
+def core_spec(settings: Settings) -> CoreSpec:
+    """Return what the settings say of the engine's core."""
     engine: EngineSettings = settings.engine
     if settings.model.script is not None:
-        return scripted_engine(
-            load_script(ROOT / settings.model.script),
+        return ScriptedSpec(
+            ROOT / settings.model.script,
             max_sessions=engine.max_sessions,
             ahead_ms=engine.ahead_ms,
             name=settings.model.name,
         )
-    # Loads torch: what only reads settings, and what follows a script, does not wait for that.
-    from model.engine.config import EngineConfig  # noqa: PLC0415
-    from model.engine.load import load_engine  # noqa: PLC0415
+    model, config = settings.model, engine.model_dump(exclude={"placement", "dtype", "device"})
+    directory = ROOT / model.dir
+    if model.twin is not None:
+        return TwinSpec(model.twin, model.name, config, model.guidance)
+    if is_starter(directory):
+        return StarterSpec(directory, model.name, config)
+    return DuplexSpec(directory, model.name, config, engine.dtype, engine.device, model.guidance)
 
-    config = EngineConfig(**engine.model_dump())
-    return load_engine(ROOT / settings.model.dir, config, name=settings.model.name)
+
+def is_starter(directory: Path) -> bool:
+    """Say whether a folder holds a starter; else it holds a model as others publish them.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            f"model.dir: {directory} does not exist; `parley pull` fetches checkpoints that are "
+            "known by name"
+        )
+    return (directory / STARTER_FILE).exists() or not any(directory.glob("*.safetensors*"))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -193,16 +232,26 @@ def serve(settings: Settings) -> None:
     log = structlog.get_logger("server")
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
-        source = settings.model.script or settings.model.dir
+        bound = session_bound(settings, this_machine())
+        settings = with_max_sessions(settings, bound.sessions)
+        log.info("admission", max_sessions=bound.sessions, reason=bound.reason)
+        twin = settings.model.twin
+        source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
-        app = create_app(settings, make_engine(settings))
-        host, port = listener.getsockname()[:2]
-        log.info(
-            "serving",
-            url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
-            playground=f"http://{host}:{port}/",
-        )
-        uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+        engine = make_engine(settings)
+        try:
+            app = create_app(settings, engine)
+            if engine.info.note:
+                log.warning("note", model=settings.model.name, note=engine.info.note)
+            host, port = listener.getsockname()[:2]
+            log.info(
+                "serving",
+                url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
+                playground=f"http://{host}:{port}/",
+            )
+            uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+        finally:
+            engine.stop()  # where the application did not come so far as to do it
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -31,8 +31,12 @@ examples:
       start a server, ask it, print and keep the answer, stop the server
   parley talk first.wav second.wav --url ws://127.0.0.1:8000 --json
       two turns of one conversation with a server that runs already
+  parley capacity
+      measure how many conversations this machine holds, and keep it for the server
   parley eval --dialogues 50
       score the starter on conversations that it has not seen
+  parley pull moshiko
+      fetch Moshi, 15 GB; parley check and parley quantize are for what was fetched
   parley train --help
       make the starter's data and train it anew
 
@@ -59,11 +63,32 @@ With --json, one line a file:
 """
 
 
+_CAPACITY_HELP = """\
+Let more and more callers talk to the engine in real time, and find the largest number at which
+
+  - the 99th percentile of a tick's duration stays under a frame (80 ms),
+  - no more than 1 % of the frames are missed: replies that run dry, users heard too late,
+  - the first audio of a reply takes no more than 1.5 times as long as with one caller (95th
+    percentiles; less a tenth, since a few seconds must speak for days),
+
+at that number and at every smaller one that was tried. The numbers are doubled until one is too
+many, then the gap is halved; with the defaults that takes two to four minutes. The callers speak
+three bundled sentences, hear the replies out, think for a moment and go on; they begin one by one.
+The engine is the configured one; the gateway, which has a core of its own to run on, is left out.
+
+The answer goes into server.capacity_file. `parley serve` admits that many sessions, unless
+engine.max_sessions is set. It is believed only for the same model, configuration and machine, so
+run this again when one of them changes, and on a machine that does nothing else meanwhile.
+
+Prints a line for each number tried, then one JSON line.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.run is not _train:
+    if rest and args.run not in (_train, _checkpoint):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
@@ -123,11 +148,26 @@ def _talk(args: argparse.Namespace) -> int:
     return 0
 
 
+def _capacity(args: argparse.Namespace) -> int:
+    from server.capacity.command import run_capacity  # noqa: PLC0415
+    from server.config import load_settings  # noqa: PLC0415
+
+    settings = load_settings(args.config, args.set)
+    sessions = run_capacity(settings, seconds=args.seconds, max_sessions=args.most)
+    return 0 if sessions else EXIT_RUNTIME
+
+
 def _train(args: argparse.Namespace) -> int:
     from model.training.cli import main as train  # noqa: PLC0415
 
     train(args.rest)
     return 0
+
+
+def _checkpoint(args: argparse.Namespace) -> int:
+    from model.kyutai.cli import COMMANDS  # noqa: PLC0415
+
+    return COMMANDS[args.command](args.rest)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -222,8 +262,36 @@ def _parser() -> argparse.ArgumentParser:
     talk.add_argument("--json", action="store_true", help="print one JSON line a file")
     _add_config(talk)
 
+    capacity = commands.add_parser(
+        "capacity",
+        help="measure how many conversations this machine holds",
+        description=_CAPACITY_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    capacity.set_defaults(run=_capacity)
+    capacity.add_argument(
+        "--seconds",
+        type=_positive,
+        default=15,
+        metavar="S",
+        help="how long each number of sessions is watched (15); one session alone, twice that",
+    )
+    capacity.add_argument(
+        "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"
+    )
+    _add_config(capacity)
+
     train = commands.add_parser("train", add_help=False, help="train the starter anew")
     train.set_defaults(run=_train)
+
+    for command, what in (
+        ("pull", "fetch a published checkpoint, such as Moshi"),
+        ("check", "say what a checkpoint is, what is missing, and the memory that it takes"),
+        ("quantize", "write a checkpoint with its linears in NF4, about a third of its size"),
+    ):
+        # Their own parsers have the rest.
+        checkpoint = commands.add_parser(command, add_help=False, help=what)
+        checkpoint.set_defaults(run=_checkpoint, command=command)
 
     score = commands.add_parser(
         "eval",
@@ -271,6 +339,12 @@ def _milliseconds(text: str) -> int:
     if (milliseconds := int(text)) < 0:
         raise argparse.ArgumentTypeError("a time in milliseconds is not negative")
     return milliseconds
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("expected a number from 1")
+    return number
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

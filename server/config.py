@@ -65,6 +65,7 @@ class ServerSettings(_Strict):
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
             much faster than it is heard.
         max_session_s: length of a session, 0 for no limit.
+        capacity_file: where `parley capacity` keeps how many sessions this machine holds.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +81,7 @@ class ServerSettings(_Strict):
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
     max_session_s: Annotated[int, Field(ge=0)] = 0
+    capacity_file: Path = Path("runs/capacity.json")
 
     @model_validator(mode="after")
     def _keys_or_loopback(self) -> "ServerSettings":
@@ -96,36 +98,57 @@ class ModelSettings(_Strict):
 
     Attributes:
         name: what clients call it.
-        dir: folder of its weights.
+        dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
+        twin: a model whose random stand-in is made in place of any weights; see docs/duplex.md.
+        guidance: of Hibiki, how far to go towards what a good translation is like; 1 is as far as
+            the model says. More doubles the work and the memory of a session.
     """
 
     name: str = "starter"
     dir: Path = Path("model/starter")
     script: Path | None = None
+    twin: Literal["moshi", "personaplex", "hibiki"] | None = None
+    guidance: Annotated[float, Field(ge=0)] = 1.0
 
 
 class EngineSettings(_Strict):
-    """How much the engine takes on; see `model.engine.config.EngineConfig`.
+    """How much the engine takes on, see `model.engine.config.EngineConfig`, and where it runs.
 
     Attributes:
-        max_sessions: sessions that may be open at once. The client of one more is told
-            `rate_limit_exceeded` and closed with 1013, "try again later".
+        placement: "process" gives the engine a process of its own, which is started again when it
+            dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
+            a test.
+        max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
+            `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
+            the default where it never ran.
         max_batch: most sessions that one tick serves.
         ahead_ms: audio of a reply that may be made before its time to be played.
         num_threads: threads that one operation may use.
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file) or "int8" (fastest on a CPU).
+        dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
+        device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
+        kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
+        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
+            fewer, sessions that are idle wait in host memory.
+        cached_prompts: beginnings of conversations that are remembered for the next one.
     """
 
+    placement: Literal["process", "thread"] = "process"
     max_sessions: Annotated[int, Field(ge=1)] = 4
     max_batch: Annotated[int, Field(ge=1)] = 64
     ahead_ms: Annotated[int, Field(ge=1)] = 1_000
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     linears: Literal["dense", "nf4", "int8"] = "dense"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Annotated[str, Field(min_length=1)] = "cpu"
+    kv: Literal["full", "int8"] = "full"
+    kv_pages: Annotated[int, Field(ge=1)] | None = None
+    cached_prompts: Annotated[int, Field(ge=0)] = 8
 
 
 class VadSettings(_Strict):

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import ModuleType
 
 # Before torch or numpy start their pools: small models are faster on one thread, and two test
 # processes on two cores then do not fight.
@@ -14,6 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import torch
+
+# Without a device, kernels are tested in Triton's interpreter. Triton reads this when it is first
+# imported, which other libraries do as well.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Threads that a library keeps for the life of the process, and that no test of ours started.
 _LIBRARY_THREADS = ("pymp-", "ThreadPoolExecutor-", "tqdm_", "pytest_timeout")
@@ -25,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the golden cases come from somewhere else."""
     bundled = Path(__file__).parent / "golden"
     parser.addoption("--golden", type=Path, default=bundled, help="directory of golden cases")
+    parser.addoption("--seed", type=int, help="repeat a run of the live comparison that failed")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +41,24 @@ def golden(request: pytest.FixtureRequest) -> Path:
     """Directory of cases: small seeded weights, and what Kyutai's own package made of them."""
     directory: Path = request.config.getoption("--golden")
     return directory
+
+
+@pytest.fixture
+def fresh_seed(request: pytest.FixtureRequest) -> int:
+    """Draw other weights and inputs in every run, and print what repeats a run that failed."""
+    given: int | None = request.config.getoption("--seed")
+    seed = secrets.randbits(32) if given is None else given
+    print(f"to repeat this: --seed {seed}")  # noqa: T201 - shown with a failure
+    torch.manual_seed(seed)
+    return seed
+
+
+@pytest.fixture
+def moshi_package() -> ModuleType:
+    """Return Kyutai's package."""
+    reason = "needs Kyutai's package: make test-reference"
+    package: ModuleType = pytest.importorskip("moshi.models", reason=reason)
+    return package
 
 
 @pytest.fixture(autouse=True)

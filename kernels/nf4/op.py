@@ -1,7 +1,8 @@
 """NF4 quantisation and the linear layer over quantised weights: checked public calls.
 
-The storage is that of bitsandbytes (`quant_type="nf4"`, block size 64, no double quantisation):
-two levels a byte, the first in the high nibble; fp32 scales.
+The storage is that of bitsandbytes (`quant_type="nf4"`, block size 64): two levels a byte, the
+first in the high nibble; fp32 scales, or those quantised as well. On a GPU a weight is brought into
+another layout once, by `repack_nf4`, and multiplied by from there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from kernels.nf4 import reference
+from kernels.nf4 import layout, reference
+from kernels.nf4.layout import PlanarWeight
+from kernels.nf4.reference import BLOCK_SIZE, NestedScales
+from kernels.triton_device import check_triton
 
 Backend = Literal["reference"]
+PlanarBackend = Literal["reference", "triton"]
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
 
 _LINEAR: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
     "reference": reference.linear,
@@ -37,6 +45,22 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     if not weight.isfinite().all():
         raise ValueError("expected a finite weight, got inf or nan in it")
     return reference.quantize(weight)
+
+
+def nest_nf4(absmax: Tensor) -> NestedScales:
+    """Quantise the scales of a weight in their turn, as bitsandbytes' CPU kernel does.
+
+    Args:
+        absmax: float32 [blocks], at least one, finite.
+
+    Raises:
+        ValueError: for another type or shape, or a value that no scale can carry.
+    """
+    if absmax.dtype != torch.float32 or absmax.ndim != 1 or absmax.numel() == 0:
+        raise ValueError(f"expected float32 [blocks], got {absmax.dtype} {list(absmax.shape)}")
+    if not absmax.isfinite().all():
+        raise ValueError("expected finite scales, got inf or nan among them")
+    return reference.nest(absmax)
 
 
 def dequantize_nf4(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -80,6 +104,96 @@ def nf4_linear(
     if implementation is None:
         raise ValueError(f"expected a backend out of {', '.join(_LINEAR)}, got {backend}")
     return implementation(x, packed, absmax, out_features)
+
+
+def repack_nf4(
+    packed: Tensor,
+    scales: Tensor | NestedScales,
+    shape: tuple[int, int],
+    *,
+    is_gated: bool = False,
+) -> PlanarWeight:
+    """Bring a weight into the layout of the Triton kernel. Nothing is rounded.
+
+    Args:
+        packed: uint8 [out_features * in_features / 2], as at rest.
+        scales: float32 [out_features * in_features / 64], or the same quantised.
+        shape: out_features, in_features. Rows may be of any number, and a multiple of 64 wide.
+        is_gated: the first half of the rows are gates, the others what they gate; for
+            `planar_gated`.
+
+    Raises:
+        ValueError: if types or sizes do not belong together, or blocks would straddle rows.
+    """
+    rows, width = shape
+    if width % BLOCK_SIZE or 0 in shape:
+        raise ValueError(
+            f"NF4 weight {list(shape)}: expected rows a multiple of {BLOCK_SIZE} wide, "
+            f"because a block of {BLOCK_SIZE} cannot straddle rows, got {width}"
+        )
+    if rows % 2 and is_gated:
+        raise ValueError(
+            f"NF4 weight {list(shape)}: expected as many gates as ups, got {rows} rows"
+        )
+    if isinstance(scales, NestedScales):
+        blocks = rows * width // BLOCK_SIZE
+        _check_nested(scales, blocks)
+        _check(packed, torch.empty(blocks), shape)
+    else:
+        _check(packed, scales, shape)
+    if rows * width // BLOCK_SIZE >= _MAX_BLOCKS:
+        raise ValueError(f"NF4 weight {list(shape)}: expected fewer than 2**31 blocks")
+    return layout.repack(packed, scales, shape, is_gated=is_gated)
+
+
+def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
+    """Multiply by a repacked weight; sums are fp32.
+
+    Args:
+        x: float32, float16 or bfloat16 [..., in_features], at least one row.
+        weight: from `repack_nf4`, not gated.
+        backend: "reference" is plain PyTorch; "triton" needs a CUDA device.
+
+    Returns:
+        [..., out_features] of the type of `x`.
+
+    Raises:
+        ValueError: if types, sizes or devices do not belong together or the backend cannot run.
+    """
+    if weight.is_gated:
+        raise ValueError("expected a weight that is not gated; planar_gated multiplies by it")
+    _check_planar(x, weight, backend)
+    if backend == "reference":
+        return reference.linear(x, *layout.unpack(weight), weight.out_features)
+    from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
+
+    return kernel.planar_linear(x, weight)
+
+
+def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
+    """Return `silu(gates) * ups`, gates and ups being the halves of a product in one weight.
+
+    Args:
+        x: float32, float16 or bfloat16 [..., in_features], at least one row.
+        weight: from `repack_nf4`, gated.
+        backend: as in `planar_linear`.
+
+    Returns:
+        [..., out_features / 2] of the type of `x`.
+
+    Raises:
+        ValueError: if types, sizes or devices do not belong together or the backend cannot run.
+
+    Source: Shazeer 2020, GLU variants improve transformer, section 2 (SwiGLU).
+    """
+    if not weight.is_gated:
+        raise ValueError("expected a gated weight; planar_linear multiplies by others")
+    _check_planar(x, weight, backend)
+    if backend == "reference":
+        return reference.gated(x, *layout.unpack(weight), weight.out_features)
+    from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
+
+    return kernel.planar_gated(x, weight)
 
 
 class NF4Linear(nn.Module):
@@ -130,3 +244,27 @@ def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:
         )
     if packed.dtype != torch.uint8 or absmax.dtype != torch.float32:
         raise ValueError(f"expected uint8 and float32, got {packed.dtype} and {absmax.dtype}")
+
+
+def _check_nested(scales: NestedScales, blocks: int) -> None:
+    parts = (scales.levels, scales.code, scales.absmax, scales.offset)
+    coarse = -(-blocks // reference.NESTED_BLOCK_SIZE)
+    expected = ((blocks,), (256,), (coarse,), ())
+    types = (torch.uint8, torch.float32, torch.float32, torch.float32)
+    got = tuple(tuple(part.shape) for part in parts)
+    if got != expected or tuple(part.dtype for part in parts) != types:
+        raise ValueError(
+            f"nested scales: expected uint8 [{blocks}] and float32 [256], [{coarse}], [], got "
+            + ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts)
+        )
+
+
+def _check_planar(x: Tensor, weight: PlanarWeight, backend: str) -> None:
+    if x.dtype not in _FLOATS:
+        raise ValueError(f"expected fp32, fp16 or bf16, got {x.dtype}")
+    if x.shape[-1:] != (weight.in_features,) or x.numel() == 0:
+        raise ValueError(f"expected [..., {weight.in_features}], got {list(x.shape)}")
+    if backend == "triton":
+        check_triton(x, weight.words)
+    elif backend != "reference":
+        raise ValueError(f"expected a backend out of reference, triton, got {backend}")

@@ -151,13 +151,7 @@ class History:
 
     def block(self, start: int, stop: int) -> StepBlock:
         """Return a copy of the steps `start:stop`."""
-        rows = slice(self._row(start), self._row(stop))
-        return StepBlock(
-            self._text[rows].astype(np.int64),
-            self._kind[rows].astype(np.int64),
-            self._user[rows].astype(np.int64),
-            self._assistant[rows].astype(np.int64),
-        )
+        return self._copy(slice(self._row(start), self._row(stop)))
 
     def cut(self, length: int) -> None:
         """Keep the first `length` steps."""
@@ -196,6 +190,11 @@ class History:
             self.items.remove(item)
         return delta
 
+    @property
+    def prefix(self) -> StepBlock:
+        """Return a copy of the pinned steps."""
+        return self._copy(slice(self._prefix))
+
     def prefix_piece(self, index: int) -> int:
         """Return one piece of the prefix."""
         assert index < self._prefix
@@ -233,6 +232,14 @@ class History:
         kinds = self._kind[: self._rows]
         audio = int(np.count_nonzero((kinds == Kind.LISTEN) | (kinds == Kind.SPEAK)))
         return self._rows - audio, audio
+
+    def _copy(self, rows: slice) -> StepBlock:
+        return StepBlock(
+            self._text[rows].astype(np.int64),
+            self._kind[rows].astype(np.int64),
+            self._user[rows].astype(np.int64),
+            self._assistant[rows].astype(np.int64),
+        )
 
     def _row(self, index: int) -> int:
         if index <= self._prefix and not self._base:

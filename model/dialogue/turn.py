@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.dialogue.history import VOICE_INDEX, History, Ints
+from model.dialogue.history import VOICE_INDEX, History, Ints, StepBlock
 from model.dialogue.items import append_item
 from model.dialogue.listener import Listener
 from model.dialogue.phase import TRANSITIONS, Cue, Phase
@@ -152,6 +152,27 @@ class TurnProgram:
     def has_work(self) -> bool:
         """Tell whether `plan` would return steps, given a frame if it wants one."""
         return self.history.fed < len(self.history) or self.wants_frame
+
+    @property
+    def prompt(self) -> StepBlock | None:
+        """Return the pinned steps, as long as the model has seen nothing of the conversation."""
+        return self.history.prefix if not self.history.fed else None
+
+    def recall(self, num_steps: int) -> None:
+        """Count the first steps as seen: the model remembers them from another conversation."""
+        self.history.fed = num_steps
+        text, audio = self._speaker.paid
+        self._speaker.paid = max(text, num_steps), audio
+
+    @property
+    def num_waiting_steps(self) -> int:
+        """Count the steps that are known and not fed yet."""
+        return len(self.history) - self.history.fed
+
+    @property
+    def is_answer_awaited(self) -> bool:
+        """Tell whether the user has said everything, though not all of it was heard yet."""
+        return any(isinstance(command, CommitAudio) for command in self._pending)
 
     def take_frame(self) -> tuple[Pcm, bool]:
         """Return the user's next frame, float32 [frame_samples], and whether it starts a turn."""

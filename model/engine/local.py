@@ -1,4 +1,7 @@
-"""Run an engine on a thread of this process; what the engine does is its core's business."""
+"""Run an engine on a thread of this process; what the engine does is its core's business.
+
+In the gateway's own process that is all there is; in `child.py`, it is the engine's process.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +127,13 @@ class LocalEngine:
                 case _:
                     self._check_room()
             self._commands.append(command)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Wait until the queue takes another command; for one who must not lose any."""
+        with self._changed:
+            while self._is_full and not self._is_stopping:
+                self._changed.wait()
 
     def stop(self) -> None:
         """Stop the thread and wait for it; see `Engine.stop`."""
@@ -133,7 +142,7 @@ class LocalEngine:
             return
         with self._changed:
             self._is_stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         thread.join(_STOP_TIMEOUT_S)
         if thread.is_alive():
             raise EngineError(f"the engine's thread did not stop within {_STOP_TIMEOUT_S:.0f} s")
@@ -150,8 +159,12 @@ class LocalEngine:
         self._check_room()
         self._open.add(command.session_id)
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._commands) >= self._core.max_queued_commands
+
     def _check_room(self) -> None:
-        if len(self._commands) >= self._core.max_queued_commands:
+        if self._is_full:
             raise OverloadedError(f"{len(self._commands)} commands wait for the engine already")
 
     # The engine's thread.
@@ -186,6 +199,7 @@ class LocalEngine:
                 return None
             commands = list(self._commands)
             self._commands.clear()
+            self._changed.notify_all()
             return commands
 
     def _advance(self, commands: list[Command]) -> list[Output]:

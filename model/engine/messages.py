@@ -16,6 +16,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from model.engine.metrics import EngineMetrics
+
 Pcm: TypeAlias = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape [samples], at `EngineInfo.sample_rate_hz`."""
 
@@ -173,6 +175,10 @@ class AppendCallOutput:
 class Respond:
     """Start a reply to the conversation so far: words, function calls, or words and then calls.
 
+    A duplex model (`EngineInfo.is_duplex`) speaks when it wants to: this asks for what it says
+    next, and the reply begins with its first output. Another one for the same turn takes the place
+    of the first, if that has not begun.
+
     Attributes:
         turn: identifies this response in every output that belongs to it.
         item_id: the assistant item that the reply becomes, calls included, for `Truncate`.
@@ -185,6 +191,8 @@ class Respond:
         tool_choice: "none" forbids calls, "auto" leaves them to the model, "required" demands at
             least one. A function that is demanded by its name comes as "required" with it as the
             only tool.
+        is_standing: of a duplex model, whether what it says next is to be the reply whenever it
+            comes. If not, the reply ends without output when the model stays silent for a while.
     """
 
     session_id: str
@@ -196,6 +204,7 @@ class Respond:
     instructions: str | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
+    is_standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +235,8 @@ class Truncate:
     heard_ms: int
 
 
-Command: TypeAlias = (
-    Open
-    | Close
-    | AppendAudio
+SessionCommand: TypeAlias = (
+    AppendAudio
     | ClearAudio
     | CommitAudio
     | Reopen
@@ -240,6 +247,9 @@ Command: TypeAlias = (
     | Cancel
     | Truncate
 )
+"""What is asked of a session that is open."""
+
+Command: TypeAlias = Open | Close | SessionCommand
 
 
 # Outputs: engine -> session.
@@ -449,6 +459,41 @@ Output: TypeAlias = (
 )
 
 
+# News of the engine itself, which concern every session.
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """Report that the engine is gone and every session with it; it is being started again.
+
+    Until `EngineBack`, commands are taken and lost: nobody is there to remember anything.
+
+    Attributes:
+        message: what happened, for a person.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBack:
+    """Report that a lost engine is ready again. It knows nothing of what was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """Report that a lost engine will not be started any more.
+
+    Attributes:
+        message: why, for a person.
+    """
+
+    message: str
+
+
+News: TypeAlias = EngineLost | EngineBack | EngineGone
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """Describe an engine.
@@ -459,6 +504,11 @@ class EngineInfo:
         frame_ms: length of one frame.
         voices: the names that `Open.voice` and `Respond.voice` accept, the default first.
         max_sessions: sessions that may be open at once.
+        is_duplex: whether the model listens and speaks all the time instead of in turns. It then
+            takes all audio of a session, speech or not, begins replies by itself, and knows only
+            what was said aloud: typed items and function calls are ignored, transcripts of what
+            users say are empty, and the system prompt counts when a session is opened.
+        note: what those who use the model should know, such as that it is a stand-in; may be empty.
     """
 
     model: str
@@ -466,6 +516,8 @@ class EngineInfo:
     frame_ms: int
     voices: tuple[str, ...]
     max_sessions: int
+    is_duplex: bool = False
+    note: str = ""
 
     @property
     def frame_samples(self) -> int:
@@ -483,12 +535,18 @@ class Engine(Protocol):
         """Describe the engine; known before it starts."""
         ...
 
-    def start(self, deliver: Callable[[Output], None]) -> None:
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what it has counted, as far as that is known here."""
+        ...
+
+    def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Start the engine's thread and return when it is ready for commands.
 
         Args:
             deliver: called on the engine's thread for every output, in order. It must return
                 quickly and must not raise; an event loop is entered by `call_soon_threadsafe`.
+                News come only from an engine that can be lost, in order with its outputs.
         """
         ...
 

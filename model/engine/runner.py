@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from model.codec.mel import CodecState, MelCodec
-from model.dialogue.history import Ints
+from model.dialogue.history import Ints, StepBlock
 from model.dialogue.steps import Mask, NextSteps
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.messages import Pcm
 from model.engine.metrics import EngineMetrics
-from model.errors import RewindError
+from model.engine.pager import Pager
+from model.errors import OutOfPagesError
 from model.lm import LM
 from model.sampling import Sampling, draw_noise, sample
-from model.state import LMState, Steps
+from model.state import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,13 @@ class Runner:
     def reset(self) -> None:
         """Start over with fresh state in every slot."""
         num_slots = self._config.max_sessions
-        self._state: LMState = self._lm.init_state(num_slots)
+        self._pager = Pager(self._lm, self._config, self._metrics)
         self._encoder: CodecState = self._codec.init_encoder_state(num_slots)
         self._decoder: CodecState = self._codec.init_decoder_state(num_slots)
 
     def wipe(self, slot: int) -> None:
         """Leave nothing of a session in its slot."""
-        self._state.reset(slot)
+        self._pager.wipe(slot)
         self._codec.reset_encoder(self._encoder, slot)
         self._codec.reset_decoder(self._decoder, slot)
 
@@ -91,15 +92,11 @@ class Runner:
         Returns:
             False if it no longer can; the memory is then empty.
         """
-        state = self._state
-        if state.length(slot) == length:
-            return True
-        try:
-            state.rewind(slot, length)
-        except RewindError:
-            state.reset(slot)
-            return length == 0
-        return True
+        return self._pager.seek(slot, length)
+
+    def recall(self, slot: int, prompt: StepBlock) -> int:
+        """Let a slot begin with what is known of its beginning; see `Pager.recall`."""
+        return self._pager.recall(slot, prompt)
 
     def encode(self, slots: Sequence[int], frames: Sequence[Pcm], is_first: Sequence[bool]) -> Ints:
         """Encode one frame each of several users.
@@ -156,8 +153,16 @@ class Runner:
         if single:
             groups.append(single)
         results = [Result()] * len(requests)
-        for group in groups:
-            made = self._run([requests[i] for i in group])
+        while groups:
+            group = groups.pop(0)
+            try:
+                made = self._run([requests[i] for i in group])
+            except OutOfPagesError:
+                if len(group) == 1:
+                    raise
+                half = len(group) // 2  # all together they have no room, so they take turns
+                groups[:0] = [group[:half], group[half:]]
+                continue
             for i, result in zip(group, made, strict=True):
                 results[i] = result
         return results
@@ -165,9 +170,9 @@ class Runner:
     def _run(self, group: list[Request]) -> list[Result]:
         """Run requests whose blocks are equally long."""
         start = perf_counter()
-        hidden = self._lm.step(
-            _to_steps(group, self._device), self._state, [r.slot for r in group]
-        )  # [n, T, dim]
+        steps, slots = _to_steps(group, self._device), [r.slot for r in group]
+        state = self._pager.state
+        hidden = self._pager.run(slots, lambda: self._lm.step(steps, state, slots))  # [n, T, dim]
         wanted = [
             hidden[row, -len(r.steps.masks) :] for row, r in enumerate(group) if r.steps.masks
         ]

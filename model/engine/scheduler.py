@@ -13,8 +13,16 @@ from model.engine.slots import Playout, Slot, Urgency
 _BACKGROUND_S = 0.5
 
 
-def urgency(phase: Phase, playout: Playout) -> Urgency:
-    """Say why a session with work, in `phase` and with that much audio in hand, has it."""
+def urgency(phase: Phase, playout: Playout, *, is_awaited: bool = False) -> Urgency:
+    """Say why a session with work has it.
+
+    Args:
+        phase: of its conversation.
+        playout: the audio in hand.
+        is_awaited: whether its user has said everything and waits, though not all is heard.
+    """
+    if is_awaited:
+        return Urgency.ANSWER
     match phase:
         case Phase.TRANSCRIBING | Phase.REPLYING | Phase.CALLING:
             return Urgency.ANSWER
@@ -67,6 +75,8 @@ class Scheduler:
 
         Returns:
             At most `max_batch` slots; those whose work can wait are left out while others' cannot.
+            Of those with much to catch up on, only the most urgent is among them: their steps
+            cannot be batched, and the others wait for every one of them.
         """
         due = [
             (self.deadline_s(slot), slot.index, slot)
@@ -76,9 +86,20 @@ class Scheduler:
         due.sort(key=lambda entry: entry[:2])
         if not due:
             return []
-        limit_s = max(due[0][0], now_s) + self.config.horizon_ms / 1000
-        chosen = [slot for deadline_s, _, slot in due if deadline_s <= limit_s]
-        return chosen[: self.config.max_batch]
+        is_awaited = any(slot.work is Urgency.ANSWER for _, _, slot in due)
+        config = self.config
+        horizon_ms = config.answer_horizon_ms if is_awaited else config.horizon_ms
+        limit_s = max(due[0][0], now_s) + horizon_ms / 1000
+        hears = any(s.work is Urgency.FRAME for deadline_s, _, s in due if deadline_s <= limit_s)
+        chosen: list[Slot] = []
+        has_long = False
+        for deadline_s, _, slot in due:
+            # Frames are cheap to hear together, and all of them are due within one.
+            joins = deadline_s <= limit_s or (hears and slot.work is Urgency.FRAME)
+            if joins and not (slot.is_behind and has_long):
+                chosen.append(slot)
+                has_long |= slot.is_behind
+        return chosen[: config.max_batch]
 
     def next_due_s(self, slots: Iterable[Slot]) -> float | None:
         """Say when the next slot is to be served; None if no slot has work."""

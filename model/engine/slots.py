@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -51,6 +52,7 @@ class Slot:
         playout: of the reply in progress.
         work: why it has work; None if it has none.
         waiting_since_s: since when, on the engine's clock.
+        is_behind: whether the model has much to catch up on, in blocks of steps that are run alone.
     """
 
     index: int
@@ -59,9 +61,32 @@ class Slot:
     playout: Playout = field(default_factory=Playout)
     work: Urgency | None = None
     waiting_since_s: float = 0.0
+    is_behind: bool = False
+
+    @property
+    def session_id(self) -> str:
+        """Name the session."""
+        return self.program.session_id
 
 
-class SlotTable:
+class HasSession(Protocol):
+    """A row of every state, and whose it is."""
+
+    @property
+    def index(self) -> int:
+        """Return the row."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Name the session."""
+        ...
+
+
+S = TypeVar("S", bound=HasSession)
+
+
+class SlotTable(Generic[S]):
     """Know which session has which slot.
 
     Args:
@@ -72,29 +97,34 @@ class SlotTable:
 
     def __init__(self, num_slots: int) -> None:
         self._free = list(range(num_slots))[::-1]
-        self._by_session: dict[str, Slot] = {}
+        self._by_session: dict[str, S] = {}
 
     def __len__(self) -> int:
         """Count the sessions that have a slot."""
         return len(self._by_session)
 
-    def __iter__(self) -> Iterator[Slot]:
+    def __iter__(self) -> Iterator[S]:
         """Go through the taken slots, in the order of their indices."""
         return iter(sorted(self._by_session.values(), key=lambda slot: slot.index))
 
-    def get(self, session_id: str) -> Slot | None:
+    @property
+    def is_full(self) -> bool:
+        """Say whether no slot is free."""
+        return not self._free
+
+    def get(self, session_id: str) -> S | None:
         """Return the session's slot, None if it has none."""
         return self._by_session.get(session_id)
 
-    def take(self, program: TurnProgram, noise: torch.Generator) -> Slot:
-        """Give `program`'s session the lowest free slot; there must be one."""
-        assert program.session_id not in self._by_session
-        slot = Slot(self._free.pop(), program, noise)
-        self._by_session[program.session_id] = slot
+    def take(self, session_id: str, make: Callable[[int], S]) -> S:
+        """Give a session the lowest free slot, made of its index; there must be one."""
+        assert session_id not in self._by_session
+        slot = make(self._free.pop())
+        self._by_session[session_id] = slot
         return slot
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: S) -> None:
         """Take a slot back."""
-        del self._by_session[slot.program.session_id]
+        del self._by_session[slot.session_id]
         self._free.append(slot.index)
         self._free.sort(reverse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -28,17 +27,17 @@ from model.engine.messages import (
     Output,
     Respond,
     ResponseAudio,
-    SessionFailed,
+    SessionCommand,
 )
 from model.engine.metrics import EngineMetrics
 from model.engine.runner import Request, Result, Runner
 from model.engine.scheduler import Scheduler, urgency
+from model.engine.sessions import Sessions
 from model.engine.slots import Playout, Slot, SlotTable, Urgency
-from model.errors import EngineError, ParleyError
 from model.lm import LM
 
-_log = logging.getLogger(__name__)
-
+# Replies' words and transcripts are written in fewer steps at a time; histories in more.
+_BEHIND_STEPS = 16
 _WARM_UP_FRAMES = 4
 _WARM_UP_TICKS = 40  # enough to write some words and speak some frames
 
@@ -82,7 +81,8 @@ class TickEngine:
         self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)
         self._runner = Runner(lm, codec, vocabulary, config, self.metrics)
         self._scheduler = Scheduler(config, frame_ms / 1000)
-        self._slots = SlotTable(config.max_sessions)
+        self._slots: SlotTable[Slot] = SlotTable(config.max_sessions)
+        self._sessions = Sessions(self._slots, self.metrics, self._runner.wipe)
         self._num_opened = 0
 
     @property
@@ -93,7 +93,7 @@ class TickEngine:
     @property
     def session_ids(self) -> list[str]:
         """Name the sessions that are open."""
-        return [slot.program.session_id for slot in self._slots]
+        return self._sessions.ids
 
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
@@ -106,19 +106,7 @@ class TickEngine:
             What follows from it at once; for a command that cannot be carried out, the session's
             failure.
         """
-        if isinstance(command, Open):
-            return self._open(command)
-        slot = self._slots.get(command.session_id)
-        if slot is None:
-            return []  # it failed or was closed while the command was on its way
-        if isinstance(command, Close):
-            self._release(slot)
-            return []
-        try:
-            slot.program.accept(command)
-        except ParleyError as error:
-            return [self._fail(slot, str(error))]
-        return self._deliver([slot])
+        return self._sessions.apply(command, self._open, self._carry_out)
 
     def tick(self) -> list[Output]:
         """Serve the sessions that are due: one batched step of the model.
@@ -132,10 +120,13 @@ class TickEngine:
         start = perf_counter()
         with torch.inference_mode():
             outputs: list[Output] = []
+            heard_since_s = [s.waiting_since_s for s in chosen if s.work is Urgency.FRAME]
             requests = self._plan(chosen, outputs)
+            self.metrics.count_rows(slot.program.phase.name.lower() for slot, _ in requests)
             results = self._runner.step([request for _, request in requests])
             self._observe(requests, results, outputs)
-            served = [slot for slot in chosen if self._is_open(slot)]
+            self._count_late(heard_since_s)
+            served = [slot for slot in chosen if self._sessions.is_open(slot)]
             outputs += self._deliver(served, was_served=True)
         self.metrics.count_tick(perf_counter() - start, len(requests))
         return outputs
@@ -163,57 +154,30 @@ class TickEngine:
 
     def fail_all(self, message: str) -> Sequence[Output]:
         """Give up all sessions and start over with fresh state, since the old may be broken."""
-        failed = []
-        for slot in list(self._slots):
-            self._slots.release(slot)
-            failed.append(SessionFailed(slot.program.session_id, message))
+        failed = self._sessions.fail_all(message)
         self._runner.reset()
-        self.metrics.sessions_failed += len(failed)
-        self.metrics.sessions = 0
         return failed
 
     # Commands.
 
     def _open(self, command: Open) -> list[Output]:
-        if self._slots.get(command.session_id) is not None:
-            return [SessionFailed(command.session_id, "the session is open already")]
-        if len(self._slots) == self.config.max_sessions:
-            message = f"all {self.config.max_sessions} sessions are taken"
-            return [SessionFailed(command.session_id, message)]
-        try:
-            noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
-            program = TurnProgram(
-                command,
-                speller=self._speller,
-                timing=self._timing,
-                delays=self._delays,
-                noise=noise,
-                limits=self._limits,
-            )
-        except EngineError as error:
-            return [SessionFailed(command.session_id, str(error))]
+        noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
+        program = TurnProgram(
+            command,
+            speller=self._speller,
+            timing=self._timing,
+            delays=self._delays,
+            noise=noise,
+            limits=self._limits,
+        )
         self._num_opened += 1
-        slot = self._slots.take(program, noise)
-        self.metrics.sessions = len(self._slots)
+        return self._deliver(
+            [self._sessions.take(command.session_id, lambda index: Slot(index, program, noise))]
+        )
+
+    def _carry_out(self, slot: Slot, command: SessionCommand) -> list[Output]:
+        slot.program.accept(command)
         return self._deliver([slot])
-
-    def _release(self, slot: Slot) -> None:
-        self._slots.release(slot)
-        self._runner.wipe(slot.index)
-        self.metrics.sessions = len(self._slots)
-
-    def _fail(self, slot: Slot, message: str) -> SessionFailed:
-        self._release(slot)
-        self.metrics.sessions_failed += 1
-        return SessionFailed(slot.program.session_id, message)
-
-    def _fail_broken(self, slot: Slot) -> SessionFailed:
-        """Fail a session whose own program broke; the others are not affected."""
-        _log.exception("session %s failed", slot.program.session_id)
-        return self._fail(slot, "the engine failed on this session")
-
-    def _is_open(self, slot: Slot) -> bool:
-        return self._slots.get(slot.program.session_id) is slot
 
     # One tick.
 
@@ -230,16 +194,24 @@ class TickEngine:
         requests = []
         for slot in chosen:
             try:
+                self._recall(slot)
                 steps = slot.program.plan(heard.get(slot.index))
                 if steps is not None and not self._runner.seek(slot.index, steps.start):
                     slot.program.rebuild()
+                    self._recall(slot)
                     steps = slot.program.plan()
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
-                outputs.append(self._fail_broken(slot))
+                outputs.append(self._sessions.fail_broken(slot))
                 continue
             if steps is not None:
                 requests.append((slot, Request(slot.index, steps, slot.noise)))
         return requests
+
+    def _recall(self, slot: Slot) -> None:
+        """Spare a conversation that begins the steps that the model remembers from another."""
+        prompt = slot.program.prompt
+        if prompt is not None:
+            slot.program.recall(self._runner.recall(slot.index, prompt))
 
     def _observe(
         self,
@@ -250,12 +222,12 @@ class TickEngine:
         """Tell every program what the model made of its steps."""
         for (slot, request), result in zip(requests, results, strict=True):
             if not result.is_finite:
-                outputs.append(self._fail(slot, "the model's output is not finite"))
+                outputs.append(self._sessions.fail(slot, "the model's output is not finite"))
                 continue
             try:
                 slot.program.observe(request.steps, result.pieces, result.codes)
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
-                outputs.append(self._fail_broken(slot))
+                outputs.append(self._sessions.fail_broken(slot))
 
     def _deliver(self, slots: Sequence[Slot], *, was_served: bool = False) -> list[Output]:
         """Decode audio and return what has happened in `slots`, each slot's events in order."""
@@ -298,12 +270,20 @@ class TickEngine:
                 audio.append((slot, ResponseAudio(session_id, decode.turn, samples)))
         return audio
 
+    def _count_late(self, heard_since_s: Sequence[float]) -> None:
+        """Count frames that were heard after their users' next ones had been spoken."""
+        by_s = self._clock() - self._timing.frame_ms / 1000
+        self.metrics.frames_heard_late += sum(since_s < by_s for since_s in heard_since_s)
+
     def _note_work(self, slot: Slot, *, was_served: bool) -> None:
         """Keep what the scheduler looks at in step with what the slot's program does."""
         program = slot.program
         if program.phase is not Phase.SPEAKING:
             slot.playout = Playout()
-        work = urgency(program.phase, slot.playout) if program.has_work else None
+        slot.is_behind = program.num_waiting_steps > _BEHIND_STEPS
+        work = None
+        if program.has_work:
+            work = urgency(program.phase, slot.playout, is_awaited=program.is_answer_awaited)
         # Every frame waits anew; an answer is waited for as a whole.
         if work is not slot.work or (was_served and work is Urgency.FRAME):
             slot.work, slot.waiting_since_s = work, self._clock()

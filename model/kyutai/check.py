@@ -5,47 +5,34 @@ Only headers are read, so a checkpoint of many gigabytes is checked in a moment.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import sentencepiece
-
-from model.codec.mimi import MimiConfig, check_mimi, session_bytes
-from model.codec.mimi.names import sources
-from model.errors import ConfigError, ParleyError, WeightsError
+from model.codec.mimi import MimiConfig, check_mimi
+from model.errors import ParleyError, TextError, WeightsError
+from model.kyutai import transformers
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.tensors import expected_tensors, unused_tensors
-from model.published import TensorFile
+from model.kyutai.layouts import PublishedWeights
+from model.kyutai.memory import Memory, memory_of
+from model.kyutai.tensors import num_parameters
+from model.kyutai.text import TextPieces
+from model.kyutai.voices import VOICES_ARCHIVE, VOICES_FOLDER, check_voice, voice_files
+from model.kyutai.weights import FORMAT_KEY, open_weights
+from model.published import TensorFile, read_json
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, QUANTISED_FILE = "config.json", "model.nf4.safetensors"
 
-# Where a file is when config.json does not say.
+# Where a file is when config.json does not say: the first of these that there are any of.
 _PATTERNS: Mapping[str, tuple[str, ...]] = {
-    "lm": ("model.safetensors",),
+    "lm": ("model.safetensors.index.json", "model.safetensors", "model.q8.safetensors"),
     "mimi": ("tokenizer-*.safetensors", "mimi*.safetensors"),
     "tokenizer": ("tokenizer*.model",),
 }
-# Their rows are looked up, not multiplied with: they stay as they are where linears are quantised.
-_EMBEDDINGS = ("emb.", "text_emb.", "depformer_emb.", "depformer_text_emb.", "condition_provider.")
+_SERVED = ("moshi", "personaplex", "hibiki")
 
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What serving costs, in bytes.
-
-    Attributes:
-        weights: of the language model, by how its linears are held: "bf16", "int8", "nf4".
-        mimi: weights of the codec, float32, with the codebooks that are used.
-        session: state of one session: keys and values of the whole window in bf16, and Mimi's.
-    """
-
-    weights: Mapping[str, int]
-    mimi: int
-    session: int
+Layout = Literal["kyutai", "int8", "transformers", "nf4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,134 +41,170 @@ class Checkpoint:
 
     Attributes:
         config: of the language model; None if it could not be read.
+        mimi: sizes of the codec.
+        mimi_prefix: of its names, where it is in the language model's file.
         files: that the checkpoint consists of, as far as they are there: "lm", "mimi", "tokenizer".
+        voices: files of PersonaPlex's voices by name.
+        layout: of the language model's file; None if it has none that is known.
         problems: what is missing or wrong, a sentence each; empty if it can be served.
-        num_parameters: of the language model.
+        num_parameters: of the language model as it was published.
         memory: that it needs; None without a configuration.
     """
 
     config: KyutaiConfig | None
-    files: Mapping[str, Path]
-    problems: tuple[str, ...]
+    mimi: MimiConfig = field(default_factory=MimiConfig)
+    mimi_prefix: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    voices: Mapping[str, Path] = field(default_factory=dict)
+    layout: Layout | None = None
+    problems: tuple[str, ...] = ()
     num_parameters: int = 0
     memory: Memory | None = None
 
 
 def check_directory(directory: Path, mimi: MimiConfig | None = None) -> Checkpoint:
-    """Look at a checkpoint in Kyutai's layout.
+    """Look at a checkpoint, in whatever layout.
 
     Args:
         directory: with the language model, Mimi, the text pieces and, except for Moshi,
             config.json.
-        mimi: sizes of the codec; None means the published one's.
+        mimi: sizes of the codec; None means those that config.json leads to, or the published ones.
     """
-    mimi = mimi or MimiConfig()
     try:
-        config = KyutaiConfig.from_dict(_read_config(directory))
+        found = _read_config(directory)
     except ParleyError as error:
-        return Checkpoint(None, {}, (str(error),))
+        return Checkpoint(None, problems=(str(error),))
+    config = found.config
+    assert config is not None
+    found = replace(found, mimi=mimi or found.mimi)
     files: dict[str, Path] = {}
     problems: list[str] = []
     for what in _PATTERNS:
+        if what == "mimi" and found.mimi_prefix:
+            if "lm" in files:
+                files[what] = files["lm"]
+            continue
         try:
             files[what] = _find(directory, what, config.files.get(what))
         except WeightsError as error:
             problems.append(str(error))
-    problems += _file_problems(config, files, mimi)
-    shapes = expected_tensors(config)
-    num_parameters = sum(math.prod(shape) for shape in shapes.values())
-    memory = _memory(config, mimi)
-    return Checkpoint(config, files, tuple(problems), num_parameters, memory)
+    found = replace(found, files=files, voices=voice_files(directory))
+    layout, file_problems = _check_files(found)
+    problems += [*file_problems, *_other_problems(directory, found)]
+    return replace(
+        found,
+        layout=layout,
+        problems=tuple(problems),
+        num_parameters=num_parameters(config),
+        memory=memory_of(config, found.mimi),
+    )
 
 
-def check_lm(file: TensorFile, config: KyutaiConfig) -> None:
-    """Compare the names, shapes and types in a file with those of a model; nothing is read.
+def sound_directory(directory: Path, mimi: MimiConfig | None = None) -> Checkpoint:
+    """Look at a checkpoint that is going to be used; arguments as `check_directory`.
 
     Raises:
-        WeightsError: naming the tensor that is missing, left over, or has another shape or type.
+        WeightsError: if there are problems, with all of them.
     """
-    expected = expected_tensors(config)
-    for name, shape in expected.items():
-        file.check(name, shape)
-    extra = sorted(file.shapes.keys() - expected - unused_tensors(config))
-    if extra:
-        raise WeightsError(f"{file.path}: {extra[0]}: not part of this model")
+    found = check_directory(directory, mimi)
+    if found.problems:
+        raise WeightsError("\n".join(found.problems))
+    return found
 
 
-def _read_config(directory: Path) -> Mapping[str, Any]:
+def _read_config(directory: Path) -> Checkpoint:
+    """Return what config.json leads to: the sizes, and where the codec is."""
     path = directory / CONFIG_FILE
     if not directory.is_dir():
         raise WeightsError(f"{directory}: not a directory")
-    if not path.exists():
-        return {}
+    values: dict[str, Any] = read_json(path) if path.exists() else {}
+    if values.keys() >= {"format", "lm", "codec"}:
+        raise WeightsError(
+            f"{directory}: a starter, which configs/starter.yaml serves; no published checkpoint"
+        )
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping, got {type(values).__name__}")
-    return values
+        if transformers.is_transformers(values):
+            config, mimi = transformers.read_config(values)
+            # A quantised one has its codec apart.
+            prefix = "" if (directory / QUANTISED_FILE).exists() else transformers.MIMI_PREFIX
+            return Checkpoint(config, mimi, prefix)
+        config = KyutaiConfig.from_dict(values)
+        if name := config.files.get("mimi_config"):
+            return Checkpoint(config, MimiConfig.from_kyutai(read_json(directory / name)))
+    except ParleyError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return Checkpoint(config)
 
 
 def _find(directory: Path, what: str, given: str | None) -> Path:
+    if what == "lm" and (directory / QUANTISED_FILE).exists():
+        return directory / QUANTISED_FILE
     names = (given,) if given else _PATTERNS[what]
-    found = sorted(path for name in names for path in directory.glob(name))
+    found: list[Path] = []
+    if given:
+        found = [path for path in [directory / given] if path.exists()]
+    else:
+        for name in names:
+            found = found or sorted(directory.glob(name))
     if len(found) != 1:
         count = ", ".join(path.name for path in found) or "none"
         raise WeightsError(f"{directory}: expected one file {' or '.join(names)}, got {count}")
     return found[0]
 
 
-def _file_problems(
-    config: KyutaiConfig, files: Mapping[str, Path], mimi: MimiConfig
-) -> Iterator[str]:
+def _check_files(found: Checkpoint) -> tuple[Layout | None, list[str]]:
     """Go through what is wrong within the files that are there."""
-    for what, path in files.items():
+    problems: list[str] = []
+    layout: Layout | None = None
+    checks: Mapping[str, Callable[[Checkpoint, Path], Layout | None]] = {
+        "lm": _check_lm, "mimi": _check_codec, "tokenizer": _check_pieces,
+    }  # fmt: skip
+    for what, path in found.files.items():
         try:
-            if what == "lm":
-                check_lm(TensorFile(path), config)
-            elif what == "mimi":
-                check_mimi(TensorFile(path), mimi)
-            else:
-                _check_tokenizer(path, config.text_card)
+            layout = checks[what](found, path) or layout
+        except (WeightsError, TextError) as error:
+            problems.append(str(error))
+    for path in found.voices.values():
+        try:
+            assert found.config is not None
+            check_voice(path, found.config)
         except WeightsError as error:
-            yield str(error)
-    if config.num_mimi_codebooks > mimi.num_codebooks:
+            problems.append(str(error))
+    return layout, problems
+
+
+def _check_lm(found: Checkpoint, path: Path) -> Layout:
+    assert found.config is not None
+    file = TensorFile(path)
+    open_weights(file, found.config)
+    if FORMAT_KEY in file.metadata:
+        return "nf4"
+    return PublishedWeights(file, found.config).layout
+
+
+def _check_codec(found: Checkpoint, path: Path) -> None:
+    check_mimi(TensorFile(path), found.mimi, found.mimi_prefix)
+
+
+def _check_pieces(found: Checkpoint, path: Path) -> None:
+    assert found.config is not None
+    most, pieces = found.config.text_card, len(TextPieces.load(path))
+    if pieces > most:
+        raise TextError(f"{path}: expected at most {most} text pieces, got {pieces}")
+
+
+def _other_problems(directory: Path, found: Checkpoint) -> Iterator[str]:
+    config = found.config
+    assert config is not None
+    if config.num_mimi_codebooks > found.mimi.num_codebooks:
         yield (
             f"the model needs {config.num_mimi_codebooks} codebooks, "
-            f"the codec has {mimi.num_codebooks}"
+            f"the codec has {found.mimi.num_codebooks}"
         )
-
-
-def _check_tokenizer(path: Path, most_pieces: int) -> None:
-    try:
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: not a file of text pieces ({error})") from error
-    if pieces > most_pieces:
-        raise WeightsError(f"{path}: expected at most {most_pieces} text pieces, got {pieces}")
-
-
-def _memory(config: KyutaiConfig, mimi: MimiConfig) -> Memory:
-    linears = rows = others = 0
-    for name, shape in expected_tensors(config).items():
-        if len(shape) == 2 and not name.startswith(_EMBEDDINGS):
-            linears += math.prod(shape)
-            rows += shape[0]
-        else:
-            others += math.prod(shape)
-    weights = {
-        "bf16": 2 * (linears + others),
-        "int8": linears + 4 * rows + 2 * others,  # one float32 scale a row
-        "nf4": linears // 2 + 4 * linears // 64 + 2 * others,  # one float32 scale a block of 64
-    }
-    stack = config.backbone
-    kv = 2 * 2 * stack.num_layers * stack.num_kv_heads * stack.head_dim * stack.context
-    codec = sum(
-        math.prod(shape)
-        for source in sources(
-            replace(mimi, num_codebooks=config.num_mimi_codebooks), "kyutai"
-        ).values()
-        for shape in source.tensors.values()
-    )
-    return Memory(weights, 4 * codec, kv + session_bytes(mimi))
+    if config.kind not in _SERVED:
+        yield f"a model of the kind {config.kind!r} can be loaded, but nothing here serves one"
+    if not found.voices and (directory / VOICES_ARCHIVE).exists():
+        yield (
+            f"{directory / VOICES_ARCHIVE}: not converted to {VOICES_FOLDER}/; "
+            f"parley check --convert-voices does it"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from model.config import LMConfig
@@ -104,7 +105,7 @@ class KyutaiConfig:
     @property
     def num_mimi_codebooks(self) -> int:
         """Codebooks of Mimi that are needed: those made, or those heard if that is more."""
-        return max(self.num_generated, self.num_codebooks - self.num_generated)
+        return max(self.num_made, self.num_codebooks - self.num_made)
 
     @property
     def num_made(self) -> int:
@@ -225,8 +226,12 @@ _SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "depformer_kv_repeat": (1,),
     "existing_text_padding_id": (3,),
     "lora": (False, None),
+    "quantize": (True, False),  # the file says of each tensor which type it has
 }
-_FILES = {"moshi_name": "lm", "mimi_name": "mimi", "tokenizer_name": "tokenizer"}
+_FILES = {
+    "moshi_name": "lm", "mimi_name": "mimi", "mimi_config_name": "mimi_config",
+    "tokenizer_name": "tokenizer",
+}  # fmt: skip
 _OPTIONS = ("lm_gen_config", "stt_config", "tts_config", "model_id", "version")
 _KNOWN = (
     {
@@ -236,12 +241,23 @@ _KNOWN = (
         "depformer_num_layers", "depformer_context", "depformer_max_period",
         "depformer_weights_per_step_schedule", "depformer_low_rank_embeddings",
         "conditioners", "fuser", "cross_attention", "extra_heads_num_heads", "extra_heads_dim",
-        "model_type", "lora_name", "lora_rank", "lora_scaling", "mimi_config_name",
+        "model_type", "lora_name", "lora_rank", "lora_scaling",
     }
     | _SUPPORTED.keys()
     | _FILES.keys()
     | set(_OPTIONS)
 )  # fmt: skip
+
+
+def _local(name: str) -> str:
+    """Return the name of a file in a checkpoint's folder, also of one that comes from another's.
+
+    Those are given as "hf://owner/repository/name".
+    """
+    local = name.rpartition("/")[2] if name.startswith("hf://") else name
+    if local != Path(local).name:
+        raise ConfigError(f"expected the name of a file in the same folder, got {name!r}")
+    return local
 
 
 def gated_width(dim: int, feed_forward: int) -> int:
@@ -301,7 +317,7 @@ def _read(kind: str, values: Mapping[str, Any]) -> KyutaiConfig:
         conditioners=conditioners,
         cross_position_scale=position_scale,
         extra_heads=(values.get("extra_heads_num_heads", 0), values.get("extra_heads_dim", 6)),
-        files={what: values[key] for key, what in _FILES.items() if values.get(key)},
+        files={what: _local(values[key]) for key, what in _FILES.items() if values.get(key)},
         options={key: values[key] for key in _OPTIONS if key in values},
     )
 

@@ -1,55 +1,89 @@
-"""Load a language model of the Kyutai family from its published file, strictly."""
+"""Load a language model of the Kyutai family, strictly, one tensor after the other."""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from model.attention import rope_frequencies
-from model.kyutai.check import check_lm
+from kernels.nf4 import NF4Linear
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.names import sources
+from model.kyutai.weights import Weights, open_weights, skeleton
+from model.layout import for_few_rows
 from model.lm import LM
 from model.published import TensorFile
+from model.weights import Linears, hot_linears, to_int8
+
+# Worked out once a session, and kept exact: the reference has them in float32 as well.
+_EXACT = "conditioners."
 
 
-def load_lm(path: Path, config: KyutaiConfig, dtype: torch.dtype = torch.float32) -> LM:
-    """Read a language model, one tensor after the other.
+def load_lm(
+    path: Path,
+    config: KyutaiConfig,
+    dtype: torch.dtype = torch.float32,
+    *,
+    linears: Linears = "dense",
+    device: torch.device | str = "cpu",
+) -> LM:
+    """Read a language model; no more than one tensor of it is ever there in full precision.
 
     Args:
-        path: safetensors file in Kyutai's layout.
+        path: safetensors file in any layout of `model.kyutai.layouts`, its index if it is split, or
+            a file that `parley quantize` wrote.
         config: what its `config.json` says.
-        dtype: of the weights in memory.
+        dtype: of the weights in memory, conditioners excepted, which are float32.
+        linears: how the linears are held that a step spends its time in: "dense" in `dtype`, "nf4",
+            or "int8", for few rows on a CPU.
+        device: where the weights are put. They are converted on the CPU.
 
     Returns:
-        The model on the CPU, for inference.
+        The model, for inference.
 
     Raises:
         WeightsError: naming the file and the tensor that is missing, cut short, left over, or has
             another shape (got and expected); before anything is read.
+        ConfigError: if the model has a width that int8 cannot do.
     """
-    file = TensorFile(path)
-    check_lm(file, config)
-    with torch.device("meta"):  # no second copy of the weights
-        lm = LM(config.lm())
-    targets, used = lm.state_dict(), sources(config)
+    weights = open_weights(TensorFile(path), config)
+    lm = skeleton(config)
+    targets, hot = lm.state_dict(), hot_linears(lm)
     empty = {name for name, target in targets.items() if target.numel() == 0}
-    assert used.keys() == targets.keys() - empty
-    read = functools.lru_cache(maxsize=1)(file.read)
-    for name, source in used.items():
-        tensor = source.convert(*(read(n, shape) for n, shape in source.tensors.items()))
+    is_slow_memory = torch.device(device).type == "cpu" and dtype == torch.float32
+    names = list(weights.names)
+    assert set(names) == targets.keys() - empty, set(names) ^ (targets.keys() - empty)
+    for name in names:
+        owner = name.rpartition(".")[0]
+        if owner in hot and linears != "dense":
+            quantised = _quantised(weights, name, hot[owner], linears)
+            lm.set_submodule(owner, quantised.to(device))
+            continue
+        tensor = weights.read(name)
         assert tensor.shape == targets[name].shape, name
-        # A part of a larger tensor would keep all of it.
-        _assign(lm, name, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format))
+        kept = torch.float32 if name.startswith(_EXACT) else dtype
+        # A part of a larger tensor would keep all of it: these are copies.
+        if is_slow_memory and isinstance(lm.get_submodule(owner), nn.Linear):
+            tensor = for_few_rows(tensor)
+        else:
+            tensor = tensor.to(kept, copy=True, memory_format=torch.contiguous_format)
+        _assign(lm, name, tensor.to(device))
     for name in empty:
-        _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype))
-    lm.rope_frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base)
+        _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
+    lm.rope_frequencies = lm.rope_frequencies.to(device)
     return lm.eval()
 
 
-def _assign(lm: LM, name: str, tensor: torch.Tensor) -> None:
+def _quantised(weights: Weights, name: str, linear: nn.Linear, linears: Linears) -> nn.Module:
+    if linears == "nf4":
+        packed = NF4Linear(linear.in_features, linear.out_features, backend="reference")
+        packed.packed, packed.absmax = weights.read_nf4(name)
+        return packed
+    dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+    dense.weight = nn.Parameter(weights.read(name), requires_grad=False)
+    return to_int8(name, dense)
+
+
+def _assign(lm: LM, name: str, tensor: Tensor) -> None:
     owner, _, last = name.rpartition(".")
     lm.get_submodule(owner).register_parameter(last, nn.Parameter(tensor, requires_grad=False))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from model.engine.config import EngineConfig
 from model.engine.load import make_engine
-from model.engine.messages import Engine, Output
+from model.engine.messages import Engine, News, Output
 from model.errors import ConfigError
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
@@ -112,7 +112,13 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     cases = draw_cases(options.num_dialogues, options.seed, voices)
     num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
     outputs: SimpleQueue[Output] = SimpleQueue()
-    engine.start(outputs.put)
+
+    def keep(output: Output | News) -> None:
+        # An engine that was lost has fallen silent, and is reported as that.
+        if not isinstance(output, News):
+            outputs.put(output)
+
+    engine.start(keep)
     try:
         # On a terminal only (`disable=None`): in a log, a bar is a line for every update.
         with tqdm(

@@ -52,12 +52,18 @@ class Beginning:
     def reply(self, request: ResponseRequest) -> Reply:
         """Make a reply that nobody has been told of."""
         self._turn += 1
+        return self._made(request, self._turn, self._ids.new("resp"), self._ids.new("item"))
+
+    def again(self, reply: Reply, request: ResponseRequest) -> Reply:
+        """Make a reply that nobody has been told of anew, for another request."""
+        return self._made(request, reply.turn, reply.response.id, reply.message.item_id)
+
+    def _made(self, request: ResponseRequest, turn: int, response_id: str, item_id: str) -> Reply:
         is_in_band = request.destination == "auto"
-        response_id = self._ids.new("resp")
         outputs = OutputItems(response_id, self._conversation if is_in_band else None)
         message = Speaking(
             response_id,
-            self._ids.new("item"),
+            item_id,
             request,
             outputs,
             self._recordings if is_in_band else None,
@@ -66,14 +72,19 @@ class Beginning:
         return Reply(
             Response(response_id, self._conversation_id if is_in_band else None, request),
             f"{self.session_id}/{response_id}" if request.is_aside else self.session_id,
-            self._turn,
+            turn,
             message,
             outputs,
             self._ids.new,
         )
 
-    def respond(self, reply: Reply) -> Respond:
-        """Return what starts a reply where the engine remembers its context."""
+    def respond(self, reply: Reply, *, is_standing: bool = False) -> Respond:
+        """Return what starts a reply where the engine remembers its context.
+
+        Args:
+            reply: to be started.
+            is_standing: as in `Respond`.
+        """
         request = reply.response.request
         tools, tool_choice = engine_tools(request.tools, request.tool_choice)
         return Respond(
@@ -86,6 +97,7 @@ class Beginning:
             instructions=request.instructions,
             tools=tools,
             tool_choice=tool_choice,
+            is_standing=is_standing,
         )
 
     def with_own_memory(self, reply: Reply) -> list[Command]:

@@ -86,6 +86,7 @@ class Editing:
     def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
         item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
+        self._feed.check(item, audio)
         if audio is not None and isinstance(item, Message):
             item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)
         previous_id = self._conversation.insert(item, event.previous_item_id)

@@ -192,6 +192,17 @@ class Feed:
         self._awaited |= {c.item_id for c in commands if isinstance(c, CommitAudio)}
         return commands
 
+    def check(self, item: Item, audio: Pcm | None) -> None:
+        """Refuse an item that the model cannot be told; one that answers in turns takes them all.
+
+        Args:
+            item: that a client adds.
+            audio: that it carries, if it does.
+
+        Raises:
+            ClientError: saying what to do instead.
+        """
+
     def add(self, item: Item) -> list[Command]:
         """Add an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.

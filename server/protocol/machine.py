@@ -16,9 +16,14 @@ from model.engine.messages import (
     CallArguments,
     CallDone,
     CallStarted,
+    Command,
     EndOfTurn,
+    EngineBack,
+    EngineGone,
+    EngineLost,
     InputTranscript,
     InputTranscriptDelta,
+    News,
     Open,
     Output,
     Pcm,
@@ -45,6 +50,7 @@ from server.protocol.client_events import (
     SessionUpdate,
 )
 from server.protocol.conversation import Conversation
+from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
     Hangup,
@@ -64,7 +70,7 @@ from server.protocol.items import Message
 from server.protocol.listening import Listening
 from server.protocol.profile import EngineProfile
 from server.protocol.recordings import Recordings
-from server.protocol.request import parse_request
+from server.protocol.request import parse_request, session_request
 from server.protocol.responses import Responses
 from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
 from server.protocol.session_config import ServerVad, SessionConfig, VoiceMap
@@ -73,8 +79,10 @@ from server.protocol.tools import MAX_TOOLS
 from server.protocol.turns import Turns
 
 CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
-# Losses of the engine's session, one after another, that a session outlives.
+# Losses of the engine's session, one after another, that a session outlives. Losses of the engine
+# itself do not count: they are hardly ever the session's doing, and whoever starts it counts them.
 _MAX_FAILURES = 3
+_FAILED = Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ class SessionMachine:
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
         recordings = Recordings(limits.max_recording_bytes, rate_hz)
-        self._feed = Feed(
+        self._feed = (DuplexFeed if profile.is_duplex else Feed)(
             config.id,
             max_kept_samples,
             self._conversation,
@@ -123,8 +131,14 @@ class SessionMachine:
             self._listening.hears_again,
         )
         beginning = Beginning(self._opening, self._conversation, recordings, voices, ids, profile)
-        self._responses = Responses(beginning, self._conversation, self._feed)
-        self._turns = Turns(
+        self._responses = (
+            DuplexResponses(
+                beginning, self._conversation, self._feed, lambda: session_request(self.config)
+            )
+            if isinstance(self._feed, DuplexFeed)
+            else Responses(beginning, self._conversation, self._feed)
+        )
+        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
             lambda: self.config,
             self._listening,
             self._conversation,
@@ -134,6 +148,7 @@ class SessionMachine:
         )
         self._idle = Idle()
         self._num_failures = 0
+        self._is_engine_away = False
         self._editing = Editing(
             self._conversation,
             recordings,
@@ -146,12 +161,18 @@ class SessionMachine:
 
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
-        return [self._opening(), SessionCreated(self.config)]
+        return [self._opening(), *self._responses.standing(), SessionCreated(self.config)]
 
     def receive(
-        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None = None
+        self,
+        event: ClientEvent | Heard | Output | News | NoSlot,
+        now_s: float,
+        audio: Pcm | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
+
+        While the engine is away, nothing that it would have to be told follows: the session goes
+        on as if an engine took it all and forgot it, and is told to the next one as a whole.
 
         Args:
             event: from the client, from the session's ears or from the engine.
@@ -161,13 +182,17 @@ class SessionMachine:
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
-        reactions = self._received(event, now_s, audio)
+        if isinstance(event, News):
+            followed = self._on_news(event)
+        else:
+            followed = self._received(event, now_s, audio)
+        reactions = self._tellable(followed)
         self._idle.watch(reactions, now_s)
         return reactions
 
     def end(self, code: str, message: str) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._responses.failed(code, message)
+        return self._tellable(self._responses.failed(code, message))
 
     @property
     def deadline_s(self) -> float | None:
@@ -181,9 +206,14 @@ class SessionMachine:
             return []
         self._idle.stop()
         assert isinstance(detection, ServerVad), "only server_vad has an idle timeout"
-        reactions = self._turns.idled(detection.idle_timeout_ms or 0)
+        reactions = self._tellable(self._turns.idled(detection.idle_timeout_ms or 0))
         self._idle.watch(reactions, now_s)
         return reactions
+
+    def _tellable(self, reactions: list[Reaction]) -> list[Reaction]:
+        if not self._is_engine_away:
+            return reactions
+        return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
     def _received(
         self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None
@@ -241,7 +271,8 @@ class SessionMachine:
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
         # A reply that was begun before its time was begun under the old configuration.
-        return [*self._feed.withdraw(), SessionUpdated(self.config)]
+        changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
+        return [*changed, SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -305,10 +336,26 @@ class SessionMachine:
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
-            hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed")
-            return [*self._responses.failed("engine_failed", output.message), error, hangup]
+            return [*self._responses.failed("engine_failed", output.message), error, _FAILED]
         failed = self._responses.lost(output.message)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
+
+    def _on_news(self, news: News) -> list[Reaction]:
+        match news:
+            case EngineLost():
+                self._is_engine_away = True
+                error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
+                failed = self._responses.all_lost(news.message)
+                return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
+            case EngineBack():
+                self._is_engine_away = False
+                return [*self._turns.lost(), *self._responses.told_again()]
+            case EngineGone():
+                error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
+                failed = self._responses.failed("engine_failed", news.message)
+                return [*failed, error, _FAILED]
+            case _:
+                assert_never(news)
 
     def _opening(self) -> Open:
         voice = self._voices.engine_voice(self.config.voice)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """Describe the engine's sound.
+    """Describe the engine's sound, and how it converses.
 
     Attributes:
         sample_rate_hz: of all PCM, in and out.
         frame_ms: length of one audio token.
+        is_duplex: whether it listens and speaks all the time, as in `EngineInfo`.
     """
 
     sample_rate_hz: int
     frame_ms: int
+    is_duplex: bool = False

@@ -84,6 +84,14 @@ class Responses:
 
     # Beginnings.
 
+    def standing(self) -> list[Reaction]:
+        """Ask for what a model says by itself; one that answers in turns says nothing so."""
+        return []
+
+    def reconfigured(self) -> list[Reaction]:
+        """Follow a change of the session's configuration, which begins with the next response."""
+        return []
+
     def create(self, request: ResponseRequest) -> list[Reaction]:
         """Begin a response that the client asked for.
 
@@ -185,6 +193,25 @@ class Responses:
     def lost(self, message: str) -> list[Reaction]:
         """End the conversation's response, because the engine lost the session."""
         return [] if self._default is None else self._fail(self._default, "engine_failed", message)
+
+    def all_lost(self, message: str) -> list[Reaction]:
+        """End all responses, because the engine lost everything; what is owed stays owed."""
+        owed = self._owed
+        reactions = self.failed("engine_failed", message)
+        self._owed = owed
+        return reactions
+
+    def told_again(self) -> list[Reaction]:
+        """Start the responses that began while there was no engine to make them.
+
+        Where none is in progress in the conversation, what follows the last one.
+        """
+        commands: list[Command] = []
+        if self._default is not None and self._default.engine_id == self._session_id:
+            commands += self._feed.respond(self._beginning.respond(self._default))
+        for reply in self._asides.values():
+            commands += self._beginning.with_own_memory(reply)
+        return [*commands, *([] if self.is_active else self.resumed())]
 
     def resumed(self) -> list[Reaction]:
         """Begin the response that is owed, if one is."""

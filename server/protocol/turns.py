@@ -248,13 +248,17 @@ class Turns:
         """Make a closed turn an item."""
         part = AudioPart("input_audio", None, audio_ms)
         item = Message(item_id, "user", "completed", (part,))
-        previous_id = self._conversation.append(item)
+        previous_id = self._placed(item)
         return [
             InputAudioBufferCommitted(previous_id, item_id),
             ItemAdded(previous_id, item),
             ItemDone(previous_id, item),
             *self._transcript_news(item_id),
         ]
+
+    def _placed(self, item: Message) -> str | None:
+        """Put a turn into the conversation; returns the item before it."""
+        return self._conversation.append(item)
 
     def _transcript_news(self, item_id: str | None) -> list[Reaction]:
         if not self._config().is_transcribing or item_id is None:

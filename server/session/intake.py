@@ -45,6 +45,7 @@ class Intake:
         match command:
             case Close():
                 self._waiting.clear()
+                self._heard_by_s = 0.0  # it is told anew what it has not heard yet
                 self._submit(command)
             case Cancel():
                 self._cancel(command)

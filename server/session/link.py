@@ -2,9 +2,33 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 
-from model.engine.messages import Close, Command, Engine, EngineInfo, Open, Output
+from model.engine.messages import (
+    Close,
+    Command,
+    Engine,
+    EngineBack,
+    EngineGone,
+    EngineInfo,
+    EngineLost,
+    News,
+    Open,
+    Output,
+)
+from model.engine.metrics import EngineMetrics
+from server.errors import OverloadedError
+
+
+class LinkState(StrEnum):
+    """Say whether there is an engine; the words are those of `/readyz`."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"  # it was lost, and is coming back
+    FAILED = "failed"  # it was lost, and is not coming back
+    STOPPED = "stopped"
 
 
 class EngineLink:
@@ -14,14 +38,18 @@ class EngineLink:
     their outputs come to it as well.
 
     Nothing waits here: commands queue in the engine, which bounds them, and an output is handled
-    by its session in the same turn of the loop in which it arrives.
+    by its session in the same turn of the loop in which it arrives. News of the engine go to all
+    sessions; those that outlive it are back in it before anyone new is let in.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._takers: dict[str, Callable[[Output], None]] = {}
+        self.state = LinkState.STARTING
+        self.num_losses = 0
+        self.num_restarts = 0
+        self._takers: dict[str, Callable[[Output | News], None]] = {}
         self._asides: set[str] = set()  # ids with a slash that are open in the engine
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._num_arriving = 0  # connections whose sessions have a place and have not joined yet
 
     @property
     def info(self) -> EngineInfo:
@@ -29,34 +57,55 @@ class EngineLink:
         return self._engine.info
 
     @property
+    def metrics(self) -> EngineMetrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics
+
+    @property
     def is_running(self) -> bool:
         """Say whether sessions can be served."""
-        return self._loop is not None
+        return self.state is LinkState.READY
 
     @property
     def num_sessions(self) -> int:
         """Count the sessions that listen."""
         return len(self._takers)
 
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for a connection until its session joins, which ends this.
+
+        Raises:
+            OverloadedError: there is none: all are taken, by sessions or by responses beside them.
+        """
+        num_taken = len(self._takers) + len(self._asides) + self._num_arriving
+        if num_taken >= self.info.max_sessions:
+            raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
+        self._num_arriving += 1
+        try:
+            yield
+        finally:
+            self._num_arriving -= 1
+
     async def start(self) -> None:
         """Start the engine; it may take a while to get ready."""
         loop = asyncio.get_running_loop()
 
-        def deliver(output: Output) -> None:
+        def deliver(output: Output | News) -> None:
             # The loop may be closed while the engine's last outputs arrive.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._hand_over, output)
 
         await asyncio.to_thread(self._engine.start, deliver)
-        self._loop = loop
+        self.state = LinkState.READY
 
     async def stop(self) -> None:
         """Stop the engine."""
-        self._loop = None
+        self.state = LinkState.STOPPED
         await asyncio.to_thread(self._engine.stop)
 
-    def join(self, session_id: str, take: Callable[[Output], None]) -> None:
-        """Send a session's outputs to `take`, which must not raise."""
+    def join(self, session_id: str, take: Callable[[Output | News], None]) -> None:
+        """Send a session's outputs, and news of the engine, to `take`, which must not raise."""
         assert session_id not in self._takers, "a session joins once"
         self._takers[session_id] = take
 
@@ -75,10 +124,30 @@ class EngineLink:
         if isinstance(command, Close):
             self._asides.discard(command.session_id)
 
-    def _hand_over(self, output: Output) -> None:
+    def _hand_over(self, output: Output | News) -> None:
+        if isinstance(output, News):
+            self._tell(output)
+            return
         take = self._takers.get(_owner(output.session_id))
         if take is not None:
             take(output)
+
+    def _tell(self, news: News) -> None:
+        """Pass on what concerns every session."""
+        match news:
+            case EngineLost():
+                self.state = LinkState.RESTARTING
+                self.num_losses += 1
+            case EngineBack():
+                self.state = LinkState.READY
+                self.num_restarts += 1
+                # What was asked for when nobody knew yet may have been opened in the new engine.
+                for aside in [*self._asides]:
+                    self.submit(Close(aside))
+            case EngineGone():
+                self.state = LinkState.FAILED
+        for take in [*self._takers.values()]:
+            take(news)
 
 
 def _owner(session_id: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from model.engine.messages import Command, EndOfTurn, Output
+from model.engine.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.checks import JsonObject
 from server.protocol.client_events import (
@@ -29,6 +29,7 @@ from server.protocol.parse import decode, event_id_of, parse
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.tools import compile_ahead
 from server.session.alarm import Alarm
+from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio
 from server.session.intake import Intake
 from server.session.link import EngineLink
@@ -40,7 +41,7 @@ from server.session.transport import Transport
 _INLINE_BASE64_CHARS = 8 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_GOING_AWAY = 1001
-_CLOSE_TRY_AGAIN_LATER = 1013
+CLOSE_TRY_AGAIN_LATER = 1013
 
 _log = structlog.get_logger("session")
 
@@ -66,10 +67,11 @@ class Session:
         ears: hears the client's audio.
         link: leads to the engine.
         limits: on what a client can hold up.
+        counts: of all sessions.
         clock: seconds that do not jump.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins, each of which is somebody's own
         self,
         transport: Transport,
         machine: SessionMachine,
@@ -78,6 +80,8 @@ class Session:
         ears: Ears,
         link: EngineLink,
         limits: SessionLimits,
+        *,
+        counts: Counts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
@@ -87,6 +91,7 @@ class Session:
         self._ears = ears
         self._link = link
         self._limits = limits
+        self._counts = counts
         self._clock = clock
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
@@ -96,17 +101,21 @@ class Session:
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
         self._log = _log.bind(session_id=self._id)
-        self._stopwatch = Stopwatch(self._log, clock)
+        self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
         """Serve the client until one side ends the session."""
         started_s = self._clock()
         hangup: Hangup | None = None
+        has_begun = False
         self._link.join(self._id, self._on_output)
         try:
-            if not self._open():
-                hangup = await self._refuse()
+            refusal = self._open()
+            if refusal is not None:
+                hangup = await self._refuse(refusal)
                 return
+            self._counts.sessions_begun += 1
+            has_begun = True
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._read(), name=f"read {self._id}"),
@@ -121,6 +130,8 @@ class Session:
                     task.cancel()
         finally:
             self._link.leave(self._id)
+            if has_begun:
+                self._count_end(hangup)
             self._log.info(
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
@@ -132,24 +143,25 @@ class Session:
 
     # The engine's slot.
 
-    def _open(self) -> bool:
-        """Take a slot and say that the session is open; False if there is none."""
+    def _open(self) -> ErrorEvent | None:
+        """Take a slot and say that the session is open; returns why not, if there is none."""
+        if not self._link.is_running:
+            # The engine was lost between the handshake and here.
+            message = "The server is not ready. Try again later."
+            return ErrorEvent("server_error", "not_ready", message, None, None)
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            return False
-        return True
+            message = (
+                f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
+                "Try again later."
+            )
+            return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
+        return None
 
-    async def _refuse(self) -> Hangup:
-        event = ErrorEvent(
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
-            "Try again later.",
-            None,
-            None,
-        )
-        hangup = Hangup(_CLOSE_TRY_AGAIN_LATER, "rate_limit_error.rate_limit_exceeded")
+    async def _refuse(self, event: ErrorEvent) -> Hangup:
+        count_in(self._counts.refused, str(event.code))
+        hangup = Hangup(CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await self._transport.send(self._text(event) or "")
@@ -174,6 +186,7 @@ class Session:
 
     async def _take(self, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
+        self._counts.events_received += 1
         raw: JsonObject | None = None
         try:
             raw = decode(text)
@@ -235,7 +248,7 @@ class Session:
 
     # From the engine.
 
-    def _on_output(self, output: Output) -> None:
+    def _on_output(self, output: Output | News) -> None:
         if self._is_failing or self._ended.done():
             return
         try:
@@ -255,6 +268,7 @@ class Session:
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
+                self._count_speculation(reaction)
                 self._intake.put(reaction)
             elif reaction.session_id not in refused and not self._put_aside(reaction):
                 refused.add(reaction.session_id)
@@ -272,8 +286,11 @@ class Session:
 
     def _send(self, event: ServerEvent) -> None:
         self._stopwatch.see(event)
+        if isinstance(event, ErrorEvent):
+            count_in(self._counts.errors, event.kind)
         text = self._text(event)
         if text is not None:
+            self._counts.events_sent += 1
             self._outbox.put(text)
 
     def _text(self, event: ServerEvent) -> str | None:
@@ -283,7 +300,20 @@ class Session:
     async def _write(self) -> None:
         self._end(await self._outbox.send_to(self._transport, self._limits.send_timeout_s))
 
+    def _count_speculation(self, command: Command) -> None:
+        match command:
+            case CommitAudio(is_tentative=True):
+                self._counts.speculations += 1
+            case Reopen():
+                self._counts.speculations_withdrawn += 1
+            case _:
+                pass
+
     # The end.
+
+    def _count_end(self, hangup: Hangup | None) -> None:
+        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else "client")
+        self._counts.slow_readers += hangup is TOO_SLOW
 
     def _tick(self) -> None:
         self._react(self._machine.tick(self._clock()))

@@ -1,4 +1,4 @@
-"""Time one session's turns, for its log."""
+"""Time one session's turns, for its log and for the counts of all."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from server.protocol.server_events import (
     ServerEvent,
     SpeechStopped,
 )
+from server.session.counts import Counts, count_in
 
 
 @dataclass(slots=True)
@@ -25,9 +26,13 @@ class Stopwatch:
     """Write one line a turn: how it ended, and how long its first sound or word took."""
 
     def __init__(
-        self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]
+        self,
+        log: structlog.typing.FilteringBoundLogger,
+        counts: Counts,
+        clock: Callable[[], float],
     ) -> None:
         self._log = log
+        self._counts = counts
         self._clock = clock
         self._stopped_s: float | None = None
         self._turns: dict[str, _Turn] = {}  # by response
@@ -46,6 +51,7 @@ class Stopwatch:
                 turn = self._turns[event.response_id]
                 if turn.first_s is None:
                     turn.first_s = self._clock()
+                    self._counts.count_first(turn.first_s - turn.began_s)
             case ResponseDone():
                 self._write(event)
             case _:
@@ -54,6 +60,7 @@ class Stopwatch:
     def _write(self, event: ResponseDone) -> None:
         turn = self._turns.pop(event.response.id)
         first_ms = None if turn.first_s is None else round((turn.first_s - turn.began_s) * 1000, 1)
+        count_in(self._counts.responses, event.response.status)
         usage = event.response.usage
         self._log.info(
             "turn ended",

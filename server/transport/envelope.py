@@ -6,12 +6,16 @@ from starlette.responses import JSONResponse
 
 from server.errors import ClientError
 
+# Calls last minutes, and with several of them one ends every few seconds.
+_RETRY_AFTER_S = 5
+
 
 class RefusedError(ClientError):
     """Refuse a request with another status than 400.
 
     Attributes:
         status: of HTTP.
+        retry_after_s: when it is worth trying again; None if it is not.
     """
 
     def __init__(
@@ -21,14 +25,28 @@ class RefusedError(ClientError):
         *,
         code: str | None = None,
         kind: str = "invalid_request_error",
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message, code=code, kind=kind)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 def bad_key(message: str) -> RefusedError:
     """Make the error for credentials that are missing or wrong."""
     return RefusedError(401, message, code="invalid_api_key")
+
+
+def at_capacity(max_sessions: int) -> RefusedError:
+    """Make the error for one session too many, whether the connection is accepted or not."""
+    message = f"This server is at its capacity of {max_sessions} sessions. Try again later."
+    return RefusedError(
+        503,
+        message,
+        code="rate_limit_exceeded",
+        kind="rate_limit_error",
+        retry_after_s=_RETRY_AFTER_S,
+    )
 
 
 def error_response(error: ClientError) -> JSONResponse:
@@ -40,7 +58,10 @@ def error_response(error: ClientError) -> JSONResponse:
         "code": error.code,
     }
     status = error.status if isinstance(error, RefusedError) else 400
-    return JSONResponse({"error": details}, status)
+    headers = {}
+    if isinstance(error, RefusedError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return JSONResponse({"error": details}, status, headers)
 
 
 async def on_client_error(request: Request, error: Exception) -> JSONResponse:

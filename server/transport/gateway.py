@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.metrics import Metrics
 from server.protocol.dialect import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig, VoiceMap
+from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
 from server.session.session import Session, SessionLimits
@@ -29,6 +31,8 @@ class Gateway:
     voices: VoiceMap
     vad_model: SileroModel
     keys: EphemeralKeys
+    counts: Counts
+    metrics: Metrics
 
     @property
     def api_keys(self) -> tuple[str, ...]:
@@ -59,7 +63,7 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms),
+                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
                 self.voices,
                 ids,
                 Limits(settings.max_items, settings.max_kept_audio_s, max_tools=settings.max_tools),
@@ -74,4 +78,5 @@ class Gateway:
                 settings.max_waiting_audio_s,
                 settings.max_session_s,
             ),
+            counts=self.counts,
         )

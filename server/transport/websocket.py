@@ -5,12 +5,14 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from server.errors import ClientError, DisconnectedError
+from server.errors import ClientError, DisconnectedError, OverloadedError
 from server.protocol.beta import BetaDialect, GuessingDialect
 from server.protocol.dialect import Dialect, error_json
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
 from server.protocol.session_config import SessionConfig, SessionKind
+from server.session.counts import count_in
+from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
 from server.transport.auth import (
     admitted,
     chosen_subprotocol,
@@ -18,7 +20,7 @@ from server.transport.auth import (
     is_own_origin,
     offered_key,
 )
-from server.transport.envelope import RefusedError, error_response
+from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
 
@@ -28,6 +30,9 @@ PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
 # Close codes of fatal handshakes, as the hosted service uses them.
 _CLOSE_BAD_KEY = 3000
 _CLOSE_BAD_REQUEST = 4000
+# Refusals that a page should be able to tell its user about: a browser hides an HTTP answer from
+# it, so its connection is accepted and closed with these.
+_UNREADABLE = {"invalid_api_key": _CLOSE_BAD_KEY, "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER}
 
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
@@ -70,25 +75,47 @@ class WebSocketTransport:
 async def serve_realtime(socket: WebSocket) -> None:
     """Answer a WebSocket request."""
     gateway: Gateway = socket.app.state.gateway
+    gateway.counts.connections += 1
     offered = socket.scope["subprotocols"]
     transport = WebSocketTransport(socket)
     try:
         _check_admission(socket, gateway)
         key = admitted(offered_key(socket.headers, offered), gateway.api_keys, gateway.keys)
+        session = await _accepted(socket, gateway, transport, key)
     except RefusedError as error:
-        if error.status == 401 and is_browser(socket.headers, offered):
+        count_in(gateway.counts.refused, str(error.code))
+        close_code = _UNREADABLE.get(str(error.code))
+        if close_code is not None and is_browser(socket.headers, offered):
             await socket.accept(chosen_subprotocol(offered))
-            await _hang_up(transport, _CLOSE_BAD_KEY, error)
+            await _hang_up(transport, close_code, error)
         else:
             await socket.send_denial_response(error_response(error))
         return
-    await socket.accept(chosen_subprotocol(offered))
-    try:
-        config = _initial_config(socket, gateway, key)
     except ClientError as error:
+        count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
-    await gateway.new_session(transport, _dialect(socket), config).run()
+    await session.run()
+
+
+async def _accepted(
+    socket: WebSocket, gateway: Gateway, transport: WebSocketTransport, key: EphemeralKey | None
+) -> Session:
+    """Accept a connection for which there is a place, and return its session, not begun.
+
+    Raises:
+        RefusedError: there is no place; the connection is not accepted.
+        ClientError: the address asks for what there is not; the connection is accepted.
+    """
+    try:
+        with gateway.link.place():
+            await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
+            config = _initial_config(socket, gateway, key)
+            _check_kind(config, gateway)
+            # It joins as soon as it runs, so nobody comes between.
+            return gateway.new_session(transport, _dialect(socket), config)
+    except OverloadedError:
+        raise at_capacity(gateway.link.info.max_sessions) from None
 
 
 def _check_admission(socket: WebSocket, gateway: Gateway) -> None:
@@ -101,7 +128,11 @@ def _check_admission(socket: WebSocket, gateway: Gateway) -> None:
         raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
     if not gateway.link.is_running:
         raise RefusedError(
-            503, "The server is not ready. Try again later.", code="not_ready", kind="server_error"
+            503,
+            "The server is not ready. Try again later.",
+            code="not_ready",
+            kind="server_error",
+            retry_after_s=1,
         )
 
 
@@ -132,6 +163,19 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
             code="invalid_intent",
         )
     return replace(key.config, model=model) if model and not key.has_model else key.config
+
+
+def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
+    """Refuse what the model cannot do.
+
+    Raises:
+        ClientError: it was asked to write down what it hears, and listens in order to talk.
+    """
+    if config.kind == "transcription" and gateway.link.info.is_duplex:
+        raise ClientError(
+            f"The model '{gateway.settings.model.name}' does not write down what it hears.",
+            code="invalid_intent",
+        )
 
 
 def _dialect(socket: WebSocket) -> Dialect:

@@ -50,7 +50,7 @@ class Options:
     """Whom to talk to."""
 
     host: str  # with its port
-    config: str  # of the server: its file's stem, "scripted" or "starter"
+    config: str  # of the server: its file's stem, such as "scripted" or "starter"
     dialect: str
 
     @property
@@ -61,7 +61,7 @@ class Options:
     @property
     def speed(self) -> float:
         """Return how fast the assistant talks: slowly where its replies are short."""
-        return 1.0 if self.is_scripted else 0.5
+        return 0.5 if self.config == "starter" else 1.0
 
 
 def options() -> Options:
@@ -190,6 +190,26 @@ def _runs(kinds: Iterable[str]) -> list[str]:
         if not shown or shown[-1] != kind:
             shown.append(kind)
     return shown
+
+
+# What a model that listens and speaks at once has no use for, and why.
+_NOT_FOR_DUPLEX = {
+    "text turn": "the model hears and speaks; typed items are refused by a clear error",
+    "tool call": "the model cannot call functions",
+    "transcription": "the model does not write down what it hears, and says so in an event",
+    "reconnect": "the model cannot be told an earlier conversation",
+}
+
+
+def not_for_duplex(*names: str) -> None:
+    """Report scenarios that do not apply to a model that listens and speaks at once."""
+    for name in names:
+        not_applicable(name, _NOT_FOR_DUPLEX[name])
+
+
+def check_twin(reply: str) -> None:
+    """Fail the scenario unless a reply is a random twin's, whole or interrupted."""
+    check(reply.startswith("i am a random twin"), f"{reply!r} is not what a twin says")
 
 
 def run(main: Callable[[Options], Any]) -> None:

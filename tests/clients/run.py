@@ -80,6 +80,7 @@ def _python(environment: str, program: str) -> tuple[str, ...]:
 
 _GA = _python("openai", "openai_sdk.py")
 _AGENTS = _python("openai", "agents_sdk.py")
+_DUPLEX = _python("openai", "openai_duplex.py")
 _NODE = ("node", str(ENVIRONMENTS / "node" / "agents_realtime.mjs"))
 
 CLIENTS = (
@@ -91,6 +92,11 @@ CLIENTS = (
     Client("openai (GA)", "starter", _GA),
     Client("openai (beta)", "starter", _GA, ("--dialect", "beta")),
     Client("openai-agents", "starter", _AGENTS),
+    Client("openai (GA)", "moshi-tiny", _DUPLEX),
+    Client("openai (beta)", "moshi-tiny", _DUPLEX, ("--dialect", "beta")),
+    Client("openai-agents", "moshi-tiny", _python("openai", "agents_duplex.py")),
+    Client("@openai/agents-realtime", "moshi-tiny", _NODE),
+    Client("pipecat-ai", "moshi-tiny", _python("pipecat", "pipecat_duplex.py")),
 )
 OVERRIDES = {"scripted": (f"model.script={HERE / 'script.yaml'}",)}
 

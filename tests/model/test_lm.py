@@ -10,6 +10,7 @@ import torch
 from model.config import LMConfig
 from model.errors import EngineError, RewindError
 from model.lm import LM
+from model.memory import MemoryConfig
 from model.state import Kind, LMState, Steps
 
 CONFIG = LMConfig(
@@ -168,26 +169,54 @@ def test_absent_streams_are_exact_zero() -> None:
     assert torch.equal(lm.embed(steps), lm.text_emb(steps.text))
 
 
-def test_slots_are_isolated() -> None:
-    """Other slots may hold NaN: nothing of it is read, and nothing there is written."""
+def poison(state: LMState, slots: list[int]) -> None:
+    """Fill the pages that slots have with NaN."""
+    for store, pages in zip(
+        state.stores, zip(*(state.pages(slot) for slot in slots), strict=True), strict=True
+    ):
+        for page in (page for of_slot in pages for page in of_slot):
+            store.kv[:, :, :, page * store.page_steps :][..., : store.page_steps, :] = torch.nan
+
+
+@pytest.mark.parametrize("num_pages", [None, 25])
+def test_slots_are_isolated(num_pages: int | None) -> None:
+    """Free pages and those of others may hold NaN: nothing of it is read, nothing is written.
+
+    With fewer pages than all slots can take, they lie in between each other.
+    """
     lm = make_lm()
-    steps = make_steps([random_kinds(30, 1), random_kinds(30, 2)], 4)
-    expected = stream(lm, steps, lm.init_state(2), [0, 1], [2])
-    state = lm.init_state(5)
-    state.kv[:, :, [0, 2, 4]] = torch.nan
-    got = stream(lm, steps, state, [3, 1], [2])
-    close(got, expected)
-    assert state.kv[:, :, [0, 2, 4]].isnan().all()
+    steps = make_steps([random_kinds(30, seed) for seed in range(5)], 4)
+    memory = MemoryConfig(page_steps=3, num_pages=num_pages)
+    expected = stream(lm, steps.rows(0, 2), lm.init_state(2), [0, 1], [2])
+    state = lm.init_state(5, memory)
+    for store in state.stores:
+        store.kv.fill_(torch.nan)
+    others = [1, 2, 4] if num_pages is None else [2]
+    got = []
+    for start in range(0, 30, 2):
+        for other in others:
+            one = steps.rows(other, other + 1).columns(start, start + 2)
+            lm.step(one, state, [other])
+        poison(state, others)
+        got.append(lm.step(steps.rows(0, 2).columns(start, start + 2), state, [3, 0]))
+        assert all(
+            store.kv[:, :, :, page * 3 : page * 3 + 3].isnan().all()
+            for other in others
+            for store, pages in zip(state.stores, state.pages(other), strict=True)
+            for page in pages
+        )
+    close(torch.cat(got, dim=1), expected)
 
 
 def test_stale_columns_are_not_read() -> None:
-    """What lies in columns that the rule hides does not matter."""
+    """What was in pages before does not matter."""
     lm = make_lm()
     steps = make_steps([random_kinds(40, 8)], 4)
     state = lm.init_state(1)
     expected = stream(lm, steps, state, [0], [1])
     state = lm.init_state(1)
-    state.kv.fill_(1e3)
+    for store in state.stores:
+        store.kv.fill_(1e3)
     assert torch.equal(stream(lm, steps, state, [0], [1]), expected)
 
 
@@ -203,17 +232,18 @@ def test_batched_equals_alone() -> None:
 
 
 def test_reset_leaves_others_bit_equal() -> None:
-    """Resetting a slot wipes it and touches nothing else."""
+    """Resetting a slot frees its pages and touches nothing else."""
     lm = make_lm()
     steps = make_steps([random_kinds(20, 1), random_kinds(20, 2)], 7)
     state = lm.init_state(2)
     stream(lm, steps, state, [0, 1], [4])
-    other = state.kv[:, :, 1].clone()
+    other = state.snapshot(1)
     state.reset(0)
     assert state.length(0) == 0
     assert state.length(1) == 20
-    assert torch.equal(state.kv[:, :, 1], other)
-    assert not state.kv[:, :, 0].any()
+    assert state.pages(0) == [[], []]
+    for before, after in zip(other.contents, state.snapshot(1).contents, strict=True):
+        assert torch.equal(before.kv, after.kv)
     again = stream(lm, steps.rows(0, 1), state, [0], [4])
     close(again, stream(lm, steps.rows(0, 1), lm.init_state(1), [0], [4]))
 
@@ -290,3 +320,87 @@ def test_golden_output() -> None:
         rtol=1e-4,
     )
     assert codes.tolist() == GOLDEN_CODES
+
+
+WAYS = ["fork", "restore", "restore elsewhere"]
+
+
+def carry_over(lm: LM, state: LMState, way: str, source: int, target: int) -> LMState:
+    """Bring what `source` remembers to `target`; return the state that holds it."""
+    if way == "fork":
+        state.fork(source, target)
+        return state
+    memory = state.snapshot(source)
+    other = state if way == "restore" else lm.init_state(state.num_slots)
+    other.restore(target, memory)
+    return other
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("start", [1, 2, 17, 45])
+def test_a_copy_goes_on_as_the_original(way: str, start: int) -> None:
+    """A forked or restored slot gives bit for bit what the original gives, from there on."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(60, 3)], 8)
+    state = lm.init_state(3)
+    stream(lm, steps.columns(0, start), state, [0], [1])
+    stream(lm, make_steps([random_kinds(33, 5)], 5), state, [2], [3])  # forgotten in what follows
+    other = carry_over(lm, state, way, 0, 2)
+    assert other.length(2) == start
+    expected = stream(lm, steps.columns(start, 60), state, [0], [1])
+    assert torch.equal(stream(lm, steps.columns(start, 60), other, [2], [1]), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_and_the_original_part(way: str) -> None:
+    """What either does afterwards changes nothing for the other, rewinds included."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(60, 3)], 8)
+    away = make_steps([random_kinds(30, 9)[3:]], 9)
+    away = dataclasses.replace(away, position=away.position + 38)
+    alone = lm.init_state(1)
+    stream(lm, steps.columns(0, 38), alone, [0], [1])
+    expected_away = stream(lm, away, alone, [0], [1])
+    alone = lm.init_state(1)
+    expected = stream(lm, steps, alone, [0], [1])
+
+    state = lm.init_state(2)
+    stream(lm, steps.columns(0, 40), state, [0], [1])
+    other = carry_over(lm, state, way, 0, 1)
+    other.rewind(1, 38)
+    assert torch.equal(stream(lm, away, other, [1], [1]), expected_away)
+    assert torch.equal(stream(lm, steps.columns(40, 60), state, [0], [1]), expected[:, 40:])
+
+
+def test_a_snapshot_stays_what_it_was() -> None:
+    """It can be restored again and again, whatever its slot has done since."""
+    lm = make_lm()
+    steps = make_steps([random_kinds(50, 3)], 8)
+    state = lm.init_state(2)
+    stream(lm, steps.columns(0, 20), state, [0], [1])
+    memory = state.snapshot(0)
+    expected = stream(lm, steps.columns(20, 50), state, [0], [1])
+    for slot in (1, 0):
+        state.restore(slot, memory)
+        assert torch.equal(stream(lm, steps.columns(20, 50), state, [slot], [1]), expected)
+
+
+def test_a_snapshot_costs_what_was_used() -> None:
+    """A young session's memory is small, and none outgrows its windows."""
+    lm = make_lm()
+    state = lm.init_state(1, MemoryConfig(page_steps=2))
+    sizes = []
+    for kinds in ([Kind.PREFIX], [Kind.SPEAK] * 3, [Kind.SPEAK] * 40, [Kind.SPEAK] * 40):
+        stream(lm, make_steps([kinds], 1), state, [0], [1])
+        sizes.append(state.snapshot(0).num_bytes)
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+
+
+def test_memory_of_another_model_is_refused() -> None:
+    """What does not fit is named, and the slot keeps what it has."""
+    lm, other = make_lm(), make_lm(num_layers=4)
+    state = lm.init_state(1)
+    stream(lm, make_steps([[Kind.SPEAK] * 3], 0), state, [0], [1])
+    with pytest.raises(EngineError, match=r"expected pages of .* got"):
+        state.restore(0, other.init_state(1).snapshot(0))
+    assert state.length(0) == 3

@@ -1,4 +1,4 @@
-"""What a state plans: columns, live ranges and masks, without any model."""
+"""What a state plans: columns, what is seen, and pages, without any model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from model.config import LMConfig
-from model.state import Kind, LMState, StepPlan
+from model.errors import OutOfPagesError
+from model.memory import MemoryConfig
+from model.pages import NOBODY
+from model.plan import Row
+from model.state import Kind, LMState
 
-# Columns: text ring 0..5, scratch 6, prefix 7..8, audio ring 9..15.
+# Columns of a slot in pages of 2: text ring 0..5, prefix 6..7, audio ring 8..15.
 CONFIG = LMConfig(
     dim=16,
     num_layers=2,
@@ -20,100 +24,163 @@ CONFIG = LMConfig(
     prefix_steps=2,
     rewind_steps=2,
 )
+PAGES = 8  # of one slot, in one store
 
 
-def make_state(num_slots: int = 2) -> LMState:
+def make_state(num_slots: int = 2, num_pages: int | None = None) -> LMState:
     """Return an empty state."""
-    return LMState(CONFIG, num_slots, torch.float32, torch.device("cpu"))
+    memory = MemoryConfig(page_steps=2, num_pages=num_pages)
+    return LMState(CONFIG, num_slots, torch.float32, torch.device("cpu"), memory)
 
 
-def visible(plan: StepPlan, row: int = 0, step: int = 0) -> list[int]:
+def plan(state: LMState, *kinds: Kind, slot: int = 0) -> tuple[Row | None, Row]:
+    """Take steps in one slot; return what is planned below the entry layer, and above."""
+    low, high = state.plan([list(kinds)], [slot])
+    assert high is not None
+    return None if low is None else low[0], high[0]
+
+
+def visible(row: Row | None, step: int = -1) -> list[int]:
     """Return the columns that a step sees."""
-    return [plan.live.start + int(i) for i in (plan.mask[row, 0, step] == 0).nonzero()]
-
-
-def column(plan: StepPlan) -> int:
-    """Return the column of the only step of a plan."""
-    got = plan.index[1]
-    assert isinstance(got, int)
-    return got
-
-
-def test_memory_is_what_the_windows_say() -> None:
-    """One scratch column, the prefix, and two rings with their slack."""
-    assert make_state(3).kv.shape == (2, 2, 3, 2, 1 + 2 + (4 + 2) + (5 + 2), 8)
+    assert row is not None
+    return sorted(c for start, stop in row.seen[step] for c in range(start, stop))
 
 
 def test_rings_grow_outwards_from_the_prefix() -> None:
-    """A young session occupies one narrow range."""
+    """A young session occupies one narrow range, and only the pages in it."""
     state = make_state()
     for kind, expected in (
-        (Kind.PREFIX, 7),
+        (Kind.PREFIX, 6),
         (Kind.TEXT, 5),
-        (Kind.SPEAK, 9),
+        (Kind.SPEAK, 8),
         (Kind.TEXT, 4),
-        (Kind.LISTEN, 10),
+        (Kind.LISTEN, 9),
     ):
-        _, high = state.advance([[kind]], [0])
-        assert column(high) == expected
-    assert high.live == slice(4, 11)
-    assert visible(high) == [4, 5, 7, 9, 10]
+        _, high = plan(state, kind)
+        assert high.columns == [expected]
+    assert high.live == (4, 10)
+    assert visible(high) == [4, 5, 6, 8, 9]
+    assert [len(pages) for pages in state.pages(0)] == [3, 3]
 
 
 def test_windows_move_and_rings_wrap() -> None:
     """After many steps exactly the newest of each ring are visible, and the prefix."""
     state = make_state()
-    state.advance([[Kind.PREFIX]], [0])
+    plan(state, Kind.PREFIX)
     for step in range(20):
-        _, high = state.advance([[Kind.TEXT]], [0])
+        _, high = plan(state, Kind.TEXT)
         newest = [5 - ordinal % 6 for ordinal in range(max(0, step - 3), step + 1)]
-        assert visible(high) == sorted([*newest, 7])
+        assert visible(high) == sorted([*newest, 6])
     for step in range(20):
-        _, high = state.advance([[Kind.SPEAK]], [0])
-        audio = [9 + ordinal % 7 for ordinal in range(max(0, step - 4), step + 1)]
-        assert visible(high) == sorted([*newest, 7, *audio])
-    assert high.live == slice(0, 16)
+        _, high = plan(state, Kind.SPEAK)
+        audio = [8 + ordinal % 8 for ordinal in range(max(0, step - 4), step + 1)]
+        assert visible(high) == sorted([*newest, 6, *audio])
+    assert high.live == (0, 16)
+    assert len(high.seen[0]) == 5
 
 
-def test_listen_keys_do_not_exist_below_their_entry() -> None:
-    """There they go to the scratch column, and nobody but themselves looks at it."""
+def test_listen_steps_do_not_exist_below_their_entry() -> None:
+    """There they take no room, but time passes: what was spoken long ago is forgotten."""
     state = make_state()
-    state.advance([[Kind.SPEAK, Kind.LISTEN]], [0])
-    low, high = state.advance([[Kind.SPEAK, Kind.LISTEN]], [0])
-    assert visible(high, step=0) == [9, 10, 11]
-    assert visible(low, step=0) == [9, 11]
-    assert 6 in visible(low, step=1)
-    assert isinstance(low.index[1], torch.Tensor)
-    assert low.index[1].tolist() == [[11, 6]]
-    # A SPEAK step that takes over the column of a forgotten LISTEN step exists everywhere.
-    for _ in range(5):
-        low, high = state.advance([[Kind.SPEAK]], [0])
-    assert visible(low) == visible(high)
+    low, high = plan(state, Kind.SPEAK, Kind.LISTEN, Kind.SPEAK)
+    assert low is not None
+    assert low.columns == [8, None, 9]
+    assert visible(low) == [8, 9]
+    assert visible(high) == [8, 9, 10]
+    plan(state, Kind.LISTEN)
+    assert plan(state, Kind.LISTEN)[0] is None  # no step enters these layers
+    low, high = plan(state, Kind.LISTEN, Kind.TEXT)
+    assert visible(low) == [5, 9]
+    assert visible(high) == [5, 9, 10, 11, 12, 13]
+    low, _ = plan(state, Kind.LISTEN, Kind.LISTEN, Kind.TEXT)
+    assert visible(low) == [4, 5]
+    assert [len(pages) for pages in state.pages(0)] == [2, 5]
 
 
-def test_padding_writes_to_the_scratch_column() -> None:
-    """It counts for nothing and sees nothing else."""
+def test_padding_is_written_nowhere() -> None:
+    """It counts for nothing, and rows of nobody take no slot."""
     state = make_state()
-    _, high = state.advance([[Kind.TEXT, Kind.TEXT], [Kind.TEXT, Kind.PAD]], [0, 1])
-    assert isinstance(high.index[1], torch.Tensor)
-    assert high.index[1].tolist() == [[5, 4], [5, 6]]
-    assert visible(high, row=1, step=1) == [6]
+    kind = [[Kind.TEXT, Kind.TEXT], [Kind.TEXT, Kind.PAD], [Kind.PAD] * 2, [Kind.PAD] * 2]
+    _, rows = state.plan(kind, [0, 1, NOBODY, NOBODY])
+    assert rows is not None
+    assert [row.columns for row in rows] == [[5, 4], [5, None], [None] * 2, [None] * 2]
+    assert visible(rows[2]) == []
     assert (state.length(0), state.length(1)) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    ("slots", "expected"),
-    [
-        ([0], [(0, 1, 0, 1)]),
-        ([1, 2, 3], [(0, 3, 1, 4)]),
-        ([0, 2, 3, 1], [(0, 1, 0, 1), (1, 3, 2, 4), (3, 4, 1, 2)]),
-        ([3, 2], [(0, 1, 3, 4), (1, 2, 2, 3)]),
-    ],
-)
-def test_neighbouring_slots_share_a_view(
-    slots: list[int], expected: list[tuple[int, int, int, int]]
-) -> None:
-    """Rows are grouped into runs of ascending slots."""
-    _, high = make_state(4).advance([[Kind.TEXT]] * len(slots), slots)
-    runs = [(rows.start, rows.stop, s.start, s.stop) for rows, s in high.runs]
-    assert runs == expected
+def test_pages_are_taken_as_a_slot_grows_and_no_more() -> None:
+    """Up to its windows; a call of any length has no more, and a rewind gives back what it can."""
+    state = make_state()
+    assert state.use.pages_used == 0
+    for _ in range(3):
+        plan(state, *[Kind.SPEAK] * 2)
+    assert state.use.pages_used == 2 * 3
+    assert state.use.bytes_used == state.use.bytes_total * 3 // (2 * PAGES + 1)
+    state.rewind(0, 1)
+    assert state.use.pages_used == 2 * 1
+    for _ in range(50):
+        plan(state, Kind.TEXT, Kind.SPEAK)
+    plan(state, Kind.PREFIX)
+    assert state.use.pages_used == 2 * PAGES
+    state.rewind(0, state.length(0) - 3)
+    state.reset(0)
+    assert state.use.pages_used == 0
+
+
+def test_running_out_of_pages_changes_nothing() -> None:
+    """Who asks is told, and goes on once another has given way."""
+    state = make_state(3, num_pages=4)
+    plan(state, *[Kind.SPEAK] * 3, slot=0)
+    plan(state, Kind.SPEAK, slot=1)
+    more = [Kind.TEXT, Kind.SPEAK, Kind.SPEAK]
+    with pytest.raises(OutOfPagesError, match="2 pages are needed, 1 of 4 free"):
+        plan(state, *more, slot=1)
+    assert not state.has_room([more], [1])
+    memory = state.snapshot(0)
+    with pytest.raises(OutOfPagesError, match="2 pages are needed, 1 of 4 free"):
+        state.restore(2, memory)
+    assert visible(plan(state, Kind.TEXT, slot=1)[1]) == [5, 8]
+    with pytest.raises(OutOfPagesError, match="1 pages are needed, 0 of 4 free"):
+        state.fork(0, 2)
+    assert [state.length(slot) for slot in range(3)] == [3, 2, 0]
+    state.reset(0)
+    assert state.has_room([more], [1])
+    state.restore(2, memory)
+    assert [state.length(slot) for slot in range(3)] == [0, 2, 3]
+
+
+def test_forks_share_whole_pages_until_they_are_written() -> None:
+    """What is still being filled is copied at once, the rest when the ring comes round to it."""
+    state = make_state()
+    plan(state, Kind.PREFIX, Kind.PREFIX)
+    plan(state, *[Kind.SPEAK] * 3)
+    before = state.use.pages_used
+    state.fork(0, 1)
+    assert state.use.pages_used == before + 2  # the half-filled page, in both stores
+    (low0, high0), (low1, high1) = state.pages(0), state.pages(1)
+    assert (low0[:2], high0[:2]) == (low1[:2], high1[:2])
+    assert (low0[2], high0[2]) != (low1[2], high1[2])
+    for _ in range(20):
+        plan(state, Kind.SPEAK, slot=1)
+    assert state.pages(0) == [low0, high0]
+    assert set(state.pages(1)[1]) & set(high0) == {high0[0]}  # the pinned prefix stays shared
+    state.reset(0)
+    assert high0[0] in state.pages(1)[1]
+
+
+def test_conditions_belong_to_a_slots_memory() -> None:
+    """What is summed or attended to is forked, and restored into a state that has had none yet."""
+    state = make_state()
+    state.added = torch.randn(2, 16)
+    state.cross = torch.randn(2, 2, 2, 2, 3, 8)
+    added, cross = state.added[0].clone(), state.cross[:, :, 0].clone()
+    memory = state.snapshot(0)
+    assert memory.num_bytes >= added.nbytes + cross.nbytes
+    state.fork(0, 1)
+    other = make_state(3)
+    other.restore(2, memory)
+    for got, slot in ((state, 1), (other, 2)):
+        assert got.added is not None
+        assert got.cross is not None
+        assert torch.equal(got.added[slot], added)
+        assert torch.equal(got.cross[:, :, slot], cross)

@@ -1,11 +1,14 @@
 """Small real things for tests: ids that count, an engine that echoes, a transport of two queues."""
 
 import asyncio
+import os
 import queue
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +38,7 @@ from model.engine.messages import (
     Truncate,
     Usage,
 )
+from model.engine.metrics import EngineMetrics
 from model.errors import OverloadedError
 from server.errors import DisconnectedError
 
@@ -77,6 +81,7 @@ class EchoEngine:
     NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
     def __init__(self) -> None:
+        self.metrics = EngineMetrics()
         self.commands: list[Command] = []
         self.max_open = 0
         self._rooms: dict[str, _Room] = {}
@@ -121,10 +126,11 @@ class EchoEngine:
     def _run(self, deliver: Callable[[Output], None]) -> None:
         while (command := self._queue.get()) is not None:
             self.commands.append(command)
-            for output in self._answer(command):
+            for output in self.answer(command):
                 deliver(output)
 
-    def _answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911, PLR0912 - a case each
+    def answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911, PLR0912 - a case each
+        """Carry out a command, and return what follows from it."""
         session = command.session_id
         if isinstance(command, Open):
             self._rooms[session] = _Room(instructions=command.instructions)
@@ -215,6 +221,54 @@ class EchoEngine:
             output_audio_tokens=len(text.split()) * FRAMES_PER_WORD if command.audio else 0,
         )
         return [*outputs, ResponseDone(session, turn, "completed", usage)]
+
+
+class EchoCore:
+    """Answer as `EchoEngine` does, on whatever thread it is asked."""
+
+    def __init__(self, *, max_queued_commands: int = 4096) -> None:
+        self.metrics = EngineMetrics()
+        self.info = INFO
+        self.max_queued_commands = max_queued_commands
+        self._echo = EchoEngine()
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def apply(self, command: Command) -> list[Output]:
+        """Answer."""
+        self.metrics.steps += 1
+        return self._echo.answer(command)
+
+    def tick(self) -> list[Output]:
+        """Do nothing: it has answered at once."""
+        return []
+
+    def next_due_s(self) -> None:
+        """Never be due."""
+
+    def fail_all(self, message: str) -> list[Output]:
+        """Not fail."""
+        del message
+        return []
+
+
+@dataclass(frozen=True)
+class EchoSpec:
+    """Build an echo wherever it is wanted.
+
+    Attributes:
+        poison: where this file exists, nothing is built: the process dies.
+    """
+
+    poison: Path | None = None
+    max_queued_commands: int = 4096
+
+    def build(self) -> EchoCore:
+        """Return the core."""
+        if self.poison is not None and self.poison.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return EchoCore(max_queued_commands=self.max_queued_commands)
 
 
 class MemoryTransport:

@@ -51,8 +51,8 @@ class Echo:
 async def echoing(**server: Any) -> AsyncIterator[Echo]:
     """Serve an echo engine on a free port."""
     engine = EchoEngine()
-    settings = Settings(server=ServerSettings(**server), voices={"alloy": "amber", "echo": "birch"})
-    async with serving(engine, settings) as served:
+    voices = {"alloy": "amber", "echo": "birch"}
+    async with serving(engine, Settings(server=ServerSettings(**server), voices=voices)) as served:
         yield Echo(served, engine)
     assert engine.num_open == 0, "every session gave its slot back"
 
@@ -259,20 +259,62 @@ async def test_errors_do_not_close() -> None:
         assert json.loads(await client.recv())["type"] == "input_audio_buffer.cleared"
 
 
+def _check_refusal(error: InvalidStatus) -> None:
+    """Check that a connection was refused as one too many, before the upgrade."""
+    response = error.response
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    body = json.loads(response.body or b"")["error"]
+    assert (body["type"], body["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert str(INFO.max_sessions) in body["message"]
+
+
 @pytest.mark.usefixtures("no_tasks_left")
-async def test_capacity_is_refused_readably_and_given_back() -> None:
-    """The session too many gets an error and 1013; when another leaves there is room again."""
+async def test_capacity_is_refused_before_the_upgrade_and_given_back() -> None:
+    """The stock client gets a 503 with the API's error; when another leaves there is room again."""
     async with echoing() as served:
-        async with served.socket() as first, served.socket() as second:
+        async with served.socket() as first, served.realtime() as second:
             await first.recv()
-            await second.recv()
-            async with served.socket() as third:
-                error = json.loads(await third.recv())["error"]
-                assert error["code"] == "rate_limit_exceeded"
-                assert str(INFO.max_sessions) in error["message"]
-                assert await _closed(third) == 1013
+            await _until(second, "session.created")
+            for connecting in (served.socket(), served.realtime()):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connecting.__aenter__()
+                _check_refusal(refused.value)
+            # Those in progress have noticed nothing.
+            await _say(second, 0.7)
+            await _until(second, "response.done")
         async with served.socket() as again:
             assert json.loads(await again.recv())["type"] == "session.created"
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_a_browser_is_told_of_capacity_by_an_event() -> None:
+    """A page cannot read a refused upgrade: it gets an error and is closed with 1013."""
+    async with echoing() as served, served.socket() as first, served.socket() as second:
+        await first.recv()
+        await second.recv()
+        async with served.socket(origin="http://localhost:3000") as third:
+            error = json.loads(await third.recv())["error"]
+            assert error["code"] == "rate_limit_exceeded"
+            assert await _closed(third) == 1013
+
+
+@pytest.mark.usefixtures("no_tasks_left")
+async def test_as_many_as_there_are_places_whoever_comes() -> None:
+    """Of connections that come at the same moment, exactly the capacity is accepted."""
+
+    async def enter(stack: contextlib.AsyncExitStack, served: Echo) -> bool:
+        try:
+            client = await stack.enter_async_context(served.socket())
+        except InvalidStatus as error:
+            _check_refusal(error)
+            return False
+        assert json.loads(await client.recv())["type"] == "session.created"
+        return True
+
+    async with echoing() as served, contextlib.AsyncExitStack() as stack:
+        entered = await asyncio.gather(*(enter(stack, served) for _ in range(7)))
+        assert sum(entered) == served.engine.max_open == INFO.max_sessions
 
 
 @pytest.mark.usefixtures("no_tasks_left")

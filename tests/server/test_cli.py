@@ -30,6 +30,8 @@ def test_check_says_that_the_shipped_configuration_is_good(
         (["talk", str(ASSETS / "two_plus_two.wav"), "--set", "nonsense"], "nonsense"),
         (["eval", "--condition", "underwater"], "underwater"),
         (["eval", "--against", "no/such"], "no/such"),
+        (["pull", "moshica"], "did you mean moshika?"),
+        (["pull"], "expected the name of a checkpoint"),
     ],
 )
 def test_wrong_settings_are_one_line(
@@ -72,9 +74,17 @@ def test_wrong_command_lines_are_refused(
     assert "usage: parley" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["serve", "talk", "eval", "train"])
+def test_a_folder_that_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` describes it and exits with 1; its options are its own."""
+    assert main(["check", str(tmp_path), "--sessions", "3"]) == EXIT_RUNTIME
+    out = capsys.readouterr().out
+    assert "3 sessions" in out
+    assert "cannot be served:" in out
+
+
+@pytest.mark.parametrize("command", ["serve", "talk", "eval", "train", "pull", "check", "quantize"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` of each command works; training has a command line of its own."""
+    """`--help` of each command works; some have command lines of their own."""
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from model.text import Tokenizer
 from model.weights import save_starter
 from server.app import make_engine
-from server.config import ModelSettings, Settings
+from server.config import EngineSettings, ModelSettings, Settings
 from server.errors import ParleyError
 from tests.fakes.tiny import make_codec, make_lm
 from tests.server.serving import serving
@@ -29,7 +29,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     lm, codec = make_lm(), make_codec()
     tokenizer = Tokenizer.train(["hello there", "hello world"] * 9, 60)
     save_starter(directory, lm=lm, codec=codec, tokenizer=tokenizer, voices=("anna", "ben"))
-    return Settings(model=ModelSettings(dir=directory))
+    return Settings(model=ModelSettings(dir=directory), engine=EngineSettings(placement="thread"))
 
 
 async def _until(client: ClientConnection, kind: str) -> list[Event]:
@@ -118,6 +118,6 @@ async def test_a_reply_that_was_begun_in_a_pause_is_taken_back(settings: Setting
 
 def test_missing_weights_are_a_clear_error(tmp_path: Path) -> None:
     """The message names the folder."""
-    missing = tmp_path / "nothing"
+    model = ModelSettings(dir=tmp_path / "nothing")
     with pytest.raises(ParleyError, match="nothing"):
-        make_engine(Settings(model=ModelSettings(dir=missing)))
+        make_engine(Settings(model=model, engine=EngineSettings(placement="thread")))

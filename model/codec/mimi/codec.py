@@ -81,6 +81,11 @@ class Mimi(nn.Module):
         self.codes = SplitCodes(self.config)
         self.decoder = Decoder(self.config)
 
+    def prepare(self) -> None:
+        """Compute what no file holds, after the weights have been set."""
+        for part in (self.codes, self.encoder.transformer, self.decoder.transformer):
+            part.prepare()
+
     def init_encoder_state(self, num_slots: int) -> MimiState:
         """Return encoder state for `num_slots` streams that have heard nothing."""
         return self._state(encoder_contexts(self.config), num_slots)

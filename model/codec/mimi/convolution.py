@@ -20,6 +20,13 @@ from model.codec.blocks import CausalConv
 from model.codec.mimi.config import MimiConfig
 
 
+def activated(conv: CausalConv, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply an ELU to ``x [B, S, channels]`` and then `conv`; `x` stays as it is."""
+    seen = torch.cat([context, x], dim=1)
+    functional.elu_(seen[:, context.shape[1] :])
+    return conv.over(seen)
+
+
 class Residual(nn.Module):
     """Add what two convolutions make of the signal, the second without context."""
 
@@ -30,8 +37,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the block to ``x [B, S, channels]``."""
-        mixed, context = self.conv(functional.elu(x), context)
-        return x + self.out(functional.elu(mixed)), context
+        mixed, context = activated(self.conv, x, context)
+        return self.out(functional.elu_(mixed)).add_(x), context
 
 
 class Stage(nn.Module):
@@ -54,13 +61,13 @@ class Stage(nn.Module):
     def down(self, x: Tensor, contexts: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``x [B, S, channels]`` to ``[B, S / ratio, 2 * channels]``."""
         x, first = self.residual(x, next(contexts))
-        x = torch.unflatten(functional.elu(x), 1, (-1, self.ratio)).flatten(2)
+        x = torch.unflatten(functional.elu_(x), 1, (-1, self.ratio)).flatten(2)
         x, second = self.resample(x, next(contexts))
         return x, [first, second]
 
     def up(self, x: Tensor, contexts: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``x [B, S, 2 * channels]`` to ``[B, S * ratio, channels]``."""
-        x, first = self.resample(functional.elu(x), next(contexts))
+        x, first = activated(self.resample, x, next(contexts))
         x = torch.unflatten(x, 2, (self.ratio, -1)).flatten(1, 2)
         x, second = self.residual(x, next(contexts))
         return x, [first, second]
@@ -95,7 +102,7 @@ class Analysis(nn.Module):
         for stage in self.stages:
             x, used = stage.down(x, before)
             after += used
-        x, context = self.out(functional.elu(x), next(before))
+        x, context = activated(self.out, x, next(before))
         return x, [*after, context]
 
 
@@ -120,7 +127,7 @@ class Synthesis(nn.Module):
         for stage in self.stages:
             x, used = stage.up(x, before)
             after += used
-        x, context = self.out(functional.elu(x), next(before))
+        x, context = activated(self.out, x, next(before))
         return x.squeeze(-1), [*after, context]
 
 

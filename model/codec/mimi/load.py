@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.names import Layout, is_ignored, layout_of, modern, sources
 from model.errors import ConfigError, WeightsError
+from model.layout import for_few_rows
 from model.published import TensorFile
 
 
@@ -46,18 +48,23 @@ def load_mimi(
         )
     file = TensorFile(path)
     layout = check_mimi(file, config, prefix)
-    mimi = Mimi(replace(config, num_codebooks=num_codebooks or config.num_codebooks))
-    mimi.eval().requires_grad_(requires_grad=False)
+    with torch.device("meta"):  # no second copy of the weights
+        mimi = Mimi(replace(config, num_codebooks=num_codebooks or config.num_codebooks))
     names = {modern(name, layout): full for name, full in _published(file, prefix).items()}
     targets = mimi.state_dict()
     used = sources(mimi.config, layout)
     assert used.keys() == targets.keys()
-    with torch.no_grad():
-        for name, source in used.items():
-            parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
-            targets[name].copy_(source.convert(*parts))
-    mimi.codes.prepare()
-    return mimi
+    state: dict[str, Tensor] = {}
+    for name, source in used.items():
+        parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
+        tensor = source.convert(*parts)
+        assert tensor.shape == targets[name].shape, name
+        # Convolutions have many rows.
+        is_for_few = ".transformer." in name and tensor.dim() == 2
+        state[name] = for_few_rows(tensor) if is_for_few else tensor.contiguous()
+    mimi.load_state_dict(state, assign=True)
+    mimi.prepare()
+    return mimi.eval().requires_grad_(requires_grad=False)
 
 
 def check_mimi(file: TensorFile, config: MimiConfig, prefix: str = "") -> Layout:

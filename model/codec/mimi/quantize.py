@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kernels.rvq import nearest_codes
+from model.backend import KernelModule
 from model.codec.mimi.config import MimiConfig
 
 
-class ResidualCodes(nn.Module):
+class ResidualCodes(KernelModule):
     """Codebooks in a row, each coding what the ones before left over.
+
+    Backends may take entries for one another that are, to rounding, equally near.
 
     Source: Zeghidour et al. 2021, "SoundStream", algorithm 1.
     """
@@ -29,16 +33,18 @@ class ResidualCodes(nn.Module):
         shape = (num_codebooks, config.codebook_size, config.codebook_dim)
         self.register_buffer("tables", torch.randn(shape))
         # Of the squared distance |x - e|^2 only |e|^2 - 2 x.e depends on the entry.
-        self.register_buffer("lead", torch.empty(shape[:2]), persistent=False)
+        self.register_buffer("lead", None, persistent=False)
         self.prepare()
 
     def prepare(self) -> None:
         """Compute what the search needs, after the tables have been set."""
-        self.lead.copy_(self.tables.square().sum(2) * -0.5)
+        self.lead = self.tables.square().sum(2) * -0.5
 
     def encode(self, latent: Tensor) -> Tensor:
         """Quantise ``latent [N, dim]`` to int64 ``[N, num_codebooks]``."""
         left = self.to_codes(latent)
+        if self.backend != "reference":
+            return nearest_codes(left, self.tables, -self.lead, backend=self.backend)
         codes = []
         for table, lead in zip(self.tables, self.lead, strict=True):
             nearest = torch.addmm(lead, left, table.T).argmax(1)

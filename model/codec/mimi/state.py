@@ -1,4 +1,4 @@
-"""What a Mimi stream remembers: an explicit value with the slot axis first, of constant size."""
+"""What Mimi streams remember: an explicit value with a slot axis, of constant size."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ class MimiState:
     Attributes:
         contexts: the left context of every convolution that needs one, in order,
             [slots, steps, channels].
-        kv: keys (0) and values (1), a ring over steps, [slots, layers, capacity, 2, heads,
-            head_dim]. The step at position p lives in column p modulo the capacity.
+        kv: keys (0) and values (1), a ring over steps, [layers, 2, slots, heads, capacity,
+            head_dim]: what a head reads lies together. The step at position p lives in column p
+            modulo the capacity.
         steps: int64 [slots], transformer steps taken since the reset.
         stride: steps that leave the window together. A stream moves it once a frame; 1 moves it
             with every step, which is how a whole recording is done at once.
@@ -123,7 +124,7 @@ class MimiState:
         """
         stride = config.frame_steps if call_steps is None else 1
         capacity = config.window + (call_steps or stride) - stride
-        shape = (num_slots, config.num_layers, capacity, 2, config.num_heads, config.head_dim)
+        shape = (config.num_layers, 2, num_slots, config.num_heads, capacity, config.head_dim)
         return cls(
             [like.new_zeros(num_slots, *shape) for shape in context_shapes],
             like.new_zeros(shape),
@@ -138,19 +139,22 @@ class MimiState:
         return len(self.steps)
 
     @property
+    def capacity(self) -> int:
+        """Columns of the ring."""
+        return self.kv.shape[4]
+
+    @property
     def num_bytes(self) -> int:
         """Memory of all slots together; it never grows."""
-        return sum(t.nbytes for t in self._tensors())
+        return sum(t.nbytes for t in (*self.contexts, self.kv, self.steps))
 
     @property
     def call_steps(self) -> int:
         """Most steps that may be written to the ring before they are attended to."""
-        return self.kv.shape[2] - self.window + self.stride
+        return self.capacity - self.window + self.stride
 
     def reset(self, slot: int) -> None:
         """Make `slot` new; other slots are untouched."""
-        for tensor in self._tensors():
+        for tensor in (*self.contexts, self.steps):
             tensor[slot].zero_()
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self.contexts, self.kv, self.steps]
+        self.kv[:, :, slot].zero_()

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.attention import rope_frequencies, rope_table, rotate_
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.state import MimiState, Rows
+from model.rotary import rope_frequencies, rope_table, rotate_
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,15 @@ class _Plan:
         rope: complex64 [n, T, 1, head_dim / 2].
         slots: int64 [n, 1], with `columns` where the steps are written.
         columns: int64 [n, T].
-        mask: [n, 1, T, capacity], 0 where a step sees a column and -inf elsewhere.
+        live: how many columns hold anything, the first ones.
+        mask: [n * heads, T, live], 0 where a step sees a column and -inf elsewhere.
         runs: as `Rows.runs`.
     """
 
     rope: Tensor
     slots: Tensor
     columns: Tensor
+    live: int
     mask: Tensor
     runs: tuple[tuple[slice, slice], ...]
 
@@ -75,25 +77,28 @@ class Attention(nn.Module):
 
         Args:
             x: new steps.
-            kv: [slots, capacity, 2, heads, head_dim], this layer's part of the state; written.
+            kv: [2, slots, heads, capacity, head_dim], this layer's part of the state; written.
             plan: of the call.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
         rotate_(qkv[:, :, :2], plan.rope)
-        kv.index_put_((plan.slots, plan.columns), qkv[:, :, 1:])
+        kv[:, plan.slots, :, plan.columns] = qkv[:, :, 1:]
         q = qkv[:, :, 0].transpose(1, 2)
-        parts = [
-            functional.scaled_dot_product_attention(
-                q[rows],
-                kv[slots, :, 0].transpose(1, 2),
-                kv[slots, :, 1].transpose(1, 2),
-                attn_mask=plan.mask[rows],
-            )
-            for rows, slots in plan.runs
-        ]
+        parts = [self._attend(q[rows], kv[:, slots], plan, rows) for rows, slots in plan.runs]
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
+
+    def _attend(self, q: Tensor, kv: Tensor, plan: _Plan, rows: slice) -> Tensor:
+        """Attend from ``q [n, heads, T, head_dim]``; the same is returned.
+
+        For so few queries two plain products are faster than the fused kernel, twice on a CPU.
+        """
+        keys, values = kv.flatten(1, 2)[:, :, : plan.live].unbind()  # [n * heads, live, head_dim]
+        heads = slice(rows.start * self.num_heads, rows.stop * self.num_heads)
+        queries, scale = q.flatten(0, 1), self.head_dim**-0.5
+        scores = torch.baddbmm(plan.mask[heads], queries, keys.transpose(1, 2), alpha=scale)
+        return torch.bmm(scores.softmax(-1), values).view(q.shape)
 
 
 class Layer(nn.Module):
@@ -130,9 +135,14 @@ class Transformer(nn.Module):
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()
+        self._head_dim, self._rope_base = config.head_dim, config.rope_base
         self.layers = Layers(Layer(config) for _ in range(config.num_layers))
-        frequencies = rope_frequencies(config.head_dim, config.rope_base)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", None, persistent=False)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute what no file holds."""
+        self.frequencies = rope_frequencies(self._head_dim, self._rope_base)
 
     def forward(self, x: Tensor, state: MimiState, rows: Rows) -> Tensor:
         """Run the next steps ``x [n, T, dim]`` of the streams in `rows`.
@@ -147,8 +157,11 @@ class Transformer(nn.Module):
     def _run(self, x: Tensor, state: MimiState, rows: Rows) -> Tensor:
         done = state.steps[rows.slots]
         position = done[:, None] + torch.arange(x.shape[1], device=x.device)
-        capacity = state.kv.shape[2]
-        seen = visible(position, capacity, state.window, state.stride).unsqueeze(1)
+        capacity = state.capacity
+        # Elsewhere than on a CPU this would have to be read back.
+        live = min(int(position.max()) + 1, capacity) if x.device.type == "cpu" else capacity
+        seen = visible(position, capacity, state.window, state.stride)[:, :, :live]
+        seen = seen.repeat_interleave(state.kv.shape[3], dim=0)
         slots = rows.slots
         if isinstance(slots, slice):
             slots = torch.arange(state.num_slots, device=x.device)[slots]
@@ -158,10 +171,11 @@ class Transformer(nn.Module):
             # The columns of a row that is not active are written as well. They hold nothing that
             # is still visible, and its next real steps overwrite them.
             columns=position % capacity,
+            live=live,
             mask=x.new_zeros(seen.shape).masked_fill(~seen, float("-inf")),
             runs=rows.runs,
         )
-        for layer, kv in zip(self.layers, state.kv.unbind(1), strict=True):
+        for layer, kv in zip(self.layers, state.kv, strict=True):
             x = layer(x, kv, plan)
         rows.write(state.steps, done + x.shape[1])
         return x

@@ -172,9 +172,97 @@ class Talk {
   }
 }
 
+// A model that listens and speaks at once: the server's is a random twin (docs/duplex.md), which says
+// what it is after the user has spoken.
+async function converseWithTwin(talk) {
+  const { session } = talk;
+  const checkTwin = (reply) =>
+    check(reply.startsWith('i am a random twin'), `"${reply}" is not what a twin says`);
+
+  await scenario('connect and session', async () => {
+    await talk.connect();
+    await talk.event('session.updated');
+  });
+
+  await scenario('spoken turn', async () => {
+    const { mark } = talk;
+    talk.speak('my_name_is_peter.wav');
+    checkTwin(await talk.reply(mark));
+    check(talk.audioSeconds(mark) > 1, `${talk.audioSeconds(mark)} s of audio`);
+  });
+
+  await scenario('history', async () => {
+    const { mark } = talk;
+    talk.speak('what_is_my_name.wav');
+    checkTwin(await talk.reply(mark));
+    const roles = () => {
+      const all = session.history.map((item) => item.role).join(' ');
+      return all === 'user assistant user assistant' ? all : undefined;
+    };
+    await talk.wait(roles, 'two turns in the history');
+  });
+
+  await scenario('interruption', async () => {
+    const { mark } = talk;
+    talk.speak('my_name_is_peter.wav');
+    const { item_id: itemId } = await talk.event('response.output_audio.delta', mark);
+    await sleep(HEARD_MS);
+    const later = talk.mark;
+    talk.speak('two_plus_two.wav');
+    await talk.event('audio_interrupted', later);
+    const truncated = await talk.event('conversation.item.truncated', later);
+    check(truncated.item_id === itemId, `truncated ${JSON.stringify(truncated)}`);
+    checkTwin(
+      await talk.wait(
+        (reports) => reports.findLast((r) => r.name === 'agent_end' && r.value)?.value,
+        'an answer to what was said over the reply',
+        later,
+      ),
+    );
+    const cut = session.history.find((item) => item.itemId === itemId);
+    check(!talk.words(cut).includes('noise'), `"${talk.words(cut)}" has words not heard`);
+  });
+
+  await scenario('errors', async () => {
+    const { mark } = talk;
+    session.sendMessage('what is two plus two');
+    const { error } = await talk.event('error', mark);
+    check(error.code === 'unsupported_content_type', JSON.stringify(error));
+    // The package asks for a reply as well; it is empty. What is spoken is answered.
+    await talk.event('response.done', mark);
+    const later = talk.mark;
+    talk.speak('my_name_is_peter.wav');
+    checkTwin(await talk.reply(later));
+  });
+  session.close();
+
+  await scenario('push to talk', async () => {
+    const turn = new Talk(null);
+    await turn.connect();
+    await turn.event('session.updated');
+    const chunks = speech('my_name_is_peter.wav');
+    chunks.forEach((chunk, at) =>
+      turn.session.sendAudio(chunk, { commit: at === chunks.length - 1 }),
+    );
+    turn.session.transport.sendEvent({ type: 'response.create' });
+    checkTwin(await turn.reply(0));
+    turn.session.close();
+  });
+
+  report('text turn', 'n/a', 'the model hears and speaks; typed items are refused by a clear error');
+  report('tool call', 'n/a', 'the model cannot call functions');
+  report('transcription', 'n/a', 'the model does not write down what it hears, and says so in an event');
+  report('reconnect', 'n/a', 'the model cannot be told an earlier conversation');
+}
+
 const isScripted = config === 'scripted';
 const talk = new Talk(SERVER_VAD);
 const { session } = talk;
+
+if (config.endsWith('-tiny')) {
+  await converseWithTwin(talk);
+  process.exit(0);
+}
 
 await scenario('connect and session', async () => {
   await talk.connect();

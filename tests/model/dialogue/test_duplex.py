@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from model.dialogue.duplex import Duplex, DuplexConfig
 from model.family import Family
 from model.lm import LM
 from model.sampling import Sampling
+from model.state import Steps
 
 CONFIG = LMConfig(
     dim=16,
@@ -39,10 +43,11 @@ DRIVE = DuplexConfig(
 )
 
 
-def make(num_slots: int) -> Duplex:
+def make(num_slots: int, reach: int = 0, **drive: int) -> Duplex:
     """Return a small random model ready for conversations."""
     torch.manual_seed(5)
-    return Duplex(LM(CONFIG).eval(), DRIVE, num_slots)
+    config = replace(CONFIG, rewind_steps=reach)
+    return Duplex(LM(config).eval(), replace(DRIVE, **drive), num_slots, reach)
 
 
 def converse(duplex: Duplex, slots: list[int], user: Tensor) -> Tensor:
@@ -78,3 +83,90 @@ def test_what_is_forced_is_given_out() -> None:
     noise = [torch.Generator().manual_seed(0)]
     tokens = [duplex.step([0], user[:, t], forced[:, t], noise).tokens for t in range(6)]
     assert torch.equal(torch.stack(tokens, dim=1)[:, 1:], forced[:, :-1])
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_steps_that_are_taken_back(lag: int) -> None:
+    """Never were: the conversation goes on as if it had come that far for the first time."""
+    user = torch.randint(10, (2, 14, 2))
+    duplex, slots = make(3, reach=5, lag=lag), [2, 0]
+    for t in range(11):
+        duplex.step(slots, user[:, t], noise=_noise(t))
+    taken = duplex.rewind(2, 7)
+    assert taken is not None
+    assert torch.equal(taken, user[0, 7:11])
+    assert duplex.num_calls(2) == 7
+    assert duplex.num_calls(0) == 11
+    again = [duplex.step([2], user[:1, t], noise=_noise(t)[:1]).tokens for t in range(7, 14)]
+    straight = make(1, reach=5, lag=lag)
+    once = [straight.step([0], user[:1, t], noise=_noise(t)[:1]).tokens for t in range(14)]
+    assert torch.equal(torch.stack(again), torch.stack(once[7:]))
+
+
+def _noise(step: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(2 * step + row) for row in range(2)]
+
+
+def test_steps_that_cannot_be_taken_back() -> None:
+    """Beyond the reach, also after some were taken back; nothing changes then."""
+    user = torch.randint(10, (1, 12, 2))
+    duplex = make(1, reach=4)
+    for t in range(12):
+        duplex.step([0], user[:, t], noise=_noise(t)[:1])
+    assert duplex.rewind(0, 7) is None
+    assert duplex.rewind(0, 12) is not None
+    assert duplex.rewind(0, 9) is not None
+    assert duplex.rewind(0, 7) is None
+    assert duplex.num_calls(0) == 9
+    assert duplex.rewind(0, 8) is not None
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_beginning_that_was_kept(lag: int) -> None:
+    """Goes on in another slot, and more than once, as in the one that it was taken of."""
+    user = torch.randint(10, (1, 12, 2))
+    duplex = make(3, reach=4, lag=lag)
+    for t in range(7):
+        duplex.step([1], user[:, t], noise=_noise(t)[:1])
+    kept = duplex.snapshot(1)
+    assert kept.num_bytes > 0
+    frames = []
+    for slot in (1, 0, 2):
+        if slot != 1:
+            duplex.restore(slot, kept)
+            assert duplex.rewind(slot, 6) is None  # what was before is not known here
+        parts = [duplex.step([slot], user[:, t], noise=_noise(t)[:1]) for t in range(7, 12)]
+        frames.append(torch.stack([part.tokens for part in parts]))
+    assert torch.equal(frames[0], frames[1])
+    assert torch.equal(frames[0], frames[2])
+    assert duplex.rewind(0, 8) is not None
+
+
+class RecordingLM(LM):
+    """Keeps the inputs of its steps."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__(config)
+        self.inputs: list[Tensor] = []
+
+    def embed(self, steps: Steps) -> Tensor:
+        """Embed, and keep it."""
+        self.inputs.append(super().embed(steps))
+        return self.inputs[-1]
+
+
+def test_a_beginning_that_was_recorded() -> None:
+    """Inputs in the place of tokens, and the tokens that were known after them."""
+    user = torch.randint(10, (1, 12, 2))
+    torch.manual_seed(5)
+    lm = RecordingLM(CONFIG).eval()
+    duplex = Duplex(lm, replace(DRIVE, lag=1), 2)
+    for t in range(6):
+        duplex.step([0], user[:, t], noise=_noise(t)[:1])
+    recorded = torch.cat(lm.inputs[1:])[:, 0]  # the user's first frame is only taken note of
+    duplex.begin_with(1, recorded, duplex._ring[0].clone())
+    assert duplex.num_calls(1) == duplex.num_calls(0) == 6
+    for t in range(6, 12):
+        noise = [_noise(t)[0], _noise(t)[0]]
+        frame = duplex.step([0, 1], user[:, t].expand(2, -1), noise=noise)
+        assert torch.equal(frame.tokens[0], frame.tokens[1])

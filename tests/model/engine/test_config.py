@@ -20,3 +20,10 @@ def test_horizon_may_be_nothing_but_not_less() -> None:
     assert EngineConfig(horizon_ms=0).horizon_ms == 0
     with pytest.raises(ConfigError, match="horizon_ms"):
         EngineConfig(horizon_ms=-1)
+
+
+def test_no_beginnings_need_to_be_remembered() -> None:
+    """None is a number of them, less than none is not."""
+    assert EngineConfig(cached_prompts=0).cached_prompts == 0
+    with pytest.raises(ConfigError, match="cached_prompts"):
+        EngineConfig(cached_prompts=-1)

@@ -16,6 +16,18 @@ def test_every_tick_is_in_one_bucket() -> None:
     assert (metrics.ticks, metrics.steps) == (5, 10)
 
 
+def test_batches_are_counted_by_size_and_phase() -> None:
+    """Rows add up in both; a dictionary that someone reads is not changed under them."""
+    metrics = EngineMetrics()
+    metrics.count_tick(0.01, rows=3)
+    assert metrics.batch_buckets[:4] == [0, 0, 1, 0]
+    metrics.count_rows(["speaking", "listening", "speaking"])
+    read = metrics.rows
+    metrics.count_rows(["speaking"])
+    assert read == {"speaking": 2, "listening": 1}
+    assert metrics.rows == {"speaking": 3, "listening": 1}
+
+
 def test_cleared_metrics_are_new_ones() -> None:
     """Clearing does not leave the old buckets behind."""
     metrics = EngineMetrics()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import pytest
-import torch
 
 from model.engine.slots import Playout, SlotTable
 
@@ -23,15 +25,17 @@ def test_playout_runs_on_after_a_gap() -> None:
 def test_slots_are_given_lowest_first_and_reused() -> None:
     """Neighbouring slots make the fastest batches, so the low ones are used first."""
 
-    class Program:
-        def __init__(self, session_id: str) -> None:
-            self.session_id = session_id
+    @dataclass
+    class Row:
+        index: int
+        session_id: str
 
-    table = SlotTable(3)
-    a, b, _ = (table.take(Program(name), torch.Generator()) for name in "abc")  # type: ignore[arg-type]
+    table: SlotTable[Row] = SlotTable(3)
+    a, b, _ = (table.take(name, partial(Row, session_id=name)) for name in "abc")
     assert [s.index for s in table] == [0, 1, 2]
+    assert table.is_full
     table.release(b)
     table.release(a)
-    assert table.take(Program("d"), torch.Generator()).index == 0  # type: ignore[arg-type]
+    assert table.take("d", partial(Row, session_id="d")).index == 0
     assert table.get("b") is None
     assert len(table) == 2

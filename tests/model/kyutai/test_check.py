@@ -1,57 +1,34 @@
 """A directory is understood from its headers: what it is, what is wrong, what it costs."""
 
-import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
 from model.codec.mimi import MimiConfig
-from model.kyutai.check import Checkpoint, check_directory
+from model.codec.mimi.names import sources
+from model.errors import WeightsError
+from model.kyutai.check import Checkpoint, check_directory, sound_directory
+from model.kyutai.config import KyutaiConfig
+from model.kyutai.tensors import expected_tensors
+from tests.fakes.kyutai import PERSONAPLEX, write_zeros
 
 LM, MIMI, PIECES = "model.safetensors", "tokenizer-1.safetensors", "tokenizer_spm.model"
 
 
-@pytest.fixture(scope="module")
-def pieces() -> bytes:
-    """Return a file of 28 text pieces."""
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the quick brown fox jumps over the lazy dog"] * 3),
-        model_writer=file,
-        vocab_size=28,
-        model_type="char",
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    return file.getvalue()
-
-
 @pytest.fixture
-def directory(golden: Path, pieces: bytes, tmp_path: Path) -> Path:
+def directory(make_directory: Callable[..., Path]) -> Path:
     """A sound directory with a small Moshi."""
-    shutil.copy(golden / "moshi.json", tmp_path / "config.json")
-    shutil.copy(golden / "moshi.weights.safetensors", tmp_path / LM)
-    shutil.copy(golden / "mimi.weights.safetensors", tmp_path / MIMI)
-    (tmp_path / PIECES).write_bytes(pieces)
-    return tmp_path
+    return make_directory()
 
 
 @pytest.fixture
-def check(directory: Path, golden_mimi: MimiConfig) -> Callable[[], Checkpoint]:
-    """Check that directory, with the small codec's sizes."""
-    return lambda: check_directory(directory, golden_mimi)
-
-
-@pytest.fixture
-def golden_mimi(golden: Path) -> MimiConfig:
-    """Sizes of the small codec."""
-    return MimiConfig.from_kyutai(json.loads((golden / "mimi.json").read_text()))
+def check(directory: Path) -> Callable[[], Checkpoint]:
+    """Check that directory."""
+    return lambda: check_directory(directory)
 
 
 def test_a_sound_directory(check: Callable[[], Checkpoint]) -> None:
@@ -103,10 +80,10 @@ def test_a_model_of_another_kind(directory: Path, check: Callable[[], Checkpoint
 
 
 def test_text_pieces_that_are_none_or_too_many(
-    directory: Path, golden: Path, check: Callable[[], Checkpoint]
+    directory: Path, check: Callable[[], Checkpoint]
 ) -> None:
     """The file is tried, and its pieces are counted."""
-    values = json.loads((golden / "moshi.json").read_text()) | {"text_card": 20}
+    values = json.loads((directory / "config.json").read_text()) | {"text_card": 20}
     (directory / "config.json").write_text(json.dumps(values))
     assert "expected at most 20 text pieces, got 2" in check().problems[-1]
     (directory / PIECES).write_bytes(b"not one")
@@ -120,18 +97,38 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     assert "config.json: cannot be read" in check_directory(tmp_path).problems[0]
 
 
-def test_memory_of_moshi(tmp_path: Path) -> None:
-    """An empty directory stands for Moshi, and says what it lacks and would cost."""
+def test_an_empty_directory_stands_for_moshi(tmp_path: Path) -> None:
+    """It says what it lacks and would cost."""
     found = check_directory(tmp_path)
     assert len(found.problems) == 3
     assert found.num_parameters == 7_687_729_152
     assert found.memory is not None
-    gigabytes = {kind: size / 1e9 for kind, size in found.memory.weights.items()}
-    assert gigabytes["bf16"] == pytest.approx(15.375, abs=0.001)
-    # 7.37 G numbers of linears in 8 and in 4.5 bits, 0.31 G of embeddings in 16.
-    assert gigabytes["int8"] == pytest.approx(8.0, abs=0.05)
-    assert gigabytes["nf4"] == pytest.approx(4.77, abs=0.05)
-    # 3000 steps of 512 KiB, and Mimi's 16.5 MB.
-    assert found.memory.session == pytest.approx(1.573e9 + 16.5e6, rel=0.01)
-    # 96 M numbers, less 24 codebooks of 2048 x 256.
-    assert found.memory.mimi == pytest.approx(4 * (96.15e6 - 24 * 2048 * 256), rel=0.01)
+    # Norms that the depth weight sets share are held once for each.
+    assert found.memory.weights["bf16"] == pytest.approx(2 * found.num_parameters, rel=1e-4)
+
+
+def test_a_directory_with_problems(make_directory: Callable[..., Path]) -> None:
+    """Is refused with all of them."""
+    directory = make_directory()
+    (directory / "tokenizer_spm.model").unlink()
+    (directory / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"(?s)tokenizer.*got none.*not a safetensors file"):
+        sound_directory(directory)
+
+
+def test_a_checkpoint_larger_than_memory(tmp_path: Path, pieces: bytes) -> None:
+    """Only headers are read: PersonaPlex in its full size takes no longer than a small model."""
+    config = KyutaiConfig.from_dict(PERSONAPLEX)
+    (tmp_path / "config.json").write_text(json.dumps(PERSONAPLEX))
+    write_zeros(tmp_path / LM, expected_tensors(config), "BF16", 2)
+    assert (tmp_path / LM).stat().st_size > 16_742_000_000
+    codec = {
+        name: shape
+        for source in sources(MimiConfig(), "kyutai").values()
+        for name, shape in source.tensors.items()
+    }
+    write_zeros(tmp_path / MIMI, codec, "F32", 4)
+    (tmp_path / PIECES).write_bytes(pieces)
+    found = check_directory(tmp_path)
+    assert found.problems == ()
+    assert (found.layout, found.num_parameters) == ("kyutai", 8_371_408_896)

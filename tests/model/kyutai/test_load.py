@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.errors import WeightsError
+from model.errors import ConfigError, WeightsError
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
+from model.weights import convert_to_int8
+from tests.fakes.kyutai import random_moshi
 
 NAME = "transformer.layers.0.norm1.alpha"
 
@@ -46,3 +48,33 @@ def test_wrong_files_are_refused(
     save_file(tensors, tmp_path / "lm.safetensors")
     with pytest.raises(WeightsError, match=f"{NAME}: {match}"):
         load_lm(tmp_path / "lm.safetensors", config)
+
+
+def test_int8_is_that_of_the_dense_model(golden: Path, tmp_path: Path) -> None:
+    """Row by row; what is no hot linear stays as it is."""
+    config, path = random_moshi(golden, tmp_path)
+    lm, expected = load_lm(path, config, linears="int8"), load_lm(path, config)
+    convert_to_int8(expected)
+    theirs = expected.state_dict()
+    assert lm.state_dict().keys() == theirs.keys()
+    assert any(name.endswith("levels") for name in theirs)
+    for name, tensor in lm.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_widths_that_int8_cannot_do(golden: Path, config: KyutaiConfig) -> None:
+    """Are refused by the name of the linear."""
+    with pytest.raises(ConfigError, match=r"layers.0.mlp.down.weight: cannot be int8 .*got 88"):
+        load_lm(golden / "moshi.weights.safetensors", config, linears="int8")
+
+
+def test_conditions_stay_exact(golden: Path) -> None:
+    """They are worked out once a session, in float32, whatever the model is in."""
+    config = KyutaiConfig.from_dict(json.loads((golden / "hibiki.json").read_text()))
+    lm = load_lm(golden / "hibiki.weights.safetensors", config, torch.bfloat16)
+    types = {name.split(".")[0]: p.dtype for name, p in lm.named_parameters()}
+    assert types["conditioners"] == torch.float32
+    assert types["layers"] == torch.bfloat16
+    added = lm.conditioners({"description": "very_good"}).added
+    assert added is not None
+    assert added.dtype == torch.float32

@@ -10,21 +10,8 @@ import pytest
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.tensors import expected_tensors, num_parameters, unused_tensors
 from model.published import TensorFile
+from tests.fakes.kyutai import HIBIKI_2B, PERSONAPLEX
 
-DEPTH: dict[str, Any] = {
-    "depformer_dim": 1024, "depformer_dim_feedforward": 3072, "depformer_num_heads": 16,
-    "depformer_num_layers": 4, "depformer_low_rank_embeddings": 128, "card": 2048, "n_q": 32,
-}  # fmt: skip
-HIBIKI_2B = DEPTH | {
-    "model_type": "hibiki", "dim": 2560, "num_heads": 20, "num_layers": 24, "hidden_scale": 4.125,
-    "context": 1500, "max_period": 100_000, "text_card": 48_000, "dep_q": 16,
-    "delays": [0, *(0, *[2] * 15) * 2],
-    "depformer_weights_per_step_schedule": [*range(8), *[8] * 8],
-    "conditioners": {
-        "description": {"type": "lut", "lut": {"n_bins": 31, "dim": 16, "possible_values": ["x"]}}
-    },
-    "fuser": {"sum": ["description"], "cross": []},
-}  # fmt: skip
 STT_2_6B: dict[str, Any] = {
     "model_type": "stt", "dim": 2048, "num_heads": 32, "num_layers": 48, "hidden_scale": 4.125,
     "context": 375, "max_period": 100_000, "text_card": 4000, "card": 2048, "n_q": 32, "dep_q": 0,
@@ -38,7 +25,7 @@ MOST_HEADER_BYTES = 120 * 500  # of a name with its type, shape and place, for 5
     ("values", "num_tensors", "file_bytes"),
     [
         ({}, 355, 15_375_500_136),
-        ({"model_type": "personaplex", "version": "7b-v1"}, 475, 16_742_874_000),
+        (PERSONAPLEX, 475, 16_742_874_000),
         (HIBIKI_2B, 327, 5_574_762_720),
         (STT_2_6B, 323, 5_234_275_128),
         (STT_1B, 131, 1_978_423_520),

@@ -131,7 +131,7 @@ _clients = st.one_of(
 # What the engine and the ears do is legal by construction.
 _happenings = st.sampled_from(
     [
-        *("audio", "voice", "pause", "hearing", "transcript", "later", "full", "lost"),
+        *("audio", "voice", "pause", "hearing", "transcript", "later", "full", "lost", "away"),
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
     ]
@@ -156,6 +156,33 @@ def test_a_session_can_end_at_any_moment(lines: list[Line | str]) -> None:
     for line in lines:
         world.play(line)
     world.end_early()
+
+
+def test_what_is_begun_while_the_engine_is_away_is_made_when_it_is_back() -> None:
+    """A response of the conversation, one beside it, and what was said before both."""
+    world = World()
+    create = _client("response.create")
+    for line in (_message("user", "a", None), create, "text", "speech", "away"):
+        world.play(line)
+    assert [seen.is_done for seen in world.seen.values()] == [True]
+    for line in (_message("user", "b", None), create, _create("none", None, "text")):
+        world.play(line)
+    assert not world.replies
+    world.play("away")
+    assert [reply.session_id for reply in world.replies] == ["sess_1", "sess_1/resp_3"]
+    assert world.memory.words == ["w1", "x", "x"]
+    world.end()
+
+
+def test_an_engine_that_does_not_come_back_ends_the_session() -> None:
+    """What is in progress fails, and the connection closes as a server fault."""
+    world = World()
+    for line in (_client("response.create"), "away", _client("response.create")):
+        world.play(line)
+    *events, hangup = world.player.play({"engine": {"type": "EngineGone", "message": "gone"}})
+    kinds = [event["server"]["type"] for event in events]
+    assert kinds == ["response.done", "rate_limits.updated", "error"]
+    assert hangup == {"hangup": 1011, "reason": "server_error.engine_failed"}
 
 
 def test_output_of_a_cancelled_response_is_dropped_during_the_next() -> None:

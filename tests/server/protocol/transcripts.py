@@ -1,6 +1,7 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
-Those in `beta/` are in the beta dialect. One JSON object a line. Inputs: `client` (a frame as
+Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
+all the time. One JSON object a line. Inputs: `client` (a frame as
 sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine
 cannot open), `clock_s` (sets the time, and lets happen what is due). Results:
 `server` (an event on the wire) and `command` (to the engine), with audio shown by its length.
@@ -50,19 +51,20 @@ _RATE_HZ = 16_000
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
 
 
-def new_machine(**changes: Any) -> SessionMachine:
+def new_machine(*, is_duplex: bool = False, **changes: Any) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    return SessionMachine(config, EngineProfile(_RATE_HZ, 80), VOICES, CountingIds(), Limits())
+    profile = EngineProfile(_RATE_HZ, 80, is_duplex)
+    return SessionMachine(config, profile, VOICES, CountingIds(), Limits())
 
 
 class Player:
     """Play inputs to a machine and write down what comes out."""
 
-    def __init__(self, *, is_beta: bool = False) -> None:
-        self.machine = new_machine()
+    def __init__(self, *, is_beta: bool = False, is_duplex: bool = False) -> None:
+        self.machine = new_machine(is_duplex=is_duplex)
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -136,15 +138,17 @@ def _heard(line: Line) -> Heard:
             raise AssertionError(f"nothing to hear: {line}")
 
 
-def _output(line: Line) -> messages.Output:
-    values = {"session_id": "sess_1", **line}
-    kind = getattr(messages, values.pop("type"))
+def _output(line: Line) -> messages.Output | messages.News:
+    kind = getattr(messages, line["type"])
+    is_news = kind in messages.News.__args__
+    values = {**line} if is_news else {"session_id": "sess_1", **line}
+    del values["type"]
     if "audio_ms" in values and kind is messages.ResponseAudio:
         num_samples = values.pop("audio_ms") * _RATE_HZ // 1000
         values["pcm"] = np.zeros(num_samples, dtype=np.float32)
     if "usage" in values:
         values["usage"] = messages.Usage(**values["usage"])
-    output: messages.Output = kind(**values)
+    output: messages.Output | messages.News = kind(**values)
     return output
 
 
@@ -199,7 +203,8 @@ def inputs(lines: list[Line]) -> Iterator[Line]:
 def played(path: Path) -> list[Line]:
     """Play the inputs of a transcript and return it with the results that come out now."""
     lines = read(path)
-    player = Player(is_beta=path.parent.name == "beta")
+    folder = path.parent.name
+    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex")
     result = player.start()
     for line in inputs(lines):
         result += [line, *player.play(line)]

@@ -93,6 +93,7 @@ class World:
         self._is_paused = False
         self._num_losses = 0
         self._is_full = False
+        self._is_away = False
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
         self._known: set[str] = set()  # items that the client has heard of
@@ -109,6 +110,8 @@ class World:
 
     def end(self) -> None:
         """Let what is going on come to its end, and check that nothing is left open."""
+        if self._is_away:
+            self.play("away")
         while self.replies or self.commits:
             self.play("done")
             self.play("transcript")
@@ -150,7 +153,9 @@ class World:
                 return []
             case "later":
                 return [{"clock_s": self._heard_ms / 50}]
-            case "hearing":
+            case "away":
+                return self._away()
+            case "hearing" if not self._is_away:
                 return [{"engine": {"type": "InputTranscriptDelta", "text": " hm"}}]
             case "transcript":
                 if not self.commits:
@@ -183,8 +188,20 @@ class World:
         self._is_paused = not self._is_paused
         return [{"heard": {"paused" if self._is_paused else "resumed": True}}]
 
+    def _away(self) -> list[Line]:
+        """Lose the engine, or have it back."""
+        self._is_away = not self._is_away
+        if not self._is_away:
+            return [{"engine": {"type": "EngineBack"}}]
+        for session_id in {reply.session_id for reply in self.replies}:
+            self._take_away(session_id)
+        self.commits.clear()
+        return [{"engine": {"type": "EngineLost", "message": "lost"}}]
+
     def _lost(self) -> list[Line]:
         """Lose the conversation's session in the engine, no more often than it is put up with."""
+        if self._is_away:
+            return []
         self._num_losses += 1
         if self._num_losses > _MAX_LOSSES:
             return []
@@ -239,6 +256,7 @@ class World:
     def _tell(self, lines: list[Line]) -> None:
         for line in lines:
             if "command" in line:
+                assert not self._is_away, "nobody is told what nobody would remember"
                 self._watch_command(line["command"])
             else:
                 self._watch(line["server"])

@@ -13,6 +13,7 @@ from server.protocol.dialect import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.session_config import SessionConfig
+from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
 from server.session.session import Session, SessionLimits
@@ -56,6 +57,7 @@ async def living(
     vad_model: SileroModel,
     limits: SessionLimits = LIMITS,
     vad: VadSettings | None = None,
+    counts: Counts | None = None,
     **changes: Any,
 ) -> AsyncIterator[Live]:
     """Run a session; on leaving, it must end by itself.
@@ -64,6 +66,7 @@ async def living(
         vad_model: finds speech.
         limits: on what the client can hold up.
         vad: what clients cannot set of voice detection; None for the defaults.
+        counts: of what happens; None if nobody looks.
         changes: of the session's configuration.
     """
     engine = EchoEngine()
@@ -76,7 +79,9 @@ async def living(
         config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
     )
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
-    session = Session(transport, machine, GaDialect(), ids, ears, link, limits)
+    session = Session(
+        transport, machine, GaDialect(), ids, ears, link, limits, counts=counts or Counts()
+    )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")

@@ -53,6 +53,16 @@ def _seconds(commands: list[Command]) -> float:
     return sum(len(c.pcm) for c in commands if isinstance(c, AppendAudio)) / RATE_HZ
 
 
+def test_who_starts_over_is_told_at_once(intake: Intake, taken: list[Command]) -> None:
+    """What a closed session had in hand does not count against what the next one is told."""
+    intake.put(_audio(100))
+    assert intake.waiting_s > 0
+    taken.clear()
+    intake.put(Close("s"))
+    intake.put(_audio(60))
+    assert _seconds(taken) == 60
+
+
 def _let_pass(clock: Clock, intake: Intake) -> None:
     """Let the time pass that everything needs."""
     while (wait_s := intake.release()) is not None:

@@ -12,6 +12,7 @@ from model.errors import OverloadedError
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.session_config import ServerVad, Transcription
+from server.session.link import EngineLink
 from server.session.session import SessionLimits
 from tests.server.session.live import TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
@@ -83,6 +84,17 @@ async def test_an_engine_that_takes_no_session_any_more(
         monkeypatch.setattr(live.engine, "submit", refuse)
         live.send(type="response.create")
         assert (await live.transport.closed)[0] == 1011
+
+
+async def test_an_engine_that_is_lost_during_the_handshake(
+    vad_model: SileroModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is open already: the client is told, and asked to come again."""
+    monkeypatch.setattr(EngineLink, "is_running", False)
+    async with living(vad_model) as live:
+        error = await live.until("error")
+        assert (error["error"]["type"], error["error"]["code"]) == ("server_error", "not_ready")
+        assert await live.transport.closed == (1013, "server_error.not_ready")
 
 
 async def test_a_reader_that_falls_too_far_behind(vad_model: SileroModel) -> None:

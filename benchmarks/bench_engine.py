@@ -1,0 +1,252 @@
+"""How many conversations does the engine hold, and what does an hour of one cost it?
+
+Regime: the engine's core with the configured model in this process, one thread an operation, no
+sockets; callers who speak bundled questions at the pace of speech, hear the replies out, think for
+a moment and go on. First audio is counted from the end of a question, so no wait of a voice
+detector is in it and no speculation helps.
+
+1. The gate: conversations held side by side are, word for word and frame for frame, those held
+   alone; or nothing is reported. It computes in double precision: in single, rounding decides
+   between codes that are as good as equal, and rounding is not the same in company.
+2. Sessions against ticks and first audio, in real time, by the search of `parley capacity`. Then
+   one session and the number found are measured once more, and these two are reported: what the
+   search chose was chosen for being good.
+3. An hour of one call on a clock that skips what a caller would wait: the engine computes all of
+   it, at the deadlines of real time. Memory is compared with that after ten minutes, when all that
+   is bounded has filled; ticks of the last ten minutes with those of the first.
+"""
+
+import argparse
+import gc
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
+from model.engine.config import EngineConfig
+from model.engine.load import make_core
+from model.engine.messages import InputTranscript, Output, Pcm, ResponseAudio, ResponseText
+from model.engine.spec import StarterSpec
+from model.engine.tick import TickEngine
+from model.weights import Starter, load_starter
+from server.admission import with_max_sessions
+from server.app import core_spec
+from server.capacity.caller import Caller
+from server.capacity.command import sweep
+from server.capacity.drive import Clock, RealClock, SkippingClock, drive
+from server.capacity.measure import make_callers, measure
+from server.capacity.search import MAX_FIRST_AUDIO_RATIO, Measurement, as_row, largest_safe, problem
+from server.config import Settings, load_settings
+
+MINUTE_S = 60.0
+HOUR_MINUTES = 60
+EDGE_MINUTES = 10  # what counts as the beginning and the end of the hour
+
+_GATE_SESSIONS = 3
+_GATE_S = 12.0  # two turns of each
+_GATE_ATOL = 1e-3  # of samples in [-1, 1]: rounding, not another code
+_HOUR_PAUSES_S = (1.0, 2.5)  # as long as people think
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+
+MakeCore = Callable[[int, Clock], TickEngine]
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What became of an hour's call.
+
+    Attributes:
+        num_turns: that were held.
+        rss_mb: memory of the process after every ten minutes.
+        tick_p95_ms: of every ten minutes.
+    """
+
+    num_turns: int
+    rss_mb: list[float]
+    tick_p95_ms: list[float]
+
+    def row(self) -> Row:
+        """Return what is reported."""
+        return {
+            "num_turns": self.num_turns,
+            "memory_growth_mb": round(self.rss_mb[-1] - self.rss_mb[0], 1),
+            "tick_p95_ratio": round(self.tick_p95_ms[-1] / self.tick_p95_ms[0], 3),
+            "rss_mb": self.rss_mb,
+            "tick_p95_ms": self.tick_p95_ms,
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "starter.yaml")
+    parser.add_argument("--seconds", type=float, default=15.0, help="a number of sessions (15)")
+    parser.add_argument("--most", type=int, default=64, help="sessions to try (64)")
+    parser.add_argument("--minutes", type=int, default=HOUR_MINUTES, help="of the long call (60)")
+    parser.add_argument("--no-save", action="store_true", help="do not keep the result")
+    args = parser.parse_args(argv)
+    if args.minutes < 2 * EDGE_MINUTES or args.minutes % EDGE_MINUTES:
+        parser.error(f"--minutes: expected a multiple of {EDGE_MINUTES} from {2 * EDGE_MINUTES}")
+
+    settings = load_settings(args.config)
+    if not is_right(_maker(settings, is_exact=True)):
+        return 1
+    make = _maker(settings)
+    measured, frame_ms = sweep(
+        lambda number: make(number, RealClock()), RealClock(), args.seconds, args.most, write=_write
+    )
+    admitted = largest_safe(measured, frame_ms)
+    if not admitted:
+        print("nothing is reported: not even one session is held in time", file=sys.stderr)
+        return 1
+    alone, together = (_again(make, number, 2 * args.seconds) for number in (1, admitted))
+    hour = hold_call(make, args.minutes)
+
+    rows = [as_row(m) for m in (alone, together)]
+    print()
+    print_table([{name: row[name] for name in rows[0] if name != "failure"} for row in rows])
+    print()
+    print_table([hour.row()])
+    ratio = round(together.first_audio_p95_ms / alone.first_audio_p95_ms, 3)
+    result = {
+        "sessions_admitted": admitted,
+        "tick_p99_ms": together.tick_p99_ms,
+        "first_audio_p50_ms": together.first_audio_p50_ms,
+        "first_audio_p95_ratio": ratio,
+        "bar_first_audio_p95_ratio": MAX_FIRST_AUDIO_RATIO,
+        "missed": round(together.missed, 4),
+        "hour_call": hour.row(),
+        "alone": rows[0],
+        "admitted": rows[1],
+        "search": [as_row(m) | {"problem": problem(m, measured[0], frame_ms)} for m in measured],
+    }
+    source = provenance(args.config, ROOT / settings.model.dir)
+    keep("engine", source, result, is_saved=not args.no_save)
+    return 0
+
+
+def _maker(settings: Settings, *, is_exact: bool = False) -> MakeCore:
+    """Read the weights once; return what makes a core with so many slots on a clock.
+
+    Args:
+        settings: of the engine.
+        is_exact: whether the language model computes in double precision.
+    """
+    spec = core_spec(with_max_sessions(settings, 1))
+    if not isinstance(spec, StarterSpec):
+        raise SystemExit("this benchmark is for a model with a starter's weights")
+    config = EngineConfig(**spec.config)
+    starter: Starter = load_starter(spec.directory, "dense" if is_exact else config.linears)
+    if is_exact:
+        starter.lm.double()
+
+    def make(num_sessions: int, clock: Clock) -> TickEngine:
+        sized = replace(config, max_sessions=num_sessions)
+        return make_core(starter, sized, name=spec.name, clock=clock.now_s)
+
+    return make
+
+
+def is_right(make: MakeCore) -> bool:
+    """Say whether conversations are the same side by side and alone; tell what is not."""
+    together = held(make, range(_GATE_SESSIONS))
+    for number in range(_GATE_SESSIONS):
+        (expected,) = held(make, [number])
+        if not alike(expected, together[number]):
+            print(
+                f"nothing is measured: conversation {number} is another in company: "
+                f"{_words(expected)} alone, {_words(together[number])} side by side",
+                file=sys.stderr,
+            )
+            return False
+    print(f"gate: {_GATE_SESSIONS} conversations side by side are those held alone")
+    return True
+
+
+def held(make: MakeCore, numbers: Sequence[int]) -> list[list[Output]]:
+    """Hold some of the gate's conversations side by side; returns what each was told."""
+    clock = SkippingClock()
+    core = make(len(numbers), clock)
+    core.warm_up()
+    start_s = clock.now_s()
+    everyone = make_callers(core.info, _GATE_SESSIONS, start_s)
+    callers = [everyone[number] for number in numbers]
+    told: dict[str, list[Output]] = defaultdict(list)
+    drive(core, callers, clock, start_s + _GATE_S, lambda o: told[o.session_id].append(o))
+    return [told[caller.session_id] for caller in callers]
+
+
+def alike(a: Sequence[Output], b: Sequence[Output]) -> bool:
+    """Say whether two conversations are the same, as far as both went."""
+    same_words = all(x == y for x, y in zip(_words(a), _words(b), strict=False))
+    x, y = _pcm(a), _pcm(b)
+    shared = min(len(x), len(y))
+    return same_words and shared > 0 and np.allclose(x[:shared], y[:shared], atol=_GATE_ATOL)
+
+
+def _words(outputs: Sequence[Output]) -> list[str]:
+    return [o.text for o in outputs if isinstance(o, InputTranscript | ResponseText)]
+
+
+def _pcm(outputs: Sequence[Output]) -> Pcm:
+    pieces = [output.pcm for output in outputs if isinstance(output, ResponseAudio)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+
+
+def _again(make: MakeCore, num_sessions: int, seconds: float) -> Measurement:
+    clock = RealClock()
+    core = make(num_sessions, clock)
+    core.warm_up()
+    return measure(core, clock, num_sessions, seconds, seed=1000 + num_sessions)
+
+
+def hold_call(make: MakeCore, num_minutes: int) -> Hour:
+    """Hold one call for that long on its own clock, and look at memory and ticks on the way."""
+    clock = SkippingClock()
+    core = make(1, clock)
+    core.warm_up()
+    begin_s = clock.now_s()
+    (caller,) = make_callers(core.info, 1, begin_s)
+    caller.pauses_s = _HOUR_PAUSES_S
+    num_turns = 0
+    ticks_ms: list[float] = []
+    rss_mb: list[float] = []
+    tick_p95_ms: list[float] = []
+    for minute in range(1, num_minutes + 1):
+        ticks = drive(core, [caller], clock, begin_s + minute * MINUTE_S)
+        ticks_ms += [1000 * tick.seconds for tick in ticks]
+        num_turns += _forget(caller)
+        if minute % EDGE_MINUTES == 0:
+            tick_p95_ms.append(percentile(ticks_ms, 95))
+            ticks_ms.clear()
+            rss_mb.append(round(_rss_mb(), 1))
+            _write(f"call: {minute} minutes, {rss_mb[-1]} MB, p95 tick {tick_p95_ms[-1]} ms\n")
+    if caller.failure:
+        raise SystemExit(f"the call broke: {caller.failure}")
+    return Hour(num_turns, rss_mb, tick_p95_ms)
+
+
+def _forget(caller: Caller) -> int:
+    """Drop what the caller noted, which would grow; returns how many replies it waited for."""
+    num_replies = len(caller.waits)
+    caller.waits.clear()
+    caller.spoken.clear()
+    return num_replies
+
+
+def _rss_mb() -> float:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_MB
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

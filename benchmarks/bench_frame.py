@@ -1,0 +1,329 @@
+"""How long does one frame of a 7B take, and how many calls does a GPU hold in 80 ms?
+
+Random weights of Moshi's shape, made on the device: in bf16, and with NF4 linears. Every session is
+as old as its window, so that each step reads a full one. A frame is what serving runs for it: the
+step is planned on the host, its inputs copied, one captured graph replayed (backbone, text, every
+codebook, ring of tokens), the tokens fetched. Beside that stand the graph alone, and Mimi's encoder
+and decoder for as many sessions, which are not part of the graph.
+
+The floor is what a step cannot be faster than: the weights read once, or their products done,
+whatever takes longer, then the keys and values read once, at the read bandwidth and product rate
+that were measured in the same run.
+
+The gate comes first: NF4 has to choose as bf16 does in most steps, fed the same, or nothing is
+reported. Sizes that the device has no memory for are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_timing import Ceilings, measure_ceilings
+from benchmarks.random_lm import Form, random_lm, streamed
+from benchmarks.reference_sizes import SEVEN_B, Sizes, Values
+from benchmarks.report import ROOT, Row, keep, print_table, provenance
+from model.codec.mimi import Mimi, MimiConfig
+from model.dialogue.duplex import Duplex, DuplexConfig
+from model.engine.accelerate import DuplexStep, reading_on, stepper
+from model.lm import LM
+from model.memory import MemoryConfig, Precision
+from model.state import Kind
+
+FRAME_MS = 80.0
+BATCHES = (1, 8, 32, 64, 128, 256)
+WINDOWS = (188, 3000)
+_FRAMES = 60
+_WARM_UP_FRAMES = 5
+_FILL_STEPS = 100  # that are counted into a session's memory at once
+_GATE_STEPS = 24
+_GATE_SHARE = 0.5  # random weights decide nearly at random: most choices are near ties
+_SPARE = 0.92  # of the free memory that a case may take
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One size: the form of the weights, that of keys and values, the window, the sessions."""
+
+    form: Form
+    kv: Precision
+    window: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a case has to reach: a limit for one of its figures.
+
+    The bars are for one H200; another GPU's ratio to them says little.
+    """
+
+    case: Case
+    limit_ms: float
+    figure: Literal["graph ms", "frame p99 ms"]
+
+
+BARS = (
+    Bar(Case("nf4", "full", 3000, 1), 3.0, "graph ms"),
+    Bar(Case("bf16", "full", 3000, 1), 5.1, "graph ms"),
+    Bar(Case("nf4", "int8", 3000, 64), FRAME_MS, "frame p99 ms"),
+    Bar(Case("nf4", "int8", 188, 256), FRAME_MS, "frame p99 ms"),
+)
+
+
+def cases(form: Form) -> Iterator[Case]:
+    """Yield what is measured with weights of a form."""
+    for window in WINDOWS:
+        for kv in ("full", "int8"):
+            for batch in BATCHES:
+                yield Case(form, kv, window, batch)
+
+
+def kv_bytes(values: Values, case: Case) -> int:
+    """Return the bytes of keys and values that a step of full windows reads."""
+    width, layers = int(values["dim"]), int(values["num_layers"])
+    heads = int(values["num_heads"])
+    per_step = 2 * layers * (2 * width if case.kv == "full" else width + 2 * heads)
+    return case.batch * case.window * per_step
+
+
+def floor_ms(weights: tuple[int, int], kv: int, batch: int, ceilings: Ceilings) -> float:
+    """Return what a step takes at least; `weights` are bytes and numbers, `kv` is in bytes."""
+    read, numbers = weights
+    read_ms = read / ceilings.read_gb_s / 1e6
+    products_ms = 2 * numbers * batch / ceilings.bf16_tflop_s / 1e9
+    return max(read_ms, products_ms) + kv / ceilings.read_gb_s / 1e6
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check, measure, print and keep."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--no-save", action="store_true", help="do not keep the result")
+    args = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("bench_frame: no CUDA device here, so nothing was measured", file=sys.stderr)
+        return 1
+    ceilings = measure_ceilings()
+    share, error = divergence(SEVEN_B.lm, "cuda")
+    if share < _GATE_SHARE:
+        print(f"nothing is reported: NF4 chooses as bf16 in {share:.0%} of steps", file=sys.stderr)
+        return 1
+    rows, left_out = measure(SEVEN_B, "cuda", ceilings)
+    codec = codec_rows(SEVEN_B.mimi, "cuda")
+    met = bars(rows)
+    gate: list[Row] = [{"NF4 as bf16, share": round(share, 3), "logits off by": round(error, 4)}]
+    for table in (gate, codec, [asdict(ceilings)], rows, most_sessions(rows, codec), met):
+        print_table(table)
+        print()
+    for what in left_out:
+        print(f"left out, no memory for it: {what}")
+    result = {
+        "ceilings": asdict(ceilings), "gate": gate[0], "frames": rows, "codec": codec,
+        "sessions": most_sessions(rows, codec), "bars": met,
+    }  # fmt: skip
+    keep("frame", provenance(ROOT / "configs" / "moshi.yaml"), result, is_saved=not args.no_save)
+    return 0
+
+
+@torch.inference_mode()
+def divergence(values: Values, device: str) -> tuple[float, float]:
+    """Feed bf16 and NF4 the same, step by step.
+
+    Returns:
+        The share of steps in which both choose the same text, and how far the logits are apart,
+        relative to their size.
+    """
+    generator = torch.Generator().manual_seed(1)
+    num_codebooks = len(values["delays"]) - 1
+    user = torch.randint(int(values["card"]), (_GATE_STEPS, 1, 8), generator=generator).to(device)
+    forced = torch.randint(
+        int(values["card"]), (_GATE_STEPS, 1, 1 + num_codebooks - 8), generator=generator
+    ).to(device)
+    forced[..., 0] %= int(values["text_card"])
+    forms: tuple[Form, ...] = ("bf16", "nf4")
+    found: list[Tensor] = []
+    for form in forms:
+        lm = random_lm(values, form, device)
+        _, step = _driven(lm, values, 1, Case(form, "full", int(values["context"]), 1), device)
+        frames = [step([0], u, f).text_logits.float() for u, f in zip(user, forced, strict=True)]
+        found.append(torch.cat(frames))
+        del lm, step
+        _forget()
+    one, two = found
+    share = (one.argmax(-1) == two.argmax(-1)).float().mean().item()
+    return share, ((one - two).norm() / one.norm()).item()
+
+
+def measure(sizes: Sizes, device: str, ceilings: Ceilings) -> tuple[list[Row], list[str]]:
+    """Time frames of every case that fits; return the rows, and what was left out."""
+    rows: list[Row] = []
+    left_out: list[str] = []
+    forms: tuple[Form, ...] = ("bf16", "nf4")
+    for form in forms:
+        lm = random_lm(sizes.lm, form, device)
+        for case in cases(form):
+            room = replace(case, window=case.window + _FILL_STEPS)
+            if not _fits(kv_bytes(sizes.lm, room), device):
+                left_out.append(str(case))
+                continue
+            rows.append(frame_row(lm, sizes.lm, case, device, ceilings))
+            _forget()
+        del lm
+        _forget()
+    return rows, left_out
+
+
+@torch.inference_mode()
+def frame_row(lm: LM, values: Values, case: Case, device: str, ceilings: Ceilings) -> Row:
+    """Time frames of one case."""
+    duplex, step = _driven(lm, values, case.batch, case, device)
+    _fill_windows(duplex, case.window)
+    slots = range(case.batch)
+    user = torch.zeros(case.batch, duplex.num_user, dtype=torch.int64, device=device)
+    frame_ms, graph_ms = [], []
+    for frame in range(_WARM_UP_FRAMES + _FRAMES):
+        _synchronise(device)
+        start_s = time.perf_counter()
+        made = step(slots, user)
+        launched_s = time.perf_counter()
+        made.tokens.cpu()
+        end_s = time.perf_counter()
+        if frame >= _WARM_UP_FRAMES:
+            frame_ms.append(1000 * (end_s - start_s))
+            graph_ms.append(1000 * (end_s - launched_s))
+    floor = floor_ms(streamed(lm), kv_bytes(values, case), case.batch, ceilings)
+    return {
+        "weights": case.form,
+        "kv": case.kv,
+        "window": case.window,
+        "batch": case.batch,
+        "graph ms": round(float(np.median(graph_ms)), 3),
+        "frame ms": round(float(np.median(frame_ms)), 3),
+        "frame p99 ms": round(float(np.percentile(frame_ms, 99)), 3),
+        "floor ms": round(floor, 3),
+        "over floor": round(float(np.median(graph_ms)) / floor, 2),
+    }
+
+
+@torch.inference_mode()
+def codec_rows(values: Values, device: str) -> list[Row]:
+    """Time Mimi's encoder and decoder, a frame of every session."""
+    mimi = Mimi(MimiConfig.from_kyutai(values)).eval().to(device)
+    rows: list[Row] = []
+    for batch in BATCHES:
+        encoder, decoder = mimi.init_encoder_state(batch), mimi.init_decoder_state(batch)
+        slots = torch.arange(batch, device=device)
+        pcm = 0.1 * torch.randn(batch, mimi.frame_samples, device=device)
+        codes = mimi.encode_step(pcm, encoder, slots)
+        medians = {
+            "encode ms": _median_ms(partial(mimi.encode_step, pcm, encoder, slots), device),
+            "decode ms": _median_ms(partial(mimi.decode_step, codes, decoder, slots), device),
+        }
+        rows.append({"batch": batch, **medians})
+    return rows
+
+
+def most_sessions(rows: Sequence[Row], codec: Sequence[Row]) -> list[Row]:
+    """Return the largest measured batch whose frames, codec included, stay within 80 ms.
+
+    Every smaller one that was measured must, too.
+    """
+    around = {row["batch"]: row["encode ms"] + row["decode ms"] for row in codec}
+    found: dict[tuple[str, str, int], int] = {}
+    over: set[tuple[str, str, int]] = set()
+    for row in sorted(rows, key=lambda row: int(row["batch"])):
+        key = (row["weights"], row["kv"], row["window"])
+        if row["frame p99 ms"] + around[row["batch"]] >= FRAME_MS:
+            over.add(key)
+        elif key not in over:
+            found[key] = row["batch"]
+    return [
+        {"weights": w, "kv": kv, "window": window, "sessions": sessions}
+        for (w, kv, window), sessions in found.items()
+    ]
+
+
+def bars(rows: Sequence[Row]) -> list[Row]:
+    """Say what the measured cases of `BARS` got."""
+    by_case = {Case(row["weights"], row["kv"], row["window"], row["batch"]): row for row in rows}
+    return [
+        {
+            "bar": f"{bar.case.form}, kv {bar.case.kv}, window {bar.case.window}, "
+            f"batch {bar.case.batch}: {bar.figure}",
+            "at most": bar.limit_ms,
+            "got": by_case[bar.case][bar.figure],
+            "met": by_case[bar.case][bar.figure] <= bar.limit_ms,
+        }
+        for bar in BARS
+        if bar.case in by_case
+    ]
+
+
+def _driven(
+    lm: LM, values: Values, num_slots: int, case: Case, device: str
+) -> tuple[Duplex, DuplexStep]:
+    """Let a model step with windows and memory of a case."""
+    # Only what a session remembers depends on these, no weight.
+    lm.config = replace(lm.config, audio_window=case.window, rewind_steps=_FILL_STEPS - 1)
+    memory = MemoryConfig(precision=case.kv, reading=reading_on(torch.device(device)))
+    drive = DuplexConfig(delays=tuple(values["delays"]))
+    duplex = Duplex(lm, drive, num_slots, memory=memory)
+    return duplex, stepper(duplex)
+
+
+def _fill_windows(duplex: Duplex, window: int) -> None:
+    """Make every session as old as its window, without computing what it would remember."""
+    slots = list(range(duplex.num_slots))
+    for start in range(0, window, _FILL_STEPS):
+        num = min(_FILL_STEPS, window - start)
+        duplex.state.plan([[int(Kind.DUPLEX)] * num] * len(slots), slots)
+    for store in duplex.state.stores:
+        if store.scale is None:
+            store.kv.normal_()
+        else:
+            store.kv.random_(-127, 128)
+            store.scale.fill_(0.01)
+
+
+def _median_ms(call: Callable[[], object], device: str) -> float:
+    spent = []
+    for attempt in range(_WARM_UP_FRAMES + _FRAMES // 2):
+        _synchronise(device)
+        start_s = time.perf_counter()
+        call()
+        _synchronise(device)
+        if attempt >= _WARM_UP_FRAMES:
+            spent.append(1000 * (time.perf_counter() - start_s))
+    return round(float(np.median(spent)), 3)
+
+
+def _fits(num_bytes: int, device: str) -> bool:
+    if not device.startswith("cuda"):
+        return True
+    free, _ = torch.cuda.mem_get_info()
+    return num_bytes < _SPARE * free
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _forget() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

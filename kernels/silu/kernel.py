@@ -1,0 +1,38 @@
+"""Gated SiLU in Triton: elementwise, a program a part of a row."""
+# Triton ships without types, and the arguments of its kernels are pointers and numbers:
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
+from torch import Tensor
+
+BLOCK = 1024
+
+
+@triton.jit
+def _gated_silu(x_ptr, y_ptr, x_stride, dim, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < dim
+    gate = tl.load(x_ptr + row * x_stride + i, mask, 0.0).to(tl.float32)
+    up = tl.load(x_ptr + row * x_stride + dim + i, mask, 0.0).to(tl.float32)
+    # The exponential of what is never positive cannot overflow.
+    small = tl.exp(-tl.abs(gate))
+    y = gate * tl.where(gate >= 0.0, 1.0, small) / (1.0 + small) * up
+    tl.store(y_ptr + row * dim + i, y.to(y_ptr.dtype.element_ty), mask)
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """Launch; arguments as `kernels.silu.op.gated_silu`."""
+    dim = gate_up.shape[-1] // 2
+    rows = gate_up.reshape(-1, 2 * dim)
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    y = gate_up.new_empty((*gate_up.shape[:-1], dim))
+    block = min(triton.next_power_of_2(dim), BLOCK)
+    _gated_silu[(len(rows), triton.cdiv(dim, block))](
+        rows, y, rows.stride(0), dim, BLOCK=block, num_warps=4
+    )
+    return y

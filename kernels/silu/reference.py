@@ -1,0 +1,12 @@
+"""The meaning of the gated SiLU, in plain PyTorch, on any device."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """Multiply; arguments as `kernels.silu.op.gated_silu`."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up

@@ -1,0 +1,147 @@
+"""Be the engine's process: build a core, serve it over a connection, end with the parent.
+
+Three threads: this process's first one builds the core and then reports its counters, the reader
+takes what the parent says, and the engine's own, `LocalEngine`'s, is the one that runs the model.
+Outputs are written by the thread that made them. A parent that does not read them stalls the
+engine, and a full queue of commands stops the reading: nothing piles up on either side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+
+from model.engine.local import EngineCore, LocalEngine
+from model.engine.messages import Command, Output, SessionFailed
+from model.engine.spec import CoreSpec
+from model.engine.wire import (
+    Began,
+    Begin,
+    Described,
+    Message,
+    Refused,
+    Report,
+    encode,
+    received,
+)
+from model.errors import EngineError, ParleyError
+
+_log = logging.getLogger(__name__)
+
+NAME = "parley-engine"  # at most 15 characters, as Linux shows them
+REPORT_S = 1.0
+
+
+def run_child(spec: CoreSpec, connection: socket.socket) -> None:
+    """Run the engine until the parent is gone.
+
+    Args:
+        spec: builds the core.
+        connection: to the parent; when it ends, so does this process, whatever it is doing.
+    """
+    # Ctrl-C goes to every process of the terminal; when to stop is for the parent to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _take_name()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _Child(spec, connection).run()
+
+
+def _take_name() -> None:
+    """Be recognised in lists of processes, where the system can show a name."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(NAME, encoding="ascii")
+
+
+class _Child:
+    """Hold both ends together: the connection and the engine."""
+
+    def __init__(self, spec: CoreSpec, connection: socket.socket) -> None:
+        self._spec = spec
+        self._connection = connection
+        self._sending = Lock()
+        self._is_to_begin = Event()
+        self._engine: LocalEngine | None = None
+
+    def run(self) -> None:
+        """Build, begin when told, and report for as long as the parent lives."""
+        Thread(target=self._read, name="reader", daemon=True).start()
+        try:
+            core = self._spec.build()
+            self._send(Described(core.info, core.max_queued_commands))
+            self._is_to_begin.wait()
+            self._engine = self._begun(core)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the parent reports it
+            if not isinstance(error, ParleyError):
+                _log.exception("the engine could not be started")
+            self._send(Refused(type(error).__name__, str(error)))
+            return
+        self._send(Began())
+        self._report(self._engine)
+
+    def _begun(self, core: EngineCore) -> LocalEngine:
+        engine = LocalEngine(core)
+        try:
+            engine.start(self._deliver)
+        except EngineError as error:
+            raise error.__cause__ or error from None
+        return engine
+
+    def _report(self, engine: LocalEngine) -> None:
+        told: dict[str, Any] | None = None
+        while True:
+            counters = asdict(engine.metrics)
+            if counters != told:
+                self._send(Report(engine.metrics))
+                told = counters
+            time.sleep(REPORT_S)
+
+    # From the parent.
+
+    def _read(self) -> None:
+        try:
+            for message in received(self._connection):
+                self._take(message)
+        except Exception:  # noqa: BLE001 - a thread's outermost edge, before the process ends
+            _log.exception("the engine's process does not understand its parent")
+        finally:
+            # Nothing here is worth saving, and a thread may be deep in a computation.
+            os._exit(0)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Begin():
+                self._is_to_begin.set()
+            case Described() | Began() | Refused() | Report():
+                raise AssertionError(f"{message} goes the other way")
+            case _:
+                self._submit(message)  # type: ignore[arg-type]  # what is left is commands
+
+    def _submit(self, command: Command) -> None:
+        assert self._engine is not None, "the parent waits until the engine is ready"
+        self._engine.wait_for_room()
+        try:
+            self._engine.submit(command)
+        except ParleyError as error:
+            # The parent refuses what it can. What crosses the line at the same time as the news
+            # that a session was lost is refused here.
+            self._send(SessionFailed(command.session_id, str(error)))
+
+    # To the parent.
+
+    def _deliver(self, output: Output) -> None:
+        self._send(output)
+
+    def _send(self, message: Message) -> None:
+        frame = encode(message)
+        # Where the parent is gone, the reader notices.
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.sendall(frame)

@@ -1,0 +1,321 @@
+"""Run a duplex model and its codec for a batch of conversations, without sessions or time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.codec.mimi import Mimi, MimiState
+from model.condition import Condition
+from model.depth import UNDECIDED
+from model.dialogue.duplex import Duplex, DuplexConfig, DuplexMemory
+from model.dialogue.duplex_program import Work
+from model.dialogue.history import Ints
+from model.dialogue.prompt import Prompt
+from model.engine.accelerate import drive_on, page_steps_on, reading_on, stepper
+from model.engine.config import EngineConfig
+from model.engine.messages import Pcm
+from model.engine.metrics import EngineMetrics
+from model.errors import ConfigError, OutOfPagesError
+from model.lm import LM
+from model.memory import MemoryConfig
+from model.state import areas_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplexModel:
+    """Networks that make a duplex model, and how they are driven.
+
+    Attributes:
+        lm: in evaluation mode.
+        mimi: in evaluation mode, on the same device.
+        drive: delays and sampling.
+        reach: steps that can be taken back.
+        condition: what the model is told about every conversation; None for nothing.
+        without: what guidance leads away from; None without guidance.
+    """
+
+    lm: LM
+    mimi: Mimi
+    drive: DuplexConfig
+    reach: int = 0
+    condition: Condition | None = None
+    without: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplexRequest:
+    """Ask for the next step of one conversation.
+
+    Attributes:
+        slot: where it is.
+        work: what the step is fed.
+        noise: source of its random choices.
+    """
+
+    slot: int
+    work: Work
+    noise: torch.Generator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DuplexResult:
+    """What a step gave.
+
+    Attributes:
+        tokens: int64 [1 + K], text and codes of the frame that became whole; -2 if none did.
+        pcm: float32 [frame_samples]; None unless it was wanted.
+        is_finite: whether the numbers behind it mean anything.
+    """
+
+    tokens: Ints
+    pcm: Pcm | None
+    is_finite: bool
+
+
+class DuplexRunner:
+    """Hold the networks, the state of all slots, and the beginnings that were seen lately.
+
+    Where memory runs out, the conversation that has had no step for longest waits in host memory.
+
+    Args:
+        model: the networks.
+        config: conversations, their memory, and how many beginnings are kept.
+        metrics: where time is counted.
+
+    Raises:
+        ConfigError: from the constructor, if there are too few pages for even one conversation.
+    """
+
+    def __init__(self, model: DuplexModel, config: EngineConfig, metrics: EngineMetrics) -> None:
+        self._model, self._config, self._metrics = model, config, metrics
+        weight = model.lm.norm.weight
+        self._device = weight.device
+        self._pcm_dtype = next(model.mimi.parameters()).dtype
+        lm = model.lm.config
+        self._num_made = lm.num_codebooks
+        self._num_user = len(model.drive.delays) - 1 - lm.num_codebooks
+        self._prompts: OrderedDict[Hashable, DuplexMemory] = OrderedDict()
+        sides = 1 if model.drive.guidance == 1.0 else 2
+        least = sides * areas_of(lm, config.kv_page_steps).num_pages
+        if config.kv_pages is not None and config.kv_pages < least:
+            raise ConfigError(
+                f"kv_pages: one conversation takes up to {least}, got {config.kv_pages}"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over with fresh state in every slot; beginnings that were kept stay good."""
+        model, config = self._model, self._config
+        memory = MemoryConfig(
+            precision=config.kv,
+            page_steps=page_steps_on(self._device, config.kv_page_steps),
+            num_pages=config.kv_pages,
+            reading=reading_on(self._device),
+        )
+        num_slots = config.max_sessions
+        drive = drive_on(self._device, model.drive)
+        self._duplex = Duplex(model.lm, drive, num_slots, model.reach, memory)
+        if model.condition is not None:  # from then on it has its place in memory
+            with torch.inference_mode():
+                self._duplex.set_condition(0, model.condition, model.without)
+                self._duplex.reset(0)
+        self._step = stepper(self._duplex)
+        self._encoder: MimiState = model.mimi.init_encoder_state(num_slots)
+        self._decoder: MimiState = model.mimi.init_decoder_state(num_slots)
+        self._parked: dict[int, DuplexMemory] = {}
+        self._beginnings: dict[int, DuplexMemory] = {}  # of those that have had no step yet
+        # Slots that have had a step since they were wiped, the longest idle first.
+        self._used: OrderedDict[int, None] = OrderedDict()
+
+    @torch.inference_mode()
+    def wipe(self, slot: int) -> None:
+        """Leave nothing of a conversation in its slot."""
+        self._parked.pop(slot, None)
+        self._beginnings.pop(slot, None)
+        self._used.pop(slot, None)
+        self._duplex.reset(slot)
+        self._encoder.reset(slot)
+        self._decoder.reset(slot)
+
+    @torch.inference_mode()
+    def begin(self, slot: int) -> None:
+        """Begin a conversation without a prompt, in a slot that may hold another one."""
+        self.wipe(slot)
+        if self._model.condition is not None:
+            self._duplex.set_condition(slot, self._model.condition, self._model.without)
+
+    @torch.inference_mode()
+    def begin_prompted(self, slot: int, prompt: Prompt, key: Hashable) -> tuple[int, bool]:
+        """Begin a conversation as another one with the same prompt has begun, if it is kept.
+
+        Args:
+            slot: where.
+            prompt: what it begins with.
+            key: names the prompt.
+
+        Returns:
+            The steps that it has had, and whether the whole prompt is among them; if not, the
+            frames of the prompt are to follow.
+
+        Raises:
+            OutOfPagesError: there is no memory for it, and nobody who can give way.
+        """
+        self.begin(slot)
+        kept = self._prompts.get(key)
+        if kept is not None:
+            self._prompts.move_to_end(key)
+            # It is brought as one that was parked is: when there is to be a step.
+            self._beginnings[slot] = kept
+            self._metrics.prompt_hits += 1
+            return kept.calls, True
+        self._metrics.prompt_misses += 1
+        voice = prompt.voice
+        if voice is not None and voice.embedded is not None and voice.ring is not None:
+            embedded, ring = voice.embedded.to(self._device), voice.ring.to(self._device)
+            while True:
+                try:
+                    self._duplex.begin_with(slot, embedded, ring)
+                    break
+                except OutOfPagesError:
+                    if not self._give_way(keep=[slot]):
+                        raise
+                    self.begin(slot)
+        return self._duplex.num_calls(slot), False
+
+    def keep(self, slot: int, key: Hashable) -> None:
+        """Keep a conversation whose prompt is over now, for the next one with the same."""
+        self._prompts[key] = self._duplex.snapshot(slot)
+        self._prompts.move_to_end(key)
+        while len(self._prompts) > self._config.cached_prompts:
+            self._prompts.popitem(last=False)
+
+    def forget_prompts(self) -> None:
+        """Keep no beginnings."""
+        self._prompts.clear()
+
+    @property
+    def num_kept_prompts(self) -> int:
+        """Count the beginnings that are kept."""
+        return len(self._prompts)
+
+    @torch.inference_mode()
+    def rewind(self, slot: int, num_calls: int) -> Ints | None:
+        """Take a conversation back to its first steps; see `Duplex.rewind`."""
+        if slot in self._parked:
+            return None  # it has been silent for so long that nothing waits to be heard
+        heard = self._duplex.rewind(slot, num_calls)
+        return None if heard is None else heard.cpu().numpy()
+
+    @torch.inference_mode()
+    def make_room(self, slots: Sequence[int]) -> list[int]:
+        """See to it that conversations can have a step together.
+
+        Args:
+            slots: theirs, those first that are to have it if not all can.
+
+        Returns:
+            The slots that can.
+        """
+        able: list[int] = []
+        for slot in slots:
+            while not self._fits([*able, slot]):
+                if not self._give_way(keep=slots):
+                    return able
+            able.append(slot)
+        for slot in able:
+            self._used[slot] = None
+            self._used.move_to_end(slot)
+        use = self._duplex.state.use
+        self._metrics.pages_used, self._metrics.pages_total = use.pages_used, use.pages_total
+        self._metrics.parked = len(self._parked)
+        return able
+
+    def _fits(self, slots: list[int]) -> bool:
+        """Say whether there is memory for a step of these, the last of which may be away."""
+        slot = slots[-1]
+        away = self._parked.get(slot) or self._beginnings.get(slot)
+        if away is not None:
+            try:
+                self._duplex.restore(slot, away)
+            except OutOfPagesError:
+                return False
+            self._metrics.unparks += slot in self._parked
+            self._parked.pop(slot, None)
+            self._beginnings.pop(slot, None)
+        return self._duplex.has_room(slots)
+
+    def _give_way(self, keep: Sequence[int]) -> bool:
+        """Move the conversation that is idle for longest to host memory; False if there is none."""
+        for slot in self._used:
+            if slot not in keep:
+                self._parked[slot] = self._duplex.snapshot(slot)
+                self._duplex.reset(slot)
+                del self._used[slot]
+                self._metrics.parks += 1
+                return True
+        return False
+
+    def step(self, requests: Sequence[DuplexRequest]) -> list[DuplexResult]:
+        """Take conversations in distinct slots one step further, all together.
+
+        Returns:
+            One result a request, in their order.
+        """
+        user = self._encode(requests)
+        start = perf_counter()
+        frame = self._step(
+            [r.slot for r in requests],
+            user,
+            self._forced(requests),
+            [r.noise for r in requests],
+        )
+        tokens, finite = frame.tokens.cpu().numpy(), frame.is_finite.cpu().numpy()
+        self._metrics.lm_seconds += perf_counter() - start
+        pcm = self._decode(requests, frame.tokens)
+        return [DuplexResult(row, pcm.get(i), bool(finite[i])) for i, row in enumerate(tokens)]
+
+    def _encode(self, requests: Sequence[DuplexRequest]) -> Tensor:
+        """Return the users' codes of all rows, int64 [n, codebooks]."""
+        known = [
+            np.zeros(self._num_user, np.int64) if r.work.user is None else r.work.user
+            for r in requests
+        ]
+        user = torch.from_numpy(np.stack(known)).to(self._device)
+        heard = {i: r.work.heard for i, r in enumerate(requests) if r.work.heard is not None}
+        if not heard:
+            return user
+        start = perf_counter()
+        rows = list(heard)
+        pcm = torch.from_numpy(np.stack(list(heard.values()))).to(self._device, self._pcm_dtype)
+        slots = torch.tensor([requests[i].slot for i in rows])  # on the CPU, where they are read
+        codes = self._model.mimi.encode_step(pcm, self._encoder, slots)[:, 0]
+        user[rows] = codes[:, : self._num_user]
+        self._metrics.encode_seconds += perf_counter() - start
+        self._metrics.frames_heard += len(rows)
+        return user
+
+    def _forced(self, requests: Sequence[DuplexRequest]) -> Tensor:
+        forced = np.full((len(requests), 1 + self._num_made), UNDECIDED, dtype=np.int64)
+        for row, request in zip(forced, requests, strict=True):
+            if request.work.forced is not None:
+                row[:] = request.work.forced
+        return torch.from_numpy(forced).to(self._device)
+
+    def _decode(self, requests: Sequence[DuplexRequest], tokens: Tensor) -> dict[int, Pcm]:
+        """Return the sound of the rows that are wanted."""
+        rows = [i for i, r in enumerate(requests) if r.work.is_wanted]
+        if not rows:
+            return {}
+        start = perf_counter()
+        slots = torch.tensor([requests[i].slot for i in rows])
+        pcm = self._model.mimi.decode_step(tokens[rows, None, 1:], self._decoder, slots)
+        made = pcm.float().clamp(-1, 1).cpu().numpy()
+        self._metrics.decode_seconds += perf_counter() - start
+        return dict(zip(rows, made, strict=True))

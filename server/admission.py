@@ -1,0 +1,46 @@
+"""Decide how many sessions the server admits, and say why so many."""
+
+from dataclasses import dataclass
+
+from server.capacity.record import Machine, find_record, key_of
+from server.config import Settings
+from server.names import ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many sessions are admitted.
+
+    Attributes:
+        sessions: at once, responses with a memory of their own among them.
+        reason: where the number comes from, for the log.
+    """
+
+    sessions: int
+    reason: str
+
+
+def session_bound(settings: Settings, machine: Machine) -> Bound:
+    """Return the bound: what is set, else what was measured here, else the default.
+
+    Raises:
+        ConfigError: the file of measurements is there and broken.
+    """
+    if "max_sessions" in settings.engine.model_fields_set:
+        return Bound(settings.engine.max_sessions, "engine.max_sessions is set")
+    path = ROOT / settings.server.capacity_file
+    record = find_record(path, key_of(settings, machine))
+    if record is not None:
+        return Bound(record.sessions, f"measured on {record.date}, kept in {path}")
+    why = (
+        f"{path} has nothing for this model, configuration and machine"
+        if path.exists()
+        else (f"there is no {path}")
+    )
+    return Bound(settings.engine.max_sessions, f"the default: {why}; `parley capacity` measures it")
+
+
+def with_max_sessions(settings: Settings, max_sessions: int) -> Settings:
+    """Return the settings with that many sessions in the place of whatever they had."""
+    engine = settings.engine.model_copy(update={"max_sessions": max_sessions})
+    return settings.model_copy(update={"engine": engine})

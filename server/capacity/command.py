@@ -1,0 +1,102 @@
+"""Do what `parley capacity` does: sweep, print, keep."""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from typing import TypeAlias
+
+from model.engine.local import EngineCore
+from server.admission import with_max_sessions
+from server.app import core_spec
+from server.capacity.drive import Clock, RealClock
+from server.capacity.measure import measure
+from server.capacity.record import find_record, key_of, this_machine, write_record
+from server.capacity.search import Measurement, as_row, largest_safe, next_sessions, problem
+from server.config import Settings
+from server.names import ROOT
+
+Write: TypeAlias = Callable[[str], object]
+MakeCore: TypeAlias = Callable[[int], EngineCore]
+
+_HEADER = "sessions   tick p50    p95    p99   first audio p50    p95   missed   replies   holds\n"
+
+
+def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> int:
+    """Measure, print, keep, and return the largest number of sessions that is safe; 0 for none.
+
+    Args:
+        settings: of the engine, and where to keep the result.
+        seconds: for which each number of sessions is watched.
+        max_sessions: most to try.
+
+    Raises:
+        ConfigError: the result cannot be kept.
+        ParleyError: the engine cannot be had.
+    """
+
+    def make_core(num_sessions: int) -> EngineCore:
+        return core_spec(with_max_sessions(settings, num_sessions)).build()
+
+    path = ROOT / settings.server.capacity_file
+    machine = this_machine()
+    key = key_of(settings, machine)
+    find_record(path, key)  # a broken file is told of before minutes are spent
+    print(f"{settings.model.name} on {machine.cpu}, {machine.num_cores} cores", flush=True)
+    measurements, frame_ms = sweep(make_core, RealClock(), seconds, max_sessions, write=_print)
+    sessions = largest_safe(measurements, frame_ms)
+    if sessions:
+        date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        write_record(path, key, sessions, date, measurements)
+        print(f"\n{sessions} sessions are safe: kept in {path}")
+        if "max_sessions" in settings.engine.model_fields_set:
+            print(
+                f"but engine.max_sessions is set to {settings.engine.max_sessions}, and the server "
+                "goes by that"
+            )
+    else:
+        print("\nnot even one session is safe: nothing is kept")
+    rows = [as_row(m) | {"problem": problem(m, measurements[0], frame_ms)} for m in measurements]
+    print(json.dumps({"capacity": {"sessions": sessions, "measured": rows}}))
+    return sessions
+
+
+def sweep(
+    make_core: MakeCore, clock: Clock, seconds: float, max_sessions: int, *, write: Write
+) -> tuple[list[Measurement], int]:
+    """Measure one number of sessions after the other until the answer is known.
+
+    Args:
+        make_core: makes an engine's core with so many slots, not warm, that goes by `clock`.
+        clock: tells the time.
+        seconds: for which each number is watched; one session twice as long, since all others are
+            compared with it.
+        max_sessions: most to try.
+        write: prints text without a line end of its own.
+
+    Returns:
+        All measurements in order, that of one session first; and a frame's length in milliseconds.
+    """
+    measurements: list[Measurement] = []
+    frame_ms = 0
+    write(_HEADER)
+    while (number := next_sessions(measurements, frame_ms, max_sessions)) is not None:
+        core = make_core(number)
+        core.warm_up()
+        frame_ms = core.info.frame_ms
+        watched_s = seconds if measurements else 2 * seconds
+        measurements.append(measure(core, clock, number, watched_s, seed=number))
+        write(line(measurements[-1], problem(measurements[-1], measurements[0], frame_ms)))
+    return measurements, frame_ms
+
+
+def line(m: Measurement, trouble: str) -> str:
+    """Return a measurement as a line of the table, and whether it holds."""
+    return (
+        f"{m.sessions:8}   {m.tick_p50_ms:8.1f} {m.tick_p95_ms:6.1f} {m.tick_p99_ms:6.1f}   "
+        f"{m.first_audio_p50_ms:15.1f} {m.first_audio_p95_ms:6.1f}   {m.missed:6.2%}   "
+        f"{m.num_replies:7}   {f'no: {trouble}' if trouble else 'yes'}\n"
+    )
+
+
+def _print(text: str) -> None:
+    print(text, end="", flush=True)

@@ -1,0 +1,85 @@
+"""Count what the gateway does. Written and read in the event loop."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from model.engine.metrics import PART, Shown, bucket, counter, counter_by, no_counts
+
+# Upper bounds in seconds, closest around what a caller does not notice.
+FIRST_AUDIO_BUCKETS_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Hold what is counted since the gateway started.
+
+    Attributes:
+        connections: WebSocket requests, refused ones included.
+        refused: connections that became no session, by the code that their clients were told.
+        sessions_begun: sessions that were opened.
+        sessions_ended: sessions that ended, by how: the client left, or the close code.
+        slow_readers: sessions that ended because their clients did not take what they were sent.
+        events_received: events of clients.
+        events_sent: events to clients.
+        errors: `error` events to clients, by type.
+        responses: responses that ended, by status.
+        speculations: replies that were begun before it was certain that the user had finished.
+        speculations_withdrawn: those of them that were taken back.
+        first_audio_seconds: sum of what `first_audio_buckets` counts.
+        first_audio_buckets: responses by the time from the end of the user's turn, or from their
+            creation where there was none, to their first audio or text, one count a bound of
+            `FIRST_AUDIO_BUCKETS_S` and one above all.
+    """
+
+    connections: Annotated[int, counter("WebSocket requests, refused ones included.")] = 0
+    refused: Annotated[
+        dict[str, int],
+        counter_by(
+            "code",
+            "WebSocket requests that became no session, by the code that the client was told.",
+        ),
+    ] = field(default_factory=dict)
+    sessions_begun: Annotated[int, counter("Sessions that were opened.")] = 0
+    sessions_ended: Annotated[
+        dict[str, int],
+        counter_by("close", "Sessions that ended, by close code, or 'client' if the client left."),
+    ] = field(default_factory=dict)
+    slow_readers: Annotated[
+        int, counter("Sessions that ended because their clients did not take what they were sent.")
+    ] = 0
+    events_received: Annotated[int, counter("Events received from clients.")] = 0
+    events_sent: Annotated[int, counter("Events made for clients.")] = 0
+    errors: Annotated[
+        dict[str, int], counter_by("type", "Error events made for clients, by type.")
+    ] = field(default_factory=dict)
+    responses: Annotated[
+        dict[str, int], counter_by("status", "Responses that ended, by status.")
+    ] = field(default_factory=dict)
+    speculations: Annotated[
+        int, counter("Replies that were begun before it was certain that the user had finished.")
+    ] = 0
+    speculations_withdrawn: Annotated[
+        int, counter("Replies begun before their time that were taken back.")
+    ] = 0
+    first_audio_seconds: Annotated[float, PART] = 0.0
+    first_audio_buckets: Annotated[
+        list[int],
+        Shown(
+            "histogram",
+            "Time from the end of the user's turn, or from the response's creation where there was "
+            "none, to its first audio or text.",
+            name="first_audio_seconds",
+            bounds=FIRST_AUDIO_BUCKETS_S,
+            sum_field="first_audio_seconds",
+        ),
+    ] = field(default_factory=lambda: no_counts(FIRST_AUDIO_BUCKETS_S))
+
+    def count_first(self, seconds: float) -> None:
+        """Count the first audio, or text, of a response."""
+        self.first_audio_seconds += seconds
+        self.first_audio_buckets[bucket(FIRST_AUDIO_BUCKETS_S, seconds)] += 1
+
+
+def count_in(counts: dict[str, int], key: str) -> None:
+    """Count one more of a kind."""
+    counts[key] = counts.get(key, 0) + 1

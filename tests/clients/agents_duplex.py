@@ -1,0 +1,106 @@
+"""Talk through the `openai-agents` package to a model that listens and speaks at once.
+
+The server's is a random twin (docs/duplex.md): after the user has spoken, it says what it is.
+"""
+
+import asyncio
+
+from agents import set_tracing_disabled
+from agents_sdk import SERVER_VAD, Talk, connected
+from common import (
+    HEARD_MS,
+    MY_NAME,
+    RATE_HZ,
+    TALK_OVER,
+    WHAT_NAME,
+    Options,
+    check,
+    check_twin,
+    not_for_duplex,
+    run,
+    scenario,
+    speech,
+)
+
+
+async def main(options: Options) -> None:
+    """Hold the scenarios that apply."""
+    set_tracing_disabled(disabled=True)
+    async with connected(options, SERVER_VAD) as talk:
+        await converse(talk)
+    async with connected(options, None) as talk:
+        await push_to_talk(talk)
+    not_for_duplex("text turn", "tool call", "transcription", "reconnect")
+
+
+async def converse(talk: Talk) -> None:
+    """Talk, talk over the reply, and make mistakes."""
+    inbox = talk.inbox
+    async with scenario("connect and session"):
+        session = (await talk.server_event("session.updated", 0))["session"]
+        check(session["instructions"] == "Answer in one sentence.", session["instructions"])
+    async with scenario("spoken turn"):
+        mark = inbox.mark
+        await talk.speak(MY_NAME)
+        check_twin(await talk.reply(mark))
+        check(talk.audio_s(mark) > 1.0, f"{talk.audio_s(mark)} s of audio")
+    async with scenario("history"):
+        mark = inbox.mark
+        await talk.speak(WHAT_NAME)
+        check_twin(await talk.reply(mark))
+        roles = [getattr(item, "role", None) for item in talk.session._history]
+        check(roles == ["user", "assistant"] * 2, f"history {roles}")
+    async with scenario("interruption"):
+        await talk_over(talk)
+    async with scenario("errors"):
+        mark = inbox.mark
+        await talk.session.send_message("what is two plus two")
+        error = (await inbox.event("error", mark)).error
+        check(error.code == "unsupported_content_type", f"{error}")
+        # The package asks for a reply as well; it is empty. What is spoken is answered.
+        await talk.server_event("response.done", mark)
+        mark = inbox.mark
+        await talk.speak(MY_NAME)
+        check_twin(await talk.reply(mark))
+
+
+async def talk_over(talk: Talk) -> None:
+    """Interrupt a reply by speech: the model stops, the package stops playing and truncates."""
+    inbox, mark = talk.inbox, talk.inbox.mark
+    await talk.speak(MY_NAME)
+    audio = await inbox.event("audio", mark)
+    await inbox.wait(
+        lambda _: talk.audio_s(mark) * 1000 >= HEARD_MS or None, "enough to hear", mark
+    )
+    mark = inbox.mark
+    for chunk in speech(TALK_OVER):
+        await talk.session.send_audio(chunk)
+        await asyncio.sleep(len(chunk) / (2 * RATE_HZ))
+    await inbox.event("audio_interrupted", mark)
+    truncated = await talk.server_event("conversation.item.truncated", mark)
+    check(truncated["item_id"] == audio.item_id, f"truncated {truncated}")
+    answer = await inbox.wait(
+        lambda events: Talk._answered(events, after=audio.item_id),
+        "an answer to what was said over the reply",
+        mark,
+    )
+    check_twin(talk.words(answer))
+
+
+async def push_to_talk(talk: Talk) -> None:
+    """Speak without turn detection and commit; asking for the reply is left to the application."""
+    async with scenario("push to talk"):
+        await talk.server_event("session.updated", 0)
+        mark = talk.inbox.mark
+        *chunks, last = speech(MY_NAME)
+        for chunk in chunks:
+            await talk.session.send_audio(chunk)
+        await talk.session.send_audio(last, commit=True)
+        await talk.send("response.create")
+        check_twin(await talk.reply(mark))
+        started = talk.raw("input_audio_buffer.speech_started", talk.inbox.events)
+        check(not started, "speech was detected nevertheless")
+
+
+if __name__ == "__main__":
+    run(main)

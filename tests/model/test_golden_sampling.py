@@ -1,0 +1,26 @@
+"""Choosing tokens is what Kyutai's own package did with the very same noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.sampling import Sampling, sample
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("what", ["text", "audio"])
+def test_the_noise_decides_alike(golden: Path, what: str) -> None:
+    """Temperature, then the most probable, not renormalised, then the exponential race."""
+    settings = json.loads((golden / "sampling.json").read_text())[what]
+    io = load_file(golden / "sampling.io.safetensors")
+    logits, noise = io[f"{what}.logits"], io[f"{what}.noise"]
+    sampling = Sampling(temperature=settings["temp"], top_k=settings["top_k"])
+    token = sample(logits, sampling, noise.view(*logits.shape[:-1], -1))
+    assert torch.equal(token, io[f"{what}.token"].view(token.shape))
+    greedy = sample(logits)
+    assert not torch.equal(token, greedy)  # or the noise would not have mattered

@@ -1,0 +1,71 @@
+"""`parley capacity`, with an engine that follows a script."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.scripted.engine import ScriptedCore
+from model.scripted.script import parse_script
+from server.admission import session_bound
+from server.capacity import command
+from server.capacity.drive import SkippingClock
+from server.capacity.record import this_machine
+from server.capacity.search import largest_safe
+from server.config import load_settings
+from tests.server.capacity.test_drive import SCRIPT
+
+
+class CrowdedCore(ScriptedCore):
+    """An engine that breaks when it holds more than three."""
+
+    def tick(self) -> list[object]:  # type: ignore[override]  # none is made here
+        """Fail everybody."""
+        if self.metrics.sessions > 3:
+            return list(self.fail_all("too crowded"))
+        return list(super().tick())
+
+
+def test_the_sweep_makes_an_engine_for_each_number_and_tells_of_each() -> None:
+    """One line a number; one session is watched for longer."""
+    clock, made, text = SkippingClock(lambda: 0.0), [], []
+
+    def make_core(num_sessions: int) -> ScriptedCore:
+        made.append(num_sessions)
+        script = parse_script(SCRIPT, "test")
+        return CrowdedCore(script, max_sessions=num_sessions, ahead_ms=500, clock=clock.now_s)
+
+    measured, frame_ms = command.sweep(make_core, clock, 8.0, 256, write=text.append)
+    assert made == [m.sessions for m in measured] == [1, 2, 4, 3]
+    assert [m.seconds for m in measured] == [16.0, 8.0, 8.0, 8.0]
+    assert largest_safe(measured, frame_ms) == 3
+    assert [line.split()[0] for line in text] == ["sessions", "1", "2", "4", "3"]
+    assert text[-2].rstrip().endswith("no: a session was lost: too crowded")
+    assert text[-1].rstrip().endswith("yes")
+
+
+def test_the_result_is_kept_for_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line is JSON, and a server with the same settings admits that many."""
+    clock = SkippingClock(lambda: 0.0)
+    script = tmp_path / "script.yaml"
+    script.write_text(SCRIPT)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{script: {script}}}\nserver: {{capacity_file: {tmp_path}/c.json}}")
+    settings = load_settings(config, env={})
+
+    class Spec:
+        """Build the engine on the test's clock."""
+
+        def build(self) -> ScriptedCore:
+            """Return it."""
+            parsed = parse_script(SCRIPT, "test")
+            return ScriptedCore(parsed, max_sessions=9, ahead_ms=500, clock=clock.now_s)
+
+    monkeypatch.setattr(command, "RealClock", lambda: clock)
+    monkeypatch.setattr(command, "core_spec", lambda _: Spec())
+    assert command.run_capacity(settings, seconds=8.0, max_sessions=2) == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(last)["capacity"]["sessions"] == 2
+    assert session_bound(settings, this_machine()).sessions == 2

@@ -1,0 +1,98 @@
+"""What is counted is shown, under the names that the documentation lists."""
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CollectorRegistry
+
+from model.engine.metrics import PART, Shown, counter, counter_by, gauge
+from server.config import ServerSettings, Settings
+from server.metrics import Metrics, shown_fields
+from server.session.counts import Counts
+from server.session.link import EngineLink
+from tests.server.fakes import EchoEngine
+from tests.server.serving import serving
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+
+
+def _with_labels(counted: Any) -> Any:
+    """Count one of each kind there is a dictionary for, so that its label is shown."""
+    for each in fields(counted):
+        if isinstance(getattr(counted, each.name), dict):
+            setattr(counted, each.name, {"some": 1})
+    return counted
+
+
+def test_the_tables_of_the_documentation_are_what_is_served() -> None:
+    """Every metric is listed with its type and label, and every listed one is served."""
+    engine = EchoEngine()
+    _with_labels(engine.metrics)
+    text = Metrics(_with_labels(Counts()), EngineLink(engine)).text().decode()
+    served = {
+        (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
+    }
+    row = r"^\| `(\w+)` \| (\w+)(?: by `(\w+)`)? \|"
+    assert set(re.findall(row, DOCS.read_text(), re.MULTILINE)) == served
+    assert all(f"# HELP {name} " in text for name, _, _ in served)
+
+
+@dataclass
+class Counted:
+    """Count all kinds of things."""
+
+    done: Annotated[int, counter("Things done.")] = 3
+    here: Annotated[int, gauge("Things here.")] = 2
+    kinds: Annotated[dict[str, int], counter_by("kind", "Kinds.")] = field(
+        default_factory=lambda: {"b": 2, "a": 1}
+    )
+    spent: Annotated[float, PART] = 7.5
+    buckets: Annotated[
+        list[int],
+        Shown("histogram", "Times.", name="wait_seconds", bounds=(1.0, 2.5), sum_field="spent"),
+    ] = field(default_factory=lambda: [1, 2, 3])
+    undeclared: int = 5
+    secret: str = "none"  # noqa: S105 - what is no number is not shown
+
+
+class _Once:
+    """Collect the fields of one object."""
+
+    def collect(self) -> Any:
+        """Yield them."""
+        return shown_fields(Counted(), "x")
+
+
+def test_fields_are_shown_as_they_are_declared() -> None:
+    """Numbers, numbers by kind, cumulative buckets; what is not declared has no type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once())  # type: ignore[arg-type]  # all that is asked of it
+    lines = generate_latest(registry).decode().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "x_done_total 3.0",
+        "x_here 2.0",
+        'x_kinds_total{kind="a"} 1.0',
+        'x_kinds_total{kind="b"} 2.0',
+        'x_wait_seconds_bucket{le="1.0"} 1.0',
+        'x_wait_seconds_bucket{le="2.5"} 3.0',
+        'x_wait_seconds_bucket{le="+Inf"} 6.0',
+        "x_wait_seconds_count 6.0",
+        "x_wait_seconds_sum 7.5",
+        "x_undeclared 5.0",
+    ]
+    assert "# TYPE x_undeclared untyped" in lines
+
+
+async def test_a_key_is_wanted_where_keys_are_set() -> None:
+    """The rule of the API's other endpoints."""
+    settings = Settings(server=ServerSettings(api_keys=("k",)))
+    async with serving(EchoEngine(), settings) as served:
+        status, body = await served.get("/metrics")
+        assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+        status, text = await served.get("/metrics", authorization="Bearer k")
+        assert status == 200
+        assert "parley_engine_up 1.0" in text

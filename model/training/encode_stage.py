@@ -28,8 +28,8 @@ LEAD_S = (0.0, 0.5)  # silence before the first word: a voice activity detector'
 TAIL_S = (0.0, 1.0)  # silence after the last word: from push-to-talk to a patient detector
 PAUSE_SHARE = 0.15  # of user turns that hesitate between two words
 PAUSE_S = (0.2, 0.9)
-NEW_SPEAKER_SHARE = 0.4  # of user turns that somebody else says
-WORN_SHARE = 0.75  # of user turns that come through a room, noise, a microphone or a line
+NEW_SPEAKER_SHARE = 0.5  # of user turns that somebody else says
+WORN_SHARE = 0.85  # of user turns that come through a room, noise, a microphone or a line
 GAIN_DB = (-14.0, 3.0)
 
 Words: TypeAlias = "tuple[tuple[str, float, float], ...]"

@@ -30,7 +30,7 @@ STEPS_PER_BATCH = 2_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
 TYPED_WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
 # Of the spoken turns: it saves steps for hearing, and clients may ask for text alone.
-HEARD_WRITTEN_SHARE = 0.5
+HEARD_WRITTEN_SHARE = 0.35
 # Words that nothing around them foretells teach to hear; known sentences teach to guess as well.
 FREE_WORDS_WEIGHT = 3.0
 FREE_WORDS_SKILLS = ("repeat", "unknown")

@@ -11,8 +11,9 @@ The floor is what a step cannot be faster than: the weights read once, or their 
 whatever takes longer, then the keys and values read once, at the read bandwidth and product rate
 that were measured in the same run.
 
-The gate comes first: int8 and NF4 have to choose as bf16 does in most steps, fed the same, or
-nothing is reported. Sizes that the device has no memory for are left out and named.
+The gate comes first: fed the same, the logits of int8 and NF4 have to be about those of bf16, or
+nothing is reported. How often they choose the same is told, not judged: random weights make most
+choices near ties. Sizes that the device has no memory for are left out and named.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ _FRAMES = 60
 _WARM_UP_FRAMES = 5
 _FILL_STEPS = 100  # that are counted into a session's memory at once
 _GATE_STEPS = 24
-_GATE_SHARE = 0.5  # random weights decide nearly at random: most choices are near ties
+# How far logits may be from those of bf16, relative to their size. 32 layers of random weights, 256
+# and 512 wide, come to 0.03 and 0.3 on a CPU; logits that have nothing to do with it to 1 and more.
+_GATE_OFF = {"int8": 0.1, "nf4": 0.6}
 _PAGE_STEPS = 16  # as the engine has them unless it is told otherwise
 _SPARE = 0.92  # of the free memory that a case may take
 
@@ -120,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ceilings = measure_ceilings()
     gate = divergence(SEVEN_B.lm, "cuda")
     for found in gate:
-        if found["as bf16, share"] < _GATE_SHARE:
+        if not found["logits off by"] <= _GATE_OFF[found["weights"]]:
             print(f"nothing is reported: too far from bf16: {found}", file=sys.stderr)
             return 1
     rows, left_out = measure(SEVEN_B, "cuda", ceilings)

@@ -2,10 +2,10 @@
 
 Random weights of Moshi's shape, made on the device: in bf16, with int8 linears, and with NF4 ones.
 Keys and values are in bf16; with NF4 in int8 as well. Every session is as old as its window, so
-that each step reads a full one. A frame is what serving runs for it: the
-step is planned on the host, its inputs copied, one captured graph replayed (backbone, text, every
-codebook, ring of tokens), the tokens fetched. Beside that stand the graph alone, and Mimi's encoder
-and decoder for as many sessions, which are not part of the graph.
+that each step reads a full one. A frame is what serving runs for it: the step is planned on the
+host, its inputs copied, one captured graph replayed (backbone, text, every codebook, ring of
+tokens), the tokens fetched. Beside that stand the graph alone, and Mimi's encoder and decoder for
+as many sessions, which are not part of the graph.
 
 The floor is what a step cannot be faster than: the weights read once, or their products done,
 whatever takes longer, then the keys and values read once, at the read bandwidth and product rate

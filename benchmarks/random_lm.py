@@ -14,6 +14,7 @@ from model.engine.accelerate import use_kernels
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import skeleton
 from model.lm import LM
+from model.rotary import rope_frequencies
 from model.weights import hot_linears
 
 Form = Literal["bf16", "nf4"]
@@ -49,7 +50,8 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
     for name, parameter in list(lm.named_parameters()):
         owner, _, last = name.rpartition(".")
         lm.get_submodule(owner).register_parameter(last, _drawn(name, parameter, device))
-    lm.rope_frequencies = lm.rope_frequencies.to(device)
+    # In float32 whatever the weights are in.
+    lm.rope_frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base).to(device)
     use_kernels(lm)
     return lm.eval()
 

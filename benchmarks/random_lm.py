@@ -15,6 +15,7 @@ from model.engine.accelerate import use_kernels
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import skeleton
 from model.lm import LM
+from model.rotary import rope_frequencies
 from model.weights import hot_linears
 
 Form = Literal["bf16", "int8", "nf4"]
@@ -41,9 +42,7 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
             other, so that the whole is never there in both forms.
         device: where.
     """
-    lm = skeleton(KyutaiConfig.from_dict(values))
-    frequencies = lm.rope_frequencies.to(device)  # angles are worked out in fp32
-    lm = lm.to(torch.bfloat16)
+    lm = skeleton(KyutaiConfig.from_dict(values)).to(torch.bfloat16)
     if form != "bf16":
         quantised = NF4Linear if form == "nf4" else Int8Linear
         for name, linear in hot_linears(lm).items():
@@ -53,7 +52,8 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
     for name, parameter in list(lm.named_parameters()):
         owner, _, last = name.rpartition(".")
         lm.get_submodule(owner).register_parameter(last, _drawn(name, parameter, device))
-    lm.rope_frequencies = frequencies
+    # In float32 whatever the weights are in.
+    lm.rope_frequencies = rope_frequencies(lm.config.head_dim, lm.config.rope_base).to(device)
     use_kernels(lm)
     return lm.eval()
 

@@ -163,12 +163,12 @@ def large(
 
 
 def test_memory_stays_small(large: tuple[Path, int], tmp_path: Path) -> None:
-    """Less than the model takes even as its file has it; the same measure finds it in full."""
+    """Little more than the file's size in bf16, libraries' buffers included; in full it is found."""
     directory, size = large
     found = check_directory(directory)
     assert found.problems == ()
     config, path = found.config, found.files["lm"]
     assert config is not None
     assert peak_bytes(lambda: load_lm(path, config)) > 0.9 * size
-    assert peak_bytes(lambda: load_lm(path, config, torch.bfloat16, linears="nf4")) < size / 2
-    assert peak_bytes(lambda: quantize_checkpoint(directory, tmp_path / "nf4")) < size / 2
+    assert peak_bytes(lambda: load_lm(path, config, torch.bfloat16, linears="nf4")) < 0.65 * size
+    assert peak_bytes(lambda: quantize_checkpoint(directory, tmp_path / "nf4")) < 0.65 * size

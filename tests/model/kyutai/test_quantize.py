@@ -163,7 +163,7 @@ def large(
 
 
 def test_memory_stays_small(large: tuple[Path, int], tmp_path: Path) -> None:
-    """Little more than the file's size in bf16, libraries' buffers included; in full it is found."""
+    """Little more than the file in bf16, libraries' buffers included; in full it is found."""
     directory, size = large
     found = check_directory(directory)
     assert found.problems == ()

@@ -103,7 +103,7 @@ class DuplexRunner:
         self._num_user = len(model.drive.delays) - 1 - lm.num_codebooks
         self._prompts: OrderedDict[Hashable, DuplexMemory] = OrderedDict()
         sides = 1 if model.drive.guidance == 1.0 else 2
-        least = sides * areas_of(lm, config.kv_page_steps).num_pages
+        least = sides * areas_of(lm, page_steps_on(self._device, config.kv_page_steps)).num_pages
         if config.kv_pages is not None and config.kv_pages < least:
             raise ConfigError(
                 f"kv_pages: one conversation takes up to {least}, got {config.kv_pages}"

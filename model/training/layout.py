@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from model.training.encode_stage import CodedClip
+    from model.training.encode_stage import CodedClip, Words
 
 FRAME_S = 0.08
 TRANSCRIPT_DELAY_FRAMES = 2  # a word's pieces are due this long after its end
@@ -44,13 +44,15 @@ class SpokenTurn:
     """One exchange.
 
     `heard` is None for a typed question, `said` for a written answer, `reply` if only the
-    transcript is known.
+    transcript is known. `understood` are the words that the model takes for heard while it
+    listens, if they are not the right ones: its mistakes come back to it as input.
     """
 
     user: str
     reply: str | None
     heard: CodedClip | None
     said: CodedClip | None
+    understood: Words | None = None
 
 
 @dataclass(slots=True)
@@ -120,7 +122,7 @@ def lay_out(
     for turn, jump in zip(turns, jumps, strict=True):
         start = len(rows)
         if turn.heard is not None:
-            _listen(rows, turn.heard, pieces)
+            _listen(rows, turn.heard, turn.understood, pieces)
         _burst(rows, turn, pieces)
         if turn.said is not None:
             _speak(rows, turn.said, pieces)
@@ -130,21 +132,26 @@ def lay_out(
     return rows
 
 
-def live_transcript(clip: CodedClip, pieces: Pieces) -> list[int]:
+def live_transcript(codes: NDArray[np.int16], words: Words, pieces: Pieces) -> list[int]:
     """Return the piece due at each frame of a user turn (`PAD` for none).
 
     What comes too late is left out.
+
+    Args:
+        codes: int16 ``[frames, K]``.
+        words: at least one, with their times.
+        pieces: the tokenizer.
     """
-    frames = len(clip.codes)
+    frames = len(codes)
     due: list[int] = [Special.PAD] * frames
     at = 0
-    for word, _, end_s in clip.words:
+    for word, _, end_s in words:
         at = max(at, int(end_s / FRAME_S) + TRANSCRIPT_DELAY_FRAMES)
         for piece in pieces.encode(word):
             if at < frames:
                 due[at] = piece
             at += 1
-    at = max(at, int(clip.words[-1][2] / FRAME_S) + END_DELAY_FRAMES)
+    at = max(at, int(words[-1][2] / FRAME_S) + END_DELAY_FRAMES)
     if at < frames:
         due[at] = Special.END
     return due
@@ -169,15 +176,16 @@ def aligned_words(clip: CodedClip, pieces: Pieces) -> list[int]:
     return said
 
 
-def _listen(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:
+def _listen(rows: Rows, clip: CodedClip, understood: Words | None, pieces: Pieces) -> None:
     if not clip.words:  # nobody aligned them: only the final transcript can be taught
         for frame in clip.codes:
             rows.add(Kind.LISTEN, Special.PAD, user=frame)
         return
-    fed: int = Special.PAD
-    for frame, piece in zip(clip.codes, live_transcript(clip, pieces), strict=True):
-        rows.add(Kind.LISTEN, fed, piece, PAD_WEIGHT if piece == Special.PAD else 1.0, user=frame)
-        fed = piece
+    due = live_transcript(clip.codes, clip.words, pieces)
+    fed = due if understood is None else live_transcript(clip.codes, understood, pieces)
+    for frame, piece, before in zip(clip.codes, due, [Special.PAD, *fed[:-1]], strict=True):
+        weight = PAD_WEIGHT if piece == Special.PAD else 1.0
+        rows.add(Kind.LISTEN, before, piece, weight, user=frame)
 
 
 def _burst(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:

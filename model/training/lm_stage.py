@@ -22,18 +22,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model.config import LMConfig
-    from model.training.encode_stage import CodedClip
+    from model.training.encode_stage import CodedClip, Words
     from model.training.layout import Pieces, Rows
     from model.training.synthesis import Script
 
-STEPS_PER_BATCH = 2_600  # of one worker, padding included
+STEPS_PER_BATCH = 3_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
 TYPED_WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
 # Of the spoken turns: it saves steps for hearing, and clients may ask for text alone.
-HEARD_WRITTEN_SHARE = 0.35
+HEARD_WRITTEN_SHARE = 0.6
 # Words that nothing around them foretells teach to hear; known sentences teach to guess as well.
-FREE_WORDS_WEIGHT = 3.0
+FREE_WORDS_WEIGHT = 4.0
 FREE_WORDS_SKILLS = ("repeat", "unknown")
+# Of the spoken turns: words come back to the model as wrongly as it may take them while it listens.
+# The final transcript would otherwise be copied from them, for in training they are always right,
+# and never be learned from the whole of what was heard.
+MISHEARD_SHARE = 0.5
+MISHEARD_WORDS = (0.1, 0.6)  # of the words of such a turn
+MISSED_WORDS_SHARE = 0.3  # of those: nothing was understood at all
 # Of the steps of a batch: dialogues without any audio, which are cheap and carry facts.
 TEXT_DIALOGUE_SHARE = 0.06
 JUMP_SHARE = 0.25
@@ -78,6 +84,24 @@ class Recordings:
     share: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A dialogue of a batch before it is laid out; `length` is about how many steps it takes."""
+
+    turns: Sequence[SpokenTurn]
+    voice: int
+    length: int
+
+    @classmethod
+    def of(cls, turns: Sequence[SpokenTurn], voice: int) -> _Talk:
+        length = 2
+        for turn in turns:
+            length += 0 if turn.heard is None else len(turn.heard.codes)
+            length += 0 if turn.said is None else len(turn.said.codes) + 1
+            length += len(turn.user.split()) + len((turn.reply or "").split()) + 4
+        return cls(turns, voice, length)
+
+
 class DialogueSampler:
     """Assemble batches from scripts and coded speech, each a function of a generator alone."""
 
@@ -95,7 +119,8 @@ class DialogueSampler:
         self.num_codebooks = num_codebooks
         self.scripts = [s for s in scripts if self._is_complete(s)]
         self.texts = list(scripts)
-        self.lengths = np.array([self._length(s) for s in self.scripts])
+        # As often as they are said: what is taken for heard is mostly a common word.
+        self.words = [w for script in scripts for turn in script.turns for w in turn.user.split()]
         weights = np.array([_weight(s) for s in self.scripts])
         self.chances = weights / weights.sum()
 
@@ -106,65 +131,78 @@ class DialogueSampler:
             for i, turn in enumerate(script.turns)
         )
 
-    def _length(self, script: Script) -> int:
-        heard = sum(
-            len(self.passes[0][user_key(script, i)].codes) for i in range(len(script.turns))
-        )
-        said = sum(
-            len(self.replies[reply_key(script.voice, t.reply)].codes) + 1 for t in script.turns
-        )
-        return (
-            heard + said + sum(len(t.user.split()) + len(t.reply.split()) + 4 for t in script.turns)
-        )
-
     def draw(self, generator: torch.Generator) -> Batch:
         """Return one batch of about `STEPS_PER_BATCH` steps."""
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        pool = rng.choice(len(self.scripts), size=POOL, p=self.chances)
-        order = pool[np.argsort(self.lengths[pool], kind="stable")]
-        start = int(rng.integers(len(order)))
+        pool = [
+            self._talk(self.scripts[i], rng)
+            for i in rng.choice(len(self.scripts), size=POOL, p=self.chances)
+        ]
+        pool.sort(key=lambda talk: talk.length)
+        start = int(rng.integers(POOL))
         budget = int(STEPS_PER_BATCH * (1 - TEXT_DIALOGUE_SHARE))
-        chosen = [order[start]]
+        chosen = [pool[start]]
         # Neighbours in length share a batch; the longest sets the padding.
-        for at in [*range(start - 1, -1, -1), *range(start + 1, len(order))]:
-            longest = max(self.lengths[chosen].max(), self.lengths[order[at]]) + 24
+        for at in [*range(start - 1, -1, -1), *range(start + 1, POOL)]:
+            longest = max(chosen[0].length, pool[at].length)
             if longest * (len(chosen) + 1) > budget:
                 break
-            chosen.append(order[at])
-        rows = [self._row(self.scripts[i], rng) for i in chosen]
+            chosen.append(pool[at])
+        rows = [self._row(talk, rng) for talk in chosen]
         rows += self._written(rng, max(len(r) for r in rows))
         return collate(rows, rng)
 
-    def _row(self, script: Script, rng: np.random.Generator) -> Rows:
+    def _talk(self, script: Script, rng: np.random.Generator) -> _Talk:
         if self.recordings is not None and rng.random() < self.recordings.share:
             return self._recorded(self.recordings, rng)
         return self._spoken(script, rng)
 
-    def _recorded(self, recordings: Recordings, rng: np.random.Generator) -> Rows:
+    def _recorded(self, recordings: Recordings, rng: np.random.Generator) -> _Talk:
         keys = list(recordings.texts)
         key = keys[int(rng.integers(len(keys)))]
         heard = recordings.passes[int(rng.integers(len(recordings.passes)))][key]
         turn = SpokenTurn(recordings.texts[key], recordings.replies.get(key), heard, None)
-        return lay_out([turn], 0, self.pieces, self.num_codebooks, [0])
+        return _Talk.of([turn], 0)
 
-    def _spoken(self, script: Script, rng: np.random.Generator) -> Rows:
+    def _spoken(self, script: Script, rng: np.random.Generator) -> _Talk:
         users = self.passes[int(rng.integers(len(self.passes)))]
         turns = []
         for i, turn in enumerate(script.turns):
             typed = rng.random() < TYPED_SHARE
             written = rng.random() < (TYPED_WRITTEN_SHARE if typed else HEARD_WRITTEN_SHARE)
+            heard = None if typed else users[user_key(script, i)]
             turns.append(
                 SpokenTurn(
                     turn.user,
                     turn.reply,
-                    None if typed else users[user_key(script, i)],
+                    heard,
                     None if written else self.replies[reply_key(script.voice, turn.reply)],
+                    None if heard is None else self._misheard(heard.words, rng),
                 )
             )
+        return _Talk.of(turns, script.voice)
+
+    def _misheard(self, words: Words, rng: np.random.Generator) -> Words | None:
+        """Return what may be taken for `words`; None if they are understood."""
+        if rng.random() >= MISHEARD_SHARE:
+            return None
+        share = rng.uniform(*MISHEARD_WORDS)
+        understood = []
+        for word, start_s, end_s in words:
+            taken = word
+            if rng.random() < share:
+                missed = rng.random() < MISSED_WORDS_SHARE
+                taken = "" if missed else self.words[int(rng.integers(len(self.words)))]
+            understood.append((taken, start_s, end_s))
+        return tuple(understood)
+
+    def _row(self, talk: _Talk, rng: np.random.Generator) -> Rows:
         jumps = np.where(
-            rng.random(len(turns)) < JUMP_SHARE, rng.integers(0, LONGEST_JUMP, len(turns)), 0
+            rng.random(len(talk.turns)) < JUMP_SHARE,
+            rng.integers(0, LONGEST_JUMP, len(talk.turns)),
+            0,
         )
-        return lay_out(turns, script.voice, self.pieces, self.num_codebooks, jumps.tolist())
+        return lay_out(talk.turns, talk.voice, self.pieces, self.num_codebooks, jumps.tolist())
 
     def _written(self, rng: np.random.Generator, longest: int) -> list[Rows]:
         """Fill rows with dialogues in writing only, as many one after the other as fit."""

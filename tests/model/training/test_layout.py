@@ -18,7 +18,7 @@ class Letters:
         return [100 + ord(c) - ord("a") for c in text if c != " "]
 
 
-A, B, C = 100, 101, 102
+A, B, C, D = range(100, 104)
 PIECES = Letters()
 
 
@@ -31,7 +31,7 @@ def clip(frames: int, *words: tuple[str, float, float]) -> CodedClip:
 def test_live_transcript_follows_the_words() -> None:
     """A word's pieces come two frames after its end, one a frame; the end of turn after a pause."""
     heard = clip(14, ("ab", 0.1, 0.30), ("c", 0.3, 0.42))
-    due = live_transcript(heard, PIECES)
+    due = live_transcript(heard.codes, heard.words, PIECES)
     assert due[5:8] == [A, B, C]
     assert due[10] == Special.END
     assert {d for i, d in enumerate(due) if i not in (5, 6, 7, 10)} == {Special.PAD}
@@ -39,7 +39,8 @@ def test_live_transcript_follows_the_words() -> None:
 
 def test_what_comes_too_late_is_left_out() -> None:
     """A turn cut right after its last word has no live piece for it, and no end."""
-    due = live_transcript(clip(6, ("a", 0.0, 0.1), ("b", 0.1, 0.45)), PIECES)
+    heard = clip(6, ("a", 0.0, 0.1), ("b", 0.1, 0.45))
+    due = live_transcript(heard.codes, heard.words, PIECES)
     assert due == [Special.PAD] * 3 + [A] + [Special.PAD] * 2
 
 
@@ -85,6 +86,17 @@ def test_every_piece_asked_for_is_the_next_piece_fed() -> None:
         ends_listening = rows.kind[i] == Kind.LISTEN != rows.kind[i + 1]
         if not ends_listening:
             assert rows.target[i] == rows.text[i + 1], i
+
+
+def test_misheard_words_come_back_as_input_and_are_answered_with_the_right_ones() -> None:
+    """A wrong word, or none, is what the next step is fed; what is asked for stays the same."""
+    heard = clip(12, ("ab", 0.0, 0.3), ("c", 0.3, 0.4))
+    right = SpokenTurn("abc", None, heard, None)
+    wrong = SpokenTurn("abc", None, heard, None, (("d", 0.0, 0.3), ("", 0.3, 0.4)))
+    rows = lay_out([wrong], 0, PIECES, 4, [0])
+    assert rows.target == lay_out([right], 0, PIECES, 4, [0]).target
+    fed = [text for text, kind in zip(rows.text, rows.kind, strict=True) if kind == Kind.LISTEN]
+    assert fed == [0, 0, 0, 0, 0, 0, D, 0, 0, 0, 0, Special.END]
 
 
 def test_typed_turn_looks_like_a_transcript() -> None:

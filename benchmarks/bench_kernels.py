@@ -81,7 +81,7 @@ def bars(attention: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     found += _at_least("attention bf16, one session of 3000, % read", lone, BAR_READ_LONE)
     search = [row["us"] for row in others if row["shape"].endswith("8 x 2048")]
     found += _at_most("rvq, 8 levels of 2048, us", search, BAR_RVQ_US)
-    for kernel in ("rmsnorm", "silu", "sampling"):
+    for kernel in ("rmsnorm", "silu", "sampling", "noise"):
         small = [row["us"] for row in others if row["kernel"] == kernel]
         found += _at_most(f"{kernel}, us", small, BAR_SMALL_US)
     return found

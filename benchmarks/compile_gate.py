@@ -28,6 +28,7 @@ CASE_MODULES: tuple[str, ...] = (
     "kernels.int8.cases",
     "kernels.kv_write.cases",
     "kernels.nf4.cases",
+    "kernels.noise.cases",
     "kernels.rmsnorm.cases",
     "kernels.rvq.cases",
     "kernels.sampling.cases",

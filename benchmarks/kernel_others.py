@@ -13,6 +13,7 @@ from benchmarks.kernel_attention import HEAD_DIM, HEADS, PAGE_SIZE, attention_ca
 from benchmarks.kernel_gate import check_close, check_same
 from benchmarks.report import Row
 from kernels.kv_write import rotate_and_write
+from kernels.noise import exponential_noise
 from kernels.rmsnorm import rms_norm
 from kernels.rvq import half_norms, nearest_codes
 from kernels.sampling import sample_tokens
@@ -24,9 +25,10 @@ DIM, FF_DIM = 4096, 11264
 QUANTISERS = ((8, 2048, 256), (32, 2048, 256), (7, 1024, 96))  # Mimi at 8 and 32, the starter
 FRAMES = (1, 16, 128)
 DRAWS = ((2048, 250), (32000, 25))  # vocabulary, top-k
+NOISE = (8, 250)  # of a frame's codes
 
 BAR_RVQ_US = 200.0  # 8 levels of 2048, up to 128 frames
-BAR_SMALL_US = 4.0  # norm, SiLU, sampling
+BAR_SMALL_US = 4.0  # norm, SiLU, sampling, noise
 
 _NEAR_TIES = 0.01  # share of codes that rounding may decide
 _CALLS = 32  # in a graph, of those that work on what is in the cache
@@ -40,7 +42,7 @@ def measure_others() -> list[Row]:
     Raises:
         WrongError: if a kernel does not do what its reference does.
     """
-    return [*_kv_write(), *_rms_norm(), *_silu(), *_sampling(), *_rvq()]
+    return [*_kv_write(), *_rms_norm(), *_silu(), *_sampling(), *_noise(), *_rvq()]
 
 
 def _kv_write() -> list[Row]:
@@ -97,6 +99,16 @@ def _sampling() -> list[Row]:
             plain = partial(sample, logits, Sampling(0.8, top_k), noise)
             check_same("sampling", ours(), plain())
             rows.append(_row("sampling", f"{batch} x {vocab} top {top_k}", [ours], [plain]))
+    return rows
+
+
+def _noise() -> list[Row]:
+    rows = []
+    for batch in BATCHES:
+        keys = torch.arange(batch, device="cuda")
+        call = partial(exponential_noise, keys, keys, NOISE, stream=0)
+        check_close("noise", call(backend="triton"), call(backend="reference"))
+        rows.append(_beside("noise", f"{batch} x {NOISE[0]} x {NOISE[1]}", call))
     return rows
 
 

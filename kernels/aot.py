@@ -32,6 +32,7 @@ _WARP = 32
 _LABEL = re.compile(r"^(\.L\w+):")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);")
 _JUMP = re.compile(r"\bBRA\b.*`\((\.L\w+)\)")
+_TENSOR_CORES = re.compile(r"\b[BDHIQ]G?MMA\b")  # HFMA2.MMA is no product of matrices
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -123,7 +124,7 @@ def compile_case(case: CompileCase, architecture: int) -> Compiled:
         instructions=len(body),
         loop_instructions=len(loop),
         per_unit=round(len(counted) * case.num_warps * _WARP / case.units_per_turn, 3),
-        mma=sum("MMA" in instruction for instruction in counted),
+        mma=sum(_TENSOR_CORES.search(instruction) is not None for instruction in counted),
         barriers=sum("BAR.SYNC" in instruction for instruction in counted),
     )
 

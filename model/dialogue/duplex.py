@@ -12,19 +12,28 @@ beginning can be kept and given to another slot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
+from kernels.noise import exponential_noise
 from model.condition import Condition
 from model.depth import UNDECIDED
 from model.errors import RewindError
 from model.lm import LM
 from model.memory import LayerMemory, MemoryConfig
 from model.pages import NOBODY
-from model.sampling import GREEDY, Sampling, draw_noise, guide, sample
+from model.sampling import GREEDY, Sampling, guide, sample
 from model.state import Kind, SlotMemory, Steps
+
+
+class _Stream(IntEnum):
+    """What noise is drawn for."""
+
+    TEXT = 0
+    AUDIO = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,30 +89,37 @@ class DuplexFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameInputs:
-    """What a step reads besides the conversations' memory, on the device.
+    """What a step reads besides the conversations' memory, in one tensor.
 
     Attributes:
-        rows: int64 [n], conversations; one more than there are for rows that only fill up.
-        calls: int64 [n], steps that each has had.
-        user: int64 [n, codebooks of the user].
-        forced: int64 [n, 1 + K], -2 where the model chooses.
-        text_noise: float [n, candidates], None if greedy.
-        audio_noise: float [n, K, candidates], None if greedy.
+        packed: int64, all of the following side by side.
+        rows: [n], conversations; one more than there are for rows that only fill up.
+        calls: [n], steps that each has had.
+        keys: [n], of the noise.
+        user: [n, codebooks of the user].
+        forced: [n, 1 + K], -2 where the model chooses.
     """
 
+    packed: Tensor
     rows: Tensor
     calls: Tensor
+    keys: Tensor
     user: Tensor
     forced: Tensor
-    text_noise: Tensor | None
-    audio_noise: Tensor | None
+
+    @classmethod
+    def of(cls, packed: Tensor, num_user: int) -> FrameInputs:
+        """Name the columns of int64 [n, 3 + num_user + 1 + K]."""
+        user, forced = packed[:, 3 : 3 + num_user], packed[:, 3 + num_user :]
+        return cls(packed, packed[:, 0], packed[:, 1], packed[:, 2], user, forced)
+
+    def to(self, device: torch.device) -> FrameInputs:
+        """Return the inputs on `device`."""
+        return FrameInputs.of(self.packed.to(device), self.user.shape[1])
 
     def take(self, other: FrameInputs) -> None:
-        """Let these tensors hold what `other` does, in place."""
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if mine is not None:
-                mine.copy_(theirs)
+        """Let these tensors hold what `other` does, in place and in one copy."""
+        self.packed.copy_(other.packed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +197,11 @@ class Duplex:
     def num_user(self) -> int:
         """Return how many codebooks the user has."""
         return len(self._delays) - 1 - self._num_made
+
+    @property
+    def num_made(self) -> int:
+        """Return how many codebooks the model makes."""
+        return self._num_made
 
     @property
     def longest_delay(self) -> int:
@@ -302,7 +323,7 @@ class Duplex:
         slots: Sequence[int],
         user: Tensor,
         forced: Tensor | None = None,
-        noise: Sequence[torch.Generator] = (),
+        keys: Sequence[int] | None = None,
     ) -> DuplexFrame:
         """Hear a frame and make one.
 
@@ -311,13 +332,14 @@ class Duplex:
             user: int64 [n, codebooks of the user].
             forced: int64 [n, 1 + K], what the frame that begins now must be: text and codes, -2
                 where the model chooses. -1 is nothing at all.
-            noise: one a row, needed unless greedy.
+            keys: of each row's noise: what is drawn depends on its key and on how many steps the
+                conversation has had. 0 for all if None.
 
         Raises:
             OutOfPagesError: there is no memory for another step; nothing has happened then.
         """
         memory = self.state.advance(*self.planned(slots))
-        return self.frame(self.inputs(slots, user, forced, noise), memory)
+        return self.frame(self.inputs(slots, user, forced, keys).to(self.state.device), memory)
 
     def planned(
         self, slots: Sequence[int], num_rows: int | None = None
@@ -342,42 +364,42 @@ class Duplex:
         self,
         slots: Sequence[int],
         user: Tensor,
-        forced: Tensor | None,
-        noise: Sequence[torch.Generator],
+        forced: Tensor | None = None,
+        keys: Sequence[int] | None = None,
         num_rows: int | None = None,
     ) -> FrameInputs:
-        """Count a step of `slots` in and return what it reads.
+        """Count a step of `slots` in and return what it reads, on the host.
 
         Args:
             slots: as `step` takes them.
             user: as `step` takes it.
             forced: as `step` takes it.
-            noise: as `step` takes it.
+            keys: as `step` takes them.
             num_rows: rows to fill up to, with such as are nobody's.
         """
-        device, num = self._ring.device, len(slots)
-        num_filler = (num_rows or num) - num
-        made, config = 1 + self._num_made, self.config
-        rows = [*slots, *[self._num_slots] * num_filler]
-        calls = [*(self._calls[slot] for slot in slots), *[config.lag] * num_filler]
+        num, num_user = len(slots), self.num_user
+        packed = torch.zeros((num_rows or num, 4 + num_user + self._num_made), dtype=torch.int64)
+        inputs = FrameInputs.of(packed, num_user)
+        inputs.rows[num:] = self._num_slots
+        inputs.calls[num:] = self.config.lag
+        inputs.forced.fill_(UNDECIDED)
+        inputs.rows[:num] = torch.tensor(slots, dtype=torch.int64)
+        inputs.calls[:num] = torch.tensor([self._calls[slot] for slot in slots])
+        if keys is not None:
+            inputs.keys[:num] = torch.tensor(keys)
+        inputs.user[:num] = user
+        if forced is not None:
+            inputs.forced[:num] = forced
         for slot in slots:
             self._calls[slot] += 1
             oldest = self._calls[slot] - self._past.shape[1] + 1
             self._oldest[slot] = max(self._oldest[slot], oldest)
-        filled_user = torch.zeros((len(rows), user.shape[1]), dtype=torch.int64, device=device)
-        filled_user[:num] = user
-        filled_forced = torch.full((len(rows), made), UNDECIDED, device=device)
-        if forced is not None:
-            filled_forced[:num] = forced
-        vocab, codes = self._lm.text_head.out_features, self._lm.config.codebook_size
-        return FrameInputs(
-            torch.tensor(rows, device=device),
-            torch.tensor(calls, device=device),
-            filled_user,
-            filled_forced,
-            self._noise(noise, num_filler, config.text_sampling, (vocab,)),
-            self._noise(noise, num_filler, config.audio_sampling, (made - 1, codes)),
-        )
+        return inputs
+
+    def nothing(self, num_rows: int) -> FrameInputs:
+        """Return what a step of nobody reads."""
+        none = torch.zeros((0, self.num_user), dtype=torch.int64)
+        return self.inputs([], none, num_rows=num_rows)
 
     def frame(self, inputs: FrameInputs, memory: Sequence[LayerMemory | None]) -> DuplexFrame:
         """Do a step that is planned and counted.
@@ -398,7 +420,7 @@ class Duplex:
         hidden = self._run(inputs.rows, heard, position, memory)
         text_logits = guide(lm.text_logits(hidden), config.guidance)
         decided = self._read(rows, (position + 1)[:, None].expand(-1, made))
-        text = sample(text_logits, config.text_sampling, inputs.text_noise)
+        text = sample(text_logits, config.text_sampling, self._noise(inputs, _Stream.TEXT))
         text = torch.where(decided[:, 0] == UNDECIDED, text, decided[:, 0])
         chosen = text[:, None]
         if self._num_made:
@@ -406,7 +428,7 @@ class Duplex:
                 hidden,
                 text,
                 config.audio_sampling,
-                inputs.audio_noise,
+                self._noise(inputs, _Stream.AUDIO),
                 forced=decided[:, 1:],
                 guidance=config.guidance,
             )
@@ -462,17 +484,20 @@ class Duplex:
         index = torch.arange(column.shape[1], device=rows.device)
         return self._ring[rows, index, column % self._ring.shape[2]]
 
-    def _noise(
-        self,
-        noise: Sequence[torch.Generator],
-        num_filler: int,
-        sampling: Sampling,
-        shape: tuple[int, ...],
-    ) -> Tensor | None:
-        """Draw what a choice takes; the last of `shape` is the number of logits."""
-        if sampling.temperature == 0 or 0 in shape:
+    def _noise(self, inputs: FrameInputs, stream: _Stream) -> Tensor | None:
+        """Draw what the choices of a step take; None if they are greedy."""
+        config, lm = self.config, self._lm
+        sampling, vocab = config.text_sampling, lm.text_head.out_features
+        many: tuple[int, ...] = ()
+        if stream is _Stream.AUDIO:
+            sampling, vocab = config.audio_sampling, lm.config.codebook_size
+            many = (self._num_made,)
+        if sampling.temperature == 0:
             return None
-        *many, vocab = shape
-        width = (*many, sampling.num_candidates(vocab))
-        drawn = draw_noise(noise, width) if noise else torch.ones((0, *width))
-        return torch.cat([drawn, drawn.new_ones((num_filler, *width))]).to(self._ring.device)
+        return exponential_noise(
+            inputs.keys,
+            inputs.calls,
+            (*many, sampling.num_candidates(vocab)),
+            stream=stream,
+            backend=sampling.backend,
+        )

@@ -22,6 +22,7 @@ from model.dialogue.history import Ints
 from model.dialogue.prompt import Prompt
 from model.dialogue.talk import Frame, TalkRules
 from model.dialogue.user_stream import StreamRules, UserStream
+from model.dialogue.work import Work
 from model.engine.messages import (
     AppendAudio,
     AppendCall,
@@ -106,28 +107,6 @@ class DuplexTraits:
     silence: Ints
     input_end: int | None = None
     text_end: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """What the next step of a conversation is fed.
-
-    Attributes:
-        heard: float32 [frame_samples], to be encoded; None if `user` is given.
-        user: int64 [codebooks of the user]; None if `heard` is given.
-        forced: int64 [1 + K], text and codes of the frame that begins now, -2 where it is free;
-            None if all of it is.
-        is_prompt: whether it is a frame of the prompt.
-        is_wanted: whether the frame that becomes whole is to be decoded.
-        late_s: how long `heard` has waited.
-    """
-
-    heard: Pcm | None
-    user: Ints | None
-    forced: Ints | None
-    is_prompt: bool = False
-    is_wanted: bool = False
-    late_s: float = 0.0
 
 
 class DuplexProgram:

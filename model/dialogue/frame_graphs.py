@@ -1,9 +1,9 @@
-"""A duplex step as one CUDA graph: backbone, text, every codebook and the ring of tokens.
+"""A duplex frame as one CUDA graph: codec, backbone, text, every codebook and the ring of tokens.
 
 A captured graph does again, at the same addresses, what was done when it was captured. So there is
 one for each of a few numbers of rows; a batch takes the smallest that it fits into, and rows of
 nobody's fill it up. What a step reads, its inputs and where its rows lie in memory, is planned on
-the host and copied into tensors that stay in place; nothing comes back before the tokens do.
+the host and copied into tensors that stay in place; nothing comes back before the frame does.
 """
 
 from __future__ import annotations
@@ -11,24 +11,83 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
 
-from model.dialogue.duplex import Duplex, DuplexFrame, FrameInputs
 from model.errors import ConfigError
 from model.memory import LayerMemory
 from model.plan import PagedPlan, paged_layers
+from model.state import LMState
 
-Work: TypeAlias = "Callable[[], DuplexFrame]"
+
+class Inputs(Protocol):
+    """What a step reads besides memory: `FrameInputs` or `AudioInputs`."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the inputs on `device`."""
+        ...
+
+    def take(self, other: Self) -> None:
+        """Let these tensors hold what `other` does, in place."""
+        ...
+
+
+class Frame(Protocol):
+    """What a step gives: `DuplexFrame` or `AudioFrame`."""
+
+    def first(self, num_rows: int) -> Self:
+        """Return the frame without the rows that only filled up."""
+        ...
+
+
+InputsT = TypeVar("InputsT", bound=Inputs)
+FrameT = TypeVar("FrameT", bound=Frame)
+FrameT_co = TypeVar("FrameT_co", bound=Frame, covariant=True)
 # Takes work whose tensors stay in place, and returns what does it again.
-Capture: TypeAlias = "Callable[[Work], Work]"
+Capture: TypeAlias = "Callable[[Callable[[], FrameT]], Callable[[], FrameT]]"
+
+
+class Driven(Protocol[InputsT, FrameT_co]):
+    """What can be captured: a `Duplex` or an `AudioDuplex`, whose methods these are."""
+
+    @property
+    def state(self) -> LMState:
+        """Return what the model remembers."""
+        ...
+
+    @property
+    def num_slots(self) -> int:
+        """Return how many conversations there can be."""
+        ...
+
+    def planned(
+        self, slots: Sequence[int], num_rows: int | None = None
+    ) -> tuple[list[list[int]], list[int]]:
+        """Return the kinds and the model's slots of the next step."""
+        ...
+
+    def step(self, slots: Sequence[int], *given: Any) -> FrameT_co:
+        """Take a step without a graph."""
+        ...
+
+    def inputs(self, slots: Sequence[int], *given: Any, num_rows: int | None = None) -> InputsT:
+        """Count a step in and return what it reads, on the host."""
+        ...
+
+    def nothing(self, num_rows: int) -> InputsT:
+        """Return what a step of nobody reads."""
+        ...
+
+    def frame(self, inputs: InputsT, memory: Sequence[LayerMemory | None]) -> FrameT_co:
+        """Do a step that is planned and counted, on the device only."""
+        ...
+
 
 _WARM_UPS = 3  # kernels are compiled and libraries choose their algorithms in the first calls
 
 
-def cuda_capture(work: Work) -> Work:
+def cuda_capture(work: Callable[[], FrameT]) -> Callable[[], FrameT]:
     """Capture `work` as a CUDA graph; it is run a few times before.
 
     Source: CUDA C++ programming guide, "CUDA graphs: creating a graph using stream capture".
@@ -43,7 +102,7 @@ def cuda_capture(work: Work) -> Work:
     with torch.cuda.graph(graph):
         result = work()
 
-    def replay() -> DuplexFrame:
+    def replay() -> FrameT:
         graph.replay()
         return result
 
@@ -57,19 +116,19 @@ def buckets(num_slots: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Graph:
+class _Graph(Generic[InputsT, FrameT]):
     """One captured number of rows: what it reads, and what does it."""
 
-    inputs: FrameInputs
+    inputs: InputsT
     plans: tuple[PagedPlan, ...]
-    replay: Work
+    replay: Callable[[], FrameT]
 
 
-class FrameGraphs:
-    """Step a `Duplex` through captured graphs; captures them all at once.
+class FrameGraphs(Generic[InputsT, FrameT]):
+    """Step a `Duplex` or `AudioDuplex` through captured graphs; captures them all at once.
 
     Args:
-        duplex: whose memory is read through tables of pages ("triton" or "reference"), and whose
+        driven: whose memory is read through tables of pages ("triton" or "reference"), and whose
             conditions, if it has any, were set once: where they lie is captured too.
         capture: `cuda_capture`; tests do the work again instead.
         sizes: numbers of rows to capture, ascending; those of `buckets` if None.
@@ -79,64 +138,59 @@ class FrameGraphs:
     """
 
     def __init__(
-        self, duplex: Duplex, capture: Capture, sizes: Sequence[int] | None = None
+        self,
+        driven: Driven[InputsT, FrameT],
+        capture: Capture[FrameT],
+        sizes: Sequence[int] | None = None,
     ) -> None:
-        reading = duplex.state.reading
+        reading = driven.state.reading
         if reading == "views":
             raise ConfigError(
                 'frames can be captured where memory is read through tables, not "views"'
             )
-        self._duplex, self._backend = duplex, reading
-        self._sizes = tuple(sizes or buckets(duplex.num_slots))
+        self._driven, self._backend = driven, reading
+        self._sizes = tuple(sizes or buckets(driven.num_slots))
         self._conditions = self._where_conditions_are()
         self._graphs = [self._captured(size, capture) for size in self._sizes]
 
     @torch.inference_mode()
-    def step(
-        self,
-        slots: Sequence[int],
-        user: Tensor,
-        forced: Tensor | None = None,
-        noise: Sequence[torch.Generator] = (),
-    ) -> DuplexFrame:
-        """Do as `Duplex.step`. What is returned is good until the next step.
+    def step(self, slots: Sequence[int], *given: Any) -> FrameT:
+        """Do as `step` of what is driven. What is returned is good until the next step.
 
         Raises:
             OutOfPagesError: there is no memory for another step; nothing has happened then.
         """
         assert self._where_conditions_are() == self._conditions, "conditions came after capture"
-        duplex = self._duplex
         index = bisect_left(self._sizes, len(slots))
         assert index < len(self._sizes), (len(slots), self._sizes)
         graph, size = self._graphs[index], self._sizes[index]
         plans = self._plan(slots, size)
-        graph.inputs.take(duplex.inputs(slots, user, forced, noise, size))
+        graph.inputs.take(self._driven.inputs(slots, *given, num_rows=size))
         for mine, planned in zip(graph.plans, plans, strict=True):
             mine.take(planned)
         return graph.replay().first(len(slots))
 
     @torch.inference_mode()
-    def _captured(self, size: int, capture: Capture) -> _Graph:
+    def _captured(self, size: int, capture: Capture[FrameT]) -> _Graph[InputsT, FrameT]:
         """Capture a step of rows that are all nobody's."""
-        duplex, state = self._duplex, self._duplex.state
-        user = torch.zeros((0, duplex.num_user), dtype=torch.int64, device=state.device)
-        inputs = duplex.inputs([], user, None, (), size)
+        driven, state = self._driven, self._driven.state
+        inputs = driven.nothing(size).to(state.device)
         plans = self._plan([], size)
 
-        def work() -> DuplexFrame:
+        def work() -> FrameT:
             memory: list[LayerMemory | None] = []
             for plan, store in zip(plans, state.stores, strict=True):
                 memory += paged_layers(plan, store, self._backend)
-            return duplex.frame(inputs, memory)
+            return driven.frame(inputs, memory)
 
         return _Graph(inputs, plans, capture(work))
 
     def _plan(self, slots: Sequence[int], size: int) -> tuple[PagedPlan, ...]:
         """Plan a step of `slots` and of nobody in the rest of `size` rows, side by side."""
-        plans = self._duplex.state.plan_paged(*self._duplex.planned(slots, size))
+        plans = self._driven.state.plan_paged(*self._driven.planned(slots, size))
         assert None not in plans, "duplex steps enter at the first layer"
         return tuple(plan for plan in plans if plan is not None)
 
     def _where_conditions_are(self) -> tuple[int | None, ...]:
-        state = self._duplex.state
+        state = self._driven.state
         return tuple(None if t is None else t.data_ptr() for t in (state.added, state.cross))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
 from kernels.int8 import use_int8
 from model.backend import Backend, use_backend
-from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
-from model.dialogue.frame_graphs import FrameGraphs, cuda_capture
+from model.dialogue.duplex import DuplexConfig
+from model.dialogue.frame_graphs import Driven, FrameGraphs, FrameT, cuda_capture
 from model.errors import ConfigError
 from model.memory import Reading
 from model.planar import use_planar_linears
-
-DuplexStep: TypeAlias = "Callable[..., DuplexFrame]"  # as `Duplex.step`
 
 
 def has_kernels(device: torch.device) -> bool:
@@ -76,15 +74,20 @@ def page_steps_on(device: torch.device, page_steps: int) -> int:
     return -(-page_steps // 32) * 32 if has_kernels(device) else page_steps
 
 
-def stepper(duplex: Duplex, sizes: Sequence[int] | None = None) -> DuplexStep:
+def stepper(
+    driven: Driven[Any, FrameT], sizes: Sequence[int] | None = None
+) -> Callable[..., FrameT]:
     """Return what steps a model: its own `step`, or on a device with graphs what they captured.
 
     Conditions, if the model has any, must have been set once before.
 
     Args:
-        duplex: to step.
+        driven: to step.
         sizes: numbers of rows to capture, as for `FrameGraphs`.
+
+    Returns:
+        To be called as `driven.step` is, and returning the same.
     """
-    if not has_kernels(duplex.state.device):
-        return duplex.step
-    return FrameGraphs(duplex, cuda_capture, sizes).step
+    if not has_kernels(driven.state.device):
+        return driven.step
+    return FrameGraphs(driven, cuda_capture, sizes).step

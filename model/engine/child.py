@@ -1,9 +1,10 @@
 """Be the engine's process: build a core, serve it over a connection, end with the parent.
 
-Three threads: this process's first one builds the core and then reports its counters, the reader
-takes what the parent says, and the engine's own, `LocalEngine`'s, is the one that runs the model.
-Outputs are written by the thread that made them. A parent that does not read them stalls the
-engine, and a full queue of commands stops the reading: nothing piles up on either side.
+Three threads: this process's first one builds the core and then reports its counters, which tells
+as well that the engine is not stuck; the reader takes what the parent says; and the engine's own,
+`LocalEngine`'s, is the one that runs the model. Outputs are written by the thread that made them. A
+parent that does not read them stalls the engine, and a full queue of commands stops the reading:
+nothing piles up on either side.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import os
 import signal
 import socket
 import time
-from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
 
 from model.engine.local import EngineCore, LocalEngine
 from model.engine.messages import Command, Output, SessionFailed
@@ -96,12 +95,10 @@ class _Child:
         return engine
 
     def _report(self, engine: LocalEngine) -> None:
-        told: dict[str, Any] | None = None
         while True:
-            counters = asdict(engine.metrics)
-            if counters != told:
+            # An engine that is stuck must not be taken for one that has nothing to say.
+            if engine.busy_s < REPORT_S:
                 self._send(Report(engine.metrics))
-                told = counters
             time.sleep(REPORT_S)
 
     # From the parent.

@@ -18,9 +18,9 @@ from model.dialogue.duplex_program import (
     DuplexRules,
     DuplexTraits,
     Manner,
-    Work,
 )
 from model.dialogue.prompt import Prompt
+from model.dialogue.work import Work
 from model.engine.config import EngineConfig
 from model.engine.duplex_runner import DuplexModel, DuplexRequest, DuplexResult, DuplexRunner
 from model.engine.messages import (
@@ -41,6 +41,7 @@ from model.engine.slots import SlotTable
 from model.errors import EngineError
 
 _WARM_UP_FRAMES = 4
+_RESTART_BITS = 24  # of a noise key: so often may a session begin anew
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -76,14 +77,17 @@ class _Slot:
     index: int
     number: int  # counts the sessions in the order in which they were opened
     program: DuplexProgram
-    key: Hashable  # names its prompt
-    noise: torch.Generator
-    prompt_noise: torch.Generator = field(default_factory=torch.Generator)
+    prompt_key: Hashable
+    noise_key: int
 
     @property
     def session_id(self) -> str:
         """Name the session."""
         return self.program.session_id
+
+    def begin_anew(self) -> None:
+        """Draw other noise from now on than the session had from its first step."""
+        self.noise_key += 1
 
 
 class DuplexEngine:
@@ -214,11 +218,13 @@ class DuplexEngine:
             session_id, parts.traits, parts.rules, prompt, manner, self._clock()
         )
         number = self._num_opened
-        noise = torch.Generator().manual_seed(self._config.seed + number)
         key = (command.voice, command.instructions)
+        noise_key = (self._config.seed + number) << _RESTART_BITS
         self._num_opened += 1
         self._begin(
-            self._sessions.take(session_id, lambda index: _Slot(index, number, program, key, noise))
+            self._sessions.take(
+                session_id, lambda index: _Slot(index, number, program, key, noise_key)
+            )
         )
         return []
 
@@ -234,7 +240,9 @@ class DuplexEngine:
         if not program.is_prompting:
             self._runner.begin(slot.index)
             return
-        num_calls, is_whole = self._runner.begin_prompted(slot.index, program.prompt, slot.key)
+        num_calls, is_whole = self._runner.begin_prompted(
+            slot.index, program.prompt, slot.prompt_key
+        )
         if is_whole:
             program.prompted(num_calls)
         else:
@@ -274,15 +282,14 @@ class DuplexEngine:
             try:
                 if program.wants_restart:
                     self._runner.begin(slot.index)
+                    slot.begin_anew()
                     program.restarted()
                 work = program.plan(now_s)
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._sessions.fail_broken(slot))
                 continue
             self.metrics.frames_late += work.late_s > self._frame_s
-            # What is drawn in a prompt is thrown away; a kept one must leave the noise as it was.
-            noise = slot.prompt_noise if work.is_prompt else slot.noise
-            requests.append((slot, DuplexRequest(slot.index, work, noise)))
+            requests.append((slot, DuplexRequest(slot.index, work, slot.noise_key)))
         return requests
 
     def _observe(self, slot: _Slot, work: Work, result: DuplexResult) -> list[Output]:
@@ -295,5 +302,5 @@ class DuplexEngine:
             return [self._sessions.fail_broken(slot)]
         self.metrics.frames_spoken += sum(isinstance(o, ResponseAudio) for o in outputs)
         if work.is_prompt and not program.is_prompting:
-            self._runner.keep(slot.index, slot.key)
+            self._runner.keep(slot.index, slot.prompt_key)
         return outputs

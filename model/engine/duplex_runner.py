@@ -7,17 +7,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from model.codec.mimi import Mimi, MimiState
+from model.codec.mimi import Mimi
 from model.condition import Condition
-from model.depth import UNDECIDED
+from model.dialogue.audio_duplex import AudioDuplex, AudioFrame
 from model.dialogue.duplex import Duplex, DuplexConfig, DuplexMemory
-from model.dialogue.duplex_program import Work
 from model.dialogue.history import Ints
 from model.dialogue.prompt import Prompt
+from model.dialogue.work import Work
 from model.engine.accelerate import drive_on, page_steps_on, reading_on, stepper
 from model.engine.config import EngineConfig
 from model.engine.messages import Pcm
@@ -56,12 +54,12 @@ class DuplexRequest:
     Attributes:
         slot: where it is.
         work: what the step is fed.
-        noise: source of its random choices.
+        key: of its random choices, which depend on that and on the steps it has had.
     """
 
     slot: int
     work: Work
-    noise: torch.Generator
+    key: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,10 +95,7 @@ class DuplexRunner:
         self._model, self._config, self._metrics = model, config, metrics
         weight = model.lm.norm.weight
         self._device = weight.device
-        self._pcm_dtype = next(model.mimi.parameters()).dtype
         lm = model.lm.config
-        self._num_made = lm.num_codebooks
-        self._num_user = len(model.drive.delays) - 1 - lm.num_codebooks
         self._prompts: OrderedDict[Hashable, DuplexMemory] = OrderedDict()
         sides = 1 if model.drive.guidance == 1.0 else 2
         least = sides * areas_of(lm, page_steps_on(self._device, config.kv_page_steps)).num_pages
@@ -126,9 +121,8 @@ class DuplexRunner:
             with torch.inference_mode():
                 self._duplex.set_condition(0, model.condition, model.without)
                 self._duplex.reset(0)
-        self._step = stepper(self._duplex)
-        self._encoder: MimiState = model.mimi.init_encoder_state(num_slots)
-        self._decoder: MimiState = model.mimi.init_decoder_state(num_slots)
+        self._driven = AudioDuplex(self._duplex, model.mimi)
+        self._step = stepper(self._driven)
         self._parked: dict[int, DuplexMemory] = {}
         self._beginnings: dict[int, DuplexMemory] = {}  # of those that have had no step yet
         # Slots that have had a step since they were wiped, the longest idle first.
@@ -140,9 +134,7 @@ class DuplexRunner:
         self._parked.pop(slot, None)
         self._beginnings.pop(slot, None)
         self._used.pop(slot, None)
-        self._duplex.reset(slot)
-        self._encoder.reset(slot)
-        self._decoder.reset(slot)
+        self._driven.reset(slot)
 
     @torch.inference_mode()
     def begin(self, slot: int) -> None:
@@ -223,12 +215,15 @@ class DuplexRunner:
         Returns:
             The slots that can.
         """
-        able: list[int] = []
-        for slot in slots:
-            while not self._fits([*able, slot]):
+        able = list(slots)
+        for i, slot in enumerate(able):
+            while not self._bring(slot):
                 if not self._give_way(keep=slots):
-                    return able
-            able.append(slot)
+                    del able[i:]
+                    break
+        while not self._duplex.has_room(able):
+            if not self._give_way(keep=slots):
+                del able[-1]
         for slot in able:
             self._used[slot] = None
             self._used.move_to_end(slot)
@@ -237,19 +232,19 @@ class DuplexRunner:
         self._metrics.parked = len(self._parked)
         return able
 
-    def _fits(self, slots: list[int]) -> bool:
-        """Say whether there is memory for a step of these, the last of which may be away."""
-        slot = slots[-1]
+    def _bring(self, slot: int) -> bool:
+        """See to it that a conversation is in its slot; False if there is no memory for it."""
         away = self._parked.get(slot) or self._beginnings.get(slot)
-        if away is not None:
-            try:
-                self._duplex.restore(slot, away)
-            except OutOfPagesError:
-                return False
-            self._metrics.unparks += slot in self._parked
-            self._parked.pop(slot, None)
-            self._beginnings.pop(slot, None)
-        return self._duplex.has_room(slots)
+        if away is None:
+            return True
+        try:
+            self._duplex.restore(slot, away)
+        except OutOfPagesError:
+            return False
+        self._metrics.unparks += slot in self._parked
+        self._parked.pop(slot, None)
+        self._beginnings.pop(slot, None)
+        return True
 
     def _give_way(self, keep: Sequence[int]) -> bool:
         """Move the conversation that is idle for longest to host memory; False if there is none."""
@@ -268,54 +263,21 @@ class DuplexRunner:
         Returns:
             One result a request, in their order.
         """
-        user = self._encode(requests)
-        start = perf_counter()
-        frame = self._step(
-            [r.slot for r in requests],
-            user,
-            self._forced(requests),
-            [r.noise for r in requests],
+        start, driven = perf_counter(), self._driven
+        made: AudioFrame = self._step(
+            [r.slot for r in requests], [r.work for r in requests], [r.key for r in requests]
         )
+        frame = made.frame
         tokens, finite = frame.tokens.cpu().numpy(), frame.is_finite.cpu().numpy()
-        self._metrics.lm_seconds += perf_counter() - start
-        pcm = self._decode(requests, frame.tokens)
-        return [DuplexResult(row, pcm.get(i), bool(finite[i])) for i, row in enumerate(tokens)]
-
-    def _encode(self, requests: Sequence[DuplexRequest]) -> Tensor:
-        """Return the users' codes of all rows, int64 [n, codebooks]."""
-        known = [
-            np.zeros(self._num_user, np.int64) if r.work.user is None else r.work.user
-            for r in requests
+        pcm = made.pcm.cpu().numpy()
+        spent = perf_counter() - start
+        metrics = self._metrics
+        metrics.encode_seconds += driven.encode_seconds
+        metrics.decode_seconds += driven.decode_seconds
+        metrics.lm_seconds += spent - driven.encode_seconds - driven.decode_seconds
+        driven.encode_seconds = driven.decode_seconds = 0.0
+        metrics.frames_heard += sum(r.work.heard is not None for r in requests)
+        return [
+            DuplexResult(row, sound if r.work.is_wanted else None, bool(is_finite))
+            for r, row, sound, is_finite in zip(requests, tokens, pcm, finite, strict=True)
         ]
-        user = torch.from_numpy(np.stack(known)).to(self._device)
-        heard = {i: r.work.heard for i, r in enumerate(requests) if r.work.heard is not None}
-        if not heard:
-            return user
-        start = perf_counter()
-        rows = list(heard)
-        pcm = torch.from_numpy(np.stack(list(heard.values()))).to(self._device, self._pcm_dtype)
-        slots = torch.tensor([requests[i].slot for i in rows])  # on the CPU, where they are read
-        codes = self._model.mimi.encode_step(pcm, self._encoder, slots)[:, 0]
-        user[rows] = codes[:, : self._num_user]
-        self._metrics.encode_seconds += perf_counter() - start
-        self._metrics.frames_heard += len(rows)
-        return user
-
-    def _forced(self, requests: Sequence[DuplexRequest]) -> Tensor:
-        forced = np.full((len(requests), 1 + self._num_made), UNDECIDED, dtype=np.int64)
-        for row, request in zip(forced, requests, strict=True):
-            if request.work.forced is not None:
-                row[:] = request.work.forced
-        return torch.from_numpy(forced).to(self._device)
-
-    def _decode(self, requests: Sequence[DuplexRequest], tokens: Tensor) -> dict[int, Pcm]:
-        """Return the sound of the rows that are wanted."""
-        rows = [i for i, r in enumerate(requests) if r.work.is_wanted]
-        if not rows:
-            return {}
-        start = perf_counter()
-        slots = torch.tensor([requests[i].slot for i in rows])
-        pcm = self._model.mimi.decode_step(tokens[rows, None, 1:], self._decoder, slots)
-        made = pcm.float().clamp(-1, 1).cpu().numpy()
-        self._metrics.decode_seconds += perf_counter() - start
-        return dict(zip(rows, made, strict=True))

@@ -85,6 +85,13 @@ class LocalEngine:
         self._open: set[str] = set()  # sessions that have a slot, or have one coming
         self._is_stopping = False
         self._thread: Thread | None = None
+        self._busy_since_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Say for how long the thread has been at one piece of work; 0 while it waits for some."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else monotonic() - since_s
 
     @property
     def info(self) -> EngineInfo:
@@ -177,6 +184,7 @@ class LocalEngine:
             return
         ready.set_result(None)
         while (commands := self._wait()) is not None:
+            self._busy_since_s = monotonic()
             for output in self._advance(commands):
                 if isinstance(output, SessionFailed):
                     with self._changed:
@@ -188,6 +196,7 @@ class LocalEngine:
 
     def _wait(self) -> list[Command] | None:
         """Sleep until there is something to do; return new commands, or None to stop."""
+        self._busy_since_s = None
         with self._changed:
             while not self._is_stopping and not self._commands:
                 due_s = self._core.next_due_s()

@@ -45,6 +45,7 @@ from model.engine.wire import (
     Report,
     WireError,
     encode,
+    limit_silence,
     received,
 )
 from model.errors import EngineError, OverloadedError, ParleyError
@@ -62,10 +63,13 @@ class RestartPolicy:
         delays_s: before the first restart in a row, the second, and so on; when they are used up,
             the engine is given up.
         steady_s: an engine that has run for so long begins at the first delay again.
+        silence_s: an engine that says nothing for so long, not even how it is, is killed. It says
+            so every second unless one step of its work takes longer.
     """
 
     delays_s: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0)
     steady_s: float = 60.0
+    silence_s: float = 60.0
 
 
 class ProcessEngine:
@@ -91,7 +95,7 @@ class ProcessEngine:
         self._supervisor: Thread | None = None
         self._is_stopping = Event()
         self._launching = Lock()  # guards the field below, for as long as a launch takes
-        self._child: _Child | None = _Child(spec)
+        self._child: _Child | None = _Child(spec, self._policy)
 
     @property
     def info(self) -> EngineInfo:
@@ -127,7 +131,7 @@ class ProcessEngine:
         if self._supervisor is not None:
             raise EngineError("the engine runs already")
         self._is_stopping.clear()
-        child = self._child = self._child or _Child(self._spec)
+        child = self._child = self._child or _Child(self._spec, self._policy)
         try:
             self._described = child.description()
             child.begin()
@@ -238,8 +242,9 @@ class ProcessEngine:
                     with self._lock:
                         self._open.discard(message.session_id)
                 deliver(message)  # type: ignore[arg-type]  # what is left is outputs
-        except WireError:
-            _log.exception("the engine's process says what cannot be understood")
+        except WireError as error:
+            _log.error("the engine's process is killed: %s", error)
+            child.process.kill()
 
     def _revived(self, delays_s: Iterator[float]) -> _Child | None:
         """Start another child; None if it was tried often enough, or is not wanted any more."""
@@ -250,7 +255,7 @@ class ProcessEngine:
                 with self._launching:
                     if self._is_stopping.is_set():
                         return None
-                    child = self._child = _Child(self._spec)
+                    child = self._child = _Child(self._spec, self._policy)
             except OSError as error:
                 _log.error("the engine's process could not be started: %s", error)
                 continue
@@ -272,9 +277,11 @@ class _Child:
 
     Args:
         spec: builds the engine's core in it.
+        policy: says how long it may be silent once it serves.
     """
 
-    def __init__(self, spec: CoreSpec) -> None:
+    def __init__(self, spec: CoreSpec, policy: RestartPolicy) -> None:
+        self._policy = policy
         self.connection, theirs = socket.socketpair()
         self.messages = received(self.connection)
         # It ends with its connection, so with us; and the interpreter ends it when it exits.
@@ -314,7 +321,7 @@ class _Child:
         message = self._next()
         match message:
             case Began():
-                return
+                limit_silence(self.connection, self._policy.silence_s)
             case Refused():
                 raise EngineError("the engine could not be started") from _error(message)
             case _:

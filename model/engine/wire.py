@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
 from threading import Condition, Thread
 from types import GenericAlias
-from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
+from typing import IO, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -173,15 +173,29 @@ def received(connection: socket.socket) -> Generator[Message, None, None]:
     """Yield the messages that come, until the other side is gone.
 
     Raises:
-        WireError: something else comes.
+        WireError: something else comes, or nothing for as long as `limit_silence` allows.
     """
     with contextlib.suppress(OSError), connection.makefile("rb", _READ_BYTES) as stream:
-        while len(lengths := stream.read(_LENGTHS.size)) == _LENGTHS.size:
+        while len(lengths := _read(stream, _LENGTHS.size)) == _LENGTHS.size:
             text_bytes, sound_bytes = _LENGTHS.unpack(lengths)
-            text, sound = stream.read(text_bytes), stream.read(sound_bytes)
+            text, sound = _read(stream, text_bytes), _read(stream, sound_bytes)
             if len(text) < text_bytes or len(sound) < sound_bytes:
                 return  # its last words were cut short
             yield decode(text, sound)
+
+
+def _read(stream: IO[bytes], num_bytes: int) -> bytes:
+    found: bytes | None = stream.read(num_bytes)
+    if found is None:  # so it says that the socket's time is up
+        raise WireError("the other side has been silent for too long")
+    return found
+
+
+def limit_silence(connection: socket.socket, seconds: float) -> None:
+    """Let `received` give up when nothing comes for so long; sending is not affected."""
+    whole = int(seconds)
+    timeval = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
 class Outgoing:

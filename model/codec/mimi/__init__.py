@@ -3,6 +3,6 @@
 from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.load import check_mimi, load_mimi
-from model.codec.mimi.state import MimiState, session_bytes
+from model.codec.mimi.state import MimiState, Rows, session_bytes
 
-__all__ = ["Mimi", "MimiConfig", "MimiState", "check_mimi", "load_mimi", "session_bytes"]
+__all__ = ["Mimi", "MimiConfig", "MimiState", "Rows", "check_mimi", "load_mimi", "session_bytes"]

@@ -99,7 +99,7 @@ class Mimi(nn.Module):
         self,
         pcm: Tensor,
         state: MimiState,
-        slots: Tensor | None = None,
+        slots: Tensor | Rows | None = None,
         active: Tensor | None = None,
     ) -> Tensor:
         """Encode the next frames of some streams.
@@ -109,7 +109,7 @@ class Mimi(nn.Module):
                 how many frames come in one call.
             state: updated in place, for `slots` only.
             slots: int64 ``[n]``, distinct: the slot of each row. None means all in order; then
-                nothing is read back from the device.
+                nothing is read back from the device, nor with `Rows.on_device`.
             active: bool ``[n]``: the other rows leave their slots as they are, and what is
                 returned for them means nothing. None means all.
 
@@ -126,7 +126,7 @@ class Mimi(nn.Module):
         self,
         pcm: Tensor,
         state: MimiState,
-        slots: Tensor | None = None,
+        slots: Tensor | Rows | None = None,
         active: Tensor | None = None,
     ) -> Tensor:
         """Compute what `encode_step` quantises, ``[n, T, dim]``; arguments as there."""
@@ -134,7 +134,8 @@ class Mimi(nn.Module):
             raise ValueError(
                 f"expected pcm [batch, a multiple of {self.frame_samples}], got {list(pcm.shape)}"
             )
-        latents: Tensor = self.encoder(pcm, state, Rows.of(slots, state.num_slots, active))
+        rows = slots if isinstance(slots, Rows) else Rows.of(slots, state.num_slots, active)
+        latents: Tensor = self.encoder(pcm, state, rows)
         return latents
 
     @torch.inference_mode()
@@ -142,7 +143,7 @@ class Mimi(nn.Module):
         self,
         codes: Tensor,
         state: MimiState,
-        slots: Tensor | None = None,
+        slots: Tensor | Rows | None = None,
         active: Tensor | None = None,
     ) -> Tensor:
         """Decode the next frames of some streams.
@@ -161,7 +162,7 @@ class Mimi(nn.Module):
             ValueError: if `codes` has no codebook or more than the codec.
         """
         self._check_codes(codes)
-        rows = Rows.of(slots, state.num_slots, active)
+        rows = slots if isinstance(slots, Rows) else Rows.of(slots, state.num_slots, active)
         pcm: Tensor = self.decoder(self.codes.decode(codes), state, rows)
         return pcm
 

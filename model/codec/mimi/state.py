@@ -17,19 +17,29 @@ class Rows:
 
     Attributes:
         slots: the slots in the order of the rows: a slice, or int64 [n], distinct.
-        runs: row slices with the slot slices that they map to, together all rows.
+        runs: row slices with the slot slices that they map to, together all rows; None if that is
+            known on the device only.
         active: bool [n]; the slots of the other rows keep their state. None means all.
     """
 
     slots: Tensor | slice
-    runs: tuple[tuple[slice, slice], ...]
+    runs: tuple[tuple[slice, slice], ...] | None
     active: Tensor | None = None
+
+    @classmethod
+    def on_device(cls, slots: Tensor) -> Rows:
+        """Plan a call for slots that are not looked at on the host, int64 [n].
+
+        So it can be part of a CUDA graph, at the price of a copy of what the rows remember. Rows
+        that share a slot leave it in no state in particular.
+        """
+        return cls(slots, None)
 
     @classmethod
     def of(cls, slots: Tensor | None, num_slots: int, active: Tensor | None = None) -> Rows:
         """Plan a call for some slots, or for all of them in order (None).
 
-        The latter reads nothing back from the device, and so can be part of a CUDA graph.
+        The latter reads nothing back from the device either, and copies nothing.
         """
         if slots is None:
             return cls(slice(None), ((slice(0, num_slots), slice(0, num_slots)),), active)

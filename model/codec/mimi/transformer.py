@@ -39,7 +39,7 @@ class _Plan:
     columns: Tensor
     live: int
     mask: Tensor
-    runs: tuple[tuple[slice, slice], ...]
+    runs: tuple[tuple[slice, slice], ...] | None
 
 
 def visible(position: Tensor, capacity: int, window: int, stride: int) -> Tensor:
@@ -84,8 +84,11 @@ class Attention(nn.Module):
         rotate_(qkv[:, :, :2], plan.rope)
         kv[:, plan.slots, :, plan.columns] = qkv[:, :, 1:]
         q = qkv[:, :, 0].transpose(1, 2)
-        parts = [self._attend(q[rows], kv[:, slots], plan, rows) for rows, slots in plan.runs]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if plan.runs is None:
+            y = self._attend(q, kv.index_select(1, plan.slots[:, 0]), plan, slice(0, len(q)))
+        else:
+            parts = [self._attend(q[rows], kv[:, slots], plan, rows) for rows, slots in plan.runs]
+            y = parts[0] if len(parts) == 1 else torch.cat(parts)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
 
@@ -158,8 +161,9 @@ class Transformer(nn.Module):
         done = state.steps[rows.slots]
         position = done[:, None] + torch.arange(x.shape[1], device=x.device)
         capacity = state.capacity
-        # Elsewhere than on a CPU this would have to be read back.
-        live = min(int(position.max()) + 1, capacity) if x.device.type == "cpu" else capacity
+        live = capacity
+        if rows.runs is not None and x.device.type == "cpu":  # else it would have to be read back
+            live = min(int(position.max()) + 1, capacity)
         seen = visible(position, capacity, state.window, state.stride)[:, :, :live]
         seen = seen.repeat_interleave(state.kv.shape[3], dim=0)
         slots = rows.slots

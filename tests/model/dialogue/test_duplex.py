@@ -51,9 +51,9 @@ def make(num_slots: int, reach: int = 0, **drive: int) -> Duplex:
 
 
 def converse(duplex: Duplex, slots: list[int], user: Tensor) -> Tensor:
-    """Return what is given out, [n, T, 3], each row drawn with a generator of its own."""
-    noise = [torch.Generator().manual_seed(row) for row in range(len(slots))]
-    frames = [duplex.step(slots, user[:, t], noise=noise).tokens for t in range(user.shape[1])]
+    """Return what is given out, [n, T, 3], each row drawn with a key of its own."""
+    keys = range(len(slots))
+    frames = [duplex.step(slots, user[:, t], None, keys).tokens for t in range(user.shape[1])]
     return torch.stack(frames, dim=1)
 
 
@@ -80,8 +80,7 @@ def test_what_is_forced_is_given_out() -> None:
     """Each stream where it belongs, and -1 is nothing rather than a choice."""
     duplex, user = make(1), torch.randint(10, (1, 6, 2))
     forced = torch.tensor([[[t, -1, 9 - t] for t in range(6)]])
-    noise = [torch.Generator().manual_seed(0)]
-    tokens = [duplex.step([0], user[:, t], forced[:, t], noise).tokens for t in range(6)]
+    tokens = [duplex.step([0], user[:, t], forced[:, t]).tokens for t in range(6)]
     assert torch.equal(torch.stack(tokens, dim=1)[:, 1:], forced[:, :-1])
 
 
@@ -91,20 +90,16 @@ def test_steps_that_are_taken_back(lag: int) -> None:
     user = torch.randint(10, (2, 14, 2))
     duplex, slots = make(3, reach=5, lag=lag), [2, 0]
     for t in range(11):
-        duplex.step(slots, user[:, t], noise=_noise(t))
+        duplex.step(slots, user[:, t], keys=[0, 1])
     taken = duplex.rewind(2, 7)
     assert taken is not None
     assert torch.equal(taken, user[0, 7:11])
     assert duplex.num_calls(2) == 7
     assert duplex.num_calls(0) == 11
-    again = [duplex.step([2], user[:1, t], noise=_noise(t)[:1]).tokens for t in range(7, 14)]
+    again = [duplex.step([2], user[:1, t], keys=[0]).tokens for t in range(7, 14)]
     straight = make(1, reach=5, lag=lag)
-    once = [straight.step([0], user[:1, t], noise=_noise(t)[:1]).tokens for t in range(14)]
+    once = [straight.step([0], user[:1, t], keys=[0]).tokens for t in range(14)]
     assert torch.equal(torch.stack(again), torch.stack(once[7:]))
-
-
-def _noise(step: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(2 * step + row) for row in range(2)]
 
 
 def test_steps_that_cannot_be_taken_back() -> None:
@@ -112,7 +107,7 @@ def test_steps_that_cannot_be_taken_back() -> None:
     user = torch.randint(10, (1, 12, 2))
     duplex = make(1, reach=4)
     for t in range(12):
-        duplex.step([0], user[:, t], noise=_noise(t)[:1])
+        duplex.step([0], user[:, t], keys=[0])
     assert duplex.rewind(0, 7) is None
     assert duplex.rewind(0, 12) is not None
     assert duplex.rewind(0, 9) is not None
@@ -127,7 +122,7 @@ def test_a_beginning_that_was_kept(lag: int) -> None:
     user = torch.randint(10, (1, 12, 2))
     duplex = make(3, reach=4, lag=lag)
     for t in range(7):
-        duplex.step([1], user[:, t], noise=_noise(t)[:1])
+        duplex.step([1], user[:, t], keys=[0])
     kept = duplex.snapshot(1)
     assert kept.num_bytes > 0
     frames = []
@@ -135,7 +130,7 @@ def test_a_beginning_that_was_kept(lag: int) -> None:
         if slot != 1:
             duplex.restore(slot, kept)
             assert duplex.rewind(slot, 6) is None  # what was before is not known here
-        parts = [duplex.step([slot], user[:, t], noise=_noise(t)[:1]) for t in range(7, 12)]
+        parts = [duplex.step([slot], user[:, t], keys=[0]) for t in range(7, 12)]
         frames.append(torch.stack([part.tokens for part in parts]))
     assert torch.equal(frames[0], frames[1])
     assert torch.equal(frames[0], frames[2])
@@ -162,11 +157,10 @@ def test_a_beginning_that_was_recorded() -> None:
     lm = RecordingLM(CONFIG).eval()
     duplex = Duplex(lm, replace(DRIVE, lag=1), 2)
     for t in range(6):
-        duplex.step([0], user[:, t], noise=_noise(t)[:1])
+        duplex.step([0], user[:, t], keys=[0])
     recorded = torch.cat(lm.inputs[1:])[:, 0]  # the user's first frame is only taken note of
     duplex.begin_with(1, recorded, duplex._ring[0].clone())
     assert duplex.num_calls(1) == duplex.num_calls(0) == 6
     for t in range(6, 12):
-        noise = [_noise(t)[0], _noise(t)[0]]
-        frame = duplex.step([0, 1], user[:, t].expand(2, -1), noise=noise)
+        frame = duplex.step([0, 1], user[:, t].expand(2, -1))
         assert torch.equal(frame.tokens[0], frame.tokens[1])

@@ -23,6 +23,7 @@ from model.engine.messages import (
     AppendAudio,
     AppendText,
     Close,
+    Command,
     EngineBack,
     EngineGone,
     EngineLost,
@@ -273,6 +274,41 @@ def test_a_child_that_stalls(make: MakeEngine) -> None:
         heard_ms = getattr(outputs.get(timeout=_WAIT_S), "audio_ms", heard_ms)
     engine.submit(AppendText("s", "u", "user", "hello"))
     engine.submit(Close("s"))
+
+
+class StuckCore(EchoCore):
+    """Never come back from a certain turn."""
+
+    def apply(self, command: Command) -> list[Output]:
+        """Carry out a command, or hang."""
+        if isinstance(command, AppendText) and command.text == "hang":
+            Event().wait()
+        return super().apply(command)
+
+
+@dataclass(frozen=True)
+class StuckSpec:
+    """Build an engine that can hang."""
+
+    def build(self) -> EchoCore:
+        """Return it."""
+        return StuckCore()
+
+
+def test_an_engine_that_hangs(make: MakeEngine) -> None:
+    """Whether its thread is stuck or the whole process: it is killed, and another one serves."""
+    policy = RestartPolicy(delays_s=(0.0, 0.0), silence_s=2.5)
+    engine, outputs = make(StuckSpec(), policy), Outputs()
+    engine.start(outputs.put)
+    engine.submit(Open("s", "amber"))
+    engine.submit(AppendText("s", "u", "user", "hang"))
+    assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
+    _wait_for(outputs, EngineBack)
+    _kill(engine, signal.SIGSTOP)
+    assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
+    _wait_for(outputs, EngineBack)
+    engine.submit(Open("s", "amber"))
+    assert _ask(engine, outputs, "hello")
 
 
 _PARENT = """

@@ -56,6 +56,37 @@ class PagedPlan:
         """Plan a call of `rows`, whose pages are also `table`: int32 [n, pages_per_slot]."""
         spans = np.array([row.seen for row in rows], np.int32)
         columns = np.array(_store_columns(rows, store), np.int32)
+        return cls._packed(columns, table, spans, store)
+
+    @classmethod
+    def of_rings(
+        cls, held: np.ndarray, window: int, size: int, table: np.ndarray, store: Store
+    ) -> PagedPlan:
+        """Plan a call of one step a row, each row's slot being one ring.
+
+        Args:
+            held: int [n], steps that a ring has taken, the new one included; 0 for nobody's.
+            window: newest steps that are seen.
+            size: columns of a ring.
+            table: int32 [n, pages_per_slot].
+            store: of the pages.
+        """
+        newest = (held - 1) % size
+        page = table[np.arange(len(table)), newest // store.page_steps]
+        columns = page * store.page_steps + newest % store.page_steps
+        columns = np.where(held > 0, columns, store.waste).astype(np.int32)
+        start, stop = (held - np.minimum(held, window)) % size, newest + 1
+        is_split = start >= stop
+        spans = np.zeros((len(held), 1, 2, 2), np.int32)
+        spans[:, 0, 0, 0], spans[:, 0, 0, 1] = start, np.where(is_split, size, stop)
+        spans[:, 0, 1, 1] = np.where(is_split, stop, 0)
+        spans[held == 0] = 0
+        return cls._packed(columns, table, spans, store)
+
+    @classmethod
+    def _packed(
+        cls, columns: np.ndarray, table: np.ndarray, spans: np.ndarray, store: Store
+    ) -> PagedPlan:
         parts = (columns, table, spans)
         packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
         packed = packed.to(store.kv.device)

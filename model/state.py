@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -473,15 +474,47 @@ class LMState:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
     ) -> list[PagedPlan | None]:
         """Do as `advance`, and return for each of `stores` what is to be read and written."""
+        if self._is_ring and len(kind[0]) == 1:
+            is_step = [row[0] != Kind.PAD for row in kind]
+            if is_step == [slot != NOBODY for slot in slots]:
+                return [self._plan_ring([row[0] for row in kind], slots)]
         return [
             None if rows is None else PagedPlan.of(rows, group.tables.of(slots), group.store)
             for rows, group in zip(self.plan(kind, slots), self._groups, strict=True)
         ]
 
+    @property
+    def _is_ring(self) -> bool:
+        """Say whether a slot is one ring, the same in all layers: that of a duplex model."""
+        config = self._config
+        return not (config.text_window or config.prefix_steps or config.audio_entry_layer)
+
+    def _plan_ring(self, kind: Sequence[int], slots: Sequence[int]) -> PagedPlan:
+        """Do as `plan_paged` where a slot is one ring, for a step of each: for all at once."""
+        (group,) = self._groups
+        window, size = self._config.audio_window, group.areas.audio
+        row = np.array(slots)
+        is_somebody = row != NOBODY
+        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])
+        part = held % size // group.areas.page_steps
+        pages = group.tables.of(slots)[np.arange(len(row)), part]
+        refs = group.tables.pool.refs
+        wanted = [i for i in is_somebody.nonzero()[0] if pages[i] == NO_PAGE or refs(pages[i]) > 1]
+        self._check_free(group, len(wanted))
+        for i in wanted:
+            group.own(slots[i], (int(part[i]),))
+        for slot, step_kind in zip(slots, kind, strict=True):
+            if slot != NOBODY:
+                self._count(slot, step_kind)
+        held += is_somebody
+        return PagedPlan.of_rings(held, window, size, group.tables.of(slots), group.store)
+
     def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
         """Say whether there are pages for `advance`; arguments as there."""
+        most = len(slots) * len(kind[0])  # a step is written to one page
         return all(
-            len(self._wanted(kind, slots, group)) <= group.tables.pool.num_free
+            most <= group.tables.pool.num_free
+            or len(self._wanted(kind, slots, group)) <= group.tables.pool.num_free
             for group in self._groups
         )
 

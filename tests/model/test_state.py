@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.config import LMConfig
-from model.errors import OutOfPagesError
+from model.errors import OutOfPagesError, RewindError
+from model.family import Family
 from model.memory import MemoryConfig
 from model.pages import NOBODY
-from model.plan import Row
+from model.plan import PagedPlan, Row
 from model.state import Kind, LMState
 
 # Columns of a slot in pages of 2: text ring 0..5, prefix 6..7, audio ring 8..15.
@@ -125,6 +133,61 @@ def test_pages_are_taken_as_a_slot_grows_and_no_more() -> None:
     state.rewind(0, state.length(0) - 3)
     state.reset(0)
     assert state.use.pages_used == 0
+
+
+RING = replace(
+    CONFIG,
+    audio_entry_layer=0,
+    text_window=0,
+    prefix_steps=0,
+    rewind_steps=3,
+    family=Family(num_user_codebooks=8, text_out=12, depth_sets=tuple(range(8))),
+)
+OPERATIONS = st.one_of(
+    st.tuples(st.just("step"), st.permutations([0, 1, 2, NOBODY]), st.integers(1, 4)),
+    st.tuples(st.just("fork"), st.permutations([0, 1, 2]), st.just(0)),
+    st.tuples(st.just("rewind"), st.permutations([0, 1, 2]), st.integers(1, 3)),
+    st.tuples(st.just("reset"), st.permutations([0, 1, 2]), st.just(0)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(operations=st.lists(OPERATIONS, max_size=40))
+def test_rings_are_planned_together_as_they_are_one_by_one(operations: list[Any]) -> None:
+    """Where a slot is one ring, a step of many is planned at once, to the same end."""
+    memory = MemoryConfig(page_steps=2, reading="reference")
+    together, one_by_one = (
+        LMState(RING, 3, torch.float32, torch.device("cpu"), memory) for _ in range(2)
+    )
+    for name, order, num in operations:
+        match name:
+            case "step":
+                slots = order[:num]
+                kind = [[Kind.PAD if slot == NOBODY else Kind.DUPLEX] for slot in slots]
+                (plan,) = together.plan_paged(kind, slots)
+                (rows,) = one_by_one.plan(kind, slots)
+                assert plan is not None
+                assert rows is not None
+                table = np.array([row.pages for row in rows], np.int32)
+                expected = PagedPlan.of(rows, table, one_by_one.stores[0])
+                for part in ("columns", "table", "spans"):
+                    assert torch.equal(getattr(plan, part), getattr(expected, part)), part
+            case "fork":
+                for state in (together, one_by_one):
+                    state.fork(order[0], order[1])
+            case "rewind" if together.length(order[0]) >= num:
+                length = together.length(order[0]) - num
+                for state in (together, one_by_one):
+                    with contextlib.suppress(RewindError):
+                        state.rewind(order[0], length)
+            case "reset":
+                for state in (together, one_by_one):
+                    state.reset(order[0])
+            case _:
+                pass
+        lengths = [[state.length(slot) for slot in range(3)] for state in (together, one_by_one)]
+        assert lengths[0] == lengths[1]
+        assert together.use == one_by_one.use
 
 
 def test_running_out_of_pages_changes_nothing() -> None:

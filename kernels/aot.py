@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,14 @@ def compile_case(case: CompileCase, architecture: int) -> Compiled:
         instructions=len(body),
         loop_instructions=len(loop),
         per_unit=round(len(counted) * case.num_warps * _WARP / case.units_per_turn, 3),
-        mma=sum(_TENSOR_CORES.search(instruction) is not None for instruction in counted),
+        mma=num_matrix_products(counted),
         barriers=sum("BAR.SYNC" in instruction for instruction in counted),
     )
+
+
+def num_matrix_products(instructions: Sequence[str]) -> int:
+    """Count the instructions for tensor cores."""
+    return sum(_TENSOR_CORES.search(instruction) is not None for instruction in instructions)
 
 
 def main_loop(machine_code: str) -> tuple[list[str], list[str]]:

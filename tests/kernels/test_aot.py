@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kernels.aot import CompileCase, compile_case, main_loop
+from kernels.aot import CompileCase, compile_case, main_loop, num_matrix_products
 
 MACHINE_CODE = """
 	.section	.text.kernel
@@ -36,6 +36,13 @@ def test_the_main_loop_is_the_longest_innermost_one() -> None:
     assert len(instructions) == 10
     assert [instruction.split(".")[0].split()[0] for instruction in loop] == ["HMMA", "BAR", "@!P0"]
     assert main_loop("        /*0000*/    EXIT ;\n") == (["EXIT"], [])
+
+
+def test_products_of_matrices_are_told_from_other_instructions() -> None:
+    """Half-precision arithmetic has the letters in its name as well, and is none."""
+    made = ["HGMMA.64x64x16.F32 R24, gdesc[UR4], R24 ;", "@P0 IMMA.16832.S8 R4, R8 ;"]
+    others = ["HFMA2.MMA R4, -RZ, RZ, 0, 0 ;", "FFMA R1, R2, R3, R4 ;"]
+    assert num_matrix_products([*made, *others]) == 2
 
 
 def test_a_case_names_exactly_the_arguments_of_its_kernel() -> None:

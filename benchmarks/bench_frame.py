@@ -241,7 +241,8 @@ class _Timed:
     def __init__(self, device: str) -> None:
         self._is_cuda = device.startswith("cuda")
         if self._is_cuda:
-            self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._seconds = 0.0
 
     def capture(self, work: Callable[[], AudioFrame]) -> Callable[[], AudioFrame]:
@@ -268,7 +269,7 @@ class _Timed:
     def milliseconds(self) -> float:
         """Return what the last run took; its results must have been fetched."""
         if self._is_cuda:
-            return self._start.elapsed_time(self._end)
+            return float(self._start.elapsed_time(self._end))
         return 1000 * self._seconds
 
 

@@ -67,12 +67,15 @@ class Driven(Protocol[InputsT, FrameT_co]):
         """Return the kinds and the model's slots of the next step."""
         ...
 
-    def step(self, slots: Sequence[int], *given: Any) -> FrameT_co:
+    def step(self, *args: Any, **kwargs: Any) -> FrameT_co:
         """Take a step without a graph."""
         ...
 
-    def inputs(self, slots: Sequence[int], *given: Any, num_rows: int | None = None) -> InputsT:
-        """Count a step in and return what it reads, on the host."""
+    def inputs(self, *args: Any, **kwargs: Any) -> InputsT:
+        """Count a step in and return what it reads, on the host; takes what `step` does.
+
+        `num_rows` besides says how many rows to fill up to.
+        """
         ...
 
     def nothing(self, num_rows: int) -> InputsT:

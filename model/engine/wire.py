@@ -22,10 +22,11 @@ import struct
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields, is_dataclass
+from io import IOBase
 from operator import attrgetter
 from threading import Condition, Thread
 from types import GenericAlias
-from typing import IO, Any, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -184,8 +185,8 @@ def received(connection: socket.socket) -> Generator[Message, None, None]:
             yield decode(text, sound)
 
 
-def _read(stream: IO[bytes], num_bytes: int) -> bytes:
-    found: bytes | None = stream.read(num_bytes)
+def _read(stream: IOBase, num_bytes: int) -> bytes:
+    found: bytes | None = stream.read(num_bytes)  # type: ignore[attr-defined]  # as it was opened
     if found is None:  # so it says that the socket's time is up
         raise WireError("the other side has been silent for too long")
     return found

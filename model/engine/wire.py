@@ -186,7 +186,7 @@ def received(connection: socket.socket) -> Generator[Message, None, None]:
 
 
 def _read(stream: IOBase, num_bytes: int) -> bytes:
-    found: bytes | None = stream.read(num_bytes)  # type: ignore[attr-defined]  # as it was opened
+    found: bytes | None = stream.read(num_bytes)
     if found is None:  # so it says that the socket's time is up
         raise WireError("the other side has been silent for too long")
     return found

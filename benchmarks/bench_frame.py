@@ -35,7 +35,7 @@ from benchmarks.gpu_timing import Ceilings, measure_ceilings
 from benchmarks.random_lm import Form, random_lm, streamed
 from benchmarks.reference_sizes import SEVEN_B, Sizes, Values
 from benchmarks.report import ROOT, Row, keep, print_table, provenance
-from model.codec.mimi import Mimi, MimiConfig
+from model.codec.mimi import Mimi, MimiConfig, session_bytes
 from model.dialogue.audio_duplex import AudioDuplex, AudioFrame
 from model.dialogue.duplex import Duplex, DuplexConfig
 from model.dialogue.frame_graphs import FrameGraphs, cuda_capture
@@ -189,7 +189,8 @@ def measure(sizes: Sizes, device: str, ceilings: Ceilings) -> tuple[list[Row], l
         lm = random_lm(sizes.lm, form, device)
         for case in cases(form):
             room = replace(case, window=case.window + _FILL_STEPS)
-            if not _fits(kv_bytes(sizes.lm, room), device):
+            wanted = kv_bytes(sizes.lm, room) + case.batch * session_bytes(mimi.config)
+            if not _fits(wanted, device):
                 left_out.append(str(case))
                 continue
             rows.append(frame_row(lm, mimi, sizes.lm, case, ceilings))

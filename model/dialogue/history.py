@@ -18,6 +18,7 @@ import numpy.typing as npt
 from model.state import Kind
 
 Ints = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
 
 VOICE_INDEX = 1  # of the voice's piece in the prefix
 

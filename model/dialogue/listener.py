@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from model.dialogue.frames import FrameBuffer
-from model.dialogue.history import History, Ints, StepBlock
+from model.dialogue.history import History, Ints, Scores, StepBlock
 from model.dialogue.steps import Event, Mask, TurnLimits
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.messages import EndOfTurn, InputTranscript, InputTranscriptDelta, Pcm
 from model.state import Kind
+
+# In nats: how much likelier than the live transcript another one must be to stand in its place.
+# The live one was heard piece by piece, which the likelihood of a text does not know of.
+_LIVE_BONUS = 0.0
 
 
 @dataclass(slots=True)
@@ -24,6 +28,10 @@ class UserTurn:
         has_ended: whether its end was reported, and no word was heard since.
         is_sampled: whether it is known what the last LISTEN step puts out.
         draft: final transcript that is being checked.
+        score: log-probability of `pieces` as the final transcript.
+        rival: the draft, where the model would have written something else.
+        rival_score: its log-probability.
+        num_common: pieces with which both begin.
         is_reply_fed: whether the draft is followed by <reply>, in case it is right.
         item_id: of the conversation item that it becomes.
     """
@@ -35,12 +43,16 @@ class UserTurn:
     has_ended: bool = False
     is_sampled: bool = True
     draft: list[int] = field(default_factory=list)
+    score: float = 0.0
+    rival: list[int] = field(default_factory=list)
+    rival_score: float = 0.0
+    num_common: int = 0
     is_reply_fed: bool = False
     item_id: str = ""
 
     def copy(self) -> UserTurn:
         """Return a turn that goes on from here by itself."""
-        return replace(self, pieces=[*self.pieces], draft=[*self.draft])
+        return replace(self, pieces=[*self.pieces], draft=[*self.draft], rival=[*self.rival])
 
 
 class Listener:
@@ -162,7 +174,8 @@ class Listener:
         """End the turn: let the model write down what it heard.
 
         The live transcript is most often right. Checking it takes one call of the model, writing
-        it takes one a piece; the outcome is the same.
+        it takes one a piece. Where the model would write something else, it does, and of the two
+        the likelier stands: piece by piece it may talk itself into a sentence that it knows.
         """
         turn = self.turn
         assert turn is not None
@@ -184,8 +197,18 @@ class Listener:
         masks = (Mask.TRANSCRIPT,) * (1 + len(self.turn.draft))
         return (*masks, Mask.REPLY) if self.turn.is_reply_fed else masks
 
-    def transcribed(self, pieces: Ints) -> bool:
+    @property
+    def weighed(self) -> tuple[int, ...]:
+        """Say which pieces a likelihood is wanted of: those of the draft, and its end."""
+        assert self.turn is not None
+        return (*self.turn.draft, self._vocabulary.reply) if self.turn.draft else ()
+
+    def transcribed(self, pieces: Ints, scores: Scores) -> bool:
         """Take what the newest steps of the transcript put out.
+
+        Args:
+            pieces: int64, one for each of `masks`; what belongs to <reply> comes last.
+            scores: float, log-probabilities of these, and of `weighed` beside them.
 
         Returns:
             Whether the transcript is complete. If <reply> was fed early and rightly so, it is
@@ -201,10 +224,20 @@ class Listener:
             num_right += 1
         turn.pieces += draft[:num_right]
         piece = int(pieces[num_right])
+        turn.score += float(scores[: num_right + 1, 0].sum())
         is_complete = piece == self._vocabulary.reply
+        if draft and not (is_complete and num_right == len(draft)):
+            turn.rival, turn.num_common = draft, num_right
+            turn.rival_score = float(scores[: len(draft) + 1, 1].sum())
         turn.is_reply_fed = turn.is_reply_fed and is_complete and num_right == len(draft)
         if not turn.is_reply_fed:
             history.cut(first + num_right)
+        if turn.rival and turn.score < turn.rival_score + _LIVE_BONUS:  # and it can only fall
+            history.cut(len(history) - (len(turn.pieces) - turn.num_common))
+            for each in turn.rival[turn.num_common :]:
+                history.append(Kind.TEXT, each)
+            turn.pieces = turn.rival
+            return True
         if is_complete or len(turn.pieces) >= self._limits.max_transcript_pieces:
             return True
         turn.pieces.append(piece)

@@ -58,6 +58,8 @@ class NextSteps:
         block: the steps.
         masks: which pieces the last steps may put out, one a step; empty if none is wanted.
         also: more pieces that the last step may put out.
+        weighed: pieces of which it is asked how likely they were in the place of what was put out,
+            one for each of `masks`; empty to ask about what was put out alone.
         has_codes: whether the last step makes a frame of audio.
     """
 
@@ -65,6 +67,7 @@ class NextSteps:
     block: StepBlock
     masks: tuple[Mask, ...] = ()
     also: tuple[int, ...] = ()
+    weighed: tuple[int, ...] = ()
     has_codes: bool = False
 
 

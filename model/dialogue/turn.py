@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.dialogue.history import VOICE_INDEX, History, Ints, StepBlock
+from model.dialogue.history import VOICE_INDEX, History, Ints, Scores, StepBlock
 from model.dialogue.items import append_item
 from model.dialogue.listener import Listener
 from model.dialogue.phase import TRANSITIONS, Cue, Phase
@@ -235,14 +235,20 @@ class TurnProgram:
             return NextSteps(start, history.block(start, stop))
         is_speaking = self.phase is Phase.SPEAKING
         also = self._speaker.choices if is_speaking or self.phase is Phase.CALLING else ()
-        return NextSteps(start, history.block(start, stop), masks, also, has_codes=is_speaking)
+        weighed = self._listener.weighed if self.phase is Phase.TRANSCRIBING else ()
+        block = history.block(start, stop)
+        return NextSteps(start, block, masks, also, weighed, has_codes=is_speaking)
 
-    def observe(self, steps: NextSteps, pieces: Ints | None, codes: Ints | None) -> None:
+    def observe(
+        self, steps: NextSteps, pieces: Ints | None, scores: Scores | None, codes: Ints | None
+    ) -> None:
         """Learn what the model made of `steps`.
 
         Args:
             steps: from `plan`.
             pieces: int64, one for each of `masks`; None without masks.
+            scores: float [masks, 2], log-probabilities of these and of `weighed`; None unless the
+                masks are of a transcript.
             codes: int64 [K], None unless `has_codes`.
         """
         self.history.fed = steps.start + len(steps.block)
@@ -251,7 +257,8 @@ class TurnProgram:
                 case Phase.LISTENING:
                     self._events += self._listener.heard(int(pieces[0]))
                 case Phase.TRANSCRIBING:
-                    if self._listener.transcribed(pieces):
+                    assert scores is not None
+                    if self._listener.transcribed(pieces, scores):
                         self._finish_transcript(pieces)
                 case Phase.REPLYING:
                     self._go_on(*self._speaker.wrote(int(pieces[0])))

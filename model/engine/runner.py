@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.codec.mel import CodecState, MelCodec
-from model.dialogue.history import Ints, StepBlock
+from model.dialogue.history import Ints, Scores, StepBlock
 from model.dialogue.steps import Mask, NextSteps
 from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
@@ -39,11 +39,14 @@ class Result:
 
     Attributes:
         pieces: int64, one for each of the masks; None without masks.
+        scores: float32 [masks, 2], log-probabilities of these and of the pieces that are weighed;
+            None unless the masks are of a transcript.
         codes: int64 [K], None if none were wanted.
         is_finite: whether the numbers behind them mean anything.
     """
 
     pieces: Ints | None = None
+    scores: Scores | None = None
     codes: Ints | None = None
     is_finite: bool = True
 
@@ -179,7 +182,7 @@ class Runner:
         if not wanted:
             self._metrics.lm_seconds += perf_counter() - start
             return [Result() for _ in group]
-        pieces, is_finite = self._choose_pieces(group, torch.cat(wanted))
+        pieces, scores, is_finite = self._choose_pieces(group, torch.cat(wanted))
         self._metrics.lm_seconds += perf_counter() - start
         codes = self._choose_codes(group, hidden, pieces)
         results, done = [], 0
@@ -190,11 +193,25 @@ class Runner:
                 continue
             chosen = slice(done, done + num)
             done += num
-            results.append(Result(pieces[chosen], row_codes, bool(is_finite[chosen].all())))
+            is_transcript = Mask.TRANSCRIPT in r.steps.masks
+            results.append(
+                Result(
+                    pieces[chosen],
+                    scores[chosen] if is_transcript else None,
+                    row_codes,
+                    bool(is_finite[chosen].all()),
+                )
+            )
         return results
 
-    def _choose_pieces(self, group: list[Request], hidden: Tensor) -> tuple[Ints, np.ndarray]:
-        """Choose text pieces for `hidden: [masks of all requests, dim]`, request by request."""
+    def _choose_pieces(
+        self, group: list[Request], hidden: Tensor
+    ) -> tuple[Ints, Scores, np.ndarray]:
+        """Choose text pieces for `hidden: [masks of all requests, dim]`, request by request.
+
+        Returns:
+            Pieces, their scores where these are wanted, and whether the numbers mean anything.
+        """
         logits = self._lm.text_logits(hidden).float()
         is_finite = logits.isfinite().all(-1)
         wanted = [(mask, r) for r in group for mask in r.steps.masks]
@@ -211,7 +228,25 @@ class Runner:
         if sampling.temperature > 0 and rows:
             noise = [wanted[row][1].noise for row in rows]
             pieces[rows] = self._draw(logits[rows], sampling, noise)
-        return pieces.cpu().numpy(), is_finite.cpu().numpy()
+        scores = self._scores(group, logits, pieces)
+        return pieces.cpu().numpy(), scores, is_finite.cpu().numpy()
+
+    def _scores(self, group: list[Request], logits: Tensor, pieces: Tensor) -> Scores:
+        """Weigh the pieces of transcripts, float32 [masks of all requests, 2]; 0 elsewhere."""
+        scores = np.zeros((len(pieces), 2), np.float32)
+        row = 0
+        for r in group:
+            num = len(r.steps.masks)
+            if Mask.TRANSCRIPT in r.steps.masks:
+                mine = slice(row, row + num)
+                likely = logits[mine].log_softmax(-1)
+                put_out = pieces[mine]
+                weighed = put_out.clone()
+                weighed[: len(r.steps.weighed)] = self._index(r.steps.weighed)
+                both = torch.stack([put_out, weighed], dim=1)
+                scores[mine] = likely.gather(1, both).cpu().numpy()
+            row += num
+        return scores
 
     def _choose_codes(
         self, group: list[Request], hidden: Tensor, pieces: Ints

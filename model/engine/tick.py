@@ -225,7 +225,7 @@ class TickEngine:
                 outputs.append(self._sessions.fail(slot, "the model's output is not finite"))
                 continue
             try:
-                slot.program.observe(request.steps, result.pieces, result.codes)
+                slot.program.observe(request.steps, result.pieces, result.scores, result.codes)
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._sessions.fail_broken(slot))
 

@@ -37,9 +37,11 @@ FREE_WORDS_SKILLS = ("repeat", "unknown")
 # Of the spoken turns: words come back to the model as wrongly as it may take them while it listens.
 # The final transcript would otherwise be copied from them, for in training they are always right,
 # and never be learned from the whole of what was heard.
-MISHEARD_SHARE = 0.5
-MISHEARD_WORDS = (0.1, 0.6)  # of the words of such a turn
-MISSED_WORDS_SHARE = 0.3  # of those: nothing was understood at all
+MISHEARD_SHARE = 0.35
+MISHEARD_WORDS = (0.05, 0.4)  # of the words of such a turn
+# Of those: nothing was understood at all, or a word more than there was; the others are replaced.
+MISSED_WORDS_SHARE = 0.25
+ADDED_WORDS_SHARE = 0.25
 # Of the steps of a batch: dialogues without any audio, which are cheap and carry facts.
 TEXT_DIALOGUE_SHARE = 0.06
 JUMP_SHARE = 0.25
@@ -191,8 +193,12 @@ class DialogueSampler:
         for word, start_s, end_s in words:
             taken = word
             if rng.random() < share:
-                missed = rng.random() < MISSED_WORDS_SHARE
-                taken = "" if missed else self.words[int(rng.integers(len(self.words)))]
+                other, way = self.words[int(rng.integers(len(self.words)))], rng.random()
+                if way < MISSED_WORDS_SHARE:
+                    taken = ""
+                else:
+                    is_added = way < MISSED_WORDS_SHARE + ADDED_WORDS_SHARE
+                    taken = f"{word} {other}" if is_added else other
             understood.append((taken, start_s, end_s))
         return tuple(understood)
 

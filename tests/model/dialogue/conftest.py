@@ -58,6 +58,8 @@ class Script:
         replies: the words of replies, one a response.
         spoken: pieces put out by SPEAK steps, one a response; <eos> when it runs out.
         calls: pieces put out while calling, one a response that is a call.
+        likely: log-probability of every piece that is put out.
+        unlikely: that of every other one.
     """
 
     listen: str = ""
@@ -65,6 +67,8 @@ class Script:
     replies: Iterable[str] = ()
     spoken: Iterable[str] = ()
     calls: Iterable[str] = ()
+    likely: float = -0.1
+    unlikely: float = -20.0
 
 
 @dataclass
@@ -126,7 +130,7 @@ class Stage:
             self.codes.append((block.user[i].tolist(), block.assistant[i].tolist()))
         sampled = self._sample(steps)
         codes = np.full(len(DELAYS), 100 + steps.start) if steps.has_codes else None
-        self.program.observe(steps, sampled, codes)
+        self.program.observe(steps, sampled, self._weigh(steps, sampled), codes)
         self._collect()
         return True
 
@@ -159,10 +163,20 @@ class Stage:
         num_transcript = steps.masks.count(Mask.TRANSCRIPT)
         made = self._transcribe(num_transcript) if num_transcript else []
         if num_transcript < len(steps.masks):
-            is_in_vain = made and made[-1] != VOCABULARY.reply
+            is_in_vain = made and made != list(steps.weighed)
             made.append(VOCABULARY.speak if is_in_vain else self._sample_one(steps))
         assert len(made) == len(steps.masks)
         return np.array(made)
+
+    def _weigh(self, steps: NextSteps, sampled: np.ndarray | None) -> np.ndarray | None:
+        """Say how likely pieces are: what is put out by so much, and what else it might be."""
+        if sampled is None:
+            return None
+        scores = np.zeros((len(sampled), 2), np.float32)
+        scores[:, 0] = self.script.likely
+        for i, piece in enumerate(steps.weighed):
+            scores[i, 1] = self.script.likely if piece == sampled[i] else self.script.unlikely
+        return scores
 
     def _sample_one(self, steps: NextSteps) -> int:
         match steps.masks[-1]:
@@ -215,6 +229,7 @@ def stage() -> Callable[..., Stage]:
         replies: Iterable[str] = (),
         spoken: Iterable[str] = (),
         calls: Iterable[str] = (),
+        scores: tuple[float, float] = (-0.1, -20.0),
         **limits: int,
     ) -> Stage:
         program = TurnProgram(
@@ -224,6 +239,6 @@ def stage() -> Callable[..., Stage]:
             delays=DELAYS,
             limits=TurnLimits(**limits),
         )
-        return Stage(program, Script(listen, transcripts, replies, spoken, calls))
+        return Stage(program, Script(listen, transcripts, replies, spoken, calls, *scores))
 
     return make

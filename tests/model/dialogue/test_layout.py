@@ -106,7 +106,8 @@ def serve(program: TurnProgram, rows: Rows, state: list[Step]) -> None:
         codes = rows.codes[len(state) - 1]
         # What a step is not taught is whatever the model makes of it.
         made = np.where(codes < 0, 7, codes).astype(np.int64) if codes is not None else None
-        program.observe(steps, pieces, made if steps.has_codes else None)
+        scores = np.zeros((len(steps.masks), 2), np.float32)
+        program.observe(steps, pieces, scores, made if steps.has_codes else None)
 
 
 @pytest.mark.parametrize("num_turns", range(1, len(TURNS) + 1))

@@ -87,6 +87,26 @@ def test_wrong_live_transcript_leaves_no_trace(stage: MakeStage, live: str, fina
     assert s.words()[start + 1 :] == [f"▁{word}" for word in final.split()]
 
 
+@pytest.mark.parametrize(
+    ("live", "final"),
+    [
+        ("what is", "what is your name"),
+        ("what your", "what is your name"),
+        ("hi", "what is your"),
+    ],
+)
+def test_likelier_live_transcript_stands(stage: MakeStage, live: str, final: str) -> None:
+    """What the model begins to write is given up once it is less likely than what it heard."""
+    s = stage(live, transcripts=[final], replies=["hi"], spoken=[""], scores=(-3.0, -3.5))
+    s.run(audio(5))
+    s.send(CommitAudio("s", "u"), Respond("s", 1, "a"))
+    s.run()
+    assert InputTranscript("s", "u", live) in s.outputs
+    start = s.words().index("<user>")
+    expected = [f"▁{word}" for word in live.split()]
+    assert s.words()[start + 1 :] == [*expected, "<reply>", "▁hi", "<speak>", "<eos>"]
+
+
 def test_commit_waits_for_audio_and_completes_the_last_frame(stage: MakeStage) -> None:
     """Audio that was sent before the commit is heard before it, to the last sample."""
     s = stage(transcripts=["hi"])

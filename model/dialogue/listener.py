@@ -11,9 +11,10 @@ from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.messages import EndOfTurn, InputTranscript, InputTranscriptDelta, Pcm
 from model.state import Kind
 
-# In nats: how much likelier than the live transcript another one must be to stand in its place.
-# The live one was heard piece by piece, which the likelihood of a text does not know of.
-_LIVE_BONUS = 0.0
+# In nats: how much likelier than the live transcript another one must be to stand in its place, and
+# how much of that each nat takes away that the live one was less sure of.
+_LIVE_BONUS = 8.0
+_LIVE_WEIGHT = 1.0
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class UserTurn:
         start: index of its first step.
         text_in: piece that the next LISTEN step feeds.
         pieces: the live transcript, later the final one.
+        live_score: log-probability of the words of the live one.
         num_frames: frames heard.
         has_ended: whether its end was reported, and no word was heard since.
         is_sampled: whether it is known what the last LISTEN step puts out.
@@ -39,6 +41,7 @@ class UserTurn:
     start: int
     text_in: int
     pieces: list[int] = field(default_factory=list)
+    live_score: float = 0.0
     num_frames: int = 0
     has_ended: bool = False
     is_sampled: bool = True
@@ -154,14 +157,15 @@ class Listener:
         self.turn.num_frames += 1
         self.turn.is_sampled = False
 
-    def heard(self, piece: int) -> list[Event]:
-        """Take what the last frame put out."""
+    def heard(self, piece: int, score: float) -> list[Event]:
+        """Take what the last frame put out, and its log-probability."""
         turn, vocabulary = self.turn, self._vocabulary
         assert turn is not None
         turn.text_in, turn.is_sampled = piece, True
         if vocabulary.is_word_piece(piece):
             text = vocabulary.delta(turn.pieces, piece)
             turn.pieces.append(piece)
+            turn.live_score += score
             turn.has_ended = False
             # A piece may be nothing but the space before a word.
             return [InputTranscriptDelta(self._session_id, text)] if text else []
@@ -232,7 +236,8 @@ class Listener:
         turn.is_reply_fed = turn.is_reply_fed and is_complete and num_right == len(draft)
         if not turn.is_reply_fed:
             history.cut(first + num_right)
-        if turn.rival and turn.score < turn.rival_score + _LIVE_BONUS:  # and it can only fall
+        trust = _LIVE_BONUS + _LIVE_WEIGHT * turn.live_score
+        if turn.rival and turn.score < turn.rival_score + trust:  # and it can only fall
             history.cut(len(history) - (len(turn.pieces) - turn.num_common))
             for each in turn.rival[turn.num_common :]:
                 history.append(Kind.TEXT, each)

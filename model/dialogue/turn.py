@@ -247,17 +247,18 @@ class TurnProgram:
         Args:
             steps: from `plan`.
             pieces: int64, one for each of `masks`; None without masks.
-            scores: float [masks, 2], log-probabilities of these and of `weighed`; None unless the
-                masks are of a transcript.
+            scores: float [masks, 2], log-probabilities of these and of `weighed`, if the masks are
+                of a transcript; None without masks.
             codes: int64 [K], None unless `has_codes`.
         """
         self.history.fed = steps.start + len(steps.block)
         if pieces is not None:
+            assert scores is not None
             match self.phase:
                 case Phase.LISTENING:
-                    self._events += self._listener.heard(int(pieces[0]))
+                    heard = self._listener.heard(int(pieces[0]), float(scores[0, 0]))
+                    self._events += heard
                 case Phase.TRANSCRIBING:
-                    assert scores is not None
                     if self._listener.transcribed(pieces, scores):
                         self._finish_transcript(pieces)
                 case Phase.REPLYING:

@@ -23,6 +23,9 @@ from model.lm import LM
 from model.sampling import Sampling, draw_noise, sample
 from model.state import Steps
 
+_HEARD = (Mask.LISTEN, Mask.TRANSCRIPT)
+_ITSELF = -1  # where no other piece is to be weighed
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -39,8 +42,8 @@ class Result:
 
     Attributes:
         pieces: int64, one for each of the masks; None without masks.
-        scores: float32 [masks, 2], log-probabilities of these and of the pieces that are weighed;
-            None unless the masks are of a transcript.
+        scores: float32 [masks, 2], log-probabilities of these and of the pieces that are weighed,
+            for masks of transcripts; 0 for others.
         codes: int64 [K], None if none were wanted.
         is_finite: whether the numbers behind them mean anything.
     """
@@ -193,15 +196,8 @@ class Runner:
                 continue
             chosen = slice(done, done + num)
             done += num
-            is_transcript = Mask.TRANSCRIPT in r.steps.masks
-            results.append(
-                Result(
-                    pieces[chosen],
-                    scores[chosen] if is_transcript else None,
-                    row_codes,
-                    bool(is_finite[chosen].all()),
-                )
-            )
+            is_good = bool(is_finite[chosen].all())
+            results.append(Result(pieces[chosen], scores[chosen], row_codes, is_good))
         return results
 
     def _choose_pieces(
@@ -234,18 +230,17 @@ class Runner:
     def _scores(self, group: list[Request], logits: Tensor, pieces: Tensor) -> Scores:
         """Weigh the pieces of transcripts, float32 [masks of all requests, 2]; 0 elsewhere."""
         scores = np.zeros((len(pieces), 2), np.float32)
-        row = 0
-        for r in group:
-            num = len(r.steps.masks)
-            if Mask.TRANSCRIPT in r.steps.masks:
-                mine = slice(row, row + num)
-                likely = logits[mine].log_softmax(-1)
-                put_out = pieces[mine]
-                weighed = put_out.clone()
-                weighed[: len(r.steps.weighed)] = self._index(r.steps.weighed)
-                both = torch.stack([put_out, weighed], dim=1)
-                scores[mine] = likely.gather(1, both).cpu().numpy()
-            row += num
+        wanted = [
+            (mask, r.steps.weighed[i] if i < len(r.steps.weighed) else _ITSELF)
+            for r in group
+            for i, mask in enumerate(r.steps.masks)
+        ]
+        rows = [row for row, (mask, _) in enumerate(wanted) if mask in _HEARD]
+        if not rows:
+            return scores
+        put_out, weighed = pieces[rows], self._index([wanted[row][1] for row in rows])
+        both = torch.stack([put_out, torch.where(weighed == _ITSELF, put_out, weighed)], dim=1)
+        scores[rows] = logits[rows].log_softmax(-1).gather(1, both).cpu().numpy()
         return scores
 
     def _choose_codes(

@@ -256,8 +256,7 @@ class TurnProgram:
             assert scores is not None
             match self.phase:
                 case Phase.LISTENING:
-                    heard = self._listener.heard(int(pieces[0]), float(scores[0, 0]))
-                    self._events += heard
+                    self._events += self._listener.heard(int(pieces[0]))
                 case Phase.TRANSCRIBING:
                     if self._listener.transcribed(pieces, scores):
                         self._finish_transcript(pieces)

@@ -23,7 +23,6 @@ from model.lm import LM
 from model.sampling import Sampling, draw_noise, sample
 from model.state import Steps
 
-_HEARD = (Mask.LISTEN, Mask.TRANSCRIPT)
 _ITSELF = -1  # where no other piece is to be weighed
 
 
@@ -235,7 +234,7 @@ class Runner:
             for r in group
             for i, mask in enumerate(r.steps.masks)
         ]
-        rows = [row for row, (mask, _) in enumerate(wanted) if mask in _HEARD]
+        rows = [row for row, (mask, _) in enumerate(wanted) if mask is Mask.TRANSCRIPT]
         if not rows:
             return scores
         put_out, weighed = pieces[rows], self._index([wanted[row][1] for row in rows])

@@ -163,7 +163,7 @@ class Stage:
         num_transcript = steps.masks.count(Mask.TRANSCRIPT)
         made = self._transcribe(num_transcript) if num_transcript else []
         if num_transcript < len(steps.masks):
-            is_in_vain = made and made != list(steps.weighed)
+            is_in_vain = made and made != [*steps.weighed, VOCABULARY.reply]
             made.append(VOCABULARY.speak if is_in_vain else self._sample_one(steps))
         assert len(made) == len(steps.masks)
         return np.array(made)

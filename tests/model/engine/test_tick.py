@@ -503,7 +503,7 @@ def test_what_was_not_heard_yet_is_urgent_once_all_is_said(make_engine: MakeEngi
 def test_reply_is_made_ahead_by_a_bounded_amount(make_engine: MakeEngine, clock: Any) -> None:
     """Audio is made at once up to the budget, then as it is played."""
     engine = make_engine(max_sessions=1, ahead_ms=300, limits={"max_tail_frames": 12})
-    for command in (Open("s", "ann"), *spoken(1)):
+    for command in (Open("s", "ann"), *spoken(1, 1)):
         engine.apply(command)
     start_s, made_s, ahead_s = None, 0.0, []
     while (due_s := engine.next_due_s()) is not None:
@@ -522,7 +522,7 @@ def test_reply_is_made_ahead_by_a_bounded_amount(make_engine: MakeEngine, clock:
 def test_late_audio_is_counted(make_engine: MakeEngine, clock: Any) -> None:
     """A frame that comes after the client has run dry is a late one."""
     engine = make_engine(max_sessions=1, limits={"max_tail_frames": 12})
-    for command in (Open("s", "ann"), *spoken(1)):
+    for command in (Open("s", "ann"), *spoken(1, 1)):
         engine.apply(command)
     while engine.next_due_s() is not None:
         clock.now_s += 0.5

@@ -1,6 +1,6 @@
 """What a frame costs, part by part, from the engine's own counters."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -14,6 +14,7 @@ from server.config import Settings
 from server.wav import read_wav
 
 _NUM_TURNS = 6
+_FIELDS = {field.name for field in fields(EngineConfig)}
 _UNPACED_MS = 3_600_000  # a reply need not wait for anybody to hear it
 
 
@@ -29,9 +30,7 @@ def measure_parts(settings: Settings, question: Path) -> Row:
         those spoken, `lm_ms` of all of them, steps without audio shared out over the frames;
         `real_time_factor`, time in the engine for each second heard or spoken.
     """
-    config = EngineConfig(
-        **settings.engine.model_dump(exclude={"placement"}) | {"ahead_ms": _UNPACED_MS}
-    )
+    config = EngineConfig(**settings.engine.model_dump(include=_FIELDS) | {"ahead_ms": _UNPACED_MS})
     engine = load_engine(ROOT / settings.model.dir, config)
     pcm = read_wav(question, engine.info.sample_rate_hz)
     outputs: SimpleQueue[Output] = SimpleQueue()

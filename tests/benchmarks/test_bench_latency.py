@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from benchmarks.bench_latency import Sample, _is_met, _latency_row, _speech_ms, _voice_to_voice_ms
+from benchmarks import parts
+from benchmarks.bench_latency import (
+    ASSETS,
+    Sample,
+    _is_met,
+    _latency_row,
+    _speech_ms,
+    _voice_to_voice_ms,
+)
+from benchmarks.report import ROOT
 from server.client import RATE_HZ, Pcm, Turn
+from server.config import load_settings
 
 
 def _speech(*, silence_ms: int, speech_ms: int, tail_ms: int) -> Pcm:
@@ -38,3 +48,13 @@ def test_the_bar_is_about_one_caller(first_audio_ms: list[float], *, is_met: boo
     four = _latency_row(4, [Sample(900.0, 1500.0)])
     assert _is_met([one, four]) is is_met
     assert one["n"] == len(first_audio_ms)
+
+
+def test_the_parts_of_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped settings run without a server, and every part takes its time."""
+    monkeypatch.setattr(parts, "_NUM_TURNS", 1)
+    settings = load_settings(ROOT / "configs" / "starter.yaml")
+    row = parts.measure_parts(settings, ASSETS / "two_plus_two.wav")
+    assert row["frames_heard"] > 10
+    assert row["frames_spoken"] > 10
+    assert all(value > 0 for value in row.values())

@@ -511,7 +511,7 @@ class LMState:
 
     def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
         """Say whether there are pages for `advance`; arguments as there."""
-        most = len(slots) * len(kind[0])  # a step is written to one page
+        most = sum(len(row) for row in kind)  # a step is written to one page
         return all(
             most <= group.tables.pool.num_free
             or len(self._wanted(kind, slots, group)) <= group.tables.pool.num_free

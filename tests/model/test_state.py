@@ -190,6 +190,14 @@ def test_rings_are_planned_together_as_they_are_one_by_one(operations: list[Any]
         assert together.use == one_by_one.use
 
 
+def test_nobody_has_room_even_where_there_are_no_pages() -> None:
+    """When memory is so short that everyone was left out, the question can still be asked."""
+    state = make_state(num_pages=1)
+    plan(state, Kind.SPEAK)
+    assert not state.has_room([[Kind.SPEAK]], [1])
+    assert state.has_room([], [])
+
+
 def test_running_out_of_pages_changes_nothing() -> None:
     """Who asks is told, and goes on once another has given way."""
     state = make_state(3, num_pages=4)

@@ -130,7 +130,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _talk(args: argparse.Namespace) -> int:
-    from server.talk import TalkOptions, talk  # noqa: PLC0415
+    from server.client.talk import TalkOptions, talk  # noqa: PLC0415
 
     talk(
         TalkOptions(
@@ -180,9 +180,9 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.engine.load import load_engine  # noqa: PLC0415
-    from model.training import evaluate  # noqa: PLC0415
-    from model.weights import load_starter  # noqa: PLC0415
+    from model.assemble.starter import load_engine  # noqa: PLC0415
+    from model.assemble.weights import load_starter  # noqa: PLC0415
+    from model.training.evaluation import evaluate  # noqa: PLC0415
 
     if args.against is not None:
         if not args.against.is_dir():

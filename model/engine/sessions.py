@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from model.engine.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
-from model.engine.metrics import EngineMetrics
 from model.engine.slots import HasSession, SlotTable
 from model.errors import ParleyError
+from model.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
+from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 

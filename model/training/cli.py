@@ -16,9 +16,9 @@ import torch
 import yaml
 from torch.multiprocessing.spawn import spawn
 
+from model.assemble.weights import load_starter, save_starter
 from model.codec.mel import MelCodec
 from model.errors import ConfigError
-from model.lm import LM
 from model.text import Tokenizer
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
@@ -33,7 +33,7 @@ from model.training.snap import snap_encoder
 from model.training.store import Clip, read_store
 from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
 from model.training.vocoder_stage import train_vocoder
-from model.weights import load_starter, save_starter
+from model.transformer.lm import LM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

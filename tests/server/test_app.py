@@ -86,7 +86,7 @@ async def test_three_spoken_turns_with_memory() -> None:
     """The stock client holds a spoken conversation; the third answer knows the first turn."""
     async with echoing() as served, served.realtime() as connection:
         (created,) = await _until(connection, "session.created")
-        assert created["session"]["model"] == "echo"
+        assert created["session"]["model"] == "starter"
         await connection.session.update(
             session={
                 "type": "realtime",

@@ -90,6 +90,8 @@ async def serve_realtime(socket: WebSocket) -> None:
         key = await let_session_in(socket)
         _check_readiness(gateway)
         _check_room(key)
+        if key is None or not key.has_model:
+            gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
         session = await _accepted(socket, gateway, transport, key)
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
@@ -194,7 +196,7 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
     intent = query.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")
-    model = query.get("model") or query.get("deployment")
+    model = _asked_model(socket)
     if key is None:
         config = gateway.default_config()
         kind = _KINDS.get(intent, "realtime")
@@ -207,6 +209,11 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
     if model and not key.has_model:
         return replace(key.config, model=gateway.model_called(model))
     return key.config
+
+
+def _asked_model(socket: WebSocket) -> str | None:
+    """Return the model that an address names, in the API's form or in Azure's."""
+    return socket.query_params.get("model") or socket.query_params.get("deployment")
 
 
 def _check_kind(config: SessionConfig, gateway: Gateway) -> None:

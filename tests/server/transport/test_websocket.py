@@ -265,3 +265,43 @@ async def test_a_transcription_session_transcribes(is_beta: bool) -> None:
         ]
         assert events[-1]["transcript"]
         assert not any(kind.startswith("response.") for kind in kinds)
+
+
+async def test_a_key_opens_so_many_sessions_and_is_revoked() -> None:
+    """One at a time unless asked for; when it is revoked its sessions end, and it opens none."""
+    async with _serving() as served:
+        key = await _mint(served, "client_secrets", {})
+        async with _connect(served, "", key) as client:
+            await _next(client)
+            with pytest.raises(InvalidStatus) as refused:
+                await _connect(served, "", key)
+            assert refused.value.response.status_code == 429
+            url = f"{served.url.replace('ws', 'http', 1)}/v1/realtime/client_secrets/revoke"
+            async with httpx.AsyncClient(headers={"authorization": f"Bearer {_KEY}"}) as backend:
+                assert (await backend.post(url, json={"value": key})).status_code == 200
+                assert (await backend.post(url, json={"value": key})).status_code == 404
+            assert (await _next(client))["error"]["code"] == "invalid_api_key"
+            assert (await _close_of(client))[0] == 3000
+        with pytest.raises(InvalidStatus):
+            await _connect(served, "", key)
+
+
+async def test_a_bound_key_keeps_instructions_and_functions() -> None:
+    """In the session, in responses, and in items; everything else can be changed."""
+    async with _serving() as served:
+        session = {"type": "realtime", "instructions": "be kind"}
+        key = await _mint(served, "client_secrets", {"session": session, "bound": True})
+        async with _connect(served, "", key) as client:
+            await _next(client)
+            told = {"role": "system", "type": "message", "content": []}
+            for event in (
+                {"type": "session.update", "session": {"type": "realtime", "instructions": "x"}},
+                {"type": "session.update", "session": {"type": "realtime", "tools": [{}]}},
+                {"type": "response.create", "response": {"instructions": "x"}},
+                {"type": "response.create", "response": {"input": [told]}},
+                {"type": "conversation.item.create", "item": told},
+            ):
+                assert (await _ask(client, event))["error"]["code"] == "session_bound"
+            same = {**session, "audio": {"output": {"voice": "echo"}}}
+            updated = await _ask(client, {"type": "session.update", "session": same})
+            assert updated["session"]["audio"]["output"]["voice"] == "echo"

@@ -145,7 +145,7 @@ def _with(path: Path, text: str) -> Path:
 )
 def test_bad_keys_are_refused_and_not_shown(file: Path, value: str) -> None:
     """A plain string, a short one, one that no header carries, a number."""
-    message = _error(file, f"server.api_keys={value}")
+    message = _error(file, (f"server.api_keys={value}",))
     assert "server.api_keys" in message
     assert value.strip("[]") not in message
 

@@ -7,6 +7,7 @@ not kill the calls: the sessions are told that it is gone, and again when it is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import signal
@@ -53,6 +54,8 @@ from model.metrics import EngineMetrics
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 5.0
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_DESCRIPTORS_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +255,12 @@ class ProcessEngine:
             if self._is_stopping.wait(delay_s):
                 return None
             try:
-                with self._launching:
-                    if self._is_stopping.is_set():
-                        return None
-                    child = self._child = _Child(self._spec, self._policy)
+                child = self._launched()
             except OSError as error:
                 _log.error("the engine's process could not be started: %s", error)
                 continue
+            if child is None:
+                return None
             try:
                 if child.description() != self._described:
                     raise EngineError("another engine came up than the one that was lost")
@@ -270,6 +272,29 @@ class ProcessEngine:
                 continue
             return child
         return None
+
+    def _launched(self) -> _Child | None:
+        """Launch a child; None if it is not wanted any more.
+
+        While the gateway has no descriptors left, which is its peers' doing and passes, it waits:
+        no engine was tried, so none has failed.
+
+        Raises:
+            OSError: the system starts no process, for another reason.
+        """
+        while True:
+            try:
+                with self._launching:
+                    if self._is_stopping.is_set():
+                        return None
+                    child = self._child = _Child(self._spec, self._policy)
+                    return child
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS:
+                    raise
+                _log.error("the engine's process waits for descriptors: %s", error)
+            if self._is_stopping.wait(_DESCRIPTORS_WAIT_S):
+                return None
 
 
 class _Child:
@@ -288,8 +313,12 @@ class _Child:
         self.process = multiprocessing.get_context("spawn").Process(
             target=run_child, args=(spec, theirs), name=NAME, daemon=True
         )
-        with theirs:
-            _start_without_interrupts(self.process)
+        try:
+            with theirs:
+                _start_without_interrupts(self.process)
+        except OSError:
+            self.connection.close()
+            raise
         self._described: Described | None = None
 
     def description(self) -> Described:

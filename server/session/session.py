@@ -16,6 +16,7 @@ from server.protocol.events import Hangup, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.settings.bound import refuse_changes
 from server.protocol.settings.tools import compile_ahead
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
@@ -41,7 +42,15 @@ from server.session.transport import Transport
 _INLINE_BASE64_CHARS = 8 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_GOING_AWAY = 1001
+_CLOSE_BAD_KEY = 3000
 CLOSE_TRY_AGAIN_LATER = 1013
+
+# How a session ended that nobody closed, in the log.
+_CAUSES = {
+    "client": "by the client",
+    "ping_timeout": "no answer to a ping",
+    "stopping": "the server stops",
+}
 
 _log = structlog.get_logger("session")
 
@@ -54,6 +63,8 @@ class SessionLimits:
     send_timeout_s: float
     max_waiting_audio_s: int = 600
     max_session_s: float = 0
+    idle_session_s: float = 0
+    is_bound: bool = False
 
 
 class Session:
@@ -100,6 +111,8 @@ class Session:
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
+        self._cause = "client"  # of the end, where there is no hangup
+        self._last_event_s = clock()
         self._log = _log.bind(session_id=self._id)
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
@@ -123,6 +136,8 @@ class Session:
                     group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
+                if self._limits.idle_session_s:
+                    tasks.append(group.create_task(self._watch_idle(), name=f"idle {self._id}"))
                 if self._limits.max_session_s:
                     tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
                 hangup = await self._ended
@@ -136,7 +151,7 @@ class Session:
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
                 turns=self._stopwatch.num_turns,
-                close=hangup.reason or hangup.code if hangup else "by the client",
+                close=hangup.reason or hangup.code if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
             await self._close(hangup)
@@ -179,7 +194,8 @@ class Session:
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
                 await asyncio.sleep(0)
-        except DisconnectedError:
+        except DisconnectedError as gone:
+            self._cause = gone.cause
             self._end(None)
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
             self._fail(error)
@@ -187,10 +203,14 @@ class Session:
     async def _take(self, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         self._counts.events_received += 1
+        self._last_event_s = self._clock()
         raw: JsonObject | None = None
         try:
             raw = decode(text)
-            await self._perform(parse(self._dialect.read(raw)))
+            event = parse(self._dialect.read(raw))
+            if self._limits.is_bound:
+                refuse_changes(event, self._machine.config)
+            await self._perform(event)
         except ClientError as error:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
@@ -312,7 +332,7 @@ class Session:
     # The end.
 
     def _count_end(self, hangup: Hangup | None) -> None:
-        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else "client")
+        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else self._cause)
         self._counts.slow_readers += hangup is TOO_SLOW
 
     def _tick(self) -> None:
@@ -324,14 +344,34 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
+    def revoke(self) -> None:
+        """End the session, because the key by which it came is not good any more."""
+        reason = "The ephemeral key of this session was revoked."
+        self._finish("invalid_api_key", reason, _CLOSE_BAD_KEY)
+
+    async def _watch_idle(self) -> None:
+        limit_s = self._limits.idle_session_s
+        left_s = limit_s
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = self._last_event_s + limit_s - self._clock()
+        reason = f"Your session was idle for {limit_s / 60:g} minutes."
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
     async def _expire(self) -> None:
         await asyncio.sleep(self._limits.max_session_s)
         minutes = self._limits.max_session_s / 60
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
+    def _finish(self, code: str, reason: str, close_code: int) -> None:
+        """End the session by a rule of the server's."""
+        if self._is_failing or self._ended.done():
+            return
+        expired = ErrorEvent("invalid_request_error", code, reason, None, None)
         try:
-            ended = self._machine.end("session_expired", reason)
-            self._react([*ended, expired, Hangup(_CLOSE_GOING_AWAY, reason)])
+            ended = self._machine.end(code, reason)
+            self._react([*ended, expired, Hangup(close_code, reason)])
         except SlowReaderError as error:
             self._fail(error)
 

@@ -21,6 +21,7 @@ from model.engine.local import LocalEngine
 from model.engine.messages import Engine
 from model.engine.process import ProcessEngine
 from model.engine.spec import CoreSpec, DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
+from model.schemas.service import SchemaService
 from server.admission import session_bound, with_max_sessions
 from server.audio.silero import SileroModel
 from server.capacity.record import this_machine
@@ -31,6 +32,7 @@ from server.names import ROOT
 from server.protocol.session_config import VoiceMap
 from server.session.counts import Counts
 from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
 from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
 from server.transport.envelope import on_client_error, on_http_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys
@@ -69,6 +71,7 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
             yield
         finally:
             await gateway.link.stop()
+            await gateway.schemas.close()
 
     app = Starlette(
         routes=_routes(),
@@ -83,7 +86,14 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
     app.state.gateway = Gateway(
-        settings, link, voices, vad_model, keys, counts, Metrics(counts, link)
+        settings,
+        link,
+        voices,
+        vad_model,
+        keys,
+        counts,
+        Metrics(counts, link),
+        SchemaGate(SchemaService(), settings.server.max_tools),
     )
     return app
 

@@ -25,15 +25,15 @@ from server.protocol.dialect import Dialect
 from server.protocol.events import Hangup, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
-from server.protocol.parse import decode, event_id_of, parse
+from server.protocol.parse import decode, event_id_of, parse, refuse_half_characters
 from server.protocol.server_events import ErrorEvent, ServerEvent
-from server.protocol.tools import compile_ahead
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio
 from server.session.intake import Intake
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
+from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Transport
 
@@ -67,6 +67,7 @@ class Session:
         ears: hears the client's audio.
         link: leads to the engine.
         limits: on what a client can hold up.
+        schemas: checks the functions that an event brings.
         counts: of all sessions.
         clock: seconds that do not jump.
     """
@@ -81,6 +82,7 @@ class Session:
         link: EngineLink,
         limits: SessionLimits,
         *,
+        schemas: SchemaGate,
         counts: Counts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +93,7 @@ class Session:
         self._ears = ears
         self._link = link
         self._limits = limits
+        self._schemas = schemas
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
@@ -190,6 +193,7 @@ class Session:
         raw: JsonObject | None = None
         try:
             raw = decode(text)
+            refuse_half_characters(raw, text)
             await self._perform(parse(self._dialect.read(raw)))
         except ClientError as error:
             event_id = event_id_of(raw) if raw is not None else None
@@ -216,21 +220,15 @@ class Session:
                 audio = await asyncio.to_thread(decode, carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
-                await self._compile(event.session)
+                await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
                 for heard in self._ears.configure(self._machine.config):
                     self._react(self._machine.receive(heard, self._clock()))
             case ResponseCreate():
-                await self._compile(event.response)
+                await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
-
-    @staticmethod
-    async def _compile(given: JsonObject) -> None:
-        """Compile the functions that an event brings off the event loop."""
-        if given.get("tools"):
-            await asyncio.to_thread(compile_ahead, given["tools"])
 
     async def _hear(self, audio: str) -> None:
         limit_s = self._limits.max_waiting_audio_s

@@ -4,7 +4,6 @@ A backend asks with its API key and says what the sessions begin with. That is c
 `session.update` is.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +27,8 @@ from server.protocol.checks import (
     object_at,
     refuse_unknown_keys,
 )
-from server.protocol.parse import json_object
+from server.protocol.parse import json_object, refuse_half_characters
 from server.protocol.session_update import requested
-from server.protocol.tools import compile_ahead
 from server.transport.auth import check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
@@ -41,6 +39,9 @@ from server.transport.ephemeral import (
     EphemeralKey,
 )
 from server.transport.gateway import Gateway
+
+# All requests share one turn in the queue of schemas, which sessions have one each of.
+_OWNER = "http"
 
 
 class _KeyEndpoint(HTTPEndpoint):
@@ -130,9 +131,16 @@ async def _body(request: Request) -> JsonObject:
             raise RefusedError(
                 413, f"The body is too large: at most {settings.max_body_bytes} bytes are read."
             )
-    body = json_object(bytes(data)) if data.strip() else {}
+    if not data.strip():
+        return {}
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ClientError("Could not parse the body of the request: it is no UTF-8.") from None
+    body = json_object(text)
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
+    refuse_half_characters(body, text)
     return body
 
 
@@ -149,8 +157,7 @@ def _ttl_s(value: Any, path: str, default_s: int) -> int:
 
 async def _issued(gateway: Gateway, session: JsonObject, ttl_s: int) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
-    if session.get("tools"):
-        await asyncio.to_thread(compile_ahead, session["tools"])
+    await gateway.schemas.check(_OWNER, session, "session")
     config = requested(
         gateway.default_config(),
         session,

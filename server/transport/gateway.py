@@ -14,6 +14,7 @@ from server.protocol.session_config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Transport
 from server.transport.ephemeral import EphemeralKeys
@@ -33,6 +34,7 @@ class Gateway:
     keys: EphemeralKeys
     counts: Counts
     metrics: Metrics
+    schemas: SchemaGate
 
     @property
     def api_keys(self) -> tuple[str, ...]:
@@ -78,5 +80,6 @@ class Gateway:
                 settings.max_waiting_audio_s,
                 settings.max_session_s,
             ),
+            schemas=self.schemas,
             counts=self.counts,
         )

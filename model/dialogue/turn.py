@@ -32,6 +32,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from model.dialogue.call import Writer
 from model.dialogue.history import VOICE_INDEX, History, Ints, Scores, StepBlock
 from model.dialogue.items import append_item
 from model.dialogue.listener import Listener
@@ -80,6 +81,7 @@ class TurnProgram:
     Args:
         session: who talks, and in which voice.
         speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
         timing: of the codec.
         delays: steps by which each codebook comes late, 0 or 1.
         noise: what the session's choices are drawn with, if they are.
@@ -114,6 +116,7 @@ class TurnProgram:
         session: Open,
         *,
         speller: Speller,
+        writer: Writer,
         timing: SpeechTiming,
         delays: tuple[int, ...],
         noise: Noise | None = None,
@@ -134,7 +137,7 @@ class TurnProgram:
             frame_ms=timing.frame_ms,
         )
         self._speaker = Speaker(
-            self.session_id, self.history, speller, limits, timing=timing, delays=delays
+            self.session_id, self.history, speller, writer, limits, timing=timing, delays=delays
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
@@ -151,7 +154,8 @@ class TurnProgram:
     @property
     def has_work(self) -> bool:
         """Tell whether `plan` would return steps, given a frame if it wants one."""
-        return self.history.fed < len(self.history) or self.wants_frame
+        is_known = self.history.fed < len(self.history)
+        return is_known or self.wants_frame or self._speaker.has_answer
 
     @property
     def prompt(self) -> StepBlock | None:
@@ -221,6 +225,9 @@ class TurnProgram:
         if user is not None:
             self._listener.hear(user)
             # A commit that waited for this frame needs nothing of what the frame puts out.
+            self._advance()
+        if self._speaker.has_answer:
+            self._go_on(*self._speaker.resume())
             self._advance()
         if self.phase is Phase.TRANSCRIBING and self._next_reply() is not None:
             self._listener.feed_reply_early()

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 
+from model.engine.faults import told
 from model.engine.local import EngineCore, LocalEngine
 from model.engine.messages import Command, Output, SessionFailed
 from model.engine.spec import CoreSpec
@@ -127,10 +128,10 @@ class _Child:
         self._engine.wait_for_room()
         try:
             self._engine.submit(command)
-        except ParleyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
             # The parent refuses what it can. What crosses the line at the same time as the news
             # that a session was lost is refused here.
-            self._send(SessionFailed(command.session_id, str(error)))
+            self._send(SessionFailed(command.session_id, told(command.session_id, error)))
 
     # To the parent.
 

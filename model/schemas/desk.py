@@ -32,6 +32,7 @@ class _OpenCall:
     arguments: Arguments
     chosen: list[int] = field(default_factory=list)
     text: str = ""
+    spelled: str = ""
 
 
 class Desk:
@@ -98,7 +99,7 @@ class Desk:
         choices = tuple(piece for piece in arguments.choices if piece not in without)
         is_complete, is_late = arguments.is_complete, bool(arguments.left_out)
         misfit = self.misfit(schema, at.text) if is_complete and is_late else None
-        return Draft(at.text, choices, is_complete, is_late, misfit)
+        return Draft(at.text, at.spelled, choices, is_complete, is_late, misfit)
 
     def _open(self, name: str, schema: str, chosen: Sequence[int]) -> _OpenCall:
         """Return a call, written up to after these choices."""
@@ -112,7 +113,8 @@ class Desk:
         for piece in chosen[len(call.chosen) :]:
             if piece not in call.arguments.choices:
                 raise GrammarError(f"piece {piece} is not among the choices")
-            call.text += call.arguments.choose(piece) + call.arguments.go_on()
+            call.spelled = call.arguments.choose(piece)
+            call.text += call.spelled + call.arguments.go_on()
             call.chosen.append(piece)
         self._calls[name] = call
         if len(self._calls) > _MAX_OPEN_CALLS:

@@ -28,6 +28,7 @@ class Draft:
 
     Attributes:
         text: so far, compact JSON.
+        spelled: what of it the last choice spelled, before the rest was written.
         choices: pieces among which the model is to choose next; none at the end.
         is_complete: whether it is a whole text that the grammar accepts.
         is_checked_late: whether the grammar does not hold all of the schema.
@@ -35,6 +36,7 @@ class Draft:
     """
 
     text: str
+    spelled: str = ""
     choices: tuple[int, ...] = ()
     is_complete: bool = False
     is_checked_late: bool = False

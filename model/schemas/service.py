@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,6 +56,7 @@ class SchemaService:
 
     Attributes:
         num_starts: processes that were started.
+        on_done: called on a thread of its own after every job.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SchemaService:
         self._is_closed = False
         self._worker: _Worker | None = None  # the thread's
         self.num_starts = 0
+        self.on_done: Callable[[], None] = lambda: None
 
     def check(self, owner: str, schema: str) -> Future[Verdict]:
         """Ask whether calls can be kept within a schema.
@@ -142,7 +144,7 @@ class SchemaService:
         return self._put(owner, {"kind": "misfit", "schema": schema, "text": text})
 
     def close(self) -> None:
-        """End the process; what waits is refused. May be called again."""
+        """End the process; what waits is refused. What is asked for later starts another."""
         with self._changed:
             self._is_closed = True
             thread, worker = self._thread, self._worker
@@ -157,6 +159,7 @@ class SchemaService:
         if self._worker is not None:
             self._worker.end()
             self._worker = None
+        self._is_closed = False
 
     def _remember(self, schema: str, verdict: Verdict) -> None:
         with self._changed:
@@ -192,6 +195,7 @@ class SchemaService:
             except Exception:  # noqa: BLE001 - one job's fault is no other's
                 _log.exception("a job on a function schema failed")
                 job.future.set_exception(GrammarError("the server could not work on it"))
+            self.on_done()
 
     def _next(self) -> _Job | None:
         """Take a job of whoever has waited longest for a turn; None ends the thread."""

@@ -24,6 +24,8 @@ from typing import Any
 _LENGTH = struct.Struct(">I")
 _NAME = "parley-schemas"  # at most 15 characters, as Linux shows them
 
+_NICENESS = 15
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -80,6 +82,8 @@ def main(descriptor: int) -> None:
     bounds = Bounds(**first["bounds"])
     from model.schemas.desk import Desk  # noqa: PLC0415 - it takes a moment, also to load
 
+    if first["vocabulary"] is None:
+        os.nice(_NICENESS)  # whoever is being spoken to comes first
     desk = Desk(_vocabulary(first["vocabulary"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = _address_space() + bounds.memory_bytes

@@ -119,6 +119,11 @@ class Call:
         return self._draft is not None and self._draft.is_complete and not self._draft.misfit
 
     @property
+    def is_waiting(self) -> bool:
+        """Tell whether it cannot go on before something is there that is written elsewhere."""
+        return self._coming is not None
+
+    @property
     def has_answer(self) -> bool:
         """Tell whether what was waited for is there, for `resume`."""
         return self._coming is not None and self._coming.done()

@@ -92,6 +92,12 @@ class Speaker:
         return () if reply.next_piece == -1 else (reply.next_piece,)
 
     @property
+    def is_waiting(self) -> bool:
+        """Tell whether a call waits for what is written elsewhere."""
+        reply = self.reply
+        return reply is not None and reply.call is not None and reply.call.is_waiting
+
+    @property
     def has_answer(self) -> bool:
         """Tell whether what a call has waited for is there, for `resume`."""
         reply = self.reply

@@ -458,7 +458,7 @@ class TurnProgram:
             case Phase.SPEAKING:
                 return (Mask.SPEAK,)
             case Phase.CALLING:
-                return (Mask.CALL,)
+                return () if self._speaker.is_waiting else (Mask.CALL,)
 
     def _voice_piece(self, voice: str) -> int:
         piece = self._vocabulary.voices.get(voice)

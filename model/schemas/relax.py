@@ -68,7 +68,7 @@ def relaxed(schema: Json, can_hold: Callable[[Json], bool]) -> Relaxed:
         GrammarError: the schema is nested too deeply, has a number that is out of reach, or needs
             too many states.
     """
-    work = _Relaxing(can_hold)
+    work = _Relaxing(schema, can_hold)
     made = work.part(schema, 0)
     assert isinstance(made, dict)
     return Relaxed(made, tuple(work.left_out))
@@ -78,6 +78,7 @@ def relaxed(schema: Json, can_hold: Callable[[Json], bool]) -> Relaxed:
 class _Relaxing:
     """Go through one schema."""
 
+    root: Json
     can_hold: Callable[[Json], bool]
     left_out: dict[str, None] = field(default_factory=dict)  # in order, each once
     num_states: int = 0
@@ -119,11 +120,20 @@ class _Relaxing:
         value = schema[key]
         if key == "uniqueItems" and value is False:
             return
-        if key == "propertyNames" and _names_said_otherwise(value, made):
+        if key == "propertyNames" and _names_said_otherwise(self._meant(value), made):
             return
         if key == "additionalItems":  # before draft 2020: of `items` that is a list
             return
         self.left_out[key] = None
+
+    def _meant(self, schema: object) -> object:
+        """Return what a schema that is only a name of one is the name of."""
+        if not isinstance(schema, dict) or set(schema) != {"$ref"}:
+            return schema
+        _, _, place = str(schema["$ref"]).partition("#/")
+        definitions, _, name = place.partition("/")
+        named = self.root.get(definitions) if definitions in ("$defs", "definitions") else None
+        return named.get(name, schema) if isinstance(named, dict) else schema
 
     def _numbers(self, made: Json) -> None:
         items = made.get("items")

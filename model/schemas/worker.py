@@ -80,10 +80,10 @@ def main(descriptor: int) -> None:
     if first is None:
         return
     bounds = Bounds(**first["bounds"])
-    from model.schemas.desk import Desk  # noqa: PLC0415 - it takes a moment, also to load
-
     if first["vocabulary"] is None:
         os.nice(_NICENESS)  # whoever is being spoken to comes first
+    from model.schemas.desk import Desk  # noqa: PLC0415 - it takes a moment, also to load
+
     desk = Desk(_vocabulary(first["vocabulary"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = _address_space() + bounds.memory_bytes

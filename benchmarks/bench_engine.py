@@ -28,20 +28,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
+from model.assemble.spec import StarterSpec
+from model.assemble.starter import make_core
+from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
-from model.engine.load import make_core
-from model.engine.messages import InputTranscript, Output, Pcm, ResponseAudio, ResponseText
-from model.engine.spec import StarterSpec
-from model.engine.tick import TickEngine
-from model.weights import Starter, load_starter
-from server.admission import with_max_sessions
-from server.app import core_spec
+from model.messages import InputTranscript, Output, Pcm, ResponseAudio, ResponseText
+from model.turns.engine import TickEngine
+from server.capacity.admission import with_max_sessions
 from server.capacity.caller import Caller
 from server.capacity.command import sweep
 from server.capacity.drive import Clock, RealClock, SkippingClock, drive
 from server.capacity.measure import make_callers, measure
 from server.capacity.search import MAX_FIRST_AUDIO_RATIO, Measurement, as_row, largest_safe, problem
 from server.config import Settings, load_settings
+from server.engine import core_spec
 
 MINUTE_S = 60.0
 HOUR_MINUTES = 60

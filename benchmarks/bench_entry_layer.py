@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 from benchmarks.report import ROOT, Row, keep, print_table, provenance
-from model.lm import LM
-from model.memory import MemoryConfig, Precision
-from model.state import Kind, LMState, Steps
-from model.weights import load_starter
+from model.assemble.weights import load_starter
+from model.cache.state import Kind, LMState, Steps
+from model.cache.store import MemoryConfig
+from model.precision import Precision
+from model.transformer.lm import LM
 from server.config import load_settings
 
 _WARM_UP_CALLS = 10

@@ -35,15 +35,16 @@ from benchmarks.gpu_timing import Ceilings, measure_ceilings
 from benchmarks.random_lm import Form, random_lm, streamed
 from benchmarks.reference_sizes import SEVEN_B, Sizes, Values
 from benchmarks.report import ROOT, Row, keep, print_table, provenance
+from model.cache.state import Kind
+from model.cache.store import MemoryConfig
 from model.codec.mimi import Mimi, MimiConfig, session_bytes
-from model.dialogue.audio_duplex import AudioDuplex, AudioFrame
-from model.dialogue.duplex import Duplex, DuplexConfig
-from model.dialogue.frame_graphs import FrameGraphs, cuda_capture
-from model.dialogue.work import Work
-from model.engine.accelerate import page_steps_on, reading_on, stepper
-from model.lm import LM
-from model.memory import MemoryConfig, Precision
-from model.state import Kind
+from model.duplex.accelerate import page_steps_on, reading_on, stepper
+from model.duplex.audio import AudioDuplex, AudioFrame
+from model.duplex.driver import Duplex, DuplexConfig
+from model.duplex.work import Work
+from model.precision import Precision
+from model.transformer.graphs import FrameGraphs, cuda_capture
+from model.transformer.lm import LM
 
 FORMS: tuple[Form, ...] = ("bf16", "int8", "nf4")
 FRAME_MS = 80.0

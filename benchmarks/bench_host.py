@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
-from model.dialogue.audio_duplex import AudioDuplex, AudioFrame
-from model.dialogue.frame_graphs import FrameGraphs
+from model.assemble.twin import make_twin
+from model.duplex.audio import AudioDuplex, AudioFrame
+from model.duplex.engine import DuplexEngine
 from model.engine.config import EngineConfig
-from model.engine.duplex import DuplexEngine
-from model.engine.messages import AppendAudio, Open, Respond, ResponseAudio
-from model.kyutai.twin import make_twin
+from model.messages import AppendAudio, Open, Respond, ResponseAudio
+from model.transformer.graphs import FrameGraphs
 
 FRAME_MS = 80.0
 SESSIONS = (1, 16, 64, 256)
@@ -109,7 +109,7 @@ def _engine(num_sessions: int, clock: Callable[[], float]) -> DuplexEngine:
     def stepper(driven: AudioDuplex) -> Callable[..., AudioFrame]:
         return FrameGraphs(driven, captured, (num_sessions,)).step
 
-    where = "model.engine.duplex_runner"
+    where = "model.duplex.runner"
     with (
         mock.patch(f"{where}.reading_on", return_value="reference"),
         mock.patch(f"{where}.stepper", stepper),

@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.parts import measure_parts
 from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
-from server.client import RATE_HZ, Conversation, Pcm, Turn, open_conversation
+from server.client.client import RATE_HZ, Conversation, Pcm, Turn, open_conversation
+from server.client.local import local_server
+from server.client.wav import read_wav
 from server.config import load_settings
-from server.local import local_server
-from server.wav import read_wav
 
 ASSETS = ROOT / "tests" / "assets"
 QUESTIONS = ("two_plus_two", "capital_of_france", "my_name_is_peter", "what_is_my_name")

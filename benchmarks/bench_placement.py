@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
+from model.assemble.spec import ScriptedSpec
+from model.engine.core import CoreSpec
 from model.engine.local import LocalEngine
-from model.engine.messages import (
+from model.engine.process import ProcessEngine
+from model.messages import (
     Engine,
     News,
     Open,
@@ -29,10 +32,8 @@ from model.engine.messages import (
     ResponseAudio,
     ResponseDone,
 )
-from model.engine.process import ProcessEngine
-from model.engine.spec import CoreSpec, ScriptedSpec
+from server.client.local import local_server
 from server.config import load_settings
-from server.local import local_server
 from server.session.link import EngineLink
 
 PLACEMENTS = ("thread", "process")

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import uvicorn
 
-from model.engine.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
-from model.engine.metrics import EngineMetrics
-from server.app import create_app, listening_socket, make_engine, set_up_logging, uvicorn_config
+from model.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
+from model.metrics import EngineMetrics
+from server.app import create_app, listening_socket, set_up_logging, uvicorn_config
 from server.config import load_settings
+from server.engine import make_engine
 
 _PROBE_S = 0.01
 

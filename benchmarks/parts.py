@@ -5,13 +5,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from benchmarks.report import ROOT, Row
+from model.assemble.starter import load_engine
 from model.engine.config import EngineConfig
-from model.engine.load import load_engine
 from model.engine.local import LocalEngine
-from model.engine.messages import Output
+from model.messages import Output
 from model.training.evaluation.conversation import Script, UserTurn, converse
+from server.client.wav import read_wav
 from server.config import Settings
-from server.wav import read_wav
 
 _NUM_TURNS = 6
 _FIELDS = {field.name for field in fields(EngineConfig)}

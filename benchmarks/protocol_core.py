@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.report import Row
-from model.engine.messages import (
+from model.messages import (
     InputTranscript,
     Output,
     Respond,
@@ -20,14 +20,14 @@ from model.engine.messages import (
     ResponseWord,
     Usage,
 )
-from server.protocol.client_events import InputAudioBufferAppend
-from server.protocol.dialect import GaDialect
+from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, InputAudio, Reaction
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.parse import decode, parse
-from server.protocol.profile import EngineProfile
-from server.protocol.session_config import SessionConfig, VoiceMap
+from server.protocol.memory.profile import EngineProfile
+from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.wire.client_events import InputAudioBufferAppend
+from server.protocol.wire.parse import decode, parse
 
 _RATE_HZ = 24_000
 _FRAME_MS = 80

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from benchmarks.reference_sizes import Values
 from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear
-from model.engine.accelerate import use_kernels
+from model.cache.rotary import rope_frequencies
+from model.duplex.accelerate import use_kernels
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import skeleton
-from model.lm import LM
-from model.rotary import rope_frequencies
-from model.weights import hot_linears
+from model.transformer.linears import hot_linears
+from model.transformer.lm import LM
 
 Form = Literal["bf16", "int8", "nf4"]
 

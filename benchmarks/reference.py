@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from model.codec.mimi import Mimi, MimiConfig, load_mimi
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
-from model.lm import LM
+from model.transformer.lm import LM
 
 HOW_TO_GET_IT = (
     "Kyutai's package is not here: `make bench-reference` and `make test-reference` install it "

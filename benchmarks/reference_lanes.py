@@ -14,11 +14,11 @@ from torch import Tensor
 
 from benchmarks.reference import moshi
 from benchmarks.reference_sizes import Values
+from model.cache.store import MemoryConfig
 from model.codec.mimi import Mimi
-from model.dialogue.duplex import Duplex, DuplexConfig
-from model.engine.accelerate import page_steps_on, reading_on, stepper
-from model.lm import LM
-from model.memory import MemoryConfig
+from model.duplex.accelerate import page_steps_on, reading_on, stepper
+from model.duplex.driver import Duplex, DuplexConfig
+from model.transformer.lm import LM
 
 THEIRS, EAGER, COMPILED, OURS = "theirs", "theirs, eager", "theirs, compiled", "ours"
 

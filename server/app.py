@@ -17,19 +17,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from model.engine.local import LocalEngine
-from model.engine.messages import Engine
-from model.engine.process import ProcessEngine
-from model.engine.spec import CoreSpec, DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
+from model.messages import Engine
 from model.schemas.service import SchemaService
-from server.admission import session_bound, with_max_sessions
 from server.audio.silero import SileroModel
+from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
-from server.config import EngineSettings, Settings
+from server.config import Settings
+from server.engine import make_engine
 from server.errors import ClientError, ConfigError
 from server.metrics import Metrics
-from server.names import ROOT
-from server.protocol.session_config import VoiceMap
+from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
@@ -40,8 +37,6 @@ from server.transport.gateway import Gateway
 from server.transport.http import healthz, metrics, model, models, readyz
 from server.transport.websocket import PATHS, serve_realtime
 
-# A file that only a starter has.
-STARTER_FILE = "codec.safetensors"
 _WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
@@ -145,56 +140,6 @@ def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> Voice
             raise ConfigError(f"voices.{name}: the model has no voice {voice!r}, only {known}")
     every = {**names, **{voice: voice for voice in engine_voices if voice not in names}}
     return VoiceMap(every, next(iter(every)))
-
-
-def make_engine(settings: Settings) -> Engine:
-    """Return the engine, not started.
-
-    In this process it reads the model's weights, or a script, now; a process of its own has begun
-    to read them, and what goes wrong there is raised where the engine is first asked for anything.
-
-    Raises:
-        WeightsError: a file is missing, broken or does not fit.
-        ScriptError: the script is broken.
-        ConfigError: there is no such folder, or the model cannot be had as it is asked for.
-    """
-    spec = core_spec(settings)
-    if settings.engine.placement == "process":
-        return ProcessEngine(spec)
-    return LocalEngine(spec.build())
-
-
-def core_spec(settings: Settings) -> CoreSpec:
-    """Return what the settings say of the engine's core."""
-    engine: EngineSettings = settings.engine
-    if settings.model.script is not None:
-        return ScriptedSpec(
-            ROOT / settings.model.script,
-            max_sessions=engine.max_sessions,
-            ahead_ms=engine.ahead_ms,
-            name=settings.model.name,
-        )
-    model, config = settings.model, engine.model_dump(exclude={"placement", "dtype", "device"})
-    directory = ROOT / model.dir
-    if model.twin is not None:
-        return TwinSpec(model.twin, model.name, config, model.guidance)
-    if is_starter(directory):
-        return StarterSpec(directory, model.name, config)
-    return DuplexSpec(directory, model.name, config, engine.dtype, engine.device, model.guidance)
-
-
-def is_starter(directory: Path) -> bool:
-    """Say whether a folder holds a starter; else it holds a model as others publish them.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    if not directory.is_dir():
-        raise ConfigError(
-            f"model.dir: {directory} does not exist; `parley pull` fetches checkpoints that are "
-            "known by name"
-        )
-    return (directory / STARTER_FILE).exists() or not any(directory.glob("*.safetensors*"))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

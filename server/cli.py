@@ -130,7 +130,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _talk(args: argparse.Namespace) -> int:
-    from server.talk import TalkOptions, talk  # noqa: PLC0415
+    from server.client.talk import TalkOptions, talk  # noqa: PLC0415
 
     talk(
         TalkOptions(
@@ -180,9 +180,9 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.engine.load import load_engine  # noqa: PLC0415
-    from model.training import evaluate  # noqa: PLC0415
-    from model.weights import load_starter  # noqa: PLC0415
+    from model.assemble.starter import load_engine  # noqa: PLC0415
+    from model.assemble.weights import load_starter  # noqa: PLC0415
+    from model.training.evaluation import evaluate  # noqa: PLC0415
 
     if args.against is not None:
         if not args.against.is_dir():
@@ -195,9 +195,13 @@ def _eval(args: argparse.Namespace) -> int:
         evaluate.run_comparison(args.against, directory, options, out=args.out)
         return 0
     if args.codec:
-        codec = load_starter(directory).codec
+        starter = load_starter(directory)
         evaluate.run_codec_eval(
-            codec, num_texts=args.dialogues, seed=args.seed, picture=args.picture
+            starter.codec,
+            starter.voices,
+            num_texts=args.dialogues,
+            seed=args.seed,
+            picture=args.picture,
         )
         return 0
     evaluate.run_eval(

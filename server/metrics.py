@@ -19,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from model.engine.metrics import EngineMetrics, Shown
+from model.metrics import EngineMetrics, Shown
 from server.session.counts import Counts
 from server.session.link import EngineLink
 
@@ -94,7 +94,7 @@ def shown_fields(counted: Any, prefix: str) -> Iterator[Metric]:
     """Yield a metric for each field of a dataclass that counts.
 
     Args:
-        counted: a dataclass whose fields are declared as in `model.engine.metrics`. A number that
+        counted: a dataclass whose fields are declared as in `model.metrics`. A number that
             is not declared is shown as well, without a type.
         prefix: of all names.
     """

@@ -14,12 +14,12 @@ import websockets
 from model.scripted.engine import scripted_engine
 from model.scripted.script import load_script
 from server.config import Settings, load_settings
-from server.protocol import beta_session
-from server.protocol.beta import BetaDialect
-from server.protocol.client_events import ClientEvent
-from server.protocol.dialect import GaDialect
+from server.protocol.dialects import beta_session
+from server.protocol.dialects.beta import BetaDialect
+from server.protocol.dialects.ga import GaDialect
 from server.protocol.server_events import ErrorEvent, ServerEvent
-from server.protocol.session_config import SemanticVad, ServerVad, SessionConfig
+from server.protocol.settings.config import SemanticVad, ServerVad, SessionConfig
+from server.protocol.wire.client_events import ClientEvent
 from tests.server.serving import TIMEOUT_S, serving
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ TEXT = (ROOT / "docs" / "api.md").read_text()
 SOURCES = "".join(
     path.read_text()
     for part in ("protocol", "session", "transport")
-    for path in sorted((ROOT / "server" / part).glob("*.py"))
+    for path in sorted((ROOT / "server" / part).rglob("*.py"))
 )
 _PLACE = ["response_id", "item_id", "output_index", "content_index"]
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}

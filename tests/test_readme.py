@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.local import local_server
-from server.wav import read_wav
+from server.client.local import local_server
+from server.client.wav import read_wav
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "starter.yaml"

@@ -16,8 +16,8 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
+from server.client.local import local_server
 from server.config import Settings
-from server.local import local_server
 from tests.server.serving import serving
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,1 +1,1 @@
-"""Hold many conversations on one device. Its commands and outputs: `model.engine.messages`."""
+"""Hold many conversations on one device. Its commands and outputs: `model.messages`."""

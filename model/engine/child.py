@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 
+from model.engine.core import CoreSpec, EngineCore
 from model.engine.faults import told
-from model.engine.local import EngineCore, LocalEngine
-from model.engine.messages import Command, Output, SessionFailed
-from model.engine.spec import CoreSpec
+from model.engine.local import LocalEngine
 from model.engine.wire import (
     Began,
     Begin,
@@ -33,6 +32,7 @@ from model.engine.wire import (
     received,
 )
 from model.errors import EngineError, ParleyError
+from model.messages import Command, Output, SessionFailed
 
 _log = logging.getLogger(__name__)
 

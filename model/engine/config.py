@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.errors import ConfigError
-from model.memory import Precision
-from model.sampling import GREEDY, Sampling
-from model.weights import Linears
+from model.precision import Linears, Precision
+from model.transformer.sampling import GREEDY, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +26,9 @@ class EngineConfig:
         reply_sampling: how the words of a reply or call are chosen; transcripts are always greedy.
         audio_sampling: how its codes are chosen.
         seed: of the noise, when sampling is not greedy.
-        linears: how the language model's linears are kept, as in `model.weights.load_starter`.
-        kv: how keys and values are kept, as in `model.memory.MemoryConfig`.
+        linears: how the language model's linears are kept, as in
+            `model.assemble.weights.load_starter`.
+        kv: how keys and values are kept, as in `model.cache.store.MemoryConfig`.
         kv_page_steps: steps of a page of them.
         kv_pages: pages for all sessions; None for as many as they can ever take. With fewer, the
             sessions that were idle for longest wait in host memory when pages run out.

@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic
-from typing import Protocol
 
-from model.engine.messages import (
+from model.engine.core import EngineCore
+from model.errors import EngineError, OverloadedError
+from model.messages import (
     Cancel,
     Close,
     Command,
@@ -24,60 +25,15 @@ from model.engine.messages import (
     Reopen,
     SessionFailed,
 )
-from model.engine.metrics import EngineMetrics
-from model.errors import EngineError, OverloadedError
+from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
 
 
-class EngineCore(Protocol):
-    """Do an engine's work on whatever thread calls it, always the same one."""
-
-    metrics: EngineMetrics
-
-    @property
-    def info(self) -> EngineInfo:
-        """Describe the engine."""
-        ...
-
-    @property
-    def max_queued_commands(self) -> int:
-        """Bound the commands that wait for the thread."""
-        ...
-
-    def warm_up(self) -> None:
-        """Get ready; called first on the thread, before sessions are opened."""
-        ...
-
-    def apply(self, command: Command) -> Sequence[Output]:
-        """Carry out a command, and return what follows from it at once."""
-        ...
-
-    def tick(self) -> Sequence[Output]:
-        """Do what is due."""
-        ...
-
-    def next_due_s(self) -> float | None:
-        """Say when a tick will have something to do, on `time.monotonic`; None if never."""
-        ...
-
-    def fail_all(self, message: str) -> Sequence[Output]:
-        """Give up all sessions and start over."""
-        ...
-
-    def on_wake(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called when `next_due_s` may say something else, from any thread."""
-        ...
-
-    def close(self) -> None:
-        """End what works for the core elsewhere; it may be used again afterwards."""
-        ...
-
-
 class LocalEngine:
-    """Own the one thread that touches the model. Implements `model.engine.messages.Engine`.
+    """Own the one thread that touches the model. Implements `model.messages.Engine`.
 
     Commands wait in one bounded queue. A `Close`, `Cancel` or `Reopen` is taken even when it is
     full, since all make work less; sessions bound how many of these there are.

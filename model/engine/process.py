@@ -19,22 +19,7 @@ from time import monotonic
 
 import model.errors
 from model.engine.child import NAME, run_child
-from model.engine.messages import (
-    Cancel,
-    Close,
-    Command,
-    EngineBack,
-    EngineGone,
-    EngineInfo,
-    EngineLost,
-    News,
-    Open,
-    Output,
-    Reopen,
-    SessionFailed,
-)
-from model.engine.metrics import EngineMetrics
-from model.engine.spec import CoreSpec
+from model.engine.core import CoreSpec
 from model.engine.wire import (
     Began,
     Begin,
@@ -49,6 +34,21 @@ from model.engine.wire import (
     received,
 )
 from model.errors import EngineError, OverloadedError, ParleyError
+from model.messages import (
+    Cancel,
+    Close,
+    Command,
+    EngineBack,
+    EngineGone,
+    EngineInfo,
+    EngineLost,
+    News,
+    Open,
+    Output,
+    Reopen,
+    SessionFailed,
+)
+from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class RestartPolicy:
 
 
 class ProcessEngine:
-    """Serve from a child process. Implements `model.engine.messages.Engine`.
+    """Serve from a child process. Implements `model.messages.Engine`.
 
     The child is launched at once and builds the engine while the caller goes on; who asks for
     `info` waits for it. Commands that the child does not take wait in a bounded queue; a `Close`,

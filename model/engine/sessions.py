@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from model.engine.faults import BROKEN, told
-from model.engine.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
-from model.engine.metrics import EngineMetrics
 from model.engine.slots import HasSession, SlotTable
+from model.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
+from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 

@@ -30,9 +30,9 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from model.engine.messages import Command, EngineInfo, Output, Pcm
-from model.engine.metrics import EngineMetrics
 from model.errors import EngineError, OverloadedError
+from model.messages import Command, EngineInfo, Output, Pcm
+from model.metrics import EngineMetrics
 
 _LENGTHS = struct.Struct("<II")
 _READ_BYTES = 1 << 18

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from model.codec.mimi import MimiConfig, check_mimi
 from model.errors import ParleyError, TextError, WeightsError
+from model.files.published import TensorFile, read_json
 from model.kyutai import transformers
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.layouts import PublishedWeights
 from model.kyutai.memory import Memory, memory_of
 from model.kyutai.tensors import num_parameters
-from model.kyutai.text import TextPieces
 from model.kyutai.voices import VOICES_ARCHIVE, VOICES_FOLDER, check_voice, voice_files
 from model.kyutai.weights import FORMAT_KEY, open_weights
-from model.published import TensorFile, read_json
+from model.pieces import TextPieces
 
 CONFIG_FILE, QUANTISED_FILE = "config.json", "model.nf4.safetensors"
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from model.errors import WeightsError
+from model.files.published import Source, TensorFile
 from model.kyutai import transformers
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.tensors import expected_tensors, unused_tensors
-from model.published import Source, TensorFile
 
 Layout = Literal["kyutai", "int8", "transformers"]
 

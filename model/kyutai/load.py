@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from kernels.nf4 import NF4Linear
+from model.files.published import TensorFile
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import Weights, open_weights, skeleton
-from model.layout import for_few_rows
-from model.lm import LM
-from model.published import TensorFile
-from model.weights import Linears, hot_linears, to_int8
+from model.precision import Linears
+from model.transformer.layout import for_few_rows
+from model.transformer.linears import hot_linears, to_int8
+from model.transformer.lm import LM
 
 # Worked out once a session, and kept exact: the reference has them in float32 as well.
 _EXACT = "conditioners."

@@ -10,7 +10,7 @@ from model.codec.mimi import MimiConfig, session_bytes
 from model.codec.mimi.names import sources as mimi_sources
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import packed_shapes, skeleton
-from model.weights import hot_linears
+from model.transformer.linears import hot_linears
 
 SESSIONS = (1, 8, 32, 64)
 KV_BITS = (16, 8)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from model.files.published import Source
 from model.kyutai.config import KyutaiConfig, Stack
 from model.kyutai.tensors import expected_tensors
-from model.published import Source
 
 # Our name, theirs, and what makes the one of the others.
 _Entry = tuple[str, Sequence[str], Callable[..., Tensor]]

@@ -29,9 +29,9 @@ from huggingface_hub.errors import (
 )
 
 from model.errors import DownloadError, WeightsError
+from model.files.published import read_json
 from model.kyutai.catalogue import Entry, Expected, HubSource
 from model.kyutai.voices import VOICES_ARCHIVE, convert_voices, voice_files
-from model.published import read_json
 
 MANIFEST_FILE = "parley-pull.json"
 _NEWEST = "main"

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.errors import ConfigError
+from model.files.published import TensorFile
+from model.files.writer import TensorWriter
 from model.kyutai.check import CONFIG_FILE, QUANTISED_FILE, Checkpoint, sound_directory
 from model.kyutai.voices import VOICES_FOLDER
 from model.kyutai.weights import (
@@ -25,9 +27,7 @@ from model.kyutai.weights import (
     packed_state,
     skeleton,
 )
-from model.published import TensorFile
-from model.tensor_writer import TensorWriter
-from model.weights import hot_linears
+from model.transformer.linears import hot_linears
 
 MIMI_FILE = "mimi.safetensors"  # of a codec that was in the language model's file
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from model.codec.mimi import MimiConfig
 from model.errors import ConfigError
+from model.files.published import Source
 from model.kyutai.config import MOSHI_7B, KyutaiConfig, Stack
 from model.kyutai.tensors import expected_tensors
-from model.published import Source
 
 MIMI_PREFIX = "audio_encoder."
 MARK = "decoder.model.embed_tokens.weight"  # a name by which the layout is known

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from model.errors import WeightsError
+from model.files.published import TensorFile
+from model.files.unpickle import read_tensors
+from model.files.writer import TensorWriter
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.unpickle import read_tensors
-from model.published import TensorFile
-from model.tensor_writer import TensorWriter
 
 VOICES_ARCHIVE, VOICES_FOLDER = "voices.tgz", "voices"
 

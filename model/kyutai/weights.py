@@ -25,12 +25,12 @@ from torch.overrides import TorchFunctionMode
 
 from kernels.nf4 import dequantize_nf4, quantize_nf4
 from model.errors import WeightsError
+from model.files.published import TensorFile
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.layouts import PublishedWeights
 from model.kyutai.names import sources
-from model.lm import LM
-from model.published import TensorFile
-from model.weights import hot_linears
+from model.transformer.linears import hot_linears
+from model.transformer.lm import LM
 
 FORMAT_KEY, FORMAT = "parley", "1"  # in the header of a quantised file
 BLOCK_SIZE = 64

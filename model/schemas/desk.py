@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from model.dialogue.arguments import Arguments
-from model.dialogue.spelling import Speller
-from model.dialogue.vocabulary import TurnVocabulary
 from model.errors import GrammarError
 from model.grammar import check_schema, object_schema
 from model.schemas.results import MAX_REASON_CHARS, Draft, Verdict
+from model.turns.arguments import Arguments
+from model.turns.spelling import Speller
+from model.turns.vocabulary import TurnVocabulary
 
 # Calls in progress whose grammars are kept where they are; others are written again up to there.
 _MAX_OPEN_CALLS = 64

@@ -12,8 +12,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from model.engine.messages import Respond, Tool
 from model.errors import ScriptError
+from model.messages import Respond, Tool
 from model.scripted.memory import Memory
 from model.scripted.script import Pace, Rule, Script, ScriptedCall, When
 from model.scripted.template import NAMES, filled

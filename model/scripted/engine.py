@@ -11,7 +11,7 @@ from time import monotonic
 
 from model.engine.faults import told
 from model.engine.local import LocalEngine
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     Close,
     Command,
@@ -22,7 +22,7 @@ from model.engine.messages import (
     ResponseFailed,
     SessionFailed,
 )
-from model.engine.metrics import EngineMetrics
+from model.metrics import EngineMetrics
 from model.scripted.program import Program, Progress
 from model.scripted.script import Script
 from model.scripted.voice import VOICES
@@ -54,7 +54,7 @@ def scripted_engine(
 
 
 class ScriptedCore:
-    """Hold the sessions and advance them. Implements `model.engine.local.EngineCore`.
+    """Hold the sessions and advance them. Implements `model.engine.core.EngineCore`.
 
     Args:
         script: to follow.

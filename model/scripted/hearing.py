@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from model.engine.messages import Pcm
+from model.messages import Pcm
 from model.scripted.script import Hear
 
 # About two hundred words a minute, as people talk.

@@ -6,7 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
-from model.engine.messages import (
+from model.errors import EngineError, ScriptError
+from model.messages import (
     AppendAudio,
     AppendCall,
     AppendCallOutput,
@@ -33,7 +34,6 @@ from model.engine.messages import (
     Truncate,
     Usage,
 )
-from model.errors import EngineError, ScriptError
 from model.scripted.answer import choose
 from model.scripted.hearing import HeardEnd, Hearing
 from model.scripted.memory import Called, Memory, Note, Returned, Said, UserTurn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.engine.messages import (
+from model.messages import (
     CallArguments,
     CallDone,
     CallStarted,

@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from model.engine.messages import Pcm
+from model.messages import Pcm
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Lay a spoken dialogue out as the steps the language model sees and what it should answer at each.
 
 This is the training side of the conversation layout in ``docs/architecture.md``; the serving side
-is `model.dialogue`. The two meet in the tests, which replay a dialogue through both.
+is `model.turns`. The two meet in the tests, which replay a dialogue through both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from model.state import Kind
+from model.cache.state import Kind
 from model.text import Special
 
 if TYPE_CHECKING:

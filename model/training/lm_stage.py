@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.lm import LM
-from model.state import Kind, Steps
+from model.cache.state import Kind, Steps
 from model.training.layout import NO_TARGET, SpokenTurn, lay_out
 from model.training.loop import Trainer, step_generator
 from model.training.parallel import rank, world_size
 from model.training.synthesis import reply_key, user_key
+from model.transformer.lm import LM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

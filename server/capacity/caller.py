@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     Close,
     Command,

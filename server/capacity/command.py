@@ -5,14 +5,14 @@ import json
 from collections.abc import Callable
 from typing import TypeAlias
 
-from model.engine.local import EngineCore
-from server.admission import with_max_sessions
-from server.app import core_spec
+from model.engine.core import EngineCore
+from server.capacity.admission import with_max_sessions
 from server.capacity.drive import Clock, RealClock
 from server.capacity.measure import measure
 from server.capacity.record import find_record, key_of, this_machine, write_record
 from server.capacity.search import Measurement, as_row, largest_safe, next_sessions, problem
 from server.config import Settings
+from server.engine import core_spec
 from server.names import ROOT
 
 Write: TypeAlias = Callable[[str], object]

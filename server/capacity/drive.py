@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from model.engine.local import EngineCore
-from model.engine.messages import Output
+from model.engine.core import EngineCore
+from model.messages import Output
 from server.capacity.caller import Caller
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.engine.local import EngineCore
-from model.engine.messages import EngineInfo, Pcm
+from model.engine.core import EngineCore
+from model.messages import EngineInfo, Pcm
 from server.capacity.caller import Caller
 from server.capacity.drive import Clock, drive
 from server.capacity.search import Measurement
+from server.client.wav import read_wav
 from server.names import ROOT
-from server.wav import read_wav
 
 QUESTIONS = ROOT / "server" / "capacity" / "questions"
 STAGGER_S = 4.0

@@ -6,14 +6,15 @@ transport.
 
 Where to look when something arrives (`machine` sends each to its room):
 
-    a frame                      parse, and dialect or beta; refused in the words of checks
-    session.update               session_update, audio_settings, tools -> session_config
-    input_audio_buffer.*,        turns, with listening for the open turn, speculation for a reply
-      what was heard in audio      begun in a pause, and idle for silence
-    conversation.item.*          editing, on conversation and items; item_parse checks them
-    response.create, .cancel     request checks it, responses begins and ends it
-    what the engine makes        responses finds its reply; speaking says it, calling calls
-    what the engine remembers    feed keeps it equal to the conversation; replay tells it items
+    a frame                      wire: parse and checks; dialects translate the beta shape first
+    session.update               settings: update, audio and tools make a new config
+    input_audio_buffer.*,        user: turns, with listening for the open turn, speculation for a
+      what was heard in audio      reply begun in a pause, and idle for silence
+    conversation.item.*          editing, on items: conversation, recordings; item_parse checks them
+    response.create, .cancel     settings.request checks it; reply.responses begins and ends it
+    what the engine makes        reply: responses finds its reply; speaking says it, calling calls
+    what the engine remembers    memory: feed keeps it equal to the items; replay tells them
+    a model that takes no turns  duplex: what it does differently from user, reply and memory
     what a client may do when    moves, as tables
-    how it looks on the wire     dialect (GA) and beta, with item_json and response
+    how it looks on the wire     dialects: ga and beta, with items.item_json and response
 """

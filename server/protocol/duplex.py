@@ -11,7 +11,7 @@ what it heard cannot be taken out of its memory; what it said can, as far as `Tr
 
 from collections.abc import Callable, Mapping
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     ClearAudio,
     Close,
@@ -24,10 +24,6 @@ from model.engine.messages import (
     Truncate,
 )
 from server.errors import ClientError
-from server.protocol.beginning import Beginning
-from server.protocol.checks import JsonObject, unsupported
-from server.protocol.client_events import InputAudioBufferClear, InputAudioBufferCommit
-from server.protocol.conversation import Conversation
 from server.protocol.events import (
     Heard,
     InputAudio,
@@ -35,19 +31,23 @@ from server.protocol.events import (
     SpeechBegan,
     SpeechEnded,
 )
-from server.protocol.feed import Feed
-from server.protocol.items import Item, Message
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import Item, Message
+from server.protocol.items.recordings import Recordings
+from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, TurnMove, next_response_state
-from server.protocol.recordings import Recordings
-from server.protocol.reply import Reply
-from server.protocol.request import ResponseRequest
-from server.protocol.responses import CancelReason, ResponseOutput, Responses
+from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.reply import Reply
+from server.protocol.reply.responses import CancelReason, ResponseOutput, Responses
 from server.protocol.server_events import (
     InputTranscriptionFailed,
     SpeechStarted,
     SpeechStopped,
 )
-from server.protocol.turns import Turns
+from server.protocol.settings.request import ResponseRequest
+from server.protocol.user.turns import Turns
+from server.protocol.wire.checks import JsonObject, unsupported
+from server.protocol.wire.client_events import InputAudioBufferClear, InputAudioBufferCommit
 
 _NO_TRANSCRIPT: Mapping[str, str | None] = {
     "type": "transcription_error",

@@ -3,24 +3,22 @@
 from dataclasses import replace
 from typing import assert_never
 
-from model.engine.messages import Pcm
+from model.messages import Pcm
 from server.errors import ClientError
-from server.protocol.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
-from server.protocol.conversation import Conversation
 from server.protocol.events import Reaction
-from server.protocol.feed import Feed
 from server.protocol.ids import Ids
-from server.protocol.item_parse import parse_item
-from server.protocol.items import (
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.item_parse import parse_item
+from server.protocol.items.items import (
     AudioPart,
     Message,
     truncated,
     with_audio_ms,
     with_recording,
 )
-from server.protocol.listening import Listening
-from server.protocol.recordings import Recordings
-from server.protocol.responses import Responses
+from server.protocol.items.recordings import Recordings
+from server.protocol.memory.feed import Feed
+from server.protocol.reply.responses import Responses
 from server.protocol.server_events import (
     ItemAdded,
     ItemDeleted,
@@ -28,6 +26,8 @@ from server.protocol.server_events import (
     ItemRetrieved,
     ItemTruncated,
 )
+from server.protocol.user.listening import Listening
+from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200

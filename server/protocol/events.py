@@ -7,7 +7,7 @@ begins and ends in it.
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from model.engine.messages import Command, Pcm
+from model.messages import Command, Pcm
 from server.protocol.server_events import ServerEvent
 
 # What the session's own ears report, in the order of the audio.

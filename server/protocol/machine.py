@@ -12,7 +12,7 @@ conversation, and `Feed` what the engine has to be told.
 from dataclasses import dataclass
 from typing import assert_never
 
-from model.engine.messages import (
+from model.messages import (
     CallArguments,
     CallDone,
     CallStarted,
@@ -33,23 +33,8 @@ from model.engine.messages import (
     ResponseWord,
     SessionFailed,
 )
-from model.engine.messages import ResponseDone as EngineResponseDone
+from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
-from server.protocol.beginning import Beginning
-from server.protocol.client_events import (
-    ClientEvent,
-    InputAudioBufferAppend,
-    InputAudioBufferClear,
-    InputAudioBufferCommit,
-    ItemCreate,
-    ItemDelete,
-    ItemRetrieve,
-    ItemTruncate,
-    ResponseCancel,
-    ResponseCreate,
-    SessionUpdate,
-)
-from server.protocol.conversation import Conversation
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -63,20 +48,35 @@ from server.protocol.events import (
     SpeechPaused,
     SpeechResumed,
 )
-from server.protocol.feed import Feed
-from server.protocol.idle import Idle
 from server.protocol.ids import Ids
-from server.protocol.items import Message
-from server.protocol.listening import Listening
-from server.protocol.profile import EngineProfile
-from server.protocol.recordings import Recordings
-from server.protocol.request import parse_request, session_request
-from server.protocol.responses import Responses
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import Message
+from server.protocol.items.recordings import Recordings
+from server.protocol.memory.feed import Feed
+from server.protocol.memory.profile import EngineProfile
+from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.responses import Responses
 from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
-from server.protocol.session_config import ServerVad, SessionConfig, VoiceMap
-from server.protocol.session_update import updated
-from server.protocol.tools import MAX_TOOLS
-from server.protocol.turns import Turns
+from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
+from server.protocol.settings.request import parse_request, session_request
+from server.protocol.settings.tools import MAX_TOOLS
+from server.protocol.settings.update import updated
+from server.protocol.user.idle import Idle
+from server.protocol.user.listening import Listening
+from server.protocol.user.turns import Turns
+from server.protocol.wire.client_events import (
+    ClientEvent,
+    InputAudioBufferAppend,
+    InputAudioBufferClear,
+    InputAudioBufferCommit,
+    ItemCreate,
+    ItemDelete,
+    ItemRetrieve,
+    ItemTruncate,
+    ResponseCancel,
+    ResponseCreate,
+    SessionUpdate,
+)
 
 CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 # Losses of the engine's session, one after another, that a session outlives. Losses of the engine

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from model.engine.messages import Usage
-from server.protocol.checks import JsonObject
-from server.protocol.items import Item
-from server.protocol.request import ResponseRequest
-from server.protocol.session_config import max_output_tokens_json
+from model.messages import Usage
+from server.protocol.items.items import Item
+from server.protocol.settings.config import max_output_tokens_json
+from server.protocol.settings.request import ResponseRequest
+from server.protocol.wire.checks import JsonObject
 
 ResponseStatus: TypeAlias = Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
 

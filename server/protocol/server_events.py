@@ -1,14 +1,14 @@
 """Define what clients are sent: one frozen type per event, in the internal (GA) vocabulary.
 
-A dialect (`server.protocol.dialect`) writes them to the wire, and adds `type` and `event_id`.
+A dialect (`server.protocol.dialects.ga`) writes them to the wire, and adds `type` and `event_id`.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from server.protocol.items import Item, Part
+from server.protocol.items.items import Item, Part
 from server.protocol.response import Response
-from server.protocol.session_config import SessionConfig
+from server.protocol.settings.config import SessionConfig
 
 
 @dataclass(frozen=True, slots=True)

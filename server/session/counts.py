@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from model.engine.metrics import PART, Shown, bucket, counter, counter_by, no_counts
+from model.metrics import PART, Shown, bucket, counter, counter_by, no_counts
 
 # Upper bounds in seconds, closest around what a caller does not notice.
 FIRST_AUDIO_BUCKETS_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)

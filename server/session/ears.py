@@ -6,7 +6,7 @@ from typing import assert_never
 
 import numpy as np
 
-from model.engine.messages import Pcm
+from model.messages import Pcm
 from server.audio.resample import StreamResampler
 from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream
 from server.audio.vad import (
@@ -21,7 +21,6 @@ from server.audio.vad import (
 from server.audio.wire import AudioDecoder
 from server.config import VadSettings
 from server.errors import ClientError
-from server.protocol.checks import JsonObject
 from server.protocol.events import (
     Heard,
     InputAudio,
@@ -30,13 +29,14 @@ from server.protocol.events import (
     SpeechPaused,
     SpeechResumed,
 )
-from server.protocol.session_config import (
+from server.protocol.settings.config import (
     AudioFormat,
     SemanticVad,
     ServerVad,
     SessionConfig,
     TurnDetection,
 )
+from server.protocol.wire.checks import JsonObject
 
 # The API's limit for one append, decoded.
 _MAX_APPEND_BYTES = 15 * 1024 * 1024

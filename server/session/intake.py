@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.engine.messages import AppendAudio, Cancel, ClearAudio, Close, Command, Respond
+from model.messages import AppendAudio, Cancel, ClearAudio, Close, Command, Respond
 
 # Half of what the engine holds: it may fall behind real time for a while.
 _MAX_AHEAD_S = 60.0

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
-from model.engine.messages import (
+from model.messages import (
     Close,
     Command,
     Engine,
@@ -17,7 +17,7 @@ from model.engine.messages import (
     Open,
     Output,
 )
-from model.engine.metrics import EngineMetrics
+from model.metrics import EngineMetrics
 from server.errors import OverloadedError
 
 

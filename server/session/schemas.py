@@ -8,8 +8,8 @@ import structlog
 from model.errors import OverloadedError
 from model.schemas.service import SchemaService
 from server.errors import ClientError
-from server.protocol.checks import JsonObject
-from server.protocol.tools import OfferedSchema, offered_schemas
+from server.protocol.settings.tools import OfferedSchema, offered_schemas
+from server.protocol.wire.checks import JsonObject
 
 _NUM_TOLD = 1024
 

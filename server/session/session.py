@@ -9,10 +9,15 @@ from typing import Any
 
 import structlog
 
-from model.engine.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
+from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
-from server.protocol.checks import JsonObject
-from server.protocol.client_events import (
+from server.protocol.dialects.ga import Dialect
+from server.protocol.events import Hangup, NoSlot, Reaction
+from server.protocol.ids import Ids
+from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
+from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.wire.checks import JsonObject
+from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
     InputAudioBufferClear,
@@ -21,12 +26,7 @@ from server.protocol.client_events import (
     ResponseCreate,
     SessionUpdate,
 )
-from server.protocol.dialect import Dialect
-from server.protocol.events import Hangup, NoSlot, Reaction
-from server.protocol.ids import Ids
-from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
-from server.protocol.parse import decode, event_id_of, parse, refuse_half_characters
-from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio

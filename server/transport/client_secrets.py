@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.errors import ClientError, OverloadedError
-from server.protocol.beta_session import (
+from server.protocol.dialects.beta_session import (
     SESSION_PLACES,
     read_session,
     read_transcription_session,
@@ -20,15 +20,15 @@ from server.protocol.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.checks import (
+from server.protocol.settings.update import requested
+from server.protocol.wire.checks import (
     JsonObject,
     choice_at,
     integer_at,
     object_at,
     refuse_unknown_keys,
 )
-from server.protocol.parse import json_object, refuse_half_characters
-from server.protocol.session_update import requested
+from server.protocol.wire.parse import json_object, refuse_half_characters
 from server.transport.auth import check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import time
 
 from server.errors import OverloadedError
-from server.protocol.session_config import SessionConfig
+from server.protocol.settings.config import SessionConfig
 
 KEY_PREFIX = "ek_"
 # What can be asked for, and what is given to those who do not ask, in seconds.

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from server.audio.silero import SileroModel
 from server.config import Settings
 from server.metrics import Metrics
-from server.protocol.dialect import Dialect
+from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
-from server.protocol.session_config import SessionConfig, VoiceMap
+from server.protocol.memory.profile import EngineProfile
+from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink

@@ -6,11 +6,11 @@ from dataclasses import replace
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.errors import ClientError, DisconnectedError, OverloadedError
-from server.protocol.beta import BetaDialect, GuessingDialect
-from server.protocol.dialect import Dialect, error_json
+from server.protocol.dialects.beta import BetaDialect, GuessingDialect
+from server.protocol.dialects.ga import Dialect, error_json
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
-from server.protocol.session_config import SessionConfig, SessionKind
+from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
 from server.transport.auth import (

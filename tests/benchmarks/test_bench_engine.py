@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_engine import Hour, alike, main
-from model.engine.messages import InputTranscript, Output, ResponseAudio, ResponseText
+from model.messages import InputTranscript, Output, ResponseAudio, ResponseText
 
 
 def said(*words: str, level: float = 0.1, num_samples: int = 1280) -> list[Output]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.bench_entry_layer import is_right, measure, variants
-from model.lm import LM
+from model.transformer.lm import LM
 from tests.fakes import tiny
 
 

@@ -13,7 +13,7 @@ from benchmarks.bench_latency import (
     _voice_to_voice_ms,
 )
 from benchmarks.report import ROOT
-from server.client import RATE_HZ, Pcm, Turn
+from server.client.client import RATE_HZ, Pcm, Turn
 from server.config import load_settings
 
 

@@ -3,7 +3,7 @@
 from queue import Queue
 
 from benchmarks.gateway_server import NotingEngine
-from model.engine.messages import Open, Output, Respond, ResponseAudio, ResponseDone
+from model.messages import Open, Output, Respond, ResponseAudio, ResponseDone
 from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 

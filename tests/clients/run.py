@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from server.local import local_server
+from server.client.local import local_server
 from server.names import ROOT
 
 HERE = Path(__file__).parent

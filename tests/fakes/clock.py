@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.client import Clock
+from server.client.client import Clock
 
 
 class FakeTime:

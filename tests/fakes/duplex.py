@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.assemble.kyutai import Driven, Voices, make_parts
 from model.codec.mimi import Mimi, MimiConfig
-from model.dialogue.prompt import Tones, Voice
-from model.engine.duplex import DuplexParts
+from model.duplex.engine import DuplexParts
+from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
-from model.kyutai.parts import Driven, Voices, make_parts
-from model.kyutai.text import TextPieces
-from model.lm import LM
-from model.sampling import GREEDY, Sampling
+from model.pieces import TextPieces
+from model.transformer.lm import LM
+from model.transformer.sampling import GREEDY, Sampling
 from tests.fakes.pieces import make_pieces
 
 PIECES = TextPieces(make_pieces())

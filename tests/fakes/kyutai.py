@@ -18,8 +18,8 @@ from model.kyutai.check import sound_directory
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
 from model.kyutai.tensors import expected_tensors
-from model.lm import LM
-from model.weights import Linears
+from model.precision import Linears
+from model.transformer.lm import LM
 
 # As their `config.json` have them.
 PERSONAPLEX = {"model_type": "personaplex", "version": "7b-v1"}

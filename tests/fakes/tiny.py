@@ -8,7 +8,7 @@ import torch
 
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
-from model.lm import LM
+from model.transformer.lm import LM
 
 CODEC_CONFIG = MelCodecConfig(
     codebook_size=16,

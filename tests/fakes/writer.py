@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from model.dialogue.vocabulary import TurnVocabulary
 from model.errors import GrammarError
 from model.schemas.desk import Desk
 from model.schemas.results import Draft
+from model.turns.vocabulary import TurnVocabulary
 
 
 class WriterHere:

@@ -17,12 +17,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from model.dialogue.spelling import spelled
 from model.errors import GrammarError
 from model.schemas.service import SchemaService
 from model.schemas.worker import Bounds
-from tests.model.dialogue.conftest import VOCABULARY
+from model.turns.spelling import spelled
 from tests.model.schemas.everyday import PYDANTIC, ZOD, of_pydantic
+from tests.model.turns.conftest import VOCABULARY
 
 # Past this, somebody would have noticed.
 _ANSWER_S = 60.0

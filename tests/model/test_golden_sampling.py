@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.sampling import Sampling, sample
+from model.transformer.sampling import Sampling, sample
 
 
 @pytest.mark.golden

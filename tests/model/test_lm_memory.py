@@ -14,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.cache.pages import NOBODY
+from model.cache.state import Kind, LMState, SlotMemory, Steps
+from model.cache.store import MemoryConfig, Reading, Store
 from model.config import LMConfig
 from model.errors import RewindError
-from model.lm import LM
-from model.memory import MemoryConfig, Reading, Store
-from model.pages import NOBODY
-from model.state import Kind, LMState, SlotMemory, Steps
+from model.transformer.lm import LM
 
 CONFIG = LMConfig(
     dim=16,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.engine.messages import (
+from model.errors import OverloadedError
+from model.messages import (
     AppendAudio,
     AppendCall,
     AppendCallOutput,
@@ -38,8 +39,7 @@ from model.engine.messages import (
     Truncate,
     Usage,
 )
-from model.engine.metrics import EngineMetrics
-from model.errors import OverloadedError
+from model.metrics import EngineMetrics
 from server.errors import DisconnectedError
 
 INFO = EngineInfo("echo", 16_000, 80, ("amber", "birch"), max_sessions=2)

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from model.engine.messages import Engine
+from model.messages import Engine
 from server.app import create_app, listening_socket, uvicorn_config
 from server.config import Settings
 

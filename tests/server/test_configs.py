@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from model.kyutai.twin import make_twin
-from server.app import is_starter, voice_map
+from model.assemble.twin import make_twin
+from server.app import voice_map
 from server.config import load_settings
+from server.engine import is_starter
 from server.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from model.kyutai.twin import NOTE, WORDS
-from server.app import make_engine
+from model.assemble.twin import NOTE, WORDS
 from server.config import load_settings
+from server.engine import make_engine
 from tests.server.serving import Served, serving
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from model.assemble.weights import save_starter
 from model.text import Tokenizer
-from model.weights import save_starter
-from server.app import make_engine
 from server.config import EngineSettings, ModelSettings, Settings
+from server.engine import make_engine
 from server.errors import ParleyError
 from tests.fakes.tiny import make_codec, make_lm
 from tests.server.serving import serving

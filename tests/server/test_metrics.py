@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
-from model.engine.metrics import PART, Shown, counter, counter_by, gauge
+from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import ServerSettings, Settings
 from server.metrics import Metrics, shown_fields
 from server.session.counts import Counts

@@ -19,8 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from model.engine.process import ProcessEngine, RestartPolicy
-from server.app import make_engine
 from server.config import Settings, load_settings
+from server.engine import make_engine
 from tests.server.fakes import EchoSpec
 from tests.server.serving import Served, serving
 from tests.server.sounds import base64_pcm, silence, voice

@@ -9,10 +9,9 @@ import pytest
 import torch
 from websockets.asyncio.client import ClientConnection, connect
 
-from model.dialogue.history import History
-from model.dialogue.vocabulary import TurnVocabulary
+from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
-from model.engine.messages import (
+from model.messages import (
     AppendText,
     Command,
     Open,
@@ -24,11 +23,12 @@ from model.engine.messages import (
     ResponseWord,
     Truncate,
 )
-from model.engine.tick import TickEngine
 from model.text import Special
-from model.weights import Starter, load_starter
-from server.app import make_engine
+from model.turns.engine import TickEngine
+from model.turns.history import History
+from model.turns.vocabulary import TurnVocabulary
 from server.config import Settings, load_settings
+from server.engine import make_engine
 from tests.server.serving import serving
 
 CONFIG = Path(__file__).parents[2] / "configs" / "starter.yaml"

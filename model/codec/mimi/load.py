@@ -12,8 +12,8 @@ from model.codec.mimi.codec import Mimi
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.names import Layout, is_ignored, layout_of, modern, sources
 from model.errors import ConfigError, WeightsError
-from model.layout import for_few_rows
-from model.published import TensorFile
+from model.files.published import TensorFile
+from model.transformer.layout import for_few_rows
 
 
 def load_mimi(

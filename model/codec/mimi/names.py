@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.codec.mimi.config import MimiConfig
-from model.published import Source
+from model.files.published import Source
 
 Layout = Literal["kyutai", "transformers"]
 Shape = tuple[int, ...]

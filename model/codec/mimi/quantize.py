@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.rvq import nearest_codes
-from model.backend import KernelModule
 from model.codec.mimi.config import MimiConfig
+from model.transformer.backend import KernelModule
 
 
 class ResidualCodes(KernelModule):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.cache.rotary import rope_frequencies, rope_table, rotate_
 from model.codec.mimi.config import MimiConfig
 from model.codec.mimi.state import MimiState, Rows
-from model.rotary import rope_frequencies, rope_table, rotate_
 
 
 @dataclass(frozen=True, slots=True)

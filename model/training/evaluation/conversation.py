@@ -15,7 +15,8 @@ from time import monotonic
 import numpy as np
 import numpy.typing as npt
 
-from model.engine.messages import (
+from model.errors import EngineError, OverloadedError
+from model.messages import (
     AppendAudio,
     AppendText,
     Close,
@@ -32,7 +33,6 @@ from model.engine.messages import (
     ResponseText,
     SessionFailed,
 )
-from model.errors import EngineError, OverloadedError
 
 Wave = npt.NDArray[np.float32]
 

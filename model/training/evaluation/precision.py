@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from model.assemble.weights import Starter
+from model.cache.state import Kind, Steps
 from model.errors import ConfigError
-from model.lm import LM
-from model.state import Kind, Steps
 from model.text import Special
 from model.training.encode_stage import CodedClip
 from model.training.evaluation.conditions import Case
@@ -29,7 +29,7 @@ from model.training.evaluation.resynthesis import FRAME_SAMPLES, Codec
 from model.training.evaluation.users import Users
 from model.training.layout import NO_TARGET, Pieces, Rows, SpokenTurn, lay_out
 from model.training.speech.types import Speech, SynthesisError
-from model.weights import Starter
+from model.transformer.lm import LM
 
 SpeakReply = Callable[[str, str], Speech]
 """Speak a reply: the assistant's voice and the text."""

@@ -1,4 +1,4 @@
-"""Sampling on the device: the same tokens as `model.sampling`, and no others under ties."""
+"""Sampling on the device: the tokens of `model.transformer.sampling`, and no others in ties."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels.sampling import kernel, sample_tokens
-from model.sampling import Sampling, sample
+from model.transformer.sampling import Sampling, sample
 from tests.kernels.triton_cases import Guarded, on_device
 
 
@@ -16,7 +16,9 @@ from tests.kernels.triton_cases import Guarded, on_device
 def test_draws_what_the_model_draws(
     device: str, vocab: int, top_k: int, dtype: torch.dtype
 ) -> None:
-    """Token for token as `model.sampling.sample` with the same noise, in one block or in several.
+    """Token for token as `model.transformer.sampling.sample` with the same noise.
+
+    In one block or in several.
 
     Logits differ, so that it is said which of them are candidates and in what order.
     """

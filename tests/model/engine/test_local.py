@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from model.codec.mel import MelCodec
-from model.dialogue.steps import TurnLimits
-from model.dialogue.vocabulary import TurnVocabulary
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
-from model.engine.messages import (
+from model.errors import EngineError, OverloadedError
+from model.messages import (
     AppendAudio,
     AppendText,
     Cancel,
@@ -29,9 +28,10 @@ from model.engine.messages import (
     ResponseDone,
     SessionFailed,
 )
-from model.engine.tick import TickEngine
-from model.errors import EngineError, OverloadedError
-from model.lm import LM
+from model.transformer.lm import LM
+from model.turns.engine import TickEngine
+from model.turns.steps import TurnLimits
+from model.turns.vocabulary import TurnVocabulary
 
 _WAIT_S = 60.0
 

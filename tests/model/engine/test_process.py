@@ -19,7 +19,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from model.engine.messages import (
+from model.assemble.spec import ScriptedSpec
+from model.engine.core import CoreSpec
+from model.engine.process import ProcessEngine, RestartPolicy
+from model.errors import ConfigError, EngineError, OverloadedError, ScriptError, WeightsError
+from model.messages import (
     AppendAudio,
     AppendText,
     Close,
@@ -36,9 +40,6 @@ from model.engine.messages import (
     ResponseText,
     SessionFailed,
 )
-from model.engine.process import ProcessEngine, RestartPolicy
-from model.engine.spec import CoreSpec, ScriptedSpec
-from model.errors import ConfigError, EngineError, OverloadedError, ScriptError, WeightsError
 from tests.server.fakes import INFO, EchoCore, EchoSpec
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from model.engine.messages import (
+from model.engine.sessions import Sessions
+from model.engine.slots import SlotTable
+from model.errors import EngineError
+from model.messages import (
     AppendText,
     Cancel,
     ClearAudio,
@@ -16,10 +19,7 @@ from model.engine.messages import (
     SessionCommand,
     SessionFailed,
 )
-from model.engine.metrics import EngineMetrics
-from model.engine.sessions import Sessions
-from model.engine.slots import SlotTable
-from model.errors import EngineError
+from model.metrics import EngineMetrics
 
 
 @dataclass

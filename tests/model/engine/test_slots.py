@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from model.engine.slots import Playout, SlotTable
+from model.engine.slots import SlotTable
+from model.turns.slot import Playout
 
 NOW_S = 50.0
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.engine import messages
-from model.engine.messages import AppendAudio, AppendText, Close, Command, Output, ResponseAudio
+from model import messages
 from model.engine.wire import KINDS, Begin, Message, Outgoing, WireError, decode, encode, received
 from model.errors import OverloadedError
+from model.messages import AppendAudio, AppendText, Close, Command, Output, ResponseAudio
 
 # As JSON brings it from clients: any code point, halves of surrogate pairs included.
 st.register_type_strategy(str, st.text(st.characters(codec=None)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from model.cache.state import Kind, Steps
 from model.kyutai.config import KyutaiConfig
-from model.lm import LM
-from model.state import Kind, Steps
+from model.transformer.lm import LM
 
 
 @torch.no_grad()

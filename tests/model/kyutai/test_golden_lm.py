@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.attention import visibility
-from model.condition import Condition, Said, Vectors
-from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
+from model.cache.rotary import rope_table
+from model.duplex.driver import Duplex, DuplexConfig, DuplexFrame
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
-from model.lm import LM
-from model.rotary import rope_table
+from model.transformer.attention import visibility
+from model.transformer.condition import Condition, Said, Vectors
+from model.transformer.lm import LM
 from tests.model.kyutai.teacher import delayed, steps_of, teacher_forced
 
 pytestmark = pytest.mark.golden

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.errors import WeightsError
+from model.files.published import TensorFile
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.layouts import PublishedWeights
 from model.kyutai.load import load_lm
-from model.lm import LM
-from model.published import TensorFile
+from model.transformer.lm import LM
 
 Tensors = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ from kernels.int8 import Int8Linear
 from model.errors import ConfigError, WeightsError
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
-from model.weights import convert_to_int8
+from model.transformer.linears import convert_to_int8
 from tests.fakes.kyutai import random_moshi
 
 NAME = "transformer.layers.0.norm1.alpha"

@@ -12,7 +12,7 @@ from model.codec.mimi import MimiConfig, load_mimi
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
 from model.kyutai.memory import REACH_FRAMES, Memory, memory_of
-from model.weights import Linears
+from model.precision import Linears
 from tests.fakes.kyutai import random_moshi
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model.cache.state import Kind, Steps
 from model.errors import ConfigError, WeightsError
 from model.kyutai.check import QUANTISED_FILE, check_directory
 from model.kyutai.load import load_lm
 from model.kyutai.quantize import quantize_checkpoint
 from model.kyutai.tensors import num_parameters
-from model.lm import LM
-from model.state import Kind, Steps
+from model.transformer.lm import LM
 from tests.fakes.kyutai import load_directory, random_moshi
 
 MakeDirectory = Callable[..., Path]

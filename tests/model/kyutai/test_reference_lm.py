@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import our_lm, their_lm
-from model.condition import Said, Vectors
-from model.dialogue.duplex import Duplex, DuplexConfig, DuplexFrame
+from model.duplex.driver import Duplex, DuplexConfig, DuplexFrame
 from model.kyutai.config import KyutaiConfig
-from model.lm import LM
+from model.transformer.condition import Said, Vectors
+from model.transformer.lm import LM
 from tests.model.kyutai.teacher import teacher_forced
 from tests.model.kyutai.theirs import UNDECIDED, Run, Step
 

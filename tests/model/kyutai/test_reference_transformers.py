@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.cache.state import Kind, Steps
 from model.codec.mimi import load_mimi
 from model.kyutai.load import load_lm
 from model.kyutai.transformers import MIMI_PREFIX, read_config
-from model.lm import LM
-from model.state import Kind, Steps
+from model.transformer.lm import LM
 
 pytestmark = [
     pytest.mark.reference,

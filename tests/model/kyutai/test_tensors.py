@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from model.files.published import TensorFile
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.tensors import expected_tensors, num_parameters, unused_tensors
-from model.published import TensorFile
 from tests.fakes.kyutai import HIBIKI_2B, PERSONAPLEX
 
 STT_2_6B: dict[str, Any] = {

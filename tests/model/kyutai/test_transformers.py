@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.cache.state import Kind, Steps
 from model.codec.mimi import load_mimi
 from model.errors import ConfigError, WeightsError
 from model.kyutai.load import load_lm
 from model.kyutai.transformers import MIMI_PREFIX, is_transformers, read_config
-from model.state import Kind, Steps
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 

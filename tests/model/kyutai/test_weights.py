@@ -18,7 +18,7 @@ from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
 from model.kyutai.quantize import quantize_checkpoint
 from model.kyutai.weights import levels, quantize, skeleton
-from model.lm import LM
+from model.transformer.lm import LM
 
 MakeDirectory = Callable[..., Path]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.condition import Said, Vectors
+from model.transformer.condition import Said, Vectors
 
 UNDECIDED = -2
 

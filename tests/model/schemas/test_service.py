@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from model.dialogue.spelling import spelled
 from model.errors import GrammarError, OverloadedError
 from model.schemas.results import Verdict
 from model.schemas.service import MAX_WAITING_EACH, SchemaService
 from model.schemas.worker import Bounds
-from tests.model.dialogue.conftest import VOCABULARY
+from model.turns.spelling import spelled
+from tests.model.turns.conftest import VOCABULARY
 
 GOOD = '{"type": "object", "properties": {"a": {"type": "string"}}}'
 # Each in reach of the bound on `multipleOf`, but the compiler has to follow both at once.

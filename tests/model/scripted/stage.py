@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.engine.messages import Command, Open, Output, Pcm, ResponseAudio, ResponseText
+from model.messages import Command, Open, Output, Pcm, ResponseAudio, ResponseText
 from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from model.engine.messages import Respond, Tool
 from model.errors import ScriptError
+from model.messages import Respond, Tool
 from model.scripted.answer import Answer, choose
 from model.scripted.memory import Called, Item, Memory, Returned, Said, UserTurn
 from model.scripted.script import Script, parse_script

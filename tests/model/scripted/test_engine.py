@@ -6,7 +6,7 @@ import subprocess
 import sys
 from queue import Queue
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     AppendText,
     Close,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     AppendCall,
     AppendCallOutput,

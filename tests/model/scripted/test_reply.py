@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from model.engine.messages import (
+from model.messages import (
     AppendText,
     CallArguments,
     CallDone,

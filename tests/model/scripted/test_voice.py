@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.engine.messages import Pcm
+from model.messages import Pcm
 from model.scripted.voice import VOICES, speak_word
 from server.audio.resample import StreamResampler
 from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from model.engine.messages import (
+from model.errors import OverloadedError
+from model.messages import (
     AppendAudio,
     AppendText,
     Close,
@@ -23,7 +24,6 @@ from model.engine.messages import (
     SessionFailed,
     Usage,
 )
-from model.errors import OverloadedError
 from model.training.evaluation.conditions import VoiceSet
 from model.training.evaluation.conversation import Wave
 from model.training.evaluation.users import Spoken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.state import Kind
+from model.cache.state import Kind
 from model.text import Special
 from model.training.encode_stage import CodedClip
 from model.training.layout import NO_TARGET, SpokenTurn, aligned_words, lay_out, live_transcript

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.assemble.weights import load_starter, save_starter
+from model.cache.state import Kind
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
-from model.lm import LM
-from model.state import Kind
 from model.text import Special, Tokenizer
 from model.training.cli import begin_with
 from model.training.codec_stage import train_codec
@@ -25,7 +25,7 @@ from model.training.speech.types import Phone, Speech, Word
 from model.training.store import Clip, read_store, write_shard
 from model.training.synthesis import read_scripts, reply_key, user_key, write_scripts
 from model.training.vocoder_stage import train_vocoder
-from model.weights import load_starter, save_starter
+from model.transformer.lm import LM
 
 if TYPE_CHECKING:
     from pathlib import Path

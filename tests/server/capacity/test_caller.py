@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     Close,
     CommitAudio,

@@ -7,8 +7,8 @@ import pytest
 
 from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
-from server.admission import session_bound
 from server.capacity import command
+from server.capacity.admission import session_bound
 from server.capacity.drive import SkippingClock
 from server.capacity.record import this_machine
 from server.capacity.search import largest_safe

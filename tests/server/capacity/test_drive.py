@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.engine.messages import Output, ResponseDone
+from model.messages import Output, ResponseDone
 from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.capacity.drive import RealClock, SkippingClock, drive

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from model.engine import messages
+from model import messages
 from server.errors import ClientError
-from server.protocol.beta import BetaDialect
-from server.protocol.dialect import Dialect, GaDialect
+from server.protocol.dialects.beta import BetaDialect
+from server.protocol.dialects.ga import Dialect, GaDialect
 from server.protocol.events import (
     Hangup,
     Heard,
@@ -36,10 +36,10 @@ from server.protocol.events import (
     SpeechResumed,
 )
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.parse import decode, event_id_of, parse
-from server.protocol.profile import EngineProfile
+from server.protocol.memory.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent
-from server.protocol.session_config import SessionConfig, VoiceMap
+from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.wire.parse import decode, event_id_of, parse
 from tests.server import oracle
 from tests.server.fakes import CountingIds
 

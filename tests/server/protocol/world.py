@@ -4,9 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.engine.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Reopen, Respond
-from server.protocol.replay import replayed
-from tests.server.protocol.memory import EngineMemory
+from model.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Reopen, Respond
+from server.protocol.memory.replay import replayed
+from tests.server.protocol.engine_memory import EngineMemory
 from tests.server.protocol.transcripts import Player, written_command
 
 Line = dict[str, Any]

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from model.engine.messages import Close
+from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
 from server.config import VadSettings
-from server.protocol.dialect import GaDialect
+from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
-from server.protocol.session_config import SessionConfig
+from server.protocol.memory.profile import EngineProfile
+from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink

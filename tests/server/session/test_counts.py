@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from server.audio.silero import SileroModel
-from server.protocol.session_config import ServerVad
+from server.protocol.settings.config import ServerVad
 from server.session.counts import FIRST_AUDIO_BUCKETS_S, Counts
 from tests.server.session.live import living
 from tests.server.sounds import base64_pcm, silence, voice

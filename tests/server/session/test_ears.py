@@ -18,7 +18,7 @@ from server.protocol.events import (
     SpeechPaused,
     SpeechResumed,
 )
-from server.protocol.session_config import (
+from server.protocol.settings.config import (
     AudioFormat,
     Eagerness,
     Encoding,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.engine.messages import (
+from model.messages import (
     AppendAudio,
     Cancel,
     ClearAudio,

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from model.engine.messages import (
+from model.messages import (
     Close,
     EngineBack,
     EngineGone,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.engine.messages import Cancel, Command, CommitAudio, Open, Reopen
 from model.errors import OverloadedError
+from model.messages import Cancel, Command, CommitAudio, Open, Reopen
 from server.audio.silero import SileroModel
 from server.config import VadSettings
-from server.protocol.session_config import ServerVad, Transcription
+from server.protocol.settings.config import ServerVad, Transcription
 from server.session.link import EngineLink
 from server.session.session import SessionLimits
 from tests.server.session.live import TIMEOUT_S, living

@@ -13,7 +13,7 @@ from server.transport.auth import (
 )
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import EphemeralKeys
-from tests.server.protocol.wire import CONFIG
+from tests.server.protocol.harness import CONFIG
 
 
 @pytest.mark.parametrize(

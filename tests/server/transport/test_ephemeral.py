@@ -4,7 +4,7 @@ import pytest
 
 from server.errors import OverloadedError
 from server.transport.ephemeral import EphemeralKeys
-from tests.server.protocol.wire import CONFIG
+from tests.server.protocol.harness import CONFIG
 
 
 class _Clock:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.engine.messages import EndOfTurn, Output
 from model.errors import EngineError
+from model.messages import EndOfTurn, Output
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
 
 TABLE = {("a",): "reply a", ("a", "b"): "reply a then b", ("b",): "reply b"}

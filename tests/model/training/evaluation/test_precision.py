@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from model.assemble.weights import Starter, save_starter
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.errors import ConfigError
-from model.lm import LM
 from model.text import Tokenizer
-from model.training.evaluate import Ears, EvalOptions, run_comparison
 from model.training.evaluation.conditions import CONDITIONS, draw_cases
+from model.training.evaluation.evaluate import Ears, EvalOptions, run_comparison
 from model.training.evaluation.precision import (
     Studio,
     agreement_table,
@@ -29,7 +29,7 @@ from model.training.evaluation.precision import (
 from model.training.evaluation.users import Spoken
 from model.training.layout import NO_TARGET, Rows
 from model.training.speech.types import Phone, Speech, SynthesisError, Word
-from model.weights import Starter, save_starter
+from model.transformer.lm import LM
 
 VOICES = ("one", "two")
 CASES = draw_cases(3, 5, VOICES)

@@ -1,0 +1,1 @@
+"""Put engines together from what is on disk. Nothing below knows of this room."""

@@ -1,0 +1,226 @@
+"""Plan one call: where its steps are written in a store, and what each of them sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels.attention import op
+from model.cache.areas import Range
+from model.cache.pages import NO_PAGE
+from model.cache.store import LayerMemory, PagedLayer, Run, Store, ViewedLayer
+
+
+@dataclass(slots=True)
+class Row:
+    """Say what one row of a call writes and sees.
+
+    Attributes:
+        pages: the slot's, [pages_per_slot]; `NO_PAGE` where there is none.
+        columns: where each step is written to, in the slot's columns; None for nowhere.
+        seen: the ranges of the slot's columns that each step sees; equally many for every step.
+        live: the smallest range that holds all of them.
+    """
+
+    pages: Sequence[int]
+    columns: list[int | None]
+    seen: list[Sequence[Range]]
+    live: Range
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PagedPlan:
+    """Describe a call to `kernels.attention.op`, in one tensor.
+
+    A captured graph reads the tensors of the plan that it was captured with; `take` gives them
+    what another call of the same shape has planned, in one copy.
+
+    Attributes:
+        packed: int32, all of the following.
+        columns: int32 [n * T], columns of the store that the steps are written to.
+        table: int32 [n, pages_per_slot].
+        spans: int32 [n, T, ranges, 2].
+    """
+
+    packed: Tensor
+    columns: Tensor
+    table: Tensor
+    spans: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], table: np.ndarray, store: Store) -> PagedPlan:
+        """Plan a call of `rows`, whose pages are also `table`: int32 [n, pages_per_slot]."""
+        spans = np.array([row.seen for row in rows], np.int32)
+        columns = np.array(_store_columns(rows, store), np.int32)
+        return cls._packed(columns, table, spans, store)
+
+    @classmethod
+    def of_rings(
+        cls, held: np.ndarray, window: int, size: int, table: np.ndarray, store: Store
+    ) -> PagedPlan:
+        """Plan a call of one step a row, each row's slot being one ring.
+
+        Args:
+            held: int [n], steps that a ring has taken, the new one included; 0 for nobody's.
+            window: newest steps that are seen.
+            size: columns of a ring.
+            table: int32 [n, pages_per_slot].
+            store: of the pages.
+        """
+        newest = (held - 1) % size
+        page = table[np.arange(len(table)), newest // store.page_steps]
+        columns = page * store.page_steps + newest % store.page_steps
+        columns = np.where(held > 0, columns, store.waste).astype(np.int32)
+        start, stop = (held - np.minimum(held, window)) % size, newest + 1
+        is_split = start >= stop
+        spans = np.zeros((len(held), 1, 2, 2), np.int32)
+        spans[:, 0, 0, 0], spans[:, 0, 0, 1] = start, np.where(is_split, size, stop)
+        spans[:, 0, 1, 1] = np.where(is_split, stop, 0)
+        spans[held == 0] = 0
+        return cls._packed(columns, table, spans, store)
+
+    @classmethod
+    def _packed(
+        cls, columns: np.ndarray, table: np.ndarray, spans: np.ndarray, store: Store
+    ) -> PagedPlan:
+        parts = (columns, table, spans)
+        packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
+        packed = packed.to(store.kv.device)
+        pieces = torch.split(packed, [part.size for part in parts])
+        return cls(packed, *(p.view(part.shape) for p, part in zip(pieces, parts, strict=True)))
+
+    def take(self, other: PagedPlan) -> None:
+        """Let this plan's tensors say what `other` does, in place."""
+        assert self.spans.shape == other.spans.shape, (self.spans.shape, other.spans.shape)
+        self.packed.copy_(other.packed)
+
+
+def paged_layers(plan: PagedPlan, store: Store, backend: op.Backend) -> list[LayerMemory]:
+    """Return what each layer of `store` reads and writes with `plan`."""
+    return [
+        PagedLayer(
+            store.dtype, kv, scale, store.page_steps, plan.columns, plan.table, plan.spans, backend
+        )
+        for kv, scale in store.layers
+    ]
+
+
+def viewed_layers(rows: Sequence[Row], store: Store) -> list[LayerMemory]:
+    """Return what each layer of `store` reads and writes in a call of `rows`."""
+    columns = _store_columns(rows, store)
+    where: Tensor | int = columns[0]
+    if len(columns) > 1:
+        where = torch.tensor(columns, device=store.kv.device)
+    runs = _runs(rows, store)
+    views = zip(*(run.views(store) for run in runs), strict=True)
+    return [
+        ViewedLayer(store.dtype, kv, scale, where, list(zip(runs, found, strict=True)))
+        for (kv, scale), found in zip(store.layers, views, strict=True)
+    ]
+
+
+def _store_columns(rows: Sequence[Row], store: Store) -> list[int]:
+    """Return the columns of the store that the steps are written to, row by row."""
+    size = store.page_steps
+    return [
+        store.waste if c is None else row.pages[c // size] * size + c % size
+        for row in rows
+        for c in row.columns
+    ]
+
+
+def _runs(rows: Sequence[Row], store: Store) -> list[Run]:
+    """Group neighbouring rows that can be read together.
+
+    These are in the same pages of their slots, so that no row's view reaches into pages that are
+    not its own, and their slots are equally far apart. Whether pages lie in one piece changes
+    where they are read from and not what is computed.
+    """
+    size = store.page_steps
+    spots = [_spot(row, size) for row in rows]
+    runs, begin = [], 0
+    for stop in range(1, len(rows) + 1):
+        if stop < len(rows) and _go_together(spots[begin : stop + 1]):
+            continue
+        runs.append(_run(slice(begin, stop), rows[begin:stop], spots[begin:stop], store))
+        begin = stop
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Say where the live pages of a row are: parts [first, last] of its slot, from `page` on.
+
+    `page` is None if they do not follow each other in the store.
+    """
+
+    first: int
+    last: int
+    page: int | None
+
+
+def _spot(row: Row, size: int) -> _Spot | None:
+    start, stop = row.live
+    if start >= stop:
+        return None
+    first, last = start // size, (stop - 1) // size
+    pages = row.pages[first : last + 1]
+    page = pages[0]
+    is_one_piece = page != NO_PAGE and list(pages) == list(range(page, page + len(pages)))
+    return _Spot(first, last, page if is_one_piece else None)
+
+
+def _go_together(spots: Sequence[_Spot | None]) -> bool:
+    """Tell whether the last of some rows can be read with the others, which can be."""
+    *_, one, two = spots
+    if one is None or two is None:
+        return one is two
+    if one.page is None or two.page is None or (one.first, one.last) != (two.first, two.last):
+        return False
+    zero = spots[-3] if len(spots) > 2 else None
+    if zero is None:
+        return two.page > one.page
+    assert zero.page is not None
+    return two.page - one.page == one.page - zero.page
+
+
+def _run(where: slice, rows: Sequence[Row], spots: Sequence[_Spot | None], store: Store) -> Run:
+    spot = spots[0]
+    if spot is None:
+        return Run(where, None)
+    start, stop = min(row.live[0] for row in rows), max(row.live[1] for row in rows)
+    mask = _mask(rows, start, stop).to(store.kv.device, store.dtype)
+    size = store.page_steps
+    if spot.page is None:
+        index = _index(rows[0], start, stop, size).to(store.kv.device)
+        return Run(where, mask, index=index)
+    second = spots[1] if len(spots) > 1 else None
+    stride = 0 if second is None or second.page is None else second.page - spot.page
+    return Run(where, mask, spot.page * size + start - spot.first * size, stride * size)
+
+
+def _mask(rows: Sequence[Row], start: int, stop: int) -> Tensor:
+    mask = np.full((len(rows), 1, len(rows[0].seen), stop - start), -np.inf, np.float32)
+    for of_row, row in zip(mask[:, 0], rows, strict=True):
+        for of_step, ranges in zip(of_row, row.seen, strict=True):
+            is_blind = True
+            for first, last in ranges:
+                if first < last:
+                    of_step[first - start : last - start] = 0.0
+                    is_blind = False
+            if is_blind:  # what such a step computes is thrown away; it only has to stay finite
+                of_step[row.live[0] - start] = 0.0
+    return torch.from_numpy(mask)
+
+
+def _index(row: Row, start: int, stop: int, size: int) -> Tensor:
+    """Return where a slot's columns lie in the store. What is in no page is read elsewhere."""
+    first, last = start // size, (stop - 1) // size
+    pages = np.array(row.pages[first : last + 1])
+    pages[pages == NO_PAGE] = max(pages)  # hidden by the mask, so any page of the slot's will do
+    columns = (pages[:, None] * size + np.arange(size)).ravel()
+    return torch.from_numpy(columns[start - first * size : stop - first * size])

@@ -1,1 +1,0 @@
-"""Say how a conversation becomes steps of the language model."""

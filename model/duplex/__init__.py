@@ -1,0 +1,1 @@
+"""Conversations in which the model listens and speaks at once."""

@@ -1,0 +1,564 @@
+"""Define what crosses the line between the gateway and the engine.
+
+Commands go in, outputs come out; both are small frozen values with PCM as numpy, and no tensor is
+among them. Every message names its session. Everything about a response also names its `turn`, a
+number that the session raises for each response: an output with an old turn is stale and is
+dropped by whoever receives it.
+
+Order is kept: commands of one session take effect in the order of `submit`, and its outputs are
+delivered in the order they were made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from model.metrics import EngineMetrics
+
+Pcm: TypeAlias = npt.NDArray[np.float32]
+"""Mono samples in [-1, 1], shape [samples], at `EngineInfo.sample_rate_hz`."""
+
+Role: TypeAlias = Literal["user", "assistant", "system"]
+DoneReason: TypeAlias = Literal["completed", "cancelled", "max_output_tokens"]
+ToolChoice: TypeAlias = Literal["none", "auto", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Describe a function that the model may call.
+
+    Attributes:
+        name: of the function.
+        description: when to call it and what it does; empty for none.
+        parameters: JSON schema of its arguments, an object's, as JSON text. It compiles: whoever
+            makes a `Tool` has checked that with `model.grammar`.
+    """
+
+    name: str
+    description: str
+    parameters: str
+
+
+# Commands: session -> engine.
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Take a slot for a new session.
+
+    Attributes:
+        session_id: unique among the sessions that are open.
+        voice: one of `EngineInfo.voices`.
+        instructions: the system prompt; empty for none.
+    """
+
+    session_id: str
+    voice: str
+    instructions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Give the session's slot back; nothing is delivered for it afterwards.
+
+    Closing a session that is not open (it failed, or was never opened) does nothing.
+    """
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AppendAudio:
+    """Add audio to the user turn in progress; the first append starts the turn.
+
+    Attributes:
+        pcm: float32 [samples], any number of samples; consumed one whole frame at a time.
+    """
+
+    session_id: str
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAudio:
+    """Forget the audio of the user turn in progress, as if it had never been appended."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAudio:
+    """End the spoken user turn: an `InputTranscript` for `item_id` follows.
+
+    Attributes:
+        is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
+            that is not full is then left out; otherwise it is completed with silence. It needs no
+            confirmation; any later command but `Respond`, `Cancel` and `Reopen` makes it final.
+    """
+
+    session_id: str
+    item_id: str
+    is_tentative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Take back a tentative `CommitAudio`, the last thing that became part of the conversation.
+
+    The turn is open again and its audio goes on with the next `AppendAudio`, as if it had never
+    been committed. A response that was started since then ends without any output, `ResponseDone`
+    included, and leaves nothing behind. What had been put out before is the receiver's to forget.
+
+    Going back is exact however much was made since. It costs nothing as long as that is no more
+    than the model can take back; beyond, the engine feeds the conversation again, while the user
+    speaks. Reopening what is final, or was never committed tentatively, fails the session.
+
+    Attributes:
+        item_id: of the tentative commit.
+    """
+
+    session_id: str
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendText:
+    """Add a typed or replayed item to the conversation.
+
+    Attributes:
+        role: "user" for a typed turn, "assistant" for a reply replayed from history.
+        text: the item's words; normalised by the engine's tokenizer.
+    """
+
+    session_id: str
+    item_id: str
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendCall:
+    """Add a function call that was made earlier, replayed from history.
+
+    The memory is then that of a call that was made here, apart from the item it belongs to.
+
+    Attributes:
+        name: of the function.
+        arguments: as JSON text.
+    """
+
+    session_id: str
+    item_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendCallOutput:
+    """Add what a function call returned.
+
+    Attributes:
+        name: of the function.
+        output: whatever it returned, as text.
+    """
+
+    session_id: str
+    item_id: str
+    name: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Start a reply to the conversation so far: words, function calls, or words and then calls.
+
+    A duplex model (`EngineInfo.is_duplex`) speaks when it wants to: this asks for what it says
+    next, and the reply begins with its first output. Another one for the same turn takes the place
+    of the first, if that has not begun.
+
+    Attributes:
+        turn: identifies this response in every output that belongs to it.
+        item_id: the assistant item that the reply becomes, calls included, for `Truncate`.
+        voice: one of `EngineInfo.voices`, or None for the session's.
+        audio: False for a reply in text only.
+        max_output_tokens: most text and audio tokens of the reply together; None for the engine's
+            own limit.
+        instructions: the system prompt of this response alone; None for the session's.
+        tools: functions that may be called.
+        tool_choice: "none" forbids calls, "auto" leaves them to the model, "required" demands at
+            least one. A function that is demanded by its name comes as "required" with it as the
+            only tool.
+        is_standing: of a duplex model, whether what it says next is to be the reply whenever it
+            comes. If not, the reply ends without output when the model stays silent for a while.
+    """
+
+    session_id: str
+    turn: int
+    item_id: str
+    voice: str | None = None
+    audio: bool = True
+    max_output_tokens: int | None = None
+    instructions: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    is_standing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the response `turn` at once.
+
+    If it was still running, one `ResponseDone` with reason "cancelled" is the last output of that
+    turn; otherwise nothing happens. What was generated so far stays in the conversation until a
+    `Truncate` says how much of it was heard; but a call that is not complete was never made.
+    """
+
+    session_id: str
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Go back to the moment at which an assistant item stopped being heard.
+
+    Attributes:
+        heard_ms: audio of the item that was played, in milliseconds. Whole frames heard stay, and
+            words whose `ResponseWord.start_ms` is below it; the rest was never said. Nothing
+            heard at all means that the item was never there, which goes for written items too.
+    """
+
+    session_id: str
+    item_id: str
+    heard_ms: int
+
+
+SessionCommand: TypeAlias = (
+    AppendAudio
+    | ClearAudio
+    | CommitAudio
+    | Reopen
+    | AppendText
+    | AppendCall
+    | AppendCallOutput
+    | Respond
+    | Cancel
+    | Truncate
+)
+"""What is asked of a session that is open."""
+
+Command: TypeAlias = Open | Close | SessionCommand
+
+
+# Outputs: engine -> session.
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscriptDelta:
+    """Report words heard while the user still speaks.
+
+    Attributes:
+        text: to be appended to the turn's earlier deltas, spaces included.
+    """
+
+    session_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputTranscript:
+    """Report the final words of a committed spoken turn; they replace the deltas."""
+
+    session_id: str
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTurn:
+    """Report that the user's turn sounds finished (semantic voice activity).
+
+    The turn goes on until `CommitAudio`. If more words are heard first, it may be reported again.
+
+    Attributes:
+        audio_ms: milliseconds from the turn's first sample to the end of the frame that said so.
+    """
+
+    session_id: str
+    audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseText:
+    """Add to the reply's text, which runs ahead of its audio.
+
+    Attributes:
+        text: to be appended to the response's earlier deltas, spaces included.
+    """
+
+    session_id: str
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseAudio:
+    """Add to the reply's audio.
+
+    Attributes:
+        pcm: float32 [samples], following the response's earlier audio without a gap; about one
+            frame, less at both ends of the reply. Made ahead of playout by a bounded amount.
+    """
+
+    session_id: str
+    turn: int
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseWord:
+    """Say where a word of the reply begins in its audio.
+
+    Attributes:
+        text: the word, without spaces.
+        start_ms: milliseconds from the reply's first sample.
+    """
+
+    session_id: str
+    turn: int
+    text: str
+    start_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """Begin a function call. The reply's words and audio, if there are any, are complete.
+
+    Attributes:
+        call: counts the response's calls from 0; one is done before the next is started.
+        name: of the function, one of `Respond.tools`.
+    """
+
+    session_id: str
+    turn: int
+    call: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """Add to the arguments of a call.
+
+    Attributes:
+        text: to be appended to the call's earlier deltas. Together they are JSON that the
+            function's schema accepts, unless the response is cut short.
+    """
+
+    session_id: str
+    turn: int
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDone:
+    """End a function call: its arguments are complete."""
+
+    session_id: str
+    turn: int
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Count the tokens of one response; an audio token is one frame.
+
+    Attributes:
+        input_text_tokens: text steps that the reply could be based on.
+        input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
+        input_cached_text_tokens: those of the text steps that an earlier response had paid for.
+        input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
+        output_text_tokens: text tokens written for the reply, calls included.
+        output_audio_tokens: audio frames spoken.
+    """
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_cached_text_tokens: int = 0
+    input_cached_audio_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Count all input tokens, cached ones included."""
+        return self.input_text_tokens + self.input_audio_tokens
+
+    @property
+    def input_cached_tokens(self) -> int:
+        """Count the input tokens that an earlier response had paid for."""
+        return self.input_cached_text_tokens + self.input_cached_audio_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Count all output tokens."""
+        return self.output_text_tokens + self.output_audio_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Count input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone:
+    """End the response `turn`; it is the last output of that turn, delivered exactly once."""
+
+    session_id: str
+    turn: int
+    reason: DoneReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailed:
+    """End the response `turn` in place of a `ResponseDone`; the session goes on.
+
+    Attributes:
+        message: what went wrong, for a person.
+    """
+
+    session_id: str
+    turn: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFailed:
+    """Report that the session is lost; its slot is free and its later commands are ignored."""
+
+    session_id: str
+    message: str
+
+
+Output: TypeAlias = (
+    InputTranscriptDelta
+    | InputTranscript
+    | EndOfTurn
+    | ResponseText
+    | ResponseAudio
+    | ResponseWord
+    | CallStarted
+    | CallArguments
+    | CallDone
+    | ResponseDone
+    | ResponseFailed
+    | SessionFailed
+)
+
+
+# News of the engine itself, which concern every session.
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """Report that the engine is gone and every session with it; it is being started again.
+
+    Until `EngineBack`, commands are taken and lost: nobody is there to remember anything.
+
+    Attributes:
+        message: what happened, for a person.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBack:
+    """Report that a lost engine is ready again. It knows nothing of what was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """Report that a lost engine will not be started any more.
+
+    Attributes:
+        message: why, for a person.
+    """
+
+    message: str
+
+
+News: TypeAlias = EngineLost | EngineBack | EngineGone
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Describe an engine.
+
+    Attributes:
+        model: name of the model, such as "starter".
+        sample_rate_hz: of all PCM, in and out.
+        frame_ms: length of one frame.
+        voices: the names that `Open.voice` and `Respond.voice` accept, the default first.
+        max_sessions: sessions that may be open at once.
+        is_duplex: whether the model listens and speaks all the time instead of in turns. It then
+            takes all audio of a session, speech or not, begins replies by itself, and knows only
+            what was said aloud: typed items and function calls are ignored, transcripts of what
+            users say are empty, and the system prompt counts when a session is opened.
+        note: what those who use the model should know, such as that it is a stand-in; may be empty.
+    """
+
+    model: str
+    sample_rate_hz: int
+    frame_ms: int
+    voices: tuple[str, ...]
+    max_sessions: int
+    is_duplex: bool = False
+    note: str = ""
+
+    @property
+    def frame_samples(self) -> int:
+        """Count the samples of one frame."""
+        frame_samples, rest = divmod(self.sample_rate_hz * self.frame_ms, 1000)
+        assert rest == 0, "a frame is a whole number of samples"
+        return frame_samples
+
+
+class Engine(Protocol):
+    """Run many sessions on one model, on one thread of its own."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine; known before it starts."""
+        ...
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what it has counted, as far as that is known here."""
+        ...
+
+    def start(self, deliver: Callable[[Output | News], None]) -> None:
+        """Start the engine's thread and return when it is ready for commands.
+
+        Args:
+            deliver: called on the engine's thread for every output, in order. It must return
+                quickly and must not raise; an event loop is entered by `call_soon_threadsafe`.
+                News come only from an engine that can be lost, in order with its outputs.
+        """
+        ...
+
+    def submit(self, command: Command) -> None:
+        """Hand a command to the engine; callable from any thread, returns at once.
+
+        Raises:
+            OverloadedError: from `model.errors`: no slot is free for an `Open`, or the queue of
+                commands is full.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Stop the engine's thread and wait for it; sessions still open are dropped silently."""
+        ...

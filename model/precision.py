@@ -1,0 +1,8 @@
+"""How weights and memory may be kept. Names only, so that settings need no torch."""
+
+from typing import Literal, TypeAlias
+
+# The language model's linears: full precision, packed NF4, or int8.
+Linears: TypeAlias = Literal["dense", "nf4", "int8"]
+# Keys and values: as the model computes them, or eight bits with a scale.
+Precision: TypeAlias = Literal["full", "int8"]

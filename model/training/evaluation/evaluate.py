@@ -1,0 +1,385 @@
+"""Score a model: conversations that training did not have, held through the real engine.
+
+Everything goes the way of a live session, only faster: audio is appended, committed, answered, and
+the reply's audio is given to a recogniser that knows nothing of the model. `parley eval` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from zlib import crc32
+
+import numpy as np
+from tqdm import tqdm
+
+from model.assemble.starter import make_engine
+from model.assemble.weights import load_starter
+from model.engine.config import EngineConfig
+from model.errors import ConfigError
+from model.messages import Engine, News, Output
+from model.precision import Linears
+from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
+from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
+from model.training.evaluation.precision import (
+    PrecisionReport,
+    SpeakReply,
+    Studio,
+    check_comparable,
+    compare_choices,
+    lay_out_all,
+)
+from model.training.evaluation.report import (
+    EARLY_MS,
+    ConditionReport,
+    Report,
+    TurnResult,
+    compare_runs,
+)
+from model.training.evaluation.resynthesis import (
+    Codec,
+    CodecReport,
+    compare_codec,
+    resynthesise,
+    save_spectrograms,
+)
+from model.training.evaluation.users import Spoken, Users
+from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
+
+Recognise = Callable[[Wave], str]
+"""Write down the words in float32 [samples] at 16 kHz."""
+AddNoise = Callable[[Wave, float, np.random.Generator], Wave]
+"""Add noise to float32 [samples], so many dB below the speech."""
+
+
+MAX_AGREEMENT_DIALOGUES = 100
+"""Conversations that two models are compared over choice by choice: some ten thousand choices."""
+MAX_PARALLEL = 32
+"""Conversations at once: batching makes them cheap, and more would only wait for each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What to hold, and how much of it.
+
+    Attributes:
+        num_dialogues: conversations in each condition, the same ones in all.
+        seed: decides the conversations, who speaks and the noise.
+        voices: of the assistant; empty for all that the engine has.
+        max_parallel: conversations at once, at most what the engine admits.
+        num_heard: replies in each condition whose audio the recogniser hears.
+    """
+
+    num_dialogues: int = 200
+    seed: int = 0
+    conditions: tuple[Condition, ...] = CONDITIONS
+    voices: tuple[str, ...] = ()
+    max_parallel: int = MAX_PARALLEL
+    num_heard: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who speaks to the model and who listens to it."""
+
+    users: Users
+    recognise: Recognise
+    add_noise: AddNoise
+
+
+def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
+    """Hold all conversations of all conditions and score them.
+
+    Args:
+        engine: not started; it is started and stopped here.
+        options: what to hold.
+        ears: who speaks to the model and who listens to it.
+
+    Raises:
+        ConfigError: the engine's audio is not at the synthesisers' rate, or it lacks a voice.
+        EngineError: the engine fell silent.
+    """
+    info = engine.info
+    if info.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise ConfigError(
+            f"evaluation speaks at {SAMPLE_RATE_HZ} Hz, the engine listens at {info.sample_rate_hz}"
+        )
+    voices = options.voices or info.voices
+    if unknown := set(voices) - set(info.voices):
+        raise ConfigError(f"the engine has no voice {', '.join(sorted(unknown))}")
+    cases = draw_cases(options.num_dialogues, options.seed, voices)
+    num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
+    outputs: SimpleQueue[Output] = SimpleQueue()
+
+    def keep(output: Output | News) -> None:
+        # An engine that was lost has fallen silent, and is reported as that.
+        if not isinstance(output, News):
+            outputs.put(output)
+
+    engine.start(keep)
+    try:
+        # On a terminal only (`disable=None`): in a log, a bar is a line for every update.
+        with tqdm(
+            total=num_turns, unit="turn", desc=f"eval {info.model}", mininterval=5.0, disable=None
+        ) as bar:
+            reports = []
+            for condition in options.conditions:
+                bar.set_postfix_str(condition.name)
+                run = _ConditionRun(condition, cases, options, ears)
+                reports.append(run.hold(engine, outputs, bar.update))
+    finally:
+        engine.stop()
+    return Report(info.model, options.num_dialogues, options.seed, tuple(reports))
+
+
+class _ConditionRun:
+    """Holds the conversations of one condition."""
+
+    def __init__(
+        self, condition: Condition, cases: list[Case], options: EvalOptions, ears: Ears
+    ) -> None:
+        self._condition = condition
+        self._cases = cases
+        self._options = options
+        self._ears = ears
+        self._heard = _first_turns(cases, options.num_heard)
+        # session id -> the case, who speaks, and where the words of each turn end
+        self._told: dict[str, tuple[Case, str, list[Spoken]]] = {}
+
+    def hold(
+        self, engine: Engine, outputs: SimpleQueue[Output], advance: Callable[[int], object]
+    ) -> ConditionReport:
+        """Hold every conversation; results come out in the order of the cases."""
+        results: list[TurnResult] = []
+        max_parallel = min(self._options.max_parallel, engine.info.max_sessions)
+        for script, answers in converse(
+            engine, outputs, self._scripts(), max_parallel=max_parallel
+        ):
+            case, voice, spoken = self._told.pop(script.session_id)
+            for turn, answer in enumerate(answers):
+                end_ms = spoken[turn].end_ms if spoken else 0
+                results.append(self._result(case, turn, voice, answer, end_ms))
+            advance(len(answers))
+        results.sort(key=lambda r: (r.dialogue, r.turn))
+        voices = self._condition.voices
+        return ConditionReport(
+            name=self._condition.name,
+            is_spoken=voices is not None,
+            results=tuple(results),
+            skipped_voices=self._ears.users.skipped(voices) if voices else (),
+        )
+
+    def _scripts(self) -> Iterator[Script]:
+        for case in self._cases:
+            session_id = f"{self._condition.name}/{case.number}"
+            texts = [turn.user for turn in case.dialogue]
+            if self._condition.voices is None:
+                self._told[session_id] = (case, "", [])
+                yield Script(session_id, case.voice, tuple(UserTurn(text) for text in texts))
+                continue
+            voice = self._ears.users.choose(self._condition.voices, self._options.seed, case.number)
+            try:
+                spoken = [self._ears.users.speak(voice, text) for text in texts]
+            except SynthesisError as error:
+                # A synthesiser may fail on a text. Not the model's fault, so not its score.
+                tqdm.write(f"left out, {voice} cannot say it: {error}")
+                continue
+            self._told[session_id] = (case, voice, spoken)
+            waves = self._at_loudness([s.pcm for s in spoken], case.number)
+            turns = (UserTurn(text, pcm) for text, pcm in zip(texts, waves, strict=True))
+            yield Script(session_id, case.voice, tuple(turns))
+
+    def _at_loudness(self, waves: Sequence[Wave], number: int) -> list[Wave]:
+        snr_db = self._condition.snr_db
+        if snr_db is None:
+            return list(waves)
+        rng = np.random.default_rng((self._options.seed, number))
+        return [self._ears.add_noise(wave, snr_db, rng) for wave in waves]
+
+    def _result(self, case: Case, turn: int, voice: str, answer: Answer, end_ms: int) -> TurnResult:
+        meant = case.dialogue[turn]
+        heard = None
+        if answer.audio and (case.number, turn) in self._heard:
+            heard = self._ears.recognise(np.concatenate(answer.audio))
+        elif voice and (case.number, turn) in self._heard:
+            heard = ""  # a reply without audio: nothing to hear
+        ends_ms = answer.ends_ms if voice else []
+        return TurnResult(
+            condition=self._condition.name,
+            dialogue=case.number,
+            turn=turn,
+            skill=meant.skill,
+            user_voice=self._ears.users.group(voice) if voice else "",
+            voice=case.voice,
+            user=meant.user,
+            reply=meant.reply,
+            transcript=answer.transcript,
+            text=answer.text,
+            heard=heard,
+            end_delay_ms=ends_ms[-1] - end_ms if ends_ms else None,
+            is_early=bool(ends_ms) and ends_ms[0] < end_ms - EARLY_MS,
+            failure=answer.failure,
+        )
+
+
+def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, int]]:
+    """Name the first turns in the order of the cases, whatever order they finish in."""
+    turns = [(case.number, turn) for case in cases for turn in range(len(case.dialogue))]
+    return frozenset(turns[:num_turns])
+
+
+def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense") -> EngineConfig:
+    """Configure an engine for scoring: nobody listens, so nothing is paced by playout."""
+    unpaced_ms = 3_600_000
+    return EngineConfig(
+        max_sessions=max_parallel,
+        max_batch=max_parallel,
+        ahead_ms=unpaced_ms,
+        horizon_ms=unpaced_ms,
+        linears=linears,
+    )
+
+
+def default_ears() -> Ears:
+    """Give the synthesisers, the noise and the recogniser of the training recipe."""
+    # Here, because only a real evaluation needs them: they bring programs that may be missing.
+    from model.training.evaluation.users import SynthesisedUsers  # noqa: PLC0415
+    from model.training.speech.augment import add_noise  # noqa: PLC0415
+    from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
+
+    return Ears(SynthesisedUsers(), Recogniser().recognise, add_noise)
+
+
+def run_eval(
+    engine: Engine,
+    *,
+    num_dialogues: int = 200,
+    seed: int = 0,
+    conditions: tuple[Condition, ...] = CONDITIONS,
+    out: Path | None = None,
+) -> Report:
+    """Score with the synthesisers and the recogniser of the training recipe, and print.
+
+    Prints a table, then one JSON line last.
+
+    Args:
+        engine: not started, best made with `engine_config`; it is started and stopped here.
+        num_dialogues: conversations in each condition.
+        seed: decides the conversations, who speaks and the noise.
+        conditions: how the user's turns reach the model.
+        out: also write all figures and every turn to this file, as JSON.
+    """
+    options = EvalOptions(num_dialogues=num_dialogues, seed=seed, conditions=conditions)
+    report = evaluate(engine, options, default_ears())
+    print(report.table())
+    if out is not None:
+        out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report
+
+
+def run_comparison(
+    first: Path,
+    second: Path,
+    options: EvalOptions,
+    *,
+    out: Path | None = None,
+    ears: Ears | None = None,
+    speak: SpeakReply | None = None,
+) -> PrecisionReport:
+    """Score two exports of one model on the same conversations, compare them, and print.
+
+    Prints both tables, the comparison, then one JSON line last.
+
+    Args:
+        first: directory of the reference, such as the one in full precision; A in the tables.
+        second: directory of the model in question; B in the tables.
+        options: what to hold.
+        out: also write all figures and every turn of both to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+        speak: the assistant's voices; those of the training recipe if None.
+
+    Raises:
+        WeightsError: a file is missing, broken or does not fit the others.
+        ConfigError: these are not exports of the same model.
+    """
+    starters = load_starter(first), load_starter(second)
+    check_comparable(*starters)
+    ears = ears or default_ears()
+    reports = []
+    for letter, directory, starter in zip("AB", (first, second), starters, strict=True):
+        engine = make_engine(starter, engine_config(), name=directory.name)
+        reports.append(evaluate(engine, options, ears))
+        # At once: each takes long, and the first is worth having if the second fails.
+        print(f"{letter}: {directory}\n{reports[-1].table()}\n", flush=True)
+    voices = options.voices or starters[0].voices
+    cases = draw_cases(min(options.num_dialogues, MAX_AGREEMENT_DIALOGUES), options.seed, voices)
+    studio = Studio(
+        codec=starters[0].codec,
+        num_codebooks=starters[0].lm.config.num_codebooks,
+        pieces=starters[0].tokenizer,
+        voices=starters[0].voices,
+        users=ears.users,
+        speak=speak or _speak_reply,
+    )
+    agreements, num_dialogues = compare_choices(
+        starters[0].lm, starters[1].lm, lay_out_all(studio, cases, options.seed)
+    )
+    report = PrecisionReport(
+        first=reports[0],
+        second=reports[1],
+        comparisons=compare_runs(reports[0], reports[1]),
+        agreements=agreements,
+        num_dialogues=num_dialogues,
+    )
+    print(f"A: {first}\nB: {second}\n{report.table()}")
+    if out is not None:
+        turns = {"first_results": reports[0].turns(), "second_results": reports[1].turns()}
+        out.write_text(json.dumps(report.to_json() | turns, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report
+
+
+def _speak_reply(voice: str, text: str) -> Speech:
+    from model.training.speech.voices import VOICE_BY_NAME, synthesise  # noqa: PLC0415
+
+    return synthesise(VOICE_BY_NAME[voice], text)
+
+
+def run_codec_eval(
+    codec: Codec,
+    voices: Sequence[str],
+    *,
+    num_texts: int = 80,
+    seed: int = 0,
+    picture: Path | None = None,
+) -> CodecReport:
+    """Compare the assistant's voices before and after the codec, and print.
+
+    What is said are replies of conversations that training did not have. Prints a line for each
+    voice, then one JSON line last.
+
+    Args:
+        codec: the tokenizer and vocoder.
+        voices: names of the assistant's voices.
+        num_texts: replies, each spoken in every voice.
+        seed: decides the replies.
+        picture: also draw spectrograms of one reply in each voice into this file.
+    """
+    from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
+
+    def speak(voice: str, text: str) -> Wave:
+        return (_speak_reply(voice, text).pcm / 32768).astype(np.float32)
+
+    replies = {t.reply for c in draw_cases(num_texts, seed, ("any",)) for t in c.dialogue}
+    texts = sorted(replies, key=lambda text: (crc32(text.encode()), text))[:num_texts]
+    report = compare_codec(codec, Recogniser().recognise, texts, voices, speak)
+    print(report.table())
+    if picture is not None:
+        waves = [(voice, speak(voice, texts[0])) for voice in voices]
+        save_spectrograms(picture, [(v, wave, resynthesise(codec, wave)) for v, wave in waves])
+    print(json.dumps(report.to_json()))
+    return report

@@ -1,0 +1,1 @@
+"""The unified transformer, its depth transformer, and how its linears run."""

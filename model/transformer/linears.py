@@ -1,0 +1,51 @@
+"""Which linears a step spends its time in, and how they become int8."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from kernels.int8 import Int8Linear
+from kernels.int8.op import Backend
+from model.errors import ConfigError
+from model.transformer.lm import LM
+
+
+def convert_to_int8(lm: LM) -> None:
+    """Replace the linears that a step spends its time in by int8 ones, for few rows on a CPU.
+
+    These are the linears of the transformer layers and the depth transformer's projection and
+    heads. The text head stays as it is: words are chosen by it.
+
+    Raises:
+        ConfigError: if the model has a width that the int8 kernel cannot do.
+    """
+    for name, linear in hot_linears(lm).items():
+        lm.set_submodule(name, to_int8(name, linear, "aten"))
+
+
+def hot_linears(lm: LM) -> dict[str, nn.Linear]:
+    """Return the linears that a step spends its time in, by name: these may be quantised."""
+    return {
+        name: linear
+        for name, linear in lm.named_modules()
+        if isinstance(linear, nn.Linear)
+        and ("layers." in name or name.startswith(("depth.in_proj", "depth.heads.")))
+    }
+
+
+def to_int8(name: str, linear: nn.Linear, backend: Backend) -> Int8Linear:
+    """Return an int8 linear of the same weight, about.
+
+    Args:
+        name: of the linear, for the error.
+        linear: without a bias.
+        backend: "aten" for a CPU; "reference" takes any width, until `model.duplex.accelerate`
+            switches it to the kernel of its device.
+
+    Raises:
+        ConfigError: if the linear has a width that the backend cannot do.
+    """
+    try:
+        return Int8Linear.from_linear(linear, backend)
+    except ValueError as error:
+        raise ConfigError(f"{name}: cannot be int8 ({error})") from error

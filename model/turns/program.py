@@ -1,0 +1,476 @@
+"""Turn one conversation into steps of the model, turn by turn.
+
+This is the starter's dialogue program, for one session. It holds no tensors and calls no model: it
+says what the next steps are (`plan`), is told what the model made of them (`observe`), and collects
+what the session is to be told (`take_events`).
+
+How a conversation is laid out in steps:
+
+    <bos> <voice>                      prefix, pinned
+    LISTEN LISTEN LISTEN ...           one a frame of the user; text: live transcript, <end> once
+    <user> what is your name           final transcript, written by the model; or a typed turn
+    <reply> i am parley                the reply's words, in one burst
+    <speak> SPEAK SPEAK ...            one a frame of the reply; text: its words again, in time;
+                                       one more, which puts out <eos>, for the codes that come late
+    <eos>
+
+The piece that a step puts out is the text of the next step. A typed turn looks like the transcript
+of a spoken one, so what is learned as text serves speech. `<reply>` is put out at the end of a
+transcript and fed when a reply is asked for.
+
+The starter was trained to answer in words. It follows no instructions: those of a session or of a
+response are ignored. It never calls a function of its own accord; a response that demands a call is
+one, with arguments that the function's schema accepts and that mean little.
+
+Commands are taken in order, each when the phase allows; `Cancel` and `Reopen` are taken at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.arrays import Ints, Scores
+from model.errors import EngineError
+from model.messages import (
+    AppendAudio,
+    AppendCall,
+    AppendCallOutput,
+    AppendText,
+    Cancel,
+    ClearAudio,
+    CommitAudio,
+    InputTranscript,
+    Open,
+    Pcm,
+    Reopen,
+    Respond,
+    ResponseDone,
+    Truncate,
+    Usage,
+)
+from model.turns.call import Writer
+from model.turns.history import VOICE_INDEX, History, StepBlock
+from model.turns.items import append_item
+from model.turns.listener import Listener
+from model.turns.phase import TRANSITIONS, Cue, Phase
+from model.turns.reply import SpeechTiming
+from model.turns.speaker import Speaker, demands_call
+from model.turns.spelling import Speller
+from model.turns.steps import Event, Mask, NextSteps, TurnLimits
+from model.turns.tentative import Noise, Perhaps
+from model.turns.truncation import truncated
+
+# Commands that a conversation takes one after another.
+SessionCommand = (
+    AppendAudio
+    | ClearAudio
+    | CommitAudio
+    | AppendText
+    | AppendCall
+    | AppendCallOutput
+    | Respond
+    | Truncate
+)
+
+
+class TurnProgram:
+    """Run one conversation.
+
+    Args:
+        session: who talks, and in which voice.
+        speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
+        timing: of the codec.
+        delays: steps by which each codebook comes late, 0 or 1.
+        noise: what the session's choices are drawn with, if they are.
+        limits: bounds.
+
+    Attributes:
+        session_id: whose conversation it is.
+        phase: what it is doing.
+        history: what was fed to the model, and is to be fed next.
+
+    Raises:
+        EngineError: from the constructor and from `accept`, for what cannot be done.
+    """
+
+    __slots__ = (
+        "_events",
+        "_limits",
+        "_listener",
+        "_pending",
+        "_perhaps",
+        "_speaker",
+        "_timing",
+        "_vocabulary",
+        "_waiting_samples",
+        "history",
+        "phase",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        session: Open,
+        *,
+        speller: Speller,
+        writer: Writer,
+        timing: SpeechTiming,
+        delays: tuple[int, ...],
+        noise: Noise | None = None,
+        limits: TurnLimits | None = None,
+    ) -> None:
+        limits, vocabulary = limits or TurnLimits(), speller.vocabulary
+        self.session_id = session.session_id
+        self.phase = Phase.IDLE
+        self._vocabulary, self._timing, self._limits = vocabulary, timing, limits
+        prefix = (vocabulary.bos, self._voice_piece(session.voice))
+        self.history = History(prefix, len(delays), limits.max_history_steps)
+        self._listener = Listener(
+            self.session_id,
+            self.history,
+            vocabulary,
+            limits,
+            frame_samples=timing.frame_samples,
+            frame_ms=timing.frame_ms,
+        )
+        self._speaker = Speaker(
+            self.session_id, self.history, speller, writer, limits, timing=timing, delays=delays
+        )
+        self._pending: deque[SessionCommand] = deque()
+        self._waiting_samples = 0  # in pending commands
+        self._perhaps = Perhaps(self.history, self._listener, self._speaker, noise)
+        self._events: list[Event] = []
+
+    # What the engine asks.
+
+    @property
+    def wants_frame(self) -> bool:
+        """Tell whether a frame of the user waits to be encoded and heard."""
+        return self.phase is Phase.LISTENING and self._listener.wants_frame
+
+    @property
+    def has_work(self) -> bool:
+        """Tell whether `plan` would return steps, given a frame if it wants one."""
+        is_known = self.history.fed < len(self.history)
+        return is_known or self.wants_frame or self._speaker.has_answer
+
+    @property
+    def prompt(self) -> StepBlock | None:
+        """Return the pinned steps, as long as the model has seen nothing of the conversation."""
+        return self.history.prefix if not self.history.fed else None
+
+    def recall(self, num_steps: int) -> None:
+        """Count the first steps as seen: the model remembers them from another conversation."""
+        self.history.fed = num_steps
+        text, audio = self._speaker.paid
+        self._speaker.paid = max(text, num_steps), audio
+
+    @property
+    def num_waiting_steps(self) -> int:
+        """Count the steps that are known and not fed yet."""
+        return len(self.history) - self.history.fed
+
+    @property
+    def is_answer_awaited(self) -> bool:
+        """Tell whether the user has said everything, though not all of it was heard yet."""
+        return any(isinstance(command, CommitAudio) for command in self._pending)
+
+    def take_frame(self) -> tuple[Pcm, bool]:
+        """Return the user's next frame, float32 [frame_samples], and whether it starts a turn."""
+        return self._listener.take_frame()
+
+    def take_events(self) -> list[Event]:
+        """Return what has happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def accept(self, command: SessionCommand | Cancel | Reopen) -> None:
+        """Take a command, now or when its time comes.
+
+        Raises:
+            EngineError: too much waits already, the command is not for this model, or there is
+                nothing to reopen.
+        """
+        match command:
+            case Cancel():
+                self._cancel(command.turn)
+            case Reopen():
+                self._reopen(command.item_id)
+            case AppendAudio():
+                _check_pcm(command.pcm)
+                self._waiting_samples += len(command.pcm)
+            case Respond() if command.voice is not None:
+                self._voice_piece(command.voice)
+            case _:
+                pass
+        num_samples = self._waiting_samples + self._listener.frames.num_samples
+        if num_samples > self._limits.max_waiting_samples:
+            raise EngineError("more audio waits to be heard than the engine holds for a session")
+        if not isinstance(command, Cancel | Reopen):
+            self._pending.append(command)
+        self._advance()
+
+    def plan(self, user: Ints | None = None) -> NextSteps | None:
+        """Say what to feed next.
+
+        Args:
+            user: int64 [K], codes of the frame from `take_frame`, if it was taken.
+
+        Returns:
+            The steps, or None if there is nothing to do.
+        """
+        if user is not None:
+            self._listener.hear(user)
+            # A commit that waited for this frame needs nothing of what the frame puts out.
+            self._advance()
+        if self._speaker.has_answer:
+            self._go_on(*self._speaker.resume())
+            self._advance()
+        if self.phase is Phase.TRANSCRIBING and self._next_reply() is not None:
+            self._listener.feed_reply_early()
+        history, max_steps = self.history, self._limits.max_prefill_steps
+        start, stop = history.fed, len(history)
+        if start == stop:
+            return None
+        masks = self._masks()
+        if stop - start > max_steps:
+            # What is sampled from stays together in the last call.
+            stop = min(start + max_steps, stop - len(masks))
+            return NextSteps(start, history.block(start, stop))
+        is_speaking = self.phase is Phase.SPEAKING
+        also = self._speaker.choices if is_speaking or self.phase is Phase.CALLING else ()
+        weighed = self._listener.weighed if self.phase is Phase.TRANSCRIBING else ()
+        block = history.block(start, stop)
+        return NextSteps(start, block, masks, also, weighed, has_codes=is_speaking)
+
+    def observe(
+        self, steps: NextSteps, pieces: Ints | None, scores: Scores | None, codes: Ints | None
+    ) -> None:
+        """Learn what the model made of `steps`.
+
+        Args:
+            steps: from `plan`.
+            pieces: int64, one for each of `masks`; None without masks.
+            scores: float [masks, 2], log-probabilities of these and of `weighed`, if the masks are
+                of a transcript; None without masks.
+            codes: int64 [K], None unless `has_codes`.
+        """
+        self.history.fed = steps.start + len(steps.block)
+        if pieces is not None:
+            assert scores is not None
+            match self.phase:
+                case Phase.LISTENING:
+                    self._events += self._listener.heard(int(pieces[0]))
+                case Phase.TRANSCRIBING:
+                    if self._listener.transcribed(pieces, scores):
+                        self._finish_transcript(pieces)
+                case Phase.REPLYING:
+                    self._go_on(*self._speaker.wrote(int(pieces[0])))
+                case Phase.SPEAKING:
+                    assert codes is not None
+                    self._go_on(*self._speaker.spoke(int(pieces[0]), codes))
+                case Phase.CALLING:
+                    self._go_on(*self._speaker.called(int(pieces[0])))
+                case Phase.IDLE:
+                    raise AssertionError("nothing is sampled between turns")
+        self._advance()
+
+    def rebuild(self) -> None:
+        """Feed everything again from the prefix on, because the state has lost it."""
+        self._shift(self.history.rebuild())
+
+    # Commands.
+
+    def _advance(self) -> None:
+        while self._pending and self._take(self._pending[0]):
+            command = self._pending.popleft()
+            if isinstance(command, AppendAudio):
+                self._waiting_samples -= len(command.pcm)
+        if self.phase is Phase.IDLE and not self._pending and self._listener.is_shelved:
+            self._listen()
+
+    def _take(self, command: SessionCommand) -> bool:
+        """Carry out a command if the phase allows it, and tell whether it did."""
+        if self.phase not in (Phase.IDLE, Phase.LISTENING):
+            return False
+        if not isinstance(command, Respond):
+            self._perhaps.confirm()
+        match command:
+            case AppendAudio():
+                self._listen()
+                self._listener.frames.append(command.pcm)
+            case CommitAudio():
+                return self._commit(command)
+            case ClearAudio():
+                self._clear()
+            case Truncate():
+                self._truncate(command)
+            case AppendText() | AppendCall() | AppendCallOutput() | Respond():
+                if len(self.history) - self.history.fed > self._limits.max_item_pieces:
+                    return False  # the model catches up first
+                if self.phase is Phase.LISTENING:
+                    self._listener.shelve()
+                    self._move(Cue.SHELVE)
+                if isinstance(command, Respond):
+                    self._respond(command)
+                else:
+                    max_pieces = self._limits.max_item_pieces
+                    append_item(self.history, command, self._vocabulary, max_pieces)
+        return True
+
+    def _move(self, cue: Cue) -> None:
+        self.phase = TRANSITIONS[self.phase, cue]
+
+    def _go_on(self, events: Sequence[Event], cue: Cue | None) -> None:
+        self._events += events
+        if cue is not None:
+            self._move(cue)
+
+    def _shift(self, delta: int) -> None:
+        """Move along with steps of the history."""
+        self._listener.shift(delta)
+        self._perhaps.shift(delta)
+
+    # The user's turn.
+
+    def _listen(self) -> None:
+        if self.phase is not Phase.LISTENING:
+            self._listener.listen()
+            self._move(Cue.HEAR)
+
+    def _clear(self, *, keeps_audio: bool = False) -> None:
+        self._listener.clear(keeps_audio=keeps_audio)
+        if self.phase is Phase.LISTENING:
+            self._move(Cue.CLEAR)
+
+    def _commit(self, command: CommitAudio) -> bool:
+        listener = self._listener
+        if listener.turn is not None:
+            self._listen()
+            if not command.is_tentative:
+                listener.frames.complete()
+            if listener.frames.num_frames:
+                return False
+        if command.is_tentative:
+            self._perhaps.commit(command.item_id)
+        if listener.turn is None or not listener.turn.num_frames:
+            self._clear(keeps_audio=command.is_tentative)
+            self._events.append(InputTranscript(self.session_id, command.item_id, ""))
+            return True
+        listener.begin_transcript(command.item_id)
+        self._move(Cue.COMMIT)
+        return True
+
+    def _finish_transcript(self, pieces: Ints) -> None:
+        turn = self._listener.turn
+        assert turn is not None
+        self._events.append(self._listener.finish())
+        self._move(Cue.TRANSCRIBED)
+        if not turn.is_reply_fed:
+            return
+        request = self._next_reply()
+        if request is None:  # it was cancelled meanwhile
+            self.history.cut(len(self.history) - 1)
+            return
+        self._pending.popleft()
+        self._respond(request, is_fed=True)
+        self._go_on(*self._speaker.wrote(int(pieces[-1])))
+
+    def _reopen(self, item_id: str) -> None:
+        waiting = [
+            isinstance(c, CommitAudio) and c.is_tentative and c.item_id == item_id
+            for c in self._pending
+        ]
+        if any(waiting):
+            index = waiting.index(True)
+            del self._pending[index]
+            self._forget_requests(index)
+            return
+        is_listening = self._perhaps.reopen(item_id)
+        self._forget_requests(0)
+        if is_listening:
+            self._move(Cue.REOPEN)
+        elif self.phase is not Phase.IDLE:
+            self._move(Cue.END)
+
+    def _forget_requests(self, index: int) -> None:
+        """Drop the responses that wait from `index` on, as far as nothing else is among them."""
+        while index < len(self._pending) and isinstance(self._pending[index], Respond):
+            del self._pending[index]
+
+    # The assistant's turn.
+
+    def _respond(self, request: Respond, *, is_fed: bool = False) -> None:
+        if request.voice is not None:
+            self._shift(self.history.replace_prefix(VOICE_INDEX, self._voice_piece(request.voice)))
+        self._move(Cue.RESPOND)
+        self._go_on(*self._speaker.begin(request, is_fed=is_fed))
+
+    def _next_reply(self) -> Respond | None:
+        """Return the request that comes next, if words continue the conversation as it was fed."""
+        command = self._pending[0] if self._pending else None
+        if not isinstance(command, Respond) or demands_call(command):
+            return None
+        is_other_voice = command.voice is not None and (
+            self._voice_piece(command.voice) != self.history.prefix_piece(VOICE_INDEX)
+        )
+        return None if is_other_voice else command
+
+    def _cancel(self, turn: int) -> None:
+        """Stop a response. Nothing of it is made afterwards: this is where stale output ends."""
+        reply = self._speaker.reply
+        if reply is not None and reply.request.turn == turn:
+            self._go_on([self._speaker.end("cancelled")], Cue.END)
+            return
+        for command in self._pending:
+            if isinstance(command, Respond) and command.turn == turn:
+                self._pending.remove(command)
+                self._events.append(ResponseDone(self.session_id, turn, "cancelled", Usage()))
+                return
+
+    # Changes of the past.
+
+    def _truncate(self, command: Truncate) -> None:
+        items = self.history.items
+        item = next((item for item in items if item.item_id == command.item_id), None)
+        if item is None or (command.heard_ms and not item.is_audio):
+            return  # gone from memory, or never to be heard
+        block = truncated(
+            self.history, item, command.heard_ms, self._vocabulary, self._timing.frame_ms
+        )
+        self._shift(self.history.replace(item, block))
+
+    def _masks(self) -> tuple[Mask, ...]:
+        """Say which pieces the newest steps may put out."""
+        match self.phase:
+            case Phase.IDLE:
+                return ()
+            case Phase.LISTENING:
+                turn = self._listener.turn
+                return () if turn is None or turn.is_sampled else (Mask.LISTEN,)
+            case Phase.TRANSCRIBING:
+                return self._listener.masks()
+            case Phase.REPLYING:
+                return (Mask.REPLY,)
+            case Phase.SPEAKING:
+                return (Mask.SPEAK,)
+            case Phase.CALLING:
+                return () if self._speaker.is_waiting else (Mask.CALL,)
+
+    def _voice_piece(self, voice: str) -> int:
+        piece = self._vocabulary.voices.get(voice)
+        if piece is None:
+            known = ", ".join(self._vocabulary.voices)
+            raise EngineError(f"unknown voice {voice!r}, expected one of {known}")
+        return piece
+
+
+def _check_pcm(pcm: Pcm) -> None:
+    if pcm.dtype != np.float32 or pcm.ndim != 1:
+        raise EngineError(f"expected pcm float32 [samples], got {pcm.dtype} {list(pcm.shape)}")
+    if not np.isfinite(pcm).all():
+        raise EngineError("expected finite samples, got NaN or infinity")

@@ -1,0 +1,270 @@
+"""Make the assistant's replies: the words in one burst, then the audio; or a function call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from model.arrays import Ints
+from model.cache.state import Kind
+from model.errors import EngineError, GrammarError, OverloadedError
+from model.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
+    DoneReason,
+    Respond,
+    ResponseDone,
+    ResponseFailed,
+    ResponseText,
+    Usage,
+)
+from model.turns.call import Call, Writer, Written
+from model.turns.history import AssistantItem, History
+from model.turns.phase import Cue
+from model.turns.reply import Reply, SpeechTiming
+from model.turns.spelling import Speller
+from model.turns.steps import Decode, Event, TurnLimits
+
+
+class Speaker:
+    """Reply in one conversation.
+
+    Args:
+        session_id: who is told.
+        history: of the conversation; written.
+        speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
+        limits: bounds.
+        timing: of the codec.
+        delays: steps by which each codebook comes late, 0 or 1.
+
+    Attributes:
+        reply: the reply in progress.
+        paid: text and audio steps that responses have been charged for.
+
+    Raises:
+        EngineError: for other delays.
+    """
+
+    __slots__ = (
+        "_delays",
+        "_history",
+        "_limits",
+        "_session_id",
+        "_speller",
+        "_timing",
+        "_vocabulary",
+        "_writer",
+        "paid",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        session_id: str,
+        history: History,
+        speller: Speller,
+        writer: Writer,
+        limits: TurnLimits,
+        *,
+        timing: SpeechTiming,
+        delays: tuple[int, ...],
+    ) -> None:
+        if not set(delays) <= {0, 1}:
+            raise EngineError(f"expected codes to come 0 or 1 steps late, got {delays}")
+        self._session_id, self._history = session_id, history
+        self._speller, self._vocabulary, self._limits = speller, speller.vocabulary, limits
+        self._writer = writer
+        self._timing, self._delays = timing, np.array(delays)
+        self.reply: Reply | None = None
+        self.paid = (0, 0)
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Return pieces that the next step may put out, beyond what its mask allows anyway."""
+        reply = self.reply
+        if reply is None:
+            return ()
+        if reply.call is not None:
+            return tuple(reply.call.choices)
+        return () if reply.next_piece == -1 else (reply.next_piece,)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether a call waits for what is written elsewhere."""
+        reply = self.reply
+        return reply is not None and reply.call is not None and reply.call.is_waiting
+
+    @property
+    def has_answer(self) -> bool:
+        """Tell whether what a call has waited for is there, for `resume`."""
+        reply = self.reply
+        return reply is not None and reply.call is not None and reply.call.has_answer
+
+    def begin(self, request: Respond, *, is_fed: bool) -> tuple[list[Event], Cue | None]:
+        """Begin a reply.
+
+        Args:
+            request: what is asked for.
+            is_fed: whether its first step, <reply>, is in the history already.
+
+        Returns:
+            What the session is told, and how the conversation moves on, if it does.
+        """
+        if not is_fed:
+            self._history.append(Kind.TEXT, self._vocabulary.reply)
+        is_audio = request.audio and not demands_call(request)
+        item = AssistantItem(request.item_id, len(self._history) - 1, is_audio=is_audio)
+        self._history.items.append(item)
+        text, audio = self._history.count_steps()
+        text -= 1  # <reply> itself
+        usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
+        self.reply = reply = Reply(request, item, usage, self._timing)
+        if not demands_call(request):
+            return [], None
+        name = f"{self._session_id}/{request.turn}"
+        reply.call = Call(request.tools, self._speller, self._writer, name)
+        events, cue = self._write(reply, reply.call.go_on)
+        return events, cue or Cue.CALL
+
+    def wrote(self, piece: int) -> tuple[list[Event], Cue | None]:
+        """Take what the newest step of the burst put out.
+
+        Returns:
+            What the session is told, and how the conversation moves on, if it does.
+        """
+        reply, vocabulary = self.reply, self._vocabulary
+        assert reply is not None
+        if vocabulary.is_word_piece(piece) and len(reply.plan) < self._limits.max_reply_pieces:
+            text = vocabulary.delta(reply.plan, piece)
+            reply.plan.append(piece)
+            self._history.append(Kind.TEXT, piece)
+            # A piece may be nothing but the space before a word.
+            events: list[Event] = []
+            if text:
+                events.append(ResponseText(self._session_id, reply.request.turn, text))
+            if not reply.is_exhausted:
+                return events, None
+            return [*events, self.end("max_output_tokens")], Cue.END
+        if not reply.request.audio:
+            return [self.end("completed")], Cue.END
+        reply.item.speak = len(self._history)
+        self._history.append(Kind.SPEAK, vocabulary.speak)
+        return [], Cue.SPEAK
+
+    def spoke(self, piece: int, codes: Ints) -> tuple[list[Event], Cue | None]:
+        """Take what the newest SPEAK step put out: a piece, and codes int64 [K].
+
+        Returns:
+            What the session is told and what is to be decoded, in order, and how the conversation
+            moves on, if it does.
+        """
+        reply = self.reply
+        assert reply is not None
+        # A code that comes late has no frame yet at the reply's beginning.
+        codes = np.where(self._delays <= reply.num_frames, codes, -1)
+        is_long = reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames
+        if piece == self._vocabulary.eos or is_long or self._is_stuck(reply):
+            events: list[Event] = [] if is_long else [*reply.speak_rest(self._vocabulary)]
+            # The last step begins no frame; only late codes are left.
+            events.append(_decode(reply, np.where(self._delays > 0, codes, -1), is_last=True))
+            while reply.needs_flush:
+                events.append(_decode(reply, np.full_like(codes, -1), is_last=True))
+            return [*events, self.end("max_output_tokens" if is_long else "completed")], Cue.END
+        word = reply.speak(piece, self._vocabulary)
+        self._history.append(Kind.SPEAK, piece, assistant=codes)
+        decode = _decode(reply, codes)
+        return [decode] if word is None else [word, decode], None
+
+    def called(self, piece: int) -> tuple[list[Event], Cue | None]:
+        """Take what the newest step of a call put out; returns as `wrote`."""
+        reply = self.reply
+        assert reply is not None
+        assert reply.call is not None
+        return self._write(reply, partial(reply.call.go_on, piece))
+
+    def resume(self) -> tuple[list[Event], Cue | None]:
+        """Go on with a call, now that what it has waited for is there; returns as `wrote`."""
+        reply = self.reply
+        assert reply is not None
+        assert reply.call is not None
+        return self._write(reply, reply.call.resume)
+
+    def end(self, reason: DoneReason) -> ResponseDone:
+        """End the reply in progress, as it is; a call that is not complete was never made."""
+        reply, self.reply = self.reply, None
+        assert reply is not None
+        history, vocabulary, item = self._history, self._vocabulary, reply.item
+        if reply.call is None or reply.call.is_complete:
+            if reply.call is not None:
+                history.cut(item.start + 1)
+                for piece in vocabulary.encode(reply.call.memory)[-self._limits.max_item_pieces :]:
+                    history.append(Kind.TEXT, piece)
+            history.append(Kind.TEXT, vocabulary.eos)
+            item.stop = len(history)
+        else:
+            history.cut(item.start)
+        self.paid = history.count_steps()
+        return ResponseDone(self._session_id, reply.request.turn, reason, reply.final_usage())
+
+    def _write(
+        self, reply: Reply, write: Callable[[], Written | None]
+    ) -> tuple[list[Event], Cue | None]:
+        """Write some more of a call; returns as `wrote`."""
+        session_id, turn, call = self._session_id, reply.request.turn, reply.call
+        assert call is not None
+        try:
+            written = write()
+        except (GrammarError, OverloadedError) as error:
+            self.end("cancelled")
+            message = f"the function's parameters cannot be followed: {error}"
+            return [ResponseFailed(session_id, turn, message)], Cue.END
+        if written is None:
+            return [], None
+        reply.num_call_pieces += len(written.pieces)
+        is_long = reply.is_exhausted or reply.num_call_pieces >= self._limits.max_call_pieces
+        if not is_long:
+            # What the model reads is bounded: past that it chooses nothing any more.
+            self._feed(reply, written)
+        events: list[Event] = []
+        if written.name is not None:
+            events.append(CallStarted(session_id, turn, 0, written.name))
+        if written.text:
+            events.append(CallArguments(session_id, turn, 0, written.text))
+        if call.is_complete:
+            return [*events, CallDone(session_id, turn, 0), self.end("completed")], Cue.END
+        if not call.choices:
+            return [*events, self.end("max_output_tokens")], Cue.END
+        if not is_long:
+            return events, None
+        more, cue = self._write(reply, call.close)
+        return [*events, *more], cue
+
+    def _feed(self, reply: Reply, written: Written) -> None:
+        """Let the model read what was written of a call."""
+        history = self._history
+        if written.kept is not None:
+            history.cut(reply.item.start + 1 + written.kept)
+            history.fed = min(history.fed, len(history) - 1)  # it is asked there once more
+        for piece in written.pieces:
+            history.append(Kind.TEXT, piece)
+
+    def _is_stuck(self, reply: Reply) -> bool:
+        limits = self._limits
+        if reply.next_piece == -1:
+            return reply.frames_since_word > limits.max_tail_frames
+        return reply.num_frames > limits.max_tail_frames + limits.frames_per_piece * len(reply.plan)
+
+
+def demands_call(request: Respond) -> bool:
+    """Tell whether a reply has to be a function call; one that may be is never one."""
+    return request.tool_choice == "required" and bool(request.tools)
+
+
+def _decode(reply: Reply, codes: Ints, *, is_last: bool = False) -> Decode:
+    is_first = reply.num_decoded == 0
+    start, stop = reply.decoded_range(is_last=is_last)
+    return Decode(reply.request.turn, codes, is_first, start, stop)

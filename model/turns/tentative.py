@@ -1,0 +1,112 @@
+"""Let the user's turn be over, perhaps: a response may begin, and the user may still go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from model.errors import EngineError
+from model.turns.history import VOICE_INDEX, History
+from model.turns.listener import Listener, UserTurn
+from model.turns.speaker import Speaker
+
+
+class Noise(Protocol):
+    """Draw random numbers from a state that can be put back."""
+
+    def get_state(self) -> Any:
+        """Return what the next draws depend on."""
+        ...
+
+    def set_state(self, state: Any) -> Any:
+        """Make the next draws depend on what `get_state` has returned."""
+        ...
+
+
+@dataclass(slots=True)
+class _Bookmark:
+    """What a `Reopen` brings back. The audio that was left over stays where it is.
+
+    Attributes:
+        item_id: of the tentative commit.
+        length: steps of the history.
+        turn: the user's turn, None if there was none.
+        voice: piece of the reply's voice.
+        paid: text and audio steps that responses have been charged for.
+        noise: state of the session's noise.
+    """
+
+    item_id: str
+    length: int
+    turn: UserTurn | None
+    voice: int
+    paid: tuple[int, int]
+    noise: Any
+
+
+class Perhaps:
+    """Keep a way back to the user's turn for as long as it may go on.
+
+    Args:
+        history: of the conversation; written.
+        listener: who heard the turn.
+        speaker: who replies to it.
+        noise: what the session's choices are drawn with, if they are.
+    """
+
+    __slots__ = ("_bookmark", "_history", "_listener", "_noise", "_speaker")
+
+    def __init__(
+        self, history: History, listener: Listener, speaker: Speaker, noise: Noise | None
+    ) -> None:
+        self._history, self._listener, self._speaker = history, listener, speaker
+        self._noise = noise
+        self._bookmark: _Bookmark | None = None
+
+    def commit(self, item_id: str) -> None:
+        """Remember this moment, in which the turn is over, perhaps."""
+        turn = self._listener.turn
+        self._bookmark = _Bookmark(
+            item_id,
+            len(self._history),
+            None if turn is None else turn.copy(),
+            voice=self._history.prefix_piece(VOICE_INDEX),
+            paid=self._speaker.paid,
+            noise=None if self._noise is None else self._noise.get_state(),
+        )
+
+    def confirm(self) -> None:
+        """Let the turn be over, if one was perhaps; audio that was left is no part of it."""
+        if self._bookmark is not None:
+            self._bookmark = None
+            self._listener.frames.clear()
+
+    def shift(self, delta: int) -> None:
+        """Move along with the steps of the history."""
+        mark = self._bookmark
+        if mark is not None:
+            mark.length += delta
+            if mark.turn is not None:
+                mark.turn.start += delta
+
+    def reopen(self, item_id: str) -> bool:
+        """Go back to that moment: whatever was made since leaves no trace.
+
+        Returns:
+            Whether a turn is in progress again; one without any audio never was.
+
+        Raises:
+            EngineError: the turn is not one that can go on.
+        """
+        mark, history = self._bookmark, self._history
+        if mark is None or mark.item_id != item_id:
+            raise EngineError(f"the turn {item_id!r} is not one that can go on")
+        self.shift(history.replace_prefix(VOICE_INDEX, mark.voice))
+        history.cut(mark.length)
+        self._speaker.reply, self._speaker.paid = None, mark.paid
+        if self._noise is not None:
+            self._noise.set_state(mark.noise)
+        self._bookmark = None
+        if mark.turn is not None:
+            self._listener.resume(mark.turn)
+        return mark.turn is not None

@@ -1,0 +1,65 @@
+"""Work out what is left of a reply that was heard only in part."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.cache.state import Kind
+from model.turns.history import AssistantItem, History, StepBlock
+from model.turns.vocabulary import TurnVocabulary
+
+
+def truncated(
+    history: History,
+    item: AssistantItem,
+    heard_ms: int,
+    vocabulary: TurnVocabulary,
+    frame_ms: int,
+) -> StepBlock:
+    """Return the steps of `item` as if it had ended where it stopped being heard.
+
+    The words written ahead of the audio are cut to those heard as well, so that the model does not
+    remember having said the others. A reply of which no word was heard leaves nothing.
+
+    Args:
+        history: where the item lies.
+        item: a complete item.
+        heard_ms: how much of its audio was heard.
+        vocabulary: to tell words from other pieces.
+        frame_ms: length of one frame.
+
+    Returns:
+        The steps in its place, none at all if nothing was heard.
+    """
+    assert item.stop is not None
+    steps = history.block(item.start, item.stop)
+    num_words = sum(start_ms < heard_ms for start_ms in item.word_starts_ms)
+    num_frames = heard_ms // frame_ms
+    if item.speak is None or not num_words or not num_frames:
+        return _select(steps, [])
+    # The last step is <eos>; before it goes one step more than there are frames.
+    speak, last = item.speak - item.start, len(steps) - 1
+    plan = [int(piece) for piece in steps.text[1:speak]]
+    num_kept = len(vocabulary.first_words(plan, num_words))
+    stop = min(speak + num_frames + 1, last)
+    rows = [0, *range(1, 1 + num_kept), *range(speak, stop), last]
+    result = _select(steps, rows)
+    _silence_words(result, vocabulary, after=num_words)
+    return result
+
+
+def _select(steps: StepBlock, rows: list[int]) -> StepBlock:
+    index = np.array(rows, dtype=np.int64)
+    return StepBlock(
+        steps.text[index], steps.kind[index], steps.user[index], steps.assistant[index]
+    )
+
+
+def _silence_words(steps: StepBlock, vocabulary: TurnVocabulary, *, after: int) -> None:
+    """Take words from SPEAK steps that announce them but end before they are heard."""
+    num_words = 0
+    for i in np.flatnonzero(steps.kind == Kind.SPEAK):
+        piece = int(steps.text[i])
+        num_words += vocabulary.starts_word(piece)
+        if vocabulary.is_word_piece(piece) and num_words > after:
+            steps.text[i] = vocabulary.pad

@@ -1,0 +1,1 @@
+"""A client that holds spoken conversations in real time."""

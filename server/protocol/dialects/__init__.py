@@ -1,0 +1,1 @@
+"""How events look on a connection: the GA shape and the beta one."""

@@ -1,0 +1,1 @@
+"""The conversation: its items, their recordings, and edits of them."""

@@ -1,0 +1,131 @@
+"""Hold the conversation: items in order, by id, as clients see them."""
+
+from collections.abc import Iterator, Sequence
+
+from server.errors import ClientError
+from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item
+
+# No model remembers more: what lies further back is not told again.
+_MAX_RETOLD_ITEMS = 500
+
+
+class Conversation:
+    """Keep the items in order and by id.
+
+    Args:
+        max_items: past it the oldest is forgotten, so that a session may go on for ever.
+    """
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._order: list[str] = []
+        self._items: dict[str, Item] = {}
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items in conversation order."""
+        return (self._items[item_id] for item_id in self._order)
+
+    def __contains__(self, item_id: object) -> bool:
+        """Say whether there is such an item."""
+        return item_id in self._items
+
+    def __getitem__(self, item_id: str) -> Item:
+        """Return an item that exists."""
+        return self._items[item_id]
+
+    @property
+    def retold(self) -> Sequence[Item]:
+        """Return what an engine that knows nothing is told of the conversation: the latest."""
+        return [self._items[item_id] for item_id in self._order[-_MAX_RETOLD_ITEMS:]]
+
+    @property
+    def last_id(self) -> str | None:
+        """Return the id of the last item, None if there is none."""
+        return self._order[-1] if self._order else None
+
+    def previous_id(self, item_id: str) -> str | None:
+        """Return the id before an item, None for the first."""
+        index = self._order.index(item_id)
+        return self._order[index - 1] if index else None
+
+    def append(self, item: Item) -> str | None:
+        """Add an item at the end and return the id of the one before it."""
+        previous = self.last_id
+        self._put(len(self._order), item)
+        return previous
+
+    def check_id(self, item_id: str, *, taken: str | None = None) -> None:
+        """Refuse an id that is taken.
+
+        Args:
+            item_id: of the item that is to be added.
+            taken: the id of an item that will be added later, if there is one.
+        """
+        if item_id in self._items or item_id == taken:
+            raise ClientError(
+                "Error adding item: an item with this ID already exists.",
+                code="item_create_duplicate_item_id",
+                param="item.id",
+            )
+
+    def insert(self, item: Item, previous_item_id: str | None) -> str | None:
+        """Add an item at the end (None), the front ("root") or after another.
+
+        Returns:
+            The id of the item before it.
+        """
+        if previous_item_id is None:
+            return self.append(item)
+        index = 0
+        if previous_item_id != "root":
+            if previous_item_id not in self._items:
+                raise ClientError(
+                    f"Error adding item: the previous item with id '{previous_item_id}' "
+                    "does not exist.",
+                    code="item_create_invalid_previous_item_id",
+                    param="previous_item_id",
+                )
+            index = self._order.index(previous_item_id) + 1
+        previous = self._order[index - 1] if index else None
+        self._put(index, item)
+        return previous
+
+    def _put(self, index: int, item: Item) -> None:
+        self._order.insert(index, item.id)
+        self._items[item.id] = item
+        if len(self._order) > self._max_items:
+            finished = (i for i in self._order if i != item.id and not self._is_open(i))
+            oldest = next(finished, None)
+            if oldest is not None:
+                self.remove(oldest)
+
+    def _is_open(self, item_id: str) -> bool:
+        item = self._items[item_id]
+        return not isinstance(item, FunctionCallOutput) and item.status == "in_progress"
+
+    def replace(self, item: Item) -> None:
+        """Put a newer version of an item in its place."""
+        assert item.id in self._items, f"no item {item.id} to replace"
+        self._items[item.id] = item
+
+    def remove(self, item_id: str) -> None:
+        """Take an item out."""
+        self._order.remove(item_id)
+        del self._items[item_id]
+
+    def demand(self, item_id: str, doing: str, verb: str) -> Item:
+        """Return an item, or refuse in the API's words: "Error deleting item: …"."""
+        if item_id not in self._items:
+            raise ClientError(
+                f"Error {doing} item: the item with id '{item_id}' does not exist.",
+                code=f"item_{verb}_invalid_item_id",
+                param="item_id",
+            )
+        return self._items[item_id]
+
+    def called_name(self, call_id: str) -> str | None:
+        """Return the name of the function that a call called, None if there is no such call."""
+        for item in self._items.values():
+            if isinstance(item, FunctionCall) and item.call_id == call_id:
+                return item.name
+        return None

@@ -1,0 +1,72 @@
+"""Write conversation items and response parts as the API does.
+
+Every kind of item has only its own keys: clients refuse others, even null. But a transcript that is
+not known yet is null and must be there.
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from server.protocol.items.items import (
+    AudioPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    Part,
+    TextPart,
+)
+from server.protocol.wire.checks import JsonObject
+
+
+def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> JsonObject:
+    """Write an item.
+
+    Args:
+        item: of the conversation or of a response.
+        content_types: GA's names of content types → what to write instead.
+    """
+    written: JsonObject = {"id": item.id, "object": "realtime.item"}
+    match item:
+        case Message():
+            content = [_content(part, content_types or {}) for part in item.content]
+            return written | {
+                "type": "message",
+                "status": item.status,
+                "role": item.role,
+                "content": content,
+            }
+        case FunctionCall():
+            return written | {
+                "type": "function_call",
+                "status": item.status,
+                "call_id": item.call_id,
+                "name": item.name,
+                "arguments": item.arguments,
+            }
+        case FunctionCallOutput():
+            return written | {
+                "type": "function_call_output",
+                "status": "completed",
+                "call_id": item.call_id,
+                "output": item.output,
+            }
+        case _:
+            assert_never(item)
+
+
+def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
+    kind = names.get(part.type, part.type)
+    if isinstance(part, TextPart):
+        return {"type": kind, "text": part.text}
+    written: JsonObject = {"type": kind, "transcript": part.transcript}
+    if part.recording is not None:
+        written |= {"audio": part.recording, "format": "pcm16"}
+    return written
+
+
+def part_json(part: TextPart | AudioPart) -> JsonObject:
+    """Write a response's content part: its types are not renamed as items' contents are."""
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "audio", "transcript": part.transcript}

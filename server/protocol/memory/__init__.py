@@ -1,0 +1,1 @@
+"""What the engine has to be told, so that it remembers what the conversation holds."""

@@ -1,0 +1,273 @@
+"""Keep the engine's memory equal to the conversation.
+
+Most of what happens is passed on as it comes: the engine takes commands in order, each when its
+turn allows. What it cannot do is change its past at will: delete what a user said, insert between
+old items, begin under other instructions. Then the feed notes that the memory is outdated, and
+before the next thing that depends on it, the engine starts over from the conversation's words.
+
+A turn may also be committed and answered before it is certain that the user has finished. Until
+it is confirmed, anything else that the engine is told takes that back first.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from model.messages import (
+    AppendAudio,
+    Cancel,
+    ClearAudio,
+    Close,
+    Command,
+    CommitAudio,
+    Open,
+    Pcm,
+    Reopen,
+    Respond,
+    Truncate,
+)
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import Item
+from server.protocol.items.recordings import Recordings
+from server.protocol.memory.replay import replayed
+
+
+class Feed:
+    """Make the commands of one session.
+
+    Args:
+        session_id: names the session in every command.
+        max_kept_samples: how much of an open turn is kept for feeding it again; older audio lies
+            beyond what the model remembers as audio.
+        conversation: what the engine is to remember.
+        recordings: keep the sound of the turns.
+        opening: gives the command that begins it.
+        on_heard_again: called when the open turn is fed from its start again.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        max_kept_samples: int,
+        conversation: Conversation,
+        recordings: Recordings,
+        opening: Callable[[], Open],
+        on_heard_again: Callable[[], None],
+    ) -> None:
+        self._session_id = session_id
+        self._max_kept_samples = max_kept_samples
+        self._conversation = conversation
+        self._recordings = recordings
+        self._opening = opening
+        self._on_heard_again = on_heard_again
+        self._turn: deque[Pcm] = deque()  # audio of the open turn
+        self._num_turn_samples = 0
+        self._is_turn_whole = True
+        self._spoken: set[str] = set()  # items that the engine remembers as audio of its own
+        self._is_responding = False
+        self._is_outdated = False
+        self._awaited: set[str] = set()  # commits whose transcripts are due
+        self._tentative: tuple[CommitAudio, Respond] | None = None
+        self._held: list[Pcm] = []  # audio of the turn since it was tentatively committed
+
+    def audio(self, pcm: Pcm) -> list[Command]:
+        """Add audio to the user turn; the first opens it."""
+        self._turn.append(pcm)
+        self._num_turn_samples += len(pcm)
+        while self._num_turn_samples - len(self._turn[0]) >= self._max_kept_samples:
+            self._num_turn_samples -= len(self._turn.popleft())
+            self._is_turn_whole = False
+        if self._tentative is not None:
+            self._held.append(pcm)
+            return []
+        # Starting over feeds the turn's audio, this chunk included.
+        return self._start_over() or [AppendAudio(self._session_id, pcm)]
+
+    def clear(self) -> list[Command]:
+        """Forget the user turn."""
+        if not self._turn:
+            return []
+        commands = [*self.withdraw(), ClearAudio(self._session_id)]
+        self._forget_turn()
+        return commands
+
+    def commit(self, item_id: str) -> list[Command]:
+        """End the user turn; it becomes an item."""
+        commands = [
+            *self.withdraw(),
+            *self._start_over(),
+            CommitAudio(self._session_id, item_id),
+        ]
+        self._committed(item_id, item_id)
+        return commands
+
+    def speculate(self, commit_id: str, command: Respond) -> list[Command]:
+        """Commit the user turn and start its response, for the case that the user has finished.
+
+        Args:
+            commit_id: names the commit to the engine, this one only: a transcript that was made
+                before it was taken back must not be mistaken for a later one.
+            command: starts the response.
+        """
+        assert self.can_speculate, "there is nothing to foresee"
+        self._tentative = CommitAudio(self._session_id, commit_id, is_tentative=True), command
+        return [*self._tentative]
+
+    @property
+    def can_speculate(self) -> bool:
+        """Say whether the turn could be committed now and nothing would be in the way."""
+        is_free = not self._is_outdated and not self._is_responding
+        return is_free and self._tentative is None and bool(self._turn)
+
+    @property
+    def is_speculating(self) -> bool:
+        """Say whether the turn is committed tentatively."""
+        return self._tentative is not None
+
+    def withdraw(self) -> list[Command]:
+        """Take a tentative commit back, if there is one: the turn goes on."""
+        if self._tentative is None:
+            return []
+        (commit, _), self._tentative = self._tentative, None
+        held, self._held = self._held, []
+        again = [AppendAudio(self._session_id, np.concatenate(held))] if held else []
+        return [Reopen(self._session_id, commit.item_id), *again]
+
+    def confirm(self, item_id: str) -> None:
+        """End the user turn as it was tentatively committed; it becomes an item."""
+        assert self._tentative is not None, "nothing was committed tentatively"
+        (commit, command), self._tentative = self._tentative, None
+        self._held = []
+        self._committed(item_id, commit.item_id)
+        self._responded(command)
+
+    def _committed(self, item_id: str, commit_id: str) -> None:
+        if self._is_turn_whole:
+            self._recordings.begin(item_id)
+            for pcm in self._turn:
+                self._recordings.add(item_id, pcm)
+        self._forget_turn()
+        self._awaited.add(commit_id)
+
+    def _responded(self, command: Respond) -> None:
+        self._spoken.add(command.item_id)
+        self._is_responding = True
+
+    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+        """Add an item that is audio; it goes before a user turn that is open."""
+        spoken: list[Command] = [
+            AppendAudio(self._session_id, pcm),
+            CommitAudio(self._session_id, item_id),
+        ]
+        self._recordings.begin(item_id)
+        self._recordings.add(item_id, pcm)
+        commands: list[Command] = [*self.withdraw(), *self._start_over()]
+        self._awaited.add(item_id)
+        if not self._turn:
+            return [*commands, *spoken]
+        return [*commands, ClearAudio(self._session_id), *spoken, *self._turn_again()]
+
+    def transcribed(self, commit_id: str) -> bool:
+        """Note that the transcript of a commit has come; False if it was taken back."""
+        is_awaited = commit_id in self._awaited
+        self._awaited.discard(commit_id)
+        return is_awaited
+
+    def awaits(self, commit_id: str) -> bool:
+        """Say whether the transcript of a commit is due."""
+        return commit_id in self._awaited
+
+    def lost(self) -> list[Command]:
+        """Start over in a session that knows nothing, because the engine lost the old one.
+
+        What a user said and whose words are not known yet is heard again, where its sound is kept.
+        """
+        self._is_responding = False
+        self._tentative = None
+        self._held = []
+        self._awaited.clear()
+        self.outdate()
+        commands = self._start_over()
+        self._awaited |= {c.item_id for c in commands if isinstance(c, CommitAudio)}
+        return commands
+
+    def check(self, item: Item, audio: Pcm | None) -> None:
+        """Refuse an item that the model cannot be told; one that answers in turns takes them all.
+
+        Args:
+            item: that a client adds.
+            audio: that it carries, if it does.
+
+        Raises:
+            ClientError: saying what to do instead.
+        """
+
+    def add(self, item: Item) -> list[Command]:
+        """Add an item at the conversation's end."""
+        # Starting over brings the whole conversation, this item included.
+        added = [] if self._can_start_over else replayed(self._session_id, item)
+        return [*self.withdraw(), *added]
+
+    def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
+        """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
+        if item_id in self._spoken:
+            return [*self.withdraw(), Truncate(self._session_id, item_id, heard_ms)]
+        self.outdate()
+        return []
+
+    def called(self, item_id: str) -> None:
+        """Note that the reply which began with an item went on with function calls.
+
+        Going back within the item would take the calls with it.
+        """
+        self._spoken.discard(item_id)
+
+    def outdate(self) -> None:
+        """Note that the engine's memory no longer matches the conversation."""
+        self._is_outdated = True
+
+    def respond(self, command: Respond) -> list[Command]:
+        """Start a response."""
+        commands = [*self.withdraw(), *self._start_over(), command]
+        self._responded(command)
+        return commands
+
+    def cancel(self, turn: int) -> list[Command]:
+        """Stop the response."""
+        self._is_responding = False
+        return [Cancel(self._session_id, turn)]
+
+    def finish(self) -> None:
+        """Note that the response has ended."""
+        self._is_responding = False
+
+    @property
+    def _can_start_over(self) -> bool:
+        # A reply in progress, and a turn whose words are not known yet, exist in the engine only.
+        is_free = not self._is_responding and not self._awaited
+        return self._is_outdated and is_free
+
+    def _start_over(self) -> list[Command]:
+        """Tell the engine the conversation anew, if it must be and can be."""
+        if not self._can_start_over:
+            return []
+        self._is_outdated = False
+        self._spoken.clear()
+        items = [
+            command
+            for item in self._conversation.retold
+            for command in replayed(self._session_id, item, self._recordings.pcm)
+        ]
+        return [Close(self._session_id), self._opening(), *items, *self._turn_again()]
+
+    def _turn_again(self) -> list[Command]:
+        if not self._turn:
+            return []
+        self._on_heard_again()
+        return [AppendAudio(self._session_id, np.concatenate(tuple(self._turn)))]
+
+    def _forget_turn(self) -> None:
+        self._turn.clear()
+        self._num_turn_samples = 0
+        self._is_turn_whole = True

@@ -1,0 +1,50 @@
+"""Put items into an engine's memory."""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from model.messages import (
+    AppendAudio,
+    AppendCall,
+    AppendCallOutput,
+    AppendText,
+    Command,
+    CommitAudio,
+    Pcm,
+)
+from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item, Message
+
+
+def replayed(
+    session_id: str, item: Item, sound_of: Callable[[str], Pcm | None] | None = None
+) -> list[Command]:
+    """Return the commands that make an engine remember an item.
+
+    Args:
+        session_id: names the memory.
+        item: of which only what was said, heard or called completely is remembered.
+        sound_of: returns an item's sound, for what a user said and whose words are not known yet.
+    """
+    match item:
+        case Message() if item.words:
+            return [AppendText(session_id, item.id, item.role, _text(item.words))]
+        case Message():
+            sound = sound_of(item.id) if sound_of is not None and item.role == "user" else None
+            if sound is None:
+                return []
+            return [AppendAudio(session_id, sound), CommitAudio(session_id, item.id)]
+        case FunctionCall(status="completed"):
+            name, arguments = _text(item.name), _text(item.arguments)
+            return [AppendCall(session_id, item.id, name, arguments)]
+        case FunctionCall():
+            return []
+        case FunctionCallOutput():
+            name, output = _text(item.name), _text(item.output)
+            return [AppendCallOutput(session_id, item.id, name, output)]
+        case _:
+            assert_never(item)
+
+
+def _text(text: str) -> str:
+    """Return text without the halves of surrogate pairs that JSON can carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,1 @@
+"""The assistant's side: responses and what they say, write and call."""

@@ -1,0 +1,52 @@
+"""Open and close the items of one response."""
+
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import Item
+from server.protocol.server_events import (
+    ItemAdded,
+    ItemDone,
+    OutputItemAdded,
+    OutputItemDone,
+    ServerEvent,
+)
+
+
+class OutputItems:
+    """Hold what a response has made so far.
+
+    Args:
+        response_id: of the response.
+        conversation: where its items go; None for an out-of-band response, whose items are
+            nowhere else and have no `conversation.item.*` events.
+    """
+
+    def __init__(self, response_id: str, conversation: Conversation | None) -> None:
+        self._response_id = response_id
+        self._conversation = conversation
+        self._items: dict[str, Item] = {}  # in the order of their indices
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Return the items as they are now, in the order of their indices."""
+        return tuple(self._items.values())
+
+    def index(self, item_id: str) -> int:
+        """Return an item's place among the response's items."""
+        return list(self._items).index(item_id)
+
+    def opened(self, item: Item) -> list[ServerEvent]:
+        """Add an item, in progress."""
+        self._items[item.id] = item
+        events: list[ServerEvent] = [OutputItemAdded(self._response_id, len(self._items) - 1, item)]
+        if self._conversation is not None:
+            events.append(ItemAdded(self._conversation.append(item), item))
+        return events
+
+    def closed(self, item: Item) -> list[ServerEvent]:
+        """Put an item's final version in its place."""
+        self._items[item.id] = item
+        events: list[ServerEvent] = []
+        if self._conversation is not None:
+            self._conversation.replace(item)
+            events.append(ItemDone(self._conversation.previous_id(item.id), item))
+        return [*events, OutputItemDone(self._response_id, self.index(item.id), item)]

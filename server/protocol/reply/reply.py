@@ -1,0 +1,172 @@
+"""Run one response from its announcement to its end: a message, function calls, or both.
+
+Every `added` that is sent gets its `done`, whatever way the response ends.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias, assert_never
+
+from model.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
+    ResponseAudio,
+    ResponseText,
+    ResponseWord,
+    Usage,
+)
+from server.protocol.items.items import Status
+from server.protocol.moves import ResponseMove, ResponseState, next_response_state
+from server.protocol.reply.calling import Calling
+from server.protocol.reply.output_items import OutputItems
+from server.protocol.reply.speaking import Speaking
+from server.protocol.response import Response, ResponseStatus
+from server.protocol.server_events import (
+    RateLimitsUpdated,
+    ResponseCreated,
+    ResponseDone,
+    ServerEvent,
+)
+from server.protocol.wire.checks import JsonObject
+
+Made: TypeAlias = (
+    ResponseText | ResponseAudio | ResponseWord | CallStarted | CallArguments | CallDone
+)
+"""What the engine makes of a response before its end."""
+
+
+class Reply:
+    """Hold a response in progress.
+
+    Args:
+        response: as announced, in progress.
+        engine_id: under which the engine knows the memory that it answers from.
+        turn: names the response to the engine.
+        message: what it says or writes, if it does.
+        outputs: what it has made.
+        new_id: makes ids.
+    """
+
+    def __init__(
+        self,
+        response: Response,
+        engine_id: str,
+        turn: int,
+        message: Speaking,
+        outputs: OutputItems,
+        new_id: Callable[[str], str],
+    ) -> None:
+        self.response = response
+        self.engine_id = engine_id
+        self.turn = turn
+        self.message = message
+        self.state = ResponseState.CREATED
+        self._outputs = outputs
+        self._new_id = new_id
+        self._calling: Calling | None = None
+        self._num_argument_texts = 0
+
+    @property
+    def has_called(self) -> bool:
+        """Say whether it makes function calls."""
+        return self.state in (ResponseState.CALLING, ResponseState.CALLED)
+
+    def is_making(self, item_id: str) -> bool:
+        """Say whether an item is open in it."""
+        if self._calling is not None:
+            return self._calling.item_id == item_id
+        return self.message.is_open and self.message.item_id == item_id
+
+    def announced(self) -> list[ServerEvent]:
+        """Say that the response exists."""
+        return [ResponseCreated(self.response)]
+
+    def take(self, made: Made, now_s: float) -> list[ServerEvent]:
+        """Pass on what the engine has made."""
+        match made:
+            case ResponseText():
+                # Engines separate words by leading spaces; a message does not begin with one.
+                text = made.text if self.message.has_text else made.text.lstrip()
+                return [*self._speaking(), *self.message.text(text)] if text else []
+            case ResponseAudio():
+                if not self.message.is_audio:
+                    return []
+                return [*self._speaking(), *self.message.audio(made.pcm, now_s)]
+            case ResponseWord():
+                self.message.word(made.text, made.start_ms)
+                return []
+            case CallStarted():
+                return self._call(made.name)
+            case CallArguments():
+                self._move(ResponseMove.ARGUMENTS)
+                self._num_argument_texts += 1
+                assert self._calling is not None
+                return self._calling.arguments(made.text)
+            case CallDone():
+                self._move(ResponseMove.CALL_DONE)
+                return self._called("completed")
+            case _:
+                assert_never(made)
+
+    def ended(
+        self,
+        move: ResponseMove,
+        status: ResponseStatus,
+        details: JsonObject | None = None,
+        usage: Usage | None = None,
+    ) -> list[ServerEvent]:
+        """Close everything that is open, then the response.
+
+        Args:
+            move: what ended it.
+            status: that it ends with.
+            details: what the API tells beside it.
+            usage: as the engine counted; None to count what was sent.
+        """
+        self._move(move)
+        item_status: Status = "completed" if status == "completed" else "incomplete"
+        events: list[ServerEvent] = []
+        if self.message.is_open:
+            is_cut = status in ("cancelled", "failed")
+            events += self.message.closed(item_status, is_cut=is_cut)
+        if self._calling is not None:
+            events += self._called(item_status)
+        self.response = replace(
+            self.response,
+            status=status,
+            status_details=details,
+            output=self._outputs.items,
+            usage=usage or self._usage_so_far(),
+        )
+        return [*events, ResponseDone(self.response), RateLimitsUpdated()]
+
+    def _move(self, move: ResponseMove) -> None:
+        self.state = next_response_state(self.state, move)
+
+    def _speaking(self) -> list[ServerEvent]:
+        """Open the message, once."""
+        self._move(ResponseMove.OUTPUT)
+        return [] if self.message.is_open else self.message.opened()
+
+    def _call(self, name: str) -> list[ServerEvent]:
+        """Open a function call; what is said before it is said completely."""
+        self._move(ResponseMove.CALL)
+        is_open = self.message.is_open
+        said = self.message.closed("completed", is_cut=False) if is_open else []
+        self._calling = Calling(
+            self.response.id, self._new_id("item"), self._new_id("call"), name, self._outputs
+        )
+        return [*said, *self._calling.opened()]
+
+    def _called(self, status: Status) -> list[ServerEvent]:
+        assert self._calling is not None
+        calling, self._calling = self._calling, None
+        return calling.closed(status)
+
+    def _usage_so_far(self) -> Usage:
+        """Count what was sent of a response that the engine did not finish."""
+        return Usage(
+            output_text_tokens=self.message.num_texts + self._num_argument_texts,
+            output_audio_tokens=self.message.num_frames,
+        )

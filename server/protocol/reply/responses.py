@@ -1,0 +1,282 @@
+"""Hold the responses of a session.
+
+At most one response is in progress in the conversation, and one more may be owed. Beside them run
+those that need another memory than the conversation's: out of band, or with an input of their own.
+Each of these has a session of its own in the engine, opened for it and closed after it.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from model.messages import Close, Command, DoneReason, Respond, ResponseFailed
+from model.messages import ResponseDone as EngineResponseDone
+from server.protocol.events import Reaction
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
+from server.protocol.memory.feed import Feed
+from server.protocol.moves import ResponseMove, ResponseState, next_response_state
+from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.reply import Made, Reply
+from server.protocol.response import ResponseStatus
+from server.protocol.settings.request import ResponseRequest
+from server.protocol.wire.checks import JsonObject
+from server.protocol.wire.client_events import ResponseCancel
+
+CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
+ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
+
+# What the engine says of an end → status and its details on the wire.
+_ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
+    "completed": ("completed", None),
+    "max_output_tokens": ("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
+    "cancelled": ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}),
+}
+# Why a response can fail: code → type of the error.
+_ERROR_TYPES = {
+    "engine_failed": "server_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    "response_failed": "server_error",
+    "session_expired": "invalid_request_error",
+}
+# Each takes one of the engine's slots, which all sessions share.
+_MAX_ASIDES = 4
+
+
+class Responses:
+    """Begin, carry and end responses.
+
+    Args:
+        beginning: makes replies.
+        conversation: where they go.
+        feed: leads to the engine's memory of the conversation.
+    """
+
+    def __init__(self, beginning: Beginning, conversation: Conversation, feed: Feed) -> None:
+        self._beginning = beginning
+        self._session_id = beginning.session_id
+        self._conversation = conversation
+        self._feed = feed
+        self._default: Reply | None = None  # the one in progress in the conversation
+        self._asides: dict[str, Reply] = {}  # by their sessions in the engine
+        # A turn ended while a response was running that speech may not interrupt.
+        self._owed: ResponseRequest | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Say whether a response of the conversation is in progress."""
+        return self._default is not None
+
+    @property
+    def is_speaking(self) -> bool:
+        """Say whether a spoken response of the conversation is in progress."""
+        return self._default is not None and self._default.message.is_audio
+
+    def part_of(self, item_id: str) -> Part | None:
+        """Return the content so far of the message in progress, None if it is another item's."""
+        if self._default is None or not self._default.is_making(item_id):
+            return None
+        message = self._default.message
+        return message.part if message.item_id == item_id else None
+
+    def is_making(self, item_id: str) -> bool:
+        """Say whether an item of the conversation is being made."""
+        return self._default is not None and self._default.is_making(item_id)
+
+    # Beginnings.
+
+    def standing(self) -> list[Reaction]:
+        """Ask for what a model says by itself; one that answers in turns says nothing so."""
+        return []
+
+    def reconfigured(self) -> list[Reaction]:
+        """Follow a change of the session's configuration, which begins with the next response."""
+        return []
+
+    def create(self, request: ResponseRequest) -> list[Reaction]:
+        """Begin a response that the client asked for.
+
+        Raises:
+            ClientError: it is for the conversation, and one is in progress there.
+        """
+        if request.destination == "auto" and self._default is not None:
+            active = self._default
+            next_response_state(active.state, ResponseMove.CREATE, active.response.id)
+        reply = self._beginning.reply(request)
+        announced: list[Reaction] = [*reply.announced()]
+        if request.destination == "auto":
+            self._default = reply
+            # A reply that was begun before its time does not come true any more.
+            announced += self._feed.withdraw()
+        if not request.is_aside:
+            return [*announced, *self._feed.respond(self._beginning.respond(reply))]
+        self._asides[reply.engine_id] = reply
+        if len(self._asides) > _MAX_ASIDES:
+            return [*announced, *self.refused(reply.engine_id)]
+        return [*announced, *self._beginning.with_own_memory(reply)]
+
+    def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
+        """Make a response of the conversation that nobody is told of, and what starts it."""
+        assert not self.is_active, "the next response follows the one in progress"
+        reply = self._beginning.reply(request)
+        return reply, self._beginning.respond(reply)
+
+    def begin(self, reply: Reply) -> list[Reaction]:
+        """Announce a prepared response, which the engine has been told to make."""
+        self._default = reply
+        return [*reply.announced()]
+
+    def answer(self, request: ResponseRequest) -> list[Reaction]:
+        """Answer a turn; while a response runs that may not be interrupted, afterwards."""
+        if self._default is not None:
+            self._owed = request
+            return []
+        return self.create(request)
+
+    # What the engine makes of them.
+
+    def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
+        """Pass on what the engine made of a response in progress."""
+        reply = self._asides.get(output.session_id)
+        if output.session_id == self._session_id and self._default is not None:
+            reply = self._default
+        # The one place where output of a response that is over is dropped.
+        if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
+            return []
+        if isinstance(output, (EngineResponseDone, ResponseFailed)):
+            return self._finished(reply, output)
+        events = reply.take(output, now_s)
+        if reply.has_called:
+            self._feed.called(reply.message.item_id)
+        return [*events]
+
+    def _finished(
+        self, reply: Reply, output: EngineResponseDone | ResponseFailed
+    ) -> list[Reaction]:
+        is_default = reply is self._default
+        if isinstance(output, ResponseFailed):
+            reactions = self._fail(reply, "response_failed", output.message)
+        else:
+            status, details = _ENDS[output.reason]
+            events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
+            reactions = [*events, *self._left(reply)]
+        return [*reactions, *(self.resumed() if is_default else [])]
+
+    # Ends.
+
+    def cancel(self, event: ResponseCancel, now_s: float) -> list[Reaction]:
+        """End the response that the client names, or the conversation's if it names none.
+
+        Raises:
+            ClientError: it is not in progress.
+        """
+        reply = self._default
+        if event.response_id is not None:
+            running = [self._default, *self._asides.values()]
+            named = [r for r in running if r is not None and r.response.id == event.response_id]
+            reply = named[0] if named else None
+        if reply is None:
+            next_response_state(ResponseState.NONE, ResponseMove.CANCEL)
+        assert reply is not None
+        return self._cut(reply, "client_cancelled", now_s)
+
+    def cut(self, reason: CancelReason, now_s: float) -> list[Reaction]:
+        """End the conversation's response now; what the engine still sends of it is stale."""
+        assert self._default is not None, "there is a response to cut"
+        return self._cut(self._default, reason, now_s)
+
+    def failed(self, code: str, message: str) -> list[Reaction]:
+        """End all responses, because the session cannot go on."""
+        running = {id(reply): reply for reply in (self._default, *self._asides.values()) if reply}
+        self._owed = None
+        return [event for reply in running.values() for event in self._fail(reply, code, message)]
+
+    def lost(self, message: str) -> list[Reaction]:
+        """End the conversation's response, because the engine lost the session."""
+        return [] if self._default is None else self._fail(self._default, "engine_failed", message)
+
+    def all_lost(self, message: str) -> list[Reaction]:
+        """End all responses, because the engine lost everything; what is owed stays owed."""
+        owed = self._owed
+        reactions = self.failed("engine_failed", message)
+        self._owed = owed
+        return reactions
+
+    def told_again(self) -> list[Reaction]:
+        """Start the responses that began while there was no engine to make them.
+
+        Where none is in progress in the conversation, what follows the last one.
+        """
+        commands: list[Command] = []
+        if self._default is not None and self._default.engine_id == self._session_id:
+            commands += self._feed.respond(self._beginning.respond(self._default))
+        for reply in self._asides.values():
+            commands += self._beginning.with_own_memory(reply)
+        return [*commands, *([] if self.is_active else self.resumed())]
+
+    def resumed(self) -> list[Reaction]:
+        """Begin the response that is owed, if one is."""
+        owed, self._owed = self._owed, None
+        return [] if owed is None else self.create(owed)
+
+    def aside_failed(self, engine_id: str, message: str) -> list[Reaction]:
+        """End a response whose own session in the engine is lost."""
+        reply = self._asides.get(engine_id)
+        return [] if reply is None else self._fail(reply, "engine_failed", message)
+
+    def refused(self, engine_id: str) -> list[Reaction]:
+        """End a response for which the engine has no slot."""
+        message = "No slot is free for a response beside the conversation. Try again later."
+        return self._fail(self._asides[engine_id], "rate_limit_exceeded", message)
+
+    def _cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
+        details: JsonObject = {"type": "cancelled", "reason": reason}
+        if reply is self._default:
+            self._owed = None
+        was_silent = reply.state is ResponseState.CREATED
+        is_own = reply.engine_id == self._session_id
+        reactions: list[Reaction] = [*reply.ended(ResponseMove.CANCEL, "cancelled", details)]
+        if is_own:
+            reactions += self._feed.cancel(reply.turn)
+        reactions += self._left(reply)
+        if reason == "turn_detected" or was_silent:
+            reactions += self._unheard(reply, now_s, is_own=is_own)
+        return reactions
+
+    def _unheard(self, reply: Reply, now_s: float, *, is_own: bool) -> list[Command]:
+        """Forget what cannot have been heard by now of a response that was cut short.
+
+        When speech cuts it short, that is what was not played. A client that cancels by itself
+        says by a truncation what was heard; but what it was never sent, it has not heard.
+        """
+        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
+        if message.item_id in self._conversation:
+            item = self._conversation[message.item_id]
+            if not isinstance(item, Message) or not message.is_audio:
+                return []
+            self._conversation.replace(with_heard_ms(item, heard_ms))
+        part = message.part
+        model_ms = part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
+        return self._feed.unsay(message.item_id, model_ms) if is_own else []
+
+    def _fail(self, reply: Reply, code: str, message: str) -> list[Reaction]:
+        error = {"type": _ERROR_TYPES[code], "code": code, "message": message}
+        details: JsonObject = {"type": "failed", "error": error}
+        events = reply.ended(ResponseMove.FINISH, "failed", details)
+        return [*events, *self._left(reply)]
+
+    def _left(self, reply: Reply) -> list[Command]:
+        """Let go of a response that has ended."""
+        if reply is self._default:
+            self._default = None
+        if reply.engine_id == self._session_id:
+            self._feed.finish()
+            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
+            if any(call.status == "incomplete" for call in calls):
+                # The engine remembers half a call; clients take it for none.
+                self._feed.outdate()
+            return []
+        del self._asides[reply.engine_id]
+        if reply.response.request.destination == "auto":
+            # It answered from a memory of its own; the conversation's is to have it too.
+            self._feed.outdate()
+        return [Close(reply.engine_id)]

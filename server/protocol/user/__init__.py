@@ -1,0 +1,1 @@
+"""The user's side: turns, what is heard, idle time, early replies."""

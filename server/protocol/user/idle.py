@@ -1,0 +1,55 @@
+"""Know when the user has been silent for too long after a reply."""
+
+from collections.abc import Iterable
+
+from server.protocol.events import Reaction
+from server.protocol.items.items import Message
+from server.protocol.response import Response
+from server.protocol.server_events import (
+    InputAudioBufferCommitted,
+    ResponseCreated,
+    ResponseDone,
+    SpeechStarted,
+)
+from server.protocol.settings.config import ServerVad, TurnDetection
+
+
+class Idle:
+    """Follow what a session sends, for the time at which its user falls silent.
+
+    As documented, that is when a response of the conversation is done, and its audio's length
+    later. Whatever happens next in the conversation ends the wait; so does the timeout itself.
+    """
+
+    def __init__(self) -> None:
+        self._silent_from_s: float | None = None
+
+    def watch(self, reactions: Iterable[Reaction], now_s: float) -> None:
+        """Take note of what is sent."""
+        for reaction in reactions:
+            match reaction:
+                case ResponseDone(response) if response.conversation_id is not None:
+                    self._silent_from_s = now_s + _audio_s(response)
+                case ResponseCreated(response) if response.conversation_id is not None:
+                    self._silent_from_s = None
+                case SpeechStarted() | InputAudioBufferCommitted():
+                    self._silent_from_s = None
+                case _:
+                    pass
+
+    def stop(self) -> None:
+        """Wait no longer, until the next response."""
+        self._silent_from_s = None
+
+    def deadline_s(self, detection: TurnDetection | None) -> float | None:
+        """Return when the wait is over, on the clock of `watch`; None if there is none."""
+        if self._silent_from_s is None or not isinstance(detection, ServerVad):
+            return None
+        if detection.idle_timeout_ms is None:
+            return None
+        return self._silent_from_s + detection.idle_timeout_ms / 1000
+
+
+def _audio_s(response: Response) -> float:
+    parts = (item.output_audio for item in response.output if isinstance(item, Message))
+    return sum(part.audio_ms for part in parts if part is not None) / 1000

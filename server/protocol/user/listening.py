@@ -1,0 +1,222 @@
+"""Follow what the user says: the open turn, the audio before it, and the words heard in it."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model.messages import Pcm
+from server.protocol.ids import Ids
+from server.protocol.moves import TurnMove, TurnState, next_turn_state
+from server.protocol.server_events import (
+    InputTranscriptionCompleted,
+    InputTranscriptionDelta,
+    ServerEvent,
+)
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Follow one spoken user turn until its transcript is final.
+
+    Attributes:
+        item_id: of the item that the turn becomes.
+        is_announced: True once the client has been told `item_id`.
+        num_samples: the turn's audio so far.
+        emitted: the words that the client was sent.
+        heard: the words that the engine reported since it began to hear the turn. When a turn is
+            fed again they come again, and only what goes beyond `emitted` is new.
+    """
+
+    item_id: str
+    is_announced: bool
+    num_samples: int = 0
+    emitted: str = ""
+    heard: str = ""
+
+    def news(self) -> list[ServerEvent]:
+        """Return the words that the client does not have yet."""
+        heard = self.heard.lstrip()
+        if not self.is_announced or not heard.startswith(self.emitted):
+            return []
+        delta = heard[len(self.emitted) :]
+        self.emitted = heard
+        return [InputTranscriptionDelta(self.item_id, 0, delta)] if delta else []
+
+
+class Listening:
+    """Hold the user's side of a session.
+
+    Args:
+        sample_rate_hz: of all audio.
+        max_kept_samples: how much audio without speech is kept; the padding before speech, and a
+            commit by hand, are cut from it.
+        ids: makes the items' ids.
+    """
+
+    def __init__(self, sample_rate_hz: int, max_kept_samples: int, ids: Ids) -> None:
+        self._rate_hz = sample_rate_hz
+        self._max_kept_samples = max_kept_samples
+        self._ids = ids
+        self._state = TurnState.QUIET
+        self._preroll: deque[Pcm] = deque()
+        self._num_preroll_samples = 0
+        self._num_samples = 0  # of all appended audio
+        self._utterances: deque[Utterance] = deque()
+
+    @property
+    def has_turn(self) -> bool:
+        """Say whether a turn is open."""
+        return self._state is not TurnState.QUIET
+
+    @property
+    def is_announced(self) -> bool:
+        """Say whether the open turn's item has been announced."""
+        return self._state is TurnState.SPEECH
+
+    @property
+    def announced_id(self) -> str | None:
+        """Return the id of the item that the open turn will become, if clients know it."""
+        return self._utterances[-1].item_id if self.is_announced else None
+
+    @property
+    def buffered_ms(self) -> float:
+        """Return how much audio a commit would take."""
+        num = self._utterances[-1].num_samples if self.has_turn else self._num_preroll_samples
+        return num * 1000 / self._rate_hz
+
+    @property
+    def heard_ms(self) -> int:
+        """Return how much audio was appended in all."""
+        return self._num_samples * 1000 // self._rate_hz
+
+    @property
+    def begins_ms(self) -> int:
+        """Return where in the appended audio a turn can begin at the earliest."""
+        return (self._num_samples - self._num_preroll_samples) * 1000 // self._rate_hz
+
+    def audio(self, pcm: Pcm, *, is_detecting: bool) -> list[Pcm]:
+        """Take appended audio and return what of it belongs to the turn.
+
+        Args:
+            pcm: float32 [samples].
+            is_detecting: True if a turn begins when speech is detected, not by appending.
+        """
+        self._num_samples += len(pcm)
+        if not len(pcm):
+            return []
+        if is_detecting and not self.has_turn:
+            self._preroll.append(pcm)
+            self._num_preroll_samples += len(pcm)
+            while self._num_preroll_samples - len(self._preroll[0]) >= self._max_kept_samples:
+                self._num_preroll_samples -= len(self._preroll.popleft())
+            return []
+        self._move(TurnMove.APPEND, is_announced=False)
+        return self._counted([pcm])
+
+    def began(self, start_ms: int) -> tuple[str, list[Pcm]]:
+        """Begin a turn where speech was detected; return its item and its audio so far."""
+        self._move(TurnMove.BEGIN, is_announced=True)
+        self._utterances[-1].is_announced = True
+        return self._utterances[-1].item_id, self._counted(self._preroll_from(start_ms))
+
+    def undetected(self) -> list[Pcm]:
+        """Begin a turn of audio in which no speech was found, and return that audio."""
+        assert not self.has_turn, "a turn is open already"
+        self._move(TurnMove.APPEND, is_announced=False)
+        return self._counted(self._preroll_from(0))
+
+    def closed(self, move: TurnMove) -> tuple[str, int]:
+        """End the turn; return its item and its length in milliseconds."""
+        self._move(move, is_announced=True)
+        utterance = self._utterances[-1]
+        utterance.is_announced = True
+        return utterance.item_id, utterance.num_samples * 1000 // self._rate_hz
+
+    def cleared(self) -> None:
+        """Forget the open turn and all audio before it."""
+        if self.has_turn:
+            self._utterances.pop()
+        self._move(TurnMove.CLEAR, is_announced=False)
+        self.forget_preroll()
+
+    def forget_preroll(self) -> None:
+        """Forget audio in which no speech was found."""
+        self._preroll.clear()
+        self._num_preroll_samples = 0
+
+    def item_audio(self, item_id: str, num_samples: int) -> None:
+        """Expect the words of an item that came as audio; they are heard before an open turn's."""
+        place = len(self._utterances) - self.has_turn
+        self._utterances.insert(place, Utterance(item_id, is_announced=True))
+        self._utterances[place].num_samples = num_samples
+
+    def hears_again(self) -> None:
+        """Note that the engine is about to hear the open turn from its start."""
+        if self.has_turn:
+            self._utterances[-1].heard = ""
+
+    def news(self, item_id: str) -> list[ServerEvent]:
+        """Return the words of an utterance that the client does not have yet."""
+        return [event for u in self._utterances if u.item_id == item_id for event in u.news()]
+
+    def words(self, text: str) -> str | None:
+        """Add words to the utterance that the engine hears: one after the other, oldest first.
+
+        Returns:
+            The utterance's item, None if there is none.
+        """
+        if not self._utterances:
+            return None
+        self._utterances[0].heard += text
+        return self._utterances[0].item_id
+
+    def lost(self, is_awaited: Callable[[str], bool]) -> list[str]:
+        """Note that the engine lost everything.
+
+        Args:
+            is_awaited: says whether a committed item is being heard again.
+
+        Returns:
+            The items whose words will never be known.
+        """
+        committed = list(self._utterances)[: len(self._utterances) - self.has_turn]
+        gone = [u for u in committed if not is_awaited(u.item_id)]
+        for utterance in gone:
+            self._utterances.remove(utterance)
+        for utterance in self._utterances:
+            utterance.heard = ""
+        return [utterance.item_id for utterance in gone]
+
+    def transcribed(self, item_id: str, text: str) -> list[ServerEvent]:
+        """Close an utterance with its final words."""
+        for utterance in self._utterances:
+            if utterance.item_id == item_id:
+                self._utterances.remove(utterance)
+                utterance.heard = text
+                seconds = utterance.num_samples / self._rate_hz
+                usage = {"type": "duration", "seconds": seconds}
+                return [*utterance.news(), InputTranscriptionCompleted(item_id, 0, text, usage)]
+        return []
+
+    def _move(self, move: TurnMove, *, is_announced: bool) -> None:
+        state = next_turn_state(self._state, move)
+        if self._state is TurnState.QUIET and state is not TurnState.QUIET:
+            self._utterances.append(Utterance(self._ids.new("item"), is_announced))
+        self._state = state
+
+    def _counted(self, chunks: list[Pcm]) -> list[Pcm]:
+        self._utterances[-1].num_samples += sum(len(pcm) for pcm in chunks)
+        return chunks
+
+    def _preroll_from(self, start_ms: int) -> list[Pcm]:
+        """Take the kept audio from a moment on; what is older is forgotten."""
+        start = start_ms * self._rate_hz // 1000
+        position = self._num_samples - self._num_preroll_samples
+        taken: list[Pcm] = []
+        for pcm in self._preroll:
+            skipped = min(max(0, start - position), len(pcm))
+            if skipped < len(pcm):
+                taken.append(pcm[skipped:])
+            position += len(pcm)
+        self.forget_preroll()
+        return taken

@@ -1,0 +1,56 @@
+"""Hold a reply that was begun before it was certain that the user had finished."""
+
+from dataclasses import dataclass, field
+
+from model.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
+    InputTranscript,
+    Output,
+    ResponseAudio,
+    ResponseDone,
+    ResponseFailed,
+    ResponseText,
+    ResponseWord,
+)
+from server.protocol.reply.reply import Reply
+from server.protocol.reply.responses import ResponseOutput
+
+
+@dataclass(slots=True)
+class Speculation:
+    """Keep what the engine makes of a turn's end that may not be one.
+
+    Attributes:
+        commit_id: names the tentative commit to the engine.
+        reply: not announced yet.
+        transcript: of the turn, if it has come.
+        made: of the reply so far.
+    """
+
+    commit_id: str
+    reply: Reply
+    transcript: InputTranscript | None = None
+    made: list[ResponseOutput] = field(default_factory=list)
+
+    def takes(self, output: Output) -> bool:
+        """Keep an output if it belongs here, and say whether it did."""
+        match output:
+            case InputTranscript() if output.item_id == self.commit_id:
+                self.transcript = output
+                return True
+            case (
+                ResponseText()
+                | ResponseAudio()
+                | ResponseWord()
+                | CallStarted()
+                | CallArguments()
+                | CallDone()
+                | ResponseDone()
+                | ResponseFailed()
+            ) if output.turn == self.reply.turn:
+                self.made.append(output)
+                return True
+            case _:
+                return False

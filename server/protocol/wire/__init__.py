@@ -1,0 +1,1 @@
+"""Client events: how they are parsed and checked."""

@@ -1,0 +1,156 @@
+"""Training and serving lay a conversation out alike: the seam where a model would silently fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.cache.state import Kind
+from model.messages import (
+    AppendAudio,
+    AppendText,
+    CommitAudio,
+    InputTranscript,
+    Open,
+    Respond,
+    ResponseDone,
+    ResponseText,
+)
+from model.text import NUM_SPECIAL
+from model.training.encode_stage import CodedClip
+from model.training.layout import Rows, SpokenTurn, lay_out
+from model.turns.program import TurnProgram
+from model.turns.reply import SpeechTiming
+from model.turns.spelling import Speller
+from model.turns.steps import TurnLimits
+from model.turns.vocabulary import WORD_START, TurnVocabulary
+from tests.fakes.writer import WriterHere
+
+NUM_CODEBOOKS = 4
+LETTERS = "abcdefghij"
+PIECES = [f"<{i}>" for i in range(NUM_SPECIAL)]
+PIECES += [WORD_START + letter for letter in LETTERS] + list(LETTERS)
+FRAME_SAMPLES = 4
+
+
+def encode(text: str) -> list[int]:
+    """Spell words letter by letter, the first letter of each with the mark of a word's start."""
+    return [
+        NUM_SPECIAL + LETTERS.index(letter) + (len(LETTERS) if i else 0)
+        for word in text.split()
+        for i, letter in enumerate(word)
+    ]
+
+
+class Pieces:
+    """The training side's view of the same tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the pieces of `text`."""
+        return encode(text)
+
+
+def clip(seed: int, num_frames: int, *words: tuple[str, float, float]) -> CodedClip:
+    """Return random codes with words at given times."""
+    codes = np.random.default_rng(seed).integers(0, 99, (num_frames, NUM_CODEBOOKS))
+    return CodedClip(codes.astype(np.int16), words)
+
+
+TURNS = [
+    SpokenTurn(
+        "ab c",
+        "de f",
+        clip(1, 14, ("ab", 0.1, 0.3), ("c", 0.35, 0.5)),
+        clip(2, 12, ("de", 0.02, 0.3), ("f", 0.5, 0.7)),
+    ),
+    SpokenTurn("g", "h i", None, clip(3, 6, ("h", 0.1, 0.2), ("i", 0.4, 0.45))),
+    SpokenTurn("j", "a b", clip(4, 5, ("j", 0.1, 0.3)), None),
+    SpokenTurn("a", "b", None, None),
+    # Cut so short that the word comes live only in the final transcript.
+    SpokenTurn("bc", "cb", clip(5, 2, ("bc", 0.0, 0.15)), clip(6, 3, ("cb", 0.1, 0.2))),
+]
+
+
+Step = tuple[int, int, list[int], list[int]]  # kind, piece, user codes, assistant codes
+
+
+def serve(program: TurnProgram, rows: Rows, state: list[Step]) -> None:
+    """Let the program go on until it rests, the model putting out what `rows` teaches it to.
+
+    Args:
+        program: with something to do.
+        rows: the trained conversation.
+        state: every step that was fed; grows.
+    """
+    while True:
+        user = None
+        if program.wants_frame:
+            program.take_frame()
+            index = sum(kind == Kind.LISTEN for kind, *_ in state)
+            user = [codes for codes in rows.user if codes is not None][index].astype(np.int64)
+        steps = program.plan(user)
+        if steps is None:
+            return
+        del state[steps.start :]
+        block = steps.block
+        state += [
+            (
+                int(block.kind[i]),
+                int(block.text[i]),
+                block.user[i].tolist(),
+                block.assistant[i].tolist(),
+            )
+            for i in range(len(block))
+        ]
+        first = len(state) - len(steps.masks)
+        pieces = np.array(rows.target[first : len(state)]) if steps.masks else None
+        codes = rows.codes[len(state) - 1]
+        # What a step is not taught is whatever the model makes of it.
+        made = np.where(codes < 0, 7, codes).astype(np.int64) if codes is not None else None
+        scores = np.zeros((len(steps.masks), 2), np.float32)
+        program.observe(steps, pieces, scores, made if steps.has_codes else None)
+
+
+@pytest.mark.parametrize("num_turns", range(1, len(TURNS) + 1))
+def test_served_steps_are_the_trained_steps(num_turns: int) -> None:
+    """A model that answers as taught is fed, step by step, exactly what it was taught on."""
+    turns = TURNS[:num_turns]
+    rows = lay_out(turns, 1, Pieces(), NUM_CODEBOOKS, [0] * num_turns)
+    vocabulary = TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10})
+    program = TurnProgram(
+        Open("s", "bob"),
+        speller=Speller(vocabulary),
+        writer=WriterHere(vocabulary),
+        timing=SpeechTiming(FRAME_SAMPLES, 80, 6),
+        delays=(0, 1, 1, 1),
+        limits=TurnLimits(max_waiting_samples=10**6),
+    )
+    outputs, state = [], list[Step]()
+    for number, turn in enumerate(turns):
+        if turn.heard is None:
+            program.accept(AppendText("s", f"u{number}", "user", turn.user))
+        else:
+            pcm = np.zeros(len(turn.heard.codes) * FRAME_SAMPLES, dtype=np.float32)
+            program.accept(AppendAudio("s", pcm))
+            serve(program, rows, state)
+            program.accept(CommitAudio("s", f"u{number}"))
+        program.accept(Respond("s", number, f"a{number}", audio=turn.said is not None))
+        serve(program, rows, state)
+        outputs += program.take_events()
+    absent = [-1] * NUM_CODEBOOKS
+    expected = [
+        (
+            rows.kind[i],
+            rows.text[i],
+            absent if rows.user[i] is None else rows.user[i].tolist(),
+            absent if rows.assistant[i] is None else rows.assistant[i].tolist(),
+        )
+        for i in range(len(rows))
+    ]
+    assert state == expected
+    heard = [o.text for o in outputs if isinstance(o, InputTranscript)]
+    assert heard == [turn.user for turn in turns if turn.heard is not None]
+    said = "".join(o.text for o in outputs if isinstance(o, ResponseText))
+    assert said.replace(" ", "") == "".join(turn.reply for turn in turns).replace(" ", "")
+    frames = [o.usage.output_audio_tokens for o in outputs if isinstance(o, ResponseDone)]
+    assert frames == [0 if turn.said is None else len(turn.said.codes) for turn in turns]

@@ -1,0 +1,177 @@
+"""The engine's memory follows the conversation, and starts over only when it can."""
+
+import numpy as np
+import pytest
+
+from model.messages import (
+    AppendAudio,
+    AppendCall,
+    AppendCallOutput,
+    AppendText,
+    Cancel,
+    ClearAudio,
+    Close,
+    Command,
+    CommitAudio,
+    Open,
+    Respond,
+    Truncate,
+)
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
+from server.protocol.items.recordings import Recordings
+from server.protocol.memory.feed import Feed
+
+HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
+AGAIN = [Close, Open, AppendText]
+
+
+class Memory:
+    """Count how often the turn is heard again."""
+
+    heard_again = 0
+
+    def hears_again(self) -> None:
+        """Count."""
+        self.heard_again += 1
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """Give a memory."""
+    return Memory()
+
+
+@pytest.fixture
+def recordings() -> Recordings:
+    """Give room for sound."""
+    return Recordings(1 << 20, 16_000)
+
+
+@pytest.fixture
+def feed(memory: Memory, recordings: Recordings) -> Feed:
+    """Give a feed that keeps a thousand samples."""
+    conversation = Conversation(10)
+    conversation.append(HELLO)
+    return Feed(
+        "s", 1_000, conversation, recordings, lambda: Open("s", "amber"), memory.hears_again
+    )
+
+
+def _pcm(num_samples: int) -> np.ndarray:
+    return np.arange(num_samples, dtype=np.float32)
+
+
+def _kinds(commands: list[Command]) -> list[type]:
+    return [type(command) for command in commands]
+
+
+def test_what_matches_is_passed_on(feed: Feed) -> None:
+    """A plain conversation is a plain sequence of commands."""
+    assert _kinds(feed.audio(_pcm(10))) == [AppendAudio]
+    assert _kinds(feed.commit("a")) == [CommitAudio]
+    assert _kinds(feed.respond(Respond("s", 1, "b"))) == [Respond]
+    assert feed.cancel(1) == [Cancel("s", 1)]
+    assert feed.unsay("b", 80) == [Truncate("s", "b", 80)]
+    assert feed.add(HELLO) == [AppendText("s", "a", "user", "hello")]
+    assert feed.clear() == []
+
+
+def test_starting_over_waits_for_the_next_need(feed: Feed) -> None:
+    """Many changes of the past cost one new beginning, with all of them in it."""
+    feed.outdate()
+    feed.outdate()
+    assert feed.add(HELLO) == []
+    assert _kinds(feed.respond(Respond("s", 1, "b"))) == [*AGAIN, Respond]
+
+
+def test_an_open_turn_is_heard_again(feed: Feed, memory: Memory) -> None:
+    """What the user is saying survives a new beginning."""
+    feed.audio(_pcm(10))
+    feed.outdate()
+    *before, audio = feed.audio(_pcm(5))
+    assert _kinds(before) == AGAIN
+    assert isinstance(audio, AppendAudio)
+    assert len(audio.pcm) == 15
+    assert memory.heard_again == 1
+    assert _kinds(feed.audio(_pcm(5))) == [AppendAudio]
+
+
+def test_it_does_not_start_over_under_a_response_or_a_transcript(feed: Feed) -> None:
+    """A reply in progress, and words not known yet, exist in the engine only."""
+    feed.respond(Respond("s", 1, "b"))
+    feed.outdate()
+    assert _kinds(feed.audio(_pcm(10))) == [AppendAudio]
+    feed.finish()
+    assert _kinds(feed.commit("c")) == [*AGAIN, AppendAudio, CommitAudio]
+    feed.outdate()
+    assert _kinds(feed.respond(Respond("s", 2, "d"))) == [Respond]
+    feed.finish()
+    assert feed.transcribed("c")
+    assert not feed.transcribed("c"), "it has come already"
+    assert _kinds(feed.audio(_pcm(1))) == [*AGAIN, AppendAudio]
+
+
+def test_what_the_engine_did_not_speak_cannot_be_truncated(feed: Feed) -> None:
+    """An item that was replayed as words has no frames to go back to."""
+    feed.respond(Respond("s", 1, "b"))
+    feed.finish()
+    assert feed.unsay("b", 0) == [Truncate("s", "b", 0)]
+    assert feed.unsay("other", 0) == []
+    assert _kinds(feed.respond(Respond("s", 2, "c"))) == [*AGAIN, Respond]
+    feed.finish()
+    # The new beginning made words of it.
+    assert feed.unsay("b", 0) == []
+
+
+def test_going_back_would_take_later_calls_along(feed: Feed) -> None:
+    """A reply that went on with function calls is shortened by telling all anew."""
+    feed.respond(Respond("s", 1, "b"))
+    feed.called("b")
+    feed.finish()
+    assert feed.unsay("b", 80) == []
+    assert _kinds(feed.respond(Respond("s", 2, "c"))) == [*AGAIN, Respond]
+
+
+def test_function_items_are_told_as_they_come(feed: Feed) -> None:
+    """A call made earlier and what it returned are commands of their own."""
+    call = FunctionCall("f", "completed", "call_1", "get_time", "{}")
+    assert feed.add(call) == [AppendCall("s", "f", "get_time", "{}")]
+    returned = FunctionCallOutput("o", "call_1", "get_time", "noon")
+    assert feed.add(returned) == [AppendCallOutput("s", "o", "get_time", "noon")]
+    feed.outdate()
+    assert feed.add(call) == [], "the new beginning will tell it"
+
+
+def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -> None:
+    """Of a turn that was too long to be kept there is no sound, not its end alone."""
+    feed.audio(_pcm(10) / 10)
+    feed.audio(_pcm(10) / 10)
+    feed.commit("c")
+    pcm = recordings.pcm("c")
+    assert pcm is not None
+    assert len(pcm) == 20
+    for _ in range(100):
+        feed.audio(_pcm(90))
+    feed.commit("d")
+    assert recordings.pcm("d") is None
+
+
+def test_an_item_of_audio_goes_before_the_open_turn(feed: Feed, memory: Memory) -> None:
+    """The turn's audio is taken back, the item is heard, the turn follows."""
+    assert _kinds(feed.item_audio(_pcm(3), "a")) == [AppendAudio, CommitAudio]
+    feed.audio(_pcm(10))
+    commands = feed.item_audio(_pcm(3), "b")
+    assert _kinds(commands) == [ClearAudio, AppendAudio, CommitAudio, AppendAudio]
+    assert memory.heard_again == 1
+
+
+def test_what_is_kept_of_a_turn_is_bounded(feed: Feed) -> None:
+    """A turn without end does not grow without end."""
+    for _ in range(100):
+        feed.audio(_pcm(90))
+    feed.outdate()
+    *_, audio = feed.audio(_pcm(10))
+    assert isinstance(audio, AppendAudio)
+    assert 1_000 <= len(audio.pcm) < 1_100
+    assert feed.clear() == [ClearAudio("s")]

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from model.messages import Engine
+from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
@@ -29,6 +30,7 @@ from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
 from server.session.link import EngineLink, LinkState
+from server.session.schemas import SchemaGate
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
 from server.transport.envelope import on_client_error, on_server_error
@@ -72,6 +74,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             yield
         finally:
             await gateway.link.stop()
+            await gateway.schemas.close()
 
     app = FastAPI(
         title="Parley",
@@ -96,7 +99,15 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
     app.state.gateway = Gateway(
-        settings, link, voices, vad_model, keys, counts, Metrics(counts, link), FailedTries(counts)
+        settings,
+        link,
+        voices,
+        vad_model,
+        keys,
+        counts,
+        Metrics(counts, link),
+        FailedTries(counts),
+        SchemaGate(SchemaService(), settings.server.max_tools),
     )
     return app
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from model.engine.core import CoreSpec, EngineCore
+from model.engine.faults import told
 from model.engine.local import LocalEngine
 from model.engine.wire import (
     Began,
@@ -127,10 +128,10 @@ class _Child:
         self._engine.wait_for_room()
         try:
             self._engine.submit(command)
-        except ParleyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
             # The parent refuses what it can. What crosses the line at the same time as the news
             # that a session was lost is refused here.
-            self._send(SessionFailed(command.session_id, str(error)))
+            self._send(SessionFailed(command.session_id, told(command.session_id, error)))
 
     # To the parent.
 

@@ -76,6 +76,7 @@ class LocalEngine:
         if self._thread is not None:
             raise EngineError("the engine runs already")
         self._is_stopping = False
+        self._core.on_wake(self._wake)
         ready: Future[None] = Future()
         self._thread = Thread(target=self._run, args=(deliver, ready), name="engine", daemon=True)
         self._thread.start()
@@ -118,6 +119,7 @@ class LocalEngine:
         if thread.is_alive():
             raise EngineError(f"the engine's thread did not stop within {_STOP_TIMEOUT_S:.0f} s")
         self._thread = None
+        self._core.close()
         self._core.fail_all("stopped")
         self._commands.clear()
         self._open.clear()
@@ -129,6 +131,10 @@ class LocalEngine:
             raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
         self._check_room()
         self._open.add(command.session_id)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def _is_full(self) -> bool:
@@ -153,17 +159,20 @@ class LocalEngine:
                 if isinstance(output, SessionFailed):
                     with self._changed:
                         self._open.discard(output.session_id)
-                try:
-                    deliver(output)
-                except Exception:  # noqa: BLE001 - the receiver's fault is not the sessions'
-                    _log.exception("an output could not be delivered")
+                self._deliver(output, deliver)
+
+    def _deliver(self, output: Output, deliver: Callable[[Output], None]) -> None:
+        try:
+            deliver(output)
+        except Exception:  # noqa: BLE001 - what one session is told is nobody else's fault
+            _log.exception("an output could not be delivered")
 
     def _wait(self) -> list[Command] | None:
         """Sleep until there is something to do; return new commands, or None to stop."""
         self._busy_since_s = None
         with self._changed:
             while not self._is_stopping and not self._commands:
-                due_s = self._core.next_due_s()
+                due_s = self._next_due_s()
                 timeout_s = None if due_s is None else due_s - monotonic()
                 if timeout_s is not None and timeout_s <= 0:
                     break
@@ -174,6 +183,13 @@ class LocalEngine:
             self._commands.clear()
             self._changed.notify_all()
             return commands
+
+    def _next_due_s(self) -> float | None:
+        try:
+            return self._core.next_due_s()
+        except Exception:  # noqa: BLE001 - the tick finds out, and is guarded
+            _log.exception("the engine does not know when it is due")
+            return 0.0
 
     def _advance(self, commands: list[Command]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""

@@ -17,7 +17,6 @@ from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.bound import refuse_changes
-from server.protocol.settings.tools import compile_ahead
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -28,13 +27,14 @@ from server.protocol.wire.client_events import (
     ResponseCreate,
     SessionUpdate,
 )
-from server.protocol.wire.parse import decode, event_id_of, parse
+from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio
 from server.session.intake import Intake
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
+from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Transport
 
@@ -78,6 +78,7 @@ class Session:
         ears: hears the client's audio.
         link: leads to the engine.
         limits: on what a client can hold up.
+        schemas: checks the functions that an event brings.
         counts: of all sessions.
         clock: seconds that do not jump.
     """
@@ -92,6 +93,7 @@ class Session:
         link: EngineLink,
         limits: SessionLimits,
         *,
+        schemas: SchemaGate,
         counts: Counts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,6 +104,7 @@ class Session:
         self._ears = ears
         self._link = link
         self._limits = limits
+        self._schemas = schemas
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
@@ -207,6 +210,7 @@ class Session:
         raw: JsonObject | None = None
         try:
             raw = decode(text)
+            refuse_half_characters(raw, text)
             event = parse(self._dialect.read(raw))
             if self._limits.is_bound:
                 refuse_changes(event, self._machine.config)
@@ -236,21 +240,15 @@ class Session:
                 audio = await asyncio.to_thread(decode, carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
-                await self._compile(event.session)
+                await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
                 for heard in self._ears.configure(self._machine.config):
                     self._react(self._machine.receive(heard, self._clock()))
             case ResponseCreate():
-                await self._compile(event.response)
+                await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
-
-    @staticmethod
-    async def _compile(given: JsonObject) -> None:
-        """Compile the functions that an event brings off the event loop."""
-        if given.get("tools"):
-            await asyncio.to_thread(compile_ahead, given["tools"])
 
     async def _hear(self, audio: str) -> None:
         limit_s = self._limits.max_waiting_audio_s

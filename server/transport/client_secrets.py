@@ -4,7 +4,6 @@ A backend asks with its API key and says what the sessions begin with. That is c
 `session.update` is.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,6 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.settings.tools import compile_ahead
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import (
     JsonObject,
@@ -33,7 +31,7 @@ from server.protocol.wire.checks import (
     required,
     string_at,
 )
-from server.protocol.wire.parse import json_object
+from server.protocol.wire.parse import json_object, refuse_half_characters
 from server.transport.door import check_origin, let_backend_in
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
@@ -45,6 +43,9 @@ from server.transport.ephemeral import (
     EphemeralKey,
 )
 from server.transport.gateway import Gateway
+
+# All requests share one turn in the queue of schemas, which sessions have one each of.
+_OWNER = "http"
 
 
 async def options(request: Request) -> Response:
@@ -138,9 +139,16 @@ async def _body(request: Request) -> JsonObject:
             raise RefusedError(
                 413, f"The body is too large: at most {settings.max_body_bytes} bytes are read."
             )
-    body = json_object(bytes(data)) if data.strip() else {}
+    if not data.strip():
+        return {}
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ClientError("Could not parse the body of the request: it is no UTF-8.") from None
+    body = json_object(text)
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
+    refuse_half_characters(body, text)
     return body
 
 
@@ -164,8 +172,7 @@ async def _issued(
     is_bound: bool = False,
 ) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
-    if session.get("tools"):
-        await asyncio.to_thread(compile_ahead, session["tools"])
+    await gateway.schemas.check(_OWNER, session, "session")
     config = requested(
         gateway.default_config(),
         session,

@@ -16,6 +16,7 @@ from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Transport
 from server.transport.envelope import RefusedError
@@ -42,6 +43,7 @@ class Gateway:
     counts: Counts
     metrics: Metrics
     tries: FailedTries
+    schemas: SchemaGate
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -122,6 +124,7 @@ class Gateway:
                 settings.idle_limit_s,
                 is_bound=is_bound,
             ),
+            schemas=self.schemas,
             counts=self.counts,
         )
 

@@ -247,6 +247,12 @@ class EchoCore:
     def next_due_s(self) -> None:
         """Never be due."""
 
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: it never has anything to wake for."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
     def fail_all(self, message: str) -> list[Output]:
         """Not fail."""
         del message

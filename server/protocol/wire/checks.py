@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from server.errors import ClientError
 
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
+_MAX_SHOWN_BITS = 128
 _MAX_DEPTH = 64  # of free-form values: what is read can then always be written again
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -101,8 +103,11 @@ def string_at(value: object, path: str, *, max_length: int | None = None) -> str
     """Return the value if it is a string of at most `max_length` characters."""
     if not isinstance(value, str):
         raise wrong_type(value, path, "a string")
-    if not value.isascii():
-        _refuse_surrogates(value, path)
+    if not is_text(value):
+        # JSON can escape half a character, which cannot be encoded.
+        raise ClientError(
+            f"Invalid '{path}': the string is not valid Unicode.", code="invalid_value", param=path
+        )
     if max_length is not None and len(value) > max_length:
         message = (
             f"Invalid '{path}': string too long. Expected a string with maximum length "
@@ -112,14 +117,15 @@ def string_at(value: object, path: str, *, max_length: int | None = None) -> str
     return value
 
 
-def _refuse_surrogates(value: str, path: str) -> None:
-    # JSON can escape half a character, which is no text and cannot be encoded.
+def is_text(value: str) -> bool:
+    """Tell whether a string has no half of a surrogate pair."""
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ClientError(
-            f"Invalid '{path}': the string is not valid Unicode.", code="invalid_value", param=path
-        ) from None
+        return False
+    return True
 
 
 def boolean_at(value: object, path: str) -> bool:
@@ -145,14 +151,17 @@ def _check_range(value: float, path: str, noun: str, low: float | None, high: fl
         if is_out:
             message = (
                 f"Invalid '{path}': {noun} {word}. Expected a value {sign} {bound}, "
-                f"but got {value} instead."
+                f"but got {_shown(value)} instead."
             )
             code = f"{noun}_{'below_min' if sign == '>=' else 'above_max'}_value"
             raise ClientError(message, code=code, param=path)
 
 
-def integer_at(value: object, path: str, *, low: int | None = None, high: int | None = None) -> int:
-    """Return the value if it is a whole number (1500.0 is one) within the bounds, inclusive."""
+def integer_at(value: object, path: str, *, low: int = MIN_INTEGER, high: int = MAX_INTEGER) -> int:
+    """Return the value if it is a whole number (1500.0 is one) within the bounds, inclusive.
+
+    No bound is beyond 64 bits, where neither numpy nor JSON's other readers could follow.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -168,7 +177,16 @@ def decimal_at(
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise wrong_type(value, path, "a decimal")
     _check_range(value, path, "decimal", low, high)
+    if isinstance(value, int):
+        value = integer_at(value, path)  # not every longer one is a float
     return float(value)
+
+
+def _shown(value: float) -> str:
+    """Write a number; of an integer of hundreds of digits, how many bits it has."""
+    if isinstance(value, int) and value.bit_length() > _MAX_SHOWN_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
 
 
 def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from server.protocol.wire.checks import (
     JsonObject,
     integer_at,
     invalid_choice,
+    is_text,
     object_at,
     required,
     string_at,
@@ -68,10 +69,44 @@ def _finite(text: str) -> float:
     return number
 
 
+def refuse_half_characters(raw: JsonObject, text: str) -> None:
+    """Refuse an event that has half a surrogate pair anywhere, which is no text and no UTF-8.
+
+    JSON can escape one. Nothing behind this point has to expect it, in whatever free-form value.
+
+    Args:
+        raw: the event as decoded.
+        text: that it was decoded of.
+
+    Raises:
+        ClientError: saying where.
+    """
+    if "\\ud" not in text and "\\uD" not in text:
+        return
+    waiting: list[tuple[str, Any]] = [("", raw)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not is_text(key):
+                    raise _half_character(path or "the event", "a key")
+                waiting.append((f"{path}.{key}" if path else key, inner))
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+        elif isinstance(value, str) and not is_text(value):
+            raise _half_character(path, "the string")
+
+
+def _half_character(path: str, what: str) -> ClientError:
+    return ClientError(
+        f"Invalid '{path}': {what} is not valid Unicode.", code="invalid_value", param=path
+    )
+
+
 def event_id_of(raw: JsonObject) -> str | None:
     """Return the client's id for its event, None if it has none that can be echoed."""
     event_id = raw.get("event_id")
-    if isinstance(event_id, str) and len(event_id) <= MAX_EVENT_ID_LENGTH:
+    if isinstance(event_id, str) and len(event_id) <= MAX_EVENT_ID_LENGTH and is_text(event_id):
         return event_id
     return None
 

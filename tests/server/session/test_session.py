@@ -237,3 +237,27 @@ async def test_a_user_who_says_nothing_is_spoken_to(vad_model: SileroModel) -> N
         assert triggered["item_id"] == committed["item_id"]
         await live.until("response.done")
         live.transport.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"required": "ы" * 60}, "invalid_function_parameters"),
+        ({"properties": {"a": {"multipleOf": 100_000_007}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"const": 1 << 70}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"default": "\ud800"}}}, "invalid_value"),
+    ],
+)
+async def test_no_schema_ends_a_call(
+    vad_model: SileroModel, parameters: dict[str, Any], code: str
+) -> None:
+    """It is refused with the id of its event, and the session goes on."""
+    tool = {"type": "function", "name": "f", "parameters": parameters}
+    session = {"type": "realtime", "tools": [tool]}
+    async with living(vad_model) as live:
+        live.send(type="session.update", event_id="mine", session=session)
+        error = (await live.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == (code, "mine")
+        live.say("hello")
+        await live.until("response.done")
+        live.transport.disconnect()

@@ -29,3 +29,4 @@ async def asking(*, key: str | None = KEY, **server: Any) -> AsyncIterator[httpx
         transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers
     ) as client:
         yield client
+    await app.state.gateway.schemas.close()

@@ -28,6 +28,7 @@ from server.protocol.wire.checks import (
     choice_at,
     integer_at,
     object_at,
+    refuse_oversized,
     refuse_unknown_keys,
 )
 from server.protocol.wire.parse import json_object
@@ -133,6 +134,7 @@ async def _body(request: Request) -> JsonObject:
     body = json_object(bytes(data)) if data.strip() else {}
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
+    refuse_oversized(body, max_text_chars=settings.max_text_chars)
     return body
 
 

@@ -66,7 +66,12 @@ class Gateway:
                 EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
                 self.voices,
                 ids,
-                Limits(settings.max_items, settings.max_kept_audio_s, max_tools=settings.max_tools),
+                Limits(
+                    settings.max_items,
+                    settings.max_kept_audio_s,
+                    max_tools=settings.max_tools,
+                    max_conversation_chars=settings.max_conversation_chars,
+                ),
             ),
             dialect,
             ids,
@@ -77,6 +82,7 @@ class Gateway:
                 settings.send_timeout_s,
                 settings.max_waiting_audio_s,
                 settings.max_session_s,
+                settings.max_text_chars,
             ),
             counts=self.counts,
         )

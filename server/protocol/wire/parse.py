@@ -136,10 +136,10 @@ def _too_large() -> ClientError:
 
 
 def _unescaped(inner: str) -> str:
-    """Return the string that is written so in JSON, if it is base64.
+    r"""Return the string that is written so in JSON, if it is base64.
 
-    Some encoders write a slash as `\\/`. Anything else that is escaped is not base64, and is left as
-    it is: so it is refused as sound, and a text of this length is refused anyway.
+    Some encoders write a slash as `\/`. Anything else that is escaped is not base64, and is left
+    as it is: so it is refused as sound, and a text of this length is refused anyway.
     """
     return inner.replace("\\/", "/") if "\\" in inner else inner
 

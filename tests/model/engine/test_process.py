@@ -255,7 +255,7 @@ def _taken(submit: Callable[[], None]) -> int:
         try:
             submit()
         except OverloadedError as error:
-            assert "8 commands wait" in str(error)  # noqa: PT017 - it comes some time, not at once
+            assert "8 commands of this session wait" in str(error)  # noqa: PT017 - it comes some time, not at once
             return number
     raise AssertionError
 
@@ -298,7 +298,7 @@ class StuckSpec:
 
 def test_an_engine_that_hangs(make: MakeEngine) -> None:
     """Whether its thread is stuck or the whole process: it is killed, and another one serves."""
-    policy = RestartPolicy(delays_s=(0.0, 0.0), silence_s=2.5)
+    policy = RestartPolicy(delays_s=(0.0, 0.0), doubt_s=1.0, hang_s=2.5)
     engine, outputs = make(StuckSpec(), policy), Outputs()
     engine.start(outputs.put)
     engine.submit(Open("s", "amber"))

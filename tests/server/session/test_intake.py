@@ -11,6 +11,7 @@ from model.messages import (
     Command,
     CommitAudio,
     Respond,
+    Taken,
 )
 from server.session.intake import Intake
 
@@ -75,6 +76,7 @@ def test_real_time_passes_straight_through(
     """A live microphone never waits."""
     for _ in range(5_000):
         intake.put(_audio(0.02))
+        intake.taken(Taken("s", 1))
         clock.now_s += 0.02
         assert intake.waiting_s == 0
     assert len(taken) == 5_000

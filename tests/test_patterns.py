@@ -8,7 +8,6 @@ wants before and after. Twice the text may take a little over twice the steps.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path

@@ -199,6 +199,10 @@ class SessionMachine:
         """End what is in progress, because the session ends."""
         return self._tellable(self._responses.failed(code, message))
 
+    def let_go(self) -> None:
+        """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
+        vars(self).clear()
+
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""

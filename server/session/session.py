@@ -117,7 +117,16 @@ class Session:
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
-        """Serve the client until one side ends the session."""
+        """Serve the client until one side ends the session; only once."""
+        try:
+            await self._serve()
+        finally:
+            # Its parts know one another. Without this, what it holds, which may be hundreds of
+            # megabytes of sound, would wait for a collection of cycles.
+            self._machine.let_go()
+            vars(self).clear()
+
+    async def _serve(self) -> None:
         started_s = self._clock()
         hangup: Hangup | None = None
         has_begun = False

@@ -144,22 +144,17 @@ def _unescaped(inner: str) -> str:
     return inner.replace("\\/", "/") if "\\" in inner else inner
 
 
-def _put_back(raw: JsonObject, sounds: list[str]) -> JsonObject:
-    """Return an object with the strings in place of their marks."""
-
-    def with_sounds(value: Any) -> Any:  # Any: JSON
-        match value:
-            case dict():
-                return {with_sounds(key): with_sounds(inner) for key, inner in value.items()}
-            case list():
-                return [with_sounds(inner) for inner in value]
-            case str() if value.startswith(_MARK):
-                return sounds[int(value.removeprefix(_MARK))]
-            case _:
-                return value
-
-    put_back: JsonObject = with_sounds(raw)
-    return put_back
+def _put_back(value: Any, sounds: list[str]) -> Any:  # Any: JSON
+    """Return a JSON value with the strings in place of their marks."""
+    match value:
+        case dict():
+            return {_put_back(k, sounds): _put_back(inner, sounds) for k, inner in value.items()}
+        case list():
+            return [_put_back(inner, sounds) for inner in value]
+        case str() if value.startswith(_MARK):
+            return sounds[int(value.removeprefix(_MARK))]
+        case _:
+            return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -110,7 +110,7 @@ async def _flooded(flood: list[str]) -> tuple[int, int]:
 
 
 async def test_a_flood_of_items() -> None:
-    """Thousands of items at once: a victim's question waits for a turn of them, and nobody is closed."""
+    """Thousands at once: a question waits for a turn of them, and nobody is closed."""
     between, total = await _flooded([_item("word")] * 5_000)
     assert between <= 32
     assert total > 5_000

@@ -31,6 +31,7 @@ from model.messages import (
     EngineBack,
     EngineGone,
     EngineLost,
+    EngineSilent,
     News,
     Open,
     Output,
@@ -278,12 +279,14 @@ def test_a_child_that_stalls(make: MakeEngine) -> None:
 
 
 class StuckCore(EchoCore):
-    """Never come back from a certain turn."""
+    """Never come back from a certain turn, or die of one."""
 
     def apply(self, command: Command) -> list[Output]:
         """Carry out a command, or hang."""
         if isinstance(command, AppendText) and command.text == "hang":
             Event().wait()
+        if isinstance(command, AppendText) and command.text == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().apply(command)
 
 
@@ -302,14 +305,50 @@ def test_an_engine_that_hangs(make: MakeEngine) -> None:
     engine, outputs = make(StuckSpec(), policy), Outputs()
     engine.start(outputs.put)
     engine.submit(Open("s", "amber"))
+    engine.submit(Open("other", "amber"))
+    engine.submit(AppendText("s/resp_1", "u", "user", "hello"))
     engine.submit(AppendText("s", "u", "user", "hang"))
-    assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
+    assert _wait_for(outputs, EngineSilent)
+    lost = _wait_for(outputs, EngineLost)
+    assert "killed by SIGKILL" in lost.message
+    assert lost.culprit == "s"
     _wait_for(outputs, EngineBack)
     _kill(engine, signal.SIGSTOP)
     assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
     _wait_for(outputs, EngineBack)
     engine.submit(Open("s", "amber"))
     assert _ask(engine, outputs, "hello")
+
+
+def test_a_session_that_an_engine_dies_of(make: MakeEngine) -> None:
+    """Once may be a coincidence; the second time it is the one to blame. Nobody else ever is."""
+    engine, outputs = make(StuckSpec()), Outputs()
+    engine.start(outputs.put)
+    culprits = []
+    for _ in range(2):
+        engine.submit(Open("other", "amber"))
+        engine.submit(Open("s", "amber"))
+        engine.submit(AppendText("s", "u", "user", "die"))
+        culprits.append(_wait_for(outputs, EngineLost).culprit)
+        _wait_for(outputs, EngineBack)
+    assert culprits == ["", "s"]
+
+
+@dataclass(frozen=True)
+class SlowSpec:
+    """Never finish loading."""
+
+    def build(self) -> EchoCore:
+        """Wait for ever."""
+        Event().wait()
+        raise AssertionError
+
+
+def test_loading_has_a_limit_of_its_own(make: MakeEngine) -> None:
+    """It is longer than that of an engine that serves, and says what happened."""
+    engine = make(SlowSpec(), RestartPolicy(loading_s=3.0))
+    with pytest.raises(EngineError, match="not ready within 3 s"):
+        _ = engine.info
 
 
 _PARENT = """

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import sys
@@ -194,6 +195,10 @@ def serve(settings: Settings) -> None:
                 url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http://{host}:{port}/",
             )
+            # What was loaded stays: to look through it again and again, whenever an event has many
+            # parts, would hold the event loop for a tenth of a second.
+            gc.collect()
+            gc.freeze()
             uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it

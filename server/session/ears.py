@@ -211,7 +211,7 @@ def _heard(boundary: Boundary) -> Heard:
             assert_never(boundary)
 
 
-def _decoded(text: bytes) -> bytes:
+def _decoded(text: str) -> bytes:
     """Decode base64; in pieces, since nothing else in this process runs during one of them."""
     try:
         return b"".join(
@@ -219,8 +219,8 @@ def _decoded(text: bytes) -> bytes:
             for start in range(0, len(text), _BASE64_PIECE_CHARS)
         )
     except binascii.Error:
-        compact = text.translate(None, b" \t\n\r\v\f").rstrip(b"=")
-        padded = compact + b"=" * (-len(compact) % 4)
+        compact = text.encode("ascii").translate(None, b" \t\n\r\v\f").rstrip(b"=").decode("ascii")
+        padded = compact + "=" * (-len(compact) % 4)
         if padded == text:
             raise
         return _decoded(padded)
@@ -246,7 +246,7 @@ def decode_base64(text: str, path: str) -> bytes:
         ClientError: it is not base64, or too much.
     """
     try:
-        data = _decoded(text.encode("ascii"))
+        data = _decoded(text)
     except (binascii.Error, ValueError):
         raise ClientError(
             f"Invalid '{path}': expected base64-encoded audio.", code="invalid_value", param=path

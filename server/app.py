@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -212,6 +213,10 @@ def serve(settings: Settings) -> None:
                 url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http{secure}://{host}:{port}/",
             )
+            # What was loaded stays: to look through it again and again, whenever an event has many
+            # parts, would hold the event loop for a tenth of a second.
+            gc.collect()
+            gc.freeze()
             Server(uvicorn_config(app, settings), app.state.gateway.link).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it

@@ -68,6 +68,9 @@ class ServerSettings(_Strict):
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
         max_items: items of one conversation; past it the oldest is forgotten.
+        max_text_chars: characters of any one string that a client sends, but sound.
+        max_conversation_chars: characters of all items of one conversation; past it the oldest is
+            forgotten.
         max_tools: functions that a session or a response may offer.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
@@ -95,6 +98,8 @@ class ServerSettings(_Strict):
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000
+    max_text_chars: Annotated[int, Field(ge=1_024)] = 64 * 1_024
+    max_conversation_chars: Annotated[int, Field(ge=65_536)] = 8 * 1_024 * 1_024
     max_tools: Annotated[int, Field(ge=0)] = 128
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
@@ -209,6 +214,9 @@ class EngineSettings(_Strict):
         kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
             fewer, sessions that are idle wait in host memory.
         cached_prompts: beginnings of conversations that are remembered for the next one.
+        hang_s: how long one piece of the engine's work may take: after that its process hangs, and
+            is replaced. More for a model that is too slow for its machine.
+        loading_s: the same for loading a model and warming it up.
     """
 
     placement: Literal["process", "thread"] = "process"
@@ -223,6 +231,8 @@ class EngineSettings(_Strict):
     kv: Literal["full", "int8"] = "full"
     kv_pages: Annotated[int, Field(ge=1)] | None = None
     cached_prompts: Annotated[int, Field(ge=0)] = 8
+    hang_s: Annotated[float, Field(ge=3)] = 10.0
+    loading_s: Annotated[float, Field(ge=10)] = 1_800.0
 
 
 class VadSettings(_Strict):

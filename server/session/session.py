@@ -5,19 +5,29 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
-from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
+from model.messages import (
+    Command,
+    CommitAudio,
+    EndOfTurn,
+    News,
+    Output,
+    Pcm,
+    Reopen,
+    Taken,
+)
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, NoSlot, Reaction
+from server.protocol.events import Hangup, Heard, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.bound import refuse_changes
-from server.protocol.wire.checks import JsonObject
+from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -30,7 +40,7 @@ from server.protocol.wire.client_events import (
 from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
-from server.session.ears import Ears, carried_audio
+from server.session.ears import Ears, carried_audio, decode_base64
 from server.session.intake import Intake
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
@@ -40,6 +50,8 @@ from server.session.transport import Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
+# An event of this size is read within milliseconds; a longer one leaves the event loop.
+_INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_GOING_AWAY = 1001
 _CLOSE_BAD_KEY = 3000
@@ -65,6 +77,7 @@ class SessionLimits:
     max_session_s: float = 0
     idle_session_s: float = 0
     is_bound: bool = False
+    max_text_chars: int = MAX_TEXT_CHARS
 
 
 class Session:
@@ -120,7 +133,16 @@ class Session:
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
-        """Serve the client until one side ends the session."""
+        """Serve the client until one side ends the session; only once."""
+        try:
+            await self._serve()
+        finally:
+            # Its parts know one another. Without this, what it holds, which may be hundreds of
+            # megabytes of sound, would wait for a collection of cycles.
+            self._machine.let_go()
+            vars(self).clear()
+
+    async def _serve(self) -> None:
         started_s = self._clock()
         hangup: Hangup | None = None
         has_begun = False
@@ -193,6 +215,8 @@ class Session:
     async def _read(self) -> None:
         try:
             while True:
+                # Who gives the engine more than it takes is not read meanwhile.
+                await self._intake.room()
                 await self._take(await self._transport.receive())
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
@@ -209,7 +233,7 @@ class Session:
         self._last_event_s = self._clock()
         raw: JsonObject | None = None
         try:
-            raw = decode(text)
+            raw = await self._decoded(text)
             refuse_half_characters(raw, text)
             event = parse(self._dialect.read(raw))
             if self._limits.is_bound:
@@ -219,6 +243,10 @@ class Session:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             self._react([refusal])
+
+    async def _decoded(self, text: str) -> JsonObject:
+        read = partial(decode, text, max_text_chars=self._limits.max_text_chars)
+        return read() if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read)
 
     async def _perform(self, event: ClientEvent) -> None:
         match event:
@@ -236,8 +264,7 @@ class Session:
                 self._ears.restart()
             case ItemCreate():
                 carried = carried_audio(event.item)
-                decode = self._ears.decode_items
-                audio = await asyncio.to_thread(decode, carried) if carried else None
+                audio = await self._sound(carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
@@ -251,25 +278,52 @@ class Session:
                 self._react(self._machine.receive(event, self._clock()))
 
     async def _hear(self, audio: str) -> None:
-        limit_s = self._limits.max_waiting_audio_s
-        if self._intake.waiting_s > limit_s:
-            raise ClientError(
-                f"Error appending input audio: {limit_s} s of audio wait to be heard already.",
-                code="input_audio_buffer_full",
-            )
         if len(audio) <= _INLINE_BASE64_CHARS:
-            heard_events = self._ears.hear(audio)
-        else:
-            heard_events = await asyncio.to_thread(self._ears.hear, audio)
+            data = decode_base64(audio, "audio")
+            self._check_waiting(data)
+            self._take_heard(self._ears.hear(data))
+            return
+        data = await asyncio.to_thread(decode_base64, audio, "audio")
+        self._check_waiting(data)
+        for piece in self._ears.pieces(data):
+            self._take_heard(await asyncio.to_thread(self._ears.hear, piece))
+
+    def _take_heard(self, heard_events: list[Heard]) -> None:
         for heard in heard_events:
             self._react(self._machine.receive(heard, self._clock()))
 
+    async def _sound(self, carried: list[tuple[str, str]]) -> Pcm:
+        """Return the sound that an item carries, at the engine's rate."""
+        parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
+        self._check_waiting(*parts)
+        return await asyncio.to_thread(self._ears.decode_items, parts)
+
+    def _check_waiting(self, *parts: bytes) -> None:
+        """Refuse audio that would have to wait for too long.
+
+        Raises:
+            ClientError: with it, more would wait than may.
+        """
+        limit_s, waiting_s = self._limits.max_waiting_audio_s, self._intake.waiting_s
+        seconds = sum(map(self._ears.seconds_of, parts))
+        if waiting_s + seconds > limit_s:
+            raise ClientError(
+                f"Error appending input audio: {waiting_s:.0f} s of audio wait to be heard "
+                f"already, and {seconds:.0f} s more would be over the limit of {limit_s} s.",
+                code="input_audio_buffer_full",
+            )
+
     # From the engine.
 
-    def _on_output(self, output: Output | News) -> None:
+    def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_failing or self._ended.done():
             return
+        if isinstance(output, Taken):
+            self._intake.taken(output)
+            return
         try:
+            if isinstance(output, News):
+                self._intake.forget()
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
             self._react(self._machine.receive(output, self._clock()))
@@ -297,7 +351,7 @@ class Session:
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
         try:
-            self._link.submit(command)
+            self._intake.put_aside(command)
         except OverloadedError:
             return False
         return True

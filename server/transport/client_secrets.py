@@ -27,6 +27,7 @@ from server.protocol.wire.checks import (
     choice_at,
     integer_at,
     object_at,
+    refuse_oversized,
     refuse_unknown_keys,
     required,
     string_at,
@@ -149,6 +150,7 @@ async def _body(request: Request) -> JsonObject:
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
     refuse_half_characters(body, text)
+    refuse_oversized(body, max_text_chars=settings.max_text_chars)
     return body
 
 

@@ -6,7 +6,7 @@ The server's is a random twin (docs/duplex.md): after the user has spoken, it sa
 import asyncio
 
 from agents import set_tracing_disabled
-from agents_sdk import SERVER_VAD, Talk, connected
+from agents_sdk import Talk, connected
 from common import (
     HEARD_MS,
     MY_NAME,
@@ -26,11 +26,11 @@ from common import (
 async def main(options: Options) -> None:
     """Hold the scenarios that apply."""
     set_tracing_disabled(disabled=True)
-    async with connected(options, SERVER_VAD) as talk:
+    async with connected(options) as talk:
         await converse(talk)
-    async with connected(options, None) as talk:
+    async with connected(options, turn_detection=None) as talk:
         await push_to_talk(talk)
-    not_for_duplex("text turn", "tool call", "transcription", "reconnect")
+    not_for_duplex("text turn", "tool call", "transcription", "reconnect", "first audio")
 
 
 async def converse(talk: Talk) -> None:

@@ -15,7 +15,9 @@ from common import (
     TALK_OVER,
     WHAT_NAME,
     Inbox,
+    Microphone,
     Options,
+    Waits,
     check,
     check_heard,
     check_remembered,
@@ -25,9 +27,6 @@ from common import (
     scenario,
     speech,
 )
-
-SERVER_VAD = {"type": "server_vad", "silence_duration_ms": 500, "interrupt_response": True}
-
 
 @function_tool
 def get_weather(city: Literal["paris", "rome"]) -> str:
@@ -42,6 +41,7 @@ class Talk:
     def __init__(self, session: RealtimeSession) -> None:
         self.session = session
         self.inbox = Inbox()
+        self.waits = Waits()
 
     async def listen(self) -> None:
         """Keep what comes."""
@@ -49,8 +49,17 @@ class Talk:
             self.inbox.put(event)
         self.inbox.end("the session ended")
 
+    async def ask(self, name: str) -> str:
+        """Say a recording into a microphone, and return the words of the reply."""
+        mark = self.inbox.mark
+        async with Microphone(self.session.send_audio) as microphone:
+            ended_s = await microphone.say(name)
+            words = await self.reply(mark)
+        self.waits.add(self.inbox, mark, ended_s, lambda event: event.type == "audio")
+        return words
+
     async def speak(self, name: str) -> None:
-        """Say a recording."""
+        """Say a recording, faster than anybody speaks."""
         for chunk in speech(name):
             await self.session.send_audio(chunk)
 
@@ -106,8 +115,8 @@ class Talk:
 
 
 @contextlib.asynccontextmanager
-async def connected(options: Options, turn_detection: Any) -> AsyncIterator[Talk]:
-    """Start a session, and end it."""
+async def connected(options: Options, **turns: None) -> AsyncIterator[Talk]:
+    """Start a session, in the package's own turn detection unless `turn_detection` is None."""
     agent = RealtimeAgent(
         name="parley", instructions="Answer in one sentence.", tools=[get_weather]
     )
@@ -116,7 +125,7 @@ async def connected(options: Options, turn_detection: Any) -> AsyncIterator[Talk
         "model_name": options.config,
         "output_modalities": ["audio"],
         "audio": {
-            "input": {"transcription": transcription, "turn_detection": turn_detection},
+            "input": {"transcription": transcription, **turns},
             "output": {"voice": "marin", "speed": options.speed},
         },
     }
@@ -137,9 +146,9 @@ async def connected(options: Options, turn_detection: Any) -> AsyncIterator[Talk
 async def main(options: Options) -> None:
     """Hold all scenarios."""
     set_tracing_disabled(disabled=True)
-    async with connected(options, SERVER_VAD) as talk:
+    async with connected(options) as talk:
         await converse(talk, is_scripted=options.is_scripted)
-    async with connected(options, None) as talk:
+    async with connected(options, turn_detection=None) as talk:
         await push_to_talk(talk)
     not_applicable("reconnect", "a RealtimeSession is one connection and replays nothing")
 
@@ -153,18 +162,16 @@ async def converse(talk: Talk, *, is_scripted: bool) -> None:
         check(session["instructions"] == "Answer in one sentence.", session["instructions"])
     async with scenario("spoken turn"):
         mark = inbox.mark
-        await talk.speak(MY_NAME)
-        check_words(await talk.reply(mark), "nice", "meet", "peter")
+        check_words(await talk.ask(MY_NAME), "nice", "meet", "peter")
         check(talk.audio_s(mark) > 0.5, f"{talk.audio_s(mark)} s of audio")
     async with scenario("transcription"):
         user = await inbox.wait(lambda _: _user(talk), "the user's words in the history")
         check_words(user, "name", "peter")
     async with scenario("history"):
-        mark = inbox.mark
-        await talk.speak(WHAT_NAME)
-        check_words(await talk.reply(mark), "peter")
+        check_words(await talk.ask(WHAT_NAME), "peter")
         roles = [getattr(item, "role", None) for item in talk.session._history]
         check(roles == ["user", "assistant"] * 2, f"history {roles}")
+    talk.waits.report(is_scripted=is_scripted)
     async with scenario("text turn"):
         mark = inbox.mark
         await talk.session.send_message("what is two plus two")

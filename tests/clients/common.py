@@ -5,6 +5,7 @@ prints one JSON line a scenario; `tests/clients/run.py` makes the table.
 """
 
 import argparse
+import array
 import asyncio
 import contextlib
 import json
@@ -12,9 +13,11 @@ import sys
 import time
 import traceback
 import wave
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -27,6 +30,13 @@ PATIENCE_S = 45.0
 MY_NAME = "my_name_is_peter.wav"
 WHAT_NAME = "what_is_my_name.wav"
 TALK_OVER = "two_plus_two.wav"
+
+# A microphone's piece of sound.
+PIECE_MS = 20
+PIECE_BYTES = RATE_HZ * 2 * PIECE_MS // 1000
+
+# A reply of the scripted engine begins to sound no later than this after the user's last sound.
+FIRST_AUDIO_S = 1.2
 
 # A reply is talked over when this much of it has been heard.
 HEARD_MS = 1000
@@ -83,6 +93,64 @@ def speech(name: str, *, silence_ms: int = 1200) -> list[bytes]:
     return [pcm[at : at + CHUNK_BYTES] for at in range(0, len(pcm), CHUNK_BYTES)]
 
 
+def voiced_bytes(pcm: bytes) -> int:
+    """Return where the last voiced piece of PCM16 ends: the last 10 ms over 3 % of the peak."""
+    samples = array.array("h", pcm)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    step = RATE_HZ // 100
+    floor = 0.03 * max(map(abs, samples))
+    at = len(samples)
+    while max(map(abs, samples[at - step : at])) <= floor:
+        at -= step
+    return 2 * at
+
+
+class Microphone:
+    """Sends sound in real time, and silence where nobody speaks.
+
+    Args:
+        send: takes PCM16 at `RATE_HZ`, `PIECE_MS` at a time.
+    """
+
+    def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        self._send = send
+        self._pieces: deque[tuple[bytes, asyncio.Future[float] | None]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Microphone":
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def say(self, name: str) -> float:
+        """Say a recording; return when its last voiced piece had been sent, by `time.monotonic`."""
+        pcm = b"".join(speech(name, silence_ms=PIECE_MS))
+        ends: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        last = (voiced_bytes(pcm) - 1) // PIECE_BYTES
+        for number, at in enumerate(range(0, len(pcm) - PIECE_BYTES + 1, PIECE_BYTES)):
+            piece = pcm[at : at + PIECE_BYTES]
+            self._pieces.append((piece, ends if number == last else None))
+        return await ends
+
+    async def _run(self) -> None:
+        due_s = time.monotonic()
+        while True:
+            piece, ends = self._pieces.popleft() if self._pieces else (bytes(PIECE_BYTES), None)
+            await self._send(piece)
+            if ends is not None:
+                ends.set_result(time.monotonic())
+            due_s += PIECE_MS / 1000
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+
 def check(is_so: object, message: str) -> None:
     """Fail the scenario unless something holds."""
     if not is_so:
@@ -128,6 +196,30 @@ def report(name: str, verdict: str, why: str = "") -> None:
     sys.stdout.flush()
 
 
+class Waits:
+    """How long the user waited for the first sound of replies to spoken turns."""
+
+    def __init__(self) -> None:
+        self._waits_s: list[float] = []
+
+    def add(self, inbox: "Inbox", mark: int, ended_s: float, is_audio: Callable[[Any], bool]) -> None:
+        """Note the wait from a time, the end of the user's speech, to the first audio since a mark."""
+        times_s = zip(inbox.events[mark:], inbox.times_s[mark:], strict=True)
+        came_s = next((time_s for event, time_s in times_s if is_audio(event)), None)
+        check(came_s is not None, "a reply without audio")
+        assert came_s is not None
+        self._waits_s.append(came_s - ended_s)
+
+    def report(self, *, is_scripted: bool) -> None:
+        """Report the longest; how fast the scripted engine answers depends on the gateway alone."""
+        if not self._waits_s:
+            report("first audio", "fail", "no spoken turn was answered")
+            return
+        longest_s = max(self._waits_s)
+        is_late = is_scripted and longest_s > FIRST_AUDIO_S
+        report("first audio", "fail" if is_late else "pass", f"{longest_s * 1000:.0f} ms")
+
+
 def not_applicable(name: str, why: str) -> None:
     """Report what a client does not do by itself."""
     report(name, "n/a", why)
@@ -138,12 +230,14 @@ class Inbox:
 
     def __init__(self) -> None:
         self.events: list[Any] = []  # Any: each client has its own types
+        self.times_s: list[float] = []  # when each came, by time.monotonic
         self.ended: str | None = None
         self._changed = asyncio.Event()
 
     def put(self, event: Any) -> None:
         """Add an event."""
         self.events.append(event)
+        self.times_s.append(time.monotonic())
         self._changed.set()
 
     def end(self, why: str) -> None:
@@ -198,6 +292,7 @@ _NOT_FOR_DUPLEX = {
     "tool call": "the model cannot call functions",
     "transcription": "the model does not write down what it hears, and says so in an event",
     "reconnect": "the model cannot be told an earlier conversation",
+    "first audio": "the model speaks when it likes, also while the user does",
 }
 
 

@@ -30,7 +30,7 @@ async def main(options: Options) -> None:
         await converse(talk)
     async with connected(options) as talk:
         await push_to_talk(talk)
-    not_for_duplex("text turn", "tool call", "transcription", "reconnect")
+    not_for_duplex("text turn", "tool call", "transcription", "reconnect", "first audio")
 
 
 async def converse(talk: Talk) -> None:

@@ -36,7 +36,7 @@ async def main(options: Options) -> None:
         await talk_over(talk)
     async with running(options, turn_detection=False) as talk:
         await push_to_talk(talk)
-    not_for_duplex("text turn", "tool call", "transcription", "reconnect")
+    not_for_duplex("text turn", "tool call", "transcription", "reconnect", "first audio")
 
 
 async def converse(talk: Talk) -> None:

@@ -14,7 +14,9 @@ from common import (
     WEATHER,
     WHAT_NAME,
     Inbox,
+    Microphone,
     Options,
+    Waits,
     check,
     check_heard,
     check_remembered,
@@ -77,6 +79,7 @@ class Talk:
 
     def __init__(self, options: Options, text: str | None, turn_detection: Any) -> None:
         self.inbox = Inbox()
+        self.waits = Waits()
         audio = AudioConfiguration(
             input=AudioInput(
                 transcription=InputAudioTranscription(model="gpt-4o-mini-transcribe"),
@@ -121,10 +124,23 @@ class Talk:
             while not self.service._api_session_ready:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.05)
 
+    async def append(self, pcm: bytes) -> None:
+        """Send sound."""
+        await self.worker.queue_frame(InputAudioRawFrame(pcm, RATE_HZ, 1))
+
     async def speak(self, name: str) -> None:
-        """Say a recording."""
+        """Say a recording, faster than anybody speaks."""
         for chunk in speech(name):
-            await self.worker.queue_frame(InputAudioRawFrame(chunk, RATE_HZ, 1))
+            await self.append(chunk)
+
+    async def ask(self, name: str) -> str:
+        """Say a recording into a microphone, and return the words of the reply."""
+        mark = self.inbox.mark
+        async with Microphone(self.append) as microphone:
+            ended_s = await microphone.say(name)
+            words = await self.reply(mark)
+        self.waits.add(self.inbox, mark, ended_s, _is_audio)
+        return words
 
     async def reply(self, mark: int) -> str:
         """Return the words of the next reply that the service tells the pipeline about."""
@@ -147,8 +163,12 @@ class Talk:
 
     def audio_s(self, mark: int) -> float:
         """Return the length of the audio since a mark."""
-        frames = [f for f in self.inbox.events[mark:] if type(f).__name__ == "TTSAudioRawFrame"]
+        frames = [frame for frame in self.inbox.events[mark:] if _is_audio(frame)]
         return sum(len(frame.audio) for frame in frames) / (2 * RATE_HZ)
+
+
+def _is_audio(frame: Any) -> bool:
+    return type(frame).__name__ == "TTSAudioRawFrame"
 
 
 async def _get_weather(params: FunctionCallParams) -> None:
@@ -181,7 +201,7 @@ async def main(options: Options) -> None:
     if os.environ.get("DEBUG"):
         logger.add(lambda message: print(message, end=""))  # noqa: T201
     async with running(options, text="what is two plus two") as talk:
-        await converse(talk)
+        await converse(talk, is_scripted=options.is_scripted)
     async with running(options, text="what is the weather in paris") as talk:
         await call_function(talk)
     async with running(options, text="count from one to ten") as talk:
@@ -190,7 +210,7 @@ async def main(options: Options) -> None:
         await push_to_talk(talk)
 
 
-async def converse(talk: Talk) -> None:
+async def converse(talk: Talk, *, is_scripted: bool) -> None:
     """Start from a written question, talk, make a mistake, and connect again."""
     inbox = talk.inbox
     async with scenario("connect and session"):
@@ -201,15 +221,13 @@ async def converse(talk: Talk) -> None:
         check_words(await talk.reply(mark), "two", "plus", "four")
     async with scenario("spoken turn"):
         mark = inbox.mark
-        await talk.speak(MY_NAME)
-        check_words(await talk.reply(mark), "nice", "meet", "peter")
+        check_words(await talk.ask(MY_NAME), "nice", "meet", "peter")
         check(talk.audio_s(mark) > 0.5, f"{talk.audio_s(mark)} s of audio")
     async with scenario("transcription"):
         check_words((await inbox.event("TranscriptionFrame")).text, "name", "peter")
     async with scenario("history"):
-        mark = inbox.mark
-        await talk.speak(WHAT_NAME)
-        check_words(await talk.reply(mark), "peter")
+        check_words(await talk.ask(WHAT_NAME), "peter")
+    talk.waits.report(is_scripted=is_scripted)
     async with scenario("errors"):
         try:
             await talk.service.retrieve_conversation_item("no_such_item")

@@ -34,6 +34,7 @@ SCENARIOS = (
     "transcription",
     "errors",
     "reconnect",
+    "first audio",
 )
 MARKS = {"pass": "pass", "n/a": "n/a", "fail": "FAIL"}
 

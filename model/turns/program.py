@@ -40,6 +40,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     InputTranscript,
@@ -49,6 +50,7 @@ from model.messages import (
     Respond,
     ResponseDone,
     Truncate,
+    TurnChecked,
     Usage,
 )
 from model.turns.history import VOICE_INDEX, History, StepBlock
@@ -67,6 +69,7 @@ SessionCommand = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | AppendText
     | AppendCall
     | AppendCallOutput
@@ -290,7 +293,7 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
-        if not isinstance(command, Respond):
+        if not isinstance(command, Respond | CheckTurn):
             self._perhaps.confirm()
         match command:
             case AppendAudio():
@@ -298,6 +301,8 @@ class TurnProgram:
                 self._listener.frames.append(command.pcm)
             case CommitAudio():
                 return self._commit(command)
+            case CheckTurn():
+                return self._check(command)
             case ClearAudio():
                 self._clear()
             case Truncate():
@@ -356,6 +361,15 @@ class TurnProgram:
             return True
         listener.begin_transcript(command.item_id)
         self._move(Cue.COMMIT)
+        return True
+
+    def _check(self, command: CheckTurn) -> bool:
+        if self._listener.is_shelved:
+            self._listen()
+        if self._listener.is_hearing:
+            return False
+        is_finished = self._listener.turn is not None and self._listener.turn.has_ended
+        self._events.append(TurnChecked(self.session_id, command.key, is_finished))
         return True
 
     def _finish_transcript(self, pieces: Ints) -> None:

@@ -26,18 +26,19 @@ from model.messages import (
     News,
     Open,
     Output,
-    Pcm,
     ResponseAudio,
     ResponseFailed,
     ResponseText,
     ResponseWord,
     SessionFailed,
+    TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
+    EndInDoubt,
     Hangup,
     Heard,
     InputAudio,
@@ -167,7 +168,7 @@ class SessionMachine:
         self,
         event: ClientEvent | Heard | Output | News | NoSlot,
         now_s: float,
-        audio: Pcm | None = None,
+        audio: InputAudio | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -177,7 +178,7 @@ class SessionMachine:
         Args:
             event: from the client, from the session's ears or from the engine.
             now_s: seconds on any clock that does not jump.
-            audio: for an `ItemCreate` that carries audio: float32 [samples] at the engine's rate.
+            audio: for an `ItemCreate` that carries audio.
 
         Raises:
             ClientError: the client's event is refused; nothing has changed.
@@ -193,6 +194,16 @@ class SessionMachine:
     def end(self, code: str, message: str) -> list[Reaction]:
         """End what is in progress, because the session ends."""
         return self._tellable(self._responses.failed(code, message))
+
+    @property
+    def is_checking(self) -> bool:
+        """Say whether the engine is about to tell if the user's turn sounds finished."""
+        return self._feed.is_checking and not self._is_engine_away
+
+    @property
+    def sounds_finished(self) -> bool:
+        """Say whether the user's turn sounded finished when the engine was asked last."""
+        return self._feed.sounds_finished
 
     @property
     def deadline_s(self) -> float | None:
@@ -216,15 +227,23 @@ class SessionMachine:
         return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
     def _received(
-        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None
+        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: InputAudio | None
     ) -> list[Reaction]:
         match event:
-            case InputAudio() | SpeechBegan() | SpeechPaused() | SpeechResumed() | SpeechEnded():
+            case (
+                InputAudio()
+                | SpeechBegan()
+                | SpeechPaused()
+                | SpeechResumed()
+                | EndInDoubt()
+                | SpeechEnded()
+            ):
                 return self._turns.heard(event, now_s)
             case (
                 InputTranscriptDelta()
                 | InputTranscript()
                 | EndOfTurn()
+                | TurnChecked()
                 | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
@@ -304,7 +323,9 @@ class SessionMachine:
         if isinstance(output, EngineResponseDone) and output.reason == "completed":
             self._num_failures = 0
         match output:
-            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() if is_aside:
+            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() | TurnChecked() if (
+                is_aside
+            ):
                 # A response with a memory of its own was told what the user had said.
                 return []
             case InputTranscriptDelta():
@@ -313,6 +334,9 @@ class SessionMachine:
                 return self._turns.transcript(output)
             case EndOfTurn():
                 # For the session's ears, which decide when a turn ends.
+                return []
+            case TurnChecked():
+                self._feed.checked(output)
                 return []
             case SessionFailed():
                 return self._on_failure(output)

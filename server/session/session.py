@@ -201,13 +201,12 @@ class Session:
             case InputAudioBufferAppend():
                 await self._hear(event.audio)
             case InputAudioBufferCommit():
-                for heard in self._ears.finish():
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case InputAudioBufferClear():
                 # What is held back of the audio belongs to what is cleared.
-                self._ears.finish()
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case ItemCreate():
@@ -218,8 +217,8 @@ class Session:
             case SessionUpdate():
                 await self._compile(event.session)
                 self._react(self._machine.receive(event, self._clock()))
-                for heard in self._ears.configure(self._machine.config):
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._ears.configure(self._machine.config)
+                self._listen()
             case ResponseCreate():
                 await self._compile(event.response)
                 self._react(self._machine.receive(event, self._clock()))
@@ -234,17 +233,37 @@ class Session:
 
     async def _hear(self, audio: str) -> None:
         limit_s = self._limits.max_waiting_audio_s
-        if self._intake.waiting_s > limit_s:
+        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
+        if self._intake.waiting_s + in_ears_s > limit_s:
             raise ClientError(
                 f"Error appending input audio: {limit_s} s of audio wait to be heard already.",
                 code="input_audio_buffer_full",
             )
         if len(audio) <= _INLINE_BASE64_CHARS:
-            heard_events = self._ears.hear(audio)
+            self._ears.hear(audio)
         else:
-            heard_events = await asyncio.to_thread(self._ears.hear, audio)
-        for heard in heard_events:
-            self._react(self._machine.receive(heard, self._clock()))
+            await asyncio.to_thread(self._ears.hear, audio)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Pass on what was heard, as far as it does not depend on what the model is asked."""
+        while not (self._ears.is_in_doubt and self._machine.is_checking):
+            if not self._pass_on_heard():
+                return
+
+    def _hear_out(self) -> None:
+        """Pass on all that was heard: a client who ends the turn itself does not ask the model."""
+        self._ears.finish()
+        while self._pass_on_heard():
+            pass
+
+    def _pass_on_heard(self) -> bool:
+        """Pass on what was heard next, and say whether there was anything."""
+        heard = self._ears.next(is_finished=self._machine.sounds_finished)
+        if heard is None:
+            return False
+        self._react(self._machine.receive(heard, self._clock()))
+        return True
 
     # From the engine.
 
@@ -255,6 +274,7 @@ class Session:
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
             self._react(self._machine.receive(output, self._clock()))
+            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 

@@ -83,6 +83,11 @@ class Message:
         return " ".join(text for text in parts if text)
 
     @property
+    def is_known(self) -> bool:
+        """Say whether the words of all its audio are known."""
+        return all(isinstance(p, TextPart) or p.transcript is not None for p in self.content)
+
+    @property
     def output_audio(self) -> AudioPart | None:
         """Return the assistant's audio part, if this item has one."""
         for part in self.content:

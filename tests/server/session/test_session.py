@@ -149,10 +149,10 @@ async def test_big_appends_and_items_with_audio(vad_model: SileroModel) -> None:
     async with living(vad_model) as live:
         audio = {"input": {"turn_detection": None}}
         live.send(type="session.update", session={"type": "realtime", "audio": audio})
-        long = base64_pcm(silence(4.5, 24_000))
+        long = base64_pcm(voice(4.5, 24_000))
         live.send(type="input_audio_buffer.append", audio=long)
         live.send(type="input_audio_buffer.commit")
-        content = [{"type": "input_audio", "audio": base64_pcm(silence(0.5, 24_000))}]
+        content = [{"type": "input_audio", "audio": base64_pcm(voice(0.5, 24_000))}]
         item = {"type": "message", "role": "user", "content": content}
         live.send(type="conversation.item.create", item=item)
         live.send(type="response.create")

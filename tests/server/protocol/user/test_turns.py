@@ -246,7 +246,7 @@ def test_silence_becomes_a_turn_even_without_audio() -> None:
     player = _idle()
     kinds = _played(player, {"clock_s": 15.0})
     timeout = "input_audio_buffer.timeout_triggered"
-    assert kinds == [timeout, *TURN, "CommitAudio", "response.created", "Respond"]
+    assert kinds == [timeout, *TURN, "AppendText", "response.created", "Respond"]
     assert player.machine.deadline_s is None
     _played(player, _done(2))
     assert player.machine.deadline_s == 20.0

@@ -174,6 +174,11 @@ class TurnProgram:
         return len(self.history) - self.history.fed
 
     @property
+    def num_waiting_frames(self) -> int:
+        """Count the whole frames of the user that wait to be heard."""
+        return self._listener.frames.num_frames
+
+    @property
     def is_answer_awaited(self) -> bool:
         """Tell whether the user has said everything, though not all of it was heard yet."""
         return any(isinstance(command, CommitAudio) for command in self._pending)
@@ -366,7 +371,9 @@ class TurnProgram:
     def _check(self, command: CheckTurn) -> bool:
         if self._listener.is_shelved:
             self._listen()
-        if self._listener.is_hearing:
+        # What is to be forgotten need not be heard.
+        ends = (c for c in self._pending if isinstance(c, ClearAudio | CommitAudio))
+        if self._listener.is_hearing and not isinstance(next(ends, None), ClearAudio):
             return False
         is_finished = self._listener.turn is not None and self._listener.turn.has_ended
         self._events.append(TurnChecked(self.session_id, command.key, is_finished))

@@ -111,7 +111,8 @@ class Editing:
         if part is not None and isinstance(item, Message):
             # What is being made is shown as far as it was sent.
             item = replace(item, content=(part,))
-        recording = self._recordings.base64(item.id)
+        said = item.output_audio if isinstance(item, Message) else None
+        recording = self._recordings.base64(item.id, said.heard_ms if said else None)
         if recording is not None and isinstance(item, Message):
             item = with_recording(item, recording)
         return [ItemRetrieved(item)]

@@ -57,12 +57,12 @@ from server.protocol.memory.feed import Feed
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.responses import Responses
-from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
+from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
-from server.protocol.user.idle import Idle
+from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns
 from server.protocol.wire.client_events import (
@@ -148,6 +148,7 @@ class SessionMachine:
             ids,
         )
         self._idle = Idle()
+        self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
         self._editing = Editing(
@@ -184,16 +185,26 @@ class SessionMachine:
             ClientError: the client's event is refused; nothing has changed.
         """
         if isinstance(event, News):
-            followed = self._on_news(event)
+            followed = self._on_news(event, now_s)
         else:
             followed = self._received(event, now_s, audio)
         reactions = self._tellable(followed)
+        if any(isinstance(reaction, ItemAdded) for reaction in reactions):
+            self._refused = None
         self._idle.watch(reactions, now_s)
         return reactions
 
-    def end(self, code: str, message: str) -> list[Reaction]:
+    def item_refused(self, error: ClientError) -> None:
+        """Note that an item was refused: what is asked for next is not to answer an older one.
+
+        A client that sends an item and asks for a response in one go would get an answer to what
+        was said before, and not notice.
+        """
+        self._refused = None if error.code == "item_create_duplicate_item_id" else error
+
+    def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._tellable(self._responses.failed(code, message))
+        return self._tellable(self._responses.failed(code, message, now_s))
 
     @property
     def is_checking(self) -> bool:
@@ -256,7 +267,7 @@ class SessionMachine:
             ):
                 return self._on_output(event, now_s)
             case SessionUpdate():
-                return self._on_session_update(event)
+                return self._on_session_update(event, now_s)
             case InputAudioBufferAppend():
                 raise AssertionError("appended audio comes as what the session heard in it")
             case InputAudioBufferCommit() | InputAudioBufferClear():
@@ -276,7 +287,7 @@ class SessionMachine:
 
     # Configuration.
 
-    def _on_session_update(self, event: SessionUpdate) -> list[Reaction]:
+    def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
         self.config = updated(
             before,
@@ -285,6 +296,8 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
+            self._idle.changed(now_s)
         if self.config.instructions != before.instructions:
             self._feed.outdate()
         if self.config.turn_detection is None:
@@ -312,6 +325,14 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        refused, self._refused = self._refused, None
+        if refused is not None and request.input is None:
+            raise ClientError(
+                "The item that was to be answered was refused, so nothing is: "
+                f"{refused.message} Add another item, or ask again to answer the conversation as "
+                "it is.",
+                code=refused.code,
+            )
         return self._responses.create(request)
 
     # What the engine says.
@@ -339,7 +360,7 @@ class SessionMachine:
                 self._feed.checked(output)
                 return []
             case SessionFailed():
-                return self._on_failure(output)
+                return self._on_failure(output, now_s)
             case (
                 ResponseText()
                 | ResponseAudio()
@@ -354,29 +375,30 @@ class SessionMachine:
             case _:
                 assert_never(output)
 
-    def _on_failure(self, output: SessionFailed) -> list[Reaction]:
+    def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
-            return self._responses.aside_failed(output.session_id, output.message)
+            return self._responses.aside_failed(output.session_id, output.message, now_s)
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
-            return [*self._responses.failed("engine_failed", output.message), error, _FAILED]
-        failed = self._responses.lost(output.message)
+            failed = self._responses.failed("engine_failed", output.message, now_s)
+            return [*failed, error, _FAILED]
+        failed = self._responses.lost(output.message, now_s)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
-    def _on_news(self, news: News) -> list[Reaction]:
+    def _on_news(self, news: News, now_s: float) -> list[Reaction]:
         match news:
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.all_lost(news.message)
+                failed = self._responses.all_lost(news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
                 self._is_engine_away = False
                 return [*self._turns.lost(), *self._responses.told_again()]
             case EngineGone():
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.failed("engine_failed", news.message)
+                failed = self._responses.failed("engine_failed", news.message, now_s)
                 return [*failed, error, _FAILED]
             case _:
                 assert_never(news)

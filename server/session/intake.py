@@ -1,39 +1,50 @@
 """Pace what a session gives its engine.
 
-A client may append minutes of audio in one event. The engine holds a bounded amount per session,
-and takes it at least as fast as it was spoken; what is beyond that waits here, in order.
+A client may append minutes of audio in one event, or faster than it can be spoken. The engine holds
+a bounded amount per session and hears it as fast as it can. It is asked from time to time whether
+it has heard everything so far; what is too far ahead of that waits here, in order.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.messages import AppendAudio, Cancel, ClearAudio, Close, Command, Respond
+from model.messages import (
+    AppendAudio,
+    Cancel,
+    CheckTurn,
+    ClearAudio,
+    Close,
+    Command,
+    Respond,
+    TurnChecked,
+)
 
-# Half of what the engine holds: it may fall behind real time for a while.
+# Half of what the engine holds.
 _MAX_AHEAD_S = 60.0
 _PIECE_S = 10.0
+# So often the engine is asked. A piece that is not full is not asked after: a live microphone has
+# one question in all this time.
+_QUESTION_S = 5.0
 
 
 class Intake:
-    """Pass a session's commands on, audio at most a minute ahead of real time.
+    """Pass a session's commands on, audio at most a minute ahead of what the engine has heard.
 
     Args:
         submit: hands a command to the engine.
         rate_hz: of the engine's audio.
-        clock: seconds that do not jump.
     """
 
-    def __init__(
-        self, submit: Callable[[Command], None], rate_hz: int, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, submit: Callable[[Command], None], rate_hz: int) -> None:
         self._submit = submit
         self._rate_hz = rate_hz
-        self._clock = clock
-        self._heard_by_s = 0.0  # when all submitted audio has been heard, in real time
+        self._num_questions = 0
+        self._asked: deque[tuple[str, float]] = (
+            deque()
+        )  # key, seconds of audio since the one before
+        self._unasked_s = 0.0  # of audio, submitted since the newest question
         self._waiting: deque[Command] = deque()
-        self._has_waiting = asyncio.Event()
 
     @property
     def waiting_s(self) -> float:
@@ -44,13 +55,15 @@ class Intake:
         """Submit a command, or let it wait behind audio that waits."""
         match command:
             case Close():
+                # It is told anew what it has not heard yet.
                 self._waiting.clear()
-                self._heard_by_s = 0.0  # it is told anew what it has not heard yet
+                self._asked.clear()
+                self._unasked_s = 0.0
                 self._submit(command)
             case Cancel():
                 self._cancel(command)
             case ClearAudio():
-                while self._waiting and isinstance(self._waiting[-1], AppendAudio):
+                while self._waiting and isinstance(self._waiting[-1], AppendAudio | CheckTurn):
                     self._waiting.pop()
                 self._enqueue(command)
             case AppendAudio():
@@ -60,29 +73,24 @@ class Intake:
             case _:
                 self._enqueue(command)
 
-    def release(self) -> float | None:
-        """Submit what is due; return in how many seconds more will be, None if nothing waits."""
-        while self._waiting:
-            wait_s = self._heard_by_s - _MAX_AHEAD_S - self._clock()
-            if isinstance(self._waiting[0], AppendAudio) and wait_s > 0:
-                return wait_s
-            self._pass_on(self._waiting.popleft())
-        return None
-
-    async def run(self) -> None:
-        """Release what waits, for as long as the session lives."""
-        while True:
-            wait_s = self.release()
-            if wait_s is not None:
-                await asyncio.sleep(wait_s)
-            else:
-                self._has_waiting.clear()
-                await self._has_waiting.wait()
+    def answered(self, answer: TurnChecked) -> None:
+        """Take note of what the engine has heard, and pass on what waited for that."""
+        if any(key == answer.key for key, _ in self._asked):
+            while self._asked.popleft()[0] != answer.key:
+                pass
+            self._release()
 
     def _enqueue(self, command: Command) -> None:
         self._waiting.append(command)
-        if self.release() is not None:
-            self._has_waiting.set()
+        self._release()
+
+    def _release(self) -> None:
+        """Submit what is not too far ahead, and everything up to the next audio."""
+        while self._waiting:
+            is_ahead = sum(seconds for _, seconds in self._asked) >= _MAX_AHEAD_S
+            if isinstance(self._waiting[0], AppendAudio) and is_ahead:
+                return
+            self._pass_on(self._waiting.popleft())
 
     def _cancel(self, command: Cancel) -> None:
         """Cancel at once, also a response that the engine has not been asked for yet."""
@@ -93,10 +101,14 @@ class Intake:
         self._submit(command)
 
     def _pass_on(self, command: Command) -> None:
-        if isinstance(command, AppendAudio):
-            start_s = max(self._heard_by_s, self._clock())
-            self._heard_by_s = start_s + self._seconds(command)
         self._submit(command)
+        self._unasked_s += self._seconds(command)
+        if self._unasked_s >= _QUESTION_S:
+            self._num_questions += 1
+            key = f"intake_{self._num_questions}"
+            self._asked.append((key, self._unasked_s))
+            self._unasked_s = 0.0
+            self._submit(CheckTurn(command.session_id, key))
 
     def _seconds(self, command: Command) -> float:
         return len(command.pcm) / self._rate_hz if isinstance(command, AppendAudio) else 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
+from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen, TurnChecked
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import Hangup, NoSlot, Reaction
@@ -94,7 +94,7 @@ class Session:
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
-        self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
+        self._intake = Intake(link.submit, link.info.sample_rate_hz)
         self._outbox = Outbox(limits.max_backlog_events)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
@@ -120,7 +120,6 @@ class Session:
                 tasks = [
                     group.create_task(self._read(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
-                    group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
                 if self._limits.max_session_s:
@@ -192,6 +191,8 @@ class Session:
             raw = decode(text)
             await self._perform(parse(self._dialect.read(raw)))
         except ClientError as error:
+            if raw is not None and raw.get("type") == ItemCreate.type:
+                self._machine.item_refused(error)
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             self._react([refusal])
@@ -273,6 +274,8 @@ class Session:
         try:
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
+            if isinstance(output, TurnChecked) and output.session_id == self._id:
+                self._intake.answered(output)
             self._react(self._machine.receive(output, self._clock()))
             self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
@@ -350,7 +353,7 @@ class Session:
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
         expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
         try:
-            ended = self._machine.end("session_expired", reason)
+            ended = self._machine.end("session_expired", reason, self._clock())
             self._react([*ended, expired, Hangup(_CLOSE_GOING_AWAY, reason)])
         except SlowReaderError as error:
             self._fail(error)

@@ -149,7 +149,7 @@ def truncated(item: Message, heard_ms: int) -> Message:
 
 
 def with_heard_ms(item: Message, heard_ms: int) -> Message:
-    """Return an assistant item of which only the beginning was heard; clients see no change."""
+    """Return an assistant item of which only the beginning was heard: the rest is unsaid."""
     return _with_audio(item, "output_audio", lambda part: replace(part, heard_ms=heard_ms))
 
 

@@ -19,7 +19,7 @@ class InputAudio:
 
     Attributes:
         pcm: float32 [samples] at the engine's rate.
-        has_speech: whether there may be speech in it, however little or quiet.
+        has_speech: whether there may be speech in it.
     """
 
     pcm: Pcm

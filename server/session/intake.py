@@ -43,7 +43,7 @@ class Intake:
         self._asked: deque[tuple[str, float]] = (
             deque()
         )  # key, seconds of audio since the one before
-        self._unasked_s = 0.0  # of audio, submitted since the newest question
+        self._num_unasked = 0  # samples submitted since the newest question
         self._waiting: deque[Command] = deque()
 
     @property
@@ -58,7 +58,7 @@ class Intake:
                 # It is told anew what it has not heard yet.
                 self._waiting.clear()
                 self._asked.clear()
-                self._unasked_s = 0.0
+                self._num_unasked = 0
                 self._submit(command)
             case Cancel():
                 self._cancel(command)
@@ -87,7 +87,8 @@ class Intake:
     def _release(self) -> None:
         """Submit what is not too far ahead, and everything up to the next audio."""
         while self._waiting:
-            is_ahead = sum(seconds for _, seconds in self._asked) >= _MAX_AHEAD_S
+            num_ahead = sum(num_samples for _, num_samples in self._asked)
+            is_ahead = num_ahead >= _MAX_AHEAD_S * self._rate_hz
             if isinstance(self._waiting[0], AppendAudio) and is_ahead:
                 return
             self._pass_on(self._waiting.popleft())
@@ -102,12 +103,12 @@ class Intake:
 
     def _pass_on(self, command: Command) -> None:
         self._submit(command)
-        self._unasked_s += self._seconds(command)
-        if self._unasked_s >= _QUESTION_S:
+        self._num_unasked += len(command.pcm) if isinstance(command, AppendAudio) else 0
+        if self._num_unasked >= _QUESTION_S * self._rate_hz:
             self._num_questions += 1
             key = f"intake_{self._num_questions}"
-            self._asked.append((key, self._unasked_s))
-            self._unasked_s = 0.0
+            self._asked.append((key, self._num_unasked))
+            self._num_unasked = 0
             self._submit(CheckTurn(command.session_id, key))
 
     def _seconds(self, command: Command) -> float:

@@ -76,7 +76,7 @@ def _covering() -> Iterator[tuple[Any, ...]]:
         yield best
 
 
-def _question(tail_s: float) -> Samples:
+def question(tail_s: float) -> Samples:
     """Ask for 1,400 ms, then be silent."""
     spoken = read_wav(ASSETS / "two_plus_two.wav", WIRE_HZ)[: SPEECH_MS * WIRE_HZ // 1000]
     return np.concatenate((spoken, np.zeros(int(tail_s * WIRE_HZ)))).astype(np.float32)
@@ -113,12 +113,12 @@ async def test_any_two_features_work_together(  # noqa: PLR0913 - they are what 
         await live.send("session.update", session={"type": "realtime", "audio": audio})
         piece_s, speed = PACES[pace]
         if by_hand:
-            await live.say(_question(0.06), piece_s=piece_s, pace=speed)
+            await live.say(question(0.06), piece_s=piece_s, pace=speed)
             await live.send("input_audio_buffer.commit")
             assert not live.all(CREATED), "who commits by hand asks for the response"
             await live.send("response.create")
         else:
-            await live.say(_question(1.0), piece_s=piece_s, pace=speed)
+            await live.say(question(1.0), piece_s=piece_s, pace=speed)
             # A window and what resampling a telephone's audio holds back.
             assert _ends_ms(live) == pytest.approx([end_ms], abs=34)
             if speed == 1.0:
@@ -133,7 +133,7 @@ async def test_any_two_features_work_together(  # noqa: PLR0913 - they are what 
         assert live.all(AUDIO), "the answer has begun"
         assert not live.all(DONE)
 
-        await live.say(_question(2.2))
+        await live.say(question(2.2))
         await live.wait(8.0)
         first, *rest = [event["response"] for event in live.all(DONE)]
         assert first["status"] == ("cancelled" if interrupts else "completed")
@@ -160,7 +160,7 @@ async def test_a_turn_has_the_same_end_at_any_pace(
         detection = SemanticVad(eagerness, interrupt_response=False)
         async with virtually(vad_model, _core, vad=vad, turn_detection=detection) as live:
             await live.say(
-                np.concatenate((_question(1.0), _question(1.0))), piece_s=piece_s, pace=pace
+                np.concatenate((question(1.0), question(1.0))), piece_s=piece_s, pace=pace
             )
             await live.wait(10)
             ends.append(_ends_ms(live))
@@ -174,7 +174,7 @@ async def test_a_turn_has_the_same_end_at_any_pace(
 async def test_an_early_reply_begins_when_the_turn_sounds_finished(vad_model: SileroModel) -> None:
     """Not before: a model that replies does not listen. It is ready when the turn is over."""
     async with virtually(vad_model, _core, turn_detection=SemanticVad("low")) as live:
-        await live.say(_question(0.7))
+        await live.say(question(0.7))
         asked = [c for c in live.engine.commands if isinstance(c, CheckTurn | CommitAudio)]
         assert isinstance(asked[-1], CommitAudio)
         assert asked[-1].is_tentative
@@ -184,7 +184,7 @@ async def test_an_early_reply_begins_when_the_turn_sounds_finished(vad_model: Si
 async def test_who_goes_on_in_an_early_reply_is_heard_out(vad_model: SileroModel) -> None:
     """The reply is taken back, and the turn ends where it sounds finished again."""
     async with virtually(vad_model, _core, turn_detection=SemanticVad("low")) as live:
-        await live.say(np.concatenate((_question(0.2), _question(1.0))))
+        await live.say(np.concatenate((question(0.2), question(1.0))))
         assert any(isinstance(command, Reopen) for command in live.engine.commands)
         assert _ends_ms(live) == pytest.approx([1_600 + 2_048], abs=34)
         assert len(live.all(CREATED)) == 1
@@ -197,7 +197,7 @@ async def test_unfinished_turns_wait_for_the_longest(vad_model: SileroModel) -> 
         return scripted("hear: [{text: my name is, unfinished: true}]\nreply: [{say: ok}]", time)
 
     async with virtually(vad_model, core, turn_detection=SemanticVad("high")) as live:
-        await live.say(_question(3.0))
+        await live.say(question(3.0))
         assert _ends_ms(live) == pytest.approx([SPEECH_MS + 2_000], abs=100)
 
 
@@ -207,18 +207,18 @@ async def test_the_question_is_asked_again_of_a_new_memory(vad_model: SileroMode
     async with virtually(
         vad_model, lambda time: scripted(script, time), turn_detection=SemanticVad("low")
     ) as live:
-        await live.say(_question(1.0))
+        await live.say(question(1.0))
         await live.wait(10)
-        await live.say(_question(2.0))
+        await live.say(question(2.0))
         assert [event["error"]["code"] for event in live.all("error")] == ["engine_failed"]
-        await live.say(_question(2.0))
+        await live.say(question(2.0))
         assert len(_ends_ms(live)) == 3
 
 
 async def test_a_change_of_detection_in_doubt(vad_model: SileroModel) -> None:
     """What the engine is still asked does not hold up a session that stops asking."""
     async with virtually(vad_model, _core, turn_detection=SemanticVad("low"), is_slow=True) as live:
-        await live.say(_question(0.2))
+        await live.say(question(0.2))
         await live.send(
             "session.update",
             session={
@@ -237,5 +237,71 @@ async def test_a_turn_begun_by_hand_starts_where_it_began(vad_model: SileroModel
         detection = {"type": "server_vad"}
         audio = {"input": {"turn_detection": detection}}
         await live.send("session.update", session={"type": "realtime", "audio": audio})
-        await live.say(_question(1.0))
+        await live.say(question(1.0))
         assert live.one("input_audio_buffer.speech_started")["audio_start_ms"] == 0
+
+
+@pytest.mark.parametrize("way", ["cancel", "speech", "truncate", "delete", "failure", "loss"])
+async def test_a_reply_that_is_stopped_was_said_as_far_as_it_was_played(
+    vad_model: SileroModel, way: str
+) -> None:
+    """One rule for every way: of a reply with a word each 0.4 s, those that had begun."""
+    script = """
+reply:
+  - {when: {user: again}, say: 'before: {history}'}
+  - {say: one two three four, pace: {first_output_ms: 0, write_ms: 0}ENDING}
+"""
+    endings = {"failure": ", fail: it broke", "loss": ", lose_session: it is gone"}
+    parsed = script.replace("ENDING", endings.get(way, ""))
+    async with virtually(
+        vad_model, lambda time: scripted(parsed, time), turn_detection=ServerVad()
+    ) as live:
+        await live.type("hello")
+        await live.send("response.create")
+        item_id = live.one("response.output_item.added")["item"]["id"]
+        if way == "speech":
+            await live.say(question(0)[WIRE_HZ // 5 : WIRE_HZ * 65 // 100])
+        elif way in endings:
+            # It is made a second ahead, so that its end comes when 0.54 s of it were played.
+            await live.wait(1.0)
+        else:
+            await live.wait(0.45)
+        if way == "cancel":
+            await live.send("response.cancel")
+        if way == "truncate":
+            await live.send(
+                "conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=450
+            )
+        if way == "delete":
+            await live.send("conversation.item.delete", item_id=item_id)
+        done = live.one(DONE)["response"]
+        assert done["status"] == ("failed" if way in endings else "cancelled")
+        if way == "speech":
+            await live.send("input_audio_buffer.clear")
+        heard = {"delete": "", "speech": "one"}
+        words = heard.get(way, "one two")
+        if way != "delete":
+            await live.send("conversation.item.retrieve", item_id=item_id)
+            (part,) = live.one("conversation.item.retrieved")["item"]["content"]
+            assert part["transcript"] == words
+        await live.type("again")
+        await live.send("response.create")
+        await live.wait(9.0, step_s=0.1)
+        said = live.all("response.output_audio_transcript.done")[-1]["transcript"]
+        remembered = f"assistant: {words}; " if words else ""
+        assert said == f"before: user: hello; {remembered}user: again"
+
+
+async def test_a_cancel_before_anything_was_heard_leaves_nothing(vad_model: SileroModel) -> None:
+    """After 0.05 s of audio one word has begun; before the first audio, none."""
+    script = "reply: [{say: one two three four, pace: {first_output_ms: 0, write_ms: 0}}]"
+    async with virtually(vad_model, lambda time: scripted(script, time)) as live:
+        for waited_s, words in ((0.06, "one"), (0.0, "")):
+            await live.type("hello")
+            await live.send("response.create")
+            await live.wait(waited_s)
+            await live.send("response.cancel")
+            item_id = live.all("response.output_item.done")[-1]["item"]["id"]
+            await live.send("conversation.item.retrieve", item_id=item_id)
+            (part,) = live.all("conversation.item.retrieved")[-1]["item"]["content"]
+            assert part["transcript"] == words

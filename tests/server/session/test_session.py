@@ -237,3 +237,30 @@ async def test_a_user_who_says_nothing_is_spoken_to(vad_model: SileroModel) -> N
         assert triggered["item_id"] == committed["item_id"]
         await live.until("response.done")
         live.transport.disconnect()
+
+
+async def test_a_refused_item_is_not_passed_over(vad_model: SileroModel) -> None:
+    """A client that sends an image and asks for an answer gets none to what was said before."""
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+    bad_audio = {"type": "input_audio", "audio": "*"}
+    async with living(vad_model) as live:
+        live.say("first")
+        await live.until("response.done")
+        for part in (image, bad_audio):
+            item = {"type": "message", "role": "user", "content": [part]}
+            live.send(type="conversation.item.create", item=item)
+            live.send(type="response.create", event_id="mine")
+            refused = await live.until("error")
+            unanswered = await live.until("error")
+            assert unanswered["error"]["code"] == refused["error"]["code"]
+            assert unanswered["error"]["event_id"] == "mine"
+            assert "was refused" in unanswered["error"]["message"]
+        live.send(type="response.create")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said first"
+        live.send(type="conversation.item.create", item=item)
+        await live.until("error")
+        live.say("second")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said first, second"
+        live.transport.disconnect()

@@ -146,6 +146,12 @@ class Virtual:
         self.transport.incoming.put_nowait(json.dumps({"type": kind, **event}))
         await self.settle()
 
+    async def type(self, text: str) -> None:
+        """Add a typed turn."""
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        await self.send("conversation.item.create", item=item)
+
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
         for _ in range(round(seconds / step_s)):

@@ -96,8 +96,8 @@ class CommitAudio:
     Attributes:
         is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
             that is not full is then left out; otherwise it is completed with silence. It needs no
-            confirmation; any later command but `Respond`, `Cancel`, `CheckTurn` and `Reopen` makes it
-            final.
+            confirmation; any later command but `Respond`, `Cancel`, `CheckTurn` and `Reopen`
+            makes it final.
     """
 
     session_id: str

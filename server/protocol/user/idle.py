@@ -18,7 +18,8 @@ class Idle:
     """Follow what a session sends, for the time at which its user falls silent.
 
     As documented, that is when a response of the conversation is done, and its audio's length
-    later; or, if that is later, when the timeout was switched on or changed. Whatever happens next in the conversation ends the wait; so does the timeout itself.
+    later; or, if that is later, when the timeout was switched on or changed. Whatever happens next
+    in the conversation ends the wait; so does the timeout itself.
     """
 
     def __init__(self) -> None:

@@ -91,7 +91,7 @@ def _ends_ms(live: Virtual) -> list[int]:
 
 
 @pytest.mark.parametrize(tuple(FEATURES), list(_covering()))
-async def test_any_two_features_work_together(  # noqa: PLR0913 - they are what it is about
+async def test_any_two_features_work_together(
     vad_model: SileroModel,
     *,
     detection: str,

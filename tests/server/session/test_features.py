@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.files.sound import read_sound
 from model.messages import CheckTurn, CommitAudio, Reopen
 from server.audio.silero import SileroModel
-from server.client.wav import read_wav
 from server.config import VadSettings
 from server.protocol.settings.config import (
     AudioFormat,
@@ -78,7 +78,7 @@ def _covering() -> Iterator[tuple[Any, ...]]:
 
 def question(tail_s: float) -> Samples:
     """Ask for 1,400 ms, then be silent."""
-    spoken = read_wav(ASSETS / "two_plus_two.wav", WIRE_HZ)[: SPEECH_MS * WIRE_HZ // 1000]
+    spoken = read_sound(ASSETS / "two_plus_two.wav", WIRE_HZ)[: SPEECH_MS * WIRE_HZ // 1000]
     return np.concatenate((spoken, np.zeros(int(tail_s * WIRE_HZ)))).astype(np.float32)
 
 

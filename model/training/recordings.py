@@ -1,15 +1,16 @@
-"""A user's own recordings as training data: wav files with transcripts.
+"""A user's own recordings, to train on or to be scored with: wav files with transcripts.
 
 `DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording
-asks something the starter can answer, a third column with the reply.
+asks something the starter can answer, a third column with the reply. Any rate, any number of
+channels, any sample format that a wav file can have, mu-law of a telephone among them.
 """
 
 from __future__ import annotations
 
-import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 import soxr
 
 from model.codec.features import SAMPLE_RATE_HZ
@@ -26,8 +27,14 @@ INDEX = "transcripts.tsv"
 LONGEST_S = 14.0  # a turn must fit the model's audio window
 
 
-def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
+def read_recordings(
+    directory: Path, *, longest_s: float | None = LONGEST_S
+) -> tuple[list[Clip], dict[str, str]]:
     """Read a directory of recordings.
+
+    Args:
+        directory: holds the wav files and `transcripts.tsv`.
+        longest_s: what a recording may last; None for any length.
 
     Returns:
         The clips (without word times: nobody aligned them), and the replies by clip key where one
@@ -46,6 +53,7 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
         )
         raise ConfigError(msg) from error
     clips, replies = [], {}
+    keys: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -54,13 +62,20 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
             msg = f"{index}:{number}: expected 'file.wav<TAB>transcript[<TAB>reply]', got {line!r}"
             raise ConfigError(msg)
         pcm = read_wav(directory / columns[0])
-        if len(pcm) > LONGEST_S * SAMPLE_RATE_HZ:
+        if not len(pcm):
+            msg = f"{directory / columns[0]}: holds no audio"
+            raise ConfigError(msg)
+        if longest_s is not None and len(pcm) > longest_s * SAMPLE_RATE_HZ:
             msg = (
                 f"{directory / columns[0]}: {len(pcm) / SAMPLE_RATE_HZ:.1f} s long, "
-                f"expected at most {LONGEST_S} s"
+                f"expected at most {longest_s} s"
             )
             raise ConfigError(msg)
-        key = f"recording:{number}"
+        key = f"recording:{columns[0]}"
+        if key in keys:
+            msg = f"{index}:{number}: {columns[0]} is listed twice"
+            raise ConfigError(msg)
+        keys.add(key)
         silent = np.zeros(len(pcm) // 320, dtype=np.uint8)
         clips.append(Clip(key, normalise(columns[1]), "recording", pcm, (), silent))
         if len(columns) == 3:
@@ -72,17 +87,18 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
 
 
 def read_wav(path: Path) -> NDArray[np.int16]:
-    """Read a 16-bit wav of any rate and channel count as int16 ``[samples]``, 16 kHz mono."""
+    """Read a wav file of any rate, channel count and sample format.
+
+    Returns:
+        int16 ``[samples]``, 16 kHz mono.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a wav file.
+    """
     try:
-        with wave.open(str(path), "rb") as file:
-            if file.getsampwidth() != 2:
-                msg = f"{path}: expected 16-bit PCM, got {8 * file.getsampwidth()}-bit"
-                raise ConfigError(msg)
-            channels, rate = file.getnchannels(), file.getframerate()
-            pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    except (OSError, wave.Error, EOFError) as error:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
         msg = f"{path}: cannot be read as a wav file ({error})"
         raise ConfigError(msg) from error
-    mono = pcm.reshape(-1, channels).astype(np.float32).mean(axis=1)
-    resampled: NDArray[np.float32] = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
-    return np.clip(resampled, -32768, 32767).astype(np.int16)
+    mono: NDArray[np.float32] = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE_HZ)
+    return np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)

@@ -443,6 +443,20 @@ class SessionFailed:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Report that commands of a session have been carried out, or dropped by its `Close`.
+
+    By this, whoever submits them knows how many wait, and holds back what is too much.
+
+    Attributes:
+        num_commands: since the last such report of this session.
+    """
+
+    session_id: str
+    num_commands: int
+
+
 Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
@@ -456,7 +470,25 @@ Output: TypeAlias = (
     | ResponseDone
     | ResponseFailed
     | SessionFailed
+    | Taken
 )
+
+
+def text_chars(command: Command) -> int:
+    """Count the characters of text that a command holds."""
+    match command:
+        case AppendText():
+            return len(command.text)
+        case AppendCall():
+            return len(command.arguments)
+        case AppendCallOutput():
+            return len(command.output)
+        case Open():
+            return len(command.instructions)
+        case Respond():
+            return len(command.instructions or "")
+        case _:
+            return 0
 
 
 # News of the engine itself, which concern every session.
@@ -470,9 +502,12 @@ class EngineLost:
 
     Attributes:
         message: what happened, for a person.
+        culprit: the session whose command the engine died of, as far as can be known; its
+            conversation must not be told to the next engine. "" if there is none.
     """
 
     message: str
+    culprit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,7 +526,20 @@ class EngineGone:
     message: str
 
 
-News: TypeAlias = EngineLost | EngineBack | EngineGone
+@dataclass(frozen=True, slots=True)
+class EngineSilent:
+    """Report that the engine has said nothing for longer than its work takes: it may hang.
+
+    `EngineHeard` follows, or `EngineLost`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHeard:
+    """Report that an engine which was silent speaks again."""
+
+
+News: TypeAlias = EngineLost | EngineBack | EngineGone | EngineSilent | EngineHeard
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,8 +602,8 @@ class Engine(Protocol):
         """Hand a command to the engine; callable from any thread, returns at once.
 
         Raises:
-            OverloadedError: from `model.errors`: no slot is free for an `Open`, or the queue of
-                commands is full.
+            OverloadedError: from `model.errors`: no slot is free for an `Open`, or too many
+                commands of this session wait.
         """
         ...
 

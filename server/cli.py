@@ -9,16 +9,22 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from server.errors import ConfigError, ParleyError
+from server.errors import ConfigError, EngineGoneError, ParleyError
 from server.names import ROOT, check_names
+
+if TYPE_CHECKING:
+    from server.config import Settings
 
 EXIT_RUNTIME = 1
 EXIT_CONFIG = 2  # what argparse uses for a wrong command line as well
+EXIT_ENGINE_GONE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 _DEFAULT_CONFIG = ROOT / "configs" / "starter.yaml"
+
+_TLS_DIR = Path("runs") / "tls"
 
 _EXAMPLES = """\
 examples:
@@ -40,13 +46,17 @@ examples:
   parley train --help
       make the starter's data and train it anew
 
-exit codes: 0 all well, 1 it failed while running, 2 the command line or the configuration is wrong
+  parley serve --tls-self-signed
+      serve it as wss://, with a certificate of its own, for clients that dial nothing else
+
+exit codes: 0 all well, 1 it failed while running, 2 the command line or the configuration is wrong,
+3 the model's process died too often and the server ended with it, for a supervisor to start it anew
 """
 
 _TALK_HELP = """\
-Play wav files to a server in real time and print what it understood and replied. Several files are
-several turns of one conversation; the next one starts when the last reply has been heard out. The
-replies are kept as wav files (24 kHz).
+Play sound files (wav of any kind, flac, mp3, ogg) to a server in real time and print what it
+understood and replied. Several files are several turns of one conversation; the next one starts
+when the last reply has been heard out. The replies are kept as wav files (24 kHz).
 
 With --json, one line a file:
   file            the file that was played
@@ -87,7 +97,10 @@ Prints a line for each number tried, then one JSON line.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Wherever it stands, also behind the arguments of a command.
+    is_debug = "--debug" in words
+    args, rest = parser.parse_known_args([word for word in words if word != "--debug"])
     if rest and args.run not in (_train, _checkpoint):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
@@ -98,13 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ParleyError as error:
-        if args.debug:
+        if is_debug:
             traceback.print_exc()
         print(f"parley: {error}", file=sys.stderr)
-        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_RUNTIME
+        match error:
+            case ConfigError():
+                return EXIT_CONFIG
+            case EngineGoneError():
+                return EXIT_ENGINE_GONE
+            case _:
+                return EXIT_RUNTIME
     except Exception as error:  # noqa: BLE001
         # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
-        if args.debug:
+        if is_debug:
             traceback.print_exc()
         kind = type(error).__name__
         print(f"parley: unexpected {kind}: {error} (--debug shows where)", file=sys.stderr)
@@ -115,6 +134,8 @@ def _serve(args: argparse.Namespace) -> int:
     from server.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
+    if args.tls_self_signed:
+        settings = _with_own_certificate(settings)
     if args.check:
         if settings.model.script is not None:
             from model.scripted.script import load_script  # noqa: PLC0415
@@ -127,6 +148,18 @@ def _serve(args: argparse.Namespace) -> int:
 
     serve(settings)
     return 0
+
+
+def _with_own_certificate(settings: "Settings") -> "Settings":
+    """Return the settings with a certificate that is made here."""
+    from server.transport.certificate import self_signed  # noqa: PLC0415
+
+    if settings.server.tls_certificate is not None:
+        raise ConfigError("--tls-self-signed: server.tls_certificate is set already")
+    certificate, key = self_signed(ROOT / _TLS_DIR, settings.server.host)
+    print(f"trust this certificate in the client: {certificate}", file=sys.stderr)
+    server = settings.server.model_copy(update={"tls_certificate": certificate, "tls_key": key})
+    return settings.model_copy(update={"server": server})
 
 
 def _talk(args: argparse.Namespace) -> int:
@@ -236,6 +269,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     _add_config(serve)
     serve.add_argument(
+        "--tls-self-signed",
+        action="store_true",
+        help="speak wss and https with a certificate that is made for trying it, and kept in "
+        f"{_TLS_DIR}",
+    )
+    serve.add_argument(
         "--check",
         action="store_true",
         help="only check the configuration, its script included, then exit",
@@ -243,12 +282,12 @@ def _parser() -> argparse.ArgumentParser:
 
     talk = commands.add_parser(
         "talk",
-        help="play wav files to a server and keep its answers",
+        help="play sound files to a server and keep its answers",
         description=_TALK_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     talk.set_defaults(run=_talk)
-    talk.add_argument("files", nargs="+", type=Path, metavar="FILE.wav")
+    talk.add_argument("files", nargs="+", type=Path, metavar="FILE", help="wav, flac, mp3, ogg, …")
     talk.add_argument(
         "--url", help="a server that runs already, such as ws://127.0.0.1:8000; else one is started"
     )

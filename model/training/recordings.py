@@ -1,8 +1,8 @@
-"""A user's own recordings, to train on or to be scored with: wav files with transcripts.
+"""A user's own recordings, to train on or to be scored with: sound files with transcripts.
 
 `DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording
 asks something the starter can answer, a third column with the reply. Any rate, any number of
-channels, any sample format that a wav file can have, mu-law of a telephone among them.
+channels, any sample format, mu-law of a telephone among them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
-import soxr
 
 from model.codec.features import SAMPLE_RATE_HZ
 from model.errors import ConfigError
+from model.files.sound import read_sound
 from model.text import normalise
 from model.training.store import Clip
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 INDEX = "transcripts.tsv"
 LONGEST_S = 14.0  # a turn must fit the model's audio window
@@ -61,7 +58,8 @@ def read_recordings(
         if len(columns) not in (2, 3) or not normalise(columns[1]):
             msg = f"{index}:{number}: expected 'file.wav<TAB>transcript[<TAB>reply]', got {line!r}"
             raise ConfigError(msg)
-        pcm = read_wav(directory / columns[0])
+        wave = read_sound(directory / columns[0], SAMPLE_RATE_HZ)
+        pcm = np.round(wave * 32767).astype(np.int16)
         if not len(pcm):
             msg = f"{directory / columns[0]}: holds no audio"
             raise ConfigError(msg)
@@ -84,21 +82,3 @@ def read_recordings(
         msg = f"{index}: no recordings listed"
         raise ConfigError(msg)
     return clips, replies
-
-
-def read_wav(path: Path) -> NDArray[np.int16]:
-    """Read a wav file of any rate, channel count and sample format.
-
-    Returns:
-        int16 ``[samples]``, 16 kHz mono.
-
-    Raises:
-        ConfigError: there is no such file, or it is not a wav file.
-    """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        msg = f"{path}: cannot be read as a wav file ({error})"
-        raise ConfigError(msg) from error
-    mono: NDArray[np.float32] = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE_HZ)
-    return np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)

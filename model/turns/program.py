@@ -51,6 +51,7 @@ from model.messages import (
     Truncate,
     Usage,
 )
+from model.turns.call import Writer
 from model.turns.history import VOICE_INDEX, History, StepBlock
 from model.turns.items import append_item
 from model.turns.listener import Listener
@@ -81,6 +82,7 @@ class TurnProgram:
     Args:
         session: who talks, and in which voice.
         speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
         timing: of the codec.
         delays: steps by which each codebook comes late, 0 or 1.
         noise: what the session's choices are drawn with, if they are.
@@ -115,6 +117,7 @@ class TurnProgram:
         session: Open,
         *,
         speller: Speller,
+        writer: Writer,
         timing: SpeechTiming,
         delays: tuple[int, ...],
         noise: Noise | None = None,
@@ -135,7 +138,7 @@ class TurnProgram:
             frame_ms=timing.frame_ms,
         )
         self._speaker = Speaker(
-            self.session_id, self.history, speller, limits, timing=timing, delays=delays
+            self.session_id, self.history, speller, writer, limits, timing=timing, delays=delays
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
@@ -152,7 +155,8 @@ class TurnProgram:
     @property
     def has_work(self) -> bool:
         """Tell whether `plan` would return steps, given a frame if it wants one."""
-        return self.history.fed < len(self.history) or self.wants_frame
+        is_known = self.history.fed < len(self.history)
+        return is_known or self.wants_frame or self._speaker.has_answer
 
     @property
     def prompt(self) -> StepBlock | None:
@@ -222,6 +226,9 @@ class TurnProgram:
         if user is not None:
             self._listener.hear(user)
             # A commit that waited for this frame needs nothing of what the frame puts out.
+            self._advance()
+        if self._speaker.has_answer:
+            self._go_on(*self._speaker.resume())
             self._advance()
         if self.phase is Phase.TRANSCRIBING and self._next_reply() is not None:
             self._listener.feed_reply_early()
@@ -452,7 +459,7 @@ class TurnProgram:
             case Phase.SPEAKING:
                 return (Mask.SPEAK,)
             case Phase.CALLING:
-                return (Mask.CALL,)
+                return () if self._speaker.is_waiting else (Mask.CALL,)
 
     def _voice_piece(self, voice: str) -> int:
         piece = self._vocabulary.voices.get(voice)

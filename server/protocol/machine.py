@@ -20,7 +20,9 @@ from model.messages import (
     EndOfTurn,
     EngineBack,
     EngineGone,
+    EngineHeard,
     EngineLost,
+    EngineSilent,
     InputTranscript,
     InputTranscriptDelta,
     News,
@@ -32,6 +34,7 @@ from model.messages import (
     ResponseText,
     ResponseWord,
     SessionFailed,
+    Taken,
 )
 from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
@@ -91,6 +94,7 @@ class Limits:
 
     Attributes:
         max_items: items of the conversation.
+        max_conversation_chars: of their texts together.
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
@@ -100,6 +104,7 @@ class Limits:
     max_kept_audio_s: int = 30
     max_recording_bytes: int = 8 << 20
     max_tools: int = MAX_TOOLS
+    max_conversation_chars: int = 8 << 20
 
 
 class SessionMachine:
@@ -117,7 +122,7 @@ class SessionMachine:
         self._voices = voices
         self._ids = ids
         self._max_tools = limits.max_tools
-        self._conversation = Conversation(limits.max_items)
+        self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
@@ -194,6 +199,10 @@ class SessionMachine:
         """End what is in progress, because the session ends."""
         return self._tellable(self._responses.failed(code, message))
 
+    def let_go(self) -> None:
+        """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
+        vars(self).clear()
+
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
@@ -234,6 +243,7 @@ class SessionMachine:
                 | EngineResponseDone()
                 | ResponseFailed()
                 | SessionFailed()
+                | Taken()
             ):
                 return self._on_output(event, now_s)
             case SessionUpdate():
@@ -311,8 +321,8 @@ class SessionMachine:
                 return self._turns.words(output)
             case InputTranscript():
                 return self._turns.transcript(output)
-            case EndOfTurn():
-                # For the session's ears, which decide when a turn ends.
+            case EndOfTurn() | Taken():
+                # For the session's ears, which decide when a turn ends, and for its intake.
                 return []
             case SessionFailed():
                 return self._on_failure(output)
@@ -342,6 +352,12 @@ class SessionMachine:
 
     def _on_news(self, news: News) -> list[Reaction]:
         match news:
+            case EngineLost() if news.culprit == self.config.id:
+                # Told again, it would be the next engine's end as well.
+                self._is_engine_away = True
+                message = "The engine was lost over what this session gave it."
+                error = ErrorEvent("server_error", "engine_failed", message, None, None)
+                return [*self._responses.failed("engine_failed", message), error, _FAILED]
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
@@ -354,6 +370,8 @@ class SessionMachine:
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
                 failed = self._responses.failed("engine_failed", news.message)
                 return [*failed, error, _FAILED]
+            case EngineSilent() | EngineHeard():
+                return []
             case _:
                 assert_never(news)
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
 from typing import assert_never
 
 import numpy as np
@@ -40,6 +41,8 @@ from server.protocol.wire.checks import JsonObject
 
 # The API's limit for one append, decoded.
 _MAX_APPEND_BYTES = 15 * 1024 * 1024
+_PIECE_S = 10
+_BASE64_PIECE_CHARS = 1 << 20  # a multiple of four
 # A semantic turn is found with the defaults of server_vad; only its end is found differently.
 _SEMANTIC_THRESHOLD = 0.5
 _SEMANTIC_PADDING_MS = 300
@@ -102,25 +105,44 @@ class Ears:
             enough_ms = self._vad.end_wait_ms[self._detection.eagerness]
         self._segmenter.sounds_finished(enough_ms)
 
-    def hear(self, audio: str) -> list[Heard]:
+    def seconds_of(self, data: bytes) -> float:
+        """Return how long audio in the session's input format is."""
+        return len(data) / self._bytes_per_s
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Cut audio in the session's input format: more than 10 s of it are not heard at once.
+
+        What one piece takes on its way, as floats at several rates and as windows, is some ten
+        times its own size.
+        """
+        step = _PIECE_S * self._bytes_per_s
+        for start in range(0, len(data), step):
+            yield data[start : start + step]
+
+    def hear(self, data: bytes) -> list[Heard]:
         """Return what was heard in appended audio, in order.
 
         Args:
-            audio: base64 in the session's input format.
+            data: one of `pieces`.
         """
-        return self._digest(self._decoder.decode(decode_base64(audio, "audio")))
+        return self._digest(self._decoder.decode(data))
 
-    def decode_items(self, carried: list[tuple[str, str]]) -> Pcm:
+    def decode_items(self, carried: list[bytes]) -> Pcm:
         """Return the audio that an item carries, at the engine's rate.
 
         Args:
-            carried: see `carried_audio`.
+            carried: each part's, in the session's input format.
         """
         pcms: list[Pcm] = []
-        for audio, path in carried:
+        for data in carried:
             decoder = self._new_decoder()
-            pcms += [decoder.decode(decode_base64(audio, path)), decoder.finish()]
+            pcms += [decoder.decode(piece) for piece in self.pieces(data)]
+            pcms.append(decoder.finish())
         return np.concatenate(pcms)
+
+    @property
+    def _bytes_per_s(self) -> int:
+        return self._format.rate_hz * (2 if self._format.encoding == "audio/pcm" else 1)
 
     def _digest(self, pcm: Pcm) -> list[Heard]:
         start = self._num_samples
@@ -135,10 +157,13 @@ class Ears:
                 continue
             place = boundary.at_ms * self._rate_hz // 1000 - start
             place = min(max(place, taken), len(pcm))
-            heard += [InputAudio(pcm[taken:place])] if place > taken else []
+            # Copies: what is kept of a piece must not keep all of it.
+            heard += [InputAudio(pcm[taken:place].copy())] if place > taken else []
             taken = place
             heard.append(_heard(boundary))
-        return [*heard, InputAudio(pcm[taken:])] if taken < len(pcm) else heard
+        if taken < len(pcm):
+            heard.append(InputAudio(pcm[taken:].copy() if taken else pcm))
+        return heard
 
     def _new_decoder(self) -> AudioDecoder:
         audio_format: AudioFormat = self._format
@@ -186,6 +211,21 @@ def _heard(boundary: Boundary) -> Heard:
             assert_never(boundary)
 
 
+def _decoded(text: str) -> bytes:
+    """Decode base64; in pieces, since nothing else in this process runs during one of them."""
+    try:
+        return b"".join(
+            base64.b64decode(text[start : start + _BASE64_PIECE_CHARS], validate=True)
+            for start in range(0, len(text), _BASE64_PIECE_CHARS)
+        )
+    except binascii.Error:
+        compact = text.encode("ascii").translate(None, b" \t\n\r\v\f").rstrip(b"=").decode("ascii")
+        padded = compact + "=" * (-len(compact) % 4)
+        if padded == text:
+            raise
+        return _decoded(padded)
+
+
 def carried_audio(item: JsonObject) -> list[tuple[str, str]]:
     """Return the base64 of each audio part of a raw item, with the part's path."""
     content = item.get("content")
@@ -206,17 +246,11 @@ def decode_base64(text: str, path: str) -> bytes:
         ClientError: it is not base64, or too much.
     """
     try:
-        data = base64.b64decode(text, validate=True)
+        data = _decoded(text)
     except (binascii.Error, ValueError):
-        compact = "".join(text.split()).rstrip("=")
-        try:
-            data = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise ClientError(
-                f"Invalid '{path}': expected base64-encoded audio.",
-                code="invalid_value",
-                param=path,
-            ) from None
+        raise ClientError(
+            f"Invalid '{path}': expected base64-encoded audio.", code="invalid_value", param=path
+        ) from None
     if len(data) > _MAX_APPEND_BYTES:
         raise ClientError(
             f"Invalid '{path}': too much audio. Expected at most {_MAX_APPEND_BYTES} bytes, but "

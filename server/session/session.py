@@ -5,19 +5,29 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
-from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
+from model.messages import (
+    Command,
+    CommitAudio,
+    EndOfTurn,
+    News,
+    Output,
+    Pcm,
+    Reopen,
+    Taken,
+)
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, NoSlot, Reaction
+from server.protocol.events import Hangup, Heard, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent
-from server.protocol.settings.tools import compile_ahead
-from server.protocol.wire.checks import JsonObject
+from server.protocol.settings.bound import refuse_changes
+from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -27,21 +37,32 @@ from server.protocol.wire.client_events import (
     ResponseCreate,
     SessionUpdate,
 )
-from server.protocol.wire.parse import decode, event_id_of, parse
+from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
-from server.session.ears import Ears, carried_audio
+from server.session.ears import Ears, carried_audio, decode_base64
 from server.session.intake import Intake
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
+from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
+# An event of this size is read within milliseconds; a longer one leaves the event loop.
+_INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_GOING_AWAY = 1001
+_CLOSE_BAD_KEY = 3000
 CLOSE_TRY_AGAIN_LATER = 1013
+
+# How a session ended that nobody closed, in the log.
+_CAUSES = {
+    "client": "by the client",
+    "ping_timeout": "no answer to a ping",
+    "stopping": "the server stops",
+}
 
 _log = structlog.get_logger("session")
 
@@ -54,6 +75,9 @@ class SessionLimits:
     send_timeout_s: float
     max_waiting_audio_s: int = 600
     max_session_s: float = 0
+    idle_session_s: float = 0
+    is_bound: bool = False
+    max_text_chars: int = MAX_TEXT_CHARS
 
 
 class Session:
@@ -67,6 +91,7 @@ class Session:
         ears: hears the client's audio.
         link: leads to the engine.
         limits: on what a client can hold up.
+        schemas: checks the functions that an event brings.
         counts: of all sessions.
         clock: seconds that do not jump.
     """
@@ -81,6 +106,7 @@ class Session:
         link: EngineLink,
         limits: SessionLimits,
         *,
+        schemas: SchemaGate,
         counts: Counts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +117,7 @@ class Session:
         self._ears = ears
         self._link = link
         self._limits = limits
+        self._schemas = schemas
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
@@ -100,11 +127,22 @@ class Session:
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
+        self._cause = "client"  # of the end, where there is no hangup
+        self._last_event_s = clock()
         self._log = _log.bind(session_id=self._id)
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
-        """Serve the client until one side ends the session."""
+        """Serve the client until one side ends the session; only once."""
+        try:
+            await self._serve()
+        finally:
+            # Its parts know one another. Without this, what it holds, which may be hundreds of
+            # megabytes of sound, would wait for a collection of cycles.
+            self._machine.let_go()
+            vars(self).clear()
+
+    async def _serve(self) -> None:
         started_s = self._clock()
         hangup: Hangup | None = None
         has_begun = False
@@ -123,6 +161,8 @@ class Session:
                     group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
+                if self._limits.idle_session_s:
+                    tasks.append(group.create_task(self._watch_idle(), name=f"idle {self._id}"))
                 if self._limits.max_session_s:
                     tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
                 hangup = await self._ended
@@ -136,7 +176,7 @@ class Session:
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
                 turns=self._stopwatch.num_turns,
-                close=hangup.reason or hangup.code if hangup else "by the client",
+                close=hangup.reason or hangup.code if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
             await self._close(hangup)
@@ -175,11 +215,14 @@ class Session:
     async def _read(self) -> None:
         try:
             while True:
+                # Who gives the engine more than it takes is not read meanwhile.
+                await self._intake.room()
                 await self._take(await self._transport.receive())
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
                 await asyncio.sleep(0)
-        except DisconnectedError:
+        except DisconnectedError as gone:
+            self._cause = gone.cause
             self._end(None)
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
             self._fail(error)
@@ -187,14 +230,23 @@ class Session:
     async def _take(self, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         self._counts.events_received += 1
+        self._last_event_s = self._clock()
         raw: JsonObject | None = None
         try:
-            raw = decode(text)
-            await self._perform(parse(self._dialect.read(raw)))
+            raw = await self._decoded(text)
+            refuse_half_characters(raw, text)
+            event = parse(self._dialect.read(raw))
+            if self._limits.is_bound:
+                refuse_changes(event, self._machine.config)
+            await self._perform(event)
         except ClientError as error:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             self._react([refusal])
+
+    async def _decoded(self, text: str) -> JsonObject:
+        read = partial(decode, text, max_text_chars=self._limits.max_text_chars)
+        return read() if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read)
 
     async def _perform(self, event: ClientEvent) -> None:
         match event:
@@ -212,46 +264,66 @@ class Session:
                 self._ears.restart()
             case ItemCreate():
                 carried = carried_audio(event.item)
-                decode = self._ears.decode_items
-                audio = await asyncio.to_thread(decode, carried) if carried else None
+                audio = await self._sound(carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
-                await self._compile(event.session)
+                await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
                 for heard in self._ears.configure(self._machine.config):
                     self._react(self._machine.receive(heard, self._clock()))
             case ResponseCreate():
-                await self._compile(event.response)
+                await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
-    @staticmethod
-    async def _compile(given: JsonObject) -> None:
-        """Compile the functions that an event brings off the event loop."""
-        if given.get("tools"):
-            await asyncio.to_thread(compile_ahead, given["tools"])
-
     async def _hear(self, audio: str) -> None:
-        limit_s = self._limits.max_waiting_audio_s
-        if self._intake.waiting_s > limit_s:
-            raise ClientError(
-                f"Error appending input audio: {limit_s} s of audio wait to be heard already.",
-                code="input_audio_buffer_full",
-            )
         if len(audio) <= _INLINE_BASE64_CHARS:
-            heard_events = self._ears.hear(audio)
-        else:
-            heard_events = await asyncio.to_thread(self._ears.hear, audio)
+            data = decode_base64(audio, "audio")
+            self._check_waiting(data)
+            self._take_heard(self._ears.hear(data))
+            return
+        data = await asyncio.to_thread(decode_base64, audio, "audio")
+        self._check_waiting(data)
+        for piece in self._ears.pieces(data):
+            self._take_heard(await asyncio.to_thread(self._ears.hear, piece))
+
+    def _take_heard(self, heard_events: list[Heard]) -> None:
         for heard in heard_events:
             self._react(self._machine.receive(heard, self._clock()))
 
+    async def _sound(self, carried: list[tuple[str, str]]) -> Pcm:
+        """Return the sound that an item carries, at the engine's rate."""
+        parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
+        self._check_waiting(*parts)
+        return await asyncio.to_thread(self._ears.decode_items, parts)
+
+    def _check_waiting(self, *parts: bytes) -> None:
+        """Refuse audio that would have to wait for too long.
+
+        Raises:
+            ClientError: with it, more would wait than may.
+        """
+        limit_s, waiting_s = self._limits.max_waiting_audio_s, self._intake.waiting_s
+        seconds = sum(map(self._ears.seconds_of, parts))
+        if waiting_s + seconds > limit_s:
+            raise ClientError(
+                f"Error appending input audio: {waiting_s:.0f} s of audio wait to be heard "
+                f"already, and {seconds:.0f} s more would be over the limit of {limit_s} s.",
+                code="input_audio_buffer_full",
+            )
+
     # From the engine.
 
-    def _on_output(self, output: Output | News) -> None:
+    def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_failing or self._ended.done():
             return
+        if isinstance(output, Taken):
+            self._intake.taken(output)
+            return
         try:
+            if isinstance(output, News):
+                self._intake.forget()
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
             self._react(self._machine.receive(output, self._clock()))
@@ -279,7 +351,7 @@ class Session:
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
         try:
-            self._link.submit(command)
+            self._intake.put_aside(command)
         except OverloadedError:
             return False
         return True
@@ -312,7 +384,7 @@ class Session:
     # The end.
 
     def _count_end(self, hangup: Hangup | None) -> None:
-        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else "client")
+        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else self._cause)
         self._counts.slow_readers += hangup is TOO_SLOW
 
     def _tick(self) -> None:
@@ -324,14 +396,34 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
+    def revoke(self) -> None:
+        """End the session, because the key by which it came is not good any more."""
+        reason = "The ephemeral key of this session was revoked."
+        self._finish("invalid_api_key", reason, _CLOSE_BAD_KEY)
+
+    async def _watch_idle(self) -> None:
+        limit_s = self._limits.idle_session_s
+        left_s = limit_s
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = self._last_event_s + limit_s - self._clock()
+        reason = f"Your session was idle for {limit_s / 60:g} minutes."
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
     async def _expire(self) -> None:
         await asyncio.sleep(self._limits.max_session_s)
         minutes = self._limits.max_session_s / 60
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
+    def _finish(self, code: str, reason: str, close_code: int) -> None:
+        """End the session by a rule of the server's."""
+        if self._is_failing or self._ended.done():
+            return
+        expired = ErrorEvent("invalid_request_error", code, reason, None, None)
         try:
-            ended = self._machine.end("session_expired", reason)
-            self._react([*ended, expired, Hangup(_CLOSE_GOING_AWAY, reason)])
+            ended = self._machine.end(code, reason)
+            self._react([*ended, expired, Hangup(close_code, reason)])
         except SlowReaderError as error:
             self._fail(error)
 

@@ -1,28 +1,32 @@
 """Serve `WS /v1/realtime`: the handshake, and frames to and from a session."""
 
+import contextlib
 import json
 from dataclasses import replace
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from fastapi import WebSocket, WebSocketDisconnect
 
 from server.errors import ClientError, DisconnectedError, OverloadedError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
-from server.protocol.dialects.ga import Dialect, error_json
+from server.protocol.dialects.ga import Dialect, GaDialect, error_json
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
-from server.transport.auth import (
-    admitted,
-    chosen_subprotocol,
-    is_browser,
-    is_own_origin,
-    offered_key,
+from server.transport.auth import chosen_subprotocol, is_browser
+from server.transport.door import check_origin, let_session_in
+from server.transport.envelope import (
+    RETRY_AFTER_S,
+    RefusedError,
+    at_capacity,
+    error_response,
+    no_such_url,
 )
-from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
+from server.transport.places import Place
+from server.transport.wire import PLACE_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -34,6 +38,8 @@ _CLOSE_BAD_REQUEST = 4000
 # it, so its connection is accepted and closed with these.
 _UNREADABLE = {"invalid_api_key": _CLOSE_BAD_KEY, "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER}
 
+# The older of Azure's addresses says by date which shape it means.
+_AZURE_DATED, _PREVIEW = "/openai/realtime", "-preview"
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
@@ -53,14 +59,15 @@ class WebSocketTransport:
         """Return the next frame; a binary one, which the API does not have, as an empty text."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise DisconnectedError
+            raise DisconnectedError(message.get("cause", "client"))
         return message.get("text") or ""
 
     async def send(self, text: str) -> None:
         """Send a frame, waiting while the connection's buffer is full."""
         try:
             await self._socket.send_text(text)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, RuntimeError):
+            # RuntimeError is what the framework raises when the connection is closing already.
             raise DisconnectedError from None
 
     async def close(self, code: int, reason: str) -> None:
@@ -79,8 +86,12 @@ async def serve_realtime(socket: WebSocket) -> None:
     offered = socket.scope["subprotocols"]
     transport = WebSocketTransport(socket)
     try:
-        _check_admission(socket, gateway)
-        key = admitted(offered_key(socket.headers, offered), gateway.api_keys, gateway.keys)
+        check_origin(socket, gateway)
+        key = await let_session_in(socket)
+        _check_readiness(gateway)
+        _check_room(key)
+        if key is None or not key.has_model:
+            gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
         session = await _accepted(socket, gateway, transport, key)
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
@@ -95,7 +106,24 @@ async def serve_realtime(socket: WebSocket) -> None:
         count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
-    await session.run()
+    place: Place | None = socket.scope.get("state", {}).get(PLACE_KEY)
+    if place is not None:
+        place.leave()
+    with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
+        await session.run()
+
+
+async def refuse_path(socket: WebSocket) -> None:
+    """Answer a WebSocket request for an address that there is not."""
+    gateway: Gateway = socket.app.state.gateway
+    gateway.counts.connections += 1
+    try:
+        check_origin(socket, gateway)
+        await let_session_in(socket)
+        raise no_such_url("GET", socket.url.path)
+    except RefusedError as error:
+        count_in(gateway.counts.refused, str(error.code))
+        await socket.send_denial_response(error_response(error))
 
 
 async def _accepted(
@@ -113,19 +141,18 @@ async def _accepted(
             config = _initial_config(socket, gateway, key)
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
-            return gateway.new_session(transport, _dialect(socket), config)
+            is_bound = key is not None and key.is_bound
+            return gateway.new_session(transport, _dialect(socket), config, is_bound=is_bound)
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
 
 
-def _check_admission(socket: WebSocket, gateway: Gateway) -> None:
-    """Refuse a request whatever its key.
+def _check_readiness(gateway: Gateway) -> None:
+    """Refuse everybody while there is no engine.
 
     Raises:
-        RefusedError: it is another site's page, or no session can be served.
+        RefusedError: no session can be served.
     """
-    if not gateway.api_keys and not is_own_origin(socket.headers.get("origin")):
-        raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
     if not gateway.link.is_running:
         raise RefusedError(
             503,
@@ -133,6 +160,22 @@ def _check_admission(socket: WebSocket, gateway: Gateway) -> None:
             code="not_ready",
             kind="server_error",
             retry_after_s=1,
+        )
+
+
+def _check_room(key: EphemeralKey | None) -> None:
+    """Refuse one session too many of an ephemeral key.
+
+    Raises:
+        RefusedError: so many are open with it already as may be.
+    """
+    if key is not None and len(key.ends) >= key.max_sessions:
+        raise RefusedError(
+            429,
+            f"This ephemeral key has its {key.max_sessions} sessions open already.",
+            code="rate_limit_exceeded",
+            kind="rate_limit_error",
+            retry_after_s=RETRY_AFTER_S,
         )
 
 
@@ -153,16 +196,24 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
     intent = query.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")
-    model = query.get("model")
+    model = _asked_model(socket)
     if key is None:
         config = gateway.default_config()
-        return replace(config, kind=_KINDS.get(intent, "realtime"), model=model or config.model)
+        kind = _KINDS.get(intent, "realtime")
+        return replace(config, kind=kind, model=gateway.model_called(model))
     if _KINDS.get(intent, key.config.kind) != key.config.kind:
         raise ClientError(
             f"Invalid intent {intent}: the key is for a {key.config.kind} session.",
             code="invalid_intent",
         )
-    return replace(key.config, model=model) if model and not key.has_model else key.config
+    if model and not key.has_model:
+        return replace(key.config, model=gateway.model_called(model))
+    return key.config
+
+
+def _asked_model(socket: WebSocket) -> str | None:
+    """Return the model that an address names, in the API's form or in Azure's."""
+    return socket.query_params.get("model") or socket.query_params.get("deployment")
 
 
 def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
@@ -179,7 +230,10 @@ def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
 
 
 def _dialect(socket: WebSocket) -> Dialect:
-    """Return the shape of the API that a client asks for, by header or subprotocol."""
+    """Return the shape of the API that a client asks for, by header, subprotocol or address."""
+    version = socket.query_params.get("api-version", "")
+    if socket.url.path == _AZURE_DATED and version:
+        return BetaDialect() if version.endswith(_PREVIEW) else GaDialect()
     header = socket.headers.get("openai-beta", "")
     is_beta = _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     return BetaDialect() if is_beta else GuessingDialect()

@@ -36,6 +36,7 @@ from model.messages import (
     ResponseText,
     ResponseWord,
     SessionFailed,
+    Taken,
     Truncate,
     Usage,
 )
@@ -128,6 +129,7 @@ class EchoEngine:
             self.commands.append(command)
             for output in self.answer(command):
                 deliver(output)
+            deliver(Taken(command.session_id, 1))
 
     def answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911, PLR0912 - a case each
         """Carry out a command, and return what follows from it."""
@@ -246,6 +248,12 @@ class EchoCore:
 
     def next_due_s(self) -> None:
         """Never be due."""
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: it never has anything to wake for."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def fail_all(self, message: str) -> list[Output]:
         """Not fail."""

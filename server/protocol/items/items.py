@@ -77,6 +77,12 @@ class Message:
     content: tuple[Part, ...]
 
     @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        texts = (p.text if isinstance(p, TextPart) else p.transcript for p in self.content)
+        return sum(len(text) for text in texts if text)
+
+    @property
     def words(self) -> str:
         """Return what was said or written, for the model's memory."""
         parts = (p.text if isinstance(p, TextPart) else p.remembered for p in self.content)
@@ -107,6 +113,11 @@ class FunctionCall:
     name: str
     arguments: str
 
+    @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        return len(self.name) + len(self.arguments)
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCallOutput:
@@ -122,6 +133,11 @@ class FunctionCallOutput:
     call_id: str
     name: str
     output: str
+
+    @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        return len(self.name) + len(self.output)
 
 
 Item: TypeAlias = Message | FunctionCall | FunctionCallOutput

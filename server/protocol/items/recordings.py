@@ -40,6 +40,9 @@ class Recordings:
         """Add to an item's sound; does nothing for an item whose sound has been given up."""
         if item_id not in self._kept:
             return
+        if len(pcm) * _BYTES_PER_SAMPLE > self._max_bytes:
+            self.forget(item_id)  # as it would be below, once it was encoded
+            return
         data = encode_pcm(pcm)
         self._kept[item_id].append(data)
         self._num_bytes += len(data)

@@ -216,7 +216,7 @@ class Listening:
         for pcm in self._preroll:
             skipped = min(max(0, start - position), len(pcm))
             if skipped < len(pcm):
-                taken.append(pcm[skipped:])
+                taken.append(pcm[skipped:].copy() if skipped else pcm)
             position += len(pcm)
         self.forget_preroll()
         return taken

@@ -1,6 +1,5 @@
 """What is heard in appended audio, and where."""
 
-import base64
 from dataclasses import replace
 
 import numpy as np
@@ -66,7 +65,7 @@ def _spoken() -> np.ndarray:
 def _hear(ears: Ears, pcm: np.ndarray, chunk: int = 480) -> list[Heard]:
     heard: list[Heard] = []
     for start in range(0, len(pcm), chunk):
-        heard += ears.hear(base64_pcm(pcm[start : start + chunk]))
+        heard += ears.hear(decode_base64(base64_pcm(pcm[start : start + chunk]), "audio"))
     return [*heard, *ears.finish()]
 
 
@@ -163,10 +162,10 @@ def test_after_a_restart_speech_is_found_anew(model: SileroModel) -> None:
 def test_formats_can_change_between_appends(model: SileroModel) -> None:
     """A session may switch to a telephone's encoding."""
     ears = _ears(model, None)
-    heard = ears.hear(base64_pcm(silence(0.1, WIRE_HZ)))
+    heard = ears.hear(decode_base64(base64_pcm(silence(0.1, WIRE_HZ)), "audio"))
     heard += ears.configure(_config(None, AudioFormat("audio/pcmu")))
     assert _samples(heard) == 1_600
-    heard = ears.hear("/w" + "//" * 400) + ears.finish()
+    heard = ears.hear(decode_base64("/w" + "//" * 400, "audio")) + ears.finish()
     assert _samples(heard) == pytest.approx(1_200, abs=4)
 
 
@@ -189,7 +188,7 @@ def test_crumbs_make_the_same_audio(model: SileroModel, encoding: Encoding, size
     heard = []
     for appended in (pieces, [data]):
         ears = Ears(model, 16_000, VadSettings(), _config(None, audio_format))
-        events = [e for each in appended for e in ears.hear(base64.b64encode(each).decode())]
+        events = [e for each in appended for e in ears.hear(each)]
         heard.append(_heard_pcm([*events, *ears.finish()]))
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-6)
     assert len(heard[0]) == 4_000
@@ -199,7 +198,7 @@ def test_the_most_that_one_append_holds(model: SileroModel) -> None:
     """15 MiB at once are five and a half minutes, and all of them are heard."""
     ears = _ears(model, None)
     data = bytes(15 * 1024 * 1024)
-    heard = [*ears.hear(base64.b64encode(data).decode()), *ears.finish()]
+    heard = [*ears.hear(data), *ears.finish()]
     assert _samples(heard) == len(data) // 2 * 2 // 3
 
 

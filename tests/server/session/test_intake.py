@@ -1,16 +1,20 @@
 """Audio reaches the engine at most a minute ahead of real time, and everything in order."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from model.messages import (
     AppendAudio,
+    AppendText,
     Cancel,
     ClearAudio,
     Close,
     Command,
     CommitAudio,
     Respond,
+    Taken,
 )
 from server.session.intake import Intake
 
@@ -75,6 +79,7 @@ def test_real_time_passes_straight_through(
     """A live microphone never waits."""
     for _ in range(5_000):
         intake.put(_audio(0.02))
+        intake.taken(Taken("s", 1))
         clock.now_s += 0.02
         assert intake.waiting_s == 0
     assert len(taken) == 5_000
@@ -126,3 +131,72 @@ def test_close_forgets_everything(intake: Intake, taken: list[Command], clock: C
     clock.now_s += 1_000
     assert intake.release() is None
     assert taken[-1] == Close("s")
+
+
+def _text(number: int, num_chars: int = 1) -> AppendText:
+    return AppendText("s", f"i{number}", "user", "w" * num_chars)
+
+
+def test_no_more_is_sent_than_is_taken(intake: Intake, taken: list[Command]) -> None:
+    """A flood waits here, in order, and goes on as the engine reports."""
+    flood: list[Command] = [_text(number) for number in range(1_000)]
+    for command in flood:
+        intake.put(command)
+    assert len(taken) == 256
+    while len(taken) < len(flood):
+        before = len(taken)
+        intake.taken(Taken("s", 32))
+        assert len(taken) == min(before + 32, len(flood))
+    assert taken == flood
+
+
+def test_long_texts_are_bounded_by_their_length(intake: Intake, taken: list[Command]) -> None:
+    """Four of 64 KiB are on their way at a time; an edit makes void what waits here."""
+    for number in range(20):
+        intake.put(_text(number, 64 * 1024))
+    assert len(taken) == 4
+    intake.taken(Taken("s", 1))
+    assert len(taken) == 5
+    intake.put(Close("s"))
+    assert taken[-1] == Close("s")
+    intake.taken(Taken("s", 5))
+    assert len(taken) == 6
+
+
+async def test_who_floods_is_not_read(intake: Intake) -> None:
+    """There is room again once the engine has taken enough, or is another one."""
+
+    async def has_room() -> bool:
+        try:
+            async with asyncio.timeout(0):
+                await intake.room()
+        except TimeoutError:
+            return False
+        return True
+
+    for number in range(256 + 2_048):
+        intake.put(_text(number))
+    assert await has_room()
+    intake.put(_text(0))
+    assert not await has_room()
+    intake.taken(Taken("s", 1))
+    assert await has_room()
+    for _ in range(2_049):
+        intake.put_aside(AppendText("s/resp_1", "i", "user", "w"))
+    assert not await has_room()
+    intake.forget()
+    assert await has_room()
+
+
+def test_many_small_appends_are_few_commands(intake: Intake, taken: list[Command]) -> None:
+    """Audio that waits is joined: its samples are all there, in order."""
+    intake.put(_audio(70))
+    rng = np.random.default_rng(0)
+    pcm = rng.standard_normal(16_000).astype(np.float32)
+    for start in range(0, len(pcm), 10):
+        intake.put(AppendAudio("s", pcm[start : start + 10]))
+    assert intake.waiting_s == 1
+    waiting = [c for c in intake._waiting if isinstance(c, AppendAudio)]
+    assert len(waiting) == 2
+    assert np.array_equal(np.concatenate([command.pcm for command in waiting]), pcm)
+    assert _seconds(taken) == 70

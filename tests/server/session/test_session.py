@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import OverloadedError
-from model.messages import Cancel, Command, CommitAudio, Open, Reopen
+from model.messages import Cancel, Close, Command, CommitAudio, EngineLost, Open, Reopen
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.settings.config import ServerVad, Transcription
@@ -237,3 +237,40 @@ async def test_a_user_who_says_nothing_is_spoken_to(vad_model: SileroModel) -> N
         assert triggered["item_id"] == committed["item_id"]
         await live.until("response.done")
         live.transport.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"required": "ы" * 60}, "invalid_function_parameters"),
+        ({"properties": {"a": {"multipleOf": 100_000_007}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"const": 1 << 70}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"default": "\ud800"}}}, "invalid_value"),
+    ],
+)
+async def test_no_schema_ends_a_call(
+    vad_model: SileroModel, parameters: dict[str, Any], code: str
+) -> None:
+    """It is refused with the id of its event, and the session goes on."""
+    tool = {"type": "function", "name": "f", "parameters": parameters}
+    session = {"type": "realtime", "tools": [tool]}
+    async with living(vad_model) as live:
+        live.send(type="session.update", event_id="mine", session=session)
+        error = (await live.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == (code, "mine")
+        live.say("hello")
+        await live.until("response.done")
+        live.transport.disconnect()
+
+
+async def test_what_an_engine_died_of_is_not_told_again(vad_model: SileroModel) -> None:
+    """The session to blame is ended, and the next engine is given nothing of it."""
+    async with living(vad_model) as live:
+        live.say("hello")
+        await live.until("response.done")
+        num_commands = len(live.engine.commands)
+        live.session._link._hand_over(EngineLost("it died", culprit="sess_1"))
+        error = await live.until("error")
+        assert error["error"]["code"] == "engine_failed"
+        assert await live.transport.closed == (1011, "server_error.engine_failed")
+    assert live.engine.commands[num_commands:] == [Close("sess_1")]

@@ -96,12 +96,29 @@ class CommitAudio:
     Attributes:
         is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
             that is not full is then left out; otherwise it is completed with silence. It needs no
-            confirmation; any later command but `Respond`, `Cancel` and `Reopen` makes it final.
+            confirmation; any later command but `Respond`, `Cancel`, `CheckTurn` and `Reopen`
+            makes it final.
     """
 
     session_id: str
     item_id: str
     is_tentative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTurn:
+    """Ask whether the user's turn sounds finished: a `TurnChecked` follows.
+
+    It is answered once every whole frame that was appended before has been heard, so it also tells
+    that. A model that takes turns hears nothing while it makes a reply, and answers afterwards. It
+    changes nothing; a tentative commit stays tentative.
+
+    Attributes:
+        key: names the question in its answer.
+    """
+
+    session_id: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +256,7 @@ SessionCommand: TypeAlias = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | Reopen
     | AppendText
     | AppendCall
@@ -288,6 +306,21 @@ class EndOfTurn:
 
     session_id: str
     audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnChecked:
+    """Answer a `CheckTurn`: everything that was appended before it has been heard.
+
+    Attributes:
+        key: of the question.
+        is_finished: whether the turn in progress sounds finished, as `EndOfTurn` said, and no more
+            words were heard since; False if none is in progress, or the model cannot tell.
+    """
+
+    session_id: str
+    key: str
+    is_finished: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,6 +494,7 @@ Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
     | EndOfTurn
+    | TurnChecked
     | ResponseText
     | ResponseAudio
     | ResponseWord

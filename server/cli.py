@@ -237,8 +237,12 @@ def _eval(args: argparse.Namespace) -> int:
             picture=args.picture,
         )
         return 0
+    engine = load_engine(directory, evaluate.engine_config(linears=settings.engine.linears))
+    if args.recordings is not None:
+        evaluate.run_recordings(engine, args.recordings, out=args.out)
+        return 0
     evaluate.run_eval(
-        load_engine(directory, evaluate.engine_config(linears=settings.engine.linears)),
+        engine,
         num_dialogues=args.dialogues,
         seed=args.seed,
         conditions=tuple(conditions[name] for name in args.condition or conditions),
@@ -366,6 +370,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="also score another export of the same model, such as runs/starter/export-fp16, and "
         "compare: replies, transcripts, words heard in the audio, and each choice of piece or code",
+    )
+    other.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="score the wav files of DIR instead, by its transcripts.tsv: a line "
+        "'file.wav<TAB>what is said[<TAB>the right reply]' for each",
     )
     other.add_argument(
         "--codec",

@@ -241,8 +241,9 @@ class VadSettings(_Strict):
     Attributes:
         min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
         speculate_after_ms: silence after which the reply is begun, unheard, before it is certain
-            that the user has finished; it is thrown away if the user goes on. 0 for never.
-        end_wait_ms: eagerness → silence after which a turn ends that sounds finished.
+            that the user has finished; it is thrown away if the user goes on. 0 for never. With
+            semantic_vad it is begun once the turn sounds finished, unless this is 0.
+        end_wait_ms: eagerness → silence after which a turn ends once it sounds finished.
         max_wait_ms: eagerness → silence after which a turn ends however it sounds.
     """
 

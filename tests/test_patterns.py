@@ -98,7 +98,9 @@ class _Steps:
         *,
         is_greedy: bool,
     ) -> int | None:
-        """Match a repeat of one character: all that the patterns here have."""
+        """Match a repeat: of one character, or of a group, once more first and then the rest."""
+        if inner[0][0] in (ops.SUBPATTERN, ops.BRANCH) or len(inner) > 1:
+            return self._repeat_group(inner, text, at, low, high, go_on)
         ends = [at]
         while len(ends) <= high and ends[-1] < len(text):
             self.num += 1
@@ -109,6 +111,26 @@ class _Steps:
             if (found := go_on(end)) is not None:
                 return found
         return None
+
+    def _repeat_group(
+        self,
+        inner: list[Any],
+        text: str,
+        at: int,
+        low: int,
+        high: int,
+        go_on: Callable[[int], int | None],
+    ) -> int | None:
+        """Match a repeat of more than a character."""
+
+        def again(end: int) -> int | None:
+            if end == at:
+                return None  # a round that takes nothing leads nowhere
+            return self._repeat_group(inner, text, end, max(low - 1, 0), high - 1, go_on)
+
+        if high > 0 and (found := self._match(inner, text, at, again)) is not None:
+            return found
+        return go_on(at) if low == 0 else None
 
 
 def _is_one(op: Any, given: Any, char: str) -> bool:

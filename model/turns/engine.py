@@ -43,6 +43,8 @@ from model.turns.vocabulary import TurnVocabulary
 
 # Replies' words and transcripts are written in fewer steps at a time; histories in more.
 _BEHIND_STEPS = 16
+# Of a user who is heard this late (2 s), the audio did not come from a live microphone.
+_FLOOD_FRAMES = 25
 _WARM_UP_FRAMES = 4
 _WARM_UP_TICKS = 40  # enough to write some words and speak some frames
 
@@ -334,9 +336,15 @@ class TickEngine:
         slot.is_behind = program.num_waiting_steps > _BEHIND_STEPS
         work = None
         if program.has_work:
-            work = urgency(program.phase, slot.playout, is_awaited=program.is_answer_awaited)
+            work = urgency(
+                program.phase,
+                slot.playout,
+                is_awaited=program.is_answer_awaited,
+                is_flooded=program.num_waiting_frames > _FLOOD_FRAMES,
+            )
         # Every frame waits anew; an answer is waited for as a whole.
-        if work is not slot.work or (was_served and work is Urgency.FRAME):
+        is_anew = was_served and work in (Urgency.FRAME, Urgency.CATCH_UP)
+        if work is not slot.work or is_anew:
             slot.work, slot.waiting_since_s = work, self._clock()
 
 

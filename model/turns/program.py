@@ -40,6 +40,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     InputTranscript,
@@ -49,6 +50,7 @@ from model.messages import (
     Respond,
     ResponseDone,
     Truncate,
+    TurnChecked,
     Usage,
 )
 from model.turns.call import Writer
@@ -68,6 +70,7 @@ SessionCommand = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | AppendText
     | AppendCall
     | AppendCallOutput
@@ -173,6 +176,11 @@ class TurnProgram:
     def num_waiting_steps(self) -> int:
         """Count the steps that are known and not fed yet."""
         return len(self.history) - self.history.fed
+
+    @property
+    def num_waiting_frames(self) -> int:
+        """Count the whole frames of the user that wait to be heard."""
+        return self._listener.frames.num_frames
 
     @property
     def is_answer_awaited(self) -> bool:
@@ -297,7 +305,7 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
-        if not isinstance(command, Respond):
+        if not isinstance(command, Respond | CheckTurn):
             self._perhaps.confirm()
         match command:
             case AppendAudio():
@@ -305,6 +313,8 @@ class TurnProgram:
                 self._listener.frames.append(command.pcm)
             case CommitAudio():
                 return self._commit(command)
+            case CheckTurn():
+                return self._check(command)
             case ClearAudio():
                 self._clear()
             case Truncate():
@@ -363,6 +373,17 @@ class TurnProgram:
             return True
         listener.begin_transcript(command.item_id)
         self._move(Cue.COMMIT)
+        return True
+
+    def _check(self, command: CheckTurn) -> bool:
+        if self._listener.is_shelved:
+            self._listen()
+        # What is to be forgotten need not be heard.
+        ends = (c for c in self._pending if isinstance(c, ClearAudio | CommitAudio))
+        if self._listener.is_hearing and not isinstance(next(ends, None), ClearAudio):
+            return False
+        is_finished = self._listener.turn is not None and self._listener.turn.has_ended
+        self._events.append(TurnChecked(self.session_id, command.key, is_finished))
         return True
 
     def _finish_transcript(self, pieces: Ints) -> None:

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import assert_never
 
-from model.messages import Pcm
 from server.errors import ClientError
-from server.protocol.events import Reaction
+from server.protocol.events import InputAudio, Reaction
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.item_parse import parse_item
@@ -15,6 +14,7 @@ from server.protocol.items.items import (
     truncated,
     with_audio_ms,
     with_recording,
+    with_transcript,
 )
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
@@ -68,7 +68,7 @@ class Editing:
         self,
         event: ItemCreate | ItemRetrieve | ItemTruncate | ItemDelete,
         now_s: float,
-        audio: Pcm | None,
+        audio: InputAudio | None,
     ) -> list[Reaction]:
         """Carry out one edit; arguments as of `SessionMachine.receive`."""
         match event:
@@ -83,22 +83,27 @@ class Editing:
             case _:
                 assert_never(event)
 
-    def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
+    def _create(self, event: ItemCreate, audio: InputAudio | None) -> list[Reaction]:
         item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
         self._feed.check(item, audio)
-        if audio is not None and isinstance(item, Message):
-            item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)
+        is_heard = False
+        if audio is not None and len(audio.pcm) and isinstance(item, Message):
+            item = with_audio_ms(item, len(audio.pcm) * 1000 // self._rate_hz)
+            if not audio.has_speech and not item.is_known:
+                item = with_transcript(item, "")
+            self._feed.record(item.id, audio.pcm)
+            is_heard = self._feed.is_heard(item)
         previous_id = self._conversation.insert(item, event.previous_item_id)
         reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
+        if is_heard and audio is not None:
+            self._listening.item_audio(item.id, len(audio.pcm))
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
-        reactions += self._feed.add(item)
-        if audio is not None and len(audio):
-            self._listening.item_audio(item.id, len(audio))
-            reactions += self._feed.item_audio(audio, item.id)
-        return reactions
+        if is_heard and audio is not None:
+            return [*reactions, *self._feed.item_audio(audio.pcm, item.id)]
+        return [*reactions, *self._feed.add(item)]
 
     def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
@@ -106,7 +111,8 @@ class Editing:
         if part is not None and isinstance(item, Message):
             # What is being made is shown as far as it was sent.
             item = replace(item, content=(part,))
-        recording = self._recordings.base64(item.id)
+        said = item.output_audio if isinstance(item, Message) else None
+        recording = self._recordings.base64(item.id, said.heard_ms if said else None)
         if recording is not None and isinstance(item, Message):
             item = with_recording(item, recording)
         return [ItemRetrieved(item)]

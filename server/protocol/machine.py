@@ -28,19 +28,20 @@ from model.messages import (
     News,
     Open,
     Output,
-    Pcm,
     ResponseAudio,
     ResponseFailed,
     ResponseText,
     ResponseWord,
     SessionFailed,
     Taken,
+    TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
+    EndInDoubt,
     Hangup,
     Heard,
     InputAudio,
@@ -59,12 +60,12 @@ from server.protocol.memory.feed import Feed
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.responses import Responses
-from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
+from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
-from server.protocol.user.idle import Idle
+from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns
 from server.protocol.wire.client_events import (
@@ -152,6 +153,7 @@ class SessionMachine:
             ids,
         )
         self._idle = Idle()
+        self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
         self._editing = Editing(
@@ -172,7 +174,7 @@ class SessionMachine:
         self,
         event: ClientEvent | Heard | Output | News | NoSlot,
         now_s: float,
-        audio: Pcm | None = None,
+        audio: InputAudio | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -182,22 +184,42 @@ class SessionMachine:
         Args:
             event: from the client, from the session's ears or from the engine.
             now_s: seconds on any clock that does not jump.
-            audio: for an `ItemCreate` that carries audio: float32 [samples] at the engine's rate.
+            audio: for an `ItemCreate` that carries audio.
 
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
         if isinstance(event, News):
-            followed = self._on_news(event)
+            followed = self._on_news(event, now_s)
         else:
             followed = self._received(event, now_s, audio)
         reactions = self._tellable(followed)
+        if any(isinstance(reaction, ItemAdded) for reaction in reactions):
+            self._refused = None
         self._idle.watch(reactions, now_s)
         return reactions
 
-    def end(self, code: str, message: str) -> list[Reaction]:
+    def item_refused(self, error: ClientError) -> None:
+        """Note that an item was refused: what is asked for next is not to answer an older one.
+
+        A client that sends an item and asks for a response in one go would get an answer to what
+        was said before, and not notice.
+        """
+        self._refused = None if error.code == "item_create_duplicate_item_id" else error
+
+    def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._tellable(self._responses.failed(code, message))
+        return self._tellable(self._responses.failed(code, message, now_s))
+
+    @property
+    def is_checking(self) -> bool:
+        """Say whether the engine is about to tell if the user's turn sounds finished."""
+        return self._feed.is_checking and not self._is_engine_away
+
+    @property
+    def sounds_finished(self) -> bool:
+        """Say whether the user's turn sounded finished when the engine was asked last."""
+        return self._feed.sounds_finished
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
@@ -225,15 +247,23 @@ class SessionMachine:
         return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
     def _received(
-        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: Pcm | None
+        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: InputAudio | None
     ) -> list[Reaction]:
         match event:
-            case InputAudio() | SpeechBegan() | SpeechPaused() | SpeechResumed() | SpeechEnded():
+            case (
+                InputAudio()
+                | SpeechBegan()
+                | SpeechPaused()
+                | SpeechResumed()
+                | EndInDoubt()
+                | SpeechEnded()
+            ):
                 return self._turns.heard(event, now_s)
             case (
                 InputTranscriptDelta()
                 | InputTranscript()
                 | EndOfTurn()
+                | TurnChecked()
                 | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
@@ -247,7 +277,7 @@ class SessionMachine:
             ):
                 return self._on_output(event, now_s)
             case SessionUpdate():
-                return self._on_session_update(event)
+                return self._on_session_update(event, now_s)
             case InputAudioBufferAppend():
                 raise AssertionError("appended audio comes as what the session heard in it")
             case InputAudioBufferCommit() | InputAudioBufferClear():
@@ -267,7 +297,7 @@ class SessionMachine:
 
     # Configuration.
 
-    def _on_session_update(self, event: SessionUpdate) -> list[Reaction]:
+    def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
         self.config = updated(
             before,
@@ -276,6 +306,8 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
+            self._idle.changed(now_s)
         if self.config.instructions != before.instructions:
             self._feed.outdate()
         if self.config.turn_detection is None:
@@ -303,6 +335,14 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        refused, self._refused = self._refused, None
+        if refused is not None and request.input is None:
+            raise ClientError(
+                "The item that was to be answered was refused, so nothing is: "
+                f"{refused.message} Add another item, or ask again to answer the conversation as "
+                "it is.",
+                code=refused.code,
+            )
         return self._responses.create(request)
 
     # What the engine says.
@@ -314,7 +354,9 @@ class SessionMachine:
         if isinstance(output, EngineResponseDone) and output.reason == "completed":
             self._num_failures = 0
         match output:
-            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() if is_aside:
+            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() | TurnChecked() if (
+                is_aside
+            ):
                 # A response with a memory of its own was told what the user had said.
                 return []
             case InputTranscriptDelta():
@@ -324,8 +366,11 @@ class SessionMachine:
             case EndOfTurn() | Taken():
                 # For the session's ears, which decide when a turn ends, and for its intake.
                 return []
+            case TurnChecked():
+                self._feed.checked(output)
+                return []
             case SessionFailed():
-                return self._on_failure(output)
+                return self._on_failure(output, now_s)
             case (
                 ResponseText()
                 | ResponseAudio()
@@ -340,35 +385,36 @@ class SessionMachine:
             case _:
                 assert_never(output)
 
-    def _on_failure(self, output: SessionFailed) -> list[Reaction]:
+    def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
-            return self._responses.aside_failed(output.session_id, output.message)
+            return self._responses.aside_failed(output.session_id, output.message, now_s)
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
-            return [*self._responses.failed("engine_failed", output.message), error, _FAILED]
-        failed = self._responses.lost(output.message)
+            failed = self._responses.failed("engine_failed", output.message, now_s)
+            return [*failed, error, _FAILED]
+        failed = self._responses.lost(output.message, now_s)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
-    def _on_news(self, news: News) -> list[Reaction]:
+    def _on_news(self, news: News, now_s: float) -> list[Reaction]:
         match news:
             case EngineLost() if news.culprit == self.config.id:
                 # Told again, it would be the next engine's end as well.
                 self._is_engine_away = True
                 message = "The engine was lost over what this session gave it."
                 error = ErrorEvent("server_error", "engine_failed", message, None, None)
-                return [*self._responses.failed("engine_failed", message), error, _FAILED]
+                return [*self._responses.failed("engine_failed", message, now_s), error, _FAILED]
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.all_lost(news.message)
+                failed = self._responses.all_lost(news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
                 self._is_engine_away = False
                 return [*self._turns.lost(), *self._responses.told_again()]
             case EngineGone():
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.failed("engine_failed", news.message)
+                failed = self._responses.failed("engine_failed", news.message, now_s)
                 return [*failed, error, _FAILED]
             case EngineSilent() | EngineHeard():
                 return []

@@ -14,15 +14,18 @@ from model.messages import (
     Command,
     CommitAudio,
     EndOfTurn,
+    EngineBack,
+    EngineGone,
+    EngineLost,
     News,
     Output,
-    Pcm,
     Reopen,
     Taken,
+    TurnChecked,
 )
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, Heard, NoSlot, Reaction
+from server.protocol.events import Hangup, InputAudio, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent
@@ -121,7 +124,7 @@ class Session:
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
-        self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
+        self._intake = Intake(link.submit, link.info.sample_rate_hz)
         self._outbox = Outbox(limits.max_backlog_events)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
@@ -158,7 +161,6 @@ class Session:
                 tasks = [
                     group.create_task(self._read(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
-                    group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
                 if self._limits.idle_session_s:
@@ -240,6 +242,8 @@ class Session:
                 refuse_changes(event, self._machine.config)
             await self._perform(event)
         except ClientError as error:
+            if raw is not None and raw.get("type") == ItemCreate.type:
+                self._machine.item_refused(error)
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             self._react([refusal])
@@ -253,13 +257,12 @@ class Session:
             case InputAudioBufferAppend():
                 await self._hear(event.audio)
             case InputAudioBufferCommit():
-                for heard in self._ears.finish():
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case InputAudioBufferClear():
                 # What is held back of the audio belongs to what is cleared.
-                self._ears.finish()
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case ItemCreate():
@@ -269,8 +272,8 @@ class Session:
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
-                for heard in self._ears.configure(self._machine.config):
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._ears.configure(self._machine.config)
+                self._listen()
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
@@ -281,18 +284,36 @@ class Session:
         if len(audio) <= _INLINE_BASE64_CHARS:
             data = decode_base64(audio, "audio")
             self._check_waiting(data)
-            self._take_heard(self._ears.hear(data))
+            self._ears.hear(data)
+            self._listen()
             return
         data = await asyncio.to_thread(decode_base64, audio, "audio")
         self._check_waiting(data)
         for piece in self._ears.pieces(data):
-            self._take_heard(await asyncio.to_thread(self._ears.hear, piece))
+            await asyncio.to_thread(self._ears.hear, piece)
+            self._listen()
 
-    def _take_heard(self, heard_events: list[Heard]) -> None:
-        for heard in heard_events:
-            self._react(self._machine.receive(heard, self._clock()))
+    def _listen(self) -> None:
+        """Pass on what was heard, as far as it does not depend on what the model is asked."""
+        while not (self._ears.is_in_doubt and self._machine.is_checking):
+            if not self._pass_on_heard():
+                return
 
-    async def _sound(self, carried: list[tuple[str, str]]) -> Pcm:
+    def _hear_out(self) -> None:
+        """Pass on all that was heard: a client who ends the turn itself does not ask the model."""
+        self._ears.finish()
+        while self._pass_on_heard():
+            pass
+
+    def _pass_on_heard(self) -> bool:
+        """Pass on what was heard next, and say whether there was anything."""
+        heard = self._ears.next(is_finished=self._machine.sounds_finished)
+        if heard is None:
+            return False
+        self._react(self._machine.receive(heard, self._clock()))
+        return True
+
+    async def _sound(self, carried: list[tuple[str, str]]) -> InputAudio:
         """Return the sound that an item carries, at the engine's rate."""
         parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
         self._check_waiting(*parts)
@@ -304,7 +325,9 @@ class Session:
         Raises:
             ClientError: with it, more would wait than may.
         """
-        limit_s, waiting_s = self._limits.max_waiting_audio_s, self._intake.waiting_s
+        limit_s = self._limits.max_waiting_audio_s
+        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
+        waiting_s = self._intake.waiting_s + in_ears_s
         seconds = sum(map(self._ears.seconds_of, parts))
         if waiting_s + seconds > limit_s:
             raise ClientError(
@@ -322,11 +345,14 @@ class Session:
             self._intake.taken(output)
             return
         try:
-            if isinstance(output, News):
+            if isinstance(output, EngineLost | EngineBack | EngineGone):
                 self._intake.forget()
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
+            if isinstance(output, TurnChecked) and output.session_id == self._id:
+                self._intake.answered(output)
             self._react(self._machine.receive(output, self._clock()))
+            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
@@ -422,7 +448,7 @@ class Session:
             return
         expired = ErrorEvent("invalid_request_error", code, reason, None, None)
         try:
-            ended = self._machine.end(code, reason)
+            ended = self._machine.end(code, reason, self._clock())
             self._react([*ended, expired, Hangup(close_code, reason)])
         except SlowReaderError as error:
             self._fail(error)

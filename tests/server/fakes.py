@@ -19,6 +19,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     Close,
     Command,
@@ -38,6 +39,7 @@ from model.messages import (
     SessionFailed,
     Taken,
     Truncate,
+    TurnChecked,
     Usage,
 )
 from model.metrics import EngineMetrics
@@ -152,6 +154,8 @@ class EchoEngine:
                 room.num_samples = 0
                 room.heard.append(words)
                 return [InputTranscript(session, command.item_id, words)]
+            case CheckTurn():
+                return [TurnChecked(session, command.key, is_finished=room.num_samples > 0)]
             case Reopen():
                 room.num_samples, room.heard = room.before
                 room.speaking = None

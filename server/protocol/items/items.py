@@ -89,6 +89,11 @@ class Message:
         return " ".join(text for text in parts if text)
 
     @property
+    def is_known(self) -> bool:
+        """Say whether the words of all its audio are known."""
+        return all(isinstance(p, TextPart) or p.transcript is not None for p in self.content)
+
+    @property
     def output_audio(self) -> AudioPart | None:
         """Return the assistant's audio part, if this item has one."""
         for part in self.content:
@@ -160,7 +165,7 @@ def truncated(item: Message, heard_ms: int) -> Message:
 
 
 def with_heard_ms(item: Message, heard_ms: int) -> Message:
-    """Return an assistant item of which only the beginning was heard; clients see no change."""
+    """Return an assistant item of which only the beginning was heard: the rest is unsaid."""
     return _with_audio(item, "output_audio", lambda part: replace(part, heard_ms=heard_ms))
 
 

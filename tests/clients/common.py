@@ -106,6 +106,21 @@ def voiced_bytes(pcm: bytes) -> int:
     return 2 * at
 
 
+def ulaw_8_khz(pcm: bytes) -> bytes:
+    """Return PCM16 at `RATE_HZ` as µ-law at 8 kHz (ITU-T G.711), three samples made one."""
+    samples = array.array("h", pcm)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return bytes(_ulaw(sum(samples[at : at + 3]) // 3) for at in range(0, len(samples) - 2, 3))
+
+
+def _ulaw(sample: int) -> int:
+    sign, size = (0x80, min(-sample, 32635)) if sample < 0 else (0, min(sample, 32635))
+    size += 132
+    exponent = size.bit_length() - 8
+    return ~(sign | exponent << 4 | (size >> exponent + 3) & 0x0F) & 0xFF
+
+
 class Microphone:
     """Sends sound in real time, and silence where nobody speaks.
 

@@ -62,6 +62,7 @@ class Options:
     host: str  # with its port
     config: str  # of the server: its file's stem, such as "scripted" or "starter"
     dialect: str
+    is_azure: bool
 
     @property
     def is_scripted(self) -> bool:
@@ -79,9 +80,10 @@ def options() -> Options:
     parser = argparse.ArgumentParser()
     parser.add_argument("host")
     parser.add_argument("config")
-    parser.add_argument("--dialect", default="ga")
+    parser.add_argument("--dialect", choices=("ga", "beta"), default="ga")
+    parser.add_argument("--azure", action="store_true", help="speak as to Azure")
     args = parser.parse_args()
-    return Options(args.host, args.config, args.dialect)
+    return Options(args.host, args.config, args.dialect, args.azure)
 
 
 def speech(name: str, *, silence_ms: int = 1200) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Talk through the `openai` package: `client.realtime` (GA) and `client.beta.realtime`."""
+"""Talk through the `openai` package: `client.realtime` (GA) and `client.beta.realtime`, also as to Azure."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ from common import (
     scenario,
     speech,
 )
-from openai import AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 TOOL = {
@@ -163,12 +163,23 @@ def said(response: Any) -> str:
 @contextlib.asynccontextmanager
 async def connected(options: Options) -> AsyncIterator[Talk]:
     """Connect, and disconnect in the end."""
-    client = AsyncOpenAI(
-        api_key="none",
-        base_url=f"http://{options.host}/v1",
-        websocket_base_url=f"ws://{options.host}/v1",
-    )
     is_beta = options.dialect == "beta"
+    client: AsyncOpenAI
+    if options.is_azure:
+        # An address below /openai, the model as a deployment, and a date that tells the dialect.
+        client = AsyncAzureOpenAI(
+            api_key="none",
+            azure_endpoint=f"http://{options.host}",
+            azure_deployment=options.config,
+            api_version="2025-04-01-preview" if is_beta else "2025-08-28",
+            websocket_base_url=f"ws://{options.host}/openai",
+        )
+    else:
+        client = AsyncOpenAI(
+            api_key="none",
+            base_url=f"http://{options.host}/v1",
+            websocket_base_url=f"ws://{options.host}/v1",
+        )
     realtime = client.beta.realtime if is_beta else client.realtime
     async with realtime.connect(model=options.config) as connection:
         talk = Talk(connection, Dialect(is_beta, options.speed))

@@ -28,7 +28,7 @@ from model.schemas.worker import Bounds, receive, send
 _log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_S = 60.0
+_START_S = 120.0
 _STOP_S = 5.0
 MAX_WAITING_EACH = 256  # jobs of one owner
 MAX_WAITING = 4096
@@ -50,7 +50,7 @@ class SchemaService:
     """Let a limited process work on schemas. Its process is started when it is first needed.
 
     Args:
-        vocabulary: of the model that chooses, as `model.turns.spelling.spelled` returns it; None
+        vocabulary: of the model that chooses, as `model.schemas.spelling.spelled` returns it; None
             where nothing is written.
         bounds: of one job.
 

@@ -40,6 +40,7 @@ _UNREADABLE = {"invalid_api_key": _CLOSE_BAD_KEY, "rate_limit_exceeded": CLOSE_T
 
 # The older of Azure's addresses says by date which shape it means.
 _AZURE_DATED, _PREVIEW = "/openai/realtime", "-preview"
+_TRANSCRIPT_DELTAS_SINCE = "2025"
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
@@ -142,7 +143,7 @@ async def _accepted(
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
-            return gateway.new_session(transport, _dialect(socket), config, is_bound=is_bound)
+            return gateway.new_session(transport, asked_dialect(socket), config, is_bound=is_bound)
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
 
@@ -229,11 +230,13 @@ def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
         )
 
 
-def _dialect(socket: WebSocket) -> Dialect:
+def asked_dialect(socket: WebSocket) -> Dialect:
     """Return the shape of the API that a client asks for, by header, subprotocol or address."""
     version = socket.query_params.get("api-version", "")
     if socket.url.path == _AZURE_DATED and version:
-        return BetaDialect() if version.endswith(_PREVIEW) else GaDialect()
+        if not version.endswith(_PREVIEW):
+            return GaDialect()
+        return BetaDialect(has_transcript_deltas=version >= _TRANSCRIPT_DELTAS_SINCE)
     header = socket.headers.get("openai-beta", "")
     is_beta = _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     return BetaDialect() if is_beta else GuessingDialect()

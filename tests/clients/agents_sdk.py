@@ -28,6 +28,7 @@ from common import (
     speech,
 )
 
+
 @function_tool
 def get_weather(city: Literal["paris", "rome"]) -> str:
     """Look up the weather of a city."""

@@ -140,7 +140,10 @@ class Microphone:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         assert self._task is not None
         self._task.cancel()
@@ -219,7 +222,9 @@ class Waits:
     def __init__(self) -> None:
         self._waits_s: list[float] = []
 
-    def add(self, inbox: "Inbox", mark: int, ended_s: float, is_audio: Callable[[Any], bool]) -> None:
+    def add(
+        self, inbox: "Inbox", mark: int, ended_s: float, is_audio: Callable[[Any], bool]
+    ) -> None:
         """Note the wait from a time, the end of the user's speech, to the first audio since a mark."""
         times_s = zip(inbox.events[mark:], inbox.times_s[mark:], strict=True)
         came_s = next((time_s for event, time_s in times_s if is_audio(event)), None)

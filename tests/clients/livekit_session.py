@@ -167,7 +167,9 @@ class Talk:
         def added(events: list[Any]) -> ChatMessage | None:
             items = [getattr(event, "item", None) for event in events]
             messages = [item for item in items if isinstance(item, ChatMessage)]
-            spoken = [m for m in messages if m.role == "assistant" and m.interrupted is not is_whole]
+            spoken = [
+                m for m in messages if m.role == "assistant" and m.interrupted is not is_whole
+            ]
             return spoken[0] if spoken else None
 
         return await self.inbox.wait(added, "a reply in the history", mark)

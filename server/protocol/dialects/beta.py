@@ -33,6 +33,7 @@ from server.protocol.items.items import (
 from server.protocol.response import Response, usage_json
 from server.protocol.server_events import (
     ErrorEvent,
+    InputTranscriptionDelta,
     ItemAdded,
     ItemDone,
     OutputAudioDelta,
@@ -69,7 +70,15 @@ _RESPONSE_PLACES: Places = {
 
 
 class BetaDialect:
-    """Translate between the beta wire and the internal vocabulary."""
+    """Translate between the beta wire and the internal vocabulary.
+
+    Args:
+        has_transcript_deltas: whether users' transcripts come as deltas before they are complete, as
+            they do since 2025. Clients of before end a connection at an event that they do not know.
+    """
+
+    def __init__(self, *, has_transcript_deltas: bool = True) -> None:
+        self._has_transcript_deltas = has_transcript_deltas
 
     def read(self, raw: JsonObject) -> JsonObject:
         """Return a client's decoded event in the internal vocabulary."""
@@ -92,6 +101,8 @@ class BetaDialect:
             return error_json(_renamed_error(event), event_id)
         name = _NAMES.get(event.type, event.type)
         if name is None:
+            return None
+        if isinstance(event, InputTranscriptionDelta) and not self._has_transcript_deltas:
             return None
         if isinstance(event, SessionCreated | SessionUpdated):
             name = f"transcription_{name}" if event.session.kind == "transcription" else name

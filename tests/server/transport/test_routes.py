@@ -1,12 +1,16 @@
 """What is where, and what those are told who go elsewhere."""
 
 import json
+from typing import Any
 
 import pytest
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server.config import ModelSettings, ServerSettings, Settings
+from server.protocol.server_events import InputTranscriptionDelta
+from server.transport.websocket import asked_dialect
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
 from tests.server.transport.asking import KEY, asking
@@ -107,3 +111,18 @@ async def test_a_malformed_origin_is_refused() -> None:
     async with asking(key=None, api_keys=()) as client:
         answer = await client.post("/v1/realtime/client_secrets", headers={"origin": "http://["})
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(("version", "has_deltas"), [("2024-10-01", False), ("2025-04-01", True)])
+def test_an_older_preview_has_no_transcript_deltas(version: str, has_deltas: bool) -> None:
+    """Its clients end a connection at an event that they do not know."""
+    query = f"api-version={version}-preview&deployment=mine".encode()
+    scope = {"type": "websocket", "path": "/openai/realtime", "query_string": query, "headers": []}
+    written = asked_dialect(WebSocket(scope, _nothing, _nothing)).write(
+        InputTranscriptionDelta("item_1", 0, "my"), "event_1"
+    )
+    assert (written is not None) is has_deltas
+
+
+async def _nothing(*_: object) -> Any:
+    raise AssertionError("nothing is received or sent")

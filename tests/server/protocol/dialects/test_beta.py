@@ -7,7 +7,12 @@ import pytest
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.items.items import AudioPart, Message
-from server.protocol.server_events import FunctionCallArgumentsDone, ItemRetrieved
+from server.protocol.server_events import (
+    FunctionCallArgumentsDone,
+    InputTranscriptionCompleted,
+    InputTranscriptionDelta,
+    ItemRetrieved,
+)
 from tests.server.protocol.harness import ConfigWire
 
 
@@ -76,6 +81,16 @@ def test_a_response_is_read_flat() -> None:
         ],
         "metadata": {"a": "b"},
     }
+
+
+def test_transcript_deltas_are_left_out_where_clients_do_not_know_them() -> None:
+    """The complete transcript comes all the same."""
+    delta = InputTranscriptionDelta("i", 0, "my")
+    completed = InputTranscriptionCompleted("i", 0, "my name", {})
+    for knows in (True, False):
+        dialect = BetaDialect(has_transcript_deltas=knows)
+        assert (dialect.write(delta, "e") is not None) is knows
+        assert dialect.write(completed, "e") is not None
 
 
 def test_what_only_ga_says_is_left_out() -> None:

@@ -14,13 +14,15 @@ READY  := $(VENV)/.ready
 REFERENCE := $(VENV)/reference
 # Clients that others made, each with what it needs, apart from ours.
 CLIENTS := .venv-clients
+PYTHON_CLIENTS := openai pipecat livekit pydantic langchain
+NODE_CLIENTS := agents livekit azure
 CONFIG ?= configs/starter.yaml
 ARGS   ?=
 
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-golden test-reference attack fuzz check fix bench bench-reference bench-gpu sbom constraints clean
+.PHONY: help setup serve talk test test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -65,15 +67,21 @@ $(REFERENCE)/.ready: tests/reference/requirements.txt | $(READY)
 clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the server (ARGS='--only pipecat')
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
-$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package.json
-	@echo "Installing the clients (some 700 MB, once)"
-	@for name in openai pipecat; do \
+# npm writes locks that name a registry's host; ours are without, so any registry or mirror serves, and the
+# hash of every package is checked.
+$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(wildcard tests/clients/node/*/lock.json)
+	@echo "Installing the clients (some 1.5 GB, once)"
+	@for name in $(PYTHON_CLIENTS); do \
 	  $(BIN)/python -m venv $(CLIENTS)/$$name; \
 	  $(CLIENTS)/$$name/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --no-compile \
 	    -r tests/clients/requirements/$$name.txt; \
 	done
-	@mkdir -p $(CLIENTS)/node && cp tests/clients/node/package.json $(CLIENTS)/node
-	@cd $(CLIENTS)/node && npm install --silent --ignore-scripts --no-audit --no-fund --no-package-lock
+	@for name in $(NODE_CLIENTS); do \
+	  mkdir -p $(CLIENTS)/node-$$name; \
+	  cp tests/clients/node/$$name/package.json $(CLIENTS)/node-$$name; \
+	  cp tests/clients/node/$$name/lock.json $(CLIENTS)/node-$$name/package-lock.json; \
+	  (cd $(CLIENTS)/node-$$name && npm ci --silent --ignore-scripts --no-audit --no-fund); \
+	done
 	@touch $@
 
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
@@ -102,9 +110,10 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-fuzz: setup ## damage sound files, invent function schemas (SECONDS=60 each); figures at the end
-	@$(BIN)/python -m tests.fuzz.sounds --seconds $(or $(SECONDS),60)
-	@$(BIN)/python -m tests.fuzz.schemas --seconds $(or $(SECONDS),60)
+fuzz: setup ## play, damage and invent what nobody foresaw (SECONDS=60 each); figures at the end
+	@failed=0; for name in protocol schemas sounds; do \
+	  $(BIN)/python -m tests.fuzz.$$name --seconds $(or $(SECONDS),60) || failed=1; \
+	done; exit $$failed
 
 sbom: setup ## list what the image installs, as CycloneDX: sbom.json
 	@$(BIN)/cyclonedx-py requirements constraints-serve.txt --output-format JSON --output-file sbom.json
@@ -117,10 +126,20 @@ constraints: setup ## resolve pyproject.toml and write constraints*.txt (ARGS=--
 	@$(BIN)/uv pip compile pyproject.toml --constraints constraints.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 	  --custom-compile-command "make constraints" --quiet --output-file constraints-serve.txt
-	@for name in openai pipecat; do \
+	@for name in $(PYTHON_CLIENTS); do \
 	  $(BIN)/uv pip compile tests/clients/requirements/$$name.in --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
 	    --quiet --output-file tests/clients/requirements/$$name.txt $(ARGS); \
+	done
+
+node-locks: ## resolve tests/clients/node/*/package.json and write lock.json beside each
+	@for name in $(NODE_CLIENTS); do \
+	  place=$$(mktemp -d); \
+	  cp tests/clients/node/$$name/package.json $$place; \
+	  (cd $$place && npm install --silent --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
+	    --no-audit --no-fund); \
+	  cp $$place/package-lock.json tests/clients/node/$$name/lock.json; \
+	  rm -r $$place; \
 	done
 
 clean: ## remove the environment and every cache

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RATE_HZ = 24_000
@@ -135,7 +135,7 @@ class Microphone:
         self._pieces: deque[tuple[bytes, asyncio.Future[float] | None]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Microphone":
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -225,7 +225,7 @@ class Waits:
     def add(
         self, inbox: "Inbox", mark: int, ended_s: float, is_audio: Callable[[Any], bool]
     ) -> None:
-        """Note the wait from a time, the end of the user's speech, to the first audio since a mark."""
+        """Note the wait from the end of the user's speech to the first audio since a mark."""
         times_s = zip(inbox.events[mark:], inbox.times_s[mark:], strict=True)
         came_s = next((time_s for event, time_s in times_s if is_audio(event)), None)
         check(came_s is not None, "a reply without audio")

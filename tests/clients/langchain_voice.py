@@ -1,11 +1,12 @@
 """Talk as LangChain's voice agent does: LangChain tools over the beta Realtime API.
 
-No registry has a package of it. Its published sample, `react-voice-agent`, connects with `websockets`
-and the beta header, and sends one `session.update` with instructions, transcription, voice and tools,
-whose parameters it takes from `tool.args`; it leaves the rest to the server's defaults. A microphone
-appends; `response.audio.delta` goes to the loudspeaker, which `speech_started` silences. It runs a
-tool when `response.function_call_arguments.done` names it, gives the result the call's id as the
-item's own, and asks for a response. `VoiceAgent` is written by us from that.
+Its published sample, `react-voice-agent`, is a program and no package (PyPI has no
+`langchain-openai-voice`). It connects with `websockets` and the beta header, and sends one
+`session.update` with instructions, transcription, voice and tools, whose parameters it takes from
+`tool.args`; it leaves the rest to the server's defaults. A microphone appends;
+`response.audio.delta` goes to the loudspeaker, which `speech_started` silences. It runs a tool when
+`response.function_call_arguments.done` names it, gives the result the call's id as the item's own,
+and asks for a response. `VoiceAgent` is written by us from that.
 """
 
 import asyncio

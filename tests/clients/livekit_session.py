@@ -1,4 +1,4 @@
-"""Talk through LiveKit's `openai.realtime.RealtimeModel`, in an `AgentSession` as its examples build.
+"""Talk through LiveKit's `openai.realtime.RealtimeModel`, in an `AgentSession`.
 
 A microphone and a loudspeaker stand where LiveKit's room would be, which needs a media server.
 """

@@ -1,4 +1,4 @@
-"""Talk through the `openai` package: `client.realtime` (GA) and `client.beta.realtime`, also as to Azure."""
+"""Talk through the `openai` package: GA, beta, and both of them as to Azure."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Talk through pydantic-ai's realtime sessions: `Agent.realtime(OpenAIRealtimeModel(…)).session()`."""
+"""Talk through pydantic-ai's realtime sessions: `Agent.realtime(model).session()`."""
 
 import asyncio
 import contextlib
@@ -149,7 +149,7 @@ async def connected(
 async def main(options: Options) -> None:
     """Hold all scenarios."""
     async with scenario("connect and session"), connected(options) as talk:
-        pass  # the package waits for `session.updated`, and raises when the server refuses something
+        pass  # it waits for `session.updated`, and raises when the server refuses something
     async with connected(options) as talk:
         await converse(talk, is_scripted=options.is_scripted)
         history = talk.session.all_messages()[:4]

@@ -37,6 +37,8 @@ SCENARIOS = (
     "first audio",
 )
 MARKS = {"pass": "pass", "n/a": "n/a", "fail": "FAIL"}
+# What it says when it passes is what was measured.
+MEASURED = "first audio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,13 @@ class Client:
         name: of the package, as the table shows it.
         config: which server, by the stem of its file in configs/.
         command: without the server's address and name, which follow.
+        turns: how the server finds the end of spoken turns.
         options: what else follows.
     """
 
     name: str
     config: str
+    turns: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
 
@@ -79,25 +83,48 @@ def _python(environment: str, program: str) -> tuple[str, ...]:
     return (str(ENVIRONMENTS / environment / "bin" / "python"), str(HERE / program))
 
 
+def _node(environment: str, program: str) -> tuple[str, ...]:
+    return ("node", str(ENVIRONMENTS / f"node-{environment}" / program))
+
+
 _GA = _python("openai", "openai_sdk.py")
 _AGENTS = _python("openai", "agents_sdk.py")
 _DUPLEX = _python("openai", "openai_duplex.py")
-_NODE = ("node", str(ENVIRONMENTS / "node" / "agents_realtime.mjs"))
+_NODE = _node("agents", "agents_realtime.mjs")
+_BETA, _AZURE = ("--dialect", "beta"), ("--azure",)
+_SERVER, _SEMANTIC, _MODEL = "server_vad", "semantic_vad", "the model"
 
 CLIENTS = (
-    Client("openai (GA)", "scripted", _GA),
-    Client("openai (beta)", "scripted", _GA, ("--dialect", "beta")),
-    Client("openai-agents", "scripted", _AGENTS),
-    Client("@openai/agents-realtime", "scripted", _NODE),
-    Client("pipecat-ai", "scripted", _python("pipecat", "pipecat_service.py")),
-    Client("openai (GA)", "starter", _GA),
-    Client("openai (beta)", "starter", _GA, ("--dialect", "beta")),
-    Client("openai-agents", "starter", _AGENTS),
-    Client("openai (GA)", "moshi-tiny", _DUPLEX),
-    Client("openai (beta)", "moshi-tiny", _DUPLEX, ("--dialect", "beta")),
-    Client("openai-agents", "moshi-tiny", _python("openai", "agents_duplex.py")),
-    Client("@openai/agents-realtime", "moshi-tiny", _NODE),
-    Client("pipecat-ai", "moshi-tiny", _python("pipecat", "pipecat_duplex.py")),
+    Client("openai (GA)", "scripted", _SERVER, _GA),
+    Client("openai (beta)", "scripted", _SERVER, _GA, _BETA),
+    Client("openai, Azure (GA)", "scripted", _SERVER, _GA, _AZURE),
+    Client("openai, Azure (beta)", "scripted", _SERVER, _GA, (*_AZURE, *_BETA)),
+    Client("rt-client, Azure", "scripted", _SERVER, _node("azure", "rt_client.mjs")),
+    Client("openai-agents", "scripted", _SEMANTIC, _AGENTS),
+    Client("openai-agents, Twilio", "scripted", _SEMANTIC, _python("openai", "twilio_stream.py")),
+    Client("@openai/agents-realtime", "scripted", _SEMANTIC, _NODE),
+    Client(
+        "livekit-plugins-openai", "scripted", _SEMANTIC, _python("livekit", "livekit_session.py")
+    ),
+    Client(
+        "@livekit/agents-plugin-openai",
+        "scripted",
+        _SEMANTIC,
+        _node("livekit", "livekit_session.mjs"),
+    ),
+    Client("pipecat-ai", "scripted", _SERVER, _python("pipecat", "pipecat_service.py")),
+    Client("pydantic-ai", "scripted", _SERVER, _python("pydantic", "pydantic_agent.py")),
+    Client(
+        "LangChain voice agent", "scripted", _SERVER, _python("langchain", "langchain_voice.py")
+    ),
+    Client("openai (GA)", "starter", _SERVER, _GA),
+    Client("openai (beta)", "starter", _SERVER, _GA, _BETA),
+    Client("openai-agents", "starter", _SEMANTIC, _AGENTS),
+    Client("openai (GA)", "moshi-tiny", _MODEL, _DUPLEX),
+    Client("openai (beta)", "moshi-tiny", _MODEL, _DUPLEX, _BETA),
+    Client("openai-agents", "moshi-tiny", _MODEL, _python("openai", "agents_duplex.py")),
+    Client("@openai/agents-realtime", "moshi-tiny", _MODEL, _NODE),
+    Client("pipecat-ai", "moshi-tiny", _MODEL, _python("pipecat", "pipecat_duplex.py")),
 )
 OVERRIDES = {"scripted": (f"model.script={HERE / 'script.yaml'}",)}
 
@@ -110,8 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [client for client in CLIENTS if args.only in f"{client.name} {client.config}"]
     if not chosen:
         parser.error(f"no client is called {args.only!r}")
-    # A program finds its packages from where it lies.
-    shutil.copy(HERE / "node" / "agents_realtime.mjs", ENVIRONMENTS / "node")
+    # A program for Node finds its packages from where it lies.
+    for program in HERE.glob("node/*/*.mjs"):
+        for source in (program, HERE / "node" / "common.mjs"):
+            shutil.copy(source, ENVIRONMENTS / f"node-{program.parent.name}")
     outcomes: list[Outcome] = []
     for config in dict.fromkeys(client.config for client in chosen):
         with local_server(ROOT / "configs" / f"{config}.yaml", OVERRIDES.get(config, ())) as url:
@@ -156,14 +185,19 @@ def _talk(client: Client, host: str) -> Outcome:
 def _table(outcomes: Sequence[Outcome]) -> str:
     """Write the table as Markdown, then why what is not passed is not."""
     lines = [
-        "| client | server | " + " | ".join(SCENARIOS) + " |",
-        "|---" * (len(SCENARIOS) + 2) + "|",
+        "| client | server | turns by | " + " | ".join(SCENARIOS) + " |",
+        "|---" * (len(SCENARIOS) + 3) + "|",
     ]
     notes: list[str] = []
     for outcome in outcomes:
-        who = f"| {outcome.client.name} | {outcome.client.config} | "
+        client = outcome.client
+        who = f"| {client.name} | {client.config} | {client.turns} | "
         verdicts = [outcome.verdict(name) for name in SCENARIOS]
-        lines.append(who + " | ".join(MARKS[verdict] for verdict, _ in verdicts) + " |")
+        cells = [
+            why if (name, verdict) == (MEASURED, "pass") else MARKS[verdict]
+            for name, (verdict, why) in zip(SCENARIOS, verdicts, strict=True)
+        ]
+        lines.append(who + " | ".join(cells) + " |")
         notes += [
             f"- {outcome.client.name} with {outcome.client.config}, {name}: {verdict}: {why}"
             for name, (verdict, why) in zip(SCENARIOS, verdicts, strict=True)

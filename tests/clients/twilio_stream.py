@@ -1,16 +1,16 @@
 """Carry a telephone call as the Twilio sample of `openai-agents` does: µ-law in `semantic_vad`.
 
-The sample is no package: it is a program around `RealtimeRunner` that joins a Media Streams WebSocket to
-a session. `Call` is written by us from what it does: 50 ms of the caller's µ-law at a time go to
-`send_audio`; the reply's µ-law goes out as `media` with a `mark` behind each piece; a mark that comes back
-was played, and tells the playback tracker so; `audio_interrupted` sends `clear`. `Phone` is the far end:
-it sends 20 ms of µ-law every 20 ms, plays in real time, and answers marks and `clear` as Twilio documents.
+The sample is no package: it is a program around `RealtimeRunner` that joins a WebSocket of Media
+Streams to a session. `Call` is written by us from what it does: 50 ms of the caller's µ-law at a
+time go to `send_audio`; the reply's µ-law goes out as `media` with a `mark` behind each piece; a
+mark that comes back was played, and tells the playback tracker so; `audio_interrupted` sends
+`clear`. `Phone` is the far end: it sends 20 ms of µ-law every 20 ms, plays in real time, and returns
+marks, also after `clear`, as Twilio documents.
 """
 
 import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 

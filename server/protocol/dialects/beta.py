@@ -73,8 +73,8 @@ class BetaDialect:
     """Translate between the beta wire and the internal vocabulary.
 
     Args:
-        has_transcript_deltas: whether users' transcripts come as deltas before they are complete, as
-            they do since 2025. Clients of before end a connection at an event that they do not know.
+        has_transcript_deltas: whether users' transcripts come as deltas before they are whole,
+            as since 2025. Older clients end a connection at an event that they do not know.
     """
 
     def __init__(self, *, has_transcript_deltas: bool = True) -> None:

@@ -4,8 +4,8 @@ The sample is no package: it is a program around `RealtimeRunner` that joins a W
 Streams to a session. `Call` is written by us from what it does: 50 ms of the caller's µ-law at a
 time go to `send_audio`; the reply's µ-law goes out as `media` with a `mark` behind each piece; a
 mark that comes back was played, and tells the playback tracker so; `audio_interrupted` sends
-`clear`. `Phone` is the far end: it sends 20 ms of µ-law every 20 ms, plays in real time, and returns
-marks, also after `clear`, as Twilio documents.
+`clear`. `Phone` is the far end: it sends 20 ms of µ-law every 20 ms, plays in real time, and gives
+marks back, also after `clear`, as Twilio documents.
 """
 
 import asyncio

@@ -18,6 +18,7 @@ from server.protocol.items.items import (
 )
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
+from server.protocol.reply.playout import Playout
 from server.protocol.reply.responses import Responses
 from server.protocol.server_events import (
     ItemAdded,
@@ -42,6 +43,7 @@ class Editing:
         responses: may be making the item that is edited.
         listening: waits for the words of items that come as audio.
         feed: leads to the engine.
+        playout: follows what the transport plays; None if clients play what they are sent.
         ids: makes ids.
         engine_rate_hz: of items' audio.
     """
@@ -53,6 +55,7 @@ class Editing:
         responses: Responses,
         listening: Listening,
         feed: Feed,
+        playout: Playout | None,
         ids: Ids,
         engine_rate_hz: int,
     ) -> None:
@@ -61,8 +64,29 @@ class Editing:
         self._responses = responses
         self._listening = listening
         self._feed = feed
+        self._playout = playout
         self._ids = ids
         self._rate_hz = engine_rate_hz
+
+    def hush(self) -> list[Reaction]:
+        """Play no more, and shorten what was being played to what was."""
+        waiting = [] if self._playout is None else self._playout.waiting
+        return [reaction for item_id in waiting for reaction in self._hushed(item_id)]
+
+    def _hushed(self, item_id: str) -> list[Reaction]:
+        assert self._playout is not None
+        heard_ms = self._playout.heard_ms(item_id)
+        assert heard_ms is not None, "it is being played"
+        reactions: list[Reaction] = [*self._playout.cut(item_id)]
+        if item_id not in self._conversation or self._responses.is_making(item_id):
+            return reactions
+        return [*reactions, ItemTruncated(item_id, 0, heard_ms), *self._unheard(item_id, heard_ms)]
+
+    def _cut_playout(self, item_id: str) -> list[Reaction]:
+        """Play no more of an item that a client takes back."""
+        if self._playout is None or item_id not in self._playout.waiting:
+            return []
+        return [*self._playout.cut(item_id)]
 
     def receive(
         self,
@@ -132,6 +156,7 @@ class Editing:
             )
         is_making = self._responses.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
+        reactions += self._cut_playout(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -159,6 +184,7 @@ class Editing:
         self._conversation.demand(event.item_id, "deleting", "delete")
         is_making = self._responses.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
+        reactions += self._cut_playout(event.item_id)
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from model.messages import Command, Pcm
+from server.protocol.reply.sound import Sound
 from server.protocol.server_events import ServerEvent
 
 # What the session's own ears report, in the order of the audio.
@@ -66,5 +67,6 @@ class Hangup:
     reason: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | Hangup
-"""What the machine wants done: an event for the client, a command for the engine, or the end."""
+Reaction: TypeAlias = ServerEvent | Command | Sound | Hangup
+"""What the machine wants done: an event for the client, a command for the engine, something for
+a transport that plays, or the end."""

@@ -110,6 +110,14 @@ class Ears:
         """
         return self._digest(self._decoder.decode(decode_base64(audio, "audio")))
 
+    def hear_pcm(self, pcm: Pcm) -> list[Heard]:
+        """Return what was heard in audio that the transport decoded, in order.
+
+        Args:
+            pcm: float32 [samples] at the engine's rate.
+        """
+        return self._digest(pcm)
+
     def decode_items(self, carried: list[tuple[str, str]]) -> Pcm:
         """Return the audio that an item carries, at the engine's rate.
 

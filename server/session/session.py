@@ -1,21 +1,21 @@
 """Run one live session from its first event to its last."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import assert_never
 
 import structlog
 
-from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Reopen
+from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Pcm, Reopen
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, NoSlot, Reaction
+from server.protocol.events import Hangup, Heard, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
-from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.reply.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
+from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
 from server.protocol.settings.tools import compile_ahead
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
@@ -32,16 +32,21 @@ from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio
 from server.session.intake import Intake
+from server.session.line import Line
 from server.session.link import EngineLink
-from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
+from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.stopwatch import Stopwatch
-from server.session.transport import Transport
+from server.session.transport import Player, Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
 _CLOSE_TIMEOUT_S = 5.0
+_CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
 CLOSE_TRY_AGAIN_LATER = 1013
+
+# Connections beside the first; each costs every event once more.
+_MAX_SIDE_LINES = 4
 
 _log = structlog.get_logger("session")
 
@@ -59,8 +64,11 @@ class SessionLimits:
 class Session:
     """Own everything of one session: it is created at open and dropped at close.
 
+    Events may come and go by several connections. The first is the session's own, and both end
+    together; others join by `attach` and see and send the same.
+
     Args:
-        transport: the connection; the session closes it.
+        transport: the session's own connection; the session closes it.
         machine: the protocol's state.
         dialect: how events look on this connection.
         ids: makes the events' ids.
@@ -68,6 +76,7 @@ class Session:
         link: leads to the engine.
         limits: on what a client can hold up.
         counts: of all sessions.
+        player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
     """
 
@@ -82,11 +91,13 @@ class Session:
         limits: SessionLimits,
         *,
         counts: Counts,
+        player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._transport = transport
+        self._own = Line(transport, dialect, limits.max_backlog_events)
+        self._side_lines: list[Line] = []
         self._machine = machine
-        self._dialect = dialect
+        self._player = player
         self._ids = ids
         self._ears = ears
         self._link = link
@@ -95,11 +106,14 @@ class Session:
         self._clock = clock
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
-        self._outbox = Outbox(limits.max_backlog_events)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
+        # Clients' events are handled one at a time, whatever connection they come by.
+        self._performing = asyncio.Lock()
+        # Audio that the transport decoded while a worker thread has the ears; None if none has.
+        self._held_pcm: list[Pcm] | None = None
         self._log = _log.bind(session_id=self._id)
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
@@ -118,7 +132,7 @@ class Session:
             has_begun = True
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._read(), name=f"read {self._id}"),
+                    group.create_task(self._read_own(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
                     group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
@@ -139,7 +153,7 @@ class Session:
                 close=hangup.reason or hangup.code if hangup else "by the client",
             )
         if hangup is not None:
-            await self._close(hangup)
+            await self._close(self._own, hangup)
 
     # The engine's slot.
 
@@ -164,45 +178,55 @@ class Session:
         hangup = Hangup(CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
-                await self._transport.send(self._text(event) or "")
+                text = self._own.text(event, self._ids.new("event"))
+                await self._own.transport.send(text or "")
         except (TimeoutError, DisconnectedError):
             return hangup
-        await self._close(hangup)
+        await self._close(self._own, hangup)
         return hangup
 
     # From the client.
 
-    async def _read(self) -> None:
+    async def _read_own(self) -> None:
+        await self._read(self._own)
+        if not self._is_failing:
+            self._end(None)
+
+    async def _read(self, line: Line) -> None:
+        """Take what a connection brings, until its peer is gone."""
         try:
             while True:
-                await self._take(await self._transport.receive())
+                await self._take(line, await line.transport.receive())
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
                 await asyncio.sleep(0)
         except DisconnectedError:
-            self._end(None)
+            return
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
             self._fail(error)
 
-    async def _take(self, text: str) -> None:
+    async def _take(self, line: Line, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         self._counts.events_received += 1
         raw: JsonObject | None = None
         try:
             raw = decode(text)
-            await self._perform(parse(self._dialect.read(raw)))
+            event = parse(line.dialect.read(raw))
+            async with self._performing:
+                await self._perform(event)
         except ClientError as error:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
-            self._react([refusal])
+            count_in(self._counts.errors, refusal.kind)
+            # Whoever sent it is told, and nobody else: it means nothing to them.
+            self._put(line, refusal, self._ids.new("event"))
 
     async def _perform(self, event: ClientEvent) -> None:
         match event:
             case InputAudioBufferAppend():
                 await self._hear(event.audio)
             case InputAudioBufferCommit():
-                for heard in self._ears.finish():
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._react_to(self._ears.finish())
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case InputAudioBufferClear():
@@ -218,8 +242,7 @@ class Session:
             case SessionUpdate():
                 await self._compile(event.session)
                 self._react(self._machine.receive(event, self._clock()))
-                for heard in self._ears.configure(self._machine.config):
-                    self._react(self._machine.receive(heard, self._clock()))
+                self._react_to(self._ears.configure(self._machine.config))
             case ResponseCreate():
                 await self._compile(event.response)
                 self._react(self._machine.receive(event, self._clock()))
@@ -240,16 +263,96 @@ class Session:
                 code="input_audio_buffer_full",
             )
         if len(audio) <= _INLINE_BASE64_CHARS:
-            heard_events = self._ears.hear(audio)
-        else:
-            heard_events = await asyncio.to_thread(self._ears.hear, audio)
+            self._react_to(self._ears.hear(audio))
+            return
+        self._held_pcm = []
+        try:
+            heard = await asyncio.to_thread(self._ears.hear, audio)
+        finally:
+            held, self._held_pcm = self._held_pcm, None
+        self._react_to(heard)
+        for pcm in held:
+            self._react_to(self._ears.hear_pcm(pcm))
+
+    def _react_to(self, heard_events: list[Heard]) -> None:
         for heard in heard_events:
             self._react(self._machine.receive(heard, self._clock()))
+
+    # From a transport that hears and plays by itself.
+
+    def hear(self, pcm: Pcm) -> None:
+        """Hear audio as if a client had appended it: float32 [samples] at the engine's rate.
+
+        It is dropped where it comes so much faster than it is heard that appended audio would be
+        refused.
+        """
+        if self._is_over or self._intake.waiting_s > self._limits.max_waiting_audio_s:
+            return
+        if self._held_pcm is not None:
+            self._held_pcm.append(pcm)
+            return
+        try:
+            self._react_to(self._ears.hear_pcm(pcm))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    def played(self, item_id: str, num_samples: int) -> None:
+        """Take note of how much of an item has been played, in samples at the engine's rate."""
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(Played(item_id, num_samples), self._clock()))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    # Other connections to the session.
+
+    async def attach(self, transport: Transport, dialect: Dialect) -> bool:
+        """Serve another connection, until it or the session ends; False if there are too many.
+
+        Args:
+            transport: the accepted connection; it is closed if the session ends.
+            dialect: that its client speaks.
+        """
+        if self._is_over or len(self._side_lines) >= _MAX_SIDE_LINES:
+            return False
+        line = Line(transport, dialect, self._limits.max_backlog_events)
+        self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
+        self._side_lines.append(line)
+        reading = asyncio.create_task(self._read(line), name=f"read beside {self._id}")
+        writing = asyncio.create_task(
+            line.write(self._limits.send_timeout_s), name=f"write beside {self._id}"
+        )
+        try:
+            await asyncio.wait(
+                (reading, writing, line.is_lost, self._ended),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            self._drop(line)
+            hangup: Hangup | None = None
+            if line.is_lost.done():
+                hangup = TOO_SLOW
+            elif not reading.done():
+                if not writing.done():
+                    line.put(Hangup(_CLOSE_NORMAL, "The session has ended."))
+                hangup = await writing
+            if hangup is not None:
+                await self._close(line, hangup)
+            return True
+        finally:
+            self._drop(line)
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
+    def _drop(self, line: Line) -> None:
+        if line in self._side_lines:
+            self._side_lines.remove(line)
 
     # From the engine.
 
     def _on_output(self, output: Output | News) -> None:
-        if self._is_failing or self._ended.done():
+        if self._is_over:
             return
         try:
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
@@ -264,7 +367,9 @@ class Session:
         refused: set[str] = set()
         for reaction in reactions:
             if isinstance(reaction, Hangup):
-                self._outbox.put(reaction)
+                self._own.put(reaction)
+            elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
+                self._sound(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
@@ -288,17 +393,40 @@ class Session:
         self._stopwatch.see(event)
         if isinstance(event, ErrorEvent):
             count_in(self._counts.errors, event.kind)
-        text = self._text(event)
-        if text is not None:
-            self._counts.events_sent += 1
-            self._outbox.put(text)
+        event_id = self._ids.new("event")
+        self._put(self._own, event, event_id)
+        for line in [*self._side_lines]:
+            self._put(line, event, event_id)
 
-    def _text(self, event: ServerEvent) -> str | None:
-        written: Any = self._dialect.write(event, self._ids.new("event"))
-        return None if written is None else json.dumps(written, separators=(",", ":"))
+    def _put(self, line: Line, event: ServerEvent, event_id: str) -> None:
+        text = line.text(event, event_id)
+        if text is None:
+            return
+        try:
+            line.put(text)
+        except SlowReaderError as error:
+            if line is self._own:
+                raise
+            self._log.warning("slow reader beside the session", error=str(error))
+            line.lose()
+            return
+        self._counts.events_sent += 1
+
+    def _sound(self, sound: Sound) -> None:
+        assert self._player is not None, "the machine was told that there is one"
+        match sound:
+            case PlayAudio():
+                self._stopwatch.see(sound)
+                self._player.play(sound.item_id, sound.pcm)
+            case EndOfAudio():
+                self._player.end(sound.item_id)
+            case StopAudio():
+                self._player.stop(sound.item_id)
+            case _:
+                assert_never(sound)
 
     async def _write(self) -> None:
-        self._end(await self._outbox.send_to(self._transport, self._limits.send_timeout_s))
+        self._end(await self._own.write(self._limits.send_timeout_s))
 
     def _count_speculation(self, command: Command) -> None:
         match command:
@@ -352,17 +480,25 @@ class Session:
         hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.server_error")
         try:
             self._send(event)
-            self._outbox.put(hangup)
+            self._own.put(hangup)
         except SlowReaderError:
             self._end(hangup)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_failing or self._ended.done()
+
+    def hang_up(self) -> None:
+        """End the session, because the client asked for it outside of its connection."""
+        self._end(Hangup(_CLOSE_NORMAL, "hung up"))
 
     def _end(self, hangup: Hangup | None) -> None:
         if not self._ended.done():
             self._ended.set_result(hangup)
 
-    async def _close(self, hangup: Hangup) -> None:
+    async def _close(self, line: Line, hangup: Hangup) -> None:
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._transport.close(hangup.code, hangup.reason)
+                await line.transport.close(hangup.code, hangup.reason)
         except TimeoutError:
             self._log.warning("the connection did not close in time")

@@ -76,10 +76,3 @@ def test_browsers_count_in_fractions() -> None:
     assert parse({**raw, "audio_end_ms": 1500.6}) == ItemTruncate(None, "i", 0, 1501)
     assert _error({**raw, "audio_end_ms": -1}).code == "integer_below_min_value"
     assert _error(raw).param == "audio_end_ms"
-
-
-def test_what_exists_on_other_transports_only() -> None:
-    """Is refused by name."""
-    error = _error({"type": "output_audio_buffer.clear"})
-    assert error.code == "unsupported_parameter"
-    assert "WebRTC" in error.message

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -35,6 +36,10 @@ from server.transport.gateway import Gateway
 from server.transport.http import healthz, metrics, model, models, readyz
 from server.transport.websocket import PATHS, serve_realtime
 
+if TYPE_CHECKING:
+    from server.webrtc.calls import Calls
+    from server.webrtc.network import Network
+
 _WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
@@ -43,12 +48,14 @@ _STOP_TIMEOUT_S = 5
 _LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?"
 
 
-def create_app(settings: Settings, engine: Engine) -> Starlette:
+def create_app(settings: Settings, engine: Engine, network: "Network | None" = None) -> Starlette:
     """Return the ASGI application that serves an engine.
 
     Args:
         settings: of the whole server.
         engine: not started; the application starts and stops it.
+        network: bound, for calls by WebRTC; the application opens and closes it. None for a server
+            that takes none.
 
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
@@ -61,12 +68,13 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
         gateway: Gateway = app.state.gateway
         await gateway.link.start()
         try:
-            yield
+            async with _taking_calls(app):
+                yield
         finally:
             await gateway.link.stop()
 
     app = Starlette(
-        routes=_routes(),
+        routes=_routes(has_calls=network is not None),
         middleware=[_cors(settings)],
         exception_handlers={
             ClientError: on_client_error,
@@ -80,13 +88,37 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
     app.state.gateway = Gateway(
         settings, link, voices, vad_model, keys, counts, Metrics(counts, link)
     )
+    app.state.calls = None
+    if network is not None:
+        from server.webrtc.calls import Calls  # noqa: PLC0415 - see `_routes`
+
+        app.state.calls = Calls(settings.webrtc, network, link, counts)
     return app
 
 
-def _routes() -> list[BaseRoute]:
+@contextlib.asynccontextmanager
+async def _taking_calls(app: Starlette) -> AsyncIterator[None]:
+    """Take calls by WebRTC, where there is a network for them."""
+    calls: Calls | None = app.state.calls
+    if calls is None:
+        yield
+        return
+    await calls.start()
+    try:
+        yield
+    finally:
+        await calls.stop()
+
+
+def _routes(*, has_calls: bool) -> list[BaseRoute]:
     """Return every path that is served."""
     realtime: list[BaseRoute] = []
     for path in PATHS:
+        if has_calls:
+            # Loaded only where it is used: aiortc and what it needs take 60 MB.
+            from server.webrtc.routes import call_routes  # noqa: PLC0415
+
+            realtime += call_routes(path)
         realtime += [
             WebSocketRoute(path, serve_realtime),
             Route(f"{path}/client_secrets", ClientSecrets),
@@ -179,13 +211,14 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(listener):
         bound = session_bound(settings, this_machine())
         settings = with_max_sessions(settings, bound.sessions)
+        network = _network(settings, listener.getsockname()[1])
         log.info("admission", max_sessions=bound.sessions, reason=bound.reason)
         twin = settings.model.twin
         source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
         engine = make_engine(settings)
         try:
-            app = create_app(settings, engine)
+            app = create_app(settings, engine, network)
             if engine.info.note:
                 log.warning("note", model=settings.model.name, note=engine.info.note)
             host, port = listener.getsockname()[:2]
@@ -193,10 +226,24 @@ def serve(settings: Settings) -> None:
                 "serving",
                 url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http://{host}:{port}/",
+                webrtc_udp_port=network and network.udp_port,
             )
             uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it
+
+
+def _network(settings: Settings, port: int) -> "Network | None":
+    """Take the ports of calls by WebRTC, before anything slow is done.
+
+    Raises:
+        ConfigError: one cannot be had.
+    """
+    if not settings.webrtc.enabled:
+        return None
+    from server.webrtc.network import Network  # noqa: PLC0415 - as in `_routes`
+
+    return Network(settings.webrtc, settings.server.host, port)
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -14,10 +14,12 @@ class Counts:
     """Hold what is counted since the gateway started.
 
     Attributes:
-        connections: WebSocket requests, refused ones included.
+        connections: WebSocket requests and WebRTC offers, refused ones included.
         refused: connections that became no session, by the code that their clients were told.
         sessions_begun: sessions that were opened.
         sessions_ended: sessions that ended, by how: the client left, or the close code.
+        calls: WebRTC calls whose offers were answered.
+        calls_ended: of these, by why they ended.
         slow_readers: sessions that ended because their clients did not take what they were sent.
         events_received: events of clients.
         events_sent: events to clients.
@@ -43,6 +45,10 @@ class Counts:
     sessions_ended: Annotated[
         dict[str, int],
         counter_by("close", "Sessions that ended, by close code, or 'client' if the client left."),
+    ] = field(default_factory=dict)
+    calls: Annotated[int, counter("WebRTC calls whose offers were answered.")] = 0
+    calls_ended: Annotated[
+        dict[str, int], counter_by("reason", "WebRTC calls that ended, by why.")
     ] = field(default_factory=dict)
     slow_readers: Annotated[
         int, counter("Sessions that ended because their clients did not take what they were sent.")

@@ -307,16 +307,26 @@ class Session:
 
     # Other connections to the session.
 
-    async def attach(self, transport: Transport, dialect: Dialect) -> bool:
-        """Serve another connection, until it or the session ends; False if there are too many.
+    @property
+    def is_full(self) -> bool:
+        """Say whether no connection can join any more."""
+        return self._is_over or len(self._side_lines) >= _MAX_SIDE_LINES
+
+    async def attach(self, transport: Transport, dialect: Dialect) -> None:
+        """Serve another connection, until it or the session ends.
+
+        One that comes when the session `is_full` is closed.
 
         Args:
             transport: the accepted connection; it is closed if the session ends.
             dialect: that its client speaks.
         """
-        if self._is_over or len(self._side_lines) >= _MAX_SIDE_LINES:
-            return False
         line = Line(transport, dialect, self._limits.max_backlog_events)
+        if self.is_full:
+            await self._close(
+                line, Hangup(CLOSE_TRY_AGAIN_LATER, "There are too many connections.")
+            )
+            return
         self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
         self._side_lines.append(line)
         reading = asyncio.create_task(self._read(line), name=f"read beside {self._id}")
@@ -338,7 +348,6 @@ class Session:
                 hangup = await writing
             if hangup is not None:
                 await self._close(line, hangup)
-            return True
         finally:
             self._drop(line)
             for task in (reading, writing):

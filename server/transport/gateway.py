@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -15,11 +16,23 @@ from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
 from server.session.session import Session, SessionLimits
-from server.session.transport import Transport
+from server.session.transport import Player, Transport
 from server.transport.ephemeral import EphemeralKeys
 
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
+
+
+class CallBook(Protocol):
+    """Know the calls that came by WebRTC."""
+
+    async def session(self, call_id: str) -> Session:
+        """Return a call's session, waiting for its client to connect.
+
+        Raises:
+            ClientError: there is no such call.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +61,20 @@ class Gateway:
             expires_at=0,
         )
 
-    def new_session(self, transport: Transport, dialect: Dialect, config: SessionConfig) -> Session:
+    def new_session(
+        self,
+        transport: Transport,
+        dialect: Dialect,
+        config: SessionConfig,
+        player: Player | None = None,
+    ) -> Session:
         """Make the session of a connection.
 
         Args:
             transport: the accepted connection.
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
+            player: plays replies, where the transport does.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         expires_at = int(time.time()) + (settings.max_session_s or _FAR_FUTURE_S)
@@ -67,6 +87,7 @@ class Gateway:
                 self.voices,
                 ids,
                 Limits(settings.max_items, settings.max_kept_audio_s, max_tools=settings.max_tools),
+                is_played=player is not None,
             ),
             dialect,
             ids,
@@ -79,4 +100,5 @@ class Gateway:
                 settings.max_session_s,
             ),
             counts=self.counts,
+            player=player,
         )

@@ -15,6 +15,7 @@ from server.session.counts import count_in
 from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
 from server.transport.auth import (
     admitted,
+    check_api_key,
     chosen_subprotocol,
     is_browser,
     is_own_origin,
@@ -22,7 +23,7 @@ from server.transport.auth import (
 )
 from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.ephemeral import EphemeralKey
-from server.transport.gateway import Gateway
+from server.transport.gateway import CallBook, Gateway
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -80,6 +81,9 @@ async def serve_realtime(socket: WebSocket) -> None:
     transport = WebSocketTransport(socket)
     try:
         _check_admission(socket, gateway)
+        if "call_id" in socket.query_params:
+            await _serve_beside(socket, gateway, transport)
+            return
         key = admitted(offered_key(socket.headers, offered), gateway.api_keys, gateway.keys)
         session = await _accepted(socket, gateway, transport, key)
     except RefusedError as error:
@@ -96,6 +100,24 @@ async def serve_realtime(socket: WebSocket) -> None:
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
     await session.run()
+
+
+async def _serve_beside(socket: WebSocket, gateway: Gateway, transport: WebSocketTransport) -> None:
+    """Join a call that came by WebRTC, to see and send what its own client does.
+
+    Raises:
+        RefusedError: there is no such call, it is joined by too many already, or the key is wrong.
+    """
+    offered = socket.scope["subprotocols"]
+    check_api_key(offered_key(socket.headers, offered), gateway.api_keys)
+    calls: CallBook | None = getattr(socket.app.state, "calls", None)
+    if calls is None:
+        raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
+    session = await calls.session(socket.query_params["call_id"])
+    if session.is_full:
+        raise RefusedError(429, "Too many connections to this call.", code="rate_limit_exceeded")
+    await socket.accept(chosen_subprotocol(offered))
+    await session.attach(transport, _dialect(socket))
 
 
 async def _accepted(
@@ -143,13 +165,6 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
         ClientError: the address asks for what there is not.
     """
     query = socket.query_params
-    if "call_id" in query:
-        raise ClientError(
-            "This server has no calls to connect to: they come with WebRTC, which it does not "
-            "speak yet.",
-            code="unsupported_parameter",
-            param="call_id",
-        )
     intent = query.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")

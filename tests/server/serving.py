@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from model.messages import Engine
 from server.app import create_app, listening_socket, uvicorn_config
 from server.config import Settings
+from server.webrtc.network import Network
 
 TIMEOUT_S = 60.0
 
@@ -24,6 +26,7 @@ class Served:
     """A running server and how to reach it."""
 
     port: int
+    app: Starlette
 
     @property
     def url(self) -> str:
@@ -48,11 +51,20 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(engine: Engine, settings: Settings) -> AsyncIterator[Served]:
-    """Serve an engine until left, then stop and close everything."""
-    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
+async def serving(
+    engine: Engine, settings: Settings, network: Network | None = None
+) -> AsyncIterator[Served]:
+    """Serve an engine until left, then stop and close everything.
+
+    Args:
+        engine: not started.
+        settings: of the server; its address is another, free one.
+        network: for WebRTC; None for a server without.
+    """
+    app = create_app(settings, engine, network)
+    runner = uvicorn.Server(uvicorn_config(app, settings))
     with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
-        served = Served(listener.getsockname()[1])
+        served = Served(listener.getsockname()[1], app)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
             async with asyncio.timeout(TIMEOUT_S):

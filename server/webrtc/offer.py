@@ -141,7 +141,7 @@ def parse_offer(sdp: str) -> Offer:
         parsed = SessionDescription.parse(sdp)
     except Exception as error:  # noqa: BLE001 - the parser fails in many ways, and means one thing
         reason = str(error) or type(error).__name__
-        raise _bad(f"it is not a session description that can be read ({reason})") from None
+        raise _bad(f"it cannot be read ({reason})") from None
     if not parsed.media:
         raise _bad("it has no media section ('m=' line)")
     if len(parsed.media) > _MAX_SECTIONS:

@@ -16,13 +16,13 @@ from model.messages import Pcm
 from server.config import WebRtcSettings
 from server.session.session import Session
 from server.session.transport import Player, Transport
-from server.webrtc.audio_in import AudioReceiver
+from server.webrtc.audio_in import AudioReceiver, ReceiverCounts
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.channel import ChannelTransport
 from server.webrtc.dtls import Handlers, SecureTransport, fingerprints
 from server.webrtc.ice import Credentials, IceAgent
 from server.webrtc.network import Network
-from server.webrtc.offer import Offer, Ours, is_dtls_server, write_answer
+from server.webrtc.offer import Candidate, Offer, Ours, is_dtls_server, write_answer
 from server.webrtc.opus import OpusDecoder, OpusEncoder
 from server.webrtc.reports import PERIOD_S, Reports
 from server.webrtc.timer import Timer
@@ -118,6 +118,21 @@ class Call:
         # Done once there is a session, or the call is over: then it is None.
         self._joined: asyncio.Future[Session | None] = self._loop.create_future()
         self._log = _log.bind(call_id=call_id)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return where the client was told to find us."""
+        return self._door.candidates
+
+    @property
+    def receiver_counts(self) -> ReceiverCounts:
+        """Return what became of the client's audio."""
+        return self._receiver.counts
+
+    @property
+    def num_path_switches(self) -> int:
+        """Count how often the client came by another address than before."""
+        return self._agent.num_switches
 
     def answer(self) -> str:
         """Return the SDP answer to the offer."""

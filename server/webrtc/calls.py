@@ -56,6 +56,16 @@ class Calls:
         """Count the calls there are, with those that nobody has come to yet."""
         return len(self._calls)
 
+    @property
+    def all(self) -> list[Call]:
+        """Return the calls there are."""
+        return [*self._calls.values()]
+
+    @property
+    def udp_port(self) -> int | None:
+        """Return the port that all calls share; None if each has its own."""
+        return self._network.udp_port
+
     async def start(self) -> None:
         """Begin to take datagrams.
 

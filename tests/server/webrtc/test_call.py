@@ -17,6 +17,7 @@ from server.config import Settings, WebRtcSettings
 from server.webrtc.network import Network
 from tests.server.serving import Served, serving
 from tests.server.webrtc.caller import calling, question
+from tests.server.webrtc.relay import Relay, Weather, relaying
 
 SCRIPT = """
 hear: [hello, what is the capital of france, tell me a story]
@@ -34,7 +35,7 @@ reply:
 async def taking_calls(script: str = SCRIPT, **webrtc: Any) -> AsyncIterator[Served]:
     """Serve a script to callers."""
     engine = scripted_engine(parse_script(script, "test"), max_sessions=2, ahead_ms=1_000)
-    settings = Settings(webrtc=WebRtcSettings(port=0, **webrtc))
+    settings = Settings(webrtc=WebRtcSettings(**({"port": 0} | webrtc)))
     network = Network(settings.webrtc, "127.0.0.1", 0)
     async with serving(engine, settings, network) as served:
         yield served
@@ -171,6 +172,70 @@ async def test_a_second_connection_to_a_call() -> None:
             with pytest.raises(websockets.ConnectionClosed):
                 await beside.recv()
             assert beside.close_code == 1000
+
+
+@asynccontextmanager
+async def bad_network(weather: Weather, **webrtc: Any) -> AsyncIterator[tuple[Served, Relay]]:
+    """Serve a script behind a relay, whose port is all that callers are told of."""
+    async with relaying(weather) as relay:
+        async with taking_calls(addresses=(f"127.0.0.1:{relay.port}",), **webrtc) as served:
+            relay.lead_to(served.app.state.calls.udp_port)
+            yield served, relay
+
+
+async def test_a_bad_network() -> None:
+    """With 5 % loss, 60 ms of jitter and reordering both ways, the talk goes on."""
+    weather = Weather(loss=0.05, jitter_s=0.06, seed=1)
+    async with bad_network(weather) as (served, _), calling(served) as caller:
+        await caller.until("session.created")
+        for expected in ("hello there", "paris it is"):
+            caller.microphone.say(question("two_plus_two"))
+            said = await caller.until("response.output_audio_transcript.done")
+            assert said["transcript"] == expected
+            await caller.until("output_audio_buffer.stopped")
+        (call,) = served.app.state.calls.all
+        assert call.receiver_counts.concealed > 0
+        # What was sent until now is one second after another, whatever became of the packets.
+        assert call.receiver_counts.concealed < 0.2 * call.receiver_counts.received
+    assert weather.num_lost > 0
+
+
+async def test_an_address_that_changes() -> None:
+    """A client whose NAT gives it another port in the middle of a call is followed."""
+    async with bad_network(Weather()) as (served, relay), calling(served) as caller:
+        await caller.until("session.created")
+        await relay.rebind()
+        caller.send(type="input_audio_buffer.clear")
+        await caller.until("input_audio_buffer.cleared")
+        (call,) = served.app.state.calls.all
+        assert call.num_path_switches == 1
+
+
+async def test_a_network_that_goes() -> None:
+    """Ends the call, and gives its place back."""
+    async with (
+        bad_network(Weather(), lost_after_s=1.0) as (served, relay),
+        calling(served) as caller,
+    ):
+        await caller.until("session.created")
+        relay.lead_to(9)  # discard
+        calls = served.app.state.calls
+        async with asyncio.timeout(20):
+            while calls.num_calls:
+                await asyncio.sleep(0)
+        assert served.app.state.gateway.counts.calls_ended == {"lost": 1}
+
+
+async def test_a_port_of_its_own() -> None:
+    """From a range each call takes a port, and gives it back."""
+    first = 42_000 + os.getpid() % 20_000
+    async with (
+        taking_calls(port=None, ports=(first, first + 3)) as served,
+        calling(served) as caller,
+    ):
+        await caller.until("session.created")
+        (call,) = served.app.state.calls.all
+        assert first <= call.candidates[0].port <= first + 3
 
 
 async def test_a_second_connection_to_no_call() -> None:

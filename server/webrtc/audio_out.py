@@ -68,7 +68,7 @@ class AudioSender:
         first_timestamp: of the stream; random.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where its sound goes, and how its stream begins
         self,
         encoder: OpusEncoder,
         rate_hz: int,

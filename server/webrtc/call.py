@@ -163,8 +163,8 @@ class Call:
             return None
         self._offer = offer
         self._version += 1
-        self._agent.restart(Credentials.made(), offer.remote.ufrag)
-        self._parts.network.exchange.add(self._agent)
+        exchange = self._parts.network.exchange
+        exchange.restart(self._agent, Credentials.made(), offer.remote.ufrag)
         self._last_rtp_s = self._loop.time()
         return self.answer()
 

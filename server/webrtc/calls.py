@@ -74,6 +74,11 @@ class Calls:
         """
         await self._network.listen()
 
+    async def until_none(self) -> None:
+        """Wait until no call is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def stop(self) -> None:
         """End all calls and give the ports back."""
         for task in [*self._tasks]:

@@ -21,6 +21,7 @@ import aiortc.rtcsctptransport as sctp
 from aiortc import (
     RTCCertificate,
     RTCDataChannel,
+    RTCDataChannelParameters,
     RTCDtlsParameters,
     RTCDtlsTransport,
     RTCRtpCodecParameters,
@@ -138,6 +139,11 @@ class SecureTransport:
         self._sctp = _GuardedSctp(self._dtls, self._on_state)
         self._sctp.on("datachannel", self._handlers.channel)
         await self._sctp.start(RTCSctpCapabilities(max_message_bytes), remote_port)
+
+    def new_channel(self, label: str) -> RTCDataChannel:
+        """Open a data channel, as clients do; for programs that call."""
+        assert self._sctp is not None, "there is no association to open it in"
+        return RTCDataChannel(self._sctp, RTCDataChannelParameters(label=label))
 
     def send(self, packet: bytes) -> bool:
         """Protect and send a packet of RTP or RTCP; False if the connection is gone."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from aioice import stun
 
-from server.webrtc.ice import Address, IceAgent, Wire, is_stun
+from server.webrtc.ice import Address, Credentials, IceAgent, Wire, is_stun
 
 _MAX_DATAGRAM_BYTES = 2_048  # more than any that fits a network's 1,500
 # Read in one turn of the loop; then others have theirs.
@@ -61,6 +61,12 @@ class Exchange:
         """Lead what names an agent to it."""
         assert agent.local.ufrag not in self._by_ufrag, "made up anew"
         self._by_ufrag[agent.local.ufrag] = agent
+
+    def restart(self, agent: IceAgent, local: Credentials, remote_ufrag: str) -> None:
+        """Lead to an agent what names its new credentials, and nothing that names the old ones."""
+        del self._by_ufrag[agent.local.ufrag]
+        agent.restart(local, remote_ufrag)
+        self.add(agent)
 
     def forget(self, agent: IceAgent) -> None:
         """Lead nothing to an agent any more."""

@@ -1,4 +1,4 @@
-"""Audio on its way in: order, gaps, pauses, wraps, and a network that loses, delays and reorders."""
+"""Audio on its way in: order, gaps, pauses, wraps, and networks that lose, delay and reorder."""
 
 import heapq
 import random

@@ -1,5 +1,7 @@
 """Audio on its way out: its pace, its silences, and the end that an interruption makes."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,9 +60,10 @@ def test_a_reply_goes_out_in_its_own_time() -> None:
     playing.run(1.0)
     spoken = playing.packets[before : before + 50]
     assert np.allclose(np.diff([at for at, *_ in spoken]), 0.02)
-    assert {(b - a) & 0xFFFF for (_, a, *_), (_, b, *_) in zip(spoken, spoken[1:])} == {1}  # noqa: RUF007
+    numbers = [number for _, number, *_ in spoken]
+    assert {(b - a) & 0xFFFF for a, b in itertools.pairwise(numbers)} == {1}
     times = [time for _, _, time, _, _ in spoken]
-    assert {(b - a) & 0xFFFFFFFF for a, b in zip(times, times[1:], strict=False)} == {960}
+    assert {(b - a) & 0xFFFFFFFF for a, b in itertools.pairwise(times)} == {960}
     assert [is_first for *_, is_first, _ in spoken] == [True] + [False] * 49
     assert playing.reports[-1] == ("a", 50 * FRAME)
 

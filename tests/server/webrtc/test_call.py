@@ -5,19 +5,20 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import websockets
 
+from benchmarks.relay import Relay, Weather, relaying
 from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.config import Settings, WebRtcSettings
 from server.webrtc.network import Network
 from tests.server.serving import Served, serving
 from tests.server.webrtc.caller import calling, question
-from tests.server.webrtc.relay import Relay, Weather, relaying
 
 SCRIPT = """
 hear: [hello, what is the capital of france, tell me a story]
@@ -104,6 +105,11 @@ async def test_the_stop_button() -> None:
     assert [e["type"] for e in caller.seen].count("output_audio_buffer.cleared") == 1
 
 
+def num_descriptors() -> int:
+    """Count the files and sockets that this process has open."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
 async def test_nothing_is_left(no_tasks_left: None) -> None:
     """After calls that end in every way, no slot, task, port or descriptor is taken."""
     del no_tasks_left
@@ -120,9 +126,9 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
                     async with asyncio.timeout(10):
                         await caller.is_closed.wait()
             async with asyncio.timeout(10):
-                while calls.num_calls or link.num_sessions:
-                    await asyncio.sleep(0)
-            count = len(os.listdir("/proc/self/fd"))
+                await calls.until_none()
+            assert link.num_sessions == 0
+            count = num_descriptors()
             descriptors = descriptors or count
             assert count <= descriptors
         assert served.app.state.gateway.counts.calls_ended == {"client": 2, "hung_up": 2}
@@ -177,10 +183,12 @@ async def test_a_second_connection_to_a_call() -> None:
 @asynccontextmanager
 async def bad_network(weather: Weather, **webrtc: Any) -> AsyncIterator[tuple[Served, Relay]]:
     """Serve a script behind a relay, whose port is all that callers are told of."""
-    async with relaying(weather) as relay:
-        async with taking_calls(addresses=(f"127.0.0.1:{relay.port}",), **webrtc) as served:
-            relay.lead_to(served.app.state.calls.udp_port)
-            yield served, relay
+    async with (
+        relaying(weather) as relay,
+        taking_calls(addresses=(f"127.0.0.1:{relay.port}",), **webrtc) as served,
+    ):
+        relay.lead_to(served.app.state.calls.udp_port)
+        yield served, relay
 
 
 async def test_a_bad_network() -> None:
@@ -221,8 +229,7 @@ async def test_a_network_that_goes() -> None:
         relay.lead_to(9)  # discard
         calls = served.app.state.calls
         async with asyncio.timeout(20):
-            while calls.num_calls:
-                await asyncio.sleep(0)
+            await calls.until_none()
         assert served.app.state.gateway.counts.calls_ended == {"lost": 1}
 
 

@@ -286,7 +286,7 @@ async def test_places(client: httpx.AsyncClient) -> None:
     path = answers[0].headers["location"]
     assert (await client.post(f"{path}/hangup")).status_code == 200
     async with asyncio.timeout(10):
-        while (await _post(client, offer())).status_code != 201:
+        while (await _post(client, offer())).status_code != 201:  # noqa: ASYNC110
             await asyncio.sleep(0)  # requests in memory give the loop no turn of their own
 
 
@@ -306,6 +306,31 @@ async def test_ice_restart(client: httpx.AsyncClient) -> None:
         client, moved.replace(FINGERPRINT, FINGERPRINT.replace("AB", "CD")), path
     )
     assert stranger.status_code == 400
+
+
+@pytest.mark.slow
+async def test_a_thousand_dead_offers() -> None:
+    """Whoever never comes leaves nothing behind: no place, no port, no name, no task."""
+    engine = scripted_engine(
+        parse_script("reply: [say: hello]", "test"), max_sessions=1_000, ahead_ms=1_000
+    )
+    settings = Settings(webrtc=WebRtcSettings(port=0, connect_timeout_s=0.01))
+    network = Network(settings.webrtc, "127.0.0.1", 0)
+    app = create_app(settings, engine, network)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000"
+        ) as asking,
+    ):
+        before = len(asyncio.all_tasks())
+        for _ in range(1_000):
+            assert (await _post(asking, offer())).status_code == 201
+        async with asyncio.timeout(30):
+            await app.state.calls.until_none()
+        assert len(network.exchange) == 0
+        assert len(asyncio.all_tasks()) == before
+        assert app.state.gateway.counts.calls_ended == {"not_connected": 1_000}
 
 
 async def test_options_and_preflight(client: httpx.AsyncClient) -> None:

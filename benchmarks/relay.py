@@ -28,7 +28,10 @@ class Weather:
 
     def delay_s(self, direction: str) -> float | None:
         """Return how late the next packet of a direction is, None if it is lost."""
-        draw = self._draws.setdefault(direction, random.Random(f"{self.seed} {direction}"))
+        draw = self._draws.setdefault(
+            direction,
+            random.Random(f"{self.seed} {direction}"),  # noqa: S311 - the same weather each time
+        )
         is_lost, delay_s = draw.random() < self.loss, draw.uniform(0, self.jitter_s)
         self.num_lost += is_lost
         self.num_passed += not is_lost

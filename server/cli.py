@@ -195,9 +195,13 @@ def _eval(args: argparse.Namespace) -> int:
         evaluate.run_comparison(args.against, directory, options, out=args.out)
         return 0
     if args.codec:
-        codec = load_starter(directory).codec
+        starter = load_starter(directory)
         evaluate.run_codec_eval(
-            codec, num_texts=args.dialogues, seed=args.seed, picture=args.picture
+            starter.codec,
+            starter.voices,
+            num_texts=args.dialogues,
+            seed=args.seed,
+            picture=args.picture,
         )
         return 0
     evaluate.run_eval(

@@ -30,6 +30,8 @@ from model.training.recipe import Recipe
 from model.training.recordings import read_recordings
 from model.training.skills import corpus
 from model.training.snap import snap_encoder
+from model.training.speech.packages import fetch_voices
+from model.training.speech.types import SynthesisError
 from model.training.store import Clip, read_store
 from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
 from model.training.vocoder_stage import train_vocoder
@@ -45,6 +47,7 @@ Make the starter's speech data and train it. Every stage resumes where it was st
 skipped when it is done. On two CPU cores the shipped starter took about four and a half hours.
 
 stages:
+  voices    fetch Kokoro's voices (180 MB, once, checked by hash); without them only the older ones
   speech    write the dialogues and speak them with flite, espeak-ng and festival
   codec     train the tokenizer
   vocoder   train what makes its codes audible
@@ -146,6 +149,15 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
     return replace(recipe, codec=starter.codec.config, lm=starter.lm.config)
 
 
+def get_voices(run: Run) -> None:
+    """Fetch the neural voices, or say that the recipe goes on without them."""
+    del run  # they are for all runs
+    try:
+        fetch_voices()
+    except SynthesisError as error:
+        print(f"without Kokoro's voices: {error}")
+
+
 def make_speech(run: Run) -> None:
     """Write and speak the dialogues; train the text pieces."""
     scripts = (
@@ -235,6 +247,7 @@ def export(run: Run) -> None:
 _GIVEN_BY_START = ("codec", "vocoder")
 
 STAGES: dict[str, Callable[[Run], None]] = {
+    "voices": get_voices,
     "speech": make_speech,
     "codec": make_codec,
     "vocoder": make_vocoder,

@@ -18,15 +18,21 @@ from tqdm import tqdm
 
 from model.training.skills import Dialogue, Turn, sample_dialogue
 from model.training.speech.types import SAMPLE_RATE_HZ, Phone, Speech, SynthesisError, Word
-from model.training.speech.voices import ASSISTANT_VOICES, TRAIN_VOICES, pick_voice, synthesise
+from model.training.speech.voices import (
+    ASSISTANT_VOICES,
+    TRAIN_VOICES,
+    available,
+    pick_voice,
+    synthesise,
+)
 from model.training.store import is_written, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DIALOGUES_PER_SHARD = 250
-REPLY_SHARDS = 32
+DIALOGUES_PER_SHARD = 100
+REPLY_SHARDS = 256
 # Of user voices that get another vocal tract than their synthesiser gave them.
 NEW_SPEAKER_SHARE = 0.6
 TRACT_LENGTH = (0.86, 1.16)  # relative; adults span about 13 to 18 cm
@@ -135,7 +141,7 @@ def _speak_lines(seed: int, lines: list[_Line]) -> Iterator[tuple[str, str, str,
             yield key, text, voice.name, synthesise(voice, text)
             continue
         rng = np.random.default_rng([seed, number])  # one speaker for all turns of a dialogue
-        voice = pick_voice(rng, TRAIN_VOICES)
+        voice = pick_voice(rng, available(TRAIN_VOICES))
         tract = float(rng.uniform(*TRACT_LENGTH)) if rng.random() < NEW_SPEAKER_SHARE else 1.0
         try:
             # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo

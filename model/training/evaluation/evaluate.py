@@ -344,13 +344,18 @@ def run_comparison(
 
 
 def _speak_reply(voice: str, text: str) -> Speech:
-    from model.training.speech.voices import ASSISTANT_VOICES, synthesise  # noqa: PLC0415
+    from model.training.speech.voices import VOICE_BY_NAME, synthesise  # noqa: PLC0415
 
-    return synthesise({v.name: v for v in ASSISTANT_VOICES}[voice], text)
+    return synthesise(VOICE_BY_NAME[voice], text)
 
 
 def run_codec_eval(
-    codec: Codec, *, num_texts: int = 80, seed: int = 0, picture: Path | None = None
+    codec: Codec,
+    voices: Sequence[str],
+    *,
+    num_texts: int = 80,
+    seed: int = 0,
+    picture: Path | None = None,
 ) -> CodecReport:
     """Compare the assistant's voices before and after the codec, and print.
 
@@ -359,14 +364,12 @@ def run_codec_eval(
 
     Args:
         codec: the tokenizer and vocoder.
+        voices: names of the assistant's voices.
         num_texts: replies, each spoken in every voice.
         seed: decides the replies.
         picture: also draw spectrograms of one reply in each voice into this file.
     """
     from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
-    from model.training.speech.voices import ASSISTANT_VOICES  # noqa: PLC0415
-
-    voices = [voice.name for voice in ASSISTANT_VOICES]
 
     def speak(voice: str, text: str) -> Wave:
         return (_speak_reply(voice, text).pcm / 32768).astype(np.float32)

@@ -58,6 +58,10 @@ class Users(Protocol):
         ...
 
 
+# The shipped weights were trained before Kokoro's voices joined the recipe.
+HEARD_IN_TRAINING = tuple(voice for voice in TRAIN_VOICES if voice.engine != "kokoro")
+
+
 class SynthesisedUsers:
     """Users spoken by the synthesisers that also made the training data.
 
@@ -67,7 +71,7 @@ class SynthesisedUsers:
 
     def __init__(
         self,
-        known: Sequence[Voice] = TRAIN_VOICES,
+        known: Sequence[Voice] = HEARD_IN_TRAINING,
         held_out: Sequence[Voice] = HELD_OUT_VOICES,
         synthesiser: Callable[[Voice, str], Speech] = synthesise,
     ) -> None:

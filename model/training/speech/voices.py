@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.training.speech.espeak import espeak_speech
 from model.training.speech.festival import festival_speech
 from model.training.speech.flite import flite_speech
+from model.training.speech.kokoro import HELD_OUT_KOKORO, KOKORO_VOICES, has_kokoro, kokoro_speech
 from model.training.speech.types import (
     SAMPLE_RATE_HZ,
     SILENCE,
@@ -112,6 +113,9 @@ _MALE = (
     "zac",
 )
 
+# Stands for two of Kokoro's voices, drawn anew every time.
+MIXED = "kokoro_mix"
+
 # Never part of training, for good: what is measured on them says how strangers are understood.
 # That is why f5 and m6 are in no list above, with whatever accent.
 HELD_OUT_VOICES: tuple[Voice, ...] = (
@@ -120,10 +124,19 @@ HELD_OUT_VOICES: tuple[Voice, ...] = (
     Voice("en-us+f5", "espeak", "en-us+f5"),
     Voice("en-gb-x-rp+m6", "espeak", "en-gb-x-rp+m6"),
 )
+HELD_OUT_NEURAL_VOICES: tuple[Voice, ...] = tuple(
+    Voice(name, "kokoro", name) for name in HELD_OUT_KOKORO
+)
 
 ASSISTANT_VOICES: tuple[Voice, ...] = (
-    Voice("slt", "flite", "slt"),
-    Voice("rms", "flite", "rms"),
+    Voice("alloy", "kokoro", "af_alloy"),
+    Voice("ash", "kokoro", "am_michael"),
+    Voice("ballad", "kokoro", "bm_fable"),
+    Voice("coral", "kokoro", "af_heart"),
+    Voice("echo", "kokoro", "am_puck"),
+    Voice("sage", "kokoro", "bf_emma"),
+    Voice("shimmer", "kokoro", "bf_isabella"),
+    Voice("verse", "kokoro", "bm_george"),
 )
 
 
@@ -146,7 +159,25 @@ TRAIN_VOICES: tuple[Voice, ...] = (
     Voice("kal16", "flite", "kal16", weight=8.0),
     Voice("kal_diphone", "festival", "kal_diphone", weight=6.0),
     *_espeak_pool(),
+    *(Voice(name, "kokoro", name, weight=54.0 / len(KOKORO_VOICES)) for name in KOKORO_VOICES),
+    Voice(MIXED, "kokoro", MIXED, weight=54.0),
 )
+
+
+VOICE_BY_NAME = {voice.name: voice for voice in (*TRAIN_VOICES, *ASSISTANT_VOICES)}
+"""Every voice that users or assistants of any trained weights had."""
+
+
+def available(pool: tuple[Voice, ...]) -> tuple[Voice, ...]:
+    """Leave out the voices whose packages were not fetched."""
+    return pool if has_kokoro() else tuple(v for v in pool if v.engine != "kokoro")
+
+
+def _mixed(rng: np.random.Generator) -> str:
+    """Draw a mix of two voices: a speaker whom nobody has heard yet."""
+    first, second = rng.choice(len(KOKORO_VOICES), size=2, replace=False)
+    share = float(rng.uniform(0.3, 0.7))
+    return f"{KOKORO_VOICES[first]}*{share:.3f}+{KOKORO_VOICES[second]}*{1 - share:.3f}"
 
 
 def pick_voice(rng: np.random.Generator, pool: tuple[Voice, ...]) -> Voice:
@@ -158,6 +189,7 @@ def pick_voice(rng: np.random.Generator, pool: tuple[Voice, ...]) -> Voice:
     voice = pool[int(rng.choice(len(pool), p=weights / weights.sum()))]
     return replace(
         voice,
+        engine_voice=_mixed(rng) if voice.engine_voice == MIXED else voice.engine_voice,
         stretch=voice.stretch * float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))),
         pitch=voice.pitch * float(2.0 ** (np.clip(rng.normal(0.0, 1.8), -4.0, 4.0) / 12)),
         pitch_range=voice.pitch_range * float(rng.uniform(0.6, 1.5)),
@@ -220,6 +252,7 @@ _ENGINES: dict[str, Callable[..., Speech]] = {
     "espeak": espeak_speech,
     "festival": festival_speech,
     "flite": flite_speech,
+    "kokoro": kokoro_speech,
 }
 
 

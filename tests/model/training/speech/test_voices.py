@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model.training.speech import voices as voices_module
+from model.training.speech.kokoro import HELD_OUT_KOKORO, KOKORO_VOICES
 from model.training.speech.types import SAMPLE_RATE_HZ, Phone, Speech, SynthesisError, Word
 from model.training.speech.voices import (
     ASSISTANT_VOICES,
     HELD_OUT_VOICES,
+    MIXED,
     TRAIN_VOICES,
     Voice,
+    available,
     pick_voice,
     synthesise,
     trimmed,
@@ -46,6 +50,29 @@ def test_picks_are_deterministic_and_follow_the_weights() -> None:
     assert 260 < sum(pick.name == "a" for pick in picks) < 340
     assert all(0.8 <= pick.stretch <= 1.25 for pick in picks)
     assert len({pick.pitch for pick in picks}) > 300
+
+
+def test_a_mix_is_of_two_voices_that_may_train() -> None:
+    """Mixes are new speakers, drawn alike by the same seed, and never of a held-out voice."""
+    pool = tuple(voice for voice in TRAIN_VOICES if voice.engine_voice == MIXED)
+    names = [pick_voice(np.random.default_rng(i), pool).engine_voice for i in range(200)]
+    assert names[3] == pick_voice(np.random.default_rng(3), pool).engine_voice
+    assert len(set(names)) == 200
+    for name in names:
+        voices, weights = zip(*(part.split("*") for part in name.split("+")), strict=True)
+        assert len(set(voices)) == 2
+        assert set(voices) <= set(KOKORO_VOICES)
+        assert sum(map(float, weights)) == pytest.approx(1.0)
+    assert not set(KOKORO_VOICES) & set(HELD_OUT_KOKORO)
+
+
+def test_voices_that_were_not_fetched_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe goes on with the voices that are there."""
+    monkeypatch.setattr(voices_module, "has_kokoro", lambda: False)
+    engines = {voice.engine for voice in available(TRAIN_VOICES)}
+    assert engines == {"espeak", "festival", "flite"}
+    monkeypatch.setattr(voices_module, "has_kokoro", lambda: True)
+    assert available(TRAIN_VOICES) == TRAIN_VOICES
 
 
 def _tone_between_silences() -> Speech:

@@ -24,7 +24,7 @@ RUN .venv/bin/python -m pip install --no-cache-dir --quiet --no-deps --no-build-
     && useradd --system --create-home --uid 10001 parley
 
 USER parley
-EXPOSE 8000
+EXPOSE 8000/tcp 8000/udp
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD [".venv/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 

@@ -20,6 +20,8 @@ class Counts:
         sessions_ended: sessions that ended, by how: the client left, or the close code.
         calls: WebRTC calls whose offers were answered.
         calls_ended: of these, by why they ended.
+        call_packets: RTP packets that ended calls received.
+        call_frames_concealed: frames of 20 ms that were lost or late in them.
         slow_readers: sessions that ended because their clients did not take what they were sent.
         events_received: events of clients.
         events_sent: events to clients.
@@ -50,6 +52,12 @@ class Counts:
     calls_ended: Annotated[
         dict[str, int], counter_by("reason", "WebRTC calls that ended, by why.")
     ] = field(default_factory=dict)
+    call_packets: Annotated[
+        int, counter("RTP packets received in WebRTC calls that have ended.")
+    ] = 0
+    call_frames_concealed: Annotated[
+        int, counter("Frames of 20 ms lost or late in WebRTC calls that have ended.")
+    ] = 0
     slow_readers: Annotated[
         int, counter("Sessions that ended because their clients did not take what they were sent.")
     ] = 0

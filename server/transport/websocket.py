@@ -33,7 +33,11 @@ _CLOSE_BAD_KEY = 3000
 _CLOSE_BAD_REQUEST = 4000
 # Refusals that a page should be able to tell its user about: a browser hides an HTTP answer from
 # it, so its connection is accepted and closed with these.
-_UNREADABLE = {"invalid_api_key": _CLOSE_BAD_KEY, "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER}
+_UNREADABLE = {
+    "call_not_found": _CLOSE_BAD_REQUEST,
+    "invalid_api_key": _CLOSE_BAD_KEY,
+    "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
+}
 
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"

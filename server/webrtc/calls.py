@@ -172,3 +172,5 @@ class Calls:
         finally:
             del self._calls[call.id]
             count_in(self._counts.calls_ended, reason)
+            self._counts.call_packets += call.receiver_counts.received
+            self._counts.call_frames_concealed += call.receiver_counts.concealed

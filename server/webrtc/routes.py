@@ -31,6 +31,7 @@ from server.protocol.settings.tools import compile_ahead
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.parse import json_object
+from server.session.counts import count_in
 from server.transport.auth import admitted, is_own_origin, offered_key
 from server.transport.envelope import RefusedError, at_capacity
 from server.transport.gateway import Gateway
@@ -131,6 +132,14 @@ def _admit(request: Request) -> SessionConfig | None:
 async def _begun(request: Request, dialect: Dialect) -> Response:
     gateway: Gateway = request.app.state.gateway
     gateway.counts.connections += 1
+    try:
+        return await _answered(request, gateway, dialect)
+    except ClientError as error:
+        count_in(gateway.counts.refused, str(error.code))
+        raise
+
+
+async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Response:
     bound = _admit(request)
     if not gateway.link.is_running:
         raise RefusedError(
@@ -198,7 +207,7 @@ async def _offered(request: Request) -> tuple[str, JsonObject | None]:
             415,
             f"Unsupported content type '{kind}': send the offer as {_SDP}, or as "
             "multipart/form-data with the parts 'sdp' and 'session'.",
-            code="unsupported_content_type",
+            code="unsupported_media_type",
         )
     return _text(data), None
 

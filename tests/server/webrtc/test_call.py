@@ -245,6 +245,15 @@ async def test_a_port_of_its_own() -> None:
         assert first <= call.candidates[0].port <= first + 3
 
 
+async def test_a_server_without_calls() -> None:
+    """Says so to whoever would join one."""
+    engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
+    async with serving(engine, Settings()) as served:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(f"{served.url}/v1/realtime?call_id=rtc_a_1")
+        assert b"takes no WebRTC calls" in refused.value.response.body
+
+
 async def test_a_second_connection_to_no_call() -> None:
     """Is refused, and told which server to ask where the id says so."""
     async with taking_calls(server_id="a") as served:

@@ -25,8 +25,8 @@ from server.protocol.events import Hangup, InputAudio, Reaction
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.memory.profile import EngineProfile
-from server.protocol.reply.sound import EndOfAudio, PlayAudio, StopAudio
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.sound import EndOfAudio, PlayAudio, StopAudio
 from server.protocol.wire.client_events import InputAudioBufferAppend
 from server.protocol.wire.parse import decode, parse
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from model.messages import Command, Pcm
-from server.protocol.reply.sound import Sound
 from server.protocol.server_events import ServerEvent
+from server.protocol.sound import Sound
 
 # What the session's own ears report, in the order of the audio.
 

@@ -57,12 +57,12 @@ from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.responses import Responses
-from server.protocol.reply.sound import Played
 from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
+from server.protocol.sound import Played
 from server.protocol.user.idle import Idle
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns

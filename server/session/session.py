@@ -14,9 +14,9 @@ from server.protocol.dialects.ga import Dialect
 from server.protocol.events import Hangup, Heard, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
-from server.protocol.reply.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
 from server.protocol.settings.tools import compile_ahead
+from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from server.protocol.reply.sound import PlayAudio
 from server.protocol.server_events import (
     OutputAudioDelta,
     OutputTextDelta,
@@ -14,6 +13,7 @@ from server.protocol.server_events import (
     ServerEvent,
     SpeechStopped,
 )
+from server.protocol.sound import PlayAudio
 from server.session.counts import Counts, count_in
 
 

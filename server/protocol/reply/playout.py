@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from model.messages import Pcm
-from server.protocol.reply.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 from server.protocol.server_events import (
     OutputAudioBufferCleared,
     OutputAudioBufferStarted,
     OutputAudioBufferStopped,
     ServerEvent,
 )
+from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 
 
 @dataclass(slots=True)

@@ -20,7 +20,6 @@ from server.protocol.items.items import Status
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.calling import Calling
 from server.protocol.reply.output_items import OutputItems
-from server.protocol.reply.sound import Sound
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import Response, ResponseStatus
 from server.protocol.server_events import (
@@ -29,6 +28,7 @@ from server.protocol.server_events import (
     ResponseDone,
     ServerEvent,
 )
+from server.protocol.sound import Sound
 from server.protocol.wire.checks import JsonObject
 
 Made: TypeAlias = (

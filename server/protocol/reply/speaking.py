@@ -10,7 +10,6 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
-from server.protocol.reply.sound import Sound
 from server.protocol.server_events import (
     ContentPartAdded,
     ContentPartDone,
@@ -23,6 +22,7 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 from server.protocol.settings.request import ResponseRequest
+from server.protocol.sound import Sound
 
 _CONTENT_INDEX = 0  # a message has one content part
 

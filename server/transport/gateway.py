@@ -26,6 +26,14 @@ _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 class CallBook(Protocol):
     """Know the calls that came by WebRTC."""
 
+    def check(self, call_id: str) -> None:
+        """Say whether there is a call.
+
+        Raises:
+            ClientError: there is none of this id here.
+        """
+        ...
+
     async def session(self, call_id: str) -> Session:
         """Return a call's session, waiting for its client to connect.
 

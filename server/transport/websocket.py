@@ -110,17 +110,22 @@ async def _serve_beside(socket: WebSocket, gateway: Gateway, transport: WebSocke
     """Join a call that came by WebRTC, to see and send what its own client does.
 
     Raises:
-        RefusedError: there is no such call, it is joined by too many already, or the key is wrong.
+        RefusedError: there is no such call, or the key is wrong.
     """
     offered = socket.scope["subprotocols"]
     check_api_key(offered_key(socket.headers, offered), gateway.api_keys)
     calls: CallBook | None = getattr(socket.app.state, "calls", None)
     if calls is None:
         raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
-    session = await calls.session(socket.query_params["call_id"])
-    if session.is_full:
-        raise RefusedError(429, "Too many connections to this call.", code="rate_limit_exceeded")
+    call_id = socket.query_params["call_id"]
+    calls.check(call_id)
+    # A backend comes as soon as it has the call's id, which may be before the call's client does.
     await socket.accept(chosen_subprotocol(offered))
+    try:
+        session = await calls.session(call_id)
+    except ClientError as error:
+        await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
+        return
     await session.attach(transport, _dialect(socket))
 
 

@@ -139,6 +139,10 @@ class Calls:
             reason = "it has ended, or never was"
         raise RefusedError(404, f"No call '{call_id[:100]}': {reason}.", code="call_not_found")
 
+    def check(self, call_id: str) -> None:
+        """Say whether there is a call, as `find` does."""
+        self.find(call_id)
+
     async def session(self, call_id: str) -> Session:
         """Return a call's session, waiting for its client to connect.
 

@@ -31,6 +31,7 @@ _DEFAULT_SCTP_PORT = 5_000
 _DEFAULT_MESSAGE_BYTES = 65_536  # RFC 8841, section 6.1
 _DIGESTS = ("sha-256", "sha-384", "sha-512")
 _MAX_SECTIONS = 32
+_MAX_LINES = 2_000  # browsers write some hundreds
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,9 @@ def parse_offer(sdp: str) -> Offer:
     Raises:
         ClientError: it is no SDP, lacks what WebRTC needs, or holds nothing that we can do.
     """
+    # The parser compares lines with each other: time grows with the square of their number.
+    if len(sdp.splitlines()) > _MAX_LINES:
+        raise _bad(f"it has more than {_MAX_LINES} lines")
     try:
         parsed = SessionDescription.parse(sdp)
     except Exception as error:  # noqa: BLE001 - the parser fails in many ways, and means one thing

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import websockets
@@ -19,6 +20,7 @@ from server.config import Settings, WebRtcSettings
 from server.webrtc.network import Network
 from tests.server.serving import Served, serving
 from tests.server.webrtc.caller import calling, question
+from tests.server.webrtc.offers import offer
 
 SCRIPT = """
 hear: [hello, what is the capital of france, tell me a story]
@@ -243,6 +245,25 @@ async def test_a_port_of_its_own() -> None:
         await caller.until("session.created")
         (call,) = served.app.state.calls.all
         assert first <= call.candidates[0].port <= first + 3
+
+
+async def test_a_second_connection_that_is_first() -> None:
+    """A backend may come before the call's client does; if that never comes, it is told."""
+    async with taking_calls() as served:
+        async with httpx.AsyncClient() as client:
+            response = await client.post(
+                f"http://127.0.0.1:{served.port}/v1/realtime/calls",
+                content=offer(),
+                headers={"content-type": "application/sdp"},
+            )
+        path = response.headers["location"]
+        url = f"{served.url}/v1/realtime?call_id={path.rpartition('/')[2]}"
+        async with websockets.connect(url) as beside, httpx.AsyncClient() as client:
+            await client.post(f"http://127.0.0.1:{served.port}{path}/hangup")
+            assert json.loads(await beside.recv())["error"]["code"] == "call_not_found"
+            with pytest.raises(websockets.ConnectionClosed):
+                await beside.recv()
+            assert beside.close_code == 4000
 
 
 async def test_a_server_without_calls() -> None:

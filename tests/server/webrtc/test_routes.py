@@ -18,39 +18,9 @@ from server.app import create_app
 from server.config import IceServer, ServerSettings, Settings, WebRtcSettings
 from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server
+from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, VIDEO, offer
 
 KEY = "sk-parley"
-FINGERPRINT = ":".join(["AB"] * 32)
-AUDIO = """m=audio 9 UDP/TLS/RTP/SAVPF 111 63
-c=IN IP4 0.0.0.0
-a=mid:0
-a=ice-ufrag:abcd
-a=ice-pwd:0123456789abcdef01234567
-a=fingerprint:sha-256 {fingerprint}
-a=setup:actpass
-a=sendrecv
-a=rtcp-mux
-a=rtpmap:111 opus/48000/2
-a=fmtp:111 minptime=10;useinbandfec=1
-a=rtpmap:63 red/48000/2
-"""
-CHANNEL = """m=application 9 UDP/DTLS/SCTP webrtc-datachannel
-c=IN IP4 0.0.0.0
-a=mid:1
-a=ice-ufrag:abcd
-a=ice-pwd:0123456789abcdef01234567
-a=fingerprint:sha-256 {fingerprint}
-a=setup:actpass
-a=sctp-port:5000
-a=max-message-size:262144
-"""
-
-
-def offer(*sections: str, mids: str = "0 1") -> str:
-    """Return an offer as browsers make them, without any candidate."""
-    head = f"v=0\no=- 1 2 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE {mids}\n"
-    text = head + "".join(sections or (AUDIO, CHANNEL))
-    return text.replace("{fingerprint}", FINGERPRINT).replace("\n", "\r\n")
 
 
 @pytest.fixture
@@ -109,13 +79,6 @@ async def test_an_offer_is_answered(client: httpx.AsyncClient) -> None:
     assert "a=end-of-candidates" in audio
     assert "a=candidate" not in channel
     assert "a=sctp-port:5000" in channel.splitlines()
-
-
-VIDEO = (
-    AUDIO.replace("m=audio", "m=video")
-    .replace("a=mid:0", "a=mid:2")
-    .replace("opus/48000/2", "VP8/90000")
-)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +179,7 @@ async def test_a_client_that_waits_for_our_handshake(client: httpx.AsyncClient) 
         (offer(AUDIO + "a=fmtp:99 x=1\n", mids="0"), "cannot be read"),
         (offer(AUDIO.replace("actpass", "perhaps"), mids="0"), "cannot be read"),
         (offer(*([VIDEO] * 33), mids="2"), "more than 32"),
+        (offer(AUDIO + "a=rtpmap:99 x/1\n" * 2_000, mids="0"), "more than 2000 lines"),
     ],
 )
 async def test_a_bad_offer(client: httpx.AsyncClient, sdp: str, words: str) -> None:

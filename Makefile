@@ -20,7 +20,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference check fix bench bench-reference bench-gpu constraints clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference check fix bench bench-reference bench-gpu sbom constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -103,10 +103,17 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-constraints: setup ## resolve pyproject.toml and write constraints.txt (ARGS=--upgrade for newer versions)
+sbom: setup ## list what the image installs, as CycloneDX: sbom.json
+	@$(BIN)/cyclonedx-py requirements constraints-serve.txt --output-format JSON --output-file sbom.json
+	@echo "sbom.json: $$(grep -c '"bom-ref"' sbom.json) components"
+
+constraints: setup ## resolve pyproject.toml and write constraints*.txt (ARGS=--upgrade for newer versions)
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
 	  --quiet --output-file constraints.txt $(ARGS)
+	@$(BIN)/uv pip compile pyproject.toml --constraints constraints.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+	  --custom-compile-command "make constraints" --quiet --output-file constraints-serve.txt
 	@for name in openai pipecat; do \
 	  $(BIN)/uv pip compile tests/clients/requirements/$$name.in --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \

@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.parts import measure_parts
 from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenance
+from model.files.sound import read_sound
 from server.client.client import RATE_HZ, Conversation, Pcm, Turn, open_conversation
 from server.client.local import local_server
-from server.client.wav import read_wav
 from server.config import load_settings
 
 ASSETS = ROOT / "tests" / "assets"
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     settings = load_settings(args.config)
-    questions = {name: read_wav(ASSETS / f"{name}.wav", RATE_HZ) for name in QUESTIONS}
+    questions = {name: read_sound(ASSETS / f"{name}.wav", RATE_HZ) for name in QUESTIONS}
     with local_server(args.config) as url:
         if not asyncio.run(_is_right(url, questions[QUESTIONS[0]])):
             return 1

@@ -8,9 +8,9 @@ from benchmarks.report import ROOT, Row
 from model.assemble.starter import load_engine
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
+from model.files.sound import read_sound
 from model.messages import Output
 from model.training.evaluation.conversation import Script, UserTurn, converse
-from server.client.wav import read_wav
 from server.config import Settings
 
 _NUM_TURNS = 6
@@ -32,7 +32,7 @@ def measure_parts(settings: Settings, question: Path) -> Row:
     """
     config = EngineConfig(**settings.engine.model_dump(include=_FIELDS) | {"ahead_ms": _UNPACED_MS})
     engine = load_engine(ROOT / settings.model.dir, config)
-    pcm = read_wav(question, engine.info.sample_rate_hz)
+    pcm = read_sound(question, engine.info.sample_rate_hz)
     outputs: SimpleQueue[Output] = SimpleQueue()
     engine.start(outputs.put)
     try:

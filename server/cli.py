@@ -44,9 +44,9 @@ exit codes: 0 all well, 1 it failed while running, 2 the command line or the con
 """
 
 _TALK_HELP = """\
-Play wav files to a server in real time and print what it understood and replied. Several files are
-several turns of one conversation; the next one starts when the last reply has been heard out. The
-replies are kept as wav files (24 kHz).
+Play sound files (wav of any kind, flac, mp3, ogg) to a server in real time and print what it
+understood and replied. Several files are several turns of one conversation; the next one starts
+when the last reply has been heard out. The replies are kept as wav files (24 kHz).
 
 With --json, one line a file:
   file            the file that was played
@@ -87,7 +87,10 @@ Prints a line for each number tried, then one JSON line.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Wherever it stands, also behind the arguments of a command.
+    is_debug = "--debug" in words
+    args, rest = parser.parse_known_args([word for word in words if word != "--debug"])
     if rest and args.run not in (_train, _checkpoint):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
@@ -98,13 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ParleyError as error:
-        if args.debug:
+        if is_debug:
             traceback.print_exc()
         print(f"parley: {error}", file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_RUNTIME
     except Exception as error:  # noqa: BLE001
         # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
-        if args.debug:
+        if is_debug:
             traceback.print_exc()
         kind = type(error).__name__
         print(f"parley: unexpected {kind}: {error} (--debug shows where)", file=sys.stderr)
@@ -239,12 +242,12 @@ def _parser() -> argparse.ArgumentParser:
 
     talk = commands.add_parser(
         "talk",
-        help="play wav files to a server and keep its answers",
+        help="play sound files to a server and keep its answers",
         description=_TALK_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     talk.set_defaults(run=_talk)
-    talk.add_argument("files", nargs="+", type=Path, metavar="FILE.wav")
+    talk.add_argument("files", nargs="+", type=Path, metavar="FILE", help="wav, flac, mp3, ogg, …")
     talk.add_argument(
         "--url", help="a server that runs already, such as ws://127.0.0.1:8000; else one is started"
     )

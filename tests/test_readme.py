@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from model.files.sound import read_sound
 from server.client.local import local_server
-from server.client.wav import read_wav
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "starter.yaml"
@@ -59,7 +59,7 @@ def test_the_example_holds_three_turns_with_memory(url: str, tmp_path: Path) -> 
         "reply: your name is peter",
     ]
     for name in ("my_name_is_peter", "capital_of_france", "what_is_my_name"):
-        reply = read_wav(tmp_path / f"{name}.reply.wav", 24_000)
+        reply = read_sound(tmp_path / f"{name}.reply.wav", 24_000)
         assert len(reply) > 24_000 // 2
         assert abs(reply).max() > 0.05
 

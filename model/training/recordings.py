@@ -1,4 +1,4 @@
-"""A user's own recordings as training data: wav files with transcripts.
+"""A user's own recordings as training data: sound files with transcripts.
 
 `DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording
 asks something the starter can answer, a third column with the reply.
@@ -6,21 +6,18 @@ asks something the starter can answer, a third column with the reply.
 
 from __future__ import annotations
 
-import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soxr
 
 from model.codec.features import SAMPLE_RATE_HZ
 from model.errors import ConfigError
+from model.files.sound import read_sound
 from model.text import normalise
 from model.training.store import Clip
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 INDEX = "transcripts.tsv"
 LONGEST_S = 14.0  # a turn must fit the model's audio window
@@ -53,7 +50,8 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
         if len(columns) not in (2, 3) or not normalise(columns[1]):
             msg = f"{index}:{number}: expected 'file.wav<TAB>transcript[<TAB>reply]', got {line!r}"
             raise ConfigError(msg)
-        pcm = read_wav(directory / columns[0])
+        wave = read_sound(directory / columns[0], SAMPLE_RATE_HZ)
+        pcm = np.round(wave * 32767).astype(np.int16)
         if len(pcm) > LONGEST_S * SAMPLE_RATE_HZ:
             msg = (
                 f"{directory / columns[0]}: {len(pcm) / SAMPLE_RATE_HZ:.1f} s long, "
@@ -69,20 +67,3 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
         msg = f"{index}: no recordings listed"
         raise ConfigError(msg)
     return clips, replies
-
-
-def read_wav(path: Path) -> NDArray[np.int16]:
-    """Read a 16-bit wav of any rate and channel count as int16 ``[samples]``, 16 kHz mono."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            if file.getsampwidth() != 2:
-                msg = f"{path}: expected 16-bit PCM, got {8 * file.getsampwidth()}-bit"
-                raise ConfigError(msg)
-            channels, rate = file.getnchannels(), file.getframerate()
-            pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    except (OSError, wave.Error, EOFError) as error:
-        msg = f"{path}: cannot be read as a wav file ({error})"
-        raise ConfigError(msg) from error
-    mono = pcm.reshape(-1, channels).astype(np.float32).mean(axis=1)
-    resampled: NDArray[np.float32] = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
-    return np.clip(resampled, -32768, 32767).astype(np.int16)

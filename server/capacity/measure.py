@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.engine.core import EngineCore
+from model.files.sound import read_sound
 from model.messages import EngineInfo, Pcm
 from server.capacity.caller import Caller
 from server.capacity.drive import Clock, drive
 from server.capacity.search import Measurement
-from server.client.wav import read_wav
 from server.names import ROOT
 
 QUESTIONS = ROOT / "server" / "capacity" / "questions"
@@ -20,7 +20,7 @@ STAGGER_S = 4.0
 
 def load_questions(rate_hz: int) -> list[Pcm]:
     """Return what callers say, float32 [samples] each."""
-    return [read_wav(path, rate_hz) for path in sorted(QUESTIONS.glob("*.wav"))]
+    return [read_sound(path, rate_hz) for path in sorted(QUESTIONS.glob("*.wav"))]
 
 
 def measure(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from model.files.sound import read_sound, write_wav
 from server.client.client import (
     RATE_HZ,
     Clock,
@@ -18,7 +19,6 @@ from server.client.client import (
     open_conversation,
 )
 from server.client.local import local_server
-from server.client.wav import read_wav, write_wav
 from server.config import load_settings
 
 Write: TypeAlias = Callable[[str], object]
@@ -87,7 +87,7 @@ def talk(options: TalkOptions) -> None:
         TalkError: the conversation broke.
     """
     # Whatever is wrong with files or settings is told before a server is started for nothing.
-    questions = [read_wav(path, RATE_HZ) for path in options.files]
+    questions = [read_sound(path, RATE_HZ) for path in options.files]
     if options.url is not None:
         asyncio.run(hold(options, options.url, questions))
         return

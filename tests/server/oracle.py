@@ -5,15 +5,20 @@ types let through, so what they need is checked as well.
 """
 
 import base64
+import json
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
+import jsonschema
 from openai.types.beta.realtime import RealtimeServerEvent as BetaServerEvent
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import Field, TypeAdapter
 
 Event = dict[str, Any]
 
+_MAX_BETA_SPEED = 1.5
+_BETA_EVENTS = Path(__file__).parent / "beta_events.json"
 # Not in the published union, though it is what the API sends first of all.
 _UNPUBLISHED_BETA = ("transcription_session.created",)
 _ITEM_KEYS = {
@@ -39,6 +44,8 @@ def check(event: Event, *, is_beta: bool = False) -> None:
     """
     assert event.get("event_id"), f"no event_id: {event}"
     published = _as_published(event) if is_beta else event
+    if is_beta:
+        _check_beta_schema(event)
     if not (is_beta and event["type"] in _UNPUBLISHED_BETA):
         _adapter(is_beta=is_beta).validate_python(published, strict=True)
     for item in _items(event):
@@ -50,6 +57,55 @@ def check(event: Event, *, is_beta: bool = False) -> None:
         base64.b64decode(event["delta"], validate=True)
     if event["type"] == "response.done":
         _check_usage(event["response"]["usage"])
+
+
+@cache
+def _beta_validator(event_type: str) -> jsonschema.Draft202012Validator:
+    """Return the judge of one beta event, by the API's published description."""
+    described = json.loads(_BETA_EVENTS.read_text())
+    assert event_type in described["events"], f"beta has no event {event_type}"
+    schema = {
+        "$ref": f"#/$defs/{described['events'][event_type]}",
+        "$defs": described["$defs"],
+    }
+    return jsonschema.Draft202012Validator(schema)
+
+
+def _check_beta_schema(event: Event) -> None:
+    described = _as_described(event)
+    error = jsonschema.exceptions.best_match(_beta_validator(event["type"]).iter_errors(described))
+    assert error is None, f"{event['type']}: {error.json_path}: {error.message[:300]}"
+
+
+def _as_described(event: Event) -> Event:
+    """Return a beta event as the published description has it, where the real service differs.
+
+    Null stands for what the description leaves out. It describes items with GA's kinds of content,
+    a `client_secret` that only sessions made over HTTP have, a `tool_choice` that is no object,
+    and less speed than Parley has.
+    """
+    described: Event = _without_nulls(event)
+    for item in _items(described):
+        for part in item.get("content", []) if item.get("role") == "assistant" else []:
+            part["type"] = {"text": "output_text", "audio": "output_audio"}[part["type"]]
+    if event["type"].startswith("transcription_session."):
+        described["session"].setdefault("client_secret", {"value": "ek_", "expires_at": 0})
+    session = described.get("session", {})
+    if session.get("speed", 1) > _MAX_BETA_SPEED:
+        del session["speed"]
+    if isinstance(session.get("tool_choice"), dict):
+        del session["tool_choice"]
+    return described
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+        case list():
+            return [_without_nulls(each) for each in value]
+        case _:
+            return value
 
 
 def _as_published(event: Event) -> Event:

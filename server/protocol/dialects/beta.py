@@ -33,7 +33,6 @@ from server.protocol.items.items import (
 from server.protocol.response import Response, usage_json
 from server.protocol.server_events import (
     ErrorEvent,
-    FunctionCallArgumentsDone,
     ItemAdded,
     ItemDone,
     OutputAudioDelta,
@@ -99,8 +98,6 @@ class BetaDialect:
         written: JsonObject = {"type": name, "event_id": event_id}
         for each in fields(event):
             written[each.name] = _value(getattr(event, each.name))
-        if isinstance(event, FunctionCallArgumentsDone):
-            del written["name"]
         return written
 
 

@@ -39,7 +39,7 @@ def test_rates_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
     ("index", "message"),
     [
         ("a.wav only one column\n", "expected 'file.wav<TAB>transcript"),
-        ("missing.wav\thello\n", "missing.wav: cannot be read"),
+        ("missing.wav\thello\n", "cannot read .*missing.wav: No such file"),
         ("long.wav\thello\n", "expected at most"),
         ("\n", "no recordings listed"),
     ],

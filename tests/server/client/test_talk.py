@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.files.sound import read_sound
 from server.client.client import RATE_HZ, Turn
 from server.client.talk import Screen, TalkOptions, hold, talk
-from server.client.wav import read_wav
 from server.errors import ConfigError
 from tests.fakes.clock import FakeTime
 from tests.fakes.realtime import FakeRealtime, Scripted
@@ -48,7 +48,7 @@ async def test_json_is_one_line_a_file(tmp_path: Path) -> None:
     assert rows[0]["audio_ms"] == 240
     assert rows[0]["speech_end_ms"] == 300
     assert rows[0]["first_audio_ms"] >= 0
-    assert len(read_wav(Path(rows[0]["reply_wav"]), RATE_HZ)) == 240 * 24
+    assert len(read_sound(Path(rows[0]["reply_wav"]), RATE_HZ)) == 240 * 24
     assert rows[0]["reply_wav"] != rows[1]["reply_wav"]
     assert [row["truncated"] for row in rows] == [None, None]
 

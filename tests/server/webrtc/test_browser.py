@@ -129,7 +129,11 @@ async def browsing(url: str, microphone: Path, profile: Path) -> AsyncIterator[P
             with urllib.request.urlopen(f"http://{address}/json") as response:
                 return json.load(response)
 
-        pages = [t for t in await asyncio.to_thread(targets) if t["type"] == "page"]
+        # Before it is there, the page is an empty one, which has no microphone.
+        pages: list[Any] = []
+        async with asyncio.timeout(TIMEOUT_S):
+            while not pages:
+                pages = [t for t in await asyncio.to_thread(targets) if t["url"] == url]
         async with websockets.connect(
             pages[0]["webSocketDebuggerUrl"], max_size=None, compression=None
         ) as socket:
@@ -150,6 +154,7 @@ async def test_a_page_calls(tmp_path: Path) -> None:
         taking_calls() as served,
         browsing(f"http://127.0.0.1:{served.port}/healthz", microphone, tmp_path) as page,
     ):
+        await page.until("isSecureContext && document.readyState === 'complete'")
         assert await page.run(f"({PAGE})()") == 201
         await page.until("window.call.events.some((e) => e.type === 'session.created')")
         await page.until("window.call.events.some((e) => e.type.endsWith('buffer.stopped'))")

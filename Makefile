@@ -20,7 +20,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference check fix bench bench-reference bench-gpu sbom constraints clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference attack check fix bench bench-reference bench-gpu sbom constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/no
 	@mkdir -p $(CLIENTS)/node && cp tests/clients/node/package.json $(CLIENTS)/node
 	@cd $(CLIENTS)/node && npm install --silent --ignore-scripts --no-audit --no-fund --no-package-lock
 	@touch $@
+
+attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
+	@$(BIN)/python -m tests.attacks.run $(ARGS)
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions

@@ -3,7 +3,8 @@
 Schemas are compiled by llguidance, which then says at every byte what may come next. Written JSON
 is compact, and properties come in the order in which the schema names them.
 
-`check_schema` is all that a gateway needs; an engine walks a `Matcher`. Nothing here needs a model.
+The compiler can take minutes and gigabytes, and can end the process that it runs in. So nobody but
+`model.schemas.worker` compiles what a client sent. Nothing here needs a model.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from model.errors import GrammarError
-
-# Far more than a function needs; both bound the work of compiling what a client sends.
-MAX_SCHEMA_CHARS = 65_536
-MAX_REASON_CHARS = 200
+from model.schemas.relax import relaxed
+from model.schemas.results import MAX_REASON_CHARS, MAX_SCHEMA_CHARS, too_large
 
 NUM_BYTES = 256
 
@@ -28,44 +28,79 @@ NUM_BYTES = 256
 _LIMITS = LLParserLimits(step_max_items=20_000, max_lexer_states=20_000, verbose_errors=False)
 
 
-def check_schema(parameters: Mapping[str, object]) -> None:
+def check_schema(parameters: Mapping[str, object]) -> tuple[str, ...]:
     """Refuse a function's parameters that calls could not be kept within.
 
     Args:
         parameters: JSON schema of the arguments, which are always one object.
 
+    Returns:
+        What a grammar cannot hold of it; see `model.schemas.relax`.
+
     Raises:
-        GrammarError: saying why: the schema is broken, nothing satisfies it, it uses a keyword
-            that is not supported (`not`, `if`, `uniqueItems` and the like), or it is too large.
+        GrammarError: saying why: the schema is broken, nothing satisfies it, or it is too large.
     """
     matcher = Matcher(_to_json(parameters), _BYTES)
     matcher.take_forced()
     if not matcher.is_complete:
         matcher.allowed()
+    return matcher.left_out
 
 
-def compile_schema(parameters: str) -> str:
+def compile_schema(parameters: str) -> tuple[str, tuple[str, ...]]:
     """Return the grammar of all JSON texts that a schema accepts.
 
     Args:
         parameters: JSON schema of an object, as JSON text.
 
+    Returns:
+        The grammar, and what it does not hold of the schema.
+
     Raises:
         GrammarError: as `check_schema`.
     """
+    nearest = relaxed(object_schema(parameters), _can_hold)
+    try:
+        return _grammar(nearest.schema), nearest.left_out
+    except GrammarError as error:
+        if "oneOf" not in str(error):
+            raise
+    # The alternatives cannot be told from each other: any of them may be written.
+    return _grammar(nearest.schema, coerce_one_of=True), (*nearest.left_out, "oneOf")
+
+
+def object_schema(parameters: str) -> dict[str, Any]:
+    """Read a schema of an object.
+
+    Raises:
+        GrammarError: it is too large, no JSON, or not an object's.
+    """
     if len(parameters) > MAX_SCHEMA_CHARS:
-        raise GrammarError(f"it has {len(parameters)} characters, at most {MAX_SCHEMA_CHARS} fit")
+        raise GrammarError(too_large(parameters))
     try:
         schema = json.loads(parameters)
+        parameters.encode()
+        json.dumps(schema, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise GrammarError("it has half a surrogate pair, which is no text") from None
     except (ValueError, RecursionError) as error:
-        raise GrammarError(f"it is not JSON ({error})") from error
+        raise GrammarError(f"it is not JSON ({_short(str(error))})") from error
     if not isinstance(schema, dict):
         raise GrammarError("it is not a JSON object")
     if schema.setdefault("type", "object") != "object":
         raise GrammarError(f"its type must be 'object', not {_short(json.dumps(schema['type']))}")
-    _check_keywords(schema)
-    schema.pop("x-guidance", None)  # settings of the compiler, which are ours to make
-    grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
+    return schema
+
+
+def _grammar(schema: Mapping[str, object], *, coerce_one_of: bool = False) -> str:
+    overrides: Any = {  # a type that only the package's stubs have
+        "whitespace_flexible": False,
+        "coerce_one_of": coerce_one_of,
+    }
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(_to_json(schema), overrides=overrides)
+    except ValueError as error:
+        raise GrammarError(_short(str(error))) from error
     is_broken, messages = LLMatcher.validate_grammar_with_warnings(
         grammar, _BYTES.tokenizer, limits=_LIMITS
     )
@@ -74,26 +109,12 @@ def compile_schema(parameters: str) -> str:
     return grammar
 
 
-def _check_keywords(schema: object) -> None:
-    """Refuse what llguidance takes but cannot keep: it does not know which keys are there already.
-
-    Raises:
-        GrammarError: the schema demands more properties than it names.
-    """
-    if isinstance(schema, list):
-        for part in schema:
-            _check_keywords(part)
-    if not isinstance(schema, dict):
-        return
-    least, required = schema.get("minProperties"), schema.get("required")
-    num_named = len(required) if isinstance(required, list) else 0
-    if isinstance(least, int) and least > max(1, num_named):
-        raise GrammarError(
-            f"minProperties of {least}, but only {num_named} properties are required"
-        )
-    for keyword, part in schema.items():
-        if keyword not in ("const", "default", "enum", "examples"):
-            _check_keywords(part)
+def _can_hold(schema: dict[str, Any]) -> bool:
+    try:
+        _grammar(schema)
+    except GrammarError:
+        return False
+    return True
 
 
 class Alphabet:
@@ -119,13 +140,16 @@ class Matcher:
         parameters: JSON schema that the text has to satisfy, as JSON text.
         alphabet: what it is written in.
 
+    Attributes:
+        left_out: what of the schema the text need not satisfy.
+
     Raises:
         GrammarError: as `check_schema`.
     """
 
     def __init__(self, parameters: str, alphabet: Alphabet) -> None:
         self._alphabet = alphabet
-        grammar = compile_schema(parameters)
+        grammar, self.left_out = compile_schema(parameters)
         self._matcher = LLMatcher(alphabet.tokenizer, grammar, log_level=0, limits=_LIMITS)
 
     @property

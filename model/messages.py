@@ -96,12 +96,29 @@ class CommitAudio:
     Attributes:
         is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
             that is not full is then left out; otherwise it is completed with silence. It needs no
-            confirmation; any later command but `Respond`, `Cancel` and `Reopen` makes it final.
+            confirmation; any later command but `Respond`, `Cancel`, `CheckTurn` and `Reopen`
+            makes it final.
     """
 
     session_id: str
     item_id: str
     is_tentative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTurn:
+    """Ask whether the user's turn sounds finished: a `TurnChecked` follows.
+
+    It is answered once every whole frame that was appended before has been heard, so it also tells
+    that. A model that takes turns hears nothing while it makes a reply, and answers afterwards. It
+    changes nothing; a tentative commit stays tentative.
+
+    Attributes:
+        key: names the question in its answer.
+    """
+
+    session_id: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +256,7 @@ SessionCommand: TypeAlias = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | Reopen
     | AppendText
     | AppendCall
@@ -288,6 +306,21 @@ class EndOfTurn:
 
     session_id: str
     audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnChecked:
+    """Answer a `CheckTurn`: everything that was appended before it has been heard.
+
+    Attributes:
+        key: of the question.
+        is_finished: whether the turn in progress sounds finished, as `EndOfTurn` said, and no more
+            words were heard since; False if none is in progress, or the model cannot tell.
+    """
+
+    session_id: str
+    key: str
+    is_finished: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,10 +476,25 @@ class SessionFailed:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Report that commands of a session have been carried out, or dropped by its `Close`.
+
+    By this, whoever submits them knows how many wait, and holds back what is too much.
+
+    Attributes:
+        num_commands: since the last such report of this session.
+    """
+
+    session_id: str
+    num_commands: int
+
+
 Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
     | EndOfTurn
+    | TurnChecked
     | ResponseText
     | ResponseAudio
     | ResponseWord
@@ -456,7 +504,25 @@ Output: TypeAlias = (
     | ResponseDone
     | ResponseFailed
     | SessionFailed
+    | Taken
 )
+
+
+def text_chars(command: Command) -> int:
+    """Count the characters of text that a command holds."""
+    match command:
+        case AppendText():
+            return len(command.text)
+        case AppendCall():
+            return len(command.arguments)
+        case AppendCallOutput():
+            return len(command.output)
+        case Open():
+            return len(command.instructions)
+        case Respond():
+            return len(command.instructions or "")
+        case _:
+            return 0
 
 
 # News of the engine itself, which concern every session.
@@ -470,9 +536,12 @@ class EngineLost:
 
     Attributes:
         message: what happened, for a person.
+        culprit: the session whose command the engine died of, as far as can be known; its
+            conversation must not be told to the next engine. "" if there is none.
     """
 
     message: str
+    culprit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,7 +560,20 @@ class EngineGone:
     message: str
 
 
-News: TypeAlias = EngineLost | EngineBack | EngineGone
+@dataclass(frozen=True, slots=True)
+class EngineSilent:
+    """Report that the engine has said nothing for longer than its work takes: it may hang.
+
+    `EngineHeard` follows, or `EngineLost`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHeard:
+    """Report that an engine which was silent speaks again."""
+
+
+News: TypeAlias = EngineLost | EngineBack | EngineGone | EngineSilent | EngineHeard
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,8 +636,8 @@ class Engine(Protocol):
         """Hand a command to the engine; callable from any thread, returns at once.
 
         Raises:
-            OverloadedError: from `model.errors`: no slot is free for an `Open`, or the queue of
-                commands is full.
+            OverloadedError: from `model.errors`: no slot is free for an `Open`, or too many
+                commands of this session wait.
         """
         ...
 

@@ -47,6 +47,11 @@ _SIGNS = {
     "÷": "divided by",
     "/": "divided by",
 }
+# Callers' texts go through these on the engine's thread: each takes time in proportion to the text.
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_MINUS = re.compile(r"(?<=\d)\s*[-–]\s*(?=\d)")
+_TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
+_NUMBER = re.compile(r"(\d+)(?:\.(\d+))?")
 _SYMBOLS = {"=": "equals", "&": "and", "%": "percent", "@": "at", "’": "'", "\u2018": "'"}
 
 
@@ -83,15 +88,17 @@ def normalise(text: str) -> str:
     text = text.lower()
     for symbol, word in _SYMBOLS.items():
         text = text.replace(symbol, word if word == "'" else f" {word} ")
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
-    text = re.sub(r"(?<=\d)\s*[-–]\s*(?=\d)", " minus ", text)
-    text = re.sub(r"(?<=\d)\s*x\s*(?=\d)", " times ", text)
+    text = _THOUSANDS.sub("", text)
+    text = _MINUS.sub(" minus ", text)
+    text = _TIMES.sub(" times ", text)
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f" {word} ")
-    text = re.sub(r"(\d+)\.(\d+)", lambda m: f"{m[1]} point {' '.join(m[2])}", text)
-    text = re.sub(r"\d+", lambda m: f" {_spell_digits(m[0])} ", text)
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = _NUMBER.sub(_spell_number, text)
+    if not text.isascii():
+        # Letter by letter: a whole text's marks would be sorted, which takes the square of how many
+        # follow one another, and their order is nothing to us: they go.
+        text = "".join(unicodedata.normalize("NFKD", c) for c in text)
+        text = "".join(c for c in text if not unicodedata.combining(c))
     words = "".join(c if c in _LETTERS else " " for c in text).split()
     words = [word.strip("'") for word in words]
     return " ".join(word for word in words if word)
@@ -108,6 +115,15 @@ def number_words(number: int) -> str:
     count, rest = divmod(number, unit)
     joint = " and " if rest < 100 else " "
     return f"{number_words(count)} {name}" + (f"{joint}{number_words(rest)}" if rest else "")
+
+
+def _spell_number(found: re.Match[str]) -> str:
+    """Spell a number with or without digits after a point: 3.14 is three point one four."""
+    whole, places = found.groups()
+    spelled = f" {_spell_digits(whole)} "
+    if places is not None:
+        spelled += f"point {' '.join(_spell_digits(digit) for digit in places)} "
+    return spelled
 
 
 def _spell_digits(digits: str) -> str:

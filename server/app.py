@@ -1,54 +1,64 @@
 """Wire the gateway together, and run it."""
 
+import asyncio
 import contextlib
 import errno
-import logging
+import gc
+import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from importlib.metadata import version
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 
 from model.messages import Engine
+from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
 from server.config import Settings
+from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
-from server.errors import ClientError, ConfigError
+from server.errors import ClientError, ConfigError, EngineGoneError
+from server.logs import log_loop_error, set_up_logging
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
-from server.session.link import EngineLink
-from server.transport.client_secrets import ClientSecrets, Sessions, TranscriptionSessions
-from server.transport.envelope import on_client_error, on_http_error, on_server_error
+from server.session.link import EngineLink, LinkState
+from server.session.schemas import SchemaGate
+from server.transport.certificate import check_certificate
+from server.transport.door import OwnHosts
+from server.transport.envelope import on_client_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys
 from server.transport.gateway import Gateway
-from server.transport.http import healthz, metrics, model, models, readyz
-from server.transport.websocket import PATHS, serve_realtime
+from server.transport.places import Places
+from server.transport.routes import add_routes, on_wrong_request
+from server.transport.tries import FailedTries
+from server.transport.wire import WireConfig
 
 if TYPE_CHECKING:
     from server.webrtc.calls import Calls
     from server.webrtc.network import Network
 
-_WEB = Path(__file__).parent / "web"
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
 _STOP_TIMEOUT_S = 5
+# asyncio accepts so many connections at a time, and where there are no descriptors left it fails
+# so many times.
+_BACKLOG = 128
+_GIVEN_UP_TICKS = 10  # a second
 # Pages of this machine, whatever their port.
 _LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?"
 
 
-def create_app(settings: Settings, engine: Engine, network: "Network | None" = None) -> Starlette:
+def create_app(settings: Settings, engine: Engine, network: "Network | None" = None) -> FastAPI:
     """Return the ASGI application that serves an engine.
 
     Args:
@@ -64,40 +74,66 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     voices = voice_map(settings.voices, engine.info.voices)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway: Gateway = app.state.gateway
+        asyncio.get_running_loop().set_exception_handler(log_loop_error)
         await gateway.link.start()
         try:
             async with _taking_calls(app):
                 yield
         finally:
             await gateway.link.stop()
+            await gateway.schemas.close()
 
-    app = Starlette(
-        routes=_routes(has_calls=network is not None),
-        middleware=[_cors(settings)],
+    app = FastAPI(
+        title="Parley",
+        version=version("parley"),
+        description="A voice model behind a Realtime API. Sessions are WebSockets at "
+        "`/v1/realtime`, whose events docs/api.md describes; this is the HTTP side.",
+        # No page of theirs: it would load its scripts from another site.
+        # What the environment says of it would send requests to others.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
+        openapi_url="/openapi.json" if settings.server.has_openapi else None,
+        docs_url=None,
+        redoc_url=None,
+        middleware=_middleware(settings),
         exception_handlers={
             ClientError: on_client_error,
-            HTTPException: on_http_error,
+            HTTPException: on_wrong_request,
             Exception: on_server_error,
         },
         lifespan=lifespan,
     )
+    if network is None:
+        add_routes(app)
+    else:
+        # Loaded only where it is used: aiortc and what it needs take 60 MB.
+        from server.webrtc.routes import call_routes  # noqa: PLC0415
+
+        add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
     app.state.gateway = Gateway(
-        settings, link, voices, vad_model, keys, counts, Metrics(counts, link)
+        settings,
+        link,
+        voices,
+        vad_model,
+        keys,
+        counts,
+        Metrics(counts, link),
+        FailedTries(counts),
+        SchemaGate(SchemaService(), settings.server.max_tools),
     )
     app.state.calls = None
     if network is not None:
-        from server.webrtc.calls import Calls  # noqa: PLC0415 - see `_routes`
+        from server.webrtc.calls import Calls  # noqa: PLC0415 - see above
 
         app.state.calls = Calls(settings.webrtc, network, link, counts)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _taking_calls(app: Starlette) -> AsyncIterator[None]:
+async def _taking_calls(app: FastAPI) -> AsyncIterator[None]:
     """Take calls by WebRTC, where there is a network for them."""
     calls: Calls | None = app.state.calls
     if calls is None:
@@ -110,31 +146,10 @@ async def _taking_calls(app: Starlette) -> AsyncIterator[None]:
         await calls.stop()
 
 
-def _routes(*, has_calls: bool) -> list[BaseRoute]:
-    """Return every path that is served."""
-    realtime: list[BaseRoute] = []
-    for path in PATHS:
-        if has_calls:
-            # Loaded only where it is used: aiortc and what it needs take 60 MB.
-            from server.webrtc.routes import call_routes  # noqa: PLC0415
-
-            realtime += call_routes(path)
-        realtime += [
-            WebSocketRoute(path, serve_realtime),
-            Route(f"{path}/client_secrets", ClientSecrets),
-            Route(f"{path}/sessions", Sessions),
-            Route(f"{path}/transcription_sessions", TranscriptionSessions),
-        ]
-        base = path.removesuffix("/realtime")
-        realtime += [Route(f"{base}/models", models), Route(f"{base}/models/{{name:path}}", model)]
-    return [
-        *realtime,
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        # The playground page; last, since it takes every path.
-        Mount("/", StaticFiles(directory=_WEB, html=True)),
-    ]
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Return what every request passes."""
+    hosts = [] if settings.server.api_keys else [Middleware(OwnHosts)]
+    return [*hosts, _cors(settings)]
 
 
 def _cors(settings: Settings) -> Middleware:
@@ -202,13 +217,17 @@ def serve(settings: Settings) -> None:
     """Serve until interrupted.
 
     Raises:
-        ConfigError: the address cannot be used, a voice does not exist, or a script is broken.
+        ConfigError: the address or the certificate cannot be used, a voice does not exist, or a
+            script is broken.
         WeightsError: the model cannot be loaded.
+        EngineGoneError: the engine died too often.
     """
     set_up_logging()
     log = structlog.get_logger("server")
+    check_certificate(settings.server)
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
+        log.info("descriptors", soft_limit=raise_descriptor_limit())
         bound = session_bound(settings, this_machine())
         settings = with_max_sessions(settings, bound.sessions)
         network = _network(settings, listener.getsockname()[1])
@@ -222,13 +241,18 @@ def serve(settings: Settings) -> None:
             if engine.info.note:
                 log.warning("note", model=settings.model.name, note=engine.info.note)
             host, port = listener.getsockname()[:2]
+            secure = "s" if settings.server.tls_certificate else ""
             log.info(
                 "serving",
-                url=f"ws://{host}:{port}/v1/realtime?model={settings.model.name}",
-                playground=f"http://{host}:{port}/",
+                url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
+                playground=f"http{secure}://{host}:{port}/",
                 webrtc_udp_port=network and network.udp_port,
             )
-            uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+            # What was loaded stays: to look through it again and again, whenever an event has many
+            # parts, would hold the event loop for a tenth of a second.
+            gc.collect()
+            gc.freeze()
+            Server(uvicorn_config(app, settings), app.state.gateway.link).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it
 
@@ -241,17 +265,61 @@ def _network(settings: Settings, port: int) -> "Network | None":
     """
     if not settings.webrtc.enabled:
         return None
-    from server.webrtc.network import Network  # noqa: PLC0415 - as in `_routes`
+    from server.webrtc.network import Network  # noqa: PLC0415 - see `create_app`
 
     return Network(settings.webrtc, settings.server.host, port)
 
 
-def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+class Server(uvicorn.Server):
+    """Run the application until it is interrupted, or its engine is given up.
+
+    Args:
+        config: of uvicorn.
+        link: to the engine.
+    """
+
+    def __init__(self, config: uvicorn.Config, link: EngineLink) -> None:
+        super().__init__(config)
+        self._link = link
+        self._given_up_ticks = 0
+        self._log = structlog.get_logger("server")
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve.
+
+        Raises:
+            EngineGoneError: the engine died too often. Nothing can be served without one, and
+                whoever supervises this process can start it anew.
+        """
+        super().run(sockets)
+        if self._given_up_ticks:
+            raise EngineGoneError("the engine died too often, and the server ended with it")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say ten times a second whether to stop."""
+        if self._link.state is LinkState.FAILED:
+            # Its sessions are told first, and `/readyz` says it meanwhile.
+            self._given_up_ticks += 1
+            if self._given_up_ticks == 1:
+                self._log.error("the engine is given up: stopping")
+        is_over = self._given_up_ticks > _GIVEN_UP_TICKS
+        return await super().on_tick(counter) or is_over
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal to stop."""
+        self._log.info(
+            "stopping", signal=signal.Signals(sig).name, sessions=self._link.num_sessions
+        )
+        super().handle_exit(sig, frame)
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:
     """Return how the application is run."""
-    return uvicorn.Config(
+    server = settings.server
+    return WireConfig(
         app,
-        ws="websockets-sansio",
-        ws_max_size=settings.server.max_message_bytes,
+        places=Places(server.max_connections, server.max_connections_per_address),
+        ws_max_size=server.max_message_bytes,
         ws_ping_interval=_PING_S,
         ws_ping_timeout=_PING_S,
         # Audio in base64 hardly shrinks, and deflating it costs more than a frame's budget.
@@ -259,21 +327,10 @@ def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         lifespan="on",
         log_config=None,
         access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        forwarded_allow_ips=[*server.trusted_proxies],
+        ssl_certfile=server.tls_certificate,
+        ssl_keyfile=server.tls_key,
         timeout_graceful_shutdown=_STOP_TIMEOUT_S,
-    )
-
-
-def set_up_logging() -> None:
-    """Write one line an event to standard error."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

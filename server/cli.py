@@ -9,16 +9,22 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from server.errors import ConfigError, ParleyError
+from server.errors import ConfigError, EngineGoneError, ParleyError
 from server.names import ROOT, check_names
+
+if TYPE_CHECKING:
+    from server.config import Settings
 
 EXIT_RUNTIME = 1
 EXIT_CONFIG = 2  # what argparse uses for a wrong command line as well
+EXIT_ENGINE_GONE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 _DEFAULT_CONFIG = ROOT / "configs" / "starter.yaml"
+
+_TLS_DIR = Path("runs") / "tls"
 
 _EXAMPLES = """\
 examples:
@@ -40,7 +46,11 @@ examples:
   parley train --help
       make the starter's data and train it anew
 
-exit codes: 0 all well, 1 it failed while running, 2 the command line or the configuration is wrong
+  parley serve --tls-self-signed
+      serve it as wss://, with a certificate of its own, for clients that dial nothing else
+
+exit codes: 0 all well, 1 it failed while running, 2 the command line or the configuration is wrong,
+3 the model's process died too often and the server ended with it, for a supervisor to start it anew
 """
 
 _TALK_HELP = """\
@@ -104,7 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_debug:
             traceback.print_exc()
         print(f"parley: {error}", file=sys.stderr)
-        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_RUNTIME
+        match error:
+            case ConfigError():
+                return EXIT_CONFIG
+            case EngineGoneError():
+                return EXIT_ENGINE_GONE
+            case _:
+                return EXIT_RUNTIME
     except Exception as error:  # noqa: BLE001
         # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
         if is_debug:
@@ -118,6 +134,8 @@ def _serve(args: argparse.Namespace) -> int:
     from server.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
+    if args.tls_self_signed:
+        settings = _with_own_certificate(settings)
     if args.check:
         if settings.model.script is not None:
             from model.scripted.script import load_script  # noqa: PLC0415
@@ -130,6 +148,18 @@ def _serve(args: argparse.Namespace) -> int:
 
     serve(settings)
     return 0
+
+
+def _with_own_certificate(settings: "Settings") -> "Settings":
+    """Return the settings with a certificate that is made here."""
+    from server.transport.certificate import self_signed  # noqa: PLC0415
+
+    if settings.server.tls_certificate is not None:
+        raise ConfigError("--tls-self-signed: server.tls_certificate is set already")
+    certificate, key = self_signed(ROOT / _TLS_DIR, settings.server.host)
+    print(f"trust this certificate in the client: {certificate}", file=sys.stderr)
+    server = settings.server.model_copy(update={"tls_certificate": certificate, "tls_key": key})
+    return settings.model_copy(update={"server": server})
 
 
 def _talk(args: argparse.Namespace) -> int:
@@ -207,8 +237,12 @@ def _eval(args: argparse.Namespace) -> int:
             picture=args.picture,
         )
         return 0
+    engine = load_engine(directory, evaluate.engine_config(linears=settings.engine.linears))
+    if args.recordings is not None:
+        evaluate.run_recordings(engine, args.recordings, out=args.out)
+        return 0
     evaluate.run_eval(
-        load_engine(directory, evaluate.engine_config(linears=settings.engine.linears)),
+        engine,
         num_dialogues=args.dialogues,
         seed=args.seed,
         conditions=tuple(conditions[name] for name in args.condition or conditions),
@@ -234,6 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     _add_config(serve)
+    serve.add_argument(
+        "--tls-self-signed",
+        action="store_true",
+        help="speak wss and https with a certificate that is made for trying it, and kept in "
+        f"{_TLS_DIR}",
+    )
     serve.add_argument(
         "--check",
         action="store_true",
@@ -330,6 +370,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="also score another export of the same model, such as runs/starter/export-fp16, and "
         "compare: replies, transcripts, words heard in the audio, and each choice of piece or code",
+    )
+    other.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="score the wav files of DIR instead, by its transcripts.tsv: a line "
+        "'file.wav<TAB>what is said[<TAB>the right reply]' for each",
     )
     other.add_argument(
         "--codec",

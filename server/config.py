@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.errors import ConfigError
 
 ENV_PREFIX = "PARLEY_"
 _LEVEL_SEPARATOR = "__"
+MIN_KEY_CHARS = 16
+# What must not be shown in an error.
+_SECRETS = ("server", "api_keys")
 
 # Free-form: read from YAML, checked by pydantic afterwards.
 _Tree: TypeAlias = dict[str, Any]
@@ -52,36 +55,107 @@ class ServerSettings(_Strict):
     Attributes:
         host: address to listen on. Without API keys only loopback addresses are allowed.
         port: TCP port.
-        api_keys: keys that clients may use; with none, anyone on this machine may connect.
+        api_keys: keys that clients may use, 16 or more printable ASCII characters each; with none,
+            anyone on this machine may connect.
+        tls_certificate: PEM file with the certificate, and those that it was signed with. With it
+            the server speaks `https` and `wss` and nothing else.
+        tls_key: PEM file with the certificate's private key; not encrypted.
+        trusted_proxies: addresses whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+        openapi: whether `/openapi.json` describes the HTTP side; left out, only without keys.
         max_message_bytes: largest event. 15 MiB of audio are 20 MiB of base64.
         max_body_bytes: largest body of an HTTP request.
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
         max_items: items of one conversation; past it the oldest is forgotten.
+        max_text_chars: characters of any one string that a client sends, but sound.
+        max_conversation_chars: characters of all items of one conversation; past it the oldest is
+            forgotten.
         max_tools: functions that a session or a response may offer.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
             much faster than it is heard.
-        max_session_s: length of a session, 0 for no limit.
+        max_session_s: length of a session, 0 for no limit. Left out, an hour where keys are set,
+            else no limit.
+        idle_session_s: how long a session may go without any event of its client, 0 for no limit.
+            Left out, ten minutes where keys are set, else no limit.
+        max_connections: connections that have no session: requests over HTTP, handshakes, refusals.
+        max_connections_per_address: the same, of one address (of one /64 of IPv6).
         capacity_file: where `parley capacity` keeps how many sessions this machine holds.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
-    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    api_keys: tuple[str, ...] = Field(default=(), repr=False)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    openapi: bool | None = None
     max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 256 * 1_024
     max_ephemeral_keys: Annotated[int, Field(ge=1)] = 4_096
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000
+    max_text_chars: Annotated[int, Field(ge=1_024)] = 64 * 1_024
+    max_conversation_chars: Annotated[int, Field(ge=65_536)] = 8 * 1_024 * 1_024
     max_tools: Annotated[int, Field(ge=0)] = 128
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
-    max_session_s: Annotated[int, Field(ge=0)] = 0
+    max_session_s: Annotated[int, Field(ge=0)] | None = None
+    idle_session_s: Annotated[int, Field(ge=0)] | None = None
+    max_connections: Annotated[int, Field(ge=1)] = 512
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 64
     capacity_file: Path = Path("runs/capacity.json")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _good_keys(cls, keys: object) -> object:
+        """Check the keys; what is wrong with one is said without the key."""
+        if not isinstance(keys, list | tuple):
+            raise ValueError("expected a list, such as [KEY]; one key is a list of one")  # noqa: TRY004 - pydantic wants it
+        for number, key in enumerate(keys, 1):
+            if not isinstance(key, str):
+                raise ValueError(f"key {number} is not text: put it in quotes")  # noqa: TRY004 - the same
+            if not (key.isascii() and key.isprintable()) or " " in key or "," in key:
+                raise ValueError(
+                    f"key {number} cannot be sent in a header or a subprotocol: use printable "
+                    "ASCII without spaces and commas"
+                )
+            if len(key) < MIN_KEY_CHARS:
+                raise ValueError(
+                    f"key {number} has {len(key)} characters, and less than {MIN_KEY_CHARS} can be "
+                    "guessed: `openssl rand -hex 24` makes a good one"
+                )
+        return keys
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> "ServerSettings":
+        if (self.tls_certificate is None) is not (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+        return self
+
+    @property
+    def session_limit_s(self) -> int:
+        """Return how long a session may be, 0 for no limit."""
+        return self._limit_s(self.max_session_s, 3_600)
+
+    @property
+    def idle_limit_s(self) -> int:
+        """Return how long a session's client may say nothing at all, 0 for no limit."""
+        return self._limit_s(self.idle_session_s, 600)
+
+    def _limit_s(self, given_s: int | None, with_keys_s: int) -> int:
+        """Return a limit that holds by itself only where strangers can come."""
+        if given_s is not None:
+            return given_s
+        return with_keys_s if self.api_keys else 0
+
+    @property
+    def has_openapi(self) -> bool:
+        """Say whether `/openapi.json` is served."""
+        return not self.api_keys if self.openapi is None else self.openapi
 
     @model_validator(mode="after")
     def _keys_or_loopback(self) -> "ServerSettings":
@@ -98,6 +172,9 @@ class ModelSettings(_Strict):
 
     Attributes:
         name: what clients call it.
+        aliases: other names that it answers to; a session says the one that its client asked for.
+        other_names: what happens to a client that asks for any other name: "serve" it, and its
+            session says the model's own name, or "refuse" it (`model_not_found`).
         dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
@@ -107,6 +184,8 @@ class ModelSettings(_Strict):
     """
 
     name: str = "starter"
+    aliases: tuple[str, ...] = ()
+    other_names: Literal["serve", "refuse"] = "serve"
     dir: Path = Path("model/starter")
     script: Path | None = None
     twin: Literal["moshi", "personaplex", "hibiki"] | None = None
@@ -135,6 +214,9 @@ class EngineSettings(_Strict):
         kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
             fewer, sessions that are idle wait in host memory.
         cached_prompts: beginnings of conversations that are remembered for the next one.
+        hang_s: how long one piece of the engine's work may take: after that its process hangs, and
+            is replaced. More for a model that is too slow for its machine.
+        loading_s: the same for loading a model and warming it up.
     """
 
     placement: Literal["process", "thread"] = "process"
@@ -149,6 +231,8 @@ class EngineSettings(_Strict):
     kv: Literal["full", "int8"] = "full"
     kv_pages: Annotated[int, Field(ge=1)] | None = None
     cached_prompts: Annotated[int, Field(ge=0)] = 8
+    hang_s: Annotated[float, Field(ge=3)] = 10.0
+    loading_s: Annotated[float, Field(ge=10)] = 1_800.0
 
 
 class VadSettings(_Strict):
@@ -157,8 +241,9 @@ class VadSettings(_Strict):
     Attributes:
         min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
         speculate_after_ms: silence after which the reply is begun, unheard, before it is certain
-            that the user has finished; it is thrown away if the user goes on. 0 for never.
-        end_wait_ms: eagerness → silence after which a turn ends that sounds finished.
+            that the user has finished; it is thrown away if the user goes on. 0 for never. With
+            semantic_vad it is begun once the turn sounds finished, unless this is 0.
+        end_wait_ms: eagerness → silence after which a turn ends once it sounds finished.
         max_wait_ms: eagerness → silence after which a turn ends however it sounds.
     """
 
@@ -312,8 +397,10 @@ def _entries(
             keys = tuple(name.removeprefix(ENV_PREFIX).lower().split(_LEVEL_SEPARATOR))
             yield name, keys, _read_value(text, name)
     for override in overrides:
-        source = f"--set {override}"
         key, separator, text = override.partition("=")
+        # Also where the name is mistaken: `api_key`, `apikeys`.
+        is_secret = "api" in key and "key" in key
+        source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:
             raise ConfigError(f"{source}: expected a.b=c")
         yield source, tuple(key.split(".")), _read_value(text, source)
@@ -328,7 +415,11 @@ def _read_file(path: Path) -> _Tree:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        # The error's text quotes the file, which may hold keys.
+        place = getattr(error, "problem_mark", None)
+        where = f" in line {place.line + 1}" if place else ""
+        reason = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{path}: is not valid YAML{where}: {reason}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -424,5 +515,6 @@ def _first_problem(error: ValidationError, origins: Mapping[_KeyPath, str], path
         related = [origin for key, origin in origins.items() if key[: len(keys)] == keys]
         source = related[-1] if related else path
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    is_told = problem["type"] == "value_error" or keys[:2] == _SECRETS
+    got = "" if is_told else f", got {problem['input']!r}"
     return f"{source}: {'.'.join(keys) or 'settings'}: {message}{got}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from model.assemble.spec import DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
 from model.engine.core import CoreSpec
 from model.engine.local import LocalEngine
-from model.engine.process import ProcessEngine
+from model.engine.process import ProcessEngine, RestartPolicy
 from model.messages import Engine
 from server.config import EngineSettings, Settings
 from server.errors import ConfigError
@@ -13,6 +13,8 @@ from server.names import ROOT
 
 # A file that only a starter has.
 STARTER_FILE = "codec.safetensors"
+# Settings of the engine that its core does not know.
+_NOT_THE_CORES = {"placement", "dtype", "device", "hang_s", "loading_s"}
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -28,7 +30,9 @@ def make_engine(settings: Settings) -> Engine:
     """
     spec = core_spec(settings)
     if settings.engine.placement == "process":
-        return ProcessEngine(spec)
+        engine = settings.engine
+        policy = RestartPolicy(hang_s=engine.hang_s, loading_s=engine.loading_s)
+        return ProcessEngine(spec, policy)
     return LocalEngine(spec.build())
 
 
@@ -42,7 +46,10 @@ def core_spec(settings: Settings) -> CoreSpec:
             ahead_ms=engine.ahead_ms,
             name=settings.model.name,
         )
-    model, config = settings.model, engine.model_dump(exclude={"placement", "dtype", "device"})
+    model, config = (
+        settings.model,
+        engine.model_dump(exclude=_NOT_THE_CORES),
+    )
     directory = ROOT / model.dir
     if model.twin is not None:
         return TwinSpec(model.twin, model.name, config, model.guidance)

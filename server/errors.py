@@ -3,6 +3,7 @@
 ParleyError
 ├── ConfigError          a setting is missing, unknown or out of range (start-up)
 ├── OverloadedError      no capacity for another session (refuse at admission)
+├── EngineGoneError      the engine died too often and the gateway ends, for a supervisor to see
 ├── EngineError          ours: close the session, one traceback
 ├── ClientError          the peer's fault: answered by one `error` event, the session goes on
 └── TransportError       the connection, not what was said on it
@@ -16,6 +17,7 @@ __all__ = [
     "ConfigError",
     "DisconnectedError",
     "EngineError",
+    "EngineGoneError",
     "OverloadedError",
     "ParleyError",
     "TransportError",
@@ -48,9 +50,22 @@ class ClientError(ParleyError):
         self.kind = kind
 
 
+class EngineGoneError(ParleyError):
+    """Report that the engine died too often, and that the gateway ended because of it."""
+
+
 class TransportError(ParleyError):
     """Report that a connection cannot carry what it should."""
 
 
 class DisconnectedError(TransportError):
-    """Report that the peer is gone; nothing can be sent any more."""
+    """Report that the peer is gone; nothing can be sent any more.
+
+    Attributes:
+        cause: "client" left, or its connection broke; "ping_timeout": it did not answer a ping;
+            "stopping": the server is being stopped.
+    """
+
+    def __init__(self, cause: str = "client") -> None:
+        super().__init__(cause)
+        self.cause = cause

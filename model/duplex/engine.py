@@ -139,6 +139,12 @@ class DuplexEngine:
         """Count the prompts whose state is kept for the next session."""
         return self._runner.num_kept_prompts
 
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: all that happens is made by commands and by time."""
+
+    def close(self) -> None:
+        """Do nothing: nothing works for the engine elsewhere."""
+
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
         times = [slot.program.due_s() for slot in self._slots]
@@ -171,8 +177,8 @@ class DuplexEngine:
             self.metrics.count_rows(
                 "prompt" if request.work.is_prompt else "live" for _, request in requests
             )
-            results = self._runner.step([request for _, request in requests]) if requests else []
-            for (slot, request), result in zip(requests, results, strict=True):
+            done = self._sessions.together(requests, _slot_of, self._step, outputs)
+            for (slot, request), result in done:
                 outputs += self._observe(slot, request.work, result)
         self.metrics.count_tick(perf_counter() - start, len(requests))
         return outputs
@@ -185,6 +191,7 @@ class DuplexEngine:
         assert not len(self._slots)
         torch.set_num_threads(self._config.num_threads)
         session_id = "warm-up"
+        self._sessions.is_trial = True
         for output in self.apply(Open(session_id, self._parts.voices[0])):
             assert isinstance(output, SessionFailed), "nothing else follows at once"
             raise EngineError(output.message)
@@ -196,6 +203,7 @@ class DuplexEngine:
         for _ in range(_WARM_UP_FRAMES):
             self.tick()
         self.apply(Close(session_id))
+        self._sessions.is_trial = False
         self.metrics.clear()
 
     def fail_all(self, message: str) -> Sequence[Output]:
@@ -292,15 +300,22 @@ class DuplexEngine:
             requests.append((slot, DuplexRequest(slot.index, work, slot.noise_key)))
         return requests
 
+    def _step(self, requests: Sequence[tuple[_Slot, DuplexRequest]]) -> list[DuplexResult]:
+        return self._runner.step([request for _, request in requests])
+
     def _observe(self, slot: _Slot, work: Work, result: DuplexResult) -> list[Output]:
         if not result.is_finite:
             return [self._sessions.fail(slot, "the model's output is not finite")]
         program = slot.program
         try:
             outputs = program.observe(work, int(result.tokens[0]), result.pcm)
+            if work.is_prompt and not program.is_prompting:
+                self._runner.keep(slot.index, slot.prompt_key)
         except Exception:  # noqa: BLE001 - whatever broke is this session's own
             return [self._sessions.fail_broken(slot)]
         self.metrics.frames_spoken += sum(isinstance(o, ResponseAudio) for o in outputs)
-        if work.is_prompt and not program.is_prompting:
-            self._runner.keep(slot.index, slot.prompt_key)
         return outputs
+
+
+def _slot_of(item: tuple[_Slot, object]) -> _Slot:
+    return item[0]

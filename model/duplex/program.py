@@ -30,6 +30,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     InputTranscript,
@@ -39,6 +40,7 @@ from model.messages import (
     Respond,
     SessionCommand,
     Truncate,
+    TurnChecked,
 )
 from model.pieces import PAD, TextPieces
 
@@ -137,8 +139,10 @@ class DuplexProgram:
         "_is_marked",
         "_manner",
         "_num_calls",
+        "_num_heard",
         "_num_live",
         "_num_prompted",
+        "_questions",
         "_quiet",
         "_replay",
         "_replies",
@@ -171,6 +175,8 @@ class DuplexProgram:
         )
         self._replies.account.text = prompt.num_pieces
         self._num_calls = self._num_live = self._num_prompted = 0
+        self._num_heard = 0  # frames of the user
+        self._questions: deque[tuple[int, str]] = deque()  # frames to be heard first, key
         self._replay: deque[Ints] = deque()
         self._hush = 0  # frames in which the model is made to be silent
         self._deaf = 0  # whole frames that are not listened to
@@ -213,6 +219,7 @@ class DuplexProgram:
                 self._stream.append(command.pcm, now_s)
             case ClearAudio():
                 self._stream.clear()
+                return self._answers()
             case CommitAudio():
                 self._stream.commit()
                 self._is_ending = self._traits.input_end is not None
@@ -228,6 +235,10 @@ class DuplexProgram:
                 return outputs
             case Truncate():
                 self._truncate(command)
+            case CheckTurn():
+                num_frames = self._num_heard + self._stream.num_whole_frames
+                self._questions.append((num_frames, command.key))
+                return self._answers()
             case Reopen():
                 raise EngineError("a model that listens all the time has no turns to reopen")
             case AppendText() | AppendCall() | AppendCallOutput():
@@ -270,6 +281,7 @@ class DuplexProgram:
         self._num_live += 1
         if work.heard is not None:
             self._replies.account.audio += 1
+            self._num_heard += 1
         outputs: list[Output] = []
         if pcm is not None:
             is_word = bool(self._traits.pieces.spelling(piece))
@@ -282,7 +294,17 @@ class DuplexProgram:
                 outputs += self._end()
         if self._stream.is_idle and not self._replies.is_busy:
             self._stream.rest()
-        return outputs
+        return [*outputs, *self._answers()]
+
+    def _answers(self) -> list[Output]:
+        """Answer the questions before which everything was heard."""
+        answers: list[Output] = []
+        has_more = self._stream.num_whole_frames > 0
+        while self._questions and (self._questions[0][0] <= self._num_heard or not has_more):
+            _, key = self._questions.popleft()
+            # Such a model has no word for the end of a turn.
+            answers.append(TurnChecked(self.session_id, key, is_finished=False))
+        return answers
 
     def rewound(self, heard: Ints | None) -> None:
         """Note what became of `rewind_to`.

@@ -95,6 +95,11 @@ class UserStream:
         return -(-self._num_waiting // self._frame_samples)
 
     @property
+    def num_whole_frames(self) -> int:
+        """Count the whole frames that wait."""
+        return self._num_waiting // self._frame_samples
+
+    @property
     def is_idle(self) -> bool:
         """Say whether nothing has been heard for long."""
         return self._num_silent * self._frame_s * 1000 >= self._rules.idle_ms

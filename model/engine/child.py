@@ -3,8 +3,8 @@
 Three threads: this process's first one builds the core and then reports its counters, which tells
 as well that the engine is not stuck; the reader takes what the parent says; and the engine's own,
 `LocalEngine`'s, is the one that runs the model. Outputs are written by the thread that made them. A
-parent that does not read them stalls the engine, and a full queue of commands stops the reading:
-nothing piles up on either side.
+parent that does not read them stalls the engine. Commands are read as they come, since one
+session's must not hold up another's; sessions bound how many, by what `Taken` tells them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from model.engine.core import CoreSpec, EngineCore
+from model.engine.faults import told
 from model.engine.local import LocalEngine
+from model.engine.noted import Noted
 from model.engine.wire import (
     Began,
     Begin,
@@ -27,6 +29,7 @@ from model.engine.wire import (
     Message,
     Refused,
     Report,
+    Silence,
     encode,
     received,
 )
@@ -36,22 +39,23 @@ from model.messages import Command, Output, SessionFailed
 _log = logging.getLogger(__name__)
 
 NAME = "parley-engine"  # at most 15 characters, as Linux shows them
-REPORT_S = 1.0
+REPORT_S = 0.5
 
 
-def run_child(spec: CoreSpec, connection: socket.socket) -> None:
+def run_child(spec: CoreSpec, connection: socket.socket, noted: Noted) -> None:
     """Run the engine until the parent is gone.
 
     Args:
         spec: builds the core.
         connection: to the parent; when it ends, so does this process, whatever it is doing.
+        noted: memory that outlives this process, where it writes for which session it works.
     """
     # Ctrl-C goes to every process of the terminal; when to stop is for the parent to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _take_name()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _Child(spec, connection).run()
+    _Child(spec, connection, noted).run()
 
 
 def _take_name() -> None:
@@ -63,7 +67,8 @@ def _take_name() -> None:
 class _Child:
     """Hold both ends together: the connection and the engine."""
 
-    def __init__(self, spec: CoreSpec, connection: socket.socket) -> None:
+    def __init__(self, spec: CoreSpec, connection: socket.socket, noted: Noted) -> None:
+        self._noted = noted
         self._spec = spec
         self._connection = connection
         self._sending = Lock()
@@ -87,7 +92,7 @@ class _Child:
         self._report(self._engine)
 
     def _begun(self, core: EngineCore) -> LocalEngine:
-        engine = LocalEngine(core)
+        engine = LocalEngine(core, is_bounded=False, note=self._noted.write)
         try:
             engine.start(self._deliver)
         except EngineError as error:
@@ -113,24 +118,23 @@ class _Child:
             # Nothing here is worth saving, and a thread may be deep in a computation.
             os._exit(0)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message | Silence) -> None:
         match message:
             case Begin():
                 self._is_to_begin.set()
-            case Described() | Began() | Refused() | Report():
+            case Described() | Began() | Refused() | Report() | Silence():
                 raise AssertionError(f"{message} goes the other way")
             case _:
                 self._submit(message)  # type: ignore[arg-type]  # what is left is commands
 
     def _submit(self, command: Command) -> None:
         assert self._engine is not None, "the parent waits until the engine is ready"
-        self._engine.wait_for_room()
         try:
             self._engine.submit(command)
-        except ParleyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
             # The parent refuses what it can. What crosses the line at the same time as the news
             # that a session was lost is refused here.
-            self._send(SessionFailed(command.session_id, str(error)))
+            self._send(SessionFailed(command.session_id, told(command.session_id, error)))
 
     # To the parent.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from model.messages import Command, EngineInfo, Output
@@ -42,6 +42,14 @@ class EngineCore(Protocol):
 
     def fail_all(self, message: str) -> Sequence[Output]:
         """Give up all sessions and start over."""
+        ...
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when `next_due_s` may say something else, from any thread."""
+        ...
+
+    def close(self) -> None:
+        """End what works for the core elsewhere; it may be used again afterwards."""
         ...
 
 

@@ -6,7 +6,7 @@ In the gateway's own process that is all there is; in `child.py`, it is the engi
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -14,37 +14,51 @@ from threading import Condition, Thread
 from time import monotonic
 
 from model.engine.core import EngineCore
+from model.engine.queues import Queues, Turn
 from model.errors import EngineError, OverloadedError
 from model.messages import (
-    Cancel,
     Close,
     Command,
     EngineInfo,
     Open,
     Output,
-    Reopen,
     SessionFailed,
+    Taken,
 )
 from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
+# Commands of a session after which it is told that they were taken.
+_REPORTED = 32
 
 
 class LocalEngine:
     """Own the one thread that touches the model. Implements `model.messages.Engine`.
 
-    Commands wait in one bounded queue. A `Close`, `Cancel` or `Reopen` is taken even when it is
-    full, since all make work less; sessions bound how many of these there are.
+    Commands wait in a bounded queue for each session, and between two ticks every session has its
+    turn; see `Queues`.
 
     Args:
         core: the engine proper, with `time.monotonic` as its clock.
+        is_bounded: whether commands are refused when too many of a session wait; where they come
+            over a wire, who sends them has refused what is too much.
+        note: called with a session's id before one of its commands is carried out, and with ""
+            afterwards: what is noted last tells of whose command a process died.
     """
 
-    def __init__(self, core: EngineCore) -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        *,
+        is_bounded: bool = True,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._core = core
-        self._commands: deque[Command] = deque()
+        self._note = note
+        self._commands = Queues(core.max_queued_commands if is_bounded else None)
+        self._num_taken: Counter[str] = Counter()  # by session, since it was last told
         self._changed = Condition()  # guards the fields below and the queue
         self._open: set[str] = set()  # sessions that have a slot, or have one coming
         self._is_stopping = False
@@ -76,6 +90,7 @@ class LocalEngine:
         if self._thread is not None:
             raise EngineError("the engine runs already")
         self._is_stopping = False
+        self._core.on_wake(self._wake)
         ready: Future[None] = Future()
         self._thread = Thread(target=self._run, args=(deliver, ready), name="engine", daemon=True)
         self._thread.start()
@@ -88,23 +103,17 @@ class LocalEngine:
     def submit(self, command: Command) -> None:
         """Hand a command to the thread; see `Engine.submit`."""
         with self._changed:
+            if isinstance(command, Open):
+                self._check_admission(command)
+            self._commands.put(command)
             match command:
                 case Open():
-                    self._admit(command)
+                    self._open.add(command.session_id)
                 case Close():
                     self._open.discard(command.session_id)
-                case Cancel() | Reopen():
-                    pass
                 case _:
-                    self._check_room()
-            self._commands.append(command)
+                    pass
             self._changed.notify_all()
-
-    def wait_for_room(self) -> None:
-        """Wait until the queue takes another command; for one who must not lose any."""
-        with self._changed:
-            while self._is_full and not self._is_stopping:
-                self._changed.wait()
 
     def stop(self) -> None:
         """Stop the thread and wait for it; see `Engine.stop`."""
@@ -118,25 +127,20 @@ class LocalEngine:
         if thread.is_alive():
             raise EngineError(f"the engine's thread did not stop within {_STOP_TIMEOUT_S:.0f} s")
         self._thread = None
+        self._core.close()
         self._core.fail_all("stopped")
         self._commands.clear()
         self._open.clear()
 
-    def _admit(self, command: Open) -> None:
+    def _check_admission(self, command: Open) -> None:
         if command.session_id in self._open:
             raise EngineError(f"session {command.session_id} is open already")
         if len(self._open) >= self.info.max_sessions:
             raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
-        self._check_room()
-        self._open.add(command.session_id)
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._commands) >= self._core.max_queued_commands
-
-    def _check_room(self) -> None:
-        if self._is_full:
-            raise OverloadedError(f"{len(self._commands)} commands wait for the engine already")
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     # The engine's thread.
 
@@ -147,43 +151,64 @@ class LocalEngine:
             ready.set_exception(error)
             return
         ready.set_result(None)
-        while (commands := self._wait()) is not None:
-            self._busy_since_s = monotonic()
-            for output in self._advance(commands):
+        while (turns := self._wait()) is not None:
+            for output in self._advance(turns):
                 if isinstance(output, SessionFailed):
                     with self._changed:
                         self._open.discard(output.session_id)
-                try:
-                    deliver(output)
-                except Exception:  # noqa: BLE001 - the receiver's fault is not the sessions'
-                    _log.exception("an output could not be delivered")
+                self._deliver(output, deliver)
 
-    def _wait(self) -> list[Command] | None:
-        """Sleep until there is something to do; return new commands, or None to stop."""
+    def _deliver(self, output: Output, deliver: Callable[[Output], None]) -> None:
+        try:
+            deliver(output)
+        except Exception:  # noqa: BLE001 - what one session is told is nobody else's fault
+            _log.exception("an output could not be delivered")
+
+    def _wait(self) -> list[Turn] | None:
+        """Sleep until there is something to do; return the sessions' turns, or None to stop."""
         self._busy_since_s = None
         with self._changed:
             while not self._is_stopping and not self._commands:
-                due_s = self._core.next_due_s()
+                due_s = self._next_due_s()
                 timeout_s = None if due_s is None else due_s - monotonic()
                 if timeout_s is not None and timeout_s <= 0:
                     break
                 self._changed.wait(timeout_s)
             if self._is_stopping:
                 return None
-            commands = list(self._commands)
-            self._commands.clear()
-            self._changed.notify_all()
-            return commands
+            return self._commands.turns()
 
-    def _advance(self, commands: list[Command]) -> list[Output]:
+    def _next_due_s(self) -> float | None:
+        try:
+            return self._core.next_due_s()
+        except Exception:  # noqa: BLE001 - the tick finds out, and is guarded
+            _log.exception("the engine does not know when it is due")
+            return 0.0
+
+    def _advance(self, turns: list[Turn]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""
         outputs: list[Output] = []
-        work: list[Callable[[], Sequence[Output]]]
-        work = [partial(self._core.apply, command) for command in commands]
-        for part in (*work, self._core.tick):
-            try:
-                outputs += part()
-            except Exception:  # noqa: BLE001 - whatever broke, the engine goes on with new state
-                _log.exception("the engine broke; all sessions are lost")
-                outputs += self._core.fail_all("the engine broke and started over")
-        return outputs
+        for turn in turns:
+            self._note(turn.session_id)
+            for command in turn.commands:
+                outputs += self._done(partial(self._core.apply, command))
+            self._note("")
+            outputs += self._reported(turn)
+        return outputs + self._done(self._core.tick)
+
+    def _done(self, part: Callable[[], Sequence[Output]]) -> list[Output]:
+        self._busy_since_s = monotonic()
+        try:
+            return [*part()]
+        except Exception:  # noqa: BLE001 - whatever broke, the engine goes on with new state
+            _log.exception("the engine broke; all sessions are lost")
+            return [*self._core.fail_all("the engine broke and started over")]
+
+    def _reported(self, turn: Turn) -> list[Output]:
+        """Tell a session now and then how much of it was taken, and all of it at its end."""
+        session_id, num_commands = turn.session_id, turn.num_dropped + len(turn.commands)
+        self._num_taken[session_id] += num_commands
+        is_end = isinstance(turn.commands[-1], Close)
+        if self._num_taken[session_id] < _REPORTED and not is_end:
+            return []
+        return [Taken(session_id, self._num_taken.pop(session_id))]

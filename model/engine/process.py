@@ -7,10 +7,12 @@ not kill the calls: the sessions are told that it is gone, and again when it is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -20,6 +22,7 @@ from time import monotonic
 import model.errors
 from model.engine.child import NAME, run_child
 from model.engine.core import CoreSpec
+from model.engine.noted import Noted
 from model.engine.wire import (
     Began,
     Begin,
@@ -28,9 +31,10 @@ from model.engine.wire import (
     Outgoing,
     Refused,
     Report,
+    Silence,
     WireError,
     encode,
-    limit_silence,
+    note_silence,
     received,
 )
 from model.errors import EngineError, OverloadedError, ParleyError
@@ -40,8 +44,10 @@ from model.messages import (
     Command,
     EngineBack,
     EngineGone,
+    EngineHeard,
     EngineInfo,
     EngineLost,
+    EngineSilent,
     News,
     Open,
     Output,
@@ -53,6 +59,8 @@ from model.metrics import EngineMetrics
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 5.0
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_DESCRIPTORS_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +71,28 @@ class RestartPolicy:
         delays_s: before the first restart in a row, the second, and so on; when they are used up,
             the engine is given up.
         steady_s: an engine that has run for so long begins at the first delay again.
-        silence_s: an engine that says nothing for so long, not even how it is, is killed. It says
-            so every second unless one step of its work takes longer.
+        doubt_s: an engine that says nothing for so long, not even how it is, may hang: nobody new
+            is sent to it. It says so twice a second unless one piece of its work takes longer.
+        hang_s: one that says nothing for so long hangs, and is killed.
+        loading_s: the same while it is built and warmed up, which no report interrupts.
     """
 
     delays_s: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0)
     steady_s: float = 60.0
-    silence_s: float = 60.0
+    doubt_s: float = 1.5
+    hang_s: float = 10.0
+    loading_s: float = 1800.0
 
 
 class ProcessEngine:
     """Serve from a child process. Implements `model.messages.Engine`.
 
     The child is launched at once and builds the engine while the caller goes on; who asks for
-    `info` waits for it. Commands that the child does not take wait in a bounded queue; a `Close`,
-    `Cancel` or `Reopen` is taken even when it is full, as by `LocalEngine`.
+    `info` waits for it. Commands that the child does not take wait, up to a bound for each session;
+    a `Close`, `Cancel` or `Reopen` is taken even beyond, as by `LocalEngine`.
+
+    A session whose command the engine hangs on is the culprit of that loss, and so is one that it
+    worked for in two losses: a crash may be a coincidence once.
 
     Args:
         spec: builds the engine's core in the child.
@@ -93,6 +108,7 @@ class ProcessEngine:
         self._open: set[str] = set()  # sessions that have a slot, or have one coming
         self._outgoing: Outgoing | None = None  # while commands are taken
         self._supervisor: Thread | None = None
+        self._crashes: Counter[str] = Counter()  # by the session that was being worked for
         self._is_stopping = Event()
         self._launching = Lock()  # guards the field below, for as long as a launch takes
         self._child: _Child | None = _Child(spec, self._policy)
@@ -216,7 +232,8 @@ class ProcessEngine:
             if self._is_stopping.is_set():
                 return
             _log.error("the engine's process was lost: it %s", child.end_of_it)
-            guarded(EngineLost(f"The engine was lost: its process {child.end_of_it}."))
+            lost = f"The engine was lost: its process {child.end_of_it}."
+            guarded(EngineLost(lost, self._culprit(child)))
             if monotonic() - began_s >= self._policy.steady_s:
                 delays_s = iter(self._policy.delays_s)
             successor = self._revived(delays_s)
@@ -230,9 +247,35 @@ class ProcessEngine:
             self._serve_with(child)
             guarded(EngineBack())
 
+    def _culprit(self, child: _Child) -> str:
+        """Return the session that is to blame for a child's death; "" if none is."""
+        session_id = child.noted.read().partition("/")[0]
+        if not session_id:
+            return ""
+        self._crashes[session_id] += 1
+        is_sure = child.has_hung or self._crashes[session_id] > 1
+        if is_sure:
+            del self._crashes[session_id]
+        return session_id if is_sure else ""
+
     def _pass_on(self, child: _Child, deliver: Callable[[Output | News], None]) -> None:
+        heard_s, is_silent = monotonic(), False
         try:
             for message in child.messages:
+                if isinstance(message, Silence):
+                    silent_s = monotonic() - heard_s
+                    if silent_s >= self._policy.hang_s:
+                        child.has_hung = True
+                        raise WireError(f"it has said nothing for {silent_s:.0f} s")  # noqa: TRY301 - as by `received`
+                    if silent_s >= self._policy.doubt_s and not is_silent:
+                        is_silent = True
+                        _log.warning("the engine says nothing; it may hang")
+                        deliver(EngineSilent())
+                    continue
+                heard_s = monotonic()
+                if is_silent:
+                    is_silent = False
+                    deliver(EngineHeard())
                 if isinstance(message, Report):
                     self._metrics = message.metrics
                     continue
@@ -252,13 +295,12 @@ class ProcessEngine:
             if self._is_stopping.wait(delay_s):
                 return None
             try:
-                with self._launching:
-                    if self._is_stopping.is_set():
-                        return None
-                    child = self._child = _Child(self._spec, self._policy)
+                child = self._launched()
             except OSError as error:
                 _log.error("the engine's process could not be started: %s", error)
                 continue
+            if child is None:
+                return None
             try:
                 if child.description() != self._described:
                     raise EngineError("another engine came up than the one that was lost")
@@ -271,6 +313,29 @@ class ProcessEngine:
             return child
         return None
 
+    def _launched(self) -> _Child | None:
+        """Launch a child; None if it is not wanted any more.
+
+        While the gateway has no descriptors left, which is its peers' doing and passes, it waits:
+        no engine was tried, so none has failed.
+
+        Raises:
+            OSError: the system starts no process, for another reason.
+        """
+        while True:
+            try:
+                with self._launching:
+                    if self._is_stopping.is_set():
+                        return None
+                    child = self._child = _Child(self._spec, self._policy)
+                    return child
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS:
+                    raise
+                _log.error("the engine's process waits for descriptors: %s", error)
+            if self._is_stopping.wait(_DESCRIPTORS_WAIT_S):
+                return None
+
 
 class _Child:
     """Hold one child process and the connection to it.
@@ -282,14 +347,20 @@ class _Child:
 
     def __init__(self, spec: CoreSpec, policy: RestartPolicy) -> None:
         self._policy = policy
+        self.noted, self.has_hung = Noted(), False
         self.connection, theirs = socket.socketpair()
         self.messages = received(self.connection)
+        note_silence(self.connection, policy.loading_s)
         # It ends with its connection, so with us; and the interpreter ends it when it exits.
         self.process = multiprocessing.get_context("spawn").Process(
-            target=run_child, args=(spec, theirs), name=NAME, daemon=True
+            target=run_child, args=(spec, theirs, self.noted), name=NAME, daemon=True
         )
-        with theirs:
-            _start_without_interrupts(self.process)
+        try:
+            with theirs:
+                _start_without_interrupts(self.process)
+        except OSError:
+            self.connection.close()
+            raise
         self._described: Described | None = None
 
     def description(self) -> Described:
@@ -321,7 +392,7 @@ class _Child:
         message = self._next()
         match message:
             case Began():
-                limit_silence(self.connection, self._policy.silence_s)
+                note_silence(self.connection, self._policy.doubt_s / 4)
             case Refused():
                 raise EngineError("the engine could not be started") from _error(message)
             case _:
@@ -352,6 +423,12 @@ class _Child:
 
     def _next(self) -> Message:
         message = next(self.messages, None)
+        if isinstance(message, Silence):
+            self.process.kill()
+            self.end()
+            raise EngineError(
+                f"the engine was not ready within {self._policy.loading_s:.0f} s, and was killed"
+            )
         if message is None:
             self.end()
             raise EngineError(f"the engine's process {self.end_of_it} before it was ready")

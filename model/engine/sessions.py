@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from model.engine.faults import BROKEN, told
 from model.engine.slots import HasSession, SlotTable
-from model.errors import ParleyError
 from model.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
 from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=HasSession)
+T = TypeVar("T")
+R = TypeVar("R")
+
+# An engine on which nothing works so often in a row starts over.
+_MAX_BROKEN = 3
 
 
 class Sessions(Generic[S]):
@@ -23,12 +28,17 @@ class Sessions(Generic[S]):
         slots: which session has which.
         metrics: where sessions are counted.
         wipe: leaves nothing of a session in a slot's state.
+
+    Attributes:
+        is_trial: whether nobody is served yet, so that whatever breaks is the engine.
     """
 
     def __init__(
         self, slots: SlotTable[S], metrics: EngineMetrics, wipe: Callable[[int], None]
     ) -> None:
         self._slots, self._metrics, self._wipe = slots, metrics, wipe
+        self.is_trial = False
+        self._num_broken = 0  # times in a row that `together` broke for everybody
 
     @property
     def ids(self) -> list[str]:
@@ -66,10 +76,10 @@ class Sessions(Generic[S]):
                 return [SessionFailed(session_id, message)]
             try:
                 return begin(command)
-            except ParleyError as error:
+            except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
                 if (slot := self._slots.get(session_id)) is not None:
                     self.release(slot)
-                return [SessionFailed(session_id, str(error))]
+                return [SessionFailed(session_id, told(session_id, error))]
         if slot is None:
             return []  # it failed or was closed while the command was on its way
         if isinstance(command, Close):
@@ -77,8 +87,8 @@ class Sessions(Generic[S]):
             return []
         try:
             return carry_out(slot, command)
-        except ParleyError as error:
-            return [self.fail(slot, str(error))]
+        except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
+            return [self.fail(slot, told(session_id, error))]
 
     def take(self, session_id: str, make: Callable[[int], S]) -> S:
         """Give a session the lowest free slot; there must be one."""
@@ -101,7 +111,56 @@ class Sessions(Generic[S]):
     def fail_broken(self, slot: S) -> SessionFailed:
         """Give up a session whose own program broke, in an `except`; no other is affected."""
         _log.exception("session %s failed", slot.session_id)
-        return self.fail(slot, "the engine failed on this session")
+        return self.fail(slot, BROKEN)
+
+    def together(
+        self,
+        items: Sequence[T],
+        slot_of: Callable[[T], S],
+        run: Callable[[Sequence[T]], Sequence[R]],
+        outputs: list[Output],
+    ) -> list[tuple[T, R]]:
+        """Do something for several sessions at once; end those, and only those, that break it.
+
+        Where it breaks for all of them together, it is done for each alone. If it breaks for
+        everybody, and that so often in a row, it is the engine that is broken.
+
+        Args:
+            items: what is to be done, each for another session.
+            slot_of: whose it is.
+            run: does it, for one or several; returns one result each.
+            outputs: where the ends of sessions are told.
+
+        Returns:
+            What was done, with its result.
+
+        Raises:
+            Exception: what `run` raises, of an engine that is broken.
+        """
+        if not items:
+            return []
+        try:
+            results = run(items)
+        except Exception:
+            if self.is_trial or self._num_broken == _MAX_BROKEN:
+                self._num_broken = 0
+                raise
+            if len(items) == 1:
+                self._num_broken += 1
+                outputs.append(self.fail_broken(slot_of(items[0])))
+                return []
+            _log.exception("what %d sessions share broke; each is served alone", len(items))
+        else:
+            self._num_broken = 0
+            return list(zip(items, results, strict=True))
+        made = []
+        for item in items:
+            try:
+                made += [(item, result) for result in run([item])]
+            except Exception:  # noqa: BLE001 - it is found out whose it is
+                outputs.append(self.fail_broken(slot_of(item)))
+        self._num_broken = 0 if made else self._num_broken + 1
+        return made
 
     def fail_all(self, message: str) -> list[SessionFailed]:
         """Give up all sessions; their state is the caller's to make anew."""

@@ -19,10 +19,9 @@ import contextlib
 import json
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields, is_dataclass
-from io import IOBase
 from operator import attrgetter
 from threading import Condition, Thread
 from types import GenericAlias
@@ -83,6 +82,11 @@ class Report:
     """Pass on the engine's counters as they are."""
 
     metrics: EngineMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Stand for nothing having come for a while; it never crosses the wire."""
 
 
 ToEngine: TypeAlias = Begin | Command
@@ -170,30 +174,47 @@ def decode(text: bytes, sound: bytes) -> Message:
     return message
 
 
-def received(connection: socket.socket) -> Generator[Message, None, None]:
+def received(connection: socket.socket) -> Generator[Message | Silence, None, None]:
     """Yield the messages that come, until the other side is gone.
 
+    Where `note_silence` asks for it, a `Silence` comes whenever nothing else has come for a while.
+
     Raises:
-        WireError: something else comes, or nothing for as long as `limit_silence` allows.
+        WireError: something else comes.
     """
-    with contextlib.suppress(OSError), connection.makefile("rb", _READ_BYTES) as stream:
-        while len(lengths := _read(stream, _LENGTHS.size)) == _LENGTHS.size:
-            text_bytes, sound_bytes = _LENGTHS.unpack(lengths)
-            text, sound = _read(stream, text_bytes), _read(stream, sound_bytes)
-            if len(text) < text_bytes or len(sound) < sound_bytes:
-                return  # its last words were cut short
-            yield decode(text, sound)
+    waiting = bytearray()
+    while True:
+        try:
+            chunk = connection.recv(_READ_BYTES)
+        except BlockingIOError:  # so it says that the socket's time is up
+            yield Silence()
+            continue
+        except OSError:
+            return
+        if not chunk:
+            return  # its last words may have been cut short
+        waiting += chunk
+        yield from _whole(waiting)
 
 
-def _read(stream: IOBase, num_bytes: int) -> bytes:
-    found: bytes | None = stream.read(num_bytes)
-    if found is None:  # so it says that the socket's time is up
-        raise WireError("the other side has been silent for too long")
-    return found
+def _whole(waiting: bytearray) -> Generator[Message, None, None]:
+    """Yield the messages that are there as a whole, and leave the rest."""
+    at = 0
+    while len(waiting) - at >= _LENGTHS.size:
+        text_bytes, sound_bytes = _LENGTHS.unpack_from(waiting, at)
+        text_at = at + _LENGTHS.size
+        end = text_at + text_bytes + sound_bytes
+        if len(waiting) < end:
+            break
+        text = bytes(waiting[text_at : text_at + text_bytes])
+        sound = bytes(waiting[text_at + text_bytes : end])
+        at = end
+        yield decode(text, sound)
+    del waiting[:at]
 
 
-def limit_silence(connection: socket.socket, seconds: float) -> None:
-    """Let `received` give up when nothing comes for so long; sending is not affected."""
+def note_silence(connection: socket.socket, seconds: float) -> None:
+    """Let `received` tell when nothing comes for so long; sending is not affected."""
     whole = int(seconds)
     timeval = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
@@ -203,23 +224,25 @@ class Outgoing:
     """Send messages in order, from any thread, without making the sender wait.
 
     What the connection has room for goes out at once. The rest waits for a thread that does
-    nothing but wait for room, and there is a bound on how much: then the other side has stalled.
+    nothing but wait for room, and there is a bound on how much of one session: then the other side
+    has stalled. Sessions keep far below it, since they wait for `Taken`.
 
     Args:
         connection: a connected stream socket.
-        max_waiting: messages that may wait.
+        max_waiting: messages of one session that may wait.
     """
 
     def __init__(self, connection: socket.socket, max_waiting: int) -> None:
         self._connection = connection
         self._max_waiting = max_waiting
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._num_waiting: Counter[str] = Counter()  # by session
         self._changed = Condition()
         self._is_closed = False
         self._thread = Thread(target=self._run, name="engine outgoing", daemon=True)
         self._thread.start()
 
-    def put(self, message: Message, *, is_relief: bool = False) -> None:
+    def put(self, message: Command, *, is_relief: bool = False) -> None:
         """Send a message; after the other side's end, nothing happens.
 
         Args:
@@ -227,17 +250,21 @@ class Outgoing:
             is_relief: True if it makes work less, and must not be refused.
 
         Raises:
-            OverloadedError: too many wait already.
+            OverloadedError: too many of its session wait already.
         """
-        frame = encode(message)
+        frame, session_id = encode(message), message.session_id
         with self._changed:
             if self._is_closed:
                 return
-            if len(self._waiting) >= self._max_waiting and not is_relief:
-                raise OverloadedError(f"{len(self._waiting)} commands wait for the engine already")
+            num_waiting = self._num_waiting.get(session_id, 0)
+            if num_waiting >= self._max_waiting and not is_relief:
+                raise OverloadedError(
+                    f"{num_waiting} commands of this session wait for the engine already"
+                )
             sent = 0 if self._waiting else self._send_now(frame)
             if sent < len(frame):
-                self._waiting.append(frame[sent:])
+                self._waiting.append((session_id, frame[sent:]))
+                self._num_waiting[session_id] += 1
                 self._changed.notify()
 
     def close(self) -> None:
@@ -245,6 +272,7 @@ class Outgoing:
         with self._changed:
             self._is_closed = True
             self._waiting.clear()
+            self._num_waiting.clear()
             self._changed.notify()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -265,10 +293,13 @@ class Outgoing:
                     if self._is_closed:
                         return
                     self._changed.wait()
-                frame = self._waiting[0]
+                session_id, frame = self._waiting[0]
             # It stays in its place meanwhile, so that what comes later waits behind it.
             with contextlib.suppress(OSError):
                 self._connection.sendall(frame)
             with self._changed:
                 if self._waiting:
                     self._waiting.popleft()
+                    self._num_waiting[session_id] -= 1
+                    if not self._num_waiting[session_id]:
+                        del self._num_waiting[session_id]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
 
+from model.engine.faults import told
 from model.engine.local import LocalEngine
-from model.errors import EngineError
 from model.messages import (
     AppendAudio,
     Close,
@@ -96,6 +96,12 @@ class ScriptedCore:
     def warm_up(self) -> None:
         """Do nothing: a script needs no warming."""
 
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: all that happens is made by commands and by time."""
+
+    def close(self) -> None:
+        """Do nothing: nothing works for the engine elsewhere."""
+
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
         while self._due:
@@ -118,10 +124,7 @@ class ScriptedCore:
             return []
         if isinstance(command, AppendAudio):
             self.metrics.frames_heard += len(command.pcm) // self._info.frame_samples
-        try:
-            return self._made(program, program.accept(command, self._clock()))
-        except EngineError as error:
-            return self._made(program, [SessionFailed(program.session_id, str(error))])
+        return self._guarded(program, lambda: program.accept(command, self._clock()))
 
     def tick(self) -> list[Output]:
         """Make what is due in all sessions."""
@@ -129,7 +132,7 @@ class ScriptedCore:
         outputs: list[Output] = []
         while (due_s := self.next_due_s()) is not None and due_s <= now_s:
             _, _, program = heapq.heappop(self._due)
-            outputs += self._made(program, program.tick(now_s))
+            outputs += self._guarded(program, lambda program=program: program.tick(now_s))  # type: ignore[misc]  # a default binds the program
         self.metrics.ticks += bool(outputs)
         return outputs
 
@@ -153,8 +156,8 @@ class ScriptedCore:
         progress = self._closed.pop(session_id, None) or Progress()
         try:
             program = Program(command, self._script, progress, self._info, self._ahead_s)
-        except EngineError as error:
-            return [SessionFailed(session_id, str(error))]
+        except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
+            return [SessionFailed(session_id, told(session_id, error))]
         self._programs[session_id] = program
         self.metrics.sessions = len(self._programs)
         return []
@@ -165,6 +168,14 @@ class ScriptedCore:
         if len(self._closed) > _MAX_CLOSED:
             self._closed.popitem(last=False)
         self.metrics.sessions = len(self._programs)
+
+    def _guarded(self, program: Program, act: Callable[[], list[Output]]) -> list[Output]:
+        """Let a session do something; whatever breaks is its own."""
+        try:
+            outputs = act()
+        except Exception as error:  # noqa: BLE001 - as in `_open`
+            outputs = [SessionFailed(program.session_id, told(program.session_id, error))]
+        return self._made(program, outputs)
 
     def _made(self, program: Program, outputs: list[Output]) -> list[Output]:
         """Take note of what a session has made, and of when it is due again."""

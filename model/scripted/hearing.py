@@ -33,6 +33,7 @@ class _Turn:
     num_words: int = 0  # reported
     num_quiet: int = 0  # frames since the last sound
     has_sound: bool = False  # since its end was last reported
+    is_finished: bool = False  # as was reported, and no sound was heard since
 
 
 class Hearing:
@@ -72,6 +73,11 @@ class Hearing:
             news += self._words(turn)
             news += self._end(turn, is_sound=float(np.dot(frame, frame)) > self._sound_energy)
         return news
+
+    @property
+    def is_finished(self) -> bool:
+        """Say whether the turn in progress sounds finished."""
+        return self._turn.is_finished
 
     def clear(self) -> None:
         """Forget the turn in progress."""
@@ -131,10 +137,11 @@ class Hearing:
     def _end(self, turn: _Turn, *, is_sound: bool) -> list[HeardEnd]:
         turn.num_quiet = 0 if is_sound else turn.num_quiet + 1
         turn.has_sound = turn.has_sound or is_sound
+        turn.is_finished = turn.is_finished and not is_sound
         audio_ms = turn.num_frames * self._frame_ms
         found = self._entry(audio_ms, is_over=False)
         is_unfinished = found is not None and found[1].unfinished
         if not turn.has_sound or turn.num_quiet < _QUIET_FRAMES or is_unfinished:
             return []
-        turn.has_sound = False
+        turn.has_sound, turn.is_finished = False, True
         return [HeardEnd(audio_ms)]

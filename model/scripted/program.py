@@ -16,6 +16,7 @@ from model.messages import (
     CallDone,
     CallStarted,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     EndOfTurn,
@@ -32,6 +33,7 @@ from model.messages import (
     ResponseText,
     ResponseWord,
     Truncate,
+    TurnChecked,
     Usage,
 )
 from model.scripted.answer import choose
@@ -45,6 +47,7 @@ SessionCommand: TypeAlias = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | Reopen
     | AppendText
     | AppendCall
@@ -185,6 +188,9 @@ class Program:
                 self._hearing.clear()
             case CommitAudio():
                 return [self._commit(command)]
+            case CheckTurn():
+                is_finished = self._hearing.is_finished
+                return [TurnChecked(self.session_id, command.key, is_finished)]
             case Reopen():
                 self._reopen(command)
             case AppendText():

@@ -1,7 +1,8 @@
-"""A user's own recordings as training data: sound files with transcripts.
+"""A user's own recordings, to train on or to be scored with: sound files with transcripts.
 
 `DIR/transcripts.tsv` holds one line a file, ``name.wav<TAB>what is said`` and, if the recording
-asks something the starter can answer, a third column with the reply.
+asks something the starter can answer, a third column with the reply. Any rate, any number of
+channels, any sample format, mu-law of a telephone among them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ INDEX = "transcripts.tsv"
 LONGEST_S = 14.0  # a turn must fit the model's audio window
 
 
-def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
+def read_recordings(
+    directory: Path, *, longest_s: float | None = LONGEST_S
+) -> tuple[list[Clip], dict[str, str]]:
     """Read a directory of recordings.
+
+    Args:
+        directory: holds the wav files and `transcripts.tsv`.
+        longest_s: what a recording may last; None for any length.
 
     Returns:
         The clips (without word times: nobody aligned them), and the replies by clip key where one
@@ -43,6 +50,7 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
         )
         raise ConfigError(msg) from error
     clips, replies = [], {}
+    keys: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -52,13 +60,20 @@ def read_recordings(directory: Path) -> tuple[list[Clip], dict[str, str]]:
             raise ConfigError(msg)
         wave = read_sound(directory / columns[0], SAMPLE_RATE_HZ)
         pcm = np.round(wave * 32767).astype(np.int16)
-        if len(pcm) > LONGEST_S * SAMPLE_RATE_HZ:
+        if not len(pcm):
+            msg = f"{directory / columns[0]}: holds no audio"
+            raise ConfigError(msg)
+        if longest_s is not None and len(pcm) > longest_s * SAMPLE_RATE_HZ:
             msg = (
                 f"{directory / columns[0]}: {len(pcm) / SAMPLE_RATE_HZ:.1f} s long, "
-                f"expected at most {LONGEST_S} s"
+                f"expected at most {longest_s} s"
             )
             raise ConfigError(msg)
-        key = f"recording:{number}"
+        key = f"recording:{columns[0]}"
+        if key in keys:
+            msg = f"{index}:{number}: {columns[0]} is listed twice"
+            raise ConfigError(msg)
+        keys.add(key)
         silent = np.zeros(len(pcm) // 320, dtype=np.uint8)
         clips.append(Clip(key, normalise(columns[1]), "recording", pcm, (), silent))
         if len(columns) == 3:

@@ -61,6 +61,11 @@ class Arguments:
         self.choices: dict[int, int] = {}
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Return what of the schema the text need not satisfy."""
+        return self._matcher.left_out
+
+    @property
     def is_complete(self) -> bool:
         """Tell whether what was written is a whole text that the schema accepts."""
         return self._matcher.is_complete

@@ -13,6 +13,7 @@ from model.codec.mel import MelCodec
 from model.engine.config import EngineConfig
 from model.engine.sessions import Sessions
 from model.engine.slots import SlotTable
+from model.errors import EngineError
 from model.messages import (
     AppendAudio,
     Close,
@@ -21,24 +22,29 @@ from model.messages import (
     EngineInfo,
     Open,
     Output,
+    Pcm,
     Respond,
     ResponseAudio,
     SessionCommand,
 )
 from model.metrics import EngineMetrics
+from model.schemas.service import SchemaService
 from model.transformer.lm import LM
+from model.turns.call import CallService
 from model.turns.phase import Phase
 from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
 from model.turns.runner import Request, Result, Runner
 from model.turns.scheduler import Scheduler, urgency
 from model.turns.slot import Playout, Slot, Urgency
-from model.turns.spelling import Speller
+from model.turns.spelling import Speller, spelled
 from model.turns.steps import Decode, TurnLimits
 from model.turns.vocabulary import TurnVocabulary
 
 # Replies' words and transcripts are written in fewer steps at a time; histories in more.
 _BEHIND_STEPS = 16
+# Of a user who is heard this late (2 s), the audio did not come from a live microphone.
+_FLOOD_FRAMES = 25
 _WARM_UP_FRAMES = 4
 _WARM_UP_TICKS = 40  # enough to write some words and speak some frames
 
@@ -54,6 +60,7 @@ class TickEngine:
         clock: returns seconds, never going back.
         name: of the model.
         limits: of one conversation.
+        writer: writes the arguments of calls; None for a process of its own, when there are any.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class TickEngine:
         clock: Callable[[], float],
         name: str = "starter",
         limits: TurnLimits | None = None,
+        writer: CallService | None = None,
     ) -> None:
         self.metrics = EngineMetrics()
         self.config = config
@@ -78,6 +86,7 @@ class TickEngine:
             limits or TurnLimits(),
             clock,
         )
+        self._writer: CallService = writer or SchemaService(spelled(vocabulary))
         self._delays = lm.config.delays
         self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)
         self._runner = Runner(lm, codec, vocabulary, config, self.metrics)
@@ -96,8 +105,17 @@ class TickEngine:
         """Name the sessions that are open."""
         return self._sessions.ids
 
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when `next_due_s` may say something else, from any thread."""
+        self._writer.on_done = wake
+
+    def close(self) -> None:
+        """End what works for the engine elsewhere."""
+        self._writer.close()
+
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
+        self._note_answers()
         return self._scheduler.next_due_s(self._slots)
 
     def apply(self, command: Command) -> list[Output]:
@@ -115,6 +133,7 @@ class TickEngine:
         Returns:
             What the sessions are to be told, in order; empty if nothing was due.
         """
+        self._note_answers()
         chosen = self._scheduler.choose(self._slots, self._clock())
         if not chosen:
             return []
@@ -124,8 +143,8 @@ class TickEngine:
             heard_since_s = [s.waiting_since_s for s in chosen if s.work is Urgency.FRAME]
             requests = self._plan(chosen, outputs)
             self.metrics.count_rows(slot.program.phase.name.lower() for slot, _ in requests)
-            results = self._runner.step([request for _, request in requests])
-            self._observe(requests, results, outputs)
+            done = self._sessions.together(requests, _slot_of, self._step, outputs)
+            self._observe(done, outputs)
             self._count_late(heard_since_s)
             served = [slot for slot in chosen if self._sessions.is_open(slot)]
             outputs += self._deliver(served, was_served=True)
@@ -140,6 +159,7 @@ class TickEngine:
         assert not len(self._slots)
         torch.set_num_threads(self.config.num_threads)
         session_id = "warm-up"
+        self._sessions.is_trial = True
         pcm = np.zeros(_WARM_UP_FRAMES * self._timing.frame_samples, dtype=np.float32)
         for command in (
             Open(session_id, self.info.voices[0]),
@@ -151,6 +171,7 @@ class TickEngine:
         for _ in range(_WARM_UP_TICKS):
             self.tick()
         self.apply(Close(session_id))
+        self._sessions.is_trial = False
         self.metrics.clear()
 
     def fail_all(self, message: str) -> Sequence[Output]:
@@ -166,6 +187,7 @@ class TickEngine:
         program = TurnProgram(
             command,
             speller=self._speller,
+            writer=self._writer,
             timing=self._timing,
             delays=self._delays,
             noise=noise,
@@ -184,16 +206,22 @@ class TickEngine:
 
     def _plan(self, chosen: Sequence[Slot], outputs: list[Output]) -> list[tuple[Slot, Request]]:
         """Encode what users said and collect everyone's next steps."""
-        hearing = [slot for slot in chosen if slot.program.wants_frame]
-        heard: dict[int, Ints] = {}
-        if hearing:
-            frames, is_first = zip(*(slot.program.take_frame() for slot in hearing), strict=True)
-            indices = [slot.index for slot in hearing]
-            codes = self._runner.encode(indices, frames, is_first)
-            heard = dict(zip(indices, codes, strict=True))
-            self.metrics.frames_heard += len(hearing)
-        requests = []
+        hearing: list[tuple[Slot, tuple[Pcm, bool]]] = []
         for slot in chosen:
+            try:
+                if slot.program.wants_frame:
+                    hearing.append((slot, slot.program.take_frame()))
+            except Exception:  # noqa: BLE001 - whatever broke is this session's own
+                outputs.append(self._sessions.fail_broken(slot))
+        heard = {
+            slot.index: codes
+            for (slot, _), codes in self._sessions.together(
+                hearing, _slot_of, self._encode, outputs
+            )
+        }
+        self.metrics.frames_heard += len(heard)
+        requests = []
+        for slot in filter(self._sessions.is_open, chosen):
             try:
                 self._recall(slot)
                 steps = slot.program.plan(heard.get(slot.index))
@@ -214,14 +242,22 @@ class TickEngine:
         if prompt is not None:
             slot.program.recall(self._runner.recall(slot.index, prompt))
 
+    def _encode(self, hearing: Sequence[tuple[Slot, tuple[Pcm, bool]]]) -> list[Ints]:
+        frames, is_first = zip(*(heard for _, heard in hearing), strict=True)
+        return list(self._runner.encode([slot.index for slot, _ in hearing], frames, is_first))
+
+    def _step(self, requests: Sequence[tuple[Slot, Request]]) -> list[Result]:
+        for slot, request in requests:
+            # It stands there unless this is tried again because it broke for somebody.
+            if not self._runner.seek(slot.index, request.steps.start):
+                raise EngineError("the model has lost the conversation while it was served")
+        return self._runner.step([request for _, request in requests])
+
     def _observe(
-        self,
-        requests: Sequence[tuple[Slot, Request]],
-        results: Sequence[Result],
-        outputs: list[Output],
+        self, done: Sequence[tuple[tuple[Slot, Request], Result]], outputs: list[Output]
     ) -> None:
         """Tell every program what the model made of its steps."""
-        for (slot, request), result in zip(requests, results, strict=True):
+        for (slot, request), result in done:
             if not result.is_finite:
                 outputs.append(self._sessions.fail(slot, "the model's output is not finite"))
                 continue
@@ -234,6 +270,7 @@ class TickEngine:
         """Decode audio and return what has happened in `slots`, each slot's events in order."""
         waiting = {slot.index: slot.program.take_events() for slot in slots}
         made: dict[int, list[Output]] = {slot.index: [] for slot in slots}
+        failed: list[Output] = []
         while any(waiting.values()):
             # One round: everything up to each slot's next frame, then these frames together.
             decodes: list[tuple[Slot, Decode]] = []
@@ -245,23 +282,23 @@ class TickEngine:
                         decodes.append((slot, event))
                         break
                     made[slot.index].append(event)
-            for slot, audio in self._decode(decodes):
+            for slot, audio in self._decode(decodes, failed):
                 made[slot.index].append(audio)
+            for slot in slots:
+                if not self._sessions.is_open(slot):
+                    waiting[slot.index].clear()
         for slot in slots:
-            self._note_work(slot, was_served=was_served)
-        return [output for slot in slots for output in made[slot.index]]
+            if self._sessions.is_open(slot):
+                self._note_work(slot, was_served=was_served)
+        return [*(output for slot in slots for output in made[slot.index]), *failed]
 
-    def _decode(self, decodes: Sequence[tuple[Slot, Decode]]) -> list[tuple[Slot, ResponseAudio]]:
-        if not decodes:
-            return []
-        pcm = self._runner.decode(
-            [slot.index for slot, _ in decodes],
-            [decode.codes for _, decode in decodes],
-            [decode.is_first for _, decode in decodes],
-        )
+    def _decode(
+        self, decodes: Sequence[tuple[Slot, Decode]], failed: list[Output]
+    ) -> list[tuple[Slot, ResponseAudio]]:
+        done = self._sessions.together(decodes, _slot_of, self._pcm, failed)
         now_s = self._clock()
         audio = []
-        for (slot, decode), row in zip(decodes, pcm, strict=True):
+        for (slot, decode), row in done:
             samples = np.ascontiguousarray(row[decode.start : decode.stop])
             self.metrics.frames_spoken += 1
             if len(samples):
@@ -271,10 +308,25 @@ class TickEngine:
                 audio.append((slot, ResponseAudio(session_id, decode.turn, samples)))
         return audio
 
+    def _pcm(self, decodes: Sequence[tuple[Slot, Decode]]) -> list[Pcm]:
+        return list(
+            self._runner.decode(
+                [slot.index for slot, _ in decodes],
+                [decode.codes for _, decode in decodes],
+                [decode.is_first for _, decode in decodes],
+            )
+        )
+
     def _count_late(self, heard_since_s: Sequence[float]) -> None:
         """Count frames that were heard after their users' next ones had been spoken."""
         by_s = self._clock() - self._timing.frame_ms / 1000
         self.metrics.frames_heard_late += sum(since_s < by_s for since_s in heard_since_s)
+
+    def _note_answers(self) -> None:
+        """Take note of sessions whose calls have what they waited for."""
+        for slot in self._slots:
+            if slot.work is None and slot.program.has_work:
+                self._note_work(slot, was_served=False)
 
     def _note_work(self, slot: Slot, *, was_served: bool) -> None:
         """Keep what the scheduler looks at in step with what the slot's program does."""
@@ -284,7 +336,17 @@ class TickEngine:
         slot.is_behind = program.num_waiting_steps > _BEHIND_STEPS
         work = None
         if program.has_work:
-            work = urgency(program.phase, slot.playout, is_awaited=program.is_answer_awaited)
+            work = urgency(
+                program.phase,
+                slot.playout,
+                is_awaited=program.is_answer_awaited,
+                is_flooded=program.num_waiting_frames > _FLOOD_FRAMES,
+            )
         # Every frame waits anew; an answer is waited for as a whole.
-        if work is not slot.work or (was_served and work is Urgency.FRAME):
+        is_anew = was_served and work in (Urgency.FRAME, Urgency.CATCH_UP)
+        if work is not slot.work or is_anew:
             slot.work, slot.waiting_since_s = work, self._clock()
+
+
+def _slot_of(item: tuple[Slot, object]) -> Slot:
+    return item[0]

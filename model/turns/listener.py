@@ -112,6 +112,12 @@ class Listener:
         """Tell whether the next frame can be heard."""
         return self.turn is not None and self.turn.is_sampled and self.frames.num_frames > 0
 
+    @property
+    def is_hearing(self) -> bool:
+        """Tell whether a whole frame waits, or what the last one puts out is not known yet."""
+        turn = self.turn
+        return turn is not None and (self.frames.num_frames > 0 or not turn.is_sampled)
+
     def take_frame(self) -> tuple[Pcm, bool]:
         """Return the next frame, float32 [frame_samples], and whether it starts the turn."""
         assert self.turn is not None

@@ -40,6 +40,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     InputTranscript,
@@ -49,8 +50,10 @@ from model.messages import (
     Respond,
     ResponseDone,
     Truncate,
+    TurnChecked,
     Usage,
 )
+from model.turns.call import Writer
 from model.turns.history import VOICE_INDEX, History, StepBlock
 from model.turns.items import append_item
 from model.turns.listener import Listener
@@ -67,6 +70,7 @@ SessionCommand = (
     AppendAudio
     | ClearAudio
     | CommitAudio
+    | CheckTurn
     | AppendText
     | AppendCall
     | AppendCallOutput
@@ -81,6 +85,7 @@ class TurnProgram:
     Args:
         session: who talks, and in which voice.
         speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
         timing: of the codec.
         delays: steps by which each codebook comes late, 0 or 1.
         noise: what the session's choices are drawn with, if they are.
@@ -115,6 +120,7 @@ class TurnProgram:
         session: Open,
         *,
         speller: Speller,
+        writer: Writer,
         timing: SpeechTiming,
         delays: tuple[int, ...],
         noise: Noise | None = None,
@@ -135,7 +141,7 @@ class TurnProgram:
             frame_ms=timing.frame_ms,
         )
         self._speaker = Speaker(
-            self.session_id, self.history, speller, limits, timing=timing, delays=delays
+            self.session_id, self.history, speller, writer, limits, timing=timing, delays=delays
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
@@ -152,7 +158,8 @@ class TurnProgram:
     @property
     def has_work(self) -> bool:
         """Tell whether `plan` would return steps, given a frame if it wants one."""
-        return self.history.fed < len(self.history) or self.wants_frame
+        is_known = self.history.fed < len(self.history)
+        return is_known or self.wants_frame or self._speaker.has_answer
 
     @property
     def prompt(self) -> StepBlock | None:
@@ -169,6 +176,11 @@ class TurnProgram:
     def num_waiting_steps(self) -> int:
         """Count the steps that are known and not fed yet."""
         return len(self.history) - self.history.fed
+
+    @property
+    def num_waiting_frames(self) -> int:
+        """Count the whole frames of the user that wait to be heard."""
+        return self._listener.frames.num_frames
 
     @property
     def is_answer_awaited(self) -> bool:
@@ -222,6 +234,9 @@ class TurnProgram:
         if user is not None:
             self._listener.hear(user)
             # A commit that waited for this frame needs nothing of what the frame puts out.
+            self._advance()
+        if self._speaker.has_answer:
+            self._go_on(*self._speaker.resume())
             self._advance()
         if self.phase is Phase.TRANSCRIBING and self._next_reply() is not None:
             self._listener.feed_reply_early()
@@ -290,7 +305,7 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
-        if not isinstance(command, Respond):
+        if not isinstance(command, Respond | CheckTurn):
             self._perhaps.confirm()
         match command:
             case AppendAudio():
@@ -298,6 +313,8 @@ class TurnProgram:
                 self._listener.frames.append(command.pcm)
             case CommitAudio():
                 return self._commit(command)
+            case CheckTurn():
+                return self._check(command)
             case ClearAudio():
                 self._clear()
             case Truncate():
@@ -356,6 +373,17 @@ class TurnProgram:
             return True
         listener.begin_transcript(command.item_id)
         self._move(Cue.COMMIT)
+        return True
+
+    def _check(self, command: CheckTurn) -> bool:
+        if self._listener.is_shelved:
+            self._listen()
+        # What is to be forgotten need not be heard.
+        ends = (c for c in self._pending if isinstance(c, ClearAudio | CommitAudio))
+        if self._listener.is_hearing and not isinstance(next(ends, None), ClearAudio):
+            return False
+        is_finished = self._listener.turn is not None and self._listener.turn.has_ended
+        self._events.append(TurnChecked(self.session_id, command.key, is_finished))
         return True
 
     def _finish_transcript(self, pieces: Ints) -> None:
@@ -452,7 +480,7 @@ class TurnProgram:
             case Phase.SPEAKING:
                 return (Mask.SPEAK,)
             case Phase.CALLING:
-                return (Mask.CALL,)
+                return () if self._speaker.is_waiting else (Mask.CALL,)
 
     def _voice_piece(self, voice: str) -> int:
         piece = self._vocabulary.voices.get(voice)

@@ -13,14 +13,19 @@ from model.turns.slot import Playout, Slot, Urgency
 _BACKGROUND_S = 0.5
 
 
-def urgency(phase: Phase, playout: Playout, *, is_awaited: bool = False) -> Urgency:
+def urgency(
+    phase: Phase, playout: Playout, *, is_awaited: bool = False, is_flooded: bool = False
+) -> Urgency:
     """Say why a session with work has it.
 
     Args:
         phase: of its conversation.
         playout: the audio in hand.
         is_awaited: whether its user has said everything and waits, though not all is heard.
+        is_flooded: whether more audio waits than a live user can have said meanwhile.
     """
+    if is_flooded and phase is Phase.LISTENING:
+        return Urgency.CATCH_UP
     if is_awaited:
         return Urgency.ANSWER
     match phase:
@@ -54,7 +59,7 @@ class Scheduler:
                 return slot.playout.ends_s
             case Urgency.FRAME:
                 return slot.waiting_since_s + self.frame_s
-            case Urgency.BACKGROUND:
+            case Urgency.BACKGROUND | Urgency.CATCH_UP:
                 return slot.waiting_since_s + _BACKGROUND_S
             case Urgency.ANSWER | None:
                 return slot.waiting_since_s

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.arrays import Ints
 from model.cache.state import Kind
-from model.errors import EngineError, GrammarError
+from model.errors import EngineError, GrammarError, OverloadedError
 from model.messages import (
     CallArguments,
     CallDone,
@@ -21,7 +21,7 @@ from model.messages import (
     ResponseText,
     Usage,
 )
-from model.turns.call import Call, Written
+from model.turns.call import Call, Writer, Written
 from model.turns.history import AssistantItem, History
 from model.turns.phase import Cue
 from model.turns.reply import Reply, SpeechTiming
@@ -36,6 +36,7 @@ class Speaker:
         session_id: who is told.
         history: of the conversation; written.
         speller: of the tokenizer's vocabulary.
+        writer: writes the arguments of calls.
         limits: bounds.
         timing: of the codec.
         delays: steps by which each codebook comes late, 0 or 1.
@@ -56,6 +57,7 @@ class Speaker:
         "_speller",
         "_timing",
         "_vocabulary",
+        "_writer",
         "paid",
         "reply",
     )
@@ -65,6 +67,7 @@ class Speaker:
         session_id: str,
         history: History,
         speller: Speller,
+        writer: Writer,
         limits: TurnLimits,
         *,
         timing: SpeechTiming,
@@ -74,6 +77,7 @@ class Speaker:
             raise EngineError(f"expected codes to come 0 or 1 steps late, got {delays}")
         self._session_id, self._history = session_id, history
         self._speller, self._vocabulary, self._limits = speller, speller.vocabulary, limits
+        self._writer = writer
         self._timing, self._delays = timing, np.array(delays)
         self.reply: Reply | None = None
         self.paid = (0, 0)
@@ -87,6 +91,18 @@ class Speaker:
         if reply.call is not None:
             return tuple(reply.call.choices)
         return () if reply.next_piece == -1 else (reply.next_piece,)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether a call waits for what is written elsewhere."""
+        reply = self.reply
+        return reply is not None and reply.call is not None and reply.call.is_waiting
+
+    @property
+    def has_answer(self) -> bool:
+        """Tell whether what a call has waited for is there, for `resume`."""
+        reply = self.reply
+        return reply is not None and reply.call is not None and reply.call.has_answer
 
     def begin(self, request: Respond, *, is_fed: bool) -> tuple[list[Event], Cue | None]:
         """Begin a reply.
@@ -109,7 +125,8 @@ class Speaker:
         self.reply = reply = Reply(request, item, usage, self._timing)
         if not demands_call(request):
             return [], None
-        reply.call = Call(request.tools, self._speller)
+        name = f"{self._session_id}/{request.turn}"
+        reply.call = Call(request.tools, self._speller, self._writer, name)
         events, cue = self._write(reply, reply.call.go_on)
         return events, cue or Cue.CALL
 
@@ -169,6 +186,13 @@ class Speaker:
         assert reply.call is not None
         return self._write(reply, partial(reply.call.go_on, piece))
 
+    def resume(self) -> tuple[list[Event], Cue | None]:
+        """Go on with a call, now that what it has waited for is there; returns as `wrote`."""
+        reply = self.reply
+        assert reply is not None
+        assert reply.call is not None
+        return self._write(reply, reply.call.resume)
+
     def end(self, reason: DoneReason) -> ResponseDone:
         """End the reply in progress, as it is; a call that is not complete was never made."""
         reply, self.reply = self.reply, None
@@ -186,19 +210,25 @@ class Speaker:
         self.paid = history.count_steps()
         return ResponseDone(self._session_id, reply.request.turn, reason, reply.final_usage())
 
-    def _write(self, reply: Reply, write: Callable[[], Written]) -> tuple[list[Event], Cue | None]:
+    def _write(
+        self, reply: Reply, write: Callable[[], Written | None]
+    ) -> tuple[list[Event], Cue | None]:
         """Write some more of a call; returns as `wrote`."""
         session_id, turn, call = self._session_id, reply.request.turn, reply.call
         assert call is not None
         try:
             written = write()
-        except GrammarError as error:
+        except (GrammarError, OverloadedError) as error:
             self.end("cancelled")
             message = f"the function's parameters cannot be followed: {error}"
             return [ResponseFailed(session_id, turn, message)], Cue.END
+        if written is None:
+            return [], None
         reply.num_call_pieces += len(written.pieces)
-        for piece in written.pieces:
-            self._history.append(Kind.TEXT, piece)
+        is_long = reply.is_exhausted or reply.num_call_pieces >= self._limits.max_call_pieces
+        if not is_long:
+            # What the model reads is bounded: past that it chooses nothing any more.
+            self._feed(reply, written)
         events: list[Event] = []
         if written.name is not None:
             events.append(CallStarted(session_id, turn, 0, written.name))
@@ -208,10 +238,19 @@ class Speaker:
             return [*events, CallDone(session_id, turn, 0), self.end("completed")], Cue.END
         if not call.choices:
             return [*events, self.end("max_output_tokens")], Cue.END
-        if not reply.is_exhausted and reply.num_call_pieces < self._limits.max_call_pieces:
+        if not is_long:
             return events, None
         more, cue = self._write(reply, call.close)
         return [*events, *more], cue
+
+    def _feed(self, reply: Reply, written: Written) -> None:
+        """Let the model read what was written of a call."""
+        history = self._history
+        if written.kept is not None:
+            history.cut(reply.item.start + 1 + written.kept)
+            history.fed = min(history.fed, len(history) - 1)  # it is asked there once more
+        for piece in written.pieces:
+            history.append(Kind.TEXT, piece)
 
     def _is_stuck(self, reply: Reply) -> bool:
         limits = self._limits

@@ -11,6 +11,8 @@ of the way from logits to arguments would be the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,13 @@ _SIGNS = {
     "yes": "true",
     "no": "false",
 }
+
+
+def spelled(vocabulary: TurnVocabulary) -> dict[str, Any]:
+    """Return what a `Speller` needs of a vocabulary, in values that JSON can hold."""
+    special = ("num_special", "pad", "bos", "user", "reply", "speak", "eos", "end")
+    numbers = {name: int(getattr(vocabulary, name)) for name in special}
+    return {"pieces": list(vocabulary.pieces), **numbers}
 
 
 class Speller:

@@ -102,6 +102,6 @@ class StreamResampler:
                 outputs[part] = np.ascontiguousarray(rows[part]) @ self._taps[phase]
         self._next_output = end
         spent = end * self._down // self._up - self.lateness_samples - self._kept_start
-        self._kept = self._kept[spent:]
+        self._kept = self._kept[spent:].copy()  # and not all that was fed
         self._kept_start += spent
         return output

@@ -69,7 +69,7 @@ class SileroStream:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""
         samples = np.concatenate((self._kept, pcm))
         num_windows = (len(samples) - _CONTEXT_SAMPLES) // _WINDOW_SAMPLES
-        self._kept = samples[num_windows * _WINDOW_SAMPLES :]
+        self._kept = samples[num_windows * _WINDOW_SAMPLES :].copy()  # and not all that was fed
         if not num_windows:
             return []
         width = _CONTEXT_SAMPLES + _WINDOW_SAMPLES

@@ -95,7 +95,9 @@ def key_of(settings: Settings, machine: Machine) -> Key:
     key = {
         "model": settings.model.model_dump(mode="json"),
         "files": files,
-        "engine": settings.engine.model_dump(mode="json", exclude={"max_sessions"}),
+        "engine": settings.engine.model_dump(
+            mode="json", exclude={"max_sessions", "hang_s", "loading_s"}
+        ),
         "machine": asdict(machine),
         "parley": importlib.metadata.version("parley"),
     }

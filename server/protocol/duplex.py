@@ -115,17 +115,20 @@ class DuplexFeed(Feed):
         self._committed(item_id, item_id)
         self._awaited.discard(item_id)
 
+    def is_heard(self, item: Message) -> bool:
+        """Say that an item that is audio is to be heard: its words cannot be told."""
+        del item
+        return True
+
     def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
         """Let the model hear an item that is audio."""
-        self._recordings.begin(item_id)
-        self._recordings.add(item_id, pcm)
         self._awaited.add(item_id)
         return [*self.stream(pcm), CommitAudio(self._session_id, item_id)]
 
-    def check(self, item: Item, audio: Pcm | None) -> None:
+    def check(self, item: Item, audio: InputAudio | None) -> None:
         """Refuse an item that is not sound."""
         del item
-        if audio is None or not len(audio):
+        if audio is None or not len(audio.pcm):
             raise ClientError(
                 "Error adding item: this model hears and speaks, and cannot be told anything in "
                 "writing. Send audio instead; what it is to know from the beginning goes into the "
@@ -267,10 +270,12 @@ class DuplexTurns(Turns):
         """Take what the session heard in appended audio."""
         del now_s
         match event:
-            case InputAudio(pcm):
+            case InputAudio():
                 is_detecting = self._config().turn_detection is not None
-                self._fed(self._listening.audio(pcm, is_detecting=is_detecting))
-                return [*self._stream.stream(pcm)]
+                # What is speech and what is not, the model hears for itself.
+                heard = InputAudio(event.pcm)
+                self._fed(self._listening.audio(heard, is_detecting=is_detecting))
+                return [*self._stream.stream(event.pcm)]
             case SpeechBegan():
                 return self._began(event)
             case SpeechEnded():
@@ -312,9 +317,11 @@ class DuplexTurns(Turns):
 
     def _began(self, event: SpeechBegan) -> list[Reaction]:
         was_announced = self._listening.is_announced
-        start_ms = event.audio_start_ms
-        if not self._listening.has_turn:
-            start_ms = max(start_ms, self._listening.begins_ms)
+        start_ms = (
+            self._listening.starts_ms
+            if self._listening.has_turn
+            else max(event.audio_start_ms, self._listening.begins_ms)
+        )
         item_id, chunks = self._listening.began(start_ms)
         self._fed(chunks)
         if not was_announced:

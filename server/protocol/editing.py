@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import assert_never
 
-from model.messages import Pcm
 from server.errors import ClientError
-from server.protocol.events import Reaction
+from server.protocol.events import InputAudio, Reaction
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.item_parse import parse_item
@@ -14,7 +13,9 @@ from server.protocol.items.items import (
     Message,
     truncated,
     with_audio_ms,
+    with_heard_ms,
     with_recording,
+    with_transcript,
 )
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
@@ -27,6 +28,7 @@ from server.protocol.server_events import (
     ItemRetrieved,
     ItemTruncated,
 )
+from server.protocol.sound import Played
 from server.protocol.user.listening import Listening
 from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 
@@ -82,6 +84,31 @@ class Editing:
             return reactions
         return [*reactions, ItemTruncated(item_id, 0, heard_ms), *self._unheard(item_id, heard_ms)]
 
+    def played(self, event: Played) -> list[Reaction]:
+        """Take note of how far the transport is.
+
+        A response that is cancelled or fails has said what was played by then, and what had been
+        made of it before is played on: what of that is heard was said after all.
+        """
+        assert self._playout is not None, "only what plays reports"
+        is_followed = event.item_id in self._playout.waiting
+        reactions: list[Reaction] = [*self._playout.played(event)]
+        if not is_followed or self._responses.is_making(event.item_id):
+            return reactions
+        if event.item_id not in self._conversation:
+            return reactions
+        item = self._conversation[event.item_id]
+        part = item.output_audio if isinstance(item, Message) else None
+        if not isinstance(item, Message) or part is None or part.heard_ms is None:
+            return reactions
+        heard_ms = min(event.num_samples * 1000 // self._rate_hz, part.audio_ms)
+        if heard_ms > part.heard_ms:
+            longer = with_heard_ms(item, heard_ms)
+            self._conversation.replace(longer)
+            if longer.words != item.words:
+                self._feed.outdate()
+        return reactions
+
     def _cut_playout(self, item_id: str) -> list[Reaction]:
         """Play no more of an item that a client takes back."""
         if self._playout is None or item_id not in self._playout.waiting:
@@ -92,7 +119,7 @@ class Editing:
         self,
         event: ItemCreate | ItemRetrieve | ItemTruncate | ItemDelete,
         now_s: float,
-        audio: Pcm | None,
+        audio: InputAudio | None,
     ) -> list[Reaction]:
         """Carry out one edit; arguments as of `SessionMachine.receive`."""
         match event:
@@ -107,22 +134,27 @@ class Editing:
             case _:
                 assert_never(event)
 
-    def _create(self, event: ItemCreate, audio: Pcm | None) -> list[Reaction]:
+    def _create(self, event: ItemCreate, audio: InputAudio | None) -> list[Reaction]:
         item = parse_item(event.item, "item", self._ids, self._conversation.called_name)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
         self._feed.check(item, audio)
-        if audio is not None and isinstance(item, Message):
-            item = with_audio_ms(item, len(audio) * 1000 // self._rate_hz)
+        is_heard = False
+        if audio is not None and len(audio.pcm) and isinstance(item, Message):
+            item = with_audio_ms(item, len(audio.pcm) * 1000 // self._rate_hz)
+            if not audio.has_speech and not item.is_known:
+                item = with_transcript(item, "")
+            self._feed.record(item.id, audio.pcm)
+            is_heard = self._feed.is_heard(item)
         previous_id = self._conversation.insert(item, event.previous_item_id)
         reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
+        if is_heard and audio is not None:
+            self._listening.item_audio(item.id, len(audio.pcm))
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
-        reactions += self._feed.add(item)
-        if audio is not None and len(audio):
-            self._listening.item_audio(item.id, len(audio))
-            reactions += self._feed.item_audio(audio, item.id)
-        return reactions
+        if is_heard and audio is not None:
+            return [*reactions, *self._feed.item_audio(audio.pcm, item.id)]
+        return [*reactions, *self._feed.add(item)]
 
     def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "retrieving", "retrieve")
@@ -130,7 +162,8 @@ class Editing:
         if part is not None and isinstance(item, Message):
             # What is being made is shown as far as it was sent.
             item = replace(item, content=(part,))
-        recording = self._recordings.base64(item.id)
+        said = item.output_audio if isinstance(item, Message) else None
+        recording = self._recordings.base64(item.id, said.heard_ms if said else None)
         if recording is not None and isinstance(item, Message):
             item = with_recording(item, recording)
         return [ItemRetrieved(item)]

@@ -16,9 +16,15 @@ from server.protocol.sound import Sound
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputAudio:
-    """More input audio: float32 [samples] at the engine's rate."""
+    """More input audio.
+
+    Attributes:
+        pcm: float32 [samples] at the engine's rate.
+        has_speech: whether there may be speech in it.
+    """
 
     pcm: Pcm
+    has_speech: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,14 @@ class SpeechResumed:
     """The user goes on after `SpeechPaused`."""
 
 
-Heard: TypeAlias = InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | SpeechEnded
+@dataclass(frozen=True, slots=True)
+class EndInDoubt:
+    """The user is silent, and whether that ends the turn is for the model to say."""
+
+
+Heard: TypeAlias = (
+    InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | EndInDoubt | SpeechEnded
+)
 
 
 @dataclass(frozen=True, slots=True)

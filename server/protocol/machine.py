@@ -20,24 +20,28 @@ from model.messages import (
     EndOfTurn,
     EngineBack,
     EngineGone,
+    EngineHeard,
     EngineLost,
+    EngineSilent,
     InputTranscript,
     InputTranscriptDelta,
     News,
     Open,
     Output,
-    Pcm,
     ResponseAudio,
     ResponseFailed,
     ResponseText,
     ResponseWord,
     SessionFailed,
+    Taken,
+    TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
+    EndInDoubt,
     Hangup,
     Heard,
     InputAudio,
@@ -57,13 +61,13 @@ from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.responses import Responses
-from server.protocol.server_events import ErrorEvent, SessionCreated, SessionUpdated
+from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
-from server.protocol.user.idle import Idle
+from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns
 from server.protocol.wire.checks import unsupported
@@ -95,6 +99,7 @@ class Limits:
 
     Attributes:
         max_items: items of the conversation.
+        max_conversation_chars: of their texts together.
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
@@ -104,6 +109,7 @@ class Limits:
     max_kept_audio_s: int = 30
     max_recording_bytes: int = 8 << 20
     max_tools: int = MAX_TOOLS
+    max_conversation_chars: int = 8 << 20
 
 
 class SessionMachine:
@@ -133,7 +139,7 @@ class SessionMachine:
         self._voices = voices
         self._ids = ids
         self._max_tools = limits.max_tools
-        self._conversation = Conversation(limits.max_items)
+        self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
@@ -177,6 +183,7 @@ class SessionMachine:
             ids,
         )
         self._idle = Idle()
+        self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
 
@@ -188,7 +195,7 @@ class SessionMachine:
         self,
         event: ClientEvent | Heard | Played | Output | News | NoSlot,
         now_s: float,
-        audio: Pcm | None = None,
+        audio: InputAudio | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -198,22 +205,46 @@ class SessionMachine:
         Args:
             event: from the client, from the session's ears, from what plays, or from the engine.
             now_s: seconds on any clock that does not jump.
-            audio: for an `ItemCreate` that carries audio: float32 [samples] at the engine's rate.
+            audio: for an `ItemCreate` that carries audio.
 
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
         if isinstance(event, News):
-            followed = self._on_news(event)
+            followed = self._on_news(event, now_s)
         else:
             followed = self._received(event, now_s, audio)
         reactions = self._tellable(followed)
+        if any(isinstance(reaction, ItemAdded) for reaction in reactions):
+            self._refused = None
         self._idle.watch(reactions, now_s)
         return reactions
 
-    def end(self, code: str, message: str) -> list[Reaction]:
+    def item_refused(self, error: ClientError) -> None:
+        """Note that an item was refused: what is asked for next is not to answer an older one.
+
+        A client that sends an item and asks for a response in one go would get an answer to what
+        was said before, and not notice.
+        """
+        self._refused = None if error.code == "item_create_duplicate_item_id" else error
+
+    def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._tellable(self._responses.failed(code, message))
+        return self._tellable(self._responses.failed(code, message, now_s))
+
+    @property
+    def is_checking(self) -> bool:
+        """Say whether the engine is about to tell if the user's turn sounds finished."""
+        return self._feed.is_checking and not self._is_engine_away
+
+    @property
+    def sounds_finished(self) -> bool:
+        """Say whether the user's turn sounded finished when the engine was asked last."""
+        return self._feed.sounds_finished
+
+    def let_go(self) -> None:
+        """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
+        vars(self).clear()
 
     @property
     def deadline_s(self) -> float | None:
@@ -237,15 +268,26 @@ class SessionMachine:
         return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
     def _received(
-        self, event: ClientEvent | Heard | Played | Output | NoSlot, now_s: float, audio: Pcm | None
+        self,
+        event: ClientEvent | Heard | Played | Output | NoSlot,
+        now_s: float,
+        audio: InputAudio | None,
     ) -> list[Reaction]:
         match event:
-            case InputAudio() | SpeechBegan() | SpeechPaused() | SpeechResumed() | SpeechEnded():
+            case (
+                InputAudio()
+                | SpeechBegan()
+                | SpeechPaused()
+                | SpeechResumed()
+                | EndInDoubt()
+                | SpeechEnded()
+            ):
                 return self._turns.heard(event, now_s)
             case (
                 InputTranscriptDelta()
                 | InputTranscript()
                 | EndOfTurn()
+                | TurnChecked()
                 | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
@@ -255,10 +297,11 @@ class SessionMachine:
                 | EngineResponseDone()
                 | ResponseFailed()
                 | SessionFailed()
+                | Taken()
             ):
                 return self._on_output(event, now_s)
             case SessionUpdate():
-                return self._on_session_update(event)
+                return self._on_session_update(event, now_s)
             case InputAudioBufferAppend():
                 raise AssertionError("appended audio comes as what the session heard in it")
             case InputAudioBufferCommit() | InputAudioBufferClear():
@@ -276,7 +319,7 @@ class SessionMachine:
 
     # Configuration.
 
-    def _on_session_update(self, event: SessionUpdate) -> list[Reaction]:
+    def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
         self.config = updated(
             before,
@@ -285,6 +328,8 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
+            self._idle.changed(now_s)
         if self.config.instructions != before.instructions:
             self._feed.outdate()
         if self.config.turn_detection is None:
@@ -312,6 +357,14 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        refused, self._refused = self._refused, None
+        if refused is not None and request.input is None:
+            raise ClientError(
+                "The item that was to be answered was refused, so nothing is: "
+                f"{refused.message} Add another item, or ask again to answer the conversation as "
+                "it is.",
+                code=refused.code,
+            )
         return self._responses.create(request)
 
     def _on_response(self, event: ResponseCreate | ResponseCancel, now_s: float) -> list[Reaction]:
@@ -323,8 +376,7 @@ class SessionMachine:
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:
         if isinstance(event, Played):
-            assert self._playout is not None, "only what plays reports"
-            return [*self._playout.played(event)]
+            return self._editing.played(event)
         if self._playout is None:
             raise unsupported("type", f"'{event.type}' exists on WebRTC and SIP only.")
         # Clients are told to cancel first; one that does not wants silence all the same.
@@ -341,18 +393,23 @@ class SessionMachine:
         if isinstance(output, EngineResponseDone) and output.reason == "completed":
             self._num_failures = 0
         match output:
-            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() if is_aside:
+            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() | TurnChecked() if (
+                is_aside
+            ):
                 # A response with a memory of its own was told what the user had said.
                 return []
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
                 return self._turns.transcript(output)
-            case EndOfTurn():
-                # For the session's ears, which decide when a turn ends.
+            case EndOfTurn() | Taken():
+                # For the session's ears, which decide when a turn ends, and for its intake.
+                return []
+            case TurnChecked():
+                self._feed.checked(output)
                 return []
             case SessionFailed():
-                return self._on_failure(output)
+                return self._on_failure(output, now_s)
             case (
                 ResponseText()
                 | ResponseAudio()
@@ -367,30 +424,39 @@ class SessionMachine:
             case _:
                 assert_never(output)
 
-    def _on_failure(self, output: SessionFailed) -> list[Reaction]:
+    def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
-            return self._responses.aside_failed(output.session_id, output.message)
+            return self._responses.aside_failed(output.session_id, output.message, now_s)
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
-            return [*self._responses.failed("engine_failed", output.message), error, _FAILED]
-        failed = self._responses.lost(output.message)
+            failed = self._responses.failed("engine_failed", output.message, now_s)
+            return [*failed, error, _FAILED]
+        failed = self._responses.lost(output.message, now_s)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
-    def _on_news(self, news: News) -> list[Reaction]:
+    def _on_news(self, news: News, now_s: float) -> list[Reaction]:
         match news:
+            case EngineLost() if news.culprit == self.config.id:
+                # Told again, it would be the next engine's end as well.
+                self._is_engine_away = True
+                message = "The engine was lost over what this session gave it."
+                error = ErrorEvent("server_error", "engine_failed", message, None, None)
+                return [*self._responses.failed("engine_failed", message, now_s), error, _FAILED]
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.all_lost(news.message)
+                failed = self._responses.all_lost(news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
                 self._is_engine_away = False
                 return [*self._turns.lost(), *self._responses.told_again()]
             case EngineGone():
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.failed("engine_failed", news.message)
+                failed = self._responses.failed("engine_failed", news.message, now_s)
                 return [*failed, error, _FAILED]
+            case EngineSilent() | EngineHeard():
+                return []
             case _:
                 assert_never(news)
 

@@ -17,7 +17,9 @@ class Counts:
         connections: WebSocket requests and WebRTC offers, refused ones included.
         refused: connections that became no session, by the code that their clients were told.
         sessions_begun: sessions that were opened.
-        sessions_ended: sessions that ended, by how: the client left, or the close code.
+        failed_keys: requests with a key that is not ours, of HTTP and of WebSockets.
+        sessions_ended: sessions that ended, by how: the client left, it answered no ping, the
+            server was stopped, or the close code.
         calls: WebRTC calls whose offers were answered.
         calls_ended: of these, by why they ended.
         call_packets: RTP packets that ended calls received.
@@ -44,9 +46,16 @@ class Counts:
         ),
     ] = field(default_factory=dict)
     sessions_begun: Annotated[int, counter("Sessions that were opened.")] = 0
+    failed_keys: Annotated[
+        int, counter("Requests with a wrong key, over HTTP and for WebSockets.")
+    ] = 0
     sessions_ended: Annotated[
         dict[str, int],
-        counter_by("close", "Sessions that ended, by close code, or 'client' if the client left."),
+        counter_by(
+            "close",
+            "Sessions that ended, by close code, or 'client' if the client left, 'ping_timeout' if "
+            "it answered no ping, 'stopping' if the server was stopped.",
+        ),
     ] = field(default_factory=dict)
     calls: Annotated[int, counter("WebRTC calls whose offers were answered.")] = 0
     calls_ended: Annotated[

@@ -2,6 +2,10 @@
 
 import base64
 import binascii
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
@@ -10,11 +14,13 @@ from model.messages import Pcm
 from server.audio.resample import StreamResampler
 from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream
 from server.audio.vad import (
+    WINDOW_MS,
     Boundary,
     SpeechEnd,
     SpeechPause,
     SpeechResumption,
     SpeechSegmenter,
+    SpeechSpotter,
     SpeechStart,
     VadRules,
 )
@@ -22,6 +28,7 @@ from server.audio.wire import AudioDecoder
 from server.config import VadSettings
 from server.errors import ClientError
 from server.protocol.events import (
+    EndInDoubt,
     Heard,
     InputAudio,
     SpeechBegan,
@@ -40,16 +47,38 @@ from server.protocol.wire.checks import JsonObject
 
 # The API's limit for one append, decoded.
 _MAX_APPEND_BYTES = 15 * 1024 * 1024
+_PIECE_S = 10
+_BASE64_PIECE_CHARS = 1 << 20  # a multiple of four
 # A semantic turn is found with the defaults of server_vad; only its end is found differently.
 _SEMANTIC_THRESHOLD = 0.5
 _SEMANTIC_PADDING_MS = 300
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """Audio that was appended and not passed on yet, and the windows that it completed.
+
+    Attributes:
+        pcm: float32 [samples] at the engine's rate.
+        probabilities: of speech, one for each window.
+    """
+
+    pcm: Pcm
+    probabilities: deque[float]
+
+
 class Ears:
     """Turn appended audio into what was heard in it.
 
-    `hear` is plain computing and may run in a worker thread, one call at a time; everything else
-    runs between such calls. Only `sounds_finished` may come at any time.
+    Audio goes in by `hear`; what was heard in it comes out of `next`, piece by piece. Where a turn
+    ends is for the model to say as well if the client has asked for semantic_vad. Its word is asked
+    for at every window of silence in the turn (`EndInDoubt`), when it has been given the audio up
+    to there and none after, and until it has come there is nothing more to be had. So the same
+    audio has the same turns whether it comes in real time, faster, or all at once.
+
+    `hear` and `finish` are plain computing and may run in a worker thread, one call at a time.
+    `next`, `sounds_finished` and `num_waiting` may come at any time, everything else between such
+    calls.
 
     Args:
         model: finds speech.
@@ -64,89 +93,169 @@ class Ears:
         self._model = model
         self._rate_hz = engine_rate_hz
         self._vad = vad
-        self._num_samples = 0  # of all audio heard, at the engine's rate
+        self._num_samples = 0  # of all audio appended, at the engine's rate
+        self._num_passed = 0  # of it, passed on
+        self._stretches: deque[_Stretch] = deque()
+        self._found: Heard | None = None  # at the end of the audio that was passed on last
+        self._is_in_doubt = False
+        self._segmenter: SpeechSegmenter | None = None
         self._format = config.input_format
         self._detection = config.turn_detection
         self._decoder = self._new_decoder()
         self._restart_detection()
 
-    def configure(self, config: SessionConfig) -> list[Heard]:
-        """Follow a change of the session; returns what the old audio format still held back."""
-        heard: list[Heard] = []
+    @property
+    def is_in_doubt(self) -> bool:
+        """Say whether `next` said so last: what follows depends on the model's word."""
+        return self._is_in_doubt and self._found is None
+
+    @property
+    def num_waiting(self) -> int:
+        """Count the samples that were heard and not passed on yet."""
+        return sum(len(stretch.pcm) for stretch in self._stretches)
+
+    def configure(self, config: SessionConfig) -> None:
+        """Follow a change of the session."""
         if config.input_format != self._format:
-            heard = self._digest(self._decoder.finish())
+            self.finish()
             self._format = config.input_format
             self._decoder = self._new_decoder()
         if config.turn_detection != self._detection:
             self._detection = config.turn_detection
-            if self._detection is None or self._segmenter is None:
+            self._is_in_doubt = False
+            if self._detection is None:
+                self._segmenter = None
+            elif self._segmenter is None:
                 self._restart_detection()
             else:
                 self._segmenter.change_rules(self._rules(self._detection))
-        return heard
 
     def restart(self) -> None:
-        """Begin anew after the buffer was committed or cleared by hand."""
+        """Begin anew after the buffer was committed or cleared by hand.
+
+        What was not passed on yet is forgotten.
+        """
+        self._stretches.clear()
+        self._found = None
+        self._is_in_doubt = False
+        self._num_passed = self._num_samples
         self._restart_detection()
 
-    def finish(self) -> list[Heard]:
-        """Return what the decoder still holds back of the audio so far."""
-        return self._digest(self._decoder.finish())
+    def finish(self) -> None:
+        """Hear what the decoder still holds back of the audio so far."""
+        self._digest(self._decoder.finish())
 
     def sounds_finished(self) -> None:
-        """Note that the model takes the user's turn for finished."""
-        if self._segmenter is None:
-            return
-        enough_ms: int | None = None
-        if isinstance(self._detection, SemanticVad):
-            enough_ms = self._vad.end_wait_ms[self._detection.eagerness]
-        self._segmenter.sounds_finished(enough_ms)
+        """Note that the model says by itself that the user's turn sounds finished."""
+        if self._segmenter is not None and not isinstance(self._detection, SemanticVad):
+            self._segmenter.sounds_finished(is_finished=True)
 
-    def hear(self, audio: str) -> list[Heard]:
-        """Return what was heard in appended audio, in order.
+    def seconds_of(self, data: bytes) -> float:
+        """Return how long audio in the session's input format is."""
+        return len(data) / self._bytes_per_s
 
-        Args:
-            audio: base64 in the session's input format.
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Cut audio in the session's input format: more than 10 s of it are not heard at once.
+
+        What one piece takes on its way, as floats at several rates and as windows, is some ten
+        times its own size.
         """
-        return self._digest(self._decoder.decode(decode_base64(audio, "audio")))
+        step = _PIECE_S * self._bytes_per_s
+        for start in range(0, len(data), step):
+            yield data[start : start + step]
 
-    def hear_pcm(self, pcm: Pcm) -> list[Heard]:
-        """Return what was heard in audio that the transport decoded, in order.
+    def hear_pcm(self, pcm: Pcm) -> None:
+        """Hear audio that the transport decoded.
 
         Args:
             pcm: float32 [samples] at the engine's rate.
         """
-        return self._digest(pcm)
+        self._digest(pcm)
 
-    def decode_items(self, carried: list[tuple[str, str]]) -> Pcm:
-        """Return the audio that an item carries, at the engine's rate.
+    def hear(self, data: bytes) -> None:
+        """Hear appended audio.
 
         Args:
-            carried: see `carried_audio`.
+            data: one of `pieces`.
+        """
+        self._digest(self._decoder.decode(data))
+
+    def next(self, *, is_finished: bool) -> Heard | None:
+        """Return what was heard next, None if there is nothing more so far.
+
+        Args:
+            is_finished: after an `EndInDoubt`, whether the turn sounds finished to the model.
+        """
+        if self._found is not None:
+            found, self._found = self._found, None
+            return found
+        while self._stretches:
+            stretch, segmenter = self._stretches[0], self._segmenter
+            if not stretch.probabilities:
+                self._stretches.popleft()
+                if len(stretch.pcm):
+                    return self._passed(stretch.pcm)
+                continue
+            probability = stretch.probabilities[0]
+            if segmenter is None:
+                self._spotter.feed(stretch.probabilities.popleft())
+                continue
+            if self._is_in_doubt:
+                segmenter.sounds_finished(is_finished=is_finished)
+                self._is_in_doubt = False
+            elif segmenter.is_doubtful(probability):
+                self._is_in_doubt = True
+                return self._up_to(segmenter.now_ms + WINDOW_MS, EndInDoubt())
+            stretch.probabilities.popleft()
+            self._spotter.feed(probability)
+            boundary = segmenter.feed(probability)
+            if boundary is not None:
+                return self._up_to(boundary.at_ms, _heard(boundary))
+        return None
+
+    def decode_items(self, carried: list[bytes]) -> InputAudio:
+        """Return the audio that an item carries, and whether there is speech in it.
+
+        Args:
+            carried: each part's, in the session's input format.
         """
         pcms: list[Pcm] = []
-        for audio, path in carried:
+        spotter = SpeechSpotter(self._vad.min_speech_ms)
+        stream, to_vad_rate = SileroStream(self._model), StreamResampler(self._rate_hz, VAD_RATE_HZ)
+        for data in carried:
             decoder = self._new_decoder()
-            pcms += [decoder.decode(decode_base64(audio, path)), decoder.finish()]
-        return np.concatenate(pcms)
+            decoded = (decoder.decode(piece) for piece in self.pieces(data))
+            for pcm in itertools.chain(decoded, (decoder.finish() for _ in range(1))):
+                pcms.append(pcm)
+                for probability in stream.feed(to_vad_rate.feed(pcm)):
+                    spotter.feed(probability)
+        return InputAudio(np.concatenate(pcms), has_speech=spotter.take())
 
-    def _digest(self, pcm: Pcm) -> list[Heard]:
-        start = self._num_samples
+    @property
+    def _bytes_per_s(self) -> int:
+        return self._format.rate_hz * (2 if self._format.encoding == "audio/pcm" else 1)
+
+    def _digest(self, pcm: Pcm) -> None:
+        probabilities = self._stream.feed(self._to_vad_rate.feed(pcm))
         self._num_samples += len(pcm)
-        if self._segmenter is None:
-            return [InputAudio(pcm)] if len(pcm) else []
-        heard: list[Heard] = []
-        taken = 0
-        for probability in self._stream.feed(self._to_vad_rate.feed(pcm)):
-            boundary = self._segmenter.feed(probability)
-            if boundary is None:
-                continue
-            place = boundary.at_ms * self._rate_hz // 1000 - start
-            place = min(max(place, taken), len(pcm))
-            heard += [InputAudio(pcm[taken:place])] if place > taken else []
-            taken = place
-            heard.append(_heard(boundary))
-        return [*heard, InputAudio(pcm[taken:])] if taken < len(pcm) else heard
+        self._stretches.append(_Stretch(pcm, deque(probabilities)))
+
+    def _up_to(self, place_ms: int, found: Heard) -> Heard:
+        """Return the audio before a place in the first stretch, and after it what is there."""
+        stretch = self._stretches[0]
+        place = place_ms * self._rate_hz // 1000 - self._num_passed
+        place = min(max(place, 0), len(stretch.pcm))
+        if not place:
+            return found
+        pcm, stretch.pcm = stretch.pcm[:place], stretch.pcm[place:]
+        self._found = found
+        return self._passed(pcm)
+
+    def _passed(self, pcm: Pcm) -> InputAudio:
+        self._num_passed += len(pcm)
+        if pcm.base is not None:
+            pcm = pcm.copy()  # what is kept of a piece must not keep all of it
+        return InputAudio(pcm, has_speech=self._spotter.take())
 
     def _new_decoder(self) -> AudioDecoder:
         audio_format: AudioFormat = self._format
@@ -155,7 +264,7 @@ class Ears:
     def _restart_detection(self) -> None:
         self._stream = SileroStream(self._model)
         self._to_vad_rate = StreamResampler(self._rate_hz, VAD_RATE_HZ)
-        self._segmenter: SpeechSegmenter | None = None
+        self._spotter = SpeechSpotter(self._vad.min_speech_ms)
         if self._detection is not None:
             heard_ms = self._num_samples * 1000 // self._rate_hz
             self._segmenter = SpeechSegmenter(self._rules(self._detection), heard_ms)
@@ -177,6 +286,7 @@ class Ears:
                     self._vad.max_wait_ms[detection.eagerness],
                     self._vad.min_speech_ms,
                     self._vad.speculate_after_ms,
+                    self._vad.end_wait_ms[detection.eagerness],
                 )
 
 
@@ -192,6 +302,21 @@ def _heard(boundary: Boundary) -> Heard:
             return SpeechEnded(boundary.at_ms)
         case _:
             assert_never(boundary)
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64; in pieces, since nothing else in this process runs during one of them."""
+    try:
+        return b"".join(
+            base64.b64decode(text[start : start + _BASE64_PIECE_CHARS], validate=True)
+            for start in range(0, len(text), _BASE64_PIECE_CHARS)
+        )
+    except binascii.Error:
+        compact = text.encode("ascii").translate(None, b" \t\n\r\v\f").rstrip(b"=").decode("ascii")
+        padded = compact + "=" * (-len(compact) % 4)
+        if padded == text:
+            raise
+        return _decoded(padded)
 
 
 def carried_audio(item: JsonObject) -> list[tuple[str, str]]:
@@ -214,17 +339,11 @@ def decode_base64(text: str, path: str) -> bytes:
         ClientError: it is not base64, or too much.
     """
     try:
-        data = base64.b64decode(text, validate=True)
+        data = _decoded(text)
     except (binascii.Error, ValueError):
-        compact = "".join(text.split()).rstrip("=")
-        try:
-            data = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise ClientError(
-                f"Invalid '{path}': expected base64-encoded audio.",
-                code="invalid_value",
-                param=path,
-            ) from None
+        raise ClientError(
+            f"Invalid '{path}': expected base64-encoded audio.", code="invalid_value", param=path
+        ) from None
     if len(data) > _MAX_APPEND_BYTES:
         raise ClientError(
             f"Invalid '{path}': too much audio. Expected at most {_MAX_APPEND_BYTES} bytes, but "

@@ -11,8 +11,10 @@ from model.messages import (
     Engine,
     EngineBack,
     EngineGone,
+    EngineHeard,
     EngineInfo,
     EngineLost,
+    EngineSilent,
     News,
     Open,
     Output,
@@ -26,6 +28,7 @@ class LinkState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    SILENT = "silent"  # it says nothing, and may hang
     RESTARTING = "restarting"  # it was lost, and is coming back
     FAILED = "failed"  # it was lost, and is not coming back
     STOPPED = "stopped"
@@ -146,6 +149,12 @@ class EngineLink:
                     self.submit(Close(aside))
             case EngineGone():
                 self.state = LinkState.FAILED
+            case EngineSilent():
+                self.state = LinkState.SILENT
+            case EngineHeard():
+                self.state = LinkState.READY
+        if isinstance(news, EngineSilent | EngineHeard):
+            return  # a session can do nothing about it
         for take in [*self._takers.values()]:
             take(news)
 

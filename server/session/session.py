@@ -4,20 +4,34 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 import structlog
 
-from model.messages import Command, CommitAudio, EndOfTurn, News, Output, Pcm, Reopen
+from model.messages import (
+    Command,
+    CommitAudio,
+    EndOfTurn,
+    EngineBack,
+    EngineGone,
+    EngineLost,
+    News,
+    Output,
+    Pcm,
+    Reopen,
+    Taken,
+    TurnChecked,
+)
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, Heard, NoSlot, Reaction
+from server.protocol.events import Hangup, InputAudio, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
-from server.protocol.settings.tools import compile_ahead
+from server.protocol.settings.bound import refuse_changes
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
-from server.protocol.wire.checks import JsonObject
+from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -27,26 +41,37 @@ from server.protocol.wire.client_events import (
     ResponseCreate,
     SessionUpdate,
 )
-from server.protocol.wire.parse import decode, event_id_of, parse
+from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
-from server.session.ears import Ears, carried_audio
+from server.session.ears import Ears, carried_audio, decode_base64
 from server.session.intake import Intake
 from server.session.line import Line
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW, SlowReaderError
+from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
+# An event of this size is read within milliseconds; a longer one leaves the event loop.
+_INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
 _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
+_CLOSE_BAD_KEY = 3000
 CLOSE_TRY_AGAIN_LATER = 1013
 
 # Connections beside the first; each costs every event once more.
 _MAX_SIDE_LINES = 4
+
+# How a session ended that nobody closed, in the log.
+_CAUSES = {
+    "client": "by the client",
+    "ping_timeout": "no answer to a ping",
+    "stopping": "the server stops",
+}
 
 _log = structlog.get_logger("session")
 
@@ -59,6 +84,9 @@ class SessionLimits:
     send_timeout_s: float
     max_waiting_audio_s: int = 600
     max_session_s: float = 0
+    idle_session_s: float = 0
+    is_bound: bool = False
+    max_text_chars: int = MAX_TEXT_CHARS
 
 
 class Session:
@@ -75,6 +103,7 @@ class Session:
         ears: hears the client's audio.
         link: leads to the engine.
         limits: on what a client can hold up.
+        schemas: checks the functions that an event brings.
         counts: of all sessions.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
@@ -90,26 +119,31 @@ class Session:
         link: EngineLink,
         limits: SessionLimits,
         *,
+        schemas: SchemaGate,
         counts: Counts,
         player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = Line(transport, dialect, limits.max_backlog_events)
         self._side_lines: list[Line] = []
+        self._side_readings: set[asyncio.Task[DisconnectedError | None]] = set()
         self._machine = machine
         self._player = player
         self._ids = ids
         self._ears = ears
         self._link = link
         self._limits = limits
+        self._schemas = schemas
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
-        self._intake = Intake(link.submit, link.info.sample_rate_hz, clock)
+        self._intake = Intake(link.submit, link.info.sample_rate_hz)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
+        self._cause = "client"  # of the end, where there is no hangup
+        self._last_event_s = clock()
         # Clients' events are handled one at a time, whatever connection they come by.
         self._performing = asyncio.Lock()
         # Audio that the transport decoded while a worker thread has the ears; None if none has.
@@ -118,7 +152,16 @@ class Session:
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
-        """Serve the client until one side ends the session."""
+        """Serve the client until one side ends the session; only once."""
+        try:
+            await self._serve()
+        finally:
+            # Its parts know one another. Without this, what it holds, which may be hundreds of
+            # megabytes of sound, would wait for a collection of cycles.
+            self._machine.let_go()
+            vars(self).clear()
+
+    async def _serve(self) -> None:
         started_s = self._clock()
         hangup: Hangup | None = None
         has_begun = False
@@ -134,14 +177,18 @@ class Session:
                 tasks = [
                     group.create_task(self._read_own(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
-                    group.create_task(self._guarded(self._intake.run()), name=f"pace {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
+                if self._limits.idle_session_s:
+                    tasks.append(group.create_task(self._watch_idle(), name=f"idle {self._id}"))
                 if self._limits.max_session_s:
                     tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
                 hangup = await self._ended
                 for task in tasks:
                     task.cancel()
+            for reading in self._side_readings:
+                reading.cancel()
+            await asyncio.gather(*self._side_readings, return_exceptions=True)
         finally:
             self._link.leave(self._id)
             if has_begun:
@@ -150,10 +197,10 @@ class Session:
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
                 turns=self._stopwatch.num_turns,
-                close=hangup.reason or hangup.code if hangup else "by the client",
+                close=hangup.reason or hangup.code if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
-            await self._close(self._own, hangup)
+            await _close(self._own, hangup, self._log)
 
     # The engine's slot.
 
@@ -182,101 +229,155 @@ class Session:
                 await self._own.transport.send(text or "")
         except (TimeoutError, DisconnectedError):
             return hangup
-        await self._close(self._own, hangup)
+        await _close(self._own, hangup, self._log)
         return hangup
 
     # From the client.
 
     async def _read_own(self) -> None:
-        await self._read(self._own)
-        if not self._is_failing:
+        gone = await self._read(self._own)
+        if gone is not None:
+            self._cause = gone.cause
             self._end(None)
 
-    async def _read(self, line: Line) -> None:
-        """Take what a connection brings, until its peer is gone."""
+    async def _read(self, line: Line) -> DisconnectedError | None:
+        """Take what a connection brings, until its peer is gone; returns how it went."""
         try:
             while True:
+                # Who gives the engine more than it takes is not read meanwhile.
+                await self._intake.room()
                 await self._take(line, await line.transport.receive())
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
                 await asyncio.sleep(0)
-        except DisconnectedError:
-            return
+        except DisconnectedError as gone:
+            return gone
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
             self._fail(error)
+            return None
 
     async def _take(self, line: Line, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         self._counts.events_received += 1
+        self._last_event_s = self._clock()
         raw: JsonObject | None = None
         try:
-            raw = decode(text)
+            raw = await self._decoded(text)
+            refuse_half_characters(raw, text)
             event = parse(line.dialect.read(raw))
+            # Whoever joins comes with an API key, which binds nobody.
+            if self._limits.is_bound and line is self._own:
+                refuse_changes(event, self._machine.config)
             async with self._performing:
                 await self._perform(event)
         except ClientError as error:
+            if raw is not None and raw.get("type") == ItemCreate.type:
+                self._machine.item_refused(error)
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             count_in(self._counts.errors, refusal.kind)
             # Whoever sent it is told, and nobody else: it means nothing to them.
             self._put(line, refusal, self._ids.new("event"))
 
+    async def _decoded(self, text: str) -> JsonObject:
+        read = partial(decode, text, max_text_chars=self._limits.max_text_chars)
+        return read() if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read)
+
     async def _perform(self, event: ClientEvent) -> None:
         match event:
             case InputAudioBufferAppend():
                 await self._hear(event.audio)
             case InputAudioBufferCommit():
-                self._react_to(self._ears.finish())
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case InputAudioBufferClear():
                 # What is held back of the audio belongs to what is cleared.
-                self._ears.finish()
+                self._hear_out()
                 self._react(self._machine.receive(event, self._clock()))
                 self._ears.restart()
             case ItemCreate():
                 carried = carried_audio(event.item)
-                decode = self._ears.decode_items
-                audio = await asyncio.to_thread(decode, carried) if carried else None
+                audio = await self._carried(carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
-                await self._compile(event.session)
+                await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
-                self._react_to(self._ears.configure(self._machine.config))
+                self._ears.configure(self._machine.config)
+                self._listen()
             case ResponseCreate():
-                await self._compile(event.response)
+                await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
-    @staticmethod
-    async def _compile(given: JsonObject) -> None:
-        """Compile the functions that an event brings off the event loop."""
-        if given.get("tools"):
-            await asyncio.to_thread(compile_ahead, given["tools"])
-
     async def _hear(self, audio: str) -> None:
-        limit_s = self._limits.max_waiting_audio_s
-        if self._intake.waiting_s > limit_s:
-            raise ClientError(
-                f"Error appending input audio: {limit_s} s of audio wait to be heard already.",
-                code="input_audio_buffer_full",
-            )
         if len(audio) <= _INLINE_BASE64_CHARS:
-            self._react_to(self._ears.hear(audio))
+            data = decode_base64(audio, "audio")
+            self._check_waiting(data)
+            self._ears.hear(data)
+            self._listen()
             return
+        data = await asyncio.to_thread(decode_base64, audio, "audio")
+        self._check_waiting(data)
         self._held_pcm = []
         try:
-            heard = await asyncio.to_thread(self._ears.hear, audio)
+            for piece in self._ears.pieces(data):
+                await asyncio.to_thread(self._ears.hear, piece)
+                self._listen()
         finally:
             held, self._held_pcm = self._held_pcm, None
-        self._react_to(heard)
         for pcm in held:
-            self._react_to(self._ears.hear_pcm(pcm))
+            self._ears.hear_pcm(pcm)
+        self._listen()
 
-    def _react_to(self, heard_events: list[Heard]) -> None:
-        for heard in heard_events:
-            self._react(self._machine.receive(heard, self._clock()))
+    def _listen(self) -> None:
+        """Pass on what was heard, as far as it does not depend on what the model is asked."""
+        while not (self._ears.is_in_doubt and self._machine.is_checking):
+            if not self._pass_on_heard():
+                return
+
+    def _hear_out(self) -> None:
+        """Pass on all that was heard: a client who ends the turn itself does not ask the model."""
+        self._ears.finish()
+        while self._pass_on_heard():
+            pass
+
+    def _pass_on_heard(self) -> bool:
+        """Pass on what was heard next, and say whether there was anything."""
+        heard = self._ears.next(is_finished=self._machine.sounds_finished)
+        if heard is None:
+            return False
+        self._react(self._machine.receive(heard, self._clock()))
+        return True
+
+    async def _carried(self, carried: list[tuple[str, str]]) -> InputAudio:
+        """Return the sound that an item carries, at the engine's rate."""
+        parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
+        self._check_waiting(*parts)
+        return await asyncio.to_thread(self._ears.decode_items, parts)
+
+    def _check_waiting(self, *parts: bytes) -> None:
+        """Refuse audio that would have to wait for too long.
+
+        Raises:
+            ClientError: with it, more would wait than may.
+        """
+        limit_s = self._limits.max_waiting_audio_s
+        waiting_s = self._waiting_s
+        seconds = sum(map(self._ears.seconds_of, parts))
+        if waiting_s + seconds > limit_s:
+            raise ClientError(
+                f"Error appending input audio: {waiting_s:.0f} s of audio wait to be heard "
+                f"already, and {seconds:.0f} s more would be over the limit of {limit_s} s.",
+                code="input_audio_buffer_full",
+            )
+
+    @property
+    def _waiting_s(self) -> float:
+        """Return how much audio waits to be heard."""
+        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
+        return self._intake.waiting_s + in_ears_s
 
     # From a transport that hears and plays by itself.
 
@@ -286,13 +387,15 @@ class Session:
         It is dropped where it comes so much faster than it is heard that appended audio would be
         refused.
         """
-        if self._is_over or self._intake.waiting_s > self._limits.max_waiting_audio_s:
+        if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
             return
+        self._last_event_s = self._clock()
         if self._held_pcm is not None:
             self._held_pcm.append(pcm)
             return
         try:
-            self._react_to(self._ears.hear_pcm(pcm))
+            self._ears.hear_pcm(pcm)
+            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
@@ -321,52 +424,53 @@ class Session:
             transport: the accepted connection; it is closed if the session ends.
             dialect: that its client speaks.
         """
-        line = Line(transport, dialect, self._limits.max_backlog_events)
+        # The session is forgotten when it ends; what follows is this connection's own.
+        lines, ended, limits, log = self._side_lines, self._ended, self._limits, self._log
+        line = Line(transport, dialect, limits.max_backlog_events)
         if self.is_full:
-            await self._close(
-                line, Hangup(CLOSE_TRY_AGAIN_LATER, "There are too many connections.")
-            )
+            hangup = Hangup(CLOSE_TRY_AGAIN_LATER, "There are too many connections.")
+            await _close(line, hangup, log)
             return
         self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
-        self._side_lines.append(line)
+        lines.append(line)
         reading = asyncio.create_task(self._read(line), name=f"read beside {self._id}")
+        self._side_readings.add(reading)
+        reading.add_done_callback(self._side_readings.discard)
         writing = asyncio.create_task(
-            line.write(self._limits.send_timeout_s), name=f"write beside {self._id}"
+            line.write(limits.send_timeout_s), name=f"write beside {self._id}"
         )
         try:
             await asyncio.wait(
-                (reading, writing, line.is_lost, self._ended),
-                return_when=asyncio.FIRST_COMPLETED,
+                (reading, writing, line.is_lost, ended), return_when=asyncio.FIRST_COMPLETED
             )
-            self._drop(line)
-            hangup: Hangup | None = None
-            if line.is_lost.done():
-                hangup = TOO_SLOW
-            elif not reading.done():
-                if not writing.done():
-                    line.put(Hangup(_CLOSE_NORMAL, "The session has ended."))
-                hangup = await writing
-            if hangup is not None:
-                await self._close(line, hangup)
+            lines.remove(line)
+            hangup_beside = await _hangup_beside(line, writing, is_over=ended.done())
+            if hangup_beside is not None:
+                await _close(line, hangup_beside, log)
         finally:
-            self._drop(line)
+            if line in lines:
+                lines.remove(line)
             for task in (reading, writing):
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
 
-    def _drop(self, line: Line) -> None:
-        if line in self._side_lines:
-            self._side_lines.remove(line)
-
     # From the engine.
 
-    def _on_output(self, output: Output | News) -> None:
+    def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_over:
             return
+        if isinstance(output, Taken):
+            self._intake.taken(output)
+            return
         try:
+            if isinstance(output, EngineLost | EngineBack | EngineGone):
+                self._intake.forget()
             if isinstance(output, EndOfTurn) and output.session_id == self._id:
                 self._ears.sounds_finished()
+            if isinstance(output, TurnChecked) and output.session_id == self._id:
+                self._intake.answered(output)
             self._react(self._machine.receive(output, self._clock()))
+            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
@@ -378,7 +482,7 @@ class Session:
             if isinstance(reaction, Hangup):
                 self._own.put(reaction)
             elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
-                self._sound(reaction)
+                self._play(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
@@ -393,7 +497,7 @@ class Session:
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
         try:
-            self._link.submit(command)
+            self._intake.put_aside(command)
         except OverloadedError:
             return False
         return True
@@ -421,7 +525,7 @@ class Session:
             return
         self._counts.events_sent += 1
 
-    def _sound(self, sound: Sound) -> None:
+    def _play(self, sound: Sound) -> None:
         assert self._player is not None, "the machine was told that there is one"
         match sound:
             case PlayAudio():
@@ -449,7 +553,7 @@ class Session:
     # The end.
 
     def _count_end(self, hangup: Hangup | None) -> None:
-        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else "client")
+        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else self._cause)
         self._counts.slow_readers += hangup is TOO_SLOW
 
     def _tick(self) -> None:
@@ -461,14 +565,34 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
+    def revoke(self) -> None:
+        """End the session, because the key by which it came is not good any more."""
+        reason = "The ephemeral key of this session was revoked."
+        self._finish("invalid_api_key", reason, _CLOSE_BAD_KEY)
+
+    async def _watch_idle(self) -> None:
+        limit_s = self._limits.idle_session_s
+        left_s = limit_s
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = self._last_event_s + limit_s - self._clock()
+        reason = f"Your session was idle for {limit_s / 60:g} minutes."
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
     async def _expire(self) -> None:
         await asyncio.sleep(self._limits.max_session_s)
         minutes = self._limits.max_session_s / 60
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        expired = ErrorEvent("invalid_request_error", "session_expired", reason, None, None)
+        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+
+    def _finish(self, code: str, reason: str, close_code: int) -> None:
+        """End the session by a rule of the server's."""
+        if self._is_over:
+            return
+        expired = ErrorEvent("invalid_request_error", code, reason, None, None)
         try:
-            ended = self._machine.end("session_expired", reason)
-            self._react([*ended, expired, Hangup(_CLOSE_GOING_AWAY, reason)])
+            ended = self._machine.end(code, reason, self._clock())
+            self._react([*ended, expired, Hangup(close_code, reason)])
         except SlowReaderError as error:
             self._fail(error)
 
@@ -505,9 +629,24 @@ class Session:
         if not self._ended.done():
             self._ended.set_result(hangup)
 
-    async def _close(self, line: Line, hangup: Hangup) -> None:
+
+async def _hangup_beside(
+    line: Line, writing: asyncio.Task[Hangup | None], *, is_over: bool
+) -> Hangup | None:
+    """Return how to close a connection beside a session, None if its peer has left."""
+    if line.is_lost.done():
+        return TOO_SLOW
+    if is_over and not writing.done():
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await line.transport.close(hangup.code, hangup.reason)
-        except TimeoutError:
-            self._log.warning("the connection did not close in time")
+            line.put(Hangup(_CLOSE_NORMAL, "The session has ended."))
+        except SlowReaderError:
+            return TOO_SLOW
+    return await writing if is_over or writing.done() else None
+
+
+async def _close(line: Line, hangup: Hangup, log: structlog.stdlib.BoundLogger) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await line.transport.close(hangup.code, hangup.reason)
+    except TimeoutError:
+        log.warning("the connection did not close in time")

@@ -78,7 +78,12 @@ def is_own_origin(origin: str | None) -> bool:
     A server without keys is protected by nothing but its loopback address, and any page in a
     browser on this machine can reach that.
     """
-    return origin is None or is_loopback(urlsplit(origin).hostname or "")
+    if origin is None:
+        return True
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:  # it is no address at all
+        return False
 
 
 def is_browser(headers: Mapping[str, str], subprotocols: Sequence[str]) -> bool:

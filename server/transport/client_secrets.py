@@ -1,15 +1,14 @@
-"""Make ephemeral keys over HTTP: `client_secrets` in the GA shape, two endpoints in beta's.
+"""Make and revoke ephemeral keys over HTTP, in the GA shape and in beta's.
 
 A backend asks with its API key and says what the sessions begin with. That is checked exactly as a
 `session.update` is.
 """
 
-import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from starlette.endpoints import HTTPEndpoint
-from starlette.requests import Request
+from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.errors import ClientError, OverloadedError
@@ -21,72 +20,84 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.settings.tools import compile_ahead
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import (
     JsonObject,
+    boolean_at,
     choice_at,
     integer_at,
     object_at,
+    refuse_oversized,
     refuse_unknown_keys,
+    required,
+    string_at,
 )
-from server.protocol.wire.parse import json_object
-from server.transport.auth import check_api_key, is_own_origin, offered_key
+from server.protocol.wire.parse import json_object, refuse_half_characters
+from server.transport.door import check_origin, let_backend_in
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
     BETA_TTL_S,
     DEFAULT_TTL_S,
+    MAX_SESSIONS,
     MAX_TTL_S,
     MIN_TTL_S,
     EphemeralKey,
 )
 from server.transport.gateway import Gateway
 
-
-class _KeyEndpoint(HTTPEndpoint):
-    """Serve one POST endpoint that makes keys."""
-
-    async def options(self, request: Request) -> Response:
-        """Say what the endpoint answers to; a page's preflight never comes this far."""
-        del request
-        return Response(status_code=204, headers={"Allow": "OPTIONS, POST"})
+# All requests share one turn in the queue of schemas, which sessions have one each of.
+_OWNER = "http"
 
 
-class ClientSecrets(_KeyEndpoint):
-    """`POST /v1/realtime/client_secrets`: GA's, for both kinds of session."""
-
-    async def post(self, request: Request) -> JSONResponse:
-        """Make a key and answer with it and its session."""
-        body = await _body(request)
-        refuse_unknown_keys(body, "", ("expires_after", "session"))
-        ttl_s = _ttl_s(body.get("expires_after"), "expires_after", DEFAULT_TTL_S)
-        given = body.get("session")
-        session = {"type": "realtime"} if given is None else object_at(given, "session")
-        if "type" in session:
-            refuse_beta_keys(session, "session")
-        key = await _issued(request.app.state.gateway, session, ttl_s)
-        answer = {
-            "value": key.value,
-            "expires_at": key.expires_at,
-            "session": key.config.to_json(),
-        }
-        return JSONResponse(answer)
+async def options(request: Request) -> Response:
+    """Say what these endpoints answer to; a page's preflight never comes this far."""
+    del request
+    return Response(status_code=204, headers={"Allow": "OPTIONS, POST"})
 
 
-class Sessions(_KeyEndpoint):
-    """`POST /v1/realtime/sessions`: beta's, for conversations."""
+async def make(request: Request) -> Response:
+    """Make a key in the GA shape, and answer with it and its session."""
+    body = await _body(request)
+    refuse_unknown_keys(body, "", ("expires_after", "session", "max_sessions", "bound"))
+    ttl_s = _ttl_s(body.get("expires_after"), "expires_after", DEFAULT_TTL_S)
+    max_sessions = integer_at(body.get("max_sessions", 1), "max_sessions", low=1, high=MAX_SESSIONS)
+    is_bound = boolean_at(body.get("bound", False), "bound")
+    given = body.get("session")
+    session = {"type": "realtime"} if given is None else object_at(given, "session")
+    if "type" in session:
+        refuse_beta_keys(session, "session")
+    key = await _issued(
+        request.app.state.gateway, session, ttl_s, max_sessions=max_sessions, is_bound=is_bound
+    )
+    answer = {
+        "value": key.value,
+        "expires_at": key.expires_at,
+        "session": key.config.to_json(),
+    }
+    return JSONResponse(answer)
 
-    async def post(self, request: Request) -> JSONResponse:
-        """Make a key and answer with a session that carries it."""
-        return await _beta_answer(request, read_session)
+
+async def revoke(request: Request) -> Response:
+    """Take a key back and end its sessions.
+
+    The key is in the body, as in RFC 7009: addresses end up in logs.
+    """
+    body = await _body(request)
+    refuse_unknown_keys(body, "", ("value",))
+    value = string_at(required(body, "value", ""), "value")
+    if not request.app.state.gateway.keys.revoke(value):
+        raise RefusedError(404, "There is no such ephemeral key.", code="key_not_found")
+    return JSONResponse({"revoked": True})
 
 
-class TranscriptionSessions(_KeyEndpoint):
-    """`POST /v1/realtime/transcription_sessions`: beta's, for transcription alone."""
+async def make_beta(request: Request) -> Response:
+    """Make a key in beta's shape, for conversations: the answer is a session that carries it."""
+    return await _beta_answer(request, read_session)
 
-    async def post(self, request: Request) -> JSONResponse:
-        """Make a key and answer with a session that carries it."""
-        return await _beta_answer(request, read_transcription_session)
+
+async def make_beta_transcription(request: Request) -> Response:
+    """Make a key in beta's shape, for transcription alone."""
+    return await _beta_answer(request, read_transcription_session)
 
 
 async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject]) -> JSONResponse:
@@ -119,10 +130,9 @@ async def _body(request: Request) -> JsonObject:
         ClientError: it may not, or the body is too large or not a JSON object.
     """
     settings = request.app.state.gateway.settings.server
-    if not settings.api_keys and not is_own_origin(request.headers.get("origin")):
-        # A simple request of another site's page comes without a preflight.
-        raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
-    check_api_key(offered_key(request.headers), settings.api_keys)
+    # A simple request of another site's page comes without a preflight.
+    check_origin(request, request.app.state.gateway)
+    await let_backend_in(request)
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -130,9 +140,17 @@ async def _body(request: Request) -> JsonObject:
             raise RefusedError(
                 413, f"The body is too large: at most {settings.max_body_bytes} bytes are read."
             )
-    body = json_object(bytes(data)) if data.strip() else {}
+    if not data.strip():
+        return {}
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ClientError("Could not parse the body of the request: it is no UTF-8.") from None
+    body = json_object(text)
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
+    refuse_half_characters(body, text)
+    refuse_oversized(body, max_text_chars=settings.max_text_chars)
     return body
 
 
@@ -147,18 +165,31 @@ def _ttl_s(value: Any, path: str, default_s: int) -> int:
     return integer_at(seconds, f"{path}.seconds", low=MIN_TTL_S, high=MAX_TTL_S)
 
 
-async def _issued(gateway: Gateway, session: JsonObject, ttl_s: int) -> EphemeralKey:
+async def _issued(
+    gateway: Gateway,
+    session: JsonObject,
+    ttl_s: int,
+    *,
+    max_sessions: int = 1,
+    is_bound: bool = False,
+) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
-    if session.get("tools"):
-        await asyncio.to_thread(compile_ahead, session["tools"])
+    await gateway.schemas.check(_OWNER, session, "session")
     config = requested(
         gateway.default_config(),
         session,
         gateway.voices,
         max_tools=gateway.settings.server.max_tools,
     )
+    config = replace(config, model=gateway.model_called(session.get("model")))
     try:
-        return gateway.keys.issue(config, ttl_s, has_model=bool(session.get("model")))
+        return gateway.keys.issue(
+            config,
+            ttl_s,
+            has_model=bool(session.get("model")),
+            max_sessions=max_sessions,
+            is_bound=is_bound,
+        )
     except OverloadedError as error:
         raise RefusedError(
             429,

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from server.errors import ClientError
 
 # Calls last minutes, and with several of them one ends every few seconds.
-_RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5
 
 
 class RefusedError(ClientError):
@@ -45,7 +45,7 @@ def at_capacity(max_sessions: int) -> RefusedError:
         message,
         code="rate_limit_exceeded",
         kind="rate_limit_error",
-        retry_after_s=_RETRY_AFTER_S,
+        retry_after_s=RETRY_AFTER_S,
     )
 
 
@@ -71,13 +71,17 @@ async def on_client_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(error)
 
 
+def no_such_url(method: str, path: str) -> RefusedError:
+    """Make the error for an address that there is not."""
+    return RefusedError(404, f"Invalid URL ({method} {path})")
+
+
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Answer a request for what does not exist."""
     assert isinstance(error, HTTPException), "registered for it"
-    place = f"{request.method} {request.url.path}"
     match error.status_code:
         case 404:
-            refused = RefusedError(404, f"Invalid URL ({place})")
+            refused = no_such_url(request.method, request.url.path)
         case 405:
             message = f"Not allowed to {request.method} on {request.url.path}."
             refused = RefusedError(405, message, code="method_not_supported")

@@ -1,13 +1,15 @@
 """Keep ephemeral keys: short-lived credentials, each bound to what its sessions begin with.
 
-A backend makes them with its own API key and hands them to browsers and devices. A key may start
-any number of sessions until it expires; sessions that were started go on.
+A backend makes them with its own API key and hands them to browsers and devices. A key starts
+sessions until it expires or is revoked, so many at once as were asked for. Sessions that were
+started go on when it expires, and end when it is revoked.
 """
 
+import contextlib
 import hashlib
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import time
 
@@ -20,10 +22,12 @@ MIN_TTL_S, MAX_TTL_S = 10, 7_200
 DEFAULT_TTL_S = 600
 BETA_TTL_S = 60
 
+MAX_SESSIONS = 1_000
+
 _KEY_BYTES = 24
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EphemeralKey:
     """Hold one key.
 
@@ -33,12 +37,36 @@ class EphemeralKey:
         config: of the sessions that it starts; its `id` and `expires_at` become each session's own.
         has_model: True if the model was named when the key was made: the address cannot name
             another one then.
+        max_sessions: that may be open at once.
+        is_bound: True if its sessions may not change their instructions and functions.
+        ends: end the sessions that are open with it.
     """
 
     value: str = field(repr=False)
     expires_at: int
     config: SessionConfig
     has_model: bool
+    max_sessions: int = 1
+    is_bound: bool = False
+    ends: set[Callable[[], None]] = field(default_factory=set, repr=False)
+
+    @contextlib.contextmanager
+    def opened(self, end: Callable[[], None]) -> Iterator[None]:
+        """Count a session while it is open.
+
+        Args:
+            end: ends it; called if the key is revoked.
+
+        Raises:
+            OverloadedError: so many are open already as may be.
+        """
+        if len(self.ends) >= self.max_sessions:
+            raise OverloadedError(f"{self.max_sessions} sessions are open with this ephemeral key")
+        self.ends.add(end)
+        try:
+            yield
+        finally:
+            self.ends.discard(end)
 
 
 class EphemeralKeys:
@@ -60,13 +88,23 @@ class EphemeralKeys:
         """Count the keys that are kept."""
         return len(self._keys)
 
-    def issue(self, config: SessionConfig, ttl_s: int, *, has_model: bool) -> EphemeralKey:
+    def issue(
+        self,
+        config: SessionConfig,
+        ttl_s: int,
+        *,
+        has_model: bool,
+        max_sessions: int = 1,
+        is_bound: bool = False,
+    ) -> EphemeralKey:
         """Make a key.
 
         Args:
             config: of the sessions that it starts.
             ttl_s: how long sessions can be started with it.
             has_model: whether the request named the model.
+            max_sessions: that may be open with it at once.
+            is_bound: whether its sessions keep the instructions and functions that they have.
 
         Raises:
             OverloadedError: too many keys have not expired yet.
@@ -78,7 +116,7 @@ class EphemeralKeys:
         value = f"{KEY_PREFIX}{secrets.token_hex(_KEY_BYTES)}"
         # Rounded up: the client is never told a time at which the key is gone already.
         expires_at = math.ceil(self._clock()) + ttl_s
-        key = EphemeralKey(value, expires_at, config, has_model)
+        key = EphemeralKey(value, expires_at, config, has_model, max_sessions, is_bound)
         self._keys[_digest(value)] = key
         return key
 
@@ -87,13 +125,28 @@ class EphemeralKeys:
         digest = _digest(value)
         key = self._keys.get(digest)
         if key is not None and key.expires_at <= self._clock():
-            del self._keys[digest]
+            if not key.ends:
+                del self._keys[digest]
             return None
         return key
 
+    def revoke(self, value: str) -> bool:
+        """Forget a key and end its sessions; False if there is no such key any more."""
+        key = self._keys.pop(_digest(value), None)
+        if key is None:
+            return False
+        for end in [*key.ends]:
+            end()
+        return True
+
     def _forget_expired(self) -> None:
         now_s = self._clock()
-        self._keys = {digest: key for digest, key in self._keys.items() if key.expires_at > now_s}
+        self._keys = {
+            digest: key
+            for digest, key in self._keys.items()
+            # With sessions open, a key can still be revoked.
+            if key.expires_at > now_s or key.ends
+        }
 
 
 def _digest(value: str) -> bytes:

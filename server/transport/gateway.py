@@ -1,8 +1,10 @@
 """Hold what all connections of a server share, and make their sessions."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -15,10 +17,17 @@ from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.transport.envelope import RefusedError
 from server.transport.ephemeral import EphemeralKeys
+from server.transport.tries import FailedTries
 
+_log = structlog.get_logger("models")
+
+# Of names that clients made up, so many are told of once each.
+_MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 
@@ -54,6 +63,9 @@ class Gateway:
     keys: EphemeralKeys
     counts: Counts
     metrics: Metrics
+    tries: FailedTries
+    schemas: SchemaGate
+    _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
     def api_keys(self) -> tuple[str, ...]:
@@ -69,12 +81,38 @@ class Gateway:
             expires_at=0,
         )
 
+    def model_called(self, name: str | None) -> str:
+        """Return what a session says of its model, whose client asked for one by name.
+
+        There is one model. Its aliases are said as they were asked for; whoever asks for anything
+        else is told the model's own name, or refused.
+
+        Raises:
+            RefusedError: there is no model of that name, and other names are refused.
+        """
+        model = self.settings.model
+        if name is None or name == model.name or name in model.aliases:
+            return name or model.name
+        if model.other_names == "refuse":
+            raise no_model(name)
+        if name not in self._other_names and len(self._other_names) < _MAX_OTHER_NAMES:
+            self._other_names.add(name)
+            _log.warning(
+                "another model was asked for",
+                asked=name[:_MAX_NAME_CHARS],
+                served=model.name,
+                hint="model.aliases makes it a name of this one, model.other_names=refuse an error",
+            )
+        return model.name
+
     def new_session(
         self,
         transport: Transport,
         dialect: Dialect,
         config: SessionConfig,
         player: Player | None = None,
+        *,
+        is_bound: bool = False,
     ) -> Session:
         """Make the session of a connection.
 
@@ -83,9 +121,10 @@ class Gateway:
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
+            is_bound: whether it keeps its instructions and functions.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
-        expires_at = int(time.time()) + (settings.max_session_s or _FAR_FUTURE_S)
+        expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
         return Session(
             transport,
@@ -94,7 +133,12 @@ class Gateway:
                 EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
                 self.voices,
                 ids,
-                Limits(settings.max_items, settings.max_kept_audio_s, max_tools=settings.max_tools),
+                Limits(
+                    settings.max_items,
+                    settings.max_kept_audio_s,
+                    max_tools=settings.max_tools,
+                    max_conversation_chars=settings.max_conversation_chars,
+                ),
                 is_played=player is not None,
             ),
             dialect,
@@ -105,8 +149,17 @@ class Gateway:
                 settings.max_backlog_events,
                 settings.send_timeout_s,
                 settings.max_waiting_audio_s,
-                settings.max_session_s,
+                settings.session_limit_s,
+                settings.idle_limit_s,
+                is_bound=is_bound,
+                max_text_chars=settings.max_text_chars,
             ),
+            schemas=self.schemas,
             counts=self.counts,
             player=player,
         )
+
+
+def no_model(name: str) -> RefusedError:
+    """Make the error for a model that there is not."""
+    return RefusedError(404, f"The model '{name}' does not exist.", code="model_not_found")

@@ -2,22 +2,21 @@
 
 import asyncio
 
-from starlette.requests import Request
+from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.metrics import CONTENT_TYPE
-from server.transport.auth import check_api_key, offered_key
-from server.transport.envelope import RefusedError
-from server.transport.gateway import Gateway
+from server.transport.door import let_backend_in
+from server.transport.gateway import Gateway, no_model
 
 
-async def healthz(request: Request) -> JSONResponse:
+async def healthz(request: Request) -> Response:
     """Say that the process answers."""
     del request
     return JSONResponse({"status": "ok"})
 
 
-async def readyz(request: Request) -> JSONResponse:
+async def readyz(request: Request) -> Response:
     """Say whether sessions can be served: only while there is an engine, and once it is warm."""
     gateway: Gateway = request.app.state.gateway
     is_ready = gateway.link.is_running
@@ -36,28 +35,29 @@ async def metrics(request: Request) -> Response:
         RefusedError: the key is missing or wrong, where keys are needed.
     """
     gateway: Gateway = request.app.state.gateway
-    check_api_key(offered_key(request.headers), gateway.api_keys)
+    await let_backend_in(request)
     # It takes longer than the event loop has for anything.
     text = await asyncio.to_thread(gateway.metrics.text)
     return Response(text, media_type=CONTENT_TYPE)
 
 
-async def models(request: Request) -> JSONResponse:
+async def models(request: Request) -> Response:
     """List the one model that is served."""
-    return JSONResponse({"object": "list", "data": [_served_model(request)]})
+    return JSONResponse({"object": "list", "data": [await _served_model(request)]})
 
 
-async def model(request: Request) -> JSONResponse:
-    """Describe a model by its name."""
-    served, name = _served_model(request), request.path_params["name"]
-    if name != served["id"]:
-        raise RefusedError(404, f"The model '{name}' does not exist.", code="model_not_found")
-    return JSONResponse(served)
+async def model(request: Request) -> Response:
+    """Describe a model by its name, or by one of its aliases."""
+    served, name = await _served_model(request), request.path_params["name"]
+    settings = request.app.state.gateway.settings.model
+    if name != settings.name and name not in settings.aliases:
+        raise no_model(name)
+    return JSONResponse({**served, "id": name})
 
 
-def _served_model(request: Request) -> dict[str, object]:
+async def _served_model(request: Request) -> dict[str, object]:
     gateway: Gateway = request.app.state.gateway
-    check_api_key(offered_key(request.headers), gateway.api_keys)
+    await let_backend_in(request)
     served: dict[str, object] = {
         "id": gateway.settings.model.name,
         "object": "model",

@@ -1,29 +1,37 @@
 """Serve `WS /v1/realtime`: the handshake, and frames to and from a session."""
 
+import contextlib
 import json
 from dataclasses import replace
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from fastapi import WebSocket, WebSocketDisconnect
 
 from server.errors import ClientError, DisconnectedError, OverloadedError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
-from server.protocol.dialects.ga import Dialect, error_json
+from server.protocol.dialects.ga import Dialect, GaDialect, error_json
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
-from server.transport.auth import (
-    admitted,
-    check_api_key,
-    chosen_subprotocol,
-    is_browser,
-    is_own_origin,
-    offered_key,
+from server.transport.auth import chosen_subprotocol, is_browser
+from server.transport.door import (
+    check_origin,
+    check_readiness,
+    check_room,
+    let_backend_in,
+    let_session_in,
 )
-from server.transport.envelope import RefusedError, at_capacity, error_response
+from server.transport.envelope import (
+    RefusedError,
+    at_capacity,
+    error_response,
+    no_such_url,
+)
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
+from server.transport.places import Place
+from server.transport.wire import PLACE_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -39,6 +47,8 @@ _UNREADABLE = {
     "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
 }
 
+# The older of Azure's addresses says by date which shape it means.
+_AZURE_DATED, _PREVIEW = "/openai/realtime", "-preview"
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
@@ -58,14 +68,15 @@ class WebSocketTransport:
         """Return the next frame; a binary one, which the API does not have, as an empty text."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise DisconnectedError
+            raise DisconnectedError(message.get("cause", "client"))
         return message.get("text") or ""
 
     async def send(self, text: str) -> None:
         """Send a frame, waiting while the connection's buffer is full."""
         try:
             await self._socket.send_text(text)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, RuntimeError):
+            # RuntimeError is what the framework raises when the connection is closing already.
             raise DisconnectedError from None
 
     async def close(self, code: int, reason: str) -> None:
@@ -84,11 +95,15 @@ async def serve_realtime(socket: WebSocket) -> None:
     offered = socket.scope["subprotocols"]
     transport = WebSocketTransport(socket)
     try:
-        _check_admission(socket, gateway)
+        check_origin(socket, gateway)
         if "call_id" in socket.query_params:
-            await _serve_beside(socket, gateway, transport)
+            await _serve_beside(socket, transport)
             return
-        key = admitted(offered_key(socket.headers, offered), gateway.api_keys, gateway.keys)
+        key = await let_session_in(socket)
+        check_readiness(gateway)
+        check_room(key)
+        if key is None or not key.has_model:
+            gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
         session = await _accepted(socket, gateway, transport, key)
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
@@ -103,29 +118,51 @@ async def serve_realtime(socket: WebSocket) -> None:
         count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
-    await session.run()
+    _leave_place(socket)
+    with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
+        await session.run()
 
 
-async def _serve_beside(socket: WebSocket, gateway: Gateway, transport: WebSocketTransport) -> None:
+def _leave_place(socket: WebSocket) -> None:
+    """Give back the place of a connection that has a session."""
+    place: Place | None = socket.scope.get("state", {}).get(PLACE_KEY)
+    if place is not None:
+        place.leave()
+
+
+async def refuse_path(socket: WebSocket) -> None:
+    """Answer a WebSocket request for an address that there is not."""
+    gateway: Gateway = socket.app.state.gateway
+    gateway.counts.connections += 1
+    try:
+        check_origin(socket, gateway)
+        await let_session_in(socket)
+        raise no_such_url("GET", socket.url.path)
+    except RefusedError as error:
+        count_in(gateway.counts.refused, str(error.code))
+        await socket.send_denial_response(error_response(error))
+
+
+async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> None:
     """Join a call that came by WebRTC, to see and send what its own client does.
 
     Raises:
         RefusedError: there is no such call, or the key is wrong.
     """
-    offered = socket.scope["subprotocols"]
-    check_api_key(offered_key(socket.headers, offered), gateway.api_keys)
+    await let_backend_in(socket)
     calls: CallBook | None = getattr(socket.app.state, "calls", None)
     if calls is None:
         raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
     call_id = socket.query_params["call_id"]
     calls.check(call_id)
     # A backend comes as soon as it has the call's id, which may be before the call's client does.
-    await socket.accept(chosen_subprotocol(offered))
+    await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
     try:
         session = await calls.session(call_id)
     except ClientError as error:
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
+    _leave_place(socket)
     await session.attach(transport, _dialect(socket))
 
 
@@ -144,27 +181,10 @@ async def _accepted(
             config = _initial_config(socket, gateway, key)
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
-            return gateway.new_session(transport, _dialect(socket), config)
+            is_bound = key is not None and key.is_bound
+            return gateway.new_session(transport, _dialect(socket), config, is_bound=is_bound)
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
-
-
-def _check_admission(socket: WebSocket, gateway: Gateway) -> None:
-    """Refuse a request whatever its key.
-
-    Raises:
-        RefusedError: it is another site's page, or no session can be served.
-    """
-    if not gateway.api_keys and not is_own_origin(socket.headers.get("origin")):
-        raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
-    if not gateway.link.is_running:
-        raise RefusedError(
-            503,
-            "The server is not ready. Try again later.",
-            code="not_ready",
-            kind="server_error",
-            retry_after_s=1,
-        )
 
 
 def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | None) -> SessionConfig:
@@ -177,16 +197,24 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
     intent = query.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")
-    model = query.get("model")
+    model = _asked_model(socket)
     if key is None:
         config = gateway.default_config()
-        return replace(config, kind=_KINDS.get(intent, "realtime"), model=model or config.model)
+        kind = _KINDS.get(intent, "realtime")
+        return replace(config, kind=kind, model=gateway.model_called(model))
     if _KINDS.get(intent, key.config.kind) != key.config.kind:
         raise ClientError(
             f"Invalid intent {intent}: the key is for a {key.config.kind} session.",
             code="invalid_intent",
         )
-    return replace(key.config, model=model) if model and not key.has_model else key.config
+    if model and not key.has_model:
+        return replace(key.config, model=gateway.model_called(model))
+    return key.config
+
+
+def _asked_model(socket: WebSocket) -> str | None:
+    """Return the model that an address names, in the API's form or in Azure's."""
+    return socket.query_params.get("model") or socket.query_params.get("deployment")
 
 
 def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
@@ -203,7 +231,10 @@ def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
 
 
 def _dialect(socket: WebSocket) -> Dialect:
-    """Return the shape of the API that a client asks for, by header or subprotocol."""
+    """Return the shape of the API that a client asks for, by header, subprotocol or address."""
+    version = socket.query_params.get("api-version", "")
+    if socket.url.path == _AZURE_DATED and version:
+        return BetaDialect() if version.endswith(_PREVIEW) else GaDialect()
     header = socket.headers.get("openai-beta", "")
     is_beta = _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     return BetaDialect() if is_beta else GuessingDialect()

@@ -28,10 +28,19 @@ from server.webrtc.reports import PERIOD_S, Reports
 from server.webrtc.timer import Timer
 
 EndReason: TypeAlias = Literal[
-    "client", "failed", "hung_up", "lost", "not_connected", "refused", "session", "stopped"
+    "client",
+    "failed",
+    "hung_up",
+    "lost",
+    "not_connected",
+    "refused",
+    "revoked",
+    "session",
+    "stopped",
 ]
 """Why a call ended: the client left, our own fault, `POST …/hangup`, its network went silent, it
-never came, it was not who it said, the session ended, the server stopped."""
+never came, it was not who it said, its ephemeral key was revoked, the session ended, the
+server stopped."""
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _RTP_HEADER = struct.Struct("!BBHLL")
@@ -115,8 +124,8 @@ class Call:
         self._last_rtp_s = self._loop.time()
         self._reason: EndReason | None = None
         self._session: Session | None = None
-        # Done once there is a session, or the call is over: then it is None.
-        self._joined: asyncio.Future[Session | None] = self._loop.create_future()
+        # Done once there is a session, or the call is over without one.
+        self._joined: asyncio.Future[None] = self._loop.create_future()
         self._log = _log.bind(call_id=call_id)
 
     @property
@@ -170,13 +179,20 @@ class Call:
 
     async def session(self) -> Session | None:
         """Return the call's session once it is connected; None if it never will be."""
-        return await asyncio.shield(self._joined)
+        await asyncio.shield(self._joined)
+        return self._session
 
     def hang_up(self) -> None:
         """End the call."""
         self._end("hung_up")
         if self._session is not None:
             self._session.hang_up()
+
+    def revoke(self) -> None:
+        """End the call, because the key by which it came is not good any more."""
+        self._end("revoked")
+        if self._session is not None:
+            self._session.revoke()
 
     async def run(self) -> EndReason:
         """Hold the call until it ends, and say why it did."""
@@ -211,7 +227,7 @@ class Call:
         self._session = self._parts.new_session(self._channel, self._sender)
         # The session joins as soon as it runs, so nobody comes between.
         self._parts.release_place()
-        self._joined.set_result(self._session)
+        self._joined.set_result(None)
         self._play_timer.set(self._loop.time())
         self._sender.due_s = self._loop.time()
         async with asyncio.TaskGroup() as group:
@@ -219,6 +235,8 @@ class Call:
             try:
                 await self._session.run()
             finally:
+                # It is forgotten when it has ended.
+                self._session = None
                 watching.cancel()
 
     async def _connected(self) -> bool:
@@ -275,7 +293,7 @@ class Call:
         if self._reason is None:
             self._reason = reason
         self._agent.is_reached.set()
-        if reason != "hung_up" or self._session is None:
+        if reason not in ("hung_up", "revoked") or self._session is None:
             self._channel.end()
         if self._session is None:
             # Whoever waits for a datagram learns that there is none.

@@ -14,6 +14,7 @@ from server.session.link import EngineLink
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.transport.envelope import RefusedError
+from server.transport.ephemeral import EphemeralKey
 from server.webrtc.call import Call, CallParts
 from server.webrtc.dtls import CertificateStore
 from server.webrtc.network import Network
@@ -87,7 +88,11 @@ class Calls:
         await self._network.close()
 
     def begin(
-        self, offer: Offer, asked: str, new_session: Callable[[Transport, Player], Session]
+        self,
+        offer: Offer,
+        asked: str,
+        new_session: Callable[[Transport, Player], Session],
+        key: EphemeralKey | None = None,
     ) -> Call:
         """Take an offer; the call has a place, and its answer can be sent.
 
@@ -95,14 +100,16 @@ class Calls:
             offer: of the client.
             asked: host by which the client reached the server.
             new_session: makes its session.
+            key: an ephemeral one, by which it came; it ends the call when it is revoked.
 
         Raises:
-            OverloadedError: there is no place, or no port.
+            OverloadedError: there is no place, no port, or the key has its sessions already.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._link.place())
             call_id = f"{_PREFIX}_{self._server_id}_{secrets.token_hex(16)}"
             place = stack.pop_all()
+        open_with_key = contextlib.ExitStack()
         try:
             parts = CallParts(
                 self.settings,
@@ -113,12 +120,14 @@ class Calls:
                 place.close,
             )
             call = Call(call_id, offer, asked, parts)
+            if key is not None:
+                open_with_key.enter_context(key.opened(call.revoke))
         except BaseException:
             place.close()
             raise
         self._calls[call_id] = call
         self._counts.calls += 1
-        task = asyncio.create_task(self._run(call), name=f"call {call_id}")
+        task = asyncio.create_task(self._run(call, open_with_key), name=f"call {call_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return call
@@ -169,10 +178,11 @@ class Calls:
             )
         return answer
 
-    async def _run(self, call: Call) -> None:
+    async def _run(self, call: Call, open_with_key: contextlib.ExitStack) -> None:
         reason = "stopped"
         try:
-            reason = await call.run()
+            with open_with_key:
+                reason = await call.run()
         finally:
             del self._calls[call.id]
             count_in(self._counts.calls_ended, reason)

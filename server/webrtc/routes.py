@@ -7,7 +7,6 @@ POST /v1/realtime/calls/{id}/hangup  the end of a call
 GET  /v1/realtime/ice_servers        STUN and TURN servers for clients
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,26 +14,30 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from server.config import IceServer
 from server.errors import ClientError, OverloadedError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
 from server.protocol.dialects.beta_session import refuse_beta_keys
 from server.protocol.dialects.ga import Dialect
+from server.protocol.settings.bound import refuse_changes
 from server.protocol.settings.config import SessionConfig
-from server.protocol.settings.tools import compile_ahead
 from server.protocol.settings.update import requested
-from server.protocol.wire.checks import JsonObject
-from server.protocol.wire.parse import json_object
+from server.protocol.wire.checks import JsonObject, refuse_oversized
+from server.protocol.wire.client_events import SessionUpdate
+from server.protocol.wire.parse import json_object, refuse_half_characters
 from server.session.counts import count_in
-from server.transport.auth import admitted, is_own_origin, offered_key
+from server.session.session import Session
+from server.session.transport import Player, Transport
+from server.transport.door import check_origin, check_readiness, check_room, let_session_in
 from server.transport.envelope import RefusedError, at_capacity
+from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
+from server.transport.websocket import PATHS
 from server.webrtc.calls import Calls
 from server.webrtc.offer import parse_offer
 
@@ -42,36 +45,46 @@ _SDP = "application/sdp"
 # What clients give as the type of a bare offer; some give none.
 _BARE_TYPES = ("", _SDP, "text/plain", "application/x-www-form-urlencoded")
 _CREDENTIAL_TTL_S = 24 * 3600
+# All offers share one turn in the queue of schemas, which sessions have one each of.
+_OWNER = "calls"
 
 
-def call_routes(path: str) -> list[BaseRoute]:
+def call_routes(path: str) -> APIRouter:
     """Return the routes of calls below one of the API's paths, such as `/v1/realtime`."""
-    return [
-        Route(path, begin_beta, methods=["POST", "OPTIONS"]),
-        Route(f"{path}/calls", begin, methods=["POST", "OPTIONS"]),
-        Route(f"{path}/calls/{{call_id}}", restart, methods=["POST", "OPTIONS"]),
-        Route(f"{path}/calls/{{call_id}}/hangup", hang_up, methods=["POST", "OPTIONS"]),
-        Route(f"{path}/ice_servers", ice_servers, methods=["GET", "OPTIONS"]),
-    ]
+    router = APIRouter(include_in_schema=path == PATHS[0], tags=["calls"])
+    for place, method, endpoint, summary, status in (
+        (path, "POST", begin_beta, "Call by WebRTC, in beta's shape", 201),
+        (f"{path}/calls", "POST", begin, "Call by WebRTC", 201),
+        (f"{path}/calls/{{call_id}}", "POST", restart, "Follow a client to another network", 200),
+        (f"{path}/calls/{{call_id}}/hangup", "POST", hang_up, "End a call", 200),
+        (f"{path}/ice_servers", "GET", ice_servers, "List STUN and TURN servers for clients", 200),
+    ):
+        router.add_api_route(place, endpoint, methods=[method], summary=summary, status_code=status)
+        router.add_api_route(place, options, methods=["OPTIONS"], include_in_schema=False)
+    return router
+
+
+async def options(request: Request) -> Response:
+    """Say what these endpoints answer to; a page's preflight never comes this far."""
+    method = "GET" if request.url.path.endswith("/ice_servers") else "POST"
+    return Response(status_code=204, headers={"Allow": f"OPTIONS, {method}"})
 
 
 async def begin(request: Request) -> Response:
     """Answer an offer in the GA shape."""
-    return _allowed(request) or await _begun(request, GuessingDialect())
+    return await _begun(request, GuessingDialect())
 
 
 async def begin_beta(request: Request) -> Response:
     """Answer an offer in the beta shape; its session is of that shape as well."""
-    return _allowed(request) or await _begun(request, BetaDialect())
+    return await _begun(request, BetaDialect())
 
 
 async def restart(request: Request) -> Response:
     """Answer a new offer of a client that has changed its network."""
-    if (preflight := _allowed(request)) is not None:
-        return preflight
     # Its key may have expired since. It knows the call's id, which nobody guesses, and must have
     # the certificate of the first offer, with which the call goes on.
-    _check_origin(request)
+    check_origin(request, request.app.state.gateway)
     sdp, _ = await _offered(request)
     answer = _calls(request).restart(request.path_params["call_id"], sdp)
     return Response(answer, 200, media_type=_SDP)
@@ -79,18 +92,14 @@ async def restart(request: Request) -> Response:
 
 async def hang_up(request: Request) -> Response:
     """End a call."""
-    if (preflight := _allowed(request)) is not None:
-        return preflight
-    _admit(request)
+    await _admit(request)
     _calls(request).find(request.path_params["call_id"]).hang_up()
     return Response(status_code=200)
 
 
 async def ice_servers(request: Request) -> Response:
     """Tell a client which servers its ICE may use; credentials that are made end after a day."""
-    if (preflight := _allowed(request)) is not None:
-        return preflight
-    _admit(request)
+    await _admit(request)
     known = _calls(request).settings.ice_servers
     return JSONResponse({"ice_servers": [_ice_server(each, time.time()) for each in known]})
 
@@ -100,33 +109,14 @@ def _calls(request: Request) -> Calls:
     return calls
 
 
-def _allowed(request: Request) -> Response | None:
-    """Answer `OPTIONS`; a page's preflight never comes this far."""
-    if request.method != "OPTIONS":
-        return None
-    method = "GET" if request.url.path.endswith("/ice_servers") else "POST"
-    return Response(status_code=204, headers={"Allow": f"OPTIONS, {method}"})
-
-
-def _check_origin(request: Request) -> None:
-    gateway: Gateway = request.app.state.gateway
-    if not gateway.api_keys and not is_own_origin(request.headers.get("origin")):
-        raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
-
-
-def _admit(request: Request) -> SessionConfig | None:
-    """Let a request in; returns what its ephemeral key is bound to, None without one.
+async def _admit(request: Request) -> EphemeralKey | None:
+    """Let a request in; returns its ephemeral key, None without one.
 
     Raises:
         RefusedError: it comes from another site's page, or without a key that will do.
     """
-    _check_origin(request)
-    gateway: Gateway = request.app.state.gateway
-    key = admitted(offered_key(request.headers), gateway.api_keys, gateway.keys)
-    if key is None:
-        return None
-    model = request.query_params.get("model")
-    return replace(key.config, model=model) if model and not key.has_model else key.config
+    check_origin(request, request.app.state.gateway)
+    return await let_session_in(request)
 
 
 async def _begun(request: Request, dialect: Dialect) -> Response:
@@ -140,25 +130,19 @@ async def _begun(request: Request, dialect: Dialect) -> Response:
 
 
 async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Response:
-    bound = _admit(request)
-    if not gateway.link.is_running:
-        raise RefusedError(
-            503,
-            "The server is not ready. Try again later.",
-            code="not_ready",
-            kind="server_error",
-            retry_after_s=1,
-        )
+    key = await _admit(request)
+    check_readiness(gateway)
     sdp, session = await _offered(request)
     offer = parse_offer(sdp)
-    config = await _config(gateway, bound, session, request.query_params.get("model"))
-    asked = request.url.hostname or ""
+    config = await _config(gateway, key, session, request.query_params.get("model"))
+    check_room(key)
+    is_bound = key is not None and key.is_bound
+
+    def new_session(transport: Transport, player: Player) -> Session:
+        return gateway.new_session(transport, dialect, config, player, is_bound=is_bound)
+
     try:
-        call = _calls(request).begin(
-            offer,
-            asked,
-            lambda transport, player: gateway.new_session(transport, dialect, config, player),
-        )
+        call = _calls(request).begin(offer, request.url.hostname or "", new_session, key)
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
     headers = {"Location": f"/v1/realtime/calls/{call.id}"}
@@ -166,23 +150,26 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
 
 
 async def _config(
-    gateway: Gateway, bound: SessionConfig | None, session: JsonObject | None, model: str | None
+    gateway: Gateway, key: EphemeralKey | None, session: JsonObject | None, model: str | None
 ) -> SessionConfig:
     """Return what the session begins with.
 
     Raises:
-        ClientError: the request asks for what there is not.
+        ClientError: the request asks for what there is not, or for what its key does not allow.
     """
-    config = bound or gateway.default_config()
-    if bound is None and model:
-        config = replace(config, model=model)
+    config = gateway.default_config() if key is None else key.config
+    given = {"type": config.kind, **(session or {})}
     if session is not None:
-        session = {"type": config.kind, **session}
-        refuse_beta_keys(session, "session")
-        if session.get("tools"):
-            await asyncio.to_thread(compile_ahead, session["tools"])
+        refuse_beta_keys(given, "session")
+        if key is not None and key.is_bound:
+            refuse_changes(SessionUpdate(None, given), config)
+        await gateway.schemas.check(_OWNER, given, "session")
         max_tools = gateway.settings.server.max_tools
-        config = requested(config, session, gateway.voices, max_tools=max_tools)
+        config = requested(config, given, gateway.voices, max_tools=max_tools)
+    if key is not None and key.has_model:
+        config = replace(config, model=key.config.model)
+    else:
+        config = replace(config, model=gateway.model_called(given.get("model") or model))
     if config.kind == "transcription" and gateway.link.info.is_duplex:
         raise ClientError(
             f"The model '{gateway.settings.model.name}' does not write down what it hears.",
@@ -251,6 +238,9 @@ async def _form(request: Request, data: bytes) -> tuple[str, JsonObject | None]:
             code="invalid_value",
             param="session",
         )
+    refuse_half_characters(given, session)
+    max_text_chars = request.app.state.gateway.settings.server.max_text_chars
+    refuse_oversized(given, max_text_chars=max_text_chars)
     return sdp, given
 
 

@@ -16,6 +16,7 @@ from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
 from model.turns.vocabulary import TurnVocabulary
 from tests.fakes import tiny
+from tests.fakes.writer import WriterHere
 
 WORDS = [f"▁w{i}" for i in range(12)] + [f"x{i}" for i in range(3)]
 PIECES = [f"<{i}>" for i in range(17)] + WORDS
@@ -103,6 +104,14 @@ def make_engine(
     def make(*, limits: dict[str, int] | None = None, **settings: object) -> TickEngine:
         config = EngineConfig(**settings)  # type: ignore[arg-type]  # test shorthand
         changed = replace(LIMITS, **(limits or {}))
-        return TickEngine(lm, codec, vocabulary, config, clock=clock, limits=changed)
+        return TickEngine(
+            lm,
+            codec,
+            vocabulary,
+            config,
+            clock=clock,
+            limits=changed,
+            writer=WriterHere(vocabulary),
+        )
 
     return make

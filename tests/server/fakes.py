@@ -19,6 +19,7 @@ from model.messages import (
     AppendCallOutput,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     Close,
     Command,
@@ -36,7 +37,9 @@ from model.messages import (
     ResponseText,
     ResponseWord,
     SessionFailed,
+    Taken,
     Truncate,
+    TurnChecked,
     Usage,
 )
 from model.metrics import EngineMetrics
@@ -128,6 +131,7 @@ class EchoEngine:
             self.commands.append(command)
             for output in self.answer(command):
                 deliver(output)
+            deliver(Taken(command.session_id, 1))
 
     def answer(self, command: Command) -> list[Output]:  # noqa: C901, PLR0911, PLR0912 - a case each
         """Carry out a command, and return what follows from it."""
@@ -150,6 +154,8 @@ class EchoEngine:
                 room.num_samples = 0
                 room.heard.append(words)
                 return [InputTranscript(session, command.item_id, words)]
+            case CheckTurn():
+                return [TurnChecked(session, command.key, is_finished=room.num_samples > 0)]
             case Reopen():
                 room.num_samples, room.heard = room.before
                 room.speaking = None
@@ -246,6 +252,12 @@ class EchoCore:
 
     def next_due_s(self) -> None:
         """Never be due."""
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: it never has anything to wake for."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def fail_all(self, message: str) -> list[Output]:
         """Not fail."""

@@ -86,7 +86,7 @@ async def test_three_spoken_turns_with_memory() -> None:
     """The stock client holds a spoken conversation; the third answer knows the first turn."""
     async with echoing() as served, served.realtime() as connection:
         (created,) = await _until(connection, "session.created")
-        assert created["session"]["model"] == "echo"
+        assert created["session"]["model"] == "starter"
         await connection.session.update(
             session={
                 "type": "realtime",
@@ -333,7 +333,7 @@ async def test_every_path_that_clients_use() -> None:
         for path in ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"):
             async with served.socket(f"{path}?model=m&deployment=x&api-version=y") as client:
                 created = json.loads(await client.recv())
-                assert created["session"]["model"] == "m"
+                assert created["session"]["model"] == "starter"
 
 
 async def test_health_readiness_and_models() -> None:
@@ -352,11 +352,11 @@ async def test_health_readiness_and_models() -> None:
 
 async def test_api_keys() -> None:
     """A good key opens by header or subprotocol; a bad one is refused before the upgrade."""
-    async with echoing(api_keys=("sk-good", "sk-other")) as served:
+    async with echoing(api_keys=("sk-good-sixteen-1", "sk-other-sixteen-1")) as served:
         for options in (
-            {"additional_headers": {"Authorization": "Bearer sk-good"}},
-            {"additional_headers": {"api-key": "sk-other"}},
-            {"subprotocols": ["realtime", "openai-insecure-api-key.sk-good"]},
+            {"additional_headers": {"Authorization": "Bearer sk-good-sixteen-1"}},
+            {"additional_headers": {"api-key": "sk-other-sixteen-1"}},
+            {"subprotocols": ["realtime", "openai-insecure-api-key.sk-good-sixteen-1"]},
         ):
             async with served.socket(**options) as client:
                 assert json.loads(await client.recv())["type"] == "session.created"
@@ -368,7 +368,7 @@ async def test_api_keys() -> None:
             body = json.loads(refused.value.response.body or b"")
             assert body["error"]["code"] == "invalid_api_key"
         assert (await served.get("/v1/models"))[0] == 401
-        assert (await served.get("/v1/models", authorization="Bearer sk-good"))[0] == 200
+        assert (await served.get("/v1/models", authorization="Bearer sk-good-sixteen-1"))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Settings, is_loopback, load_settings
+from server.config import ServerSettings, Settings, is_loopback, load_settings
 from server.errors import ConfigError
 
 
@@ -46,8 +46,12 @@ def test_later_sources_win(file: Path) -> None:
 
 def test_values_are_read_as_yaml(file: Path) -> None:
     """Lists and free-form names work from everywhere."""
-    settings = load_settings(file, ["voices.echo=birch"], {"PARLEY_SERVER__API_KEYS": "[one, two]"})
-    assert settings.server.api_keys == ("one", "two")
+    settings = load_settings(
+        file,
+        ["voices.echo=birch"],
+        {"PARLEY_SERVER__API_KEYS": "[a-key-of-sixteen-1, a-key-of-sixteen-2]"},
+    )
+    assert settings.server.api_keys == ("a-key-of-sixteen-1", "a-key-of-sixteen-2")
     assert settings.voices == {"alloy": "amber", "echo": "birch"}
 
 
@@ -92,7 +96,7 @@ def test_without_keys_only_loopback(file: Path) -> None:
     message = _error(file, ("server.host=0.0.0.0",))
     assert "server.api_keys" in message
     assert "--set server.host=0.0.0.0" in message or str(file) in message
-    overrides = ["server.host=0.0.0.0", "server.api_keys=[secret]"]
+    overrides = ["server.host=0.0.0.0", "server.api_keys=[a-key-of-sixteen-1]"]
     assert load_settings(file, overrides, {}).server.host == "0.0.0.0"  # noqa: S104
 
 
@@ -134,3 +138,24 @@ def test_what_loopback_is(host: str, expected: bool) -> None:
 def _with(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    "value", ["abc-secret", "[short-secret]", "[clé-secret-0123456789]", "[1234567890123456]"]
+)
+def test_bad_keys_are_refused_and_not_shown(file: Path, value: str) -> None:
+    """A plain string, a short one, one that no header carries, a number."""
+    message = _error(file, (f"server.api_keys={value}",))
+    assert "server.api_keys" in message
+    assert value.strip("[]") not in message
+
+
+def test_limits_that_hold_where_keys_are_set() -> None:
+    """An hour in all and ten minutes idle, unless something else is said."""
+    keys = ("a-key-of-sixteen-1",)
+    for server, limits in (
+        (ServerSettings(), (0, 0)),
+        (ServerSettings(api_keys=keys), (3_600, 600)),
+        (ServerSettings(api_keys=keys, max_session_s=0, idle_session_s=5), (0, 5)),
+    ):
+        assert (server.session_limit_s, server.idle_limit_s) == limits

@@ -9,7 +9,8 @@ from typing import Literal
 
 from model.training.skills import Dialogue, sample_dialogue
 
-VoiceSet = Literal["known", "held out"]
+VoiceSet = Literal["known", "held out", "neural", "joe"]
+"""Voices of training; those kept out of it: of the older synthesisers, of Kokoro, and Piper's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ CONDITIONS = (
     Condition("held-out voices, clean", "held out"),
     Condition("held-out voices, noise 10 dB", "held out", 10.0),
     Condition("typed", None),
+    Condition("held-out neural voices, clean", "neural"),
+    Condition("held-out neural voices, noise 10 dB", "neural", 10.0),
+    Condition("second synthesiser, clean", "joe"),
 )
 
 

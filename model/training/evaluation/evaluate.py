@@ -32,6 +32,7 @@ from model.training.evaluation.precision import (
     compare_choices,
     lay_out_all,
 )
+from model.training.evaluation.recordings import RecordingsReport, hold_recordings
 from model.training.evaluation.report import (
     EARLY_MS,
     ConditionReport,
@@ -47,6 +48,7 @@ from model.training.evaluation.resynthesis import (
     save_spectrograms,
 )
 from model.training.evaluation.users import Spoken, Users
+from model.training.recordings import read_recordings
 from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
 
 Recognise = Callable[[Wave], str]
@@ -180,7 +182,14 @@ class _ConditionRun:
                 self._told[session_id] = (case, "", [])
                 yield Script(session_id, case.voice, tuple(UserTurn(text) for text in texts))
                 continue
-            voice = self._ears.users.choose(self._condition.voices, self._options.seed, case.number)
+            try:
+                voice = self._ears.users.choose(
+                    self._condition.voices, self._options.seed, case.number
+                )
+            except SynthesisError as error:
+                # Nobody to speak on this machine; the report names who is missing.
+                tqdm.write(f"left out, {self._condition.name}: {error}")
+                return
             try:
                 spoken = [self._ears.users.speak(voice, text) for text in texts]
             except SynthesisError as error:
@@ -274,6 +283,28 @@ def run_eval(
     """
     options = EvalOptions(num_dialogues=num_dialogues, seed=seed, conditions=conditions)
     report = evaluate(engine, options, default_ears())
+    print(report.table())
+    if out is not None:
+        out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(report.to_json()))
+    return report
+
+
+def run_recordings(engine: Engine, directory: Path, *, out: Path | None = None) -> RecordingsReport:
+    """Score how the model hears a folder of recordings, and print.
+
+    Prints a line for each recording, then one JSON line last.
+
+    Args:
+        engine: not started, best made with `engine_config`; it is started and stopped here.
+        directory: wav files and their `transcripts.tsv`; see `model.training.recordings`.
+        out: also write all figures and every recording to this file, as JSON.
+
+    Raises:
+        ConfigError: naming a file and what is wrong with it.
+    """
+    clips, replies = read_recordings(directory, longest_s=None)
+    report = hold_recordings(engine, clips, replies, max_parallel=MAX_PARALLEL)
     print(report.table())
     if out is not None:
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -12,7 +12,14 @@ import numpy as np
 from model.training.evaluation.conditions import VoiceSet
 from model.training.evaluation.conversation import Wave
 from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
-from model.training.speech.voices import HELD_OUT_VOICES, TRAIN_VOICES, Voice, synthesise
+from model.training.speech.voices import (
+    HELD_OUT_NEURAL_VOICES,
+    HELD_OUT_VOICES,
+    SECOND_SYNTHESISER,
+    TRAIN_VOICES,
+    Voice,
+    synthesise,
+)
 
 LEAD_S = 0.2
 TAIL_S = 0.6
@@ -61,6 +68,12 @@ class Users(Protocol):
 # The shipped weights were trained before Kokoro's voices joined the recipe.
 HEARD_IN_TRAINING = tuple(voice for voice in TRAIN_VOICES if voice.engine != "kokoro")
 
+STRANGERS: Mapping[VoiceSet, Sequence[Voice]] = {
+    "held out": HELD_OUT_VOICES,
+    "neural": HELD_OUT_NEURAL_VOICES,
+    "joe": SECOND_SYNTHESISER,
+}
+
 
 class SynthesisedUsers:
     """Users spoken by the synthesisers that also made the training data.
@@ -72,13 +85,14 @@ class SynthesisedUsers:
     def __init__(
         self,
         known: Sequence[Voice] = HEARD_IN_TRAINING,
-        held_out: Sequence[Voice] = HELD_OUT_VOICES,
+        strangers: Mapping[VoiceSet, Sequence[Voice]] = STRANGERS,
         synthesiser: Callable[[Voice, str], Speech] = synthesise,
     ) -> None:
-        self._known, self._held_out = known, held_out
-        self._voices = {voice.name: voice for voice in (*known, *held_out)}
+        self._known, self._strangers = known, strangers
+        every = [voice for voices in strangers.values() for voice in voices]
+        self._voices = {voice.name: voice for voice in (*known, *every)}
         self._synthesise = synthesiser
-        self._present = tuple(voice.name for voice in held_out if self._can_speak(voice))
+        self._present: dict[VoiceSet, tuple[str, ...]] = {}
         # A conversation is held under several conditions, and slow synthesisers are slow.
         self._spoken: dict[tuple[str, str], Spoken] = {}
 
@@ -86,7 +100,8 @@ class SynthesisedUsers:
         """Name the held-out voices whose synthesiser is missing; see `Users`."""
         if voices == "known":
             return ()
-        return tuple(voice.name for voice in self._held_out if voice.name not in self._present)
+        present = self._that_speak(voices)
+        return tuple(voice.name for voice in self._strangers[voices] if voice.name not in present)
 
     def choose(self, voices: VoiceSet, seed: int, number: int) -> str:
         """Choose who holds conversation `number`; see `Users`.
@@ -97,16 +112,20 @@ class SynthesisedUsers:
         if voices == "known":
             weights = [voice.weight for voice in self._known]
             return Random(f"{seed}/{number}/user").choices(self._known, weights)[0].name
-        if not self._present:
-            raise SynthesisError("none of the held-out voices can speak on this machine")
+        present = self._that_speak(voices)
+        if not present:
+            names = ", ".join(voice.name for voice in self._strangers[voices])
+            raise SynthesisError(
+                f"none of these held-out voices can speak on this machine: {names}"
+            )
         # Shifted every round: the assistant's voices take turns too, and all pairs are to meet.
-        count = len(self._present)
-        return self._present[(number + number // count) % count]
+        count = len(present)
+        return present[(number + number // count) % count]
 
     def group(self, voice: str) -> str:
         """Count the many espeak-ng voices of training as one; see `Users`."""
-        is_one_of_many = self._voices[voice].engine == "espeak" and voice not in self._present
-        return "espeak-ng" if is_one_of_many else voice
+        is_known = any(known.name == voice for known in self._known)
+        return "espeak-ng" if is_known and self._voices[voice].engine == "espeak" else voice
 
     def speak(self, voice: str, text: str) -> Spoken:
         """Synthesise a user turn between two silences; see `Users`."""
@@ -114,6 +133,13 @@ class SynthesisedUsers:
         if key not in self._spoken:
             self._spoken[key] = _between_silences(self._synthesise(self._voices[voice], text))
         return self._spoken[key]
+
+    def _that_speak(self, voices: VoiceSet) -> tuple[str, ...]:
+        # Asked when a condition begins: an absent neural voice is no matter to typed text.
+        if voices not in self._present:
+            able = (v.name for v in self._strangers[voices] if self._can_speak(v))
+            self._present[voices] = tuple(able)
+        return self._present[voices]
 
     def _can_speak(self, voice: Voice) -> bool:
         try:

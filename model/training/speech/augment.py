@@ -17,6 +17,7 @@ from model.training.speech.types import SAMPLE_RATE_HZ, Wave
 
 _HOP = 160
 _TELEPHONE_HZ = 8000
+_PACKET = 320  # samples: 20 ms, as most calls are sent
 _MU = 255.0
 
 Rng = np.random.Generator
@@ -235,6 +236,28 @@ def _clipped(pcm: Wave, rng: Rng, level: float) -> Wave:
     return soft
 
 
+def _packets_lost(pcm: Wave, rng: Rng, level: float) -> Wave:
+    """Lose packets of 20 ms, some in a row: silence, or the packet before them, fading.
+
+    Losses come in bursts, as of Gilbert's channel (Gilbert 1960, "Capacity of a burst-noise
+    channel"): a good link turns bad now and then and stays so for a few packets.
+    """
+    packets = len(pcm) // _PACKET
+    turns_bad = float(rng.uniform(0.01, 0.01 + 0.05 * level))
+    stays_bad = float(rng.uniform(0.1, 0.6))
+    is_repeated = rng.random() < 0.5
+    heard = pcm.copy()
+    is_lost, gain = False, 1.0
+    for packet in range(1, packets):
+        is_lost = bool(rng.random() < (stays_bad if is_lost else turns_bad))
+        gain = gain / 2 if is_lost else 1.0
+        if is_lost:
+            start = packet * _PACKET
+            before = heard[start - _PACKET : start]
+            heard[start : start + _PACKET] = before * np.float32(gain) if is_repeated else 0.0
+    return heard
+
+
 def augment(pcm: Wave, rng: Rng, level: float = 1.0, others: Sequence[Wave] = ()) -> Wave:
     """Send clean speech through a random room, microphone and line.
 
@@ -277,6 +300,10 @@ def augment(pcm: Wave, rng: Rng, level: float = 1.0, others: Sequence[Wave] = ()
         heard = _codec(heard, rng, level)
     elif strikes(0.05):
         heard = _mu_law(heard, 127)
+    if strikes(0.08):
+        heard = _packets_lost(heard, rng, level)
+    if strikes(0.05):  # a cheap converter's zero is not zero
+        heard = heard + np.float32(rng.uniform(-0.05, 0.05) * level)
     heard = heard * np.float32(10 ** (rng.uniform(-22.0, 8.0) * level / 20))
     peak = float(np.abs(heard).max())
     return heard if peak <= 1.0 else heard / np.float32(peak)

@@ -20,6 +20,7 @@ from model.training.speech.flite import flite_speech, load_library, written_word
 from model.training.speech.types import (
     SAMPLE_RATE_HZ,
     SILENCE,
+    Pcm,
     Phone,
     Speech,
     SynthesisError,
@@ -138,18 +139,18 @@ def _is_pause(phoneme: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Span:
-    """A word's place in the audio; `onsets` are the starts of its espeak phonemes."""
+class Span:
+    """A word's place in the audio in seconds; `onsets` are the starts of espeak's phonemes."""
 
     start_s: float
     end_s: float
     onsets: list[float]
 
 
-def _spans(marks: list[_Mark], positions: list[int], duration_s: float) -> list[_Span | None]:
+def _spans(marks: list[_Mark], positions: list[int], duration_s: float) -> list[Span | None]:
     """Where each written word lies; None for one that espeak-ng joined to its neighbour."""
-    spans: list[_Span | None] = [None] * len(positions)
-    current = _Span(0.0, -1.0, [])
+    spans: list[Span | None] = [None] * len(positions)
+    current = Span(0.0, -1.0, [])
     newest = -1
     for mark in marks:
         if mark.position:
@@ -160,7 +161,7 @@ def _spans(marks: list[_Mark], positions: list[int], duration_s: float) -> list[
             if current.end_s < 0:
                 current.end_s = mark.start_s
             newest = index
-            current = spans[index] = _Span(mark.start_s, -1.0, [])
+            current = spans[index] = Span(mark.start_s, -1.0, [])
         elif _is_pause(mark.phoneme):
             if current.end_s < 0:
                 current.end_s = mark.start_s
@@ -172,9 +173,9 @@ def _spans(marks: list[_Mark], positions: list[int], duration_s: float) -> list[
     return spans
 
 
-def _fill_joined(spans: list[_Span | None], weights: list[float]) -> list[_Span]:
+def _fill_joined(spans: list[Span | None], weights: list[float]) -> list[Span]:
     """Give words without a mark a share of the span before them, by `weights` (seconds)."""
-    filled: list[_Span] = []
+    filled: list[Span] = []
     index = 0
     while index < len(spans):
         after = index + 1
@@ -182,14 +183,14 @@ def _fill_joined(spans: list[_Span | None], weights: list[float]) -> list[_Span]
             after += 1
         span = spans[index]
         if span is None:
-            raise SynthesisError("espeak-ng reported no word at the start of the text")
+            raise SynthesisError("the first word of the text has no place in the audio")
         if after == index + 1:
             filled.append(span)
         else:
             shares = np.cumsum([0.0, *weights[index:after]])
             edges = span.start_s + (span.end_s - span.start_s) * shares / shares[-1]
             filled.extend(
-                _Span(
+                Span(
                     float(edges[part]),
                     float(edges[part + 1]),
                     [onset for onset in span.onsets if edges[part] <= onset < edges[part + 1]],
@@ -200,7 +201,7 @@ def _fill_joined(spans: list[_Span | None], weights: list[float]) -> list[_Span]
     return filled
 
 
-def _laid_over(span: _Span, symbols: list[str], lengths: list[float]) -> list[Phone]:
+def _laid_over(span: Span, symbols: list[str], lengths: list[float]) -> list[Phone]:
     """Flite's phones of a word, `symbols` with their `lengths`, over espeak's span of it."""
     # The first phoneme's own mark comes after a stop's closure; the closure is the stop's too.
     own = [span.start_s, *(onset for onset in span.onsets[1:] if onset < span.end_s)]
@@ -247,6 +248,22 @@ def espeak_speech(
         positions.append(cursor)
         cursor += len(word)
 
+    return laid_out(text, _spans(marks, positions, duration_s), pcm)
+
+
+def laid_out(text: str, places: list[Span | None], pcm: Pcm) -> Speech:
+    """Give spoken words flite's phones, laid over the places of the words in the audio.
+
+    Args:
+        text: what is said.
+        places: of each of its words; None for one that was joined to the word before it.
+        pcm: int16 [samples] at 16 kHz.
+
+    Raises:
+        SynthesisError: the first word has no place.
+    """
+    written = written_words(text)
+    duration_s = len(pcm) / SAMPLE_RATE_HZ
     model = flite_speech("kal16", text)
     parts: list[tuple[list[str], list[float]]] = []
     for spoken in model.words:
@@ -258,9 +275,7 @@ def espeak_speech(
         ]
         parts.append(([p.symbol for p in own], [p.end_s - p.start_s for p in own]))
 
-    spans = _fill_joined(
-        _spans(marks, positions, duration_s), [sum(lengths) for _, lengths in parts]
-    )
+    spans = _fill_joined(places, [sum(lengths) for _, lengths in parts])
     words: list[Word] = []
     phones: list[Phone] = []
     cursor_s = 0.0

@@ -13,6 +13,7 @@ from model.training.speech.espeak import espeak_speech
 from model.training.speech.festival import festival_speech
 from model.training.speech.flite import flite_speech
 from model.training.speech.kokoro import HELD_OUT_KOKORO, KOKORO_VOICES, has_kokoro, kokoro_speech
+from model.training.speech.piper import JOE, piper_speech
 from model.training.speech.types import (
     SAMPLE_RATE_HZ,
     SILENCE,
@@ -127,6 +128,8 @@ HELD_OUT_VOICES: tuple[Voice, ...] = (
 HELD_OUT_NEURAL_VOICES: tuple[Voice, ...] = tuple(
     Voice(name, "kokoro", name) for name in HELD_OUT_KOKORO
 )
+# Of another family than all that trains: what is measured on it owes nothing to Kokoro's habits.
+SECOND_SYNTHESISER: tuple[Voice, ...] = (Voice(JOE, "piper", JOE),)
 
 ASSISTANT_VOICES: tuple[Voice, ...] = (
     Voice("alloy", "kokoro", "af_alloy"),
@@ -253,6 +256,7 @@ _ENGINES: dict[str, Callable[..., Speech]] = {
     "festival": festival_speech,
     "flite": flite_speech,
     "kokoro": kokoro_speech,
+    "piper": piper_speech,
 }
 
 

@@ -14,10 +14,12 @@ class Conversation:
 
     Args:
         max_items: past it the oldest is forgotten, so that a session may go on for ever.
+        max_chars: the same for the characters of all items together.
     """
 
-    def __init__(self, max_items: int) -> None:
-        self._max_items = max_items
+    def __init__(self, max_items: int, max_chars: int = 8 << 20) -> None:
+        self._max_items, self._max_chars = max_items, max_chars
+        self._num_chars = 0
         self._order: list[str] = []
         self._items: dict[str, Item] = {}
 
@@ -93,11 +95,13 @@ class Conversation:
     def _put(self, index: int, item: Item) -> None:
         self._order.insert(index, item.id)
         self._items[item.id] = item
-        if len(self._order) > self._max_items:
+        self._num_chars += item.num_chars
+        while len(self._order) > self._max_items or self._num_chars > self._max_chars:
             finished = (i for i in self._order if i != item.id and not self._is_open(i))
             oldest = next(finished, None)
-            if oldest is not None:
-                self.remove(oldest)
+            if oldest is None:
+                return
+            self.remove(oldest)
 
     def _is_open(self, item_id: str) -> bool:
         item = self._items[item_id]
@@ -106,12 +110,13 @@ class Conversation:
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""
         assert item.id in self._items, f"no item {item.id} to replace"
+        self._num_chars += item.num_chars - self._items[item.id].num_chars
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
         """Take an item out."""
         self._order.remove(item_id)
-        del self._items[item_id]
+        self._num_chars -= self._items.pop(item_id).num_chars
 
     def demand(self, item_id: str, doing: str, verb: str) -> Item:
         """Return an item, or refuse in the API's words: "Error deleting item: …"."""

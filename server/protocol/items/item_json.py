@@ -59,7 +59,7 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
     kind = names.get(part.type, part.type)
     if isinstance(part, TextPart):
         return {"type": kind, "text": part.text}
-    written: JsonObject = {"type": kind, "transcript": part.transcript}
+    written: JsonObject = {"type": kind, "transcript": part.remembered}
     if part.recording is not None:
         written |= {"audio": part.recording, "format": "pcm16"}
     return written

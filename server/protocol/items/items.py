@@ -77,10 +77,21 @@ class Message:
     content: tuple[Part, ...]
 
     @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        texts = (p.text if isinstance(p, TextPart) else p.transcript for p in self.content)
+        return sum(len(text) for text in texts if text)
+
+    @property
     def words(self) -> str:
         """Return what was said or written, for the model's memory."""
         parts = (p.text if isinstance(p, TextPart) else p.remembered for p in self.content)
         return " ".join(text for text in parts if text)
+
+    @property
+    def is_known(self) -> bool:
+        """Say whether the words of all its audio are known."""
+        return all(isinstance(p, TextPart) or p.transcript is not None for p in self.content)
 
     @property
     def output_audio(self) -> AudioPart | None:
@@ -107,6 +118,11 @@ class FunctionCall:
     name: str
     arguments: str
 
+    @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        return len(self.name) + len(self.arguments)
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCallOutput:
@@ -122,6 +138,11 @@ class FunctionCallOutput:
     call_id: str
     name: str
     output: str
+
+    @property
+    def num_chars(self) -> int:
+        """Count the characters of its texts."""
+        return len(self.name) + len(self.output)
 
 
 Item: TypeAlias = Message | FunctionCall | FunctionCallOutput
@@ -144,7 +165,7 @@ def truncated(item: Message, heard_ms: int) -> Message:
 
 
 def with_heard_ms(item: Message, heard_ms: int) -> Message:
-    """Return an assistant item of which only the beginning was heard; clients see no change."""
+    """Return an assistant item of which only the beginning was heard: the rest is unsaid."""
     return _with_audio(item, "output_audio", lambda part: replace(part, heard_ms=heard_ms))
 
 

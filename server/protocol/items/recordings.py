@@ -40,6 +40,9 @@ class Recordings:
         """Add to an item's sound; does nothing for an item whose sound has been given up."""
         if item_id not in self._kept:
             return
+        if len(pcm) * _BYTES_PER_SAMPLE > self._max_bytes:
+            self.forget(item_id)  # as it would be below, once it was encoded
+            return
         data = encode_pcm(pcm)
         self._kept[item_id].append(data)
         self._num_bytes += len(data)
@@ -65,8 +68,8 @@ class Recordings:
         chunks = self._kept.get(item_id)
         return PcmDecoder().decode(b"".join(chunks)) if chunks else None
 
-    def base64(self, item_id: str) -> str | None:
-        """Return an item's sound as base64 of PCM16 at 24 kHz.
+    def base64(self, item_id: str, end_ms: int | None = None) -> str | None:
+        """Return an item's sound, up to a moment, as base64 of PCM16 at 24 kHz.
 
         None if it is not kept, or if it would make an event larger than clients take.
         """
@@ -75,6 +78,10 @@ class Recordings:
             return None
         pcm = self.pcm(item_id)
         if pcm is None:
+            return None
+        if end_ms is not None:
+            pcm = pcm[: end_ms * self._rate_hz // 1000]
+        if not len(pcm):
             return None
         # All of it is there, so that this needs no stream's resampler, which takes longer.
         played = soxr.resample(pcm, self._rate_hz, _CLIENT_RATE_HZ)

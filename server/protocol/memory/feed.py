@@ -17,6 +17,7 @@ import numpy as np
 from model.messages import (
     AppendAudio,
     Cancel,
+    CheckTurn,
     ClearAudio,
     Close,
     Command,
@@ -26,9 +27,11 @@ from model.messages import (
     Reopen,
     Respond,
     Truncate,
+    TurnChecked,
 )
+from server.protocol.events import InputAudio
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import Item
+from server.protocol.items.items import Item, Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.replay import replayed
 
@@ -70,6 +73,9 @@ class Feed:
         self._awaited: set[str] = set()  # commits whose transcripts are due
         self._tentative: tuple[CommitAudio, Respond] | None = None
         self._held: list[Pcm] = []  # audio of the turn since it was tentatively committed
+        self._num_questions = 0
+        self._question: str | None = None  # that the engine was asked of the turn last
+        self._sounds_finished = False
 
     def audio(self, pcm: Pcm) -> list[Command]:
         """Add audio to the user turn; the first opens it."""
@@ -114,6 +120,40 @@ class Feed:
         self._tentative = CommitAudio(self._session_id, commit_id, is_tentative=True), command
         return [*self._tentative]
 
+    def commit_silence(self, item: Message) -> list[Command]:
+        """End a user turn in which nobody spoke; the engine is told of a turn without words.
+
+        What it heard of it is not left to it: a model finds words in noise.
+        """
+        withdrawn = self.withdraw()
+        cleared: list[Command] = [ClearAudio(self._session_id)] if self._turn else []
+        self._record(item.id)
+        return [*withdrawn, *cleared, *self.add(item)]
+
+    def check_turn(self) -> list[Command]:
+        """Ask whether the user turn sounds finished; not while it is committed tentatively."""
+        if self._tentative is not None or not self._turn:
+            return []
+        self._num_questions += 1
+        self._question = f"turn_{self._num_questions}"
+        return [CheckTurn(self._session_id, self._question)]
+
+    def checked(self, answer: TurnChecked) -> None:
+        """Take the answer; one to an older question is out of date."""
+        if answer.key == self._question:
+            self._question = None
+            self._sounds_finished = answer.is_finished
+
+    @property
+    def is_checking(self) -> bool:
+        """Say whether the engine has not answered yet."""
+        return self._question is not None
+
+    @property
+    def sounds_finished(self) -> bool:
+        """Say whether the open turn sounded finished when the engine was asked last."""
+        return self._sounds_finished
+
     @property
     def can_speculate(self) -> bool:
         """Say whether the turn could be committed now and nothing would be in the way."""
@@ -143,16 +183,29 @@ class Feed:
         self._responded(command)
 
     def _committed(self, item_id: str, commit_id: str) -> None:
+        self._record(item_id)
+        self._awaited.add(commit_id)
+
+    def _record(self, item_id: str) -> None:
+        """Keep the sound of the open turn as an item's; the turn is over."""
         if self._is_turn_whole:
             self._recordings.begin(item_id)
             for pcm in self._turn:
                 self._recordings.add(item_id, pcm)
         self._forget_turn()
-        self._awaited.add(commit_id)
 
     def _responded(self, command: Respond) -> None:
         self._spoken.add(command.item_id)
         self._is_responding = True
+
+    def record(self, item_id: str, pcm: Pcm) -> None:
+        """Keep the sound of an item that is audio."""
+        self._recordings.begin(item_id)
+        self._recordings.add(item_id, pcm)
+
+    def is_heard(self, item: Message) -> bool:
+        """Say whether an item that is audio is to be heard; one whose words are known is not."""
+        return not item.is_known
 
     def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
         """Add an item that is audio; it goes before a user turn that is open."""
@@ -160,8 +213,6 @@ class Feed:
             AppendAudio(self._session_id, pcm),
             CommitAudio(self._session_id, item_id),
         ]
-        self._recordings.begin(item_id)
-        self._recordings.add(item_id, pcm)
         commands: list[Command] = [*self.withdraw(), *self._start_over()]
         self._awaited.add(item_id)
         if not self._turn:
@@ -188,11 +239,9 @@ class Feed:
         self._held = []
         self._awaited.clear()
         self.outdate()
-        commands = self._start_over()
-        self._awaited |= {c.item_id for c in commands if isinstance(c, CommitAudio)}
-        return commands
+        return self._start_over()
 
-    def check(self, item: Item, audio: Pcm | None) -> None:
+    def check(self, item: Item, audio: InputAudio | None) -> None:
         """Refuse an item that the model cannot be told; one that answers in turns takes them all.
 
         Args:
@@ -259,15 +308,21 @@ class Feed:
             for item in self._conversation.retold
             for command in replayed(self._session_id, item, self._recordings.pcm)
         ]
+        self._awaited |= {c.item_id for c in items if isinstance(c, CommitAudio)}
         return [Close(self._session_id), self._opening(), *items, *self._turn_again()]
 
     def _turn_again(self) -> list[Command]:
         if not self._turn:
             return []
         self._on_heard_again()
-        return [AppendAudio(self._session_id, np.concatenate(tuple(self._turn)))]
+        again: list[Command] = [AppendAudio(self._session_id, np.concatenate(tuple(self._turn)))]
+        if self._question is not None:
+            again.append(CheckTurn(self._session_id, self._question))
+        return again
 
     def _forget_turn(self) -> None:
         self._turn.clear()
         self._num_turn_samples = 0
         self._is_turn_whole = True
+        self._question = None
+        self._sounds_finished = False

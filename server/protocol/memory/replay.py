@@ -28,6 +28,9 @@ def replayed(
     match item:
         case Message() if item.words:
             return [AppendText(session_id, item.id, item.role, _text(item.words))]
+        case Message() if item.role == "user" and item.is_known:
+            # A turn without words is a turn all the same: silence, or noise.
+            return [AppendText(session_id, item.id, "user", "")]
         case Message():
             sound = sound_of(item.id) if sound_of is not None and item.role == "user" else None
             if sound is None:

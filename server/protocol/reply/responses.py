@@ -143,18 +143,18 @@ class Responses:
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
             return []
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
-            return self._finished(reply, output)
+            return self._finished(reply, output, now_s)
         events = reply.take(output, now_s)
         if reply.has_called:
             self._feed.called(reply.message.item_id)
         return [*events]
 
     def _finished(
-        self, reply: Reply, output: EngineResponseDone | ResponseFailed
+        self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
     ) -> list[Reaction]:
         is_default = reply is self._default
         if isinstance(output, ResponseFailed):
-            reactions = self._fail(reply, "response_failed", output.message)
+            reactions = self._fail(reply, "response_failed", output.message, now_s)
         else:
             status, details = _ENDS[output.reason]
             events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
@@ -184,20 +184,22 @@ class Responses:
         assert self._default is not None, "there is a response to cut"
         return self._cut(self._default, reason, now_s)
 
-    def failed(self, code: str, message: str) -> list[Reaction]:
+    def failed(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End all responses, because the session cannot go on."""
         running = {id(reply): reply for reply in (self._default, *self._asides.values()) if reply}
         self._owed = None
-        return [event for reply in running.values() for event in self._fail(reply, code, message)]
+        return [event for r in running.values() for event in self._fail(r, code, message, now_s)]
 
-    def lost(self, message: str) -> list[Reaction]:
+    def lost(self, message: str, now_s: float) -> list[Reaction]:
         """End the conversation's response, because the engine lost the session."""
-        return [] if self._default is None else self._fail(self._default, "engine_failed", message)
+        if self._default is None:
+            return []
+        return self._fail(self._default, "engine_failed", message, now_s)
 
-    def all_lost(self, message: str) -> list[Reaction]:
+    def all_lost(self, message: str, now_s: float) -> list[Reaction]:
         """End all responses, because the engine lost everything; what is owed stays owed."""
         owed = self._owed
-        reactions = self.failed("engine_failed", message)
+        reactions = self.failed("engine_failed", message, now_s)
         self._owed = owed
         return reactions
 
@@ -218,51 +220,59 @@ class Responses:
         owed, self._owed = self._owed, None
         return [] if owed is None else self.create(owed)
 
-    def aside_failed(self, engine_id: str, message: str) -> list[Reaction]:
+    def aside_failed(self, engine_id: str, message: str, now_s: float) -> list[Reaction]:
         """End a response whose own session in the engine is lost."""
         reply = self._asides.get(engine_id)
-        return [] if reply is None else self._fail(reply, "engine_failed", message)
+        return [] if reply is None else self._fail(reply, "engine_failed", message, now_s)
 
     def refused(self, engine_id: str) -> list[Reaction]:
         """End a response for which the engine has no slot."""
         message = "No slot is free for a response beside the conversation. Try again later."
-        return self._fail(self._asides[engine_id], "rate_limit_exceeded", message)
+        # Nothing of it was made, so that it does not matter when it ends.
+        return self._fail(self._asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
     def _cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
         details: JsonObject = {"type": "cancelled", "reason": reason}
         if reply is self._default:
             self._owed = None
-        was_silent = reply.state is ResponseState.CREATED
         is_own = reply.engine_id == self._session_id
         reactions: list[Reaction] = [*reply.ended(ResponseMove.CANCEL, "cancelled", details)]
         if is_own:
             reactions += self._feed.cancel(reply.turn)
         reactions += self._left(reply)
-        if reason == "turn_detected" or was_silent:
-            reactions += self._unheard(reply, now_s, is_own=is_own)
+        heard_ms = self._unsaid(reply, now_s)
+        if is_own and heard_ms is not None:
+            reactions += self._feed.unsay(reply.message.item_id, heard_ms)
         return reactions
 
-    def _unheard(self, reply: Reply, now_s: float, *, is_own: bool) -> list[Command]:
-        """Forget what cannot have been heard by now of a response that was cut short.
+    def _unsaid(self, reply: Reply, now_s: float) -> int | None:
+        """Let a response that was stopped have said no more than can have been played by now.
 
-        When speech cuts it short, that is what was not played. A client that cancels by itself
-        says by a truncation what was heard; but what it was never sent, it has not heard.
+        That is so whoever stopped it: a client that heard less says so by a truncation.
+
+        Returns:
+            Where in its audio, in the engine's own time, it ends for the model; None for all of it.
         """
         message, heard_ms = reply.message, reply.message.heard_ms(now_s)
         if message.item_id in self._conversation:
             item = self._conversation[message.item_id]
             if not isinstance(item, Message) or not message.is_audio:
-                return []
+                return None
             self._conversation.replace(with_heard_ms(item, heard_ms))
         part = message.part
-        model_ms = part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
-        return self._feed.unsay(message.item_id, model_ms) if is_own else []
+        return part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
 
-    def _fail(self, reply: Reply, code: str, message: str) -> list[Reaction]:
+    def _fail(self, reply: Reply, code: str, message: str, now_s: float) -> list[Reaction]:
         error = {"type": _ERROR_TYPES[code], "code": code, "message": message}
         details: JsonObject = {"type": "failed", "error": error}
         events = reply.ended(ResponseMove.FINISH, "failed", details)
-        return [*events, *self._left(reply)]
+        left = self._left(reply)
+        heard_ms = self._unsaid(reply, now_s)
+        # What made it may be gone, and its memory with it; what is told anew is what was heard.
+        is_known = code == "response_failed" and reply.engine_id == self._session_id
+        if is_known and heard_ms is not None:
+            left += self._feed.unsay(reply.message.item_id, heard_ms)
+        return [*events, *left]
 
     def _left(self, reply: Reply) -> list[Command]:
         """Let go of a response that has ended."""

@@ -6,13 +6,9 @@ Only functions are tools so far: MCP tools are refused by name.
 import json
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias, cast
 
-from model.errors import GrammarError
-from model.grammar import MAX_SCHEMA_CHARS, check_schema
 from model.messages import Tool
 from model.messages import ToolChoice as EngineToolChoice
 from server.errors import ClientError
@@ -32,8 +28,6 @@ MAX_TOOLS = 128  # the hosted service's limit
 _MAX_NAME_LENGTH = 64
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
-# Clients send the same tools again and again.
-_NUM_REMEMBERED_SCHEMAS = 2 * MAX_TOOLS
 _MCP_REASON = "MCP tools are not available on this server yet."
 
 
@@ -44,7 +38,7 @@ class FunctionTool:
     Attributes:
         name: letters, digits, `_` and `-`, at most 64.
         description: None where the client gave none.
-        parameters: JSON schema of the arguments, which compiles; None for a function without any.
+        parameters: JSON schema of the arguments; None for a function without any.
     """
 
     name: str
@@ -110,7 +104,7 @@ def parse_tools(
         max_tools: how many there may be.
 
     Raises:
-        ClientError: among other things, because a schema cannot be compiled; it says why.
+        ClientError: with the path of the first thing that is wrong.
     """
     given = array_at(value, path)
     if len(given) > max_tools:
@@ -146,7 +140,7 @@ def _parse_tool(value: object, path: str) -> FunctionTool:
         string_at(description, f"{path}.description")
     parameters = given.get("parameters")
     if parameters is not None:
-        _check_parameters(object_at(parameters, f"{path}.parameters"), name, f"{path}.parameters")
+        refuse_deep(object_at(parameters, f"{path}.parameters"), f"{path}.parameters")
     return FunctionTool(name, description, parameters)
 
 
@@ -162,40 +156,46 @@ def _parse_name(value: object, path: str) -> str:
     return name
 
 
-def _check_parameters(parameters: JsonObject, name: str, path: str) -> None:
-    refuse_deep(parameters, path)
-    schema = json.dumps(parameters)
-    # What is too large is refused at once, and is not worth remembering.
-    is_large = len(schema) > MAX_SCHEMA_CHARS
-    reason = _reason_against(schema) if is_large else _remembered_reason(schema)
-    if reason is not None:
-        raise ClientError(
-            f"Invalid schema for function '{name}': {reason}",
+@dataclass(frozen=True, slots=True)
+class OfferedSchema:
+    """A schema that has to be compiled before its event is taken.
+
+    Attributes:
+        text: as JSON.
+        name: of its function.
+        path: where it was sent.
+    """
+
+    text: str
+    name: str
+    path: str
+
+    def refusal(self, reason: str) -> ClientError:
+        """Make the error for a schema that calls cannot be kept within."""
+        return ClientError(
+            f"Invalid schema for function '{self.name}': {reason}",
             code="invalid_function_parameters",
-            param=path,
+            param=self.path,
         )
 
 
-def _reason_against(schema: str) -> str | None:
-    """Return why calls cannot be kept within a schema, None if they can."""
-    try:
-        check_schema(json.loads(schema))
-    except GrammarError as error:
-        return str(error)
-    return None
+def offered_schemas(
+    value: object, path: str, *, max_tools: int = MAX_TOOLS
+) -> tuple[OfferedSchema, ...]:
+    """Return the schemas of a `tools` list.
 
+    The protocol does not compile them: that is slow, and not safe. Whoever hands an event to the
+    machine has had its schemas checked elsewhere.
 
-_remembered_reason = lru_cache(maxsize=_NUM_REMEMBERED_SCHEMAS)(_reason_against)
-
-
-def compile_ahead(tools: object) -> None:
-    """Compile the schemas of a `tools` list as sent, whatever is wrong with the rest of it.
-
-    A schema takes a millisecond or more the first time and nothing afterwards. A session does this
-    in a worker thread before it takes the event that carries the list.
+    Raises:
+        ClientError: as `parse_tools`.
     """
-    with suppress(ClientError):
-        parse_tools(tools, "tools")
+    tools = parse_tools(value, path, max_tools=max_tools)
+    return tuple(
+        OfferedSchema(json.dumps(tool.parameters), tool.name, f"{path}[{index}].parameters")
+        for index, tool in enumerate(tools)
+        if tool.parameters is not None
+    )
 
 
 def parse_tool_choice(value: object, path: str) -> ToolChoice:

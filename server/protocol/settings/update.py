@@ -254,10 +254,13 @@ def _parse_include(value: object, path: str) -> tuple[str, ...]:
 
 
 def parse_reasoning(value: object, path: str) -> JsonObject:
-    """Return how much a model is to reason; ours does not, so it is only echoed."""
+    """Return how much a model is to reason; ours does not, so it is only echoed.
+
+    `none` is what clients of other APIs of the same maker send; it asks for what is so anyway.
+    """
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("effort",))
-    efforts = ("minimal", "low", "medium", "high", "xhigh")
+    efforts = ("none", "minimal", "low", "medium", "high", "xhigh")
     choice_at(required(given, "effort", path), f"{path}.effort", efforts)
     return given
 

@@ -19,8 +19,9 @@ class Idle:
     """Follow what a session sends, for the time at which its user falls silent.
 
     As documented, that is when a response of the conversation is done, and its audio's length
-    later; where a transport plays it, when that is over. Whatever happens next in the conversation
-    ends the wait; so does the timeout itself.
+    later; where a transport plays it, when that is over; or, if that is later, when the timeout was
+    switched on or changed. Whatever happens next in the conversation ends the wait; so does the
+    timeout itself.
     """
 
     def __init__(self) -> None:
@@ -41,17 +42,26 @@ class Idle:
                 case _:
                     pass
 
+    def changed(self, now_s: float) -> None:
+        """Note that the timeout was switched on or changed: it counts from here at the earliest."""
+        if self._silent_from_s is not None:
+            self._silent_from_s = max(self._silent_from_s, now_s)
+
     def stop(self) -> None:
         """Wait no longer, until the next response."""
         self._silent_from_s = None
 
     def deadline_s(self, detection: TurnDetection | None) -> float | None:
         """Return when the wait is over, on the clock of `watch`; None if there is none."""
-        if self._silent_from_s is None or not isinstance(detection, ServerVad):
+        timeout_ms = idle_timeout_ms(detection)
+        if self._silent_from_s is None or timeout_ms is None:
             return None
-        if detection.idle_timeout_ms is None:
-            return None
-        return self._silent_from_s + detection.idle_timeout_ms / 1000
+        return self._silent_from_s + timeout_ms / 1000
+
+
+def idle_timeout_ms(detection: TurnDetection | None) -> int | None:
+    """Return how long a user may be silent; None for as long as they like."""
+    return detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
 
 
 def _audio_s(response: Response) -> float:

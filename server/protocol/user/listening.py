@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from model.messages import Pcm
+from server.protocol.events import InputAudio
 from server.protocol.ids import Ids
 from server.protocol.moves import TurnMove, TurnState, next_turn_state
 from server.protocol.server_events import (
@@ -22,6 +22,7 @@ class Utterance:
         item_id: of the item that the turn becomes.
         is_announced: True once the client has been told `item_id`.
         num_samples: the turn's audio so far.
+        has_speech: whether there may be speech in it.
         emitted: the words that the client was sent.
         heard: the words that the engine reported since it began to hear the turn. When a turn is
             fed again they come again, and only what goes beyond `emitted` is new.
@@ -30,6 +31,7 @@ class Utterance:
     item_id: str
     is_announced: bool
     num_samples: int = 0
+    has_speech: bool = False
     emitted: str = ""
     heard: str = ""
 
@@ -58,7 +60,7 @@ class Listening:
         self._max_kept_samples = max_kept_samples
         self._ids = ids
         self._state = TurnState.QUIET
-        self._preroll: deque[Pcm] = deque()
+        self._preroll: deque[InputAudio] = deque()
         self._num_preroll_samples = 0
         self._num_samples = 0  # of all appended audio
         self._utterances: deque[Utterance] = deque()
@@ -79,6 +81,12 @@ class Listening:
         return self._utterances[-1].item_id if self.is_announced else None
 
     @property
+    def starts_ms(self) -> int:
+        """Return where in the appended audio the open turn starts."""
+        assert self.has_turn, "there is no open turn"
+        return (self._num_samples - self._utterances[-1].num_samples) * 1000 // self._rate_hz
+
+    @property
     def buffered_ms(self) -> float:
         """Return how much audio a commit would take."""
         num = self._utterances[-1].num_samples if self.has_turn else self._num_preroll_samples
@@ -94,33 +102,40 @@ class Listening:
         """Return where in the appended audio a turn can begin at the earliest."""
         return (self._num_samples - self._num_preroll_samples) * 1000 // self._rate_hz
 
-    def audio(self, pcm: Pcm, *, is_detecting: bool) -> list[Pcm]:
+    def audio(self, heard: InputAudio, *, is_detecting: bool) -> list[InputAudio]:
         """Take appended audio and return what of it belongs to the turn.
 
         Args:
-            pcm: float32 [samples].
+            heard: the audio.
             is_detecting: True if a turn begins when speech is detected, not by appending.
         """
-        self._num_samples += len(pcm)
-        if not len(pcm):
+        num_samples = len(heard.pcm)
+        self._num_samples += num_samples
+        if not num_samples:
             return []
         if is_detecting and not self.has_turn:
-            self._preroll.append(pcm)
-            self._num_preroll_samples += len(pcm)
-            while self._num_preroll_samples - len(self._preroll[0]) >= self._max_kept_samples:
-                self._num_preroll_samples -= len(self._preroll.popleft())
+            self._preroll.append(heard)
+            self._num_preroll_samples += num_samples
+            while self._num_preroll_samples - len(self._preroll[0].pcm) >= self._max_kept_samples:
+                self._num_preroll_samples -= len(self._preroll.popleft().pcm)
             return []
         self._move(TurnMove.APPEND, is_announced=False)
-        return self._counted([pcm])
+        return self._counted([heard])
 
-    def began(self, start_ms: int) -> tuple[str, list[Pcm]]:
-        """Begin a turn where speech was detected; return its item and its audio so far."""
+    def began(self, start_ms: int, *, is_speech: bool = True) -> tuple[str, list[InputAudio]]:
+        """Begin a turn, or let the open one be announced; return its item and its audio so far.
+
+        Args:
+            start_ms: where it begins, unless it is open already.
+            is_speech: whether speech was detected.
+        """
         self._move(TurnMove.BEGIN, is_announced=True)
         self._utterances[-1].is_announced = True
+        self._utterances[-1].has_speech |= is_speech
         return self._utterances[-1].item_id, self._counted(self._preroll_from(start_ms))
 
-    def undetected(self) -> list[Pcm]:
-        """Begin a turn of audio in which no speech was found, and return that audio."""
+    def undetected(self) -> list[InputAudio]:
+        """Begin a turn of audio in which no turn was found, and return that audio."""
         assert not self.has_turn, "a turn is open already"
         self._move(TurnMove.APPEND, is_announced=False)
         return self._counted(self._preroll_from(0))
@@ -131,6 +146,13 @@ class Listening:
         utterance = self._utterances[-1]
         utterance.is_announced = True
         return utterance.item_id, utterance.num_samples * 1000 // self._rate_hz
+
+    def is_silence(self, item_id: str) -> bool:
+        """Say whether nobody spoke in a turn that was closed; what was heard in it is no word."""
+        utterance = next(u for u in self._utterances if u.item_id == item_id)
+        if not utterance.has_speech:
+            utterance.heard = ""
+        return not utterance.has_speech
 
     def cleared(self) -> None:
         """Forget the open turn and all audio before it."""
@@ -204,19 +226,21 @@ class Listening:
             self._utterances.append(Utterance(self._ids.new("item"), is_announced))
         self._state = state
 
-    def _counted(self, chunks: list[Pcm]) -> list[Pcm]:
-        self._utterances[-1].num_samples += sum(len(pcm) for pcm in chunks)
+    def _counted(self, chunks: list[InputAudio]) -> list[InputAudio]:
+        self._utterances[-1].num_samples += sum(len(chunk.pcm) for chunk in chunks)
+        self._utterances[-1].has_speech |= any(chunk.has_speech for chunk in chunks)
         return chunks
 
-    def _preroll_from(self, start_ms: int) -> list[Pcm]:
+    def _preroll_from(self, start_ms: int) -> list[InputAudio]:
         """Take the kept audio from a moment on; what is older is forgotten."""
         start = start_ms * self._rate_hz // 1000
         position = self._num_samples - self._num_preroll_samples
-        taken: list[Pcm] = []
-        for pcm in self._preroll:
-            skipped = min(max(0, start - position), len(pcm))
-            if skipped < len(pcm):
-                taken.append(pcm[skipped:])
-            position += len(pcm)
+        taken: list[InputAudio] = []
+        for chunk in self._preroll:
+            skipped = min(max(0, start - position), len(chunk.pcm))
+            if skipped < len(chunk.pcm):
+                pcm = chunk.pcm[skipped:].copy() if skipped else chunk.pcm
+                taken.append(InputAudio(pcm, chunk.has_speech))
+            position += len(chunk.pcm)
         self.forget_preroll()
         return taken

@@ -7,9 +7,10 @@ on, neither the client nor the model learns of it; if not, it is there already.
 from collections.abc import Callable
 from typing import assert_never
 
-from model.messages import InputTranscript, InputTranscriptDelta, Output, Pcm
+from model.messages import InputTranscript, InputTranscriptDelta, Output
 from server.errors import ClientError
 from server.protocol.events import (
+    EndInDoubt,
     Heard,
     InputAudio,
     Reaction,
@@ -87,9 +88,9 @@ class Turns:
     def heard(self, event: Heard, now_s: float) -> list[Reaction]:
         """Take what the session heard in appended audio."""
         match event:
-            case InputAudio(pcm):
+            case InputAudio():
                 is_detecting = self._config().turn_detection is not None
-                return self._fed(self._listening.audio(pcm, is_detecting=is_detecting))
+                return self._fed(self._listening.audio(event, is_detecting=is_detecting))
             case SpeechBegan():
                 return self._speech_began(event, now_s)
             case SpeechEnded():
@@ -98,6 +99,8 @@ class Turns:
                 return self._speculate()
             case SpeechResumed():
                 return [*self._feed.withdraw()]
+            case EndInDoubt():
+                return [*self._feed.check_turn()]
             case _:
                 assert_never(event)
 
@@ -125,7 +128,9 @@ class Turns:
         item_id = self._items.pop(output.item_id, output.item_id)
         if not self._feed.transcribed(output.item_id):
             return []
-        text = output.text.strip()
+        return self._transcribed(item_id, output.text.strip())
+
+    def _transcribed(self, item_id: str, text: str) -> list[Reaction]:
         completed = self._listening.transcribed(item_id, text)
         if item_id not in self._conversation:
             return []
@@ -134,14 +139,17 @@ class Turns:
         self._conversation.replace(with_transcript(item, text))
         return [] if not self._config().is_transcribing else [*completed]
 
-    def _fed(self, chunks: list[Pcm]) -> list[Reaction]:
-        return [command for pcm in chunks for command in self._feed.audio(pcm)]
+    def _fed(self, chunks: list[InputAudio]) -> list[Reaction]:
+        return [command for chunk in chunks for command in self._feed.audio(chunk.pcm)]
 
     def _speech_began(self, event: SpeechBegan, now_s: float) -> list[Reaction]:
         was_announced = self._listening.is_announced
-        start_ms = event.audio_start_ms
-        if not self._listening.has_turn:
-            start_ms = max(start_ms, self._listening.begins_ms)
+        # Its audio may begin earlier, by hand, or later, after what was kept.
+        start_ms = (
+            self._listening.starts_ms
+            if self._listening.has_turn
+            else max(event.audio_start_ms, self._listening.begins_ms)
+        )
         item_id, chunks = self._listening.began(start_ms)
         if was_announced:
             return self._fed(chunks)
@@ -214,7 +222,7 @@ class Turns:
             return []
         end_ms = self._listening.heard_ms
         start_ms = max(end_ms - silence_ms, self._listening.begins_ms)
-        item_id, chunks = self._listening.began(start_ms)
+        item_id, chunks = self._listening.began(start_ms, is_speech=False)
         fed = self._fed(chunks)
         committed = self._committed(*self._listening.closed(TurnMove.END))
         triggered = TimeoutTriggered(start_ms, end_ms, item_id)
@@ -248,7 +256,14 @@ class Turns:
 
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
-        return [*self._added(item_id, audio_ms), *self._feed.commit(item_id)]
+        is_silence = self._listening.is_silence(item_id)
+        added = self._added(item_id, audio_ms)
+        if not is_silence:
+            return [*added, *self._feed.commit(item_id)]
+        transcribed = self._transcribed(item_id, "")
+        item = self._conversation[item_id]
+        assert isinstance(item, Message), "a turn is a message"
+        return [*added, *transcribed, *self._feed.commit_silence(item)]
 
     def _added(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item."""

@@ -10,7 +10,11 @@ from typing import Any, TypeAlias
 
 from server.errors import ClientError
 
-_MAX_DEPTH = 64  # of free-form values: what is read can then always be written again
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
+_MAX_SHOWN_BITS = 128
+MAX_DEPTH = 64  # of what an event holds: what is read can then always be written again
+MAX_VALUES = 20_000  # that an event holds, inner ones and keys included
+MAX_TEXT_CHARS = 64 * 1024
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as parsed; `Any`, because its values are what the checks are about."""
@@ -101,25 +105,34 @@ def string_at(value: object, path: str, *, max_length: int | None = None) -> str
     """Return the value if it is a string of at most `max_length` characters."""
     if not isinstance(value, str):
         raise wrong_type(value, path, "a string")
-    if not value.isascii():
-        _refuse_surrogates(value, path)
-    if max_length is not None and len(value) > max_length:
-        message = (
-            f"Invalid '{path}': string too long. Expected a string with maximum length "
-            f"{max_length}, but got a string with length {len(value)} instead."
+    if not is_text(value):
+        # JSON can escape half a character, which cannot be encoded.
+        raise ClientError(
+            f"Invalid '{path}': the string is not valid Unicode.", code="invalid_value", param=path
         )
-        raise ClientError(message, code="string_above_max_length", param=path)
+    if max_length is not None and len(value) > max_length:
+        raise _too_long(value, path, max_length)
     return value
 
 
-def _refuse_surrogates(value: str, path: str) -> None:
-    # JSON can escape half a character, which is no text and cannot be encoded.
+def _too_long(value: str, path: str, max_length: int) -> ClientError:
+    return ClientError(
+        f"Invalid '{path}': string too long. Expected a string with maximum length {max_length}, "
+        f"but got a string with length {len(value)} instead.",
+        code="string_above_max_length",
+        param=path,
+    )
+
+
+def is_text(value: str) -> bool:
+    """Tell whether a string has no half of a surrogate pair."""
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ClientError(
-            f"Invalid '{path}': the string is not valid Unicode.", code="invalid_value", param=path
-        ) from None
+        return False
+    return True
 
 
 def boolean_at(value: object, path: str) -> bool:
@@ -145,14 +158,17 @@ def _check_range(value: float, path: str, noun: str, low: float | None, high: fl
         if is_out:
             message = (
                 f"Invalid '{path}': {noun} {word}. Expected a value {sign} {bound}, "
-                f"but got {value} instead."
+                f"but got {_shown(value)} instead."
             )
             code = f"{noun}_{'below_min' if sign == '>=' else 'above_max'}_value"
             raise ClientError(message, code=code, param=path)
 
 
-def integer_at(value: object, path: str, *, low: int | None = None, high: int | None = None) -> int:
-    """Return the value if it is a whole number (1500.0 is one) within the bounds, inclusive."""
+def integer_at(value: object, path: str, *, low: int = MIN_INTEGER, high: int = MAX_INTEGER) -> int:
+    """Return the value if it is a whole number (1500.0 is one) within the bounds, inclusive.
+
+    No bound is beyond 64 bits, where neither numpy nor JSON's other readers could follow.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -168,7 +184,16 @@ def decimal_at(
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise wrong_type(value, path, "a decimal")
     _check_range(value, path, "decimal", low, high)
+    if isinstance(value, int):
+        value = integer_at(value, path)  # not every longer one is a float
     return float(value)
+
+
+def _shown(value: float) -> str:
+    """Write a number; of an integer of hundreds of digits, how many bits it has."""
+    if isinstance(value, int) and value.bit_length() > _MAX_SHOWN_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
 
 
 def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> None:
@@ -182,7 +207,7 @@ def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> N
 def refuse_deep(value: JsonObject, path: str) -> None:
     """Refuse a free-form object whose values are nested too deeply to be handled."""
     level: list[Any] = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         containers = [each for each in level if isinstance(each, (dict, list))]
         if not containers:
             return
@@ -191,11 +216,65 @@ def refuse_deep(value: JsonObject, path: str) -> None:
             for each in containers
             for inner in (each.values() if isinstance(each, dict) else each)
         ]
-    raise ClientError(
-        f"Invalid '{path}': nested too deeply. Expected at most {_MAX_DEPTH} levels.",
+    raise _too_deep(path)
+
+
+def _too_deep(path: str) -> ClientError:
+    return ClientError(
+        f"Invalid '{path}': nested too deeply. Expected at most {MAX_DEPTH} levels.",
         code="invalid_value",
         param=path,
     )
+
+
+def refuse_oversized(event: JsonObject, *, max_text_chars: int = MAX_TEXT_CHARS) -> None:
+    """Refuse an event that holds too much, before anything is done with it.
+
+    Everything that clients write is bounded here: no string is longer than `max_text_chars`, but
+    for sound, which is under a key "audio" and has a bound of its own; nothing is nested deeper
+    than `MAX_DEPTH`; and there are at most `MAX_VALUES` values.
+
+    Raises:
+        ClientError: with the path of the first thing that is too much.
+    """
+    level: list[tuple[str, Any]] = [("", event)]
+    num_values = 0
+    for _ in range(MAX_DEPTH + 2):  # the event and what is in it are not nested
+        inner: list[tuple[str, Any]] = []
+        for path, container in level:
+            num_values += len(container)
+            if num_values > MAX_VALUES:
+                raise ClientError(
+                    f"Invalid event: too many values. Expected at most {MAX_VALUES}, inner ones "
+                    "included.",
+                    code="invalid_value",
+                    param=path or None,
+                )
+            if isinstance(container, dict):
+                _refuse_long(container, path, max_text_chars)
+                inner += [
+                    (f"{path}.{key}" if path else key, value)
+                    for key, value in container.items()
+                    if isinstance(value, (dict, list))
+                ]
+                continue
+            for index, value in enumerate(container):
+                if isinstance(value, (dict, list)):
+                    inner.append((f"{path}[{index}]", value))
+                elif isinstance(value, str) and len(value) > max_text_chars:
+                    raise _too_long(value, f"{path}[{index}]", max_text_chars)
+        if not inner:
+            return
+        level = inner
+    raise _too_deep(level[0][0].partition(".")[0])
+
+
+def _refuse_long(fields: JsonObject, path: str, max_text_chars: int) -> None:
+    for key, value in fields.items():
+        if len(key) > max_text_chars:
+            raise _too_long(key, f"{path}.{key[:64]}…", max_text_chars)
+        if isinstance(value, str) and len(value) > max_text_chars and key != "audio":
+            raise _too_long(value, f"{path}.{key}" if path else key, max_text_chars)
 
 
 def required(value: JsonObject, key: str, path: str) -> object:

@@ -2,15 +2,19 @@
 
 import json
 import math
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 from server.errors import ClientError
 from server.protocol.wire.checks import (
+    MAX_TEXT_CHARS,
     JsonObject,
     integer_at,
     invalid_choice,
+    is_text,
     object_at,
+    refuse_oversized,
     required,
     string_at,
 )
@@ -32,6 +36,15 @@ from server.protocol.wire.client_events import (
 MAX_EVENT_ID_LENGTH = 512
 
 
+# An event without its sound: longer ones are refused unread. Instructions and the schemas of a
+# hundred functions fit.
+MAX_EVENT_CHARS = 256 * 1024
+# A string that is longer may be sound, and is not copied letter by letter.
+_LONG_CHARS = MAX_TEXT_CHARS
+# It stands for a long string while the rest is read; nobody can guess it.
+_MARK = secrets.token_hex(16)
+
+
 def json_object(text: str | bytes) -> JsonObject | None:
     """Return the JSON object that a text is, None if it is not one."""
     try:
@@ -41,18 +54,108 @@ def json_object(text: str | bytes) -> JsonObject | None:
     return raw if isinstance(raw, dict) else None
 
 
-def decode(text: str) -> JsonObject:
-    """Return the JSON object of a frame.
+def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
+    """Return the JSON object of a frame, which is not larger than anybody needs.
+
+    A frame over `MAX_EVENT_CHARS` can only be one that carries sound: its long strings are set
+    aside before anything is parsed, what is left has to keep to the bound, and a long string may
+    stand under a key "audio" only. Setting aside is a search for quotes, so that 24 MiB of `[],`
+    are refused in a few milliseconds.
 
     Raises:
-        ClientError: the frame is not a JSON object.
+        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`.
     """
+    sounds: list[str] = []
+    if len(text) > MAX_EVENT_CHARS:
+        text = _set_aside(text, sounds)
     raw = json_object(text)
     if raw is None:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
+    refuse_oversized(raw, max_text_chars=max_text_chars)
+    if sounds:
+        raw = _put_back(raw, sounds)
+        refuse_oversized(raw, max_text_chars=max_text_chars)
     return raw
+
+
+def _set_aside(text: str, sounds: list[str]) -> str:
+    """Return a JSON text with marks in place of its long strings, which are added to `sounds`.
+
+    Raises:
+        ClientError: it is too large all the same.
+    """
+    kept: list[str] = []
+    num_chars = at = 0
+    while num_chars <= MAX_EVENT_CHARS:
+        opening = text.find('"', at)
+        closing = _closing_quote(text, opening) if opening >= 0 else -1
+        if closing < 0:
+            if num_chars + len(text) - at > MAX_EVENT_CHARS:
+                break
+            return "".join([*kept, text[at:]])
+        if closing - opening <= _LONG_CHARS:
+            # Beyond the bound, what is kept need not be.
+            kept.append(text[at : min(closing + 1, at + MAX_EVENT_CHARS + 1)])
+            num_chars += closing + 1 - at
+        else:
+            kept.append(text[at : min(opening, at + MAX_EVENT_CHARS + 1)])
+            kept.append(f'"{_MARK}{len(sounds)}"')
+            num_chars += opening - at
+            sounds.append(_unescaped(text[opening + 1 : closing]))
+        at = closing + 1
+    raise _too_large()
+
+
+def _closing_quote(text: str, opening: int) -> int:
+    """Return where a string ends that begins at `opening`; -1 if it does not.
+
+    Raises:
+        ClientError: it is long and holds quotes or many backslashes: no sound, and too large.
+    """
+    closing = text.find('"', opening + 1)
+    while closing > 0:
+        first = closing
+        while text[first - 1] == "\\":
+            first -= 1
+            if closing - first > _LONG_CHARS:
+                raise _too_large()
+        if (closing - first) % 2 == 0:
+            return closing
+        if closing - opening > _LONG_CHARS:
+            raise _too_large()
+        closing = text.find('"', closing + 1)
+    return -1
+
+
+def _too_large() -> ClientError:
+    return ClientError(
+        f"The event is too large: expected at most {MAX_EVENT_CHARS} characters besides sound.",
+        code="invalid_event",
+    )
+
+
+def _unescaped(inner: str) -> str:
+    r"""Return the string that is written so in JSON, if it is base64.
+
+    Some encoders write a slash as `\/`. Anything else that is escaped is not base64, and is left
+    as it is: so it is refused as sound, and a text of this length is refused anyway.
+    """
+    return inner.replace("\\/", "/") if "\\" in inner else inner
+
+
+def _put_back(value: Any, sounds: list[str]) -> Any:  # Any: JSON
+    """Return a JSON value with the strings in place of their marks."""
+    match value:
+        case dict():
+            return {_put_back(k, sounds): _put_back(inner, sounds) for k, inner in value.items()}
+        case list():
+            return [_put_back(inner, sounds) for inner in value]
+        case str() if value.startswith(_MARK):
+            return sounds[int(value.removeprefix(_MARK))]
+        case _:
+            return value
 
 
 def _refuse_constant(name: str) -> None:
@@ -68,10 +171,44 @@ def _finite(text: str) -> float:
     return number
 
 
+def refuse_half_characters(raw: JsonObject, text: str) -> None:
+    """Refuse an event that has half a surrogate pair anywhere, which is no text and no UTF-8.
+
+    JSON can escape one. Nothing behind this point has to expect it, in whatever free-form value.
+
+    Args:
+        raw: the event as decoded.
+        text: that it was decoded of.
+
+    Raises:
+        ClientError: saying where.
+    """
+    if "\\ud" not in text and "\\uD" not in text:
+        return
+    waiting: list[tuple[str, Any]] = [("", raw)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not is_text(key):
+                    raise _half_character(path or "the event", "a key")
+                waiting.append((f"{path}.{key}" if path else key, inner))
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+        elif isinstance(value, str) and not is_text(value):
+            raise _half_character(path, "the string")
+
+
+def _half_character(path: str, what: str) -> ClientError:
+    return ClientError(
+        f"Invalid '{path}': {what} is not valid Unicode.", code="invalid_value", param=path
+    )
+
+
 def event_id_of(raw: JsonObject) -> str | None:
     """Return the client's id for its event, None if it has none that can be echoed."""
     event_id = raw.get("event_id")
-    if isinstance(event_id, str) and len(event_id) <= MAX_EVENT_ID_LENGTH:
+    if isinstance(event_id, str) and len(event_id) <= MAX_EVENT_ID_LENGTH and is_text(event_id):
         return event_id
     return None
 

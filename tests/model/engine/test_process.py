@@ -31,6 +31,7 @@ from model.messages import (
     EngineBack,
     EngineGone,
     EngineLost,
+    EngineSilent,
     News,
     Open,
     Output,
@@ -255,7 +256,7 @@ def _taken(submit: Callable[[], None]) -> int:
         try:
             submit()
         except OverloadedError as error:
-            assert "8 commands wait" in str(error)  # noqa: PT017 - it comes some time, not at once
+            assert "8 commands of this session wait" in str(error)  # noqa: PT017 - it comes some time, not at once
             return number
     raise AssertionError
 
@@ -278,12 +279,14 @@ def test_a_child_that_stalls(make: MakeEngine) -> None:
 
 
 class StuckCore(EchoCore):
-    """Never come back from a certain turn."""
+    """Never come back from a certain turn, or die of one."""
 
     def apply(self, command: Command) -> list[Output]:
         """Carry out a command, or hang."""
         if isinstance(command, AppendText) and command.text == "hang":
             Event().wait()
+        if isinstance(command, AppendText) and command.text == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().apply(command)
 
 
@@ -298,18 +301,54 @@ class StuckSpec:
 
 def test_an_engine_that_hangs(make: MakeEngine) -> None:
     """Whether its thread is stuck or the whole process: it is killed, and another one serves."""
-    policy = RestartPolicy(delays_s=(0.0, 0.0), silence_s=2.5)
+    policy = RestartPolicy(delays_s=(0.0, 0.0), doubt_s=1.0, hang_s=2.5)
     engine, outputs = make(StuckSpec(), policy), Outputs()
     engine.start(outputs.put)
     engine.submit(Open("s", "amber"))
+    engine.submit(Open("other", "amber"))
+    engine.submit(AppendText("s/resp_1", "u", "user", "hello"))
     engine.submit(AppendText("s", "u", "user", "hang"))
-    assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
+    assert _wait_for(outputs, EngineSilent)
+    lost = _wait_for(outputs, EngineLost)
+    assert "killed by SIGKILL" in lost.message
+    assert lost.culprit == "s"
     _wait_for(outputs, EngineBack)
     _kill(engine, signal.SIGSTOP)
     assert "killed by SIGKILL" in _wait_for(outputs, EngineLost).message
     _wait_for(outputs, EngineBack)
     engine.submit(Open("s", "amber"))
     assert _ask(engine, outputs, "hello")
+
+
+def test_a_session_that_an_engine_dies_of(make: MakeEngine) -> None:
+    """Once may be a coincidence; the second time it is the one to blame. Nobody else ever is."""
+    engine, outputs = make(StuckSpec()), Outputs()
+    engine.start(outputs.put)
+    culprits = []
+    for _ in range(2):
+        engine.submit(Open("other", "amber"))
+        engine.submit(Open("s", "amber"))
+        engine.submit(AppendText("s", "u", "user", "die"))
+        culprits.append(_wait_for(outputs, EngineLost).culprit)
+        _wait_for(outputs, EngineBack)
+    assert culprits == ["", "s"]
+
+
+@dataclass(frozen=True)
+class SlowSpec:
+    """Never finish loading."""
+
+    def build(self) -> EchoCore:
+        """Wait for ever."""
+        Event().wait()
+        raise AssertionError
+
+
+def test_loading_has_a_limit_of_its_own(make: MakeEngine) -> None:
+    """It is longer than that of an engine that serves, and says what happened."""
+    engine = make(SlowSpec(), RestartPolicy(loading_s=3.0))
+    with pytest.raises(EngineError, match="not ready within 3 s"):
+        _ = engine.info
 
 
 _PARENT = """

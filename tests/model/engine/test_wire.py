@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import messages
-from model.engine.wire import KINDS, Begin, Message, Outgoing, WireError, decode, encode, received
+from model.engine.wire import KINDS, Message, Outgoing, WireError, decode, encode, received
 from model.errors import OverloadedError
 from model.messages import AppendAudio, AppendText, Close, Command, Output, ResponseAudio
 
@@ -117,7 +117,7 @@ def test_a_reader_that_stalls(ends: tuple[socket.socket, socket.socket]) -> None
     taken = list(takewhile(lambda message: message != Close("s"), received(theirs)))
     assert taken == [long] * num_put
     outgoing.close()
-    outgoing.put(Begin())  # to nobody
+    outgoing.put(Close("s"))  # to nobody
 
 
 def test_closing_does_not_wait_for_a_reader(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -169,3 +169,9 @@ def make_engine() -> type[TableEngine]:
 def read_wave() -> Callable[[Wave], str]:
     """Give a recogniser that makes no mistakes."""
     return to_text
+
+
+@pytest.fixture
+def write_wave() -> Callable[[str], Wave]:
+    """Give the voice that `read_wave` understands."""
+    return to_wave

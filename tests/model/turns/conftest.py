@@ -17,6 +17,7 @@ from model.turns.reply import SpeechTiming
 from model.turns.spelling import Speller
 from model.turns.steps import Decode, Mask, NextSteps, TurnLimits
 from model.turns.vocabulary import WORD_START, TurnVocabulary
+from tests.fakes.writer import WriterHere
 
 NUM_SPECIAL = 17
 WORDS = ["▁hi", "▁what", "▁is", "▁your", "▁name", "▁i", "▁am", "▁par", "ley"]
@@ -230,11 +231,13 @@ def stage() -> Callable[..., Stage]:
         spoken: Iterable[str] = (),
         calls: Iterable[str] = (),
         scores: tuple[float, float] = (-0.1, -20.0),
+        writer: WriterHere | None = None,
         **limits: int,
     ) -> Stage:
         program = TurnProgram(
             Open("s", "ann"),
             speller=SPELLER,
+            writer=writer or WriterHere(VOCABULARY),
             timing=TIMING,
             delays=DELAYS,
             limits=TurnLimits(**limits),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from model.messages import (
     Usage,
 )
 from model.turns.steps import Mask
+from tests.fakes.writer import WriterHere
+from tests.model.turns.conftest import VOCABULARY
 
 MakeStage = Callable[..., Any]  # a test names what its model says
 PREFIX = ["<bos>", "<voice0>"]
@@ -190,3 +193,68 @@ def test_schema_that_cannot_be_followed_fails_the_response_alone(stage: MakeStag
     assert "its type must be 'object'" in failed.message
     s.run(Respond("s", 2, "b", audio=False))
     assert s.words()[2:] == ["<reply>", "▁hi", "<eos>"]
+
+
+def test_session_waits_for_its_arguments_and_goes_on(stage: MakeStage) -> None:
+    """They are written elsewhere; meanwhile there is nothing to do, and then it goes on."""
+    writer = WriterHere(VOCABULARY, holds=True)
+    s = stage(calls=["hi parley <speak>"], writer=writer)
+    s.run(AppendText("s", "u", "user", "what"), respond(HI))
+    assert s.outputs == []
+    assert not s.program.has_work
+    while writer.held:
+        writer.release()
+        assert s.program.has_work
+        s.run()
+    assert s.outputs[:-1] == call("hi", '{"name":"', "hi", " par", "ley", '"}')
+
+
+def test_call_that_waits_can_be_cancelled(stage: MakeStage) -> None:
+    """What comes for it afterwards is nobody's."""
+    writer = WriterHere(VOCABULARY, holds=True)
+    s = stage(calls=["hi <speak>"], writer=writer)
+    s.run(AppendText("s", "u", "user", "what"), respond(HI), Cancel("s", 1))
+    writer.release()
+    s.run()
+    assert s.outputs == [ResponseDone("s", 1, "cancelled", Usage(4, 0, 0, 0, 0, 0))]
+    assert s.words() == [*PREFIX, "<user>", "▁what"]
+
+
+@pytest.mark.parametrize("forbidden", ["hi", "hi parley"])
+def test_what_the_grammar_does_not_hold_is_chosen_anew(stage: MakeStage, forbidden: str) -> None:
+    """The last choice is taken back; nothing was told before the whole schema had accepted it."""
+    schema = json.dumps(
+        {
+            "properties": {"name": {"type": "string", "not": {"const": forbidden}}},
+            "required": ["name"],
+        }
+    )
+    words = forbidden.replace("parley", "parley ").split()
+    s = stage(calls=[f"{forbidden} <speak> {words[0]} <speak>"])
+    s.run(AppendText("s", "u", "user", "what"), respond(Tool("hi", "", schema)))
+    assert s.outputs[0] == CallStarted("s", 1, 0, "hi")
+    (arguments,) = (o.text for o in s.outputs if isinstance(o, CallArguments))
+    assert json.loads(arguments)["name"] != forbidden
+    assert s.outputs[-1].reason == "completed"
+
+
+def test_call_that_never_fits_fails(stage: MakeStage) -> None:
+    """With the reason; and the conversation goes on without it."""
+    schema = '{"properties": {"name": {"const": "hi", "not": {}}}, "required": ["name"]}'
+    s = stage()
+    s.run(AppendText("s", "u", "user", "what"), respond(Tool("hi", "", schema)))
+    (failed,) = s.outputs
+    assert isinstance(failed, ResponseFailed)
+    assert "does not fit the whole schema" in failed.message
+    assert s.words() == [*PREFIX, "<user>", "▁what"]
+
+
+def test_long_constant_is_written_and_not_read(stage: MakeStage) -> None:
+    """What the model reads of a call is bounded, far under the steps that are remembered."""
+    schema = json.dumps({"properties": {"a": {"const": "what " * 1600}}, "required": ["a"]})
+    s = stage(max_history_steps=600, max_item_pieces=100)
+    s.run(AppendText("s", "u", "user", "what"), respond(Tool("hi", "", schema)))
+    (arguments,) = (o.text for o in s.outputs if isinstance(o, CallArguments))
+    assert json.loads(arguments)["a"] == "what " * 1600
+    assert s.outputs[-1].reason == "completed"
+    assert len(s.words()) < 150

@@ -24,6 +24,7 @@ from model.turns.reply import SpeechTiming
 from model.turns.spelling import Speller
 from model.turns.steps import TurnLimits
 from model.turns.vocabulary import WORD_START, TurnVocabulary
+from tests.fakes.writer import WriterHere
 
 NUM_CODEBOOKS = 4
 LETTERS = "abcdefghij"
@@ -115,9 +116,11 @@ def test_served_steps_are_the_trained_steps(num_turns: int) -> None:
     """A model that answers as taught is fed, step by step, exactly what it was taught on."""
     turns = TURNS[:num_turns]
     rows = lay_out(turns, 1, Pieces(), NUM_CODEBOOKS, [0] * num_turns)
+    vocabulary = TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10})
     program = TurnProgram(
         Open("s", "bob"),
-        speller=Speller(TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9, "bob": 10})),
+        speller=Speller(vocabulary),
+        writer=WriterHere(vocabulary),
         timing=SpeechTiming(FRAME_SAMPLES, 80, 6),
         delays=(0, 1, 1, 1),
         limits=TurnLimits(max_waiting_samples=10**6),

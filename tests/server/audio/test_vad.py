@@ -53,7 +53,7 @@ def test_hysteresis_keeps_a_quiet_voice_speaking() -> None:
     """Under the threshold, but not clearly under it, speech goes on."""
     segmenter = SpeechSegmenter(RULES)
     assert len(_boundaries(segmenter, [0.9] * 2 + [0.4] * 50)) == 1
-    assert segmenter.is_speech
+    assert _boundaries(segmenter, [0.0] * 10) == [SpeechEnd(59 * WINDOW_MS)]
 
 
 def test_hysteresis_does_not_revive_a_pause() -> None:
@@ -70,21 +70,21 @@ def test_speech_starts_the_silence_anew() -> None:
 
 def test_an_earlier_end_can_be_asked_for() -> None:
     """A semantic end of turn shortens the silence, unless the user speaks on."""
-    patient = replace(RULES, silence_duration_ms=4_000)
+    patient = replace(RULES, silence_duration_ms=4_000, finished_ms=96)
     segmenter = SpeechSegmenter(patient)
     _boundaries(segmenter, [0.9] * 4 + [0.0] * 2)
-    segmenter.sounds_finished(96)
+    segmenter.sounds_finished(is_finished=True)
     assert _boundaries(segmenter, [0.0]) == [SpeechEnd(7 * WINDOW_MS)]
     _boundaries(segmenter, [0.9] * 4)
-    segmenter.sounds_finished(96)
+    segmenter.sounds_finished(is_finished=True)
     assert not _boundaries(segmenter, [0.9] * 14 + [0.0] * 20)
 
 
 def test_the_tail_of_a_voice_does_not_take_back_its_end() -> None:
     """Probabilities fall some windows after the voice: that is not speaking on."""
-    segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000))
+    segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000, finished_ms=96))
     _boundaries(segmenter, [0.9] * 10)
-    segmenter.sounds_finished(96)
+    segmenter.sounds_finished(is_finished=True)
     assert _boundaries(segmenter, [0.9] * 4 + [0.0] * 3) == [SpeechEnd(17 * WINDOW_MS)]
 
 
@@ -118,7 +118,7 @@ def test_a_turn_that_sounds_finished_pauses_at_once() -> None:
     """Its first silent window is a pause; a user who has spoken on must sound finished again."""
     segmenter = SpeechSegmenter(replace(RULES, silence_duration_ms=4_000, pause_ms=1_000))
     _boundaries(segmenter, [0.9] * 4)
-    segmenter.sounds_finished()
+    segmenter.sounds_finished(is_finished=True)
     assert _boundaries(segmenter, [0.9] * 2 + [0.0]) == [SpeechPause(7 * WINDOW_MS)]
     assert _boundaries(segmenter, [0.9] * 14 + [0.0] * 20) == [SpeechResumption(8 * WINDOW_MS)]
 

@@ -162,8 +162,10 @@ def test_what_is_begun_while_the_engine_is_away_is_made_when_it_is_back() -> Non
     """A response of the conversation, one beside it, and what was said before both."""
     world = World()
     create = _client("response.create")
-    for line in (_message("user", "a", None), create, "text", "speech", "away"):
+    for line in (_message("user", "a", None), create, "text", "speech"):
         world.play(line)
+    world.player.play({"clock_s": 9.0})  # long enough to have heard it
+    world.play("away")
     assert [seen.is_done for seen in world.seen.values()] == [True]
     for line in (_message("user", "b", None), create, _create("none", None, "text")):
         world.play(line)

@@ -93,7 +93,9 @@ class Player:
 
     def end(self) -> list[Line]:
         """End the session as it ends when its time is over."""
-        return self._lines(self.machine.end("session_expired", "Your session is over."))
+        return self._lines(
+            self.machine.end("session_expired", "Your session is over.", self._now_s)
+        )
 
     def client(self, frame: Any) -> list[Reaction]:
         """Play a client's frame, as the session does."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from model.messages import Close
+from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialects.ga import GaDialect
@@ -16,6 +17,7 @@ from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.session.ears import Ears
 from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
@@ -79,8 +81,17 @@ async def living(
         config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
     )
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
+    schemas = SchemaGate(SchemaService(), max_tools=128)
     session = Session(
-        transport, machine, GaDialect(), ids, ears, link, limits, counts=counts or Counts()
+        transport,
+        machine,
+        GaDialect(),
+        ids,
+        ears,
+        link,
+        limits,
+        schemas=schemas,
+        counts=counts or Counts(),
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
@@ -88,6 +99,7 @@ async def living(
             yield Live(engine, transport, session)
     finally:
         await link.stop()
+        await schemas.close()
     assert engine.num_open == 0, "the slot was given back"
     assert link.num_sessions == 0, "nobody listens any more"
     assert engine.commands[-1] == Close("sess_1")

@@ -1,6 +1,5 @@
 """What is heard in appended audio, and where."""
 
-import base64
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from server.audio.wire import AudioEncoder
 from server.config import VadSettings
 from server.errors import ClientError
 from server.protocol.events import (
+    EndInDoubt,
     Heard,
     InputAudio,
     SpeechBegan,
@@ -63,15 +63,27 @@ def _spoken() -> np.ndarray:
     return np.concatenate((silence(0.5, WIRE_HZ), voice(1.0, WIRE_HZ), silence(1.0, WIRE_HZ)))
 
 
-def _hear(ears: Ears, pcm: np.ndarray, chunk: int = 480) -> list[Heard]:
+def _heard(ears: Ears, *, is_finished: bool = False) -> list[Heard]:
+    """Return what was heard so far, the model saying always the same."""
+    heard: list[Heard] = []
+    while (event := ears.next(is_finished=is_finished)) is not None:
+        heard.append(event)
+    return heard
+
+
+def _hear(
+    ears: Ears, pcm: np.ndarray, chunk: int = 480, *, is_finished: bool = False
+) -> list[Heard]:
     heard: list[Heard] = []
     for start in range(0, len(pcm), chunk):
-        heard += ears.hear(base64_pcm(pcm[start : start + chunk]))
-    return [*heard, *ears.finish()]
+        ears.hear(decode_base64(base64_pcm(pcm[start : start + chunk]), "audio"))
+        heard += _heard(ears, is_finished=is_finished)
+    ears.finish()
+    return [*heard, *_heard(ears, is_finished=is_finished)]
 
 
 def _boundaries(heard: list[Heard]) -> list[Heard]:
-    passing = InputAudio | SpeechPaused | SpeechResumed
+    passing = InputAudio | SpeechPaused | SpeechResumed | EndInDoubt
     return [event for event in heard if not isinstance(event, passing)]
 
 
@@ -115,8 +127,7 @@ def test_semantic_end_comes_sooner_when_the_model_says_so(model: SileroModel) ->
     told = _ears(model, SemanticVad("high"))
     speech, pause = np.split(_spoken(), [int(1.5 * WIRE_HZ)])
     _hear(told, speech)
-    told.sounds_finished()
-    (ended,) = _boundaries(_hear(told, pause))
+    (ended,) = _boundaries(_hear(told, pause, is_finished=True))
     assert isinstance(ended, SpeechEnded)
     assert ended.audio_end_ms < 1_500 + 350
 
@@ -163,11 +174,12 @@ def test_after_a_restart_speech_is_found_anew(model: SileroModel) -> None:
 def test_formats_can_change_between_appends(model: SileroModel) -> None:
     """A session may switch to a telephone's encoding."""
     ears = _ears(model, None)
-    heard = ears.hear(base64_pcm(silence(0.1, WIRE_HZ)))
-    heard += ears.configure(_config(None, AudioFormat("audio/pcmu")))
-    assert _samples(heard) == 1_600
-    heard = ears.hear("/w" + "//" * 400) + ears.finish()
-    assert _samples(heard) == pytest.approx(1_200, abs=4)
+    ears.hear(decode_base64(base64_pcm(silence(0.1, WIRE_HZ)), "audio"))
+    ears.configure(_config(None, AudioFormat("audio/pcmu")))
+    assert _samples(_heard(ears)) == 1_600
+    ears.hear(decode_base64("/w" + "//" * 400, "audio"))
+    ears.finish()
+    assert _samples(_heard(ears)) == pytest.approx(1_200, abs=4)
 
 
 def _bytes(audio_format: AudioFormat, pcm: np.ndarray) -> bytes:
@@ -189,8 +201,10 @@ def test_crumbs_make_the_same_audio(model: SileroModel, encoding: Encoding, size
     heard = []
     for appended in (pieces, [data]):
         ears = Ears(model, 16_000, VadSettings(), _config(None, audio_format))
-        events = [e for each in appended for e in ears.hear(base64.b64encode(each).decode())]
-        heard.append(_heard_pcm([*events, *ears.finish()]))
+        for each in appended:
+            ears.hear(each)
+        ears.finish()
+        heard.append(_heard_pcm(_heard(ears)))
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-6)
     assert len(heard[0]) == 4_000
 
@@ -199,8 +213,9 @@ def test_the_most_that_one_append_holds(model: SileroModel) -> None:
     """15 MiB at once are five and a half minutes, and all of them are heard."""
     ears = _ears(model, None)
     data = bytes(15 * 1024 * 1024)
-    heard = [*ears.hear(base64.b64encode(data).decode()), *ears.finish()]
-    assert _samples(heard) == len(data) // 2 * 2 // 3
+    ears.hear(data)
+    ears.finish()
+    assert _samples(_heard(ears)) == len(data) // 2 * 2 // 3
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from model.messages import (
     Close,
     EngineBack,
     EngineGone,
+    EngineHeard,
     EngineLost,
+    EngineSilent,
     News,
     Open,
     Output,
@@ -104,3 +106,18 @@ def test_everything_in_the_engine_takes_a_place() -> None:
     assert _num_free(link) == 1
     link.leave("a")
     assert _num_free(link) == 2
+
+
+async def test_nobody_new_is_sent_to_an_engine_that_may_hang() -> None:
+    """Readiness follows; those who are in can do nothing about it and are not told."""
+    link = EngineLink(EchoEngine())
+    await link.start()
+    told: list[Output | News] = []
+    link.join("a", told.append)
+    link._hand_over(EngineSilent())
+    assert (link.state, link.is_running) == (LinkState.SILENT, False)
+    link._hand_over(EngineHeard())
+    assert link.is_running
+    assert told == []
+    link.leave("a")
+    await link.stop()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import OverloadedError
-from model.messages import Cancel, Command, CommitAudio, Open, Reopen
+from model.messages import Cancel, Close, Command, CommitAudio, EngineLost, Open, Reopen
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.settings.config import ServerVad, Transcription
@@ -149,10 +149,10 @@ async def test_big_appends_and_items_with_audio(vad_model: SileroModel) -> None:
     async with living(vad_model) as live:
         audio = {"input": {"turn_detection": None}}
         live.send(type="session.update", session={"type": "realtime", "audio": audio})
-        long = base64_pcm(silence(4.5, 24_000))
+        long = base64_pcm(voice(4.5, 24_000))
         live.send(type="input_audio_buffer.append", audio=long)
         live.send(type="input_audio_buffer.commit")
-        content = [{"type": "input_audio", "audio": base64_pcm(silence(0.5, 24_000))}]
+        content = [{"type": "input_audio", "audio": base64_pcm(voice(0.5, 24_000))}]
         item = {"type": "message", "role": "user", "content": content}
         live.send(type="conversation.item.create", item=item)
         live.send(type="response.create")
@@ -236,4 +236,68 @@ async def test_a_user_who_says_nothing_is_spoken_to(vad_model: SileroModel) -> N
         committed = await live.until("input_audio_buffer.committed")
         assert triggered["item_id"] == committed["item_id"]
         await live.until("response.done")
+        live.transport.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"required": "ы" * 60}, "invalid_function_parameters"),
+        ({"properties": {"a": {"multipleOf": 100_000_007}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"const": 1 << 70}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"default": "\ud800"}}}, "invalid_value"),
+    ],
+)
+async def test_no_schema_ends_a_call(
+    vad_model: SileroModel, parameters: dict[str, Any], code: str
+) -> None:
+    """It is refused with the id of its event, and the session goes on."""
+    tool = {"type": "function", "name": "f", "parameters": parameters}
+    session = {"type": "realtime", "tools": [tool]}
+    async with living(vad_model) as live:
+        live.send(type="session.update", event_id="mine", session=session)
+        error = (await live.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == (code, "mine")
+        live.say("hello")
+        await live.until("response.done")
+        live.transport.disconnect()
+
+
+async def test_what_an_engine_died_of_is_not_told_again(vad_model: SileroModel) -> None:
+    """The session to blame is ended, and the next engine is given nothing of it."""
+    async with living(vad_model) as live:
+        live.say("hello")
+        await live.until("response.done")
+        num_commands = len(live.engine.commands)
+        live.session._link._hand_over(EngineLost("it died", culprit="sess_1"))
+        error = await live.until("error")
+        assert error["error"]["code"] == "engine_failed"
+        assert await live.transport.closed == (1011, "server_error.engine_failed")
+    assert live.engine.commands[num_commands:] == [Close("sess_1")]
+
+
+async def test_a_refused_item_is_not_passed_over(vad_model: SileroModel) -> None:
+    """A client that sends an image and asks for an answer gets none to what was said before."""
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+    bad_audio = {"type": "input_audio", "audio": "*"}
+    async with living(vad_model) as live:
+        live.say("first")
+        await live.until("response.done")
+        for part in (image, bad_audio):
+            item = {"type": "message", "role": "user", "content": [part]}
+            live.send(type="conversation.item.create", item=item)
+            live.send(type="response.create", event_id="mine")
+            refused = await live.until("error")
+            unanswered = await live.until("error")
+            assert unanswered["error"]["code"] == refused["error"]["code"]
+            assert unanswered["error"]["event_id"] == "mine"
+            assert "was refused" in unanswered["error"]["message"]
+        live.send(type="response.create")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said first"
+        live.send(type="conversation.item.create", item=item)
+        await live.until("error")
+        live.say("second")
+        done = await live.until("response.output_audio_transcript.done")
+        assert done["transcript"] == "you said first, second"
         live.transport.disconnect()

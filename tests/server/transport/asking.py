@@ -11,7 +11,7 @@ from server.app import create_app
 from server.config import ServerSettings, Settings
 from tests.server.fakes import EchoEngine
 
-KEY = "sk-1"
+KEY = "sk-sixteen-or-more-1"
 
 
 def new_app(**server: Any) -> Starlette:
@@ -26,6 +26,7 @@ async def asking(*, key: str | None = KEY, **server: Any) -> AsyncIterator[httpx
     app = new_app(**{"api_keys": (KEY,), **server})
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://test", headers=headers
+        transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers
     ) as client:
         yield client
+    await app.state.gateway.schemas.close()

@@ -1,5 +1,6 @@
 """Ephemeral keys are made over HTTP, with the exact shapes of the answers."""
 
+import json
 import time
 from typing import Any
 
@@ -90,7 +91,7 @@ async def test_stock_clients_make_keys() -> None:
     transport = httpx.ASGITransport(new_app(api_keys=(KEY,)))
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
-        AsyncOpenAI(api_key=KEY, base_url="http://test/v1", http_client=http_client) as client,
+        AsyncOpenAI(api_key=KEY, base_url="http://localhost/v1", http_client=http_client) as client,
     ):
         secret = await client.realtime.client_secrets.create(
             expires_after={"anchor": "created_at", "seconds": 7200},
@@ -115,7 +116,7 @@ async def test_a_beta_session_carries_its_secret() -> None:
         )
     body = answer.json()
     SessionCreateResponse.model_validate(body, strict=True)
-    assert (body["object"], body["model"]) == ("realtime.session", "gpt-4o-realtime-preview")
+    assert (body["object"], body["model"]) == ("realtime.session", "starter")
     assert (body["voice"], body["modalities"], body["expires_at"]) == ("echo", ["text"], 0)
     assert set(body["client_secret"]) == {"value", "expires_at"}
     _expects(body["client_secret"]["expires_at"], 60)
@@ -253,3 +254,22 @@ async def test_other_sites_pages_make_none_without_keys() -> None:
                 "/v1/realtime/client_secrets", content=b"{}", headers={"origin": origin}
             )
             assert answer.status_code == status
+
+
+@pytest.mark.parametrize("path", ["client_secrets", "sessions"])
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"required": "ы" * 60}, "invalid_function_parameters"),
+        ({"properties": {"a": {"multipleOf": 100_000_007}}}, "invalid_function_parameters"),
+        ({"properties": {"a": {"const": 1 << 70}}}, "invalid_function_parameters"),
+        ({"properties": {"\ud800": {}}}, "invalid_value"),
+    ],
+)
+async def test_no_schema_breaks_the_server(path: str, parameters: Any, code: str) -> None:
+    """What the compiler does not survive is refused as anything else is."""
+    session = {"tools": [{"type": "function", "name": "f", "parameters": parameters}]}
+    body = {"session": {"type": "realtime", **session}} if path == "client_secrets" else session
+    async with asking() as client:
+        answer = await client.post(f"/v1/realtime/{path}", content=json.dumps(body))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)

@@ -61,7 +61,7 @@ async def test_a_fault_of_ours_has_the_envelope_too() -> None:
     app = new_app()
     del app.state.gateway
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         answer = await client.get("/v1/models")
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
@@ -71,7 +71,7 @@ async def test_a_fault_of_ours_has_the_envelope_too() -> None:
 @pytest.mark.parametrize(
     ("api_keys", "origin", "allowed"),
     [
-        (("sk-1",), "https://example.org", "*"),
+        (("sk-sixteen-or-more-1",), "https://example.org", "*"),
         ((), "http://localhost:3000", "http://localhost:3000"),
         ((), "http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ((), "https://example.org", None),

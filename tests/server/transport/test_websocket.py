@@ -12,7 +12,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.config import ServerSettings, Settings
+from server.config import ModelSettings, ServerSettings, Settings
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
@@ -20,13 +20,15 @@ from tests.server.sounds import base64_pcm, silence
 from tests.server.transport.asking import new_app
 
 _TIMEOUT_S = 20.0
-_KEY = "sk-1"
+_KEY = "sk-sixteen-or-more-1"
 _VOICES = {"alloy": "amber", "echo": "birch"}
 
 
 @asynccontextmanager
 async def _serving(**server: Any) -> AsyncIterator[Served]:
-    settings = Settings(server=ServerSettings(**{"api_keys": (_KEY,), **server}), voices=_VOICES)
+    model = ModelSettings(aliases=server.pop("aliases", ()))
+    keys = {"api_keys": (_KEY,), **server}
+    settings = Settings(server=ServerSettings(**keys), model=model, voices=_VOICES)
     async with serving(EchoEngine(), settings) as served:
         yield served
 
@@ -68,14 +70,17 @@ async def _close_of(client: ClientConnection) -> tuple[int | None, str | None]:
 
 async def test_a_key_starts_sessions_with_what_it_is_bound_to() -> None:
     """More than one, each with an id of its own; and what it begins with can still be changed."""
-    session = {"type": "realtime", "model": "mine", "audio": {"output": {"voice": "echo"}}}
+    session = {"type": "realtime", "model": "starter", "audio": {"output": {"voice": "echo"}}}
     async with _serving() as served:
         key = await _mint(served, "client_secrets", {"session": session})
         ids = set()
         for _ in range(2):
             async with _connect(served, "?model=other", key) as client:
                 created = (await _next(client))["session"]
-                assert (created["model"], created["audio"]["output"]["voice"]) == ("mine", "echo")
+                assert (created["model"], created["audio"]["output"]["voice"]) == (
+                    "starter",
+                    "echo",
+                )
                 assert created["expires_at"] > 0
                 ids.add(created["id"])
                 patch = {"type": "realtime", "audio": {"output": {"voice": "alloy"}}}
@@ -85,10 +90,10 @@ async def test_a_key_starts_sessions_with_what_it_is_bound_to() -> None:
 
 
 async def test_the_address_names_the_model_where_the_key_does_not() -> None:
-    """As some callers do."""
-    async with _serving() as served:
+    """As some callers do; only its aliases are said back."""
+    async with _serving(aliases=("other",)) as served:
         key = await _mint(served, "client_secrets", {})
-        for query, model in (("?model=other", "other"), ("", "starter")):
+        for query, model in (("?model=other", "other"), ("?model=o", "starter"), ("", "starter")):
             async with _connect(served, query, key) as client:
                 assert (await _next(client))["session"]["model"] == model
 
@@ -219,11 +224,10 @@ async def test_an_unknown_ephemeral_key_is_refused_without_api_keys_too() -> Non
 
 def test_nobody_is_let_in_before_the_engine_is_warm() -> None:
     """A refused upgrade that says to come again, as a load balancer understands it."""
-    client = TestClient(new_app())
-    headers = {"authorization": f"Bearer {_KEY}"}
+    client = TestClient(new_app(), base_url="http://localhost")
     with (
         pytest.raises(WebSocketDenialResponse) as refused,
-        client.websocket_connect("/v1/realtime?model=m", headers=headers),
+        client.websocket_connect("ws://localhost/v1/realtime?model=m"),
     ):
         pass
     assert refused.value.status_code == 503
@@ -260,3 +264,43 @@ async def test_a_transcription_session_transcribes(is_beta: bool) -> None:
         ]
         assert events[-1]["transcript"]
         assert not any(kind.startswith("response.") for kind in kinds)
+
+
+async def test_a_key_opens_so_many_sessions_and_is_revoked() -> None:
+    """One at a time unless asked for; when it is revoked its sessions end, and it opens none."""
+    async with _serving() as served:
+        key = await _mint(served, "client_secrets", {})
+        async with _connect(served, "", key) as client:
+            await _next(client)
+            with pytest.raises(InvalidStatus) as refused:
+                await _connect(served, "", key)
+            assert refused.value.response.status_code == 429
+            url = f"{served.url.replace('ws', 'http', 1)}/v1/realtime/client_secrets/revoke"
+            async with httpx.AsyncClient(headers={"authorization": f"Bearer {_KEY}"}) as backend:
+                assert (await backend.post(url, json={"value": key})).status_code == 200
+                assert (await backend.post(url, json={"value": key})).status_code == 404
+            assert (await _next(client))["error"]["code"] == "invalid_api_key"
+            assert (await _close_of(client))[0] == 3000
+        with pytest.raises(InvalidStatus):
+            await _connect(served, "", key)
+
+
+async def test_a_bound_key_keeps_instructions_and_functions() -> None:
+    """In the session, in responses, and in items; everything else can be changed."""
+    async with _serving() as served:
+        session = {"type": "realtime", "instructions": "be kind"}
+        key = await _mint(served, "client_secrets", {"session": session, "bound": True})
+        async with _connect(served, "", key) as client:
+            await _next(client)
+            told = {"role": "system", "type": "message", "content": []}
+            for event in (
+                {"type": "session.update", "session": {"type": "realtime", "instructions": "x"}},
+                {"type": "session.update", "session": {"type": "realtime", "tools": [{}]}},
+                {"type": "response.create", "response": {"instructions": "x"}},
+                {"type": "response.create", "response": {"input": [told]}},
+                {"type": "conversation.item.create", "item": told},
+            ):
+                assert (await _ask(client, event))["error"]["code"] == "session_bound"
+            same = {**session, "audio": {"output": {"voice": "echo"}}}
+            updated = await _ask(client, {"type": "session.update", "session": same})
+            assert updated["session"]["audio"]["output"]["voice"] == "echo"

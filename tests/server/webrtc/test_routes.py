@@ -20,7 +20,7 @@ from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server
 from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, VIDEO, offer
 
-KEY = "sk-parley"
+KEY = "sk-parley-of-a-test"
 
 
 @pytest.fixture
@@ -233,10 +233,36 @@ async def test_a_backend_posts_offer_and_session(client: httpx.AsyncClient) -> N
 
 async def test_an_ephemeral_key_calls(client: httpx.AsyncClient) -> None:
     """A page calls with a key that its backend made, at the GA path and at beta's."""
-    secret = await client.post("/v1/realtime/client_secrets", json={})
-    key = f"Bearer {secret.json()['value']}"
+    secret = await client.post("/v1/realtime/client_secrets", json={"max_sessions": 3})
+    value = secret.json()["value"]
+    key = f"Bearer {value}"
     for path in ("/v1/realtime/calls", "/v1/realtime?model=anything", "/openai/v1/realtime/calls"):
         assert (await _post(client, offer(), path, authorization=key)).status_code == 201
+    # Calls that nobody has come to yet are the key's as well, and go with it.
+    assert (await _post(client, offer(), authorization=key)).status_code == 429
+    revoked = await client.post("/v1/realtime/client_secrets/revoke", json={"value": value})
+    assert revoked.status_code == 200
+    assert (await _post(client, offer(), authorization=key)).status_code == 401
+    async with asyncio.timeout(10):
+        while (await _post(client, offer())).status_code != 201:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # as in `test_places`
+
+
+async def test_a_bound_key_calls(client: httpx.AsyncClient) -> None:
+    """An offer may not bring other instructions or functions than its key was bound to."""
+    body = {"bound": True, "session": {"type": "realtime", "instructions": "Be brief."}}
+    secret = await client.post("/v1/realtime/client_secrets", json=body)
+    key = f"Bearer {secret.json()['value']}"
+    for instructions, status in (("Be rude.", 400), ("Be brief.", 201)):
+        session = json.dumps({"type": "realtime", "instructions": instructions})
+        answer = await client.post(
+            "/v1/realtime/calls",
+            files={"sdp": (None, offer()), "session": (None, session)},
+            headers={"authorization": key},
+        )
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.json()["error"]["code"] == "session_bound"
 
 
 async def test_places(client: httpx.AsyncClient) -> None:

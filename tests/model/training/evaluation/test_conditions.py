@@ -16,12 +16,15 @@ def test_every_voice_answers() -> None:
 
 
 def test_conditions_cover_voices_noise_and_typing() -> None:
-    """Both sets of voices are heard clean and at 10 dB, and text is typed."""
+    """Known voices and strangers are heard clean and at 10 dB, and text is typed."""
     assert {(c.voices, c.snr_db) for c in CONDITIONS} == {
         ("known", None),
         ("known", 10.0),
         ("held out", None),
         ("held out", 10.0),
+        ("neural", None),
+        ("neural", 10.0),
+        ("joe", None),
         (None, None),
     }
     assert len({c.name for c in CONDITIONS}) == len(CONDITIONS)

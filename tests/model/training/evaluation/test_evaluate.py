@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigError
-from model.training.evaluation.conditions import CONDITIONS, draw_cases
+from model.training.evaluation.conditions import CONDITIONS, VoiceSet, draw_cases
 from model.training.evaluation.conversation import Wave
 from model.training.evaluation.evaluate import Ears, EvalOptions, engine_config, evaluate
 from model.training.evaluation.report import Report
@@ -160,3 +160,22 @@ def test_engine_is_not_paced_by_playout() -> None:
     assert config.max_sessions == config.max_batch == 8
     assert config.ahead_ms >= 60_000
     assert config.horizon_ms >= 60_000
+
+
+def test_condition_without_any_voice_is_left_out_by_name(make_engine: Any, ears: Ears) -> None:
+    """Absent neural voices cost their own condition, and no other."""
+
+    class NobodyNeural(type(ears.users)):  # type: ignore[misc]
+        def choose(self, voices: VoiceSet, seed: int, number: int) -> str:
+            if voices == "neural":
+                raise SynthesisError("nobody can speak")
+            return str(super().choose(voices, seed, number))
+
+        def skipped(self, voices: VoiceSet) -> tuple[str, ...]:
+            return ("af_sarah",) if voices == "neural" else ()
+
+    report = evaluate(make_engine(TABLE), OPTIONS, replace(ears, users=NobodyNeural()))
+    by_name = {c["condition"]: c for c in figures(report)}
+    assert by_name["held-out neural voices, clean"]["turns"] == 0
+    assert by_name["second synthesiser, clean"]["turns"] == NUM_TURNS
+    assert "not installed: af_sarah" in report.table()

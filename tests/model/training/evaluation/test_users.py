@@ -19,6 +19,7 @@ HELD_OUT = (
     Voice("absent", "festival", "absent"),
     Voice("en-us+f5", "espeak", "en-us+f5"),
 )
+JOE = (Voice("joe", "piper", "joe"),)
 
 
 def speech(voice: Voice, text: str) -> Speech:
@@ -32,7 +33,7 @@ def speech(voice: Voice, text: str) -> Speech:
 @pytest.fixture
 def users() -> SynthesisedUsers:
     """Give users with three known and three held-out voices."""
-    return SynthesisedUsers(KNOWN, HELD_OUT, speech)
+    return SynthesisedUsers(KNOWN, {"held out": HELD_OUT, "joe": JOE}, speech)
 
 
 def test_known_voices_are_drawn_by_weight(users: SynthesisedUsers) -> None:
@@ -58,10 +59,17 @@ def test_held_out_voices_meet_both_assistant_voices(users: SynthesisedUsers) -> 
     assert len(pairs) == 4
 
 
+def test_every_set_of_strangers_speaks_for_itself(users: SynthesisedUsers) -> None:
+    """A second synthesiser is heard alone, and nobody of the other set is missed in it."""
+    assert {users.choose("joe", 0, n) for n in range(5)} == {"joe"}
+    assert users.skipped("joe") == ()
+    assert users.group("joe") == "joe"
+
+
 def test_no_held_out_voice_at_all() -> None:
     """The error says what is the matter before a conversation begins."""
-    users = SynthesisedUsers(KNOWN, HELD_OUT[1:2], speech)
-    with pytest.raises(SynthesisError, match="none of the held-out voices"):
+    users = SynthesisedUsers(KNOWN, {"held out": HELD_OUT[1:2]}, speech)
+    with pytest.raises(SynthesisError, match=r"none of these held-out voices .*: absent"):
         users.choose("held out", 0, 0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.training.speech.augment import (
+    _packets_lost,
     _room,
     add_noise,
     augment,
@@ -100,3 +101,20 @@ def test_frames_give_back_what_they_took() -> None:
     for hop in (128, 256):
         again = from_frames(frames_of(pcm, 512, hop), 512, hop, len(pcm))
         np.testing.assert_allclose(again, pcm, atol=1e-5)
+
+
+def test_lost_packets_are_whole_and_few_and_the_rest_is_untouched() -> None:
+    """Some packets of 20 ms are silent or the one before, quieter; all others are as they were."""
+    pcm = np.random.default_rng(1).uniform(-0.5, 0.5, 40 * SAMPLE_RATE_HZ).astype(np.float32)
+    kinds = set()
+    for seed in range(8):
+        heard = _packets_lost(pcm, np.random.default_rng(seed), 1.0).reshape(-1, 320)
+        is_lost = (heard != pcm.reshape(-1, 320)).any(axis=1)
+        assert 0 < is_lost.mean() < 0.3
+        assert not is_lost[0]
+        first = int(np.flatnonzero(is_lost)[0])
+        is_silent = not heard[first].any()
+        kinds.add(is_silent)
+        if not is_silent:
+            np.testing.assert_allclose(heard[first], heard[first - 1] / 2, atol=1e-6)
+    assert kinds == {True, False}

@@ -77,3 +77,19 @@ def test_calls_are_known_by_their_ids() -> None:
     conversation.append(FunctionCall("b", "in_progress", "call_1", "get_time", ""))
     assert conversation.called_name("call_1") == "get_time"
     assert conversation.called_name("b") is None
+
+
+def test_texts_are_bounded_together() -> None:
+    """The oldest items go until the rest fits; what is deleted or replaced makes room."""
+    conversation = Conversation(100, max_chars=100)
+    for item_id in "abc":
+        conversation.append(FunctionCall(item_id, "completed", item_id, "f", "w" * 39))
+    assert _order(conversation) == ["b", "c"]
+    conversation.replace(FunctionCall("c", "completed", "c", "f", "w"))
+    conversation.append(FunctionCall("d", "completed", "d", "f", "w" * 39))
+    assert _order(conversation) == ["b", "c", "d"]
+    conversation.remove("b")
+    conversation.append(FunctionCall("e", "completed", "e", "f", "w" * 39))
+    assert _order(conversation) == ["c", "d", "e"]
+    conversation.append(FunctionCall("f", "completed", "f", "f", "w" * 500))
+    assert _order(conversation) == ["f"]

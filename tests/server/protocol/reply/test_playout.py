@@ -9,12 +9,15 @@ from model.messages import Respond, ResponseAudio, ResponseDone, ResponseText, R
 from model.messages import Truncate as TruncateCommand
 from server.errors import ClientError
 from server.protocol.events import InputAudio, Reaction, SpeechBegan
+from server.protocol.items.items import AudioPart, Message
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.memory.profile import EngineProfile
+from server.protocol.server_events import ItemRetrieved
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, StopAudio
 from server.protocol.wire.client_events import (
     ItemCreate,
     ItemDelete,
+    ItemRetrieve,
     ItemTruncate,
     OutputAudioBufferClear,
     ResponseCancel,
@@ -72,6 +75,14 @@ class Talk:
     def played(self, ms: int) -> list[str]:
         """Play up to a place; returns what clients are told."""
         return kinds(self.take(Played(self.item_id, ms * RATE_HZ // 1000)))
+
+    def part(self) -> AudioPart:
+        """Return what the reply is said to have said."""
+        (retrieved,) = self.take(ItemRetrieve(None, self.item_id))
+        assert isinstance(retrieved, ItemRetrieved)
+        assert isinstance(retrieved.item, Message)
+        assert retrieved.item.output_audio is not None
+        return retrieved.item.output_audio
 
     def speak(self) -> list[Reaction]:
         """Let the user speak."""
@@ -163,6 +174,19 @@ def test_the_stop_button() -> None:
         assert told.count("response.done") == 1
         assert told[-2:] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
         assert talk.take(OutputAudioBufferClear(None)) == []
+
+
+def test_what_is_played_after_a_cancel_was_said() -> None:
+    """A cancel leaves what was played by then; what had been made before is played on."""
+    talk = Talk()
+    talk.ask()
+    talk.make(10, is_done=False)
+    talk.played(100)
+    talk.take(ResponseCancel(None, None))
+    for played_ms in (100, 400, 800):
+        talk.played(played_ms)
+        assert talk.part().heard_ms == played_ms
+    assert talk.part().audio_ms == 800
 
 
 def test_a_client_takes_back_what_is_played() -> None:

@@ -9,9 +9,8 @@ from server.errors import ClientError
 from server.protocol.settings.tools import (
     FunctionTool,
     NamedFunction,
-    _remembered_reason,
-    compile_ahead,
     engine_tools,
+    offered_schemas,
     parse_tool_choice,
     parse_tools,
 )
@@ -72,22 +71,17 @@ def test_what_is_refused(tool: Any, code: str, path: str) -> None:
     assert (error.code, error.param) == (code, f"session.tools[0].{path}")
 
 
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"type": "array"}, "'object'"),
-        ({"type": "object", "properties": {"a": {"not": {}}}}, "not"),
-    ],
-)
-def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(
-    parameters: Any, reason: str
-) -> None:
-    """Arguments are written under their schema, so it has to compile."""
-    error = _error({**_WEATHER, "parameters": parameters})
-    assert error.code == "invalid_function_parameters"
-    assert error.param == "session.tools[0].parameters"
-    assert error.message.startswith("Invalid schema for function 'weather': ")
-    assert reason in error.message
+def test_schemas_are_offered_to_whoever_compiles_them() -> None:
+    """With their place, for the refusal; a function without parameters has none."""
+    tools = [{"type": "function", "name": "hang_up"}, _WEATHER]
+    (schema,) = offered_schemas(tools, "session.tools")
+    assert json.loads(schema.text) == _SCHEMA
+    error = schema.refusal("no")
+    assert (error.code, error.param, error.message) == (
+        "invalid_function_parameters",
+        "session.tools[1].parameters",
+        "Invalid schema for function 'weather': no",
+    )
 
 
 def test_a_schema_nested_too_deeply_is_refused() -> None:
@@ -96,15 +90,6 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
     for _ in range(500):
         schema = {"type": "object", "properties": {"a": schema}}
     assert "nested too deeply" in _error({**_WEATHER, "parameters": schema}).message
-
-
-def test_a_schema_is_compiled_once() -> None:
-    """A worker thread does it ahead; the check on the event loop then takes no time."""
-    _remembered_reason.cache_clear()
-    compile_ahead([_WEATHER, {"type": "nothing"}])
-    compile_ahead("no list")
-    parse_tools([_WEATHER], "session.tools")
-    assert (_remembered_reason.cache_info().misses, _remembered_reason.cache_info().hits) == (1, 1)
 
 
 def test_names_are_unique_and_the_list_is_bounded() -> None:

@@ -73,7 +73,7 @@ def test_what_is_accepted_and_only_echoed() -> None:
         prompt={"id": "pmpt_1"},
         include=["item.input_audio_transcription.logprobs"],
         parallel_tool_calls=True,
-        reasoning={"effort": "low"},
+        reasoning={"effort": "none"},
         model="gpt-realtime-2.1",
         id="sess_other",
         expires_at=5,
@@ -81,7 +81,7 @@ def test_what_is_accepted_and_only_echoed() -> None:
     session = config.to_json()
     assert session["tracing"] == {"workflow_name": "w"}
     assert session["parallel_tool_calls"] is True
-    assert session["reasoning"] == {"effort": "low"}
+    assert session["reasoning"] == {"effort": "none"}
     assert (session["model"], session["id"], session["expires_at"]) == ("m", "sess_1", 1)
 
 
@@ -157,7 +157,7 @@ def test_tools_and_choice_are_judged_together() -> None:
             "session.truncation.retention_ratio",
             "",
         ),
-        ({"reasoning": {"effort": "none"}}, "invalid_value", "session.reasoning.effort", ""),
+        ({"reasoning": {"effort": "most"}}, "invalid_value", "session.reasoning.effort", ""),
         ({"include": ["x"]}, "invalid_value", "session.include[0]", ""),
         ({"tracing": "always"}, "invalid_value", "session.tracing", ""),
         ({"prompt": {}}, "missing_required_parameter", "session.prompt.id", ""),

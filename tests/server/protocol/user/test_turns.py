@@ -246,7 +246,7 @@ def test_silence_becomes_a_turn_even_without_audio() -> None:
     player = _idle()
     kinds = _played(player, {"clock_s": 15.0})
     timeout = "input_audio_buffer.timeout_triggered"
-    assert kinds == [timeout, *TURN, "CommitAudio", "response.created", "Respond"]
+    assert kinds == [timeout, *TURN, "AppendText", "response.created", "Respond"]
     assert player.machine.deadline_s is None
     _played(player, _done(2))
     assert player.machine.deadline_s == 20.0
@@ -269,6 +269,22 @@ def test_silence_that_is_broken_is_no_timeout(lines: tuple[Line, ...]) -> None:
     _played(player, *lines)
     assert player.machine.deadline_s is None
     assert _played(player, {"clock_s": 99.0}) == []
+
+
+def test_a_timeout_counts_from_when_it_was_set() -> None:
+    """Not from a reply of long ago, and not from before it was changed."""
+    player = _player(turn_detection=ServerVad())
+    _played(player, CREATE, {"clock_s": 10.0}, _done(1))
+    detection = {"type": "server_vad", "idle_timeout_ms": 5_000}
+    assert _played(player, {"clock_s": 60.0}, _update(turn_detection=detection)) == [
+        "session.updated"
+    ]
+    assert player.machine.deadline_s == 65.0
+    _played(player, {"clock_s": 62.0}, _update(turn_detection=detection))
+    assert player.machine.deadline_s == 65.0, "nothing was changed"
+    longer = {**detection, "idle_timeout_ms": 9_000}
+    _played(player, {"clock_s": 64.0}, _update(turn_detection=longer))
+    assert player.machine.deadline_s == 73.0
 
 
 def test_silence_is_not_answered_where_turns_are_not() -> None:

@@ -1,17 +1,19 @@
 """Frames become events, or are refused in the API's words."""
 
+import json
 from typing import Any
 
 import pytest
 
 from server.errors import ClientError
+from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     InputAudioBufferCommit,
     ItemTruncate,
     ResponseCreate,
     SessionUpdate,
 )
-from server.protocol.wire.parse import decode, event_id_of, parse
+from server.protocol.wire.parse import MAX_EVENT_CHARS, decode, event_id_of, parse
 
 
 def _error(raw: Any) -> ClientError:
@@ -76,3 +78,65 @@ def test_browsers_count_in_fractions() -> None:
     assert parse({**raw, "audio_end_ms": 1500.6}) == ItemTruncate(None, "i", 0, 1501)
     assert _error({**raw, "audio_end_ms": -1}).code == "integer_below_min_value"
     assert _error(raw).param == "audio_end_ms"
+
+
+_SOUND = "AB+/" * 50_000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "input_audio_buffer.append", "audio": _SOUND},
+        {"audio": _SOUND, "type": "input_audio_buffer.append", "event_id": 'a "quoted" \\ id \\'},
+        {
+            "type": "conversation.item.create",
+            "item": {"content": [{"audio": _SOUND}, {"text": '"' * 999}, {"audio": _SOUND * 2}]},
+        },
+    ],
+)
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_sound_is_set_aside_and_put_back(event: JsonObject, slash: str) -> None:
+    """A long frame that carries sound is the same object as if it was parsed at once."""
+    text = json.dumps(event).replace("/", slash) if slash != "/" else json.dumps(event)
+    padding = " " * (MAX_EVENT_CHARS // 2)
+    assert len(text + padding) > MAX_EVENT_CHARS
+    assert decode(text) == event
+    assert decode(text + padding) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "param"),
+    [
+        (
+            {"type": "x", "item": {"content": [{"text": "w" * 65_537}]}},
+            "string_above_max_length",
+            "item.content[0].text",
+        ),
+        (
+            {"type": "session.update", "session": {"instructions": "w" * 400_000}},
+            "string_above_max_length",
+            "session.instructions",
+        ),
+        ({"type": "x", "list": ["w" * 65_537]}, "string_above_max_length", "list[0]"),
+        ({"type": "x", "list": [[]] * 20_001}, "invalid_value", None),
+        ({"type": "x", "list": ["ab"] * 90_000}, "invalid_event", None),
+    ],
+)
+def test_what_is_too_much(event: JsonObject, code: str, param: str | None) -> None:
+    """Each has its error, and strings have the path where they are."""
+    with pytest.raises(ClientError) as caught:
+        decode(json.dumps(event))
+    assert caught.value.code == code
+    if param is not None:
+        assert caught.value.param == param
+
+
+def test_what_is_too_deep() -> None:
+    """An event may be nested as deeply as a free-form value in it, and no deeper."""
+    for depth, is_refused in ((60, False), (200, True)):
+        text = '{"type": "x", "session": ' + "[" * depth + "]" * depth + "}"
+        if is_refused:
+            with pytest.raises(ClientError, match="nested too deeply"):
+                decode(text)
+        else:
+            assert decode(text)["type"] == "x"

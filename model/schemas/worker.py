@@ -1,0 +1,139 @@
+"""Sit at a desk in a process of its own, within bounds of memory and time.
+
+A job that goes beyond them ends the process, in whatever code it is: by the timer of the processor
+time it has used, by an allocation that fails, by a stack that overflows. Its owner starts another.
+
+A message is its length in four bytes and a JSON object. The first says what the process is for;
+then each is a job, and answered by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_LENGTH = struct.Struct(">I")
+_NAME = "parley-schemas"  # at most 15 characters, as Linux shows them
+
+_NICENESS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bound one job.
+
+    Attributes:
+        memory_bytes: address space that the process may take beyond what it starts with.
+        cpu_s: processor time of a job.
+        wall_s: time of a job on the clock, after which the owner kills the process. Far more than
+            `cpu_s`, since a loaded machine may let the process wait.
+    """
+
+    memory_bytes: int = 512 << 20
+    cpu_s: float = 1.0
+    wall_s: float = 10.0
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message."""
+    data = json.dumps(message).encode()
+    connection.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """Return the next message, None if the other end is gone."""
+    head = _exactly(connection, _LENGTH.size)
+    data = None if head is None else _exactly(connection, *_LENGTH.unpack(head))
+    return None if data is None else json.loads(data)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+def main(descriptor: int) -> None:
+    """Work until the owner is gone.
+
+    Args:
+        descriptor: of the connection to the owner.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # when to stop is for the owner to say
+    with contextlib.suppress(OSError):  # be recognised in lists of processes
+        Path("/proc/self/comm").write_text(_NAME, encoding="ascii")
+    connection = socket.socket(fileno=descriptor)
+    first = receive(connection)
+    if first is None:
+        return
+    bounds = Bounds(**first["bounds"])
+    if first["vocabulary"] is None:
+        os.nice(_NICENESS)  # whoever is being spoken to comes first
+    from model.schemas.desk import Desk  # noqa: PLC0415 - it takes a moment, also to load
+
+    desk = Desk(_vocabulary(first["vocabulary"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = _address_space() + bounds.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    send(connection, {"ready": os.getpid()})
+    while (job := receive(connection)) is not None:
+        # The default of this signal ends the process, even deep in compiled code.
+        signal.setitimer(signal.ITIMER_PROF, bounds.cpu_s)
+        answer = _done(desk, job)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        send(connection, answer)
+
+
+def _done(desk: Any, job: dict[str, Any]) -> dict[str, Any]:
+    kind = job.pop("kind")
+    try:
+        match kind:
+            case "check":
+                return {"done": asdict(desk.check(**job))}
+            case "write":
+                return {"done": asdict(desk.write(**job))}
+            case _:
+                return {"done": desk.misfit(**job)}
+    except MemoryError:
+        return {"broke": "memory"}
+    except BaseException as error:  # noqa: BLE001 - the compiler's panics are no `Exception`
+        from model.errors import GrammarError  # noqa: PLC0415 - loaded with the desk
+
+        if isinstance(error, GrammarError):
+            return {"refused": str(error)}
+        return {"broke": f"{type(error).__name__}"}
+
+
+def _vocabulary(given: dict[str, Any] | None) -> Any:
+    """Return the vocabulary as far as spelling needs it."""
+    if given is None:
+        return None
+    from model.turns.vocabulary import TurnVocabulary  # noqa: PLC0415 - only for an engine
+
+    return TurnVocabulary(**given, encode=lambda _: [], voices={})
+
+
+def _address_space() -> int:
+    """Return what the process has mapped, in bytes; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

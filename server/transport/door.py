@@ -1,0 +1,159 @@
+"""Let requests in: by where they come from, and by their key."""
+
+import re
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from server.config import is_loopback
+from server.transport.auth import admitted, check_api_key, is_own_origin, offered_key
+from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
+from server.transport.ephemeral import EphemeralKey
+from server.transport.gateway import Gateway
+
+# A host name or address, and perhaps a port: RFC 9110, 7.2.
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
+# Azure's addresses, where a key may be in the query as well.
+_AZURE = "/openai/"
+
+
+class OwnHosts:
+    """Refuse requests that name another host than this machine: ASGI middleware.
+
+    A server without keys is protected by its loopback address alone. A page on the web can point
+    its own name at 127.0.0.1 after it was loaded (DNS rebinding); then the browser takes the server
+    for that page's own, and only the `Host` header tells.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what names this machine."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        if is_own_host(connection.headers.get("host")):
+            await self._app(scope, receive, send)
+            return
+        answer = error_response(
+            RefusedError(
+                403,
+                "Without API keys this server answers to the names of this machine only, such as "
+                "localhost or 127.0.0.1.",
+                code="forbidden",
+            )
+        )
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(answer)
+        else:
+            await answer(scope, receive, send)
+
+
+def is_own_host(host: str | None) -> bool:
+    """Say whether a `Host` header names this machine; a request without one is HTTP/1.0's."""
+    if host is None:
+        return True
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1].strip("[]").lower())
+
+
+def check_origin(connection: HTTPConnection, gateway: Gateway) -> None:
+    """Refuse another site's page, where no key protects the server.
+
+    Raises:
+        RefusedError: it is one.
+    """
+    if not gateway.api_keys and not is_own_origin(connection.headers.get("origin")):
+        raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
+
+
+async def let_backend_in(connection: HTTPConnection) -> None:
+    """Let in who has an API key.
+
+    Raises:
+        RefusedError: the key is missing or wrong, or too many wrong ones came from there.
+    """
+    gateway, key = _gateway(connection), _key(connection)
+    await _wait(connection, gateway, key)
+    try:
+        check_api_key(key, gateway.api_keys)
+    except RefusedError:
+        _note(connection, gateway, key)
+        raise
+
+
+async def let_session_in(connection: HTTPConnection) -> EphemeralKey | None:
+    """Let in who may have a session; returns the ephemeral key by which it comes, if by one.
+
+    Raises:
+        RefusedError: the key is missing, wrong or expired, or too many wrong ones came from there.
+    """
+    gateway, key = _gateway(connection), _key(connection)
+    await _wait(connection, gateway, key)
+    try:
+        return admitted(key, gateway.api_keys, gateway.keys)
+    except RefusedError:
+        _note(connection, gateway, key)
+        raise
+
+
+def check_readiness(gateway: Gateway) -> None:
+    """Refuse everybody while there is no engine.
+
+    Raises:
+        RefusedError: no session can be served.
+    """
+    if not gateway.link.is_running:
+        raise RefusedError(
+            503,
+            "The server is not ready. Try again later.",
+            code="not_ready",
+            kind="server_error",
+            retry_after_s=1,
+        )
+
+
+def check_room(key: EphemeralKey | None) -> None:
+    """Refuse one session too many of an ephemeral key.
+
+    Raises:
+        RefusedError: so many are open with it already as may be.
+    """
+    if key is not None and len(key.ends) >= key.max_sessions:
+        raise RefusedError(
+            429,
+            f"This ephemeral key has its {key.max_sessions} sessions open already.",
+            code="rate_limit_exceeded",
+            kind="rate_limit_error",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+
+def _gateway(connection: HTTPConnection) -> Gateway:
+    gateway: Gateway = connection.app.state.gateway
+    return gateway
+
+
+def _key(connection: HTTPConnection) -> str | None:
+    key = offered_key(connection.headers, connection.scope.get("subprotocols", ()))
+    if key is None and connection.url.path.startswith(_AZURE):
+        return connection.query_params.get("api-key")
+    return key
+
+
+async def _wait(connection: HTTPConnection, gateway: Gateway, key: str | None) -> None:
+    if key is not None:
+        await gateway.tries.wait(_host(connection))
+
+
+def _note(connection: HTTPConnection, gateway: Gateway, key: str | None) -> None:
+    # No key at all is no try.
+    if key is not None:
+        gateway.tries.fail(_host(connection), connection.url.path)
+
+
+def _host(connection: HTTPConnection) -> str | None:
+    return connection.client.host if connection.client else None

@@ -1,0 +1,295 @@
+"""Carry HTTP and WebSocket over TCP: uvicorn's protocols, with bounds that they leave open.
+
+uvicorn trusts its peers in these ways, each of which lets somebody without a key keep memory or a
+descriptor for as long as they like. Here each has an end:
+
+- A request's head and body may take for ever to arrive: `HEAD_S` and `BODY_S`.
+- What a peer does not read waits for ever, also after a close: an HTTP answer has `ANSWER_S`, a
+  connection that is closing `LINGER_S`, then it is aborted.
+- A peer that sends pings and reads no pongs makes them pile up: nothing is read while writing is
+  paused.
+- A message may come in any number of fragments, each an object: `MAX_FRAGMENTS`.
+- A peer that leaves a ping unanswered is waited for until its buffer drains, and its session is not
+  told: here the connection is aborted and the session ends at once.
+- Any number of connections may be open: those without a session have `Places`.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from server.transport.places import Place, Places
+
+HEAD_S = 10.0
+BODY_S = 30.0
+ANSWER_S = 10.0
+LINGER_S = 2.0
+MAX_FRAGMENTS = 1_024
+
+PLACE_KEY = "parley.place"
+"""Where the connection's `Place` is in the `state` of an ASGI scope."""
+
+_CLOSE_POLICY = 1008
+_FULL_BODY = (
+    b'{"error": {"message": "Too many connections. Try again later.", "type": "rate_limit_error", '
+    b'"param": null, "code": "rate_limit_exceeded"}}'
+)
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL_BODY), _FULL_BODY)
+)
+
+_log = structlog.get_logger("connections")
+
+
+class WireConfig(uvicorn.Config):
+    """Configure uvicorn, and hold what all connections share.
+
+    Args:
+        app: that is served.
+        places: for connections without a session.
+    """
+
+    def __init__(self, app: ASGIApp, *, places: Places, **options: Any) -> None:
+        super().__init__(app, http=HttpProtocol, ws=WebSocketProtocol, **options)
+        self.places = places
+
+
+class HttpProtocol(H11Protocol):
+    """Serve HTTP, until the connection becomes a WebSocket."""
+
+    config: WireConfig
+
+    def __init__(self, config: WireConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        self._place: Place | None = None
+        self._awaited: Any = None  # what of a request is to come, as h11 names it
+        self._patience: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._answer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Take a place, or turn the peer away before anything is read."""
+        super().connection_made(transport)
+        self._place = self.config.places.enter(self.client[0] if self.client else None)
+        if self._place is None:
+            _log.warning("too many connections", address=self.client and self.client[0])
+            transport.write(_FULL)
+            transport.pause_reading()
+            self._close_soon()
+            return
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and see whether a request's head or body has come to its end."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of this one."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._linger_on()
+        self._watch()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, whatever its peer has not read."""
+        super().timeout_keep_alive_handler()
+        self._linger_on()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        super().send_400_response(msg)
+        self._linger_on()
+
+    def pause_writing(self) -> None:
+        """Give the peer a time to read its answer."""
+        super().pause_writing()
+        if self._answer is None:
+            self._answer = self.loop.call_later(ANSWER_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Forget that time."""
+        super().resume_writing()
+        self._answer = _cancel(self._answer)
+
+    def shutdown(self) -> None:
+        """Close what is idle; what is being answered is closed after that."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._linger_on()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection on, whose place the WebSocket takes again."""
+        self._leave()
+        super().handle_websocket_upgrade(event)
+
+    def _watch(self) -> None:
+        """Start the time of what is awaited of the peer, if that is something new."""
+        if self._place is None or self.transport.is_closing():
+            return
+        state = self.conn.their_state
+        if state is self._awaited:
+            return
+        self._awaited = state
+        self._patience = _cancel(self._patience)
+        if state is h11.IDLE:
+            self._patience = self.loop.call_later(HEAD_S, self.transport.abort)
+        elif state is h11.SEND_BODY:
+            self._patience = self.loop.call_later(BODY_S, self.transport.abort)
+
+    def _close_soon(self) -> None:
+        self.transport.close()
+        self._linger_on()
+
+    def _linger_on(self) -> None:
+        if self._linger is None:
+            self._linger = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _leave(self) -> None:
+        for timer in (self._patience, self._linger, self._answer):
+            _cancel(timer)
+        self._patience = self._linger = self._answer = None
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Serve one WebSocket."""
+
+    config: WireConfig
+
+    def __init__(self, config: WireConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        self._place: Place | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._is_write_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the place that the request had."""
+        super().connection_made(transport)
+        self._place = self.config.places.enter(self.client[0] if self.client else None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._linger = _cancel(self._linger)
+        if self._place is not None:
+            self._place.leave()
+        super().connection_lost(exc)
+
+    # Reading waits for writing.
+
+    def pause_writing(self) -> None:
+        """Stop reading as well: what is read may have to be answered."""
+        super().pause_writing()
+        self._is_write_paused = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read again, unless the session has not taken what came before."""
+        super().resume_writing()
+        self._is_write_paused = False
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """Return the next ASGI message; as uvicorn's, which knows one reason to pause only."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if not self._is_write_paused:
+                self.transport.resume_reading()
+        return message
+
+    # Messages in pieces.
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take one more fragment of a message, if there are not too many."""
+        if self.close_sent:
+            return
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self.frames = []
+            self.conn.fail(_CLOSE_POLICY, f"more than {MAX_FRAGMENTS} fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    # The end.
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin the handshake; one that cannot be a WebSocket's is over at once."""
+        super().handle_connect(event)
+        if self.handshake_complete:
+            self._linger_on()
+
+    async def run_asgi(self) -> None:
+        """Run the application, which finds the connection's place in its scope."""
+        self.scope["state"][PLACE_KEY] = self._place
+        await super().run_asgi()
+        self._linger_on()
+
+    def send(self, message: Any) -> Any:
+        """Send an ASGI message: returns what is to be awaited, so that nothing lies between."""
+        return (
+            self._close(message) if message["type"] == "websocket.close" else super().send(message)
+        )
+
+    async def _close(self, message: Any) -> None:
+        self._linger_on()  # first: a peer that reads nothing keeps the close from being sent
+        await super().send(message)
+        if self._is_write_paused:
+            self.transport.pause_reading()
+
+    def handle_parser_exception(self) -> None:
+        """Close on a peer that does not keep to the protocol."""
+        super().handle_parser_exception()
+        self._linger_on()
+
+    def handle_close(self, event: Frame) -> None:
+        """Answer a close."""
+        super().handle_close(event)
+        self._linger_on()
+
+    def keepalive_timeout(self) -> None:
+        """Give a peer up that has not answered a ping, and tell the session why."""
+        self.pong_timer = None
+        self.pending_ping_payload = None
+        self._tell("ping_timeout", 1006)
+        self.disconnected = True
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Say that the server stops."""
+        if not self.close_sent:
+            self._tell("stopping", 1012)
+        super().shutdown()
+        self._linger_on()
+
+    def _tell(self, cause: str, code: int) -> None:
+        # `cause` is ours: a close reason could also be what the peer said.
+        message: Any = {"type": "websocket.disconnect", "code": code, "cause": cause}
+        self.queue.put_nowait(message)
+
+    def _linger_on(self) -> None:
+        if self._linger is None and not self.disconnected:
+            self._linger = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Cancel a timer, if there is one; returns what takes its place."""
+    if timer is not None:
+        timer.cancel()
+    return None

@@ -1,0 +1,258 @@
+"""Run a session and its engine in virtual time: it passes when the test says so."""
+
+import asyncio
+import base64
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.engine.local import EngineCore
+from model.messages import Command, EngineInfo, News, Open, Output, Taken
+from model.metrics import EngineMetrics
+from model.schemas.service import SchemaService
+from model.scripted.engine import ScriptedCore
+from model.scripted.script import parse_script
+from server.audio.silero import SileroModel
+from server.audio.wire import AudioEncoder
+from server.config import VadSettings
+from server.protocol.dialects.ga import GaDialect
+from server.protocol.machine import Limits, SessionMachine
+from server.protocol.memory.profile import EngineProfile
+from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
+from server.session.counts import Counts
+from server.session.ears import Ears
+from server.session.link import EngineLink
+from server.session.schemas import SchemaGate
+from server.session.session import Session, SessionLimits
+from tests.server.fakes import CountingIds, MemoryTransport
+
+TIMEOUT_S = 60.0
+WIRE_HZ = 24_000
+Event = dict[str, Any]
+Samples = npt.NDArray[np.float32]
+
+
+class Time:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+class VirtualEngine:
+    """Run a core at once where nothing is due later; implements `model.messages.Engine`.
+
+    Args:
+        core: what it runs.
+        is_slow: whether it carries out nothing before `catch_up`.
+    """
+
+    def __init__(self, core: EngineCore, *, is_slow: bool = False) -> None:
+        self.commands: list[Command] = []
+        self._core, self._is_slow = core, is_slow
+        self._waiting: deque[Command] = deque()
+        self._deliver: Callable[[Output | News], None] | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the engine."""
+        return self._core.info
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Return what it has counted."""
+        return self._core.metrics
+
+    def start(self, deliver: Callable[[Output | News], None]) -> None:
+        """Start it."""
+        self._deliver = deliver
+
+    def submit(self, command: Command) -> None:
+        """Take a command."""
+        self.commands.append(command)
+        self._waiting.append(command)
+        if not self._is_slow or isinstance(command, Open):
+            self.catch_up()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._deliver = None
+
+    def catch_up(self) -> bool:
+        """Do what is due by now, and say whether there was anything."""
+        outputs: list[Output] = []
+        did = bool(self._waiting)
+        while self._waiting:
+            command = self._waiting.popleft()
+            outputs += [*self._core.apply(command), Taken(command.session_id, 1)]
+        while made := self._core.tick():
+            outputs += made
+        if self._deliver is not None:
+            for output in outputs:
+                self._deliver(output)
+        return did or bool(outputs)
+
+
+class _Transport(MemoryTransport):
+    """A transport that knows whether all that was sent has been dealt with."""
+
+    is_reading = False
+
+    async def receive(self) -> str:
+        """Return the next frame of the client."""
+        self.is_reading = True
+        text = await super().receive()
+        self.is_reading = False
+        return text
+
+
+@dataclass
+class Virtual:
+    """A session under test, its client, its engine and their time."""
+
+    time: Time
+    engine: VirtualEngine
+    transport: _Transport
+    events: list[tuple[float, Event]]
+    format: AudioFormat
+
+    async def settle(self) -> None:
+        """Let everything happen that happens at this moment."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                # Waking the reader takes a turn of the loop; what it does off the loop, more.
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                is_idle = self.transport.is_reading and self.transport.incoming.empty()
+                if not self.engine.catch_up() and is_idle and not self._receive():
+                    return
+
+    def _receive(self) -> bool:
+        num = self.transport.sent.qsize()
+        for _ in range(num):
+            event = json.loads(self.transport.sent.get_nowait())
+            self.events.append((self.time.now_s, event))
+        return num > 0
+
+    async def send(self, kind: str, **event: Any) -> None:
+        """Send an event and let happen what follows from it."""
+        self.transport.incoming.put_nowait(json.dumps({"type": kind, **event}))
+        await self.settle()
+
+    async def type(self, text: str) -> None:
+        """Add a typed turn."""
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        await self.send("conversation.item.create", item=item)
+
+    async def wait(self, seconds: float, step_s: float = 0.02) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / step_s)):
+            self.time.now_s += step_s
+            await self.settle()
+
+    async def say(self, pcm: Samples, *, piece_s: float = 0.02, pace: float = 1.0) -> None:
+        """Append audio.
+
+        Args:
+            pcm: at 24 kHz.
+            piece_s: of each append; 0 for one append of everything.
+            pace: how much faster than real time; 0 for no time at all.
+        """
+        encoder = AudioEncoder(self.format.encoding, self.format.rate_hz, WIRE_HZ)
+        step = int(piece_s * WIRE_HZ) or len(pcm)
+        for start in range(0, len(pcm), step):
+            piece = pcm[start : start + step]
+            audio = base64.b64encode(encoder.encode(piece)).decode()
+            if pace and piece_s:
+                self.time.now_s += len(piece) / WIRE_HZ / pace
+            await self.send("input_audio_buffer.append", audio=audio)
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of all events so far."""
+        return [event["type"] for _, event in self.events]
+
+    def all(self, kind: str) -> list[Event]:
+        """Return all events of a kind."""
+        return [event for _, event in self.events if event["type"] == kind]
+
+    def one(self, kind: str) -> Event:
+        """Return the one event of a kind."""
+        (event,) = self.all(kind)
+        return event
+
+    def when(self, kind: str) -> float:
+        """Return when the first event of a kind came, in seconds from the start."""
+        return next(at for at, event in self.events if event["type"] == kind) - 100.0
+
+
+def scripted(script: str, time: Time) -> ScriptedCore:
+    """Return the core of a scripted engine."""
+    parsed = parse_script(script, "test")
+    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time)
+
+
+@asynccontextmanager
+async def virtually(
+    vad_model: SileroModel,
+    make_core: Callable[[Time], EngineCore],
+    *,
+    vad: VadSettings | None = None,
+    is_slow: bool = False,
+    **changes: Any,
+) -> AsyncIterator[Virtual]:
+    """Run a session.
+
+    Args:
+        vad_model: finds speech.
+        make_core: makes the engine's core.
+        vad: what clients cannot set of voice detection; None for the defaults.
+        is_slow: whether the engine does nothing before everything else is done.
+        changes: of the session's configuration.
+    """
+    time = Time()
+    engine = VirtualEngine(make_core(time), is_slow=is_slow)
+    link = EngineLink(engine)
+    await link.start()
+    transport = _Transport()
+    ids = CountingIds()
+    voice = engine.info.voices[0]
+    config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
+    rate_hz = engine.info.sample_rate_hz
+    voices = VoiceMap({name: name for name in engine.info.voices}, voice)
+    profile = EngineProfile(rate_hz, engine.info.frame_ms)
+    machine = SessionMachine(config, profile, voices, ids, Limits())
+    ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
+    schemas = SchemaGate(SchemaService(), max_tools=128)
+    session = Session(
+        transport,
+        machine,
+        GaDialect(),
+        ids,
+        ears,
+        link,
+        SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
+        schemas=schemas,
+        counts=Counts(),
+        clock=time,
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
+            tasks.create_task(session.run(), name="session")
+            virtual = Virtual(time, engine, transport, [], config.input_format)
+            await virtual.settle()
+            yield virtual
+            transport.disconnect()
+    finally:
+        await schemas.close()
+        await link.stop()

@@ -20,7 +20,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference attack check fix bench bench-reference bench-gpu sbom constraints clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference attack fuzz check fix bench bench-reference bench-gpu sbom constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -105,6 +105,10 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+fuzz: setup ## damage sound files, invent function schemas (SECONDS=60 each); figures at the end
+	@$(BIN)/python -m tests.fuzz.sounds --seconds $(or $(SECONDS),60)
+	@$(BIN)/python -m tests.fuzz.schemas --seconds $(or $(SECONDS),60)
 
 sbom: setup ## list what the image installs, as CycloneDX: sbom.json
 	@$(BIN)/cyclonedx-py requirements constraints-serve.txt --output-format JSON --output-file sbom.json

@@ -1,7 +1,6 @@
 """What docs/api.md promises is true: its names are the code's, and its session really happens."""
 
 import asyncio
-import base64
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SemanticVad, ServerVad, SessionConfig
 from server.protocol.wire.client_events import ClientEvent
 from tests.server.serving import TIMEOUT_S, serving
+from tests.server.sounds import base64_pcm, voice
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "api.md").read_text()
@@ -210,12 +210,12 @@ def _matches(expected: object, actual: object, names: dict[str, str]) -> bool:
 
 
 def _said(value: Any, names: dict[str, str]) -> Any:
-    """Return what the client sends: the server's ids, and a second of silence for audio."""
+    """Return what the client sends: the server's ids, and a second of speech for audio."""
     if isinstance(value, dict):
         return {key: _said(inner, names) for key, inner in value.items()}
     if isinstance(value, list):
         return [_said(inner, names) for inner in value]
-    return base64.b64encode(bytes(48_000)).decode() if value == "…" else names.get(value, value)
+    return base64_pcm(voice(1.0, 24_000)) if value == "…" else names.get(value, value)
 
 
 async def test_the_worked_session_happens() -> None:

@@ -1,6 +1,8 @@
 """Let a client edit the conversation: add, look up, truncate and delete items."""
 
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import assert_never
 
 from server.errors import ClientError
@@ -140,7 +142,7 @@ class Editing:
         self._feed.check(item, audio)
         is_heard = False
         if audio is not None and len(audio.pcm) and isinstance(item, Message):
-            item = with_audio_ms(item, len(audio.pcm) * 1000 // self._rate_hz)
+            item = with_audio_ms(item, self._lengths_ms(audio))
             if not audio.has_speech and not item.is_known:
                 item = with_transcript(item, "")
             self._feed.record(item.id, audio.pcm)
@@ -162,11 +164,17 @@ class Editing:
         if part is not None and isinstance(item, Message):
             # What is being made is shown as far as it was sent.
             item = replace(item, content=(part,))
-        said = item.output_audio if isinstance(item, Message) else None
-        recording = self._recordings.base64(item.id, said.heard_ms if said else None)
-        if recording is not None and isinstance(item, Message):
-            item = with_recording(item, recording)
+        if isinstance(item, Message):
+            item = with_recording(item, partial(self._recordings.base64, item.id))
         return [ItemRetrieved(item)]
+
+    def _lengths_ms(self, audio: InputAudio) -> list[int]:
+        """Return the length of each part, so that no rounding adds up."""
+        ends_ms = [
+            num * 1000 // self._rate_hz
+            for num in accumulate(audio.part_samples or (len(audio.pcm),))
+        ]
+        return [end - start for start, end in pairwise((0, *ends_ms))]
 
     def _truncate(self, event: ItemTruncate, now_s: float) -> list[Reaction]:
         item = self._conversation.demand(event.item_id, "truncating", "truncate")

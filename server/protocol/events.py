@@ -21,10 +21,12 @@ class InputAudio:
     Attributes:
         pcm: float32 [samples] at the engine's rate.
         has_speech: whether there may be speech in it.
+        part_samples: how many samples each part of an item has, if it came in one.
     """
 
     pcm: Pcm
     has_speech: bool = True
+    part_samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

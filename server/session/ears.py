@@ -220,16 +220,19 @@ class Ears:
             carried: each part's, in the session's input format.
         """
         pcms: list[Pcm] = []
+        part_samples: list[int] = []
         spotter = SpeechSpotter(self._vad.min_speech_ms)
         stream, to_vad_rate = SileroStream(self._model), StreamResampler(self._rate_hz, VAD_RATE_HZ)
         for data in carried:
             decoder = self._new_decoder()
+            num_before = sum(map(len, pcms))
             decoded = (decoder.decode(piece) for piece in self.pieces(data))
             for pcm in itertools.chain(decoded, (decoder.finish() for _ in range(1))):
                 pcms.append(pcm)
                 for probability in stream.feed(to_vad_rate.feed(pcm)):
                     spotter.feed(probability)
-        return InputAudio(np.concatenate(pcms), has_speech=spotter.take())
+            part_samples.append(sum(map(len, pcms)) - num_before)
+        return InputAudio(np.concatenate(pcms), spotter.take(), tuple(part_samples))
 
     @property
     def _bytes_per_s(self) -> int:

@@ -1,6 +1,6 @@
 """Define the items of a conversation: messages, function calls and what calls returned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -169,9 +169,10 @@ def with_heard_ms(item: Message, heard_ms: int) -> Message:
     return _with_audio(item, "output_audio", lambda part: replace(part, heard_ms=heard_ms))
 
 
-def with_audio_ms(item: Message, audio_ms: int) -> Message:
-    """Return a user item with the length of its audio."""
-    return _with_audio(item, "input_audio", lambda part: replace(part, audio_ms=audio_ms))
+def with_audio_ms(item: Message, lengths_ms: Sequence[int]) -> Message:
+    """Return a user item with the length of each of its parts that are audio."""
+    lengths = iter(lengths_ms)
+    return _with_audio(item, "input_audio", lambda part: replace(part, audio_ms=next(lengths)))
 
 
 def with_transcript(item: Message, transcript: str) -> Message:
@@ -179,11 +180,24 @@ def with_transcript(item: Message, transcript: str) -> Message:
     return _with_audio(item, "input_audio", lambda part: replace(part, transcript=transcript))
 
 
-def with_recording(item: Message, recording: str) -> Message:
-    """Return an item with its audio, for a client that asks for it."""
+def with_recording(item: Message, sound: Callable[[int, int | None], str | None]) -> Message:
+    """Return an item with its audio, for a client that asks for it.
+
+    Args:
+        item: a message.
+        sound: returns the item's sound between two moments in milliseconds, None for its end; None
+            if it is not kept.
+    """
+    start_ms = 0
+    num_left = sum(isinstance(part, AudioPart) for part in item.content)
 
     def recorded(part: AudioPart) -> AudioPart:
-        return replace(part, recording=recording)
+        nonlocal start_ms, num_left
+        num_left -= 1
+        end_ms = start_ms + part.audio_ms if num_left else part.heard_ms
+        recording = sound(start_ms, end_ms)
+        start_ms += part.audio_ms
+        return part if recording is None else replace(part, recording=recording)
 
     return _with_audio(_with_audio(item, "input_audio", recorded), "output_audio", recorded)
 

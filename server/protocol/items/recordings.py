@@ -68,8 +68,8 @@ class Recordings:
         chunks = self._kept.get(item_id)
         return PcmDecoder().decode(b"".join(chunks)) if chunks else None
 
-    def base64(self, item_id: str, end_ms: int | None = None) -> str | None:
-        """Return an item's sound, up to a moment, as base64 of PCM16 at 24 kHz.
+    def base64(self, item_id: str, start_ms: int = 0, end_ms: int | None = None) -> str | None:
+        """Return an item's sound between two moments as base64 of PCM16 at 24 kHz.
 
         None if it is not kept, or if it would make an event larger than clients take.
         """
@@ -79,8 +79,8 @@ class Recordings:
         pcm = self.pcm(item_id)
         if pcm is None:
             return None
-        if end_ms is not None:
-            pcm = pcm[: end_ms * self._rate_hz // 1000]
+        end = None if end_ms is None else end_ms * self._rate_hz // 1000
+        pcm = pcm[start_ms * self._rate_hz // 1000 : end]
         if not len(pcm):
             return None
         # All of it is there, so that this needs no stream's resampler, which takes longer.

@@ -1,6 +1,7 @@
 """A session lives as long as its client, and leaves nothing behind however it ends."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -300,4 +301,20 @@ async def test_a_refused_item_is_not_passed_over(vad_model: SileroModel) -> None
         live.say("second")
         done = await live.until("response.output_audio_transcript.done")
         assert done["transcript"] == "you said first, second"
+        live.transport.disconnect()
+
+
+async def test_each_part_has_its_own_sound(vad_model: SileroModel) -> None:
+    """Of an item with two sounds both come back, as long and as loud as they were sent."""
+    sounds = [np.full(24 * 500, 0.25, np.float32), np.full(24 * 200, 0.5, np.float32)]
+    parts = [{"type": "input_audio", "audio": base64_pcm(sound)} for sound in sounds]
+    item = {"id": "two", "type": "message", "role": "user", "content": parts}
+    async with living(vad_model) as live:
+        live.send(type="conversation.item.create", item=item)
+        live.send(type="conversation.item.retrieve", item_id="two")
+        retrieved = (await live.until("conversation.item.retrieved"))["item"]["content"]
+        for sound, part in zip(sounds, retrieved, strict=True):
+            pcm = np.frombuffer(base64.b64decode(part["audio"]), "<i2") / 32_768
+            assert len(pcm) == len(sound)
+            assert pcm[500:-500] == pytest.approx(sound[500:-500], abs=0.02)
         live.transport.disconnect()

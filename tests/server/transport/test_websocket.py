@@ -16,7 +16,7 @@ from server.config import ModelSettings, ServerSettings, Settings
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
-from tests.server.sounds import base64_pcm, silence
+from tests.server.sounds import base64_pcm, voice
 from tests.server.transport.asking import new_app
 
 _TIMEOUT_S = 20.0
@@ -250,7 +250,7 @@ async def test_a_transcription_session_transcribes(is_beta: bool) -> None:
     ):
         await _next(client, is_beta=is_beta)
         await _ask(client, update, is_beta=is_beta)
-        audio = base64_pcm(silence(1.0, 24_000))
+        audio = base64_pcm(voice(1.0, 24_000))
         await client.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
         await client.send('{"type": "input_audio_buffer.commit"}')
         events: list[dict[str, Any]] = []

@@ -119,7 +119,7 @@ async def test_large_messages() -> None:
     """Events beyond 16 KiB pass both ways; what the client cannot take is named to it."""
     async with taking_calls() as served, calling(served) as caller:
         await caller.until("session.created")
-        instructions = "word " * 40_000
+        instructions = "word " * 13_000
         session = {"type": "realtime", "instructions": instructions}
         caller.send(type="session.update", session=session)
         updated = await caller.until("session.updated")

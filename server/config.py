@@ -78,8 +78,8 @@ class ServerSettings(_Strict):
             much faster than it is heard.
         max_session_s: length of a session, 0 for no limit. Left out, an hour where keys are set,
             else no limit.
-        idle_session_s: how long a session may go without any event of its client, 0 for no limit.
-            Left out, ten minutes where keys are set, else no limit.
+        idle_session_s: how long a session may go without any event of its client, and without sound
+            by WebRTC; 0 for no limit. Left out, ten minutes where keys are set, else no limit.
         max_connections: connections that have no session: requests over HTTP, handshakes, refusals.
         max_connections_per_address: the same, of one address (of one /64 of IPv6).
         capacity_file: where `parley capacity` keeps how many sessions this machine holds.

@@ -389,7 +389,6 @@ class Session:
         """
         if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
             return
-        self._last_event_s = self._clock()
         if self._held_pcm is not None:
             self._held_pcm.append(pcm)
             return
@@ -398,6 +397,10 @@ class Session:
             self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
+
+    def note_alive(self) -> None:
+        """Note that the client sends sound, although not as events: it is not idle."""
+        self._last_event_s = self._clock()
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""

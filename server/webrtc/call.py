@@ -310,6 +310,7 @@ class Call:
         audio = self._offer.audio
         if self._session is None or audio is None or not audio.hears:
             return
+        self._session.note_alive()
         self._receiver.packet(
             packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now_s
         )

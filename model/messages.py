@@ -34,7 +34,7 @@ class Tool:
         name: of the function.
         description: when to call it and what it does; empty for none.
         parameters: JSON schema of its arguments, an object's, as JSON text. It compiles: whoever
-            makes a `Tool` has checked that with `model.grammar`.
+            makes a `Tool` has checked that with `model.schemas.grammar`.
     """
 
     name: str

@@ -11,7 +11,7 @@ from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
 from model.text import Special
 from model.turns.engine import TickEngine
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 
 def load_engine(

@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 from model.errors import GrammarError
-from model.grammar import check_schema, object_schema
+from model.schemas.arguments import Arguments
+from model.schemas.grammar import check_schema, object_schema
 from model.schemas.results import MAX_REASON_CHARS, Draft, Verdict
-from model.turns.arguments import Arguments
-from model.turns.spelling import Speller
-from model.turns.vocabulary import TurnVocabulary
+from model.schemas.spelling import Speller
+from model.vocabulary import TurnVocabulary
 
 # Calls in progress whose grammars are kept where they are; others are written again up to there.
 _MAX_OPEN_CALLS = 64

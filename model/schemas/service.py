@@ -50,7 +50,7 @@ class SchemaService:
     """Let a limited process work on schemas. Its process is started when it is first needed.
 
     Args:
-        vocabulary: of the model that chooses, as `model.turns.spelling.spelled` returns it; None
+        vocabulary: of the model that chooses, as `model.schemas.spelling.spelled` returns it; None
             where nothing is written.
         bounds: of one job.
 

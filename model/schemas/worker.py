@@ -121,7 +121,7 @@ def _vocabulary(given: dict[str, Any] | None) -> Any:
     """Return the vocabulary as far as spelling needs it."""
     if given is None:
         return None
-    from model.turns.vocabulary import TurnVocabulary  # noqa: PLC0415 - only for an engine
+    from model.vocabulary import TurnVocabulary  # noqa: PLC0415 - only for an engine
 
     return TurnVocabulary(**given, encode=lambda _: [], voices={})
 

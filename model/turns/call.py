@@ -10,7 +10,7 @@ from typing import Protocol
 from model.errors import GrammarError
 from model.messages import Tool
 from model.schemas.results import Draft
-from model.turns.spelling import Speller
+from model.schemas.spelling import Speller
 
 # How often the model may choose anew where its arguments are not what the whole schema says.
 MAX_RETRIES = 3

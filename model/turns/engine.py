@@ -29,6 +29,7 @@ from model.messages import (
 )
 from model.metrics import EngineMetrics
 from model.schemas.service import SchemaService
+from model.schemas.spelling import Speller, spelled
 from model.transformer.lm import LM
 from model.turns.call import CallService
 from model.turns.phase import Phase
@@ -37,9 +38,8 @@ from model.turns.reply import SpeechTiming
 from model.turns.runner import Request, Result, Runner
 from model.turns.scheduler import Scheduler, urgency
 from model.turns.slot import Playout, Slot, Urgency
-from model.turns.spelling import Speller, spelled
 from model.turns.steps import Decode, TurnLimits
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 # Replies' words and transcripts are written in fewer steps at a time; histories in more.
 _BEHIND_STEPS = 16

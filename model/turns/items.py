@@ -6,7 +6,7 @@ from model.cache.state import Kind
 from model.messages import AppendCall, AppendCallOutput, AppendText
 from model.turns.call import remembered
 from model.turns.history import AssistantItem, History
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 Item = AppendText | AppendCall | AppendCallOutput
 

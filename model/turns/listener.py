@@ -10,7 +10,7 @@ from model.messages import EndOfTurn, InputTranscript, InputTranscriptDelta, Pcm
 from model.turns.frames import FrameBuffer
 from model.turns.history import History, StepBlock
 from model.turns.steps import Event, Mask, TurnLimits
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 # In nats: so much likelier than the live transcript another one must be to stand in its place. The
 # live one was heard piece by piece, which the likelihood of a text does not know of. Chosen for the

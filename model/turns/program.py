@@ -53,6 +53,7 @@ from model.messages import (
     TurnChecked,
     Usage,
 )
+from model.schemas.spelling import Speller
 from model.turns.call import Writer
 from model.turns.history import VOICE_INDEX, History, StepBlock
 from model.turns.items import append_item
@@ -60,7 +61,6 @@ from model.turns.listener import Listener
 from model.turns.phase import TRANSITIONS, Cue, Phase
 from model.turns.reply import SpeechTiming
 from model.turns.speaker import Speaker, demands_call
-from model.turns.spelling import Speller
 from model.turns.steps import Event, Mask, NextSteps, TurnLimits
 from model.turns.tentative import Noise, Perhaps
 from model.turns.truncation import truncated

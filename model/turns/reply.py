@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from model.messages import Respond, ResponseWord, Usage
 from model.turns.call import Call
 from model.turns.history import AssistantItem
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from model.transformer.sampling import Sampling, draw_noise, sample
 from model.turns.history import StepBlock
 from model.turns.pager import Pager
 from model.turns.steps import Mask, NextSteps
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 _ITSELF = -1  # where no other piece is to be weighed
 

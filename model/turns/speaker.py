@@ -21,11 +21,11 @@ from model.messages import (
     ResponseText,
     Usage,
 )
+from model.schemas.spelling import Speller
 from model.turns.call import Call, Writer, Written
 from model.turns.history import AssistantItem, History
 from model.turns.phase import Cue
 from model.turns.reply import Reply, SpeechTiming
-from model.turns.spelling import Speller
 from model.turns.steps import Decode, Event, TurnLimits
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from model.cache.state import Kind
 from model.turns.history import AssistantItem, History, StepBlock
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 
 def truncated(

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from model.errors import GrammarError
 from model.schemas.desk import Desk
 from model.schemas.results import Draft
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 
 class WriterHere:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from model.errors import GrammarError
 from model.schemas.service import SchemaService
+from model.schemas.spelling import spelled
 from model.schemas.worker import Bounds
-from model.turns.spelling import spelled
 from tests.model.schemas.everyday import PYDANTIC, ZOD, of_pydantic
 from tests.model.turns.conftest import VOCABULARY
 

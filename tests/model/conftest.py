@@ -14,7 +14,7 @@ from model.engine.config import EngineConfig
 from model.transformer.lm import LM
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 from tests.fakes import tiny
 from tests.fakes.writer import WriterHere
 

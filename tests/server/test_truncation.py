@@ -26,7 +26,7 @@ from model.messages import (
 from model.text import Special
 from model.turns.engine import TickEngine
 from model.turns.history import History
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 from server.config import Settings, load_settings
 from server.engine import make_engine
 from tests.server.serving import serving

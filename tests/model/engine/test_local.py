@@ -31,7 +31,7 @@ from model.messages import (
 from model.transformer.lm import LM
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 _WAIT_S = 60.0
 

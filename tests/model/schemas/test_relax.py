@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from model.errors import GrammarError
-from model.grammar import Alphabet, Matcher
 from model.schemas.desk import Desk
+from model.schemas.grammar import Alphabet, Matcher
 from model.schemas.relax import relaxed, without_look_around
 
 Schema = dict[str, Any]

@@ -13,8 +13,8 @@ import pytest
 from model.errors import GrammarError, OverloadedError
 from model.schemas.results import Verdict
 from model.schemas.service import MAX_WAITING_EACH, SchemaService
+from model.schemas.spelling import spelled
 from model.schemas.worker import Bounds
-from model.turns.spelling import spelled
 from tests.model.turns.conftest import VOCABULARY
 
 GOOD = '{"type": "object", "properties": {"a": {"type": "string"}}}'

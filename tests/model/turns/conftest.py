@@ -12,11 +12,11 @@ import pytest
 
 from model.cache.state import Kind
 from model.messages import Open, Output
+from model.schemas.spelling import Speller
 from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
-from model.turns.spelling import Speller
 from model.turns.steps import Decode, Mask, NextSteps, TurnLimits
-from model.turns.vocabulary import WORD_START, TurnVocabulary
+from model.vocabulary import WORD_START, TurnVocabulary
 from tests.fakes.writer import WriterHere
 
 NUM_SPECIAL = 17

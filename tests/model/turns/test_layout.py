@@ -16,14 +16,14 @@ from model.messages import (
     ResponseDone,
     ResponseText,
 )
+from model.schemas.spelling import Speller
 from model.text import NUM_SPECIAL
 from model.training.encode_stage import CodedClip
 from model.training.layout import Rows, SpokenTurn, lay_out
 from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
-from model.turns.spelling import Speller
 from model.turns.steps import TurnLimits
-from model.turns.vocabulary import WORD_START, TurnVocabulary
+from model.vocabulary import WORD_START, TurnVocabulary
 from tests.fakes.writer import WriterHere
 
 NUM_CODEBOOKS = 4

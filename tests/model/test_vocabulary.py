@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 PIECES = [f"<{i}>" for i in range(17)] + ["▁par", "ley", "▁", "x", "▁hi"]
 PAR, LEY, MARK, X, HI = range(17, 22)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.grammar import Alphabet
+from model.schemas.grammar import Alphabet
 from model.text import number_words
-from model.turns.vocabulary import WORD_START, TurnVocabulary
+from model.vocabulary import WORD_START, TurnVocabulary
 
 _SIGNS = {
     **{number_words(digit): str(digit) for digit in range(10)},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from model.schemas.spelling import Speller
 from model.text import NUM_SPECIAL
-from model.turns.spelling import Speller
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 PIECES = [f"<{i}>" for i in range(NUM_SPECIAL)] + ["▁new", "ly", "▁two", "▁"]
 SPELLER = Speller(TurnVocabulary(pieces=PIECES, encode=lambda _: [], voices={"ann": 9}))

@@ -14,8 +14,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from model.grammar import Matcher
-from model.turns.spelling import Speller
+from model.schemas.grammar import Matcher
+from model.schemas.spelling import Speller
 
 MAX_BYTES = 8192
 # Of these bytes, the steps that the schema leaves open: each costs a look at the grammar.

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import GrammarError
-from model.grammar import check_schema
+from model.schemas.arguments import MAX_BYTES, Arguments
+from model.schemas.grammar import check_schema
+from model.schemas.spelling import Speller
 from model.text import NUM_SPECIAL, number_words
-from model.turns.arguments import MAX_BYTES, Arguments
-from model.turns.spelling import Speller
-from model.turns.vocabulary import TurnVocabulary
+from model.vocabulary import TurnVocabulary
 
 WORDS = ["paris", "rome", "yes", "no", "minus", "point", *(number_words(i) for i in range(10))]
 PIECES = [f"<{i}>" for i in range(NUM_SPECIAL)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.errors import GrammarError
-from model.grammar import MAX_REASON_CHARS, Alphabet, Matcher, check_schema
+from model.schemas.grammar import MAX_REASON_CHARS, Alphabet, Matcher, check_schema
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -101,5 +101,5 @@ def test_matcher_knows_the_end() -> None:
 
 def test_needs_no_model() -> None:
     """The gateway checks schemas without loading what models run on."""
-    script = "import sys, model.grammar; sys.exit('torch' in sys.modules)"
+    script = "import sys, model.schemas.grammar; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

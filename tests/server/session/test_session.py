@@ -362,7 +362,8 @@ async def test_sound_of_the_transport_is_heard() -> None:
         live.session.hear(np.zeros(INFO.sample_rate_hz, dtype=np.float32))
         live.send(type="input_audio_buffer.commit")
         await live.until("input_audio_buffer.committed")
-        heard = [command for command in live.engine.commands if isinstance(command, AppendAudio)]
-        num_samples = sum(len(command.pcm) for command in heard)
-        assert num_samples == pytest.approx(4 * INFO.sample_rate_hz, abs=2)
         live.transport.disconnect()
+    # The engine's thread has ended by now, and has taken everything.
+    heard = [command for command in live.engine.commands if isinstance(command, AppendAudio)]
+    num_samples = sum(len(command.pcm) for command in heard)
+    assert num_samples == pytest.approx(4 * INFO.sample_rate_hz, abs=2)

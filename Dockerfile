@@ -44,7 +44,7 @@ VOLUME ["/parley/models", "/parley/runs"]
 ENV PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 PATH=/parley/.venv/bin:$PATH TRITON_CACHE_DIR=/parley/runs/triton
 
 USER 10001
-EXPOSE 8000
+EXPOSE 8000/tcp 8000/udp
 # Loading a large checkpoint takes minutes, and a container that is loading is not ill. Whether it is
 # ready to serve is a question for /readyz and the load balancer.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30m --retries=3 \

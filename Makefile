@@ -22,7 +22,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: setup ## call from Chromium, which apt-get installs where it is not there (ARGS='-k page')
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
 	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)

@@ -26,6 +26,7 @@ from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.sound import EndOfAudio, PlayAudio, StopAudio
 from server.protocol.wire.client_events import InputAudioBufferAppend
 from server.protocol.wire.parse import decode, parse
 
@@ -83,8 +84,10 @@ class _Wire:
     def _encode(self, reactions: list[Reaction]) -> list[str]:
         texts = []
         for reaction in reactions:
-            if isinstance(reaction, Hangup) or hasattr(reaction, "session_id"):
-                continue  # for the engine, or the end
+            if isinstance(reaction, Hangup | PlayAudio | EndOfAudio | StopAudio) or hasattr(
+                reaction, "session_id"
+            ):
+                continue  # for the engine or a player, or the end
             written = self.dialect.write(reaction, self.ids.new("event"))
             if written is not None:
                 texts.append(json.dumps(written, separators=(",", ":")))

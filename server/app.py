@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -42,6 +43,10 @@ from server.transport.routes import add_routes, on_wrong_request
 from server.transport.tries import FailedTries
 from server.transport.wire import WireConfig
 
+if TYPE_CHECKING:
+    from server.webrtc.calls import Calls
+    from server.webrtc.network import Network
+
 # Clients built on the `websockets` library ping every 20 s and expect the same of servers.
 _PING_S = 20.0
 _STOP_TIMEOUT_S = 5
@@ -53,12 +58,14 @@ _GIVEN_UP_TICKS = 10  # a second
 _LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?"
 
 
-def create_app(settings: Settings, engine: Engine) -> FastAPI:
+def create_app(settings: Settings, engine: Engine, network: "Network | None" = None) -> FastAPI:
     """Return the ASGI application that serves an engine.
 
     Args:
         settings: of the whole server.
         engine: not started; the application starts and stops it.
+        network: bound, for calls by WebRTC; the application opens and closes it. None for a server
+            that takes none.
 
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
@@ -72,7 +79,8 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         await gateway.link.start()
         try:
-            yield
+            async with _taking_calls(app):
+                yield
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
@@ -96,7 +104,13 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         },
         lifespan=lifespan,
     )
-    add_routes(app)
+    if network is None:
+        add_routes(app)
+    else:
+        # Loaded only where it is used: aiortc and what it needs take 60 MB.
+        from server.webrtc.routes import call_routes  # noqa: PLC0415
+
+        add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
     app.state.gateway = Gateway(
@@ -110,7 +124,26 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         FailedTries(counts),
         SchemaGate(SchemaService(), settings.server.max_tools),
     )
+    app.state.calls = None
+    if network is not None:
+        from server.webrtc.calls import Calls  # noqa: PLC0415 - see above
+
+        app.state.calls = Calls(settings.webrtc, network, link, counts)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _taking_calls(app: FastAPI) -> AsyncIterator[None]:
+    """Take calls by WebRTC, where there is a network for them."""
+    calls: Calls | None = app.state.calls
+    if calls is None:
+        yield
+        return
+    await calls.start()
+    try:
+        yield
+    finally:
+        await calls.stop()
 
 
 def _middleware(settings: Settings) -> list[Middleware]:
@@ -197,13 +230,14 @@ def serve(settings: Settings) -> None:
         log.info("descriptors", soft_limit=raise_descriptor_limit())
         bound = session_bound(settings, this_machine())
         settings = with_max_sessions(settings, bound.sessions)
+        network = _network(settings, listener.getsockname()[1])
         log.info("admission", max_sessions=bound.sessions, reason=bound.reason)
         twin = settings.model.twin
         source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
         engine = make_engine(settings)
         try:
-            app = create_app(settings, engine)
+            app = create_app(settings, engine, network)
             if engine.info.note:
                 log.warning("note", model=settings.model.name, note=engine.info.note)
             host, port = listener.getsockname()[:2]
@@ -212,6 +246,7 @@ def serve(settings: Settings) -> None:
                 "serving",
                 url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http{secure}://{host}:{port}/",
+                webrtc_udp_port=network and network.udp_port,
             )
             # What was loaded stays: to look through it again and again, whenever an event has many
             # parts, would hold the event loop for a tenth of a second.
@@ -220,6 +255,19 @@ def serve(settings: Settings) -> None:
             Server(uvicorn_config(app, settings), app.state.gateway.link).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it
+
+
+def _network(settings: Settings, port: int) -> "Network | None":
+    """Take the ports of calls by WebRTC, before anything slow is done.
+
+    Raises:
+        ConfigError: one cannot be had.
+    """
+    if not settings.webrtc.enabled:
+        return None
+    from server.webrtc.network import Network  # noqa: PLC0415 - see `create_app`
+
+    return Network(settings.webrtc, settings.server.host, port)
 
 
 class Server(uvicorn.Server):

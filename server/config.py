@@ -78,8 +78,8 @@ class ServerSettings(_Strict):
             much faster than it is heard.
         max_session_s: length of a session, 0 for no limit. Left out, an hour where keys are set,
             else no limit.
-        idle_session_s: how long a session may go without any event of its client, 0 for no limit.
-            Left out, ten minutes where keys are set, else no limit.
+        idle_session_s: how long a session may go without any event of its client, and without sound
+            by WebRTC; 0 for no limit. Left out, ten minutes where keys are set, else no limit.
         max_connections: connections that have no session: requests over HTTP, handshakes, refusals.
         max_connections_per_address: the same, of one address (of one /64 of IPv6).
         capacity_file: where `parley capacity` keeps how many sessions this machine holds.
@@ -267,6 +267,84 @@ class VadSettings(_Strict):
         return self
 
 
+class IceServer(_Strict):
+    """A STUN or TURN server that clients are told of.
+
+    Attributes:
+        urls: such as `turn:turn.example.com:3478?transport=udp`.
+        username: of TURN; with `secret`, the part after the time.
+        credential: of TURN, where it is always the same.
+        secret: that we share with the TURN server, from which each client gets a credential that
+            ends after a day (coturn: `use-auth-secret`).
+    """
+
+    urls: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(stun|turn)s?:")], ...], Field(min_length=1)
+    ]
+    username: str = ""
+    credential: str | None = None
+    secret: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> "IceServer":
+        if self.credential is not None and self.secret is not None:
+            raise ValueError("give credential or secret, not both")
+        return self
+
+
+class WebRtcSettings(_Strict):
+    """How calls come by WebRTC; see docs/webrtc.md.
+
+    Attributes:
+        enabled: whether they do at all.
+        port: UDP port of all calls; None for the number of `server.port`, 0 for any that is free.
+        ports: first and last port of a range, of which each call then takes one. For networks that
+            limit what one port may carry; one port is easier to open and to forward.
+        tcp_port: TCP port for clients whose networks let no UDP through; None for none, since
+            sound over TCP stutters where packets are lost. It cannot be `server.port`.
+        addresses: where clients reach the server, as `host` or `host:port`, where it cannot know:
+            behind NAT, in a container, behind a proxy. Empty: the address by which a client asked,
+            if it is a number, and those of this machine.
+        ice_servers: that clients are told of who ask (`GET /v1/realtime/ice_servers`). The server
+            itself needs none.
+        bitrate: of replies, bits a second. 24,000 is wideband speech; from 32,000 on there is
+            always room for error correction.
+        fec: whether packets repeat the one before once a client reports losses over 2 %.
+        dtx: whether silence is left out. It saves half of a call's cost, and replies begin 10 ms
+            earlier. Recorders that count packets and not time lose the pauses.
+        client_dtx: whether clients are asked to leave out their silence.
+        connect_timeout_s: for a client to come after its offer was answered, and for the handshake.
+        lost_after_s: silence of the network after which a call is over. Browsers check every
+            second or two, aiortc every five.
+        server_id: that every call's id begins with, so that a proxy can lead to the server which
+            has the call what is asked about it. Empty: made of this machine's name.
+    """
+
+    enabled: bool = True
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    ports: (
+        tuple[Annotated[int, Field(ge=1, le=65_535)], Annotated[int, Field(ge=1, le=65_535)]] | None
+    ) = None
+    tcp_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    addresses: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
+    bitrate: Annotated[int, Field(ge=6_000, le=128_000)] = 24_000
+    fec: bool = True
+    dtx: bool = True
+    client_dtx: bool = False
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    lost_after_s: Annotated[float, Field(gt=0)] = 15.0
+    server_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""
+
+    @model_validator(mode="after")
+    def _is_range(self) -> "WebRtcSettings":
+        if self.ports is not None and self.ports[0] > self.ports[1]:
+            raise ValueError(f"ports {list(self.ports)}: the first is larger than the last")
+        if self.ports is not None and self.port is not None:
+            raise ValueError("port and ports are two ways to say it: give one")
+        return self
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
@@ -280,6 +358,7 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     voices: Mapping[str, str] = Field(default_factory=dict)
     vad: VadSettings = VadSettings()
+    webrtc: WebRtcSettings = WebRtcSettings()
 
 
 def load_settings(

@@ -15,11 +15,13 @@ from server.protocol.items.items import (
     Message,
     truncated,
     with_audio_ms,
+    with_heard_ms,
     with_recording,
     with_transcript,
 )
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
+from server.protocol.reply.playout import Playout
 from server.protocol.reply.responses import Responses
 from server.protocol.server_events import (
     ItemAdded,
@@ -28,6 +30,7 @@ from server.protocol.server_events import (
     ItemRetrieved,
     ItemTruncated,
 )
+from server.protocol.sound import Played
 from server.protocol.user.listening import Listening
 from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 
@@ -44,6 +47,7 @@ class Editing:
         responses: may be making the item that is edited.
         listening: waits for the words of items that come as audio.
         feed: leads to the engine.
+        playout: follows what the transport plays; None if clients play what they are sent.
         ids: makes ids.
         engine_rate_hz: of items' audio.
     """
@@ -55,6 +59,7 @@ class Editing:
         responses: Responses,
         listening: Listening,
         feed: Feed,
+        playout: Playout | None,
         ids: Ids,
         engine_rate_hz: int,
     ) -> None:
@@ -63,8 +68,54 @@ class Editing:
         self._responses = responses
         self._listening = listening
         self._feed = feed
+        self._playout = playout
         self._ids = ids
         self._rate_hz = engine_rate_hz
+
+    def hush(self) -> list[Reaction]:
+        """Play no more, and shorten what was being played to what was."""
+        waiting = [] if self._playout is None else self._playout.waiting
+        return [reaction for item_id in waiting for reaction in self._hushed(item_id)]
+
+    def _hushed(self, item_id: str) -> list[Reaction]:
+        assert self._playout is not None
+        heard_ms = self._playout.heard_ms(item_id)
+        assert heard_ms is not None, "it is being played"
+        reactions: list[Reaction] = [*self._playout.cut(item_id)]
+        if item_id not in self._conversation or self._responses.is_making(item_id):
+            return reactions
+        return [*reactions, ItemTruncated(item_id, 0, heard_ms), *self._unheard(item_id, heard_ms)]
+
+    def played(self, event: Played) -> list[Reaction]:
+        """Take note of how far the transport is.
+
+        A response that is cancelled or fails has said what was played by then, and what had been
+        made of it before is played on: what of that is heard was said after all.
+        """
+        assert self._playout is not None, "only what plays reports"
+        is_followed = event.item_id in self._playout.waiting
+        reactions: list[Reaction] = [*self._playout.played(event)]
+        if not is_followed or self._responses.is_making(event.item_id):
+            return reactions
+        if event.item_id not in self._conversation:
+            return reactions
+        item = self._conversation[event.item_id]
+        part = item.output_audio if isinstance(item, Message) else None
+        if not isinstance(item, Message) or part is None or part.heard_ms is None:
+            return reactions
+        heard_ms = min(event.num_samples * 1000 // self._rate_hz, part.audio_ms)
+        if heard_ms > part.heard_ms:
+            longer = with_heard_ms(item, heard_ms)
+            self._conversation.replace(longer)
+            if longer.words != item.words:
+                self._feed.outdate()
+        return reactions
+
+    def _cut_playout(self, item_id: str) -> list[Reaction]:
+        """Play no more of an item that a client takes back."""
+        if self._playout is None or item_id not in self._playout.waiting:
+            return []
+        return [*self._playout.cut(item_id)]
 
     def receive(
         self,
@@ -146,6 +197,7 @@ class Editing:
             )
         is_making = self._responses.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
+        reactions += self._cut_playout(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -173,6 +225,7 @@ class Editing:
         self._conversation.demand(event.item_id, "deleting", "delete")
         is_making = self._responses.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
+        reactions += self._cut_playout(event.item_id)
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from model.messages import Command, Pcm
 from server.protocol.server_events import ServerEvent
+from server.protocol.sound import Sound
 
 # What the session's own ears report, in the order of the audio.
 
@@ -81,5 +82,6 @@ class Hangup:
     reason: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | Hangup
-"""What the machine wants done: an event for the client, a command for the engine, or the end."""
+Reaction: TypeAlias = ServerEvent | Command | Sound | Hangup
+"""What the machine wants done: an event for the client, a command for the engine, something for
+a transport that plays, or the end."""

@@ -59,15 +59,18 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.playout import Playout
 from server.protocol.reply.responses import Responses
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
+from server.protocol.sound import Played
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns
+from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -77,6 +80,7 @@ from server.protocol.wire.client_events import (
     ItemDelete,
     ItemRetrieve,
     ItemTruncate,
+    OutputAudioBufferClear,
     ResponseCancel,
     ResponseCreate,
     SessionUpdate,
@@ -109,7 +113,17 @@ class Limits:
 
 
 class SessionMachine:
-    """Hold the protocol state of one session."""
+    """Hold the protocol state of one session.
+
+    Args:
+        config: that it begins with.
+        profile: of the engine's sound.
+        voices: that clients may ask for.
+        ids: makes ids.
+        limits: on what it may hold.
+        is_played: whether the transport plays replies itself and reports how far it is (`Played`);
+            else their audio goes out as events.
+    """
 
     def __init__(
         self,
@@ -118,6 +132,8 @@ class SessionMachine:
         voices: VoiceMap,
         ids: Ids,
         limits: Limits,
+        *,
+        is_played: bool = False,
     ) -> None:
         self.config = config
         self._voices = voices
@@ -136,7 +152,10 @@ class SessionMachine:
             self._opening,
             self._listening.hears_again,
         )
-        beginning = Beginning(self._opening, self._conversation, recordings, voices, ids, profile)
+        self._playout = Playout(rate_hz) if is_played else None
+        beginning = Beginning(
+            self._opening, self._conversation, recordings, voices, ids, profile, self._playout
+        )
         self._responses = (
             DuplexResponses(
                 beginning, self._conversation, self._feed, lambda: session_request(self.config)
@@ -144,27 +163,29 @@ class SessionMachine:
             if isinstance(self._feed, DuplexFeed)
             else Responses(beginning, self._conversation, self._feed)
         )
-        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
-            lambda: self.config,
-            self._listening,
-            self._conversation,
-            self._responses,
-            self._feed,
-            ids,
-        )
-        self._idle = Idle()
-        self._refused: ClientError | None = None  # of the item that came last
-        self._num_failures = 0
-        self._is_engine_away = False
         self._editing = Editing(
             self._conversation,
             recordings,
             self._responses,
             self._listening,
             self._feed,
+            self._playout,
             ids,
             rate_hz,
         )
+        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
+            lambda: self.config,
+            self._listening,
+            self._conversation,
+            self._responses,
+            self._feed,
+            self._editing.hush,
+            ids,
+        )
+        self._idle = Idle()
+        self._refused: ClientError | None = None  # of the item that came last
+        self._num_failures = 0
+        self._is_engine_away = False
 
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
@@ -172,7 +193,7 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Output | News | NoSlot,
+        event: ClientEvent | Heard | Played | Output | News | NoSlot,
         now_s: float,
         audio: InputAudio | None = None,
     ) -> list[Reaction]:
@@ -182,7 +203,7 @@ class SessionMachine:
         on as if an engine took it all and forgot it, and is told to the next one as a whole.
 
         Args:
-            event: from the client, from the session's ears or from the engine.
+            event: from the client, from the session's ears, from what plays, or from the engine.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
 
@@ -247,7 +268,10 @@ class SessionMachine:
         return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
     def _received(
-        self, event: ClientEvent | Heard | Output | NoSlot, now_s: float, audio: InputAudio | None
+        self,
+        event: ClientEvent | Heard | Played | Output | NoSlot,
+        now_s: float,
+        audio: InputAudio | None,
     ) -> list[Reaction]:
         match event:
             case (
@@ -282,16 +306,14 @@ class SessionMachine:
                 raise AssertionError("appended audio comes as what the session heard in it")
             case InputAudioBufferCommit() | InputAudioBufferClear():
                 return self._turns.buffer(event)
+            case Played() | OutputAudioBufferClear():
+                return self._on_playout(event, now_s)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
                 return self._editing.receive(event, now_s, audio)
             case NoSlot():
                 return self._responses.refused(event.session_id)
-            case ResponseCreate() | ResponseCancel() if self.config.kind == "transcription":
-                raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
-            case ResponseCreate():
-                return self._on_response_create(event)
-            case ResponseCancel():
-                return self._responses.cancel(event, now_s)
+            case ResponseCreate() | ResponseCancel():
+                return self._on_response(event, now_s)
             case _:
                 assert_never(event)
 
@@ -344,6 +366,23 @@ class SessionMachine:
                 code=refused.code,
             )
         return self._responses.create(request)
+
+    def _on_response(self, event: ResponseCreate | ResponseCancel, now_s: float) -> list[Reaction]:
+        if self.config.kind == "transcription":
+            raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
+        if isinstance(event, ResponseCreate):
+            return self._on_response_create(event)
+        return self._responses.cancel(event, now_s)
+
+    def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:
+        if isinstance(event, Played):
+            return self._editing.played(event)
+        if self._playout is None:
+            raise unsupported("type", f"'{event.type}' exists on WebRTC and SIP only.")
+        # Clients are told to cancel first; one that does not wants silence all the same.
+        is_speaking = self._responses.is_speaking
+        cut = self._responses.cut("client_cancelled", now_s) if is_speaking else []
+        return [*cut, *self._editing.hush()]
 
     # What the engine says.
 

@@ -290,6 +290,30 @@ class OutputAudioTranscriptDone:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputAudioBufferStarted:
+    """Say that a response begins to be played; only where the transport plays it itself."""
+
+    type: ClassVar[str] = "output_audio_buffer.started"
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioBufferStopped:
+    """Say that a response was played to its end."""
+
+    type: ClassVar[str] = "output_audio_buffer.stopped"
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAudioBufferCleared:
+    """Say that a response is not played any further."""
+
+    type: ClassVar[str] = "output_audio_buffer.cleared"
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionCallArgumentsDelta:
     """Add to the arguments of a function call."""
 
@@ -351,6 +375,9 @@ ServerEvent: TypeAlias = (
     | OutputAudioDone
     | OutputAudioTranscriptDelta
     | OutputAudioTranscriptDone
+    | OutputAudioBufferStarted
+    | OutputAudioBufferStopped
+    | OutputAudioBufferCleared
     | FunctionCallArgumentsDelta
     | FunctionCallArgumentsDone
     | RateLimitsUpdated

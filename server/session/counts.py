@@ -14,12 +14,16 @@ class Counts:
     """Hold what is counted since the gateway started.
 
     Attributes:
-        connections: WebSocket requests, refused ones included.
+        connections: WebSocket requests and WebRTC offers, refused ones included.
         refused: connections that became no session, by the code that their clients were told.
         sessions_begun: sessions that were opened.
         failed_keys: requests with a key that is not ours, of HTTP and of WebSockets.
         sessions_ended: sessions that ended, by how: the client left, it answered no ping, the
             server was stopped, or the close code.
+        calls: WebRTC calls whose offers were answered.
+        calls_ended: of these, by why they ended.
+        call_packets: RTP packets that ended calls received.
+        call_frames_concealed: frames of 20 ms that were lost or late in them.
         slow_readers: sessions that ended because their clients did not take what they were sent.
         events_received: events of clients.
         events_sent: events to clients.
@@ -53,6 +57,16 @@ class Counts:
             "it answered no ping, 'stopping' if the server was stopped.",
         ),
     ] = field(default_factory=dict)
+    calls: Annotated[int, counter("WebRTC calls whose offers were answered.")] = 0
+    calls_ended: Annotated[
+        dict[str, int], counter_by("reason", "WebRTC calls that ended, by why.")
+    ] = field(default_factory=dict)
+    call_packets: Annotated[
+        int, counter("RTP packets received in WebRTC calls that have ended.")
+    ] = 0
+    call_frames_concealed: Annotated[
+        int, counter("Frames of 20 ms lost or late in WebRTC calls that have ended.")
+    ] = 0
     slow_readers: Annotated[
         int, counter("Sessions that ended because their clients did not take what they were sent.")
     ] = 0

@@ -164,6 +164,14 @@ class Ears:
         for start in range(0, len(data), step):
             yield data[start : start + step]
 
+    def hear_pcm(self, pcm: Pcm) -> None:
+        """Hear audio that the transport decoded.
+
+        Args:
+            pcm: float32 [samples] at the engine's rate.
+        """
+        self._digest(pcm)
+
     def hear(self, data: bytes) -> None:
         """Hear appended audio.
 

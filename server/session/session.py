@@ -1,12 +1,11 @@
 """Run one live session from its first event to its last."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import assert_never
 
 import structlog
 
@@ -19,6 +18,7 @@ from model.messages import (
     EngineLost,
     News,
     Output,
+    Pcm,
     Reopen,
     Taken,
     TurnChecked,
@@ -28,8 +28,9 @@ from server.protocol.dialects.ga import Dialect
 from server.protocol.events import Hangup, InputAudio, NoSlot, Reaction
 from server.protocol.ids import Ids
 from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
-from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
 from server.protocol.settings.bound import refuse_changes
+from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -45,20 +46,25 @@ from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears, carried_audio, decode_base64
 from server.session.intake import Intake
+from server.session.line import Line
 from server.session.link import EngineLink
-from server.session.outbox import TOO_SLOW, Outbox, SlowReaderError
+from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
-from server.session.transport import Transport
+from server.session.transport import Player, Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_BASE64_CHARS = 8 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
 _INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
+_CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
 _CLOSE_BAD_KEY = 3000
 CLOSE_TRY_AGAIN_LATER = 1013
+
+# Connections beside the first; each costs every event once more.
+_MAX_SIDE_LINES = 4
 
 # How a session ended that nobody closed, in the log.
 _CAUSES = {
@@ -86,8 +92,11 @@ class SessionLimits:
 class Session:
     """Own everything of one session: it is created at open and dropped at close.
 
+    Events may come and go by several connections. The first is the session's own, and both end
+    together; others join by `attach` and see and send the same.
+
     Args:
-        transport: the connection; the session closes it.
+        transport: the session's own connection; the session closes it.
         machine: the protocol's state.
         dialect: how events look on this connection.
         ids: makes the events' ids.
@@ -96,6 +105,7 @@ class Session:
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         counts: of all sessions.
+        player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
     """
 
@@ -111,11 +121,14 @@ class Session:
         *,
         schemas: SchemaGate,
         counts: Counts,
+        player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._transport = transport
+        self._own = Line(transport, dialect, limits.max_backlog_events)
+        self._side_lines: list[Line] = []
+        self._side_readings: set[asyncio.Task[DisconnectedError | None]] = set()
         self._machine = machine
-        self._dialect = dialect
+        self._player = player
         self._ids = ids
         self._ears = ears
         self._link = link
@@ -125,13 +138,16 @@ class Session:
         self._clock = clock
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz)
-        self._outbox = Outbox(limits.max_backlog_events)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
         self._cause = "client"  # of the end, where there is no hangup
         self._last_event_s = clock()
+        # Clients' events are handled one at a time, whatever connection they come by.
+        self._performing = asyncio.Lock()
+        # Audio that the transport decoded while a worker thread has the ears; None if none has.
+        self._held_pcm: list[Pcm] | None = None
         self._log = _log.bind(session_id=self._id)
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
@@ -159,7 +175,7 @@ class Session:
             has_begun = True
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._read(), name=f"read {self._id}"),
+                    group.create_task(self._read_own(), name=f"read {self._id}"),
                     group.create_task(self._write(), name=f"write {self._id}"),
                     group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
                 ]
@@ -170,6 +186,9 @@ class Session:
                 hangup = await self._ended
                 for task in tasks:
                     task.cancel()
+            for reading in self._side_readings:
+                reading.cancel()
+            await asyncio.gather(*self._side_readings, return_exceptions=True)
         finally:
             self._link.leave(self._id)
             if has_begun:
@@ -181,7 +200,7 @@ class Session:
                 close=hangup.reason or hangup.code if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
-            await self._close(hangup)
+            await _close(self._own, hangup, self._log)
 
     # The engine's slot.
 
@@ -206,30 +225,38 @@ class Session:
         hangup = Hangup(CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
-                await self._transport.send(self._text(event) or "")
+                text = self._own.text(event, self._ids.new("event"))
+                await self._own.transport.send(text or "")
         except (TimeoutError, DisconnectedError):
             return hangup
-        await self._close(hangup)
+        await _close(self._own, hangup, self._log)
         return hangup
 
     # From the client.
 
-    async def _read(self) -> None:
+    async def _read_own(self) -> None:
+        gone = await self._read(self._own)
+        if gone is not None:
+            self._cause = gone.cause
+            self._end(None)
+
+    async def _read(self, line: Line) -> DisconnectedError | None:
+        """Take what a connection brings, until its peer is gone; returns how it went."""
         try:
             while True:
                 # Who gives the engine more than it takes is not read meanwhile.
                 await self._intake.room()
-                await self._take(await self._transport.receive())
+                await self._take(line, await line.transport.receive())
                 # Frames that have arrived already are received without waiting: a flood of them
                 # must not hold up the other sessions.
                 await asyncio.sleep(0)
         except DisconnectedError as gone:
-            self._cause = gone.cause
-            self._end(None)
+            return gone
         except Exception as error:  # noqa: BLE001 - the session's boundary: ours, not others', ends
             self._fail(error)
+            return None
 
-    async def _take(self, text: str) -> None:
+    async def _take(self, line: Line, text: str) -> None:
         """Handle one frame; what the client did wrong is answered, and the session goes on."""
         self._counts.events_received += 1
         self._last_event_s = self._clock()
@@ -237,16 +264,20 @@ class Session:
         try:
             raw = await self._decoded(text)
             refuse_half_characters(raw, text)
-            event = parse(self._dialect.read(raw))
-            if self._limits.is_bound:
+            event = parse(line.dialect.read(raw))
+            # Whoever joins comes with an API key, which binds nobody.
+            if self._limits.is_bound and line is self._own:
                 refuse_changes(event, self._machine.config)
-            await self._perform(event)
+            async with self._performing:
+                await self._perform(event)
         except ClientError as error:
             if raw is not None and raw.get("type") == ItemCreate.type:
                 self._machine.item_refused(error)
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
-            self._react([refusal])
+            count_in(self._counts.errors, refusal.kind)
+            # Whoever sent it is told, and nobody else: it means nothing to them.
+            self._put(line, refusal, self._ids.new("event"))
 
     async def _decoded(self, text: str) -> JsonObject:
         read = partial(decode, text, max_text_chars=self._limits.max_text_chars)
@@ -267,7 +298,7 @@ class Session:
                 self._ears.restart()
             case ItemCreate():
                 carried = carried_audio(event.item)
-                audio = await self._sound(carried) if carried else None
+                audio = await self._carried(carried) if carried else None
                 self._react(self._machine.receive(event, self._clock(), audio))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
@@ -289,9 +320,16 @@ class Session:
             return
         data = await asyncio.to_thread(decode_base64, audio, "audio")
         self._check_waiting(data)
-        for piece in self._ears.pieces(data):
-            await asyncio.to_thread(self._ears.hear, piece)
-            self._listen()
+        self._held_pcm = []
+        try:
+            for piece in self._ears.pieces(data):
+                await asyncio.to_thread(self._ears.hear, piece)
+                self._listen()
+        finally:
+            held, self._held_pcm = self._held_pcm, None
+        for pcm in held:
+            self._ears.hear_pcm(pcm)
+        self._listen()
 
     def _listen(self) -> None:
         """Pass on what was heard, as far as it does not depend on what the model is asked."""
@@ -313,7 +351,7 @@ class Session:
         self._react(self._machine.receive(heard, self._clock()))
         return True
 
-    async def _sound(self, carried: list[tuple[str, str]]) -> InputAudio:
+    async def _carried(self, carried: list[tuple[str, str]]) -> InputAudio:
         """Return the sound that an item carries, at the engine's rate."""
         parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
         self._check_waiting(*parts)
@@ -326,8 +364,7 @@ class Session:
             ClientError: with it, more would wait than may.
         """
         limit_s = self._limits.max_waiting_audio_s
-        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
-        waiting_s = self._intake.waiting_s + in_ears_s
+        waiting_s = self._waiting_s
         seconds = sum(map(self._ears.seconds_of, parts))
         if waiting_s + seconds > limit_s:
             raise ClientError(
@@ -336,10 +373,94 @@ class Session:
                 code="input_audio_buffer_full",
             )
 
+    @property
+    def _waiting_s(self) -> float:
+        """Return how much audio waits to be heard."""
+        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
+        return self._intake.waiting_s + in_ears_s
+
+    # From a transport that hears and plays by itself.
+
+    def hear(self, pcm: Pcm) -> None:
+        """Hear audio as if a client had appended it: float32 [samples] at the engine's rate.
+
+        It is dropped where it comes so much faster than it is heard that appended audio would be
+        refused.
+        """
+        if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
+            return
+        if self._held_pcm is not None:
+            self._held_pcm.append(pcm)
+            return
+        try:
+            self._ears.hear_pcm(pcm)
+            self._listen()
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    def note_alive(self) -> None:
+        """Note that the client sends sound, although not as events: it is not idle."""
+        self._last_event_s = self._clock()
+
+    def played(self, item_id: str, num_samples: int) -> None:
+        """Take note of how much of an item has been played, in samples at the engine's rate."""
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(Played(item_id, num_samples), self._clock()))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    # Other connections to the session.
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether no connection can join any more."""
+        return self._is_over or len(self._side_lines) >= _MAX_SIDE_LINES
+
+    async def attach(self, transport: Transport, dialect: Dialect) -> None:
+        """Serve another connection, until it or the session ends.
+
+        One that comes when the session `is_full` is closed.
+
+        Args:
+            transport: the accepted connection; it is closed if the session ends.
+            dialect: that its client speaks.
+        """
+        # The session is forgotten when it ends; what follows is this connection's own.
+        lines, ended, limits, log = self._side_lines, self._ended, self._limits, self._log
+        line = Line(transport, dialect, limits.max_backlog_events)
+        if self.is_full:
+            hangup = Hangup(CLOSE_TRY_AGAIN_LATER, "There are too many connections.")
+            await _close(line, hangup, log)
+            return
+        self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
+        lines.append(line)
+        reading = asyncio.create_task(self._read(line), name=f"read beside {self._id}")
+        self._side_readings.add(reading)
+        reading.add_done_callback(self._side_readings.discard)
+        writing = asyncio.create_task(
+            line.write(limits.send_timeout_s), name=f"write beside {self._id}"
+        )
+        try:
+            await asyncio.wait(
+                (reading, writing, line.is_lost, ended), return_when=asyncio.FIRST_COMPLETED
+            )
+            lines.remove(line)
+            hangup_beside = await _hangup_beside(line, writing, is_over=ended.done())
+            if hangup_beside is not None:
+                await _close(line, hangup_beside, log)
+        finally:
+            if line in lines:
+                lines.remove(line)
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
     # From the engine.
 
     def _on_output(self, output: Output | News | Taken) -> None:
-        if self._is_failing or self._ended.done():
+        if self._is_over:
             return
         if isinstance(output, Taken):
             self._intake.taken(output)
@@ -362,7 +483,9 @@ class Session:
         refused: set[str] = set()
         for reaction in reactions:
             if isinstance(reaction, Hangup):
-                self._outbox.put(reaction)
+                self._own.put(reaction)
+            elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
+                self._play(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
@@ -386,17 +509,40 @@ class Session:
         self._stopwatch.see(event)
         if isinstance(event, ErrorEvent):
             count_in(self._counts.errors, event.kind)
-        text = self._text(event)
-        if text is not None:
-            self._counts.events_sent += 1
-            self._outbox.put(text)
+        event_id = self._ids.new("event")
+        self._put(self._own, event, event_id)
+        for line in [*self._side_lines]:
+            self._put(line, event, event_id)
 
-    def _text(self, event: ServerEvent) -> str | None:
-        written: Any = self._dialect.write(event, self._ids.new("event"))
-        return None if written is None else json.dumps(written, separators=(",", ":"))
+    def _put(self, line: Line, event: ServerEvent, event_id: str) -> None:
+        text = line.text(event, event_id)
+        if text is None:
+            return
+        try:
+            line.put(text)
+        except SlowReaderError as error:
+            if line is self._own:
+                raise
+            self._log.warning("slow reader beside the session", error=str(error))
+            line.lose()
+            return
+        self._counts.events_sent += 1
+
+    def _play(self, sound: Sound) -> None:
+        assert self._player is not None, "the machine was told that there is one"
+        match sound:
+            case PlayAudio():
+                self._stopwatch.see(sound)
+                self._player.play(sound.item_id, sound.pcm)
+            case EndOfAudio():
+                self._player.end(sound.item_id)
+            case StopAudio():
+                self._player.stop(sound.item_id)
+            case _:
+                assert_never(sound)
 
     async def _write(self) -> None:
-        self._end(await self._outbox.send_to(self._transport, self._limits.send_timeout_s))
+        self._end(await self._own.write(self._limits.send_timeout_s))
 
     def _count_speculation(self, command: Command) -> None:
         match command:
@@ -444,7 +590,7 @@ class Session:
 
     def _finish(self, code: str, reason: str, close_code: int) -> None:
         """End the session by a rule of the server's."""
-        if self._is_failing or self._ended.done():
+        if self._is_over:
             return
         expired = ErrorEvent("invalid_request_error", code, reason, None, None)
         try:
@@ -470,17 +616,40 @@ class Session:
         hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.server_error")
         try:
             self._send(event)
-            self._outbox.put(hangup)
+            self._own.put(hangup)
         except SlowReaderError:
             self._end(hangup)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_failing or self._ended.done()
+
+    def hang_up(self) -> None:
+        """End the session, because the client asked for it outside of its connection."""
+        self._end(Hangup(_CLOSE_NORMAL, "hung up"))
 
     def _end(self, hangup: Hangup | None) -> None:
         if not self._ended.done():
             self._ended.set_result(hangup)
 
-    async def _close(self, hangup: Hangup) -> None:
+
+async def _hangup_beside(
+    line: Line, writing: asyncio.Task[Hangup | None], *, is_over: bool
+) -> Hangup | None:
+    """Return how to close a connection beside a session, None if its peer has left."""
+    if line.is_lost.done():
+        return TOO_SLOW
+    if is_over and not writing.done():
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._transport.close(hangup.code, hangup.reason)
-        except TimeoutError:
-            self._log.warning("the connection did not close in time")
+            line.put(Hangup(_CLOSE_NORMAL, "The session has ended."))
+        except SlowReaderError:
+            return TOO_SLOW
+    return await writing if is_over or writing.done() else None
+
+
+async def _close(line: Line, hangup: Hangup, log: structlog.stdlib.BoundLogger) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await line.transport.close(hangup.code, hangup.reason)
+    except TimeoutError:
+        log.warning("the connection did not close in time")

@@ -13,6 +13,7 @@ from server.protocol.server_events import (
     ServerEvent,
     SpeechStopped,
 )
+from server.protocol.sound import PlayAudio
 from server.session.counts import Counts, count_in
 
 
@@ -38,8 +39,8 @@ class Stopwatch:
         self._turns: dict[str, _Turn] = {}  # by response
         self.num_turns = 0
 
-    def see(self, event: ServerEvent) -> None:
-        """Take note of an event that goes to the client."""
+    def see(self, event: ServerEvent | PlayAudio) -> None:
+        """Take note of what goes to the client."""
         match event:
             case SpeechStopped():
                 self._stopped_s = self._clock()
@@ -47,7 +48,7 @@ class Stopwatch:
                 began_s, self._stopped_s = self._stopped_s or self._clock(), None
                 self._turns[event.response.id] = _Turn(began_s)
                 self.num_turns += 1
-            case OutputAudioDelta() | OutputTextDelta():
+            case OutputAudioDelta() | PlayAudio() | OutputTextDelta():
                 turn = self._turns[event.response_id]
                 if turn.first_s is None:
                     turn.first_s = self._clock()

@@ -2,6 +2,27 @@
 
 from typing import Protocol
 
+from model.messages import Pcm
+
+
+class Player(Protocol):
+    """Play replies in real time, where the transport does; it reports to `Session.played`.
+
+    Items are played one after another, in the order in which they began.
+    """
+
+    def play(self, item_id: str, pcm: Pcm) -> None:
+        """Play more of an item: float32 [samples] at the engine's rate."""
+        ...
+
+    def end(self, item_id: str) -> None:
+        """Note that nothing more of an item comes."""
+        ...
+
+    def stop(self, item_id: str) -> None:
+        """Play no more of an item than what has been reported."""
+        ...
+
 
 class Transport(Protocol):
     """Carry text frames to and from one client."""

@@ -8,7 +8,7 @@ from starlette.websockets import WebSocket
 
 from server.config import is_loopback
 from server.transport.auth import admitted, check_api_key, is_own_origin, offered_key
-from server.transport.envelope import RefusedError, error_response
+from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
 
@@ -98,6 +98,38 @@ async def let_session_in(connection: HTTPConnection) -> EphemeralKey | None:
     except RefusedError:
         _note(connection, gateway, key)
         raise
+
+
+def check_readiness(gateway: Gateway) -> None:
+    """Refuse everybody while there is no engine.
+
+    Raises:
+        RefusedError: no session can be served.
+    """
+    if not gateway.link.is_running:
+        raise RefusedError(
+            503,
+            "The server is not ready. Try again later.",
+            code="not_ready",
+            kind="server_error",
+            retry_after_s=1,
+        )
+
+
+def check_room(key: EphemeralKey | None) -> None:
+    """Refuse one session too many of an ephemeral key.
+
+    Raises:
+        RefusedError: so many are open with it already as may be.
+    """
+    if key is not None and len(key.ends) >= key.max_sessions:
+        raise RefusedError(
+            429,
+            f"This ephemeral key has its {key.max_sessions} sessions open already.",
+            code="rate_limit_exceeded",
+            kind="rate_limit_error",
+            retry_after_s=RETRY_AFTER_S,
+        )
 
 
 def _gateway(connection: HTTPConnection) -> Gateway:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
@@ -18,7 +19,7 @@ from server.session.ears import Ears
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
-from server.session.transport import Transport
+from server.session.transport import Player, Transport
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import EphemeralKeys
 from server.transport.tries import FailedTries
@@ -29,6 +30,26 @@ _log = structlog.get_logger("models")
 _MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
+
+
+class CallBook(Protocol):
+    """Know the calls that came by WebRTC."""
+
+    def check(self, call_id: str) -> None:
+        """Say whether there is a call.
+
+        Raises:
+            ClientError: there is none of this id here.
+        """
+        ...
+
+    async def session(self, call_id: str) -> Session:
+        """Return a call's session, waiting for its client to connect.
+
+        Raises:
+            ClientError: there is no such call.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +110,7 @@ class Gateway:
         transport: Transport,
         dialect: Dialect,
         config: SessionConfig,
+        player: Player | None = None,
         *,
         is_bound: bool = False,
     ) -> Session:
@@ -98,6 +120,7 @@ class Gateway:
             transport: the accepted connection.
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
+            player: plays replies, where the transport does.
             is_bound: whether it keeps its instructions and functions.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
@@ -116,6 +139,7 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                 ),
+                is_played=player is not None,
             ),
             dialect,
             ids,
@@ -132,6 +156,7 @@ class Gateway:
             ),
             schemas=self.schemas,
             counts=self.counts,
+            player=player,
         )
 
 

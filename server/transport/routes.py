@@ -1,5 +1,6 @@
 """Say what is served where, and describe it in OpenAPI."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
@@ -33,12 +34,17 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def add_routes(app: FastAPI) -> None:
-    """Give an application every path that is served."""
+def add_routes(app: FastAPI, call_routes: Callable[[str], APIRouter] = no_call_routes) -> None:
+    """Give an application every path that is served.
+
+    Args:
+        app: the application.
+        call_routes: makes what is served of calls by WebRTC below one of the API's paths.
+    """
     for number, path in enumerate(PATHS):
         # The same four times; one description is enough.
         app.include_router(_api(path, is_described=number == 0))
-        app.include_router(no_call_routes(path))
+        app.include_router(call_routes(path))
     app.include_router(_watching())
     app.include_router(playground_routes())
     app.router.default = _nowhere

@@ -15,16 +15,21 @@ from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
 from server.transport.auth import chosen_subprotocol, is_browser
-from server.transport.door import check_origin, let_session_in
+from server.transport.door import (
+    check_origin,
+    check_readiness,
+    check_room,
+    let_backend_in,
+    let_session_in,
+)
 from server.transport.envelope import (
-    RETRY_AFTER_S,
     RefusedError,
     at_capacity,
     error_response,
     no_such_url,
 )
 from server.transport.ephemeral import EphemeralKey
-from server.transport.gateway import Gateway
+from server.transport.gateway import CallBook, Gateway
 from server.transport.places import Place
 from server.transport.wire import PLACE_KEY
 
@@ -36,7 +41,11 @@ _CLOSE_BAD_KEY = 3000
 _CLOSE_BAD_REQUEST = 4000
 # Refusals that a page should be able to tell its user about: a browser hides an HTTP answer from
 # it, so its connection is accepted and closed with these.
-_UNREADABLE = {"invalid_api_key": _CLOSE_BAD_KEY, "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER}
+_UNREADABLE = {
+    "call_not_found": _CLOSE_BAD_REQUEST,
+    "invalid_api_key": _CLOSE_BAD_KEY,
+    "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
+}
 
 # The older of Azure's addresses says by date which shape it means.
 _AZURE_DATED, _PREVIEW = "/openai/realtime", "-preview"
@@ -88,9 +97,12 @@ async def serve_realtime(socket: WebSocket) -> None:
     transport = WebSocketTransport(socket)
     try:
         check_origin(socket, gateway)
+        if "call_id" in socket.query_params:
+            await _serve_beside(socket, transport)
+            return
         key = await let_session_in(socket)
-        _check_readiness(gateway)
-        _check_room(key)
+        check_readiness(gateway)
+        check_room(key)
         if key is None or not key.has_model:
             gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
         session = await _accepted(socket, gateway, transport, key)
@@ -107,11 +119,16 @@ async def serve_realtime(socket: WebSocket) -> None:
         count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
+    _leave_place(socket)
+    with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
+        await session.run()
+
+
+def _leave_place(socket: WebSocket) -> None:
+    """Give back the place of a connection that has a session."""
     place: Place | None = socket.scope.get("state", {}).get(PLACE_KEY)
     if place is not None:
         place.leave()
-    with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
-        await session.run()
 
 
 async def refuse_path(socket: WebSocket) -> None:
@@ -125,6 +142,29 @@ async def refuse_path(socket: WebSocket) -> None:
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
         await socket.send_denial_response(error_response(error))
+
+
+async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> None:
+    """Join a call that came by WebRTC, to see and send what its own client does.
+
+    Raises:
+        RefusedError: there is no such call, or the key is wrong.
+    """
+    await let_backend_in(socket)
+    calls: CallBook | None = getattr(socket.app.state, "calls", None)
+    if calls is None:
+        raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
+    call_id = socket.query_params["call_id"]
+    calls.check(call_id)
+    # A backend comes as soon as it has the call's id, which may be before the call's client does.
+    await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
+    try:
+        session = await calls.session(call_id)
+    except ClientError as error:
+        await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
+        return
+    _leave_place(socket)
+    await session.attach(transport, _dialect(socket))
 
 
 async def _accepted(
@@ -148,38 +188,6 @@ async def _accepted(
         raise at_capacity(gateway.link.info.max_sessions) from None
 
 
-def _check_readiness(gateway: Gateway) -> None:
-    """Refuse everybody while there is no engine.
-
-    Raises:
-        RefusedError: no session can be served.
-    """
-    if not gateway.link.is_running:
-        raise RefusedError(
-            503,
-            "The server is not ready. Try again later.",
-            code="not_ready",
-            kind="server_error",
-            retry_after_s=1,
-        )
-
-
-def _check_room(key: EphemeralKey | None) -> None:
-    """Refuse one session too many of an ephemeral key.
-
-    Raises:
-        RefusedError: so many are open with it already as may be.
-    """
-    if key is not None and len(key.ends) >= key.max_sessions:
-        raise RefusedError(
-            429,
-            f"This ephemeral key has its {key.max_sessions} sessions open already.",
-            code="rate_limit_exceeded",
-            kind="rate_limit_error",
-            retry_after_s=RETRY_AFTER_S,
-        )
-
-
 def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | None) -> SessionConfig:
     """Return what the session begins with: the key's configuration, or the address's wishes.
 
@@ -187,13 +195,6 @@ def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | Non
         ClientError: the address asks for what there is not.
     """
     query = socket.query_params
-    if "call_id" in query:
-        raise ClientError(
-            "This server has no calls to connect to: they come with WebRTC, which it does not "
-            "speak yet.",
-            code="unsupported_parameter",
-            param="call_id",
-        )
     intent = query.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from model.messages import Engine
 from server.app import create_app, listening_socket, uvicorn_config
 from server.config import Settings
+from server.webrtc.network import Network
 
 TIMEOUT_S = 60.0
 
@@ -25,6 +27,7 @@ class Served:
     """A running server and how to reach it."""
 
     port: int
+    app: FastAPI
     is_secure: bool = False
 
     @property
@@ -54,11 +57,21 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(engine: Engine, settings: Settings) -> AsyncIterator[Served]:
-    """Serve an engine until left, then stop and close everything."""
-    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
+async def serving(
+    engine: Engine, settings: Settings, network: Network | None = None
+) -> AsyncIterator[Served]:
+    """Serve an engine until left, then stop and close everything.
+
+    Args:
+        engine: not started.
+        settings: of the server; its address is another, free one.
+        network: for WebRTC; None for a server without.
+    """
+    app = create_app(settings, engine, network)
+    runner = uvicorn.Server(uvicorn_config(app, settings))
     with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
-        served = Served(listener.getsockname()[1], settings.server.tls_certificate is not None)
+        is_secure = settings.server.tls_certificate is not None
+        served = Served(listener.getsockname()[1], app, is_secure)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
             async with asyncio.timeout(TIMEOUT_S):

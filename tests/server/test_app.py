@@ -376,7 +376,6 @@ async def test_api_keys() -> None:
     [
         ("/v1/realtime?intent=", {}, "invalid_intent"),
         ("/v1/realtime?intent=translation", {}, "invalid_intent"),
-        ("/v1/realtime?call_id=rtc_1", {}, "unsupported_parameter"),
     ],
 )
 async def test_requests_that_cannot_be_served(path: str, options: Any, code: str) -> None:

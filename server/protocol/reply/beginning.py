@@ -10,6 +10,7 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.memory.replay import replayed
 from server.protocol.reply.output_items import OutputItems
+from server.protocol.reply.playout import Playout
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import Response
@@ -28,6 +29,7 @@ class Beginning:
         voices: maps what clients ask for onto what the engine has.
         ids: makes ids.
         profile: of the engine's sound.
+        playout: follows it where the transport plays it; None: clients are sent it.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Beginning:
         voices: VoiceMap,
         ids: Ids,
         profile: EngineProfile,
+        playout: Playout | None = None,
     ) -> None:
         self.session_id = opening().session_id
         self._opening = opening
@@ -47,6 +50,7 @@ class Beginning:
         self._voices = voices
         self._ids = ids
         self._profile = profile
+        self._playout = playout
         self._turn = 0
 
     def reply(self, request: ResponseRequest) -> Reply:
@@ -68,6 +72,7 @@ class Beginning:
             outputs,
             self._recordings if is_in_band else None,
             self._profile,
+            self._playout,
         )
         return Reply(
             Response(response_id, self._conversation_id if is_in_band else None, request),

@@ -28,6 +28,7 @@ from server.protocol.server_events import (
     ResponseDone,
     ServerEvent,
 )
+from server.protocol.sound import Sound
 from server.protocol.wire.checks import JsonObject
 
 Made: TypeAlias = (
@@ -82,7 +83,7 @@ class Reply:
         """Say that the response exists."""
         return [ResponseCreated(self.response)]
 
-    def take(self, made: Made, now_s: float) -> list[ServerEvent]:
+    def take(self, made: Made, now_s: float) -> list[ServerEvent | Sound]:
         """Pass on what the engine has made."""
         match made:
             case ResponseText():
@@ -102,10 +103,10 @@ class Reply:
                 self._move(ResponseMove.ARGUMENTS)
                 self._num_argument_texts += 1
                 assert self._calling is not None
-                return self._calling.arguments(made.text)
+                return [*self._calling.arguments(made.text)]
             case CallDone():
                 self._move(ResponseMove.CALL_DONE)
-                return self._called("completed")
+                return [*self._called("completed")]
             case _:
                 assert_never(made)
 
@@ -115,7 +116,7 @@ class Reply:
         status: ResponseStatus,
         details: JsonObject | None = None,
         usage: Usage | None = None,
-    ) -> list[ServerEvent]:
+    ) -> list[ServerEvent | Sound]:
         """Close everything that is open, then the response.
 
         Args:
@@ -126,7 +127,7 @@ class Reply:
         """
         self._move(move)
         item_status: Status = "completed" if status == "completed" else "incomplete"
-        events: list[ServerEvent] = []
+        events: list[ServerEvent | Sound] = []
         if self.message.is_open:
             is_cut = status in ("cancelled", "failed")
             events += self.message.closed(item_status, is_cut=is_cut)
@@ -149,7 +150,7 @@ class Reply:
         self._move(ResponseMove.OUTPUT)
         return [] if self.message.is_open else self.message.opened()
 
-    def _call(self, name: str) -> list[ServerEvent]:
+    def _call(self, name: str) -> list[ServerEvent | Sound]:
         """Open a function call; what is said before it is said completely."""
         self._move(ResponseMove.CALL)
         is_open = self.message.is_open

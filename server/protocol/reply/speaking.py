@@ -9,6 +9,7 @@ from server.protocol.items.items import AudioPart, Message, Part, Status, TextPa
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
+from server.protocol.reply.playout import Playout
 from server.protocol.server_events import (
     ContentPartAdded,
     ContentPartDone,
@@ -21,6 +22,7 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 from server.protocol.settings.request import ResponseRequest
+from server.protocol.sound import Sound
 
 _CONTENT_INDEX = 0  # a message has one content part
 
@@ -35,6 +37,7 @@ class Speaking:
         outputs: where the message goes.
         recordings: keep its sound; None for what nobody can ask for.
         profile: of the sound that comes in.
+        playout: follows the sound where the transport plays it; None: clients are sent it.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Speaking:
         outputs: OutputItems,
         recordings: Recordings | None,
         profile: EngineProfile,
+        playout: Playout | None = None,
     ) -> None:
         self.item_id = item_id
         self.is_audio = request.modality == "audio"
@@ -54,6 +58,7 @@ class Speaking:
         self._outputs = outputs
         self._recordings = recordings
         self._profile = profile
+        self._playout = playout
         self._speed = request.speed
         self._speed_changer = SpeedChanger(profile.sample_rate_hz, request.speed)
         output_format = request.output_format
@@ -93,8 +98,12 @@ class Speaking:
     def heard_ms(self, now_s: float) -> int:
         """Return the most that a client can have played by now.
 
-        It plays in real time from the first audio on, and not more than it was sent.
+        It plays in real time from the first audio on, and not more than it was sent. A transport
+        that plays by itself knows it.
         """
+        if self._playout is not None:
+            played_ms = self._playout.heard_ms(self.item_id)
+            return self.audio_ms if played_ms is None else played_ms
         if self._first_audio_s is None:
             return 0
         return min(self.audio_ms, max(0, round((now_s - self._first_audio_s) * 1000)))
@@ -114,19 +123,21 @@ class Speaking:
         delta = OutputAudioTranscriptDelta if self.is_audio else OutputTextDelta
         return [delta(*self._place, text)]
 
-    def audio(self, pcm: Pcm, now_s: float) -> list[ServerEvent]:
+    def audio(self, pcm: Pcm, now_s: float) -> list[ServerEvent | Sound]:
         """Pass on audio, one event a chunk."""
         if self._first_audio_s is None:
             self._first_audio_s = now_s
         self._num_made_samples += len(pcm)
         played = self._noted(self._speed_changer.feed(pcm))
-        return self._delta(self._encoder.encode(played))
+        if self._playout is not None:
+            return self._playout.add(self._response_id, self.item_id, played)
+        return [*self._delta(self._encoder.encode(played))]
 
     def word(self, text: str, start_ms: int) -> None:
         """Remember where a word begins."""
         self._words.append(Word(text, round(start_ms / self._speed)))
 
-    def closed(self, status: Status, *, is_cut: bool) -> list[ServerEvent]:
+    def closed(self, status: Status, *, is_cut: bool) -> list[ServerEvent | Sound]:
         """Close the part and the message.
 
         Args:
@@ -134,9 +145,9 @@ class Speaking:
             is_cut: True if nobody will hear the tail that the encoder holds; it is not sent.
         """
         self.is_open = False
-        events: list[ServerEvent] = []
+        events: list[ServerEvent | Sound] = []
         if self.is_audio:
-            events += [] if is_cut else self._delta(self._tail())
+            events += self._last(is_cut=is_cut)
             events.append(OutputAudioDone(*self._place))
             events.append(OutputAudioTranscriptDone(*self._place, self._text))
         else:
@@ -150,10 +161,15 @@ class Speaking:
         index = self._outputs.index(self.item_id)
         return self._response_id, self.item_id, index, _CONTENT_INDEX
 
-    def _tail(self) -> bytes:
-        """Return what is held back of the audio, encoded."""
+    def _last(self, *, is_cut: bool) -> list[ServerEvent | Sound]:
+        """Pass on what is held back of the audio, unless nobody will hear it."""
+        if is_cut:
+            return [] if self._playout is None else self._playout.finish(self.item_id)
         rest = self._noted(self._speed_changer.finish())
-        return self._encoder.encode(rest) + self._encoder.finish()
+        if self._playout is None:
+            return [*self._delta(self._encoder.encode(rest) + self._encoder.finish())]
+        added = self._playout.add(self._response_id, self.item_id, rest)
+        return [*added, *self._playout.finish(self.item_id)]
 
     def _noted(self, played: Pcm) -> Pcm:
         """Count and keep what the client is to play."""

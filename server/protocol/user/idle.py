@@ -7,6 +7,7 @@ from server.protocol.items.items import Message
 from server.protocol.response import Response
 from server.protocol.server_events import (
     InputAudioBufferCommitted,
+    OutputAudioBufferStopped,
     ResponseCreated,
     ResponseDone,
     SpeechStarted,
@@ -18,8 +19,9 @@ class Idle:
     """Follow what a session sends, for the time at which its user falls silent.
 
     As documented, that is when a response of the conversation is done, and its audio's length
-    later; or, if that is later, when the timeout was switched on or changed. Whatever happens next
-    in the conversation ends the wait; so does the timeout itself.
+    later; where a transport plays it, when that is over; or, if that is later, when the timeout was
+    switched on or changed. Whatever happens next in the conversation ends the wait; so does the
+    timeout itself.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,8 @@ class Idle:
                     self._silent_from_s = now_s + _audio_s(response)
                 case ResponseCreated(response) if response.conversation_id is not None:
                     self._silent_from_s = None
+                case OutputAudioBufferStopped() if self._silent_from_s is not None:
+                    self._silent_from_s = now_s
                 case SpeechStarted() | InputAudioBufferCommitted():
                     self._silent_from_s = None
                 case _:

@@ -60,6 +60,7 @@ class Turns:
         conversation: where turns go.
         responses: answer them, and are cut short by them.
         feed: leads to the engine.
+        hush: stops what a transport plays by itself.
         ids: makes ids.
     """
 
@@ -70,6 +71,7 @@ class Turns:
         conversation: Conversation,
         responses: Responses,
         feed: Feed,
+        hush: Callable[[], list[Reaction]],
         ids: Ids,
     ) -> None:
         self._config = config
@@ -77,6 +79,7 @@ class Turns:
         self._conversation = conversation
         self._responses = responses
         self._feed = feed
+        self._hush = hush
         self._ids = ids
         self._speculation: Speculation | None = None
         # Of commits that were tentative at first: the engine's name → the item.
@@ -152,8 +155,11 @@ class Turns:
             return self._fed(chunks)
         reactions: list[Reaction] = [SpeechStarted(start_ms, item_id)]
         detection = self._config().turn_detection
-        if self._responses.is_active and detection and detection.interrupt_response:
-            reactions += self._responses.cut("turn_detected", now_s)
+        if detection and detection.interrupt_response:
+            if self._responses.is_active:
+                reactions += self._responses.cut("turn_detected", now_s)
+            # A transport may still be playing a response that is done.
+            reactions += self._hush()
         return [*reactions, *self._fed(chunks)]
 
     def _speech_ended(self, event: SpeechEnded, now_s: float) -> list[Reaction]:

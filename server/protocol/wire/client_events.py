@@ -45,6 +45,14 @@ class InputAudioBufferClear:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputAudioBufferClear:
+    """Play no more of what was said; only where the transport plays it itself."""
+
+    type: ClassVar[str] = "output_audio_buffer.clear"
+    event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ItemCreate:
     """Add an item; `item` is raw, because checking it needs the conversation.
 
@@ -110,6 +118,7 @@ ClientEvent: TypeAlias = (
     | InputAudioBufferAppend
     | InputAudioBufferCommit
     | InputAudioBufferClear
+    | OutputAudioBufferClear
     | ItemCreate
     | ItemRetrieve
     | ItemTruncate

@@ -17,7 +17,6 @@ from server.protocol.wire.checks import (
     refuse_oversized,
     required,
     string_at,
-    unsupported,
 )
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -28,6 +27,7 @@ from server.protocol.wire.client_events import (
     ItemDelete,
     ItemRetrieve,
     ItemTruncate,
+    OutputAudioBufferClear,
     ResponseCancel,
     ResponseCreate,
     SessionUpdate,
@@ -279,11 +279,6 @@ def _response_cancel(raw: JsonObject, event_id: str | None) -> ClientEvent:
     return ResponseCancel(event_id, _optional_string(raw, "response_id"))
 
 
-def _output_clear(raw: JsonObject, event_id: str | None) -> ClientEvent:
-    del raw, event_id
-    raise unsupported("type", "'output_audio_buffer.clear' exists on WebRTC and SIP only.")
-
-
 def _item_id(raw: JsonObject) -> str:
     return string_at(required(raw, "item_id", ""), "item_id")
 
@@ -300,7 +295,7 @@ _PARSERS: dict[str, _Parser] = {
     InputAudioBufferAppend.type: _append,
     InputAudioBufferCommit.type: lambda _, event_id: InputAudioBufferCommit(event_id),
     InputAudioBufferClear.type: lambda _, event_id: InputAudioBufferClear(event_id),
-    "output_audio_buffer.clear": _output_clear,
+    OutputAudioBufferClear.type: lambda _, event_id: OutputAudioBufferClear(event_id),
     ItemCreate.type: _item_create,
     ItemRetrieve.type: _item_retrieve,
     ItemTruncate.type: _item_truncate,

@@ -50,7 +50,7 @@ async def test_a_session_is_freed_at_its_end() -> None:
                 machine._responses,
                 session._ears,
                 session._intake,
-                session._outbox,
+                session._own,
             )
         }
         del session, machine

@@ -9,12 +9,23 @@ import numpy as np
 import pytest
 
 from model.errors import OverloadedError
-from model.messages import Cancel, Close, Command, CommitAudio, EngineLost, Open, Reopen
+from model.messages import (
+    AppendAudio,
+    Cancel,
+    Close,
+    Command,
+    CommitAudio,
+    EngineLost,
+    Open,
+    Reopen,
+)
 from server.audio.silero import SileroModel
 from server.config import VadSettings
+from server.protocol.dialects.ga import GaDialect
 from server.protocol.settings.config import ServerVad, Transcription
 from server.session.link import EngineLink
 from server.session.session import SessionLimits
+from tests.server.fakes import INFO, MemoryTransport
 from tests.server.session.live import TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
 
@@ -318,3 +329,41 @@ async def test_each_part_has_its_own_sound(vad_model: SileroModel) -> None:
             assert len(pcm) == len(sound)
             assert pcm[500:-500] == pytest.approx(sound[500:-500], abs=0.02)
         live.transport.disconnect()
+
+
+async def test_who_joins_is_not_bound_and_ends_with_the_session() -> None:
+    """Who has a bound key changes no instructions; a backend beside the session may."""
+    limits = SessionLimits(64, TIMEOUT_S, is_bound=True)
+    update = {
+        "type": "session.update",
+        "session": {"type": "realtime", "instructions": "Be brief."},
+    }
+    async with living(SileroModel(), limits) as live:
+        await live.until("session.created")
+        live.send(**update)
+        assert (await live.until("error"))["error"]["code"] == "session_bound"
+        beside = MemoryTransport()
+        joined = asyncio.create_task(live.session.attach(beside, GaDialect()))
+        beside.incoming.put_nowait(json.dumps(update))
+        updated = await live.until("session.updated")
+        assert updated["session"]["instructions"] == "Be brief."
+        live.transport.disconnect()
+        async with asyncio.timeout(TIMEOUT_S):
+            await joined
+        assert await beside.closed == (1000, "The session has ended.")
+
+
+async def test_sound_of_the_transport_is_heard() -> None:
+    """As if it had been appended, before or after what is."""
+    async with living(SileroModel(), turn_detection=None) as live:
+        await live.until("session.created")
+        audio = base64_pcm(silence(3.0, 24_000))
+        live.send(type="input_audio_buffer.append", audio=audio)
+        live.session.hear(np.zeros(INFO.sample_rate_hz, dtype=np.float32))
+        live.send(type="input_audio_buffer.commit")
+        await live.until("input_audio_buffer.committed")
+        live.transport.disconnect()
+    # The engine's thread has ended by now, and has taken everything.
+    heard = [command for command in live.engine.commands if isinstance(command, AppendAudio)]
+    num_samples = sum(len(command.pcm) for command in heard)
+    assert num_samples == pytest.approx(4 * INFO.sample_rate_hz, abs=2)

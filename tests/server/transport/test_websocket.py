@@ -178,7 +178,6 @@ async def test_pages_can_read_that_their_key_is_wrong() -> None:
     [
         ("?intent=", "invalid_intent", "Invalid intent "),
         ("?intent=x", "invalid_intent", "Invalid intent x"),
-        ("?call_id=rtc_1", "unsupported_parameter", "This server has no calls to connect to"),
     ],
 )
 async def test_addresses_that_ask_for_what_there_is_not(

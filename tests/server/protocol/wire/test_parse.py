@@ -80,13 +80,6 @@ def test_browsers_count_in_fractions() -> None:
     assert _error(raw).param == "audio_end_ms"
 
 
-def test_what_exists_on_other_transports_only() -> None:
-    """Is refused by name."""
-    error = _error({"type": "output_audio_buffer.clear"})
-    assert error.code == "unsupported_parameter"
-    assert "WebRTC" in error.message
-
-
 _SOUND = "AB+/" * 50_000
 
 

@@ -1,0 +1,284 @@
+"""How long sound takes between a client and the engine, over WebSocket and over WebRTC.
+
+    python -m benchmarks.bench_transport [--bursts 60] [--max-calls 64]
+
+Everything runs on the loopback interface; the server has a process of its own, and so have the
+calls that are load. A client's microphone hands over 20 ms at a time. A sample's latency is from
+when it was captured to when the chunk that holds it reaches the engine; a reply's from when the
+engine made its first sample to when the client has it decoded and in order. Voice detection is off
+where latency is measured and on in the calls that are load.
+
+Lossy: a relay loses 5 % of the packets and delays each by up to 60 ms, so that they overtake each
+other. Load: more and more calls of which the server speaks half of the time, until the p99 of one
+more call passes 120 ms.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import websockets
+
+from benchmarks.light_caller import LightCaller
+from benchmarks.probe_server import RATE_HZ, Finder, burst
+from benchmarks.relay import Weather, relaying
+from benchmarks.report import ROOT
+from server.audio.pcm import encode_pcm
+
+_BAR_P99_MS = 120.0
+_MATCH_S = 0.3  # a burst that took longer was lost
+_FRAME_S = 0.02
+
+
+@dataclass(slots=True)
+class Latencies:
+    """Latencies in milliseconds, by direction."""
+
+    up: list[float] = field(default_factory=list)
+    down: list[float] = field(default_factory=list)
+    num_lost: int = 0
+
+    def worse(self) -> dict[str, float]:
+        """Return p50, p95 and p99 of the direction with the worse p95."""
+        return max((quantiles(self.up), quantiles(self.down)), key=lambda row: row["p95_ms"])
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Return p50, p95 and p99."""
+    if not values:
+        return {"p50_ms": float("nan"), "p95_ms": float("nan"), "p99_ms": float("nan")}
+    return {f"p{q}_ms": round(float(np.percentile(values, q)), 1) for q in (50, 95, 99)}
+
+
+class Microphone:
+    """Speak a burst at a random place now and then, and note when each was captured."""
+
+    def __init__(self, rate_hz: int, seed: int) -> None:
+        self._rate_hz = rate_hz
+        self._draw = np.random.default_rng(seed)
+        self._frames_left = 25
+        self.captured_s: list[float] = []
+
+    def __call__(self) -> np.ndarray:
+        """Return the 20 ms that have just passed."""
+        num = int(self._rate_hz * _FRAME_S)
+        self._frames_left -= 1
+        if self._frames_left:
+            return np.zeros(num, dtype=np.float32)
+        self._frames_left = int(self._draw.integers(16, 26))
+        # Whole within the frame.
+        start = int(self._draw.integers(num * 3 // 4))
+        self.captured_s.append(time.monotonic() - _FRAME_S + start / self._rate_hz)
+        return burst(num, start, self._rate_hz)
+
+
+def matched(began_s: list[float], arrived_s: list[float]) -> tuple[list[float], int]:
+    """Pair what arrived with what began; returns latencies in milliseconds, and how many not."""
+    found: list[float] = []
+    for begin_s in began_s:
+        after = [at_s - begin_s for at_s in arrived_s if 0 <= at_s - begin_s < _MATCH_S]
+        found += [min(after) * 1000] if after else []
+    return found, len(began_s) - len(found)
+
+
+class Server:
+    """The server's process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        ports = json.loads(process.stdout.readline())
+        self.port: int = ports["port"]
+        self.udp_port: int = ports["udp_port"]
+
+    def stop(self) -> dict[str, Any]:
+        """Stop it; returns what it noted."""
+        noted, _ = self._process.communicate(timeout=60)
+        return dict(json.loads(noted.splitlines()[-1]))
+
+
+def start_server(*advertised: str) -> Server:
+    """Start the server."""
+    command = [sys.executable, "-m", "benchmarks.probe_server"]
+    for address in advertised:
+        command += ["--advertise", address]
+    return Server(
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    )
+
+
+async def _ask(send: Callable[[str], Any], count: int, seed: int) -> None:
+    """Ask for replies at random times."""
+    draw = np.random.default_rng(seed)
+    for _ in range(count):
+        await asyncio.sleep(draw.uniform(0.7, 1.1))
+        sent = send(json.dumps({"type": "response.create"}))
+        if asyncio.iscoroutine(sent):
+            await sent
+    await asyncio.sleep(0.5)
+
+
+def _update(**session: Any) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"type": "realtime", **session}}
+
+
+_DEAF = _update(audio={"input": {"turn_detection": None}})
+
+
+async def measure_websocket(count: int) -> Latencies:
+    """Measure one session over a WebSocket."""
+    server = start_server()
+    microphone, finder = Microphone(RATE_HZ, 1), Finder()
+
+    async def speak(socket: websockets.ClientConnection) -> None:
+        due_s = time.monotonic()
+        while True:
+            audio = base64.b64encode(encode_pcm(microphone())).decode()
+            await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+            due_s += _FRAME_S
+            await asyncio.sleep(due_s - time.monotonic())
+
+    async def listen(socket: websockets.ClientConnection) -> None:
+        async for text in socket:
+            event = json.loads(text)
+            if event["type"] == "response.output_audio.delta":
+                pcm = np.frombuffer(base64.b64decode(event["delta"]), dtype=np.int16)
+                finder.hear(pcm.astype(np.float32) / 32_768)
+
+    url = f"ws://127.0.0.1:{server.port}/v1/realtime"
+    async with websockets.connect(url, compression=None) as socket:
+        await socket.send(json.dumps(_DEAF))
+        tasks = [asyncio.create_task(speak(socket)), asyncio.create_task(listen(socket))]
+        await _ask(socket.send, count, 2)
+        for task in tasks:
+            task.cancel()
+    return _result(microphone, finder, server.stop(), None)
+
+
+def _result(
+    microphone: Microphone, finder: Finder, noted: dict[str, Any], session_id: str | None
+) -> Latencies:
+    """Join what both processes noted."""
+    if session_id is None:
+        (session_id,) = noted["said_s"]
+    up, lost_up = matched(microphone.captured_s, noted["heard_s"].get(session_id, []))
+    down, lost_down = matched(noted["said_s"][session_id], finder.at_s)
+    return Latencies(up, down, lost_up + lost_down)
+
+
+async def _measured(port: int, count: int) -> tuple[Microphone, Finder, str, Any]:
+    microphone, finder = Microphone(48_000, 3), Finder()
+    caller = LightCaller(RATE_HZ, finder.hear, microphone)
+    await caller.call(port)
+    created = await caller.until("session.created")
+    caller.send(**_DEAF)
+    await _ask(lambda text: caller.send(**json.loads(text)), count, 4)
+    await caller.close()
+    return microphone, finder, created["session"]["id"], caller.counts
+
+
+async def measure_webrtc(count: int, weather: Weather | None = None) -> Latencies:
+    """Measure one call, through a relay if there is weather."""
+    if weather is None:
+        server = start_server()
+        microphone, finder, session_id, _ = await _measured(server.port, count)
+        return _result(microphone, finder, server.stop(), session_id)
+    async with relaying(weather) as relay:
+        server = start_server(f"127.0.0.1:{relay.port}")
+        relay.lead_to(server.udp_port)
+        microphone, finder, session_id, _ = await _measured(server.port, count)
+        return _result(microphone, finder, server.stop(), session_id)
+
+
+@contextmanager
+def _busy_calls(port: int, count: int) -> Iterator[None]:
+    """Hold calls that are load, in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.call_load", "--port", f"{port}"]
+    with subprocess.Popen(
+        [*command, "--calls", f"{count}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()  # they are all connected
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
+async def measure_load(num_calls: int, count: int) -> tuple[Latencies, float]:
+    """Measure one call beside others; returns also the share of a core that the server took."""
+    server = start_server()
+    with _busy_calls(server.port, num_calls - 1):
+        microphone, finder, session_id, _ = await _measured(server.port, count)
+    noted = server.stop()
+    return _result(microphone, finder, noted, session_id), noted["cpu_share"]
+
+
+def _print(name: str, result: Latencies, more: str = "") -> None:
+    for direction, values in (("microphone → engine", result.up), ("engine → client", result.down)):
+        row = quantiles(values)
+        print(
+            f"{name:22} {direction:20} n {len(values):4}  p50 {row['p50_ms']:6.1f}  "
+            f"p95 {row['p95_ms']:6.1f}  p99 {row['p99_ms']:6.1f} ms{more}"
+        )
+
+
+async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    weather = Weather(loss=0.05, jitter_s=0.06, seed=5)
+    measured = {
+        "websocket": await measure_websocket(num_bursts),
+        "webrtc": await measure_webrtc(num_bursts),
+        "webrtc_lossy": await measure_webrtc(num_bursts, weather),
+    }
+    for name, result in measured.items():
+        assert result.up, "nothing reached the engine"
+        assert result.down, "nothing reached the client"
+        _print(name, result, f"  lost {result.num_lost}" if result.num_lost else "")
+        results[name] = result.worse()
+        results[f"{name}_by_direction"] = {
+            "up": quantiles(result.up),
+            "down": quantiles(result.down),
+        }
+    results["calls"] = 0
+    results["load"] = []
+    for num_calls in loads:
+        result, share = await measure_load(num_calls, max(20, num_bursts // 3))
+        _print(f"{num_calls} calls", result, f"  server {share:.0%} of a core")
+        row = {"calls": num_calls, "cpu_share": round(share, 2), **result.worse()}
+        results["load"].append(row)
+        if row["p99_ms"] > _BAR_P99_MS:
+            break
+        results["calls"] = num_calls
+    return results
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bursts", type=int, default=60)
+    parser.add_argument("--max-calls", type=int, default=64)
+    args = parser.parse_args()
+    loads = [calls for calls in (8, 16, 24, 32, 40, 48, 64, 96) if calls <= args.max_calls]
+    results = asyncio.run(_run(args.bursts, loads))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

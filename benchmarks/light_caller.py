@@ -1,0 +1,219 @@
+"""A WebRTC client that costs little and adds nothing: raw RTP over the server's own parts.
+
+aiortc's peer connection holds received sound back for 80 ms and more, which would be all that is
+measured. What makes a call a call is checked with stock clients, in `tests/server/webrtc`.
+"""
+
+import asyncio
+import json
+import secrets
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+from aioice import stun
+from aiortc import RTCDataChannel
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
+
+from server.webrtc.audio_in import AudioReceiver
+from server.webrtc.channel import LABEL
+from server.webrtc.dtls import CertificateStore, Handlers, SecureTransport, fingerprints
+from server.webrtc.ice import is_stun
+from server.webrtc.opus import OpusDecoder, OpusEncoder
+from server.webrtc.timer import Timer
+
+_PAYLOAD_TYPE = 111
+_CHECK_S = 2.0
+_FRAME_S = 0.02
+_HEADER = struct.Struct("!BBHLL")
+_CERTIFICATES = CertificateStore()
+_OFFER = """v=0
+o=- 1 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=mid:0
+{transport}
+a=sendrecv
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:1
+{transport}
+a=sctp-port:5000
+a=max-message-size:262144
+"""
+
+
+class _Path(asyncio.DatagramProtocol):
+    """Be the controlling side of ICE, of which there is one candidate pair."""
+
+    role = "controlling"
+
+    def __init__(self, password: str, user: str) -> None:
+        self._password = password
+        self._user = user
+        self._transport: asyncio.DatagramTransport | None = None
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        del addr
+        if not is_stun(data):
+            self._waiting.put_nowait(data)
+
+    def check(self) -> None:
+        """Say that we are here, and that this is the path."""
+        message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        message.attributes["USERNAME"] = self._user
+        message.attributes["PRIORITY"] = 1
+        message.attributes["USE-CANDIDATE"] = None
+        message.add_message_integrity(self._password.encode())
+        assert self._transport is not None
+        self._transport.sendto(bytes(message))
+
+    def close(self) -> None:
+        """Give the port back."""
+        assert self._transport is not None
+        self._transport.close()
+
+    async def _recv(self) -> bytes:
+        return await self._waiting.get()
+
+    async def _send(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.sendto(data)
+
+
+class LightCaller:
+    """One call.
+
+    Args:
+        rate_hz: of the sound that it hears.
+        hear: takes that sound; None for a call that hears nothing.
+        speak: gives the next 20 ms at 48 kHz, or its packet.
+    """
+
+    def __init__(
+        self,
+        rate_hz: int,
+        hear: Callable[[np.ndarray], None] | None,
+        speak: Callable[[], np.ndarray | bytes],
+    ) -> None:
+        self._hear = hear
+        self._speak = speak
+        self._encoder = OpusEncoder(48_000, 24_000)
+        self._receiver = AudioReceiver(OpusDecoder(rate_hz), rate_hz, hear or (lambda _: None))
+        self._timer = Timer(self._on_due)
+        self._loop = asyncio.get_running_loop()
+        self._ssrc = secrets.randbits(32)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._channel: RTCDataChannel | None = None
+        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.counts = self._receiver.counts
+
+    async def call(self, port: int) -> None:
+        """Connect to a server of this machine."""
+        certificate = _CERTIFICATES.current()
+        ufrag, password = secrets.token_hex(4), secrets.token_hex(12)
+        ((algorithm, digest),) = fingerprints(certificate)
+        transport = (
+            f"a=ice-ufrag:{ufrag}\na=ice-pwd:{password}\n"
+            f"a=fingerprint:{algorithm} {digest}\na=setup:actpass"
+        )
+        async with httpx.AsyncClient(timeout=30) as client:
+            response = await client.post(
+                f"http://127.0.0.1:{port}/v1/realtime/calls",
+                content=_OFFER.format(transport=transport),
+                headers={"content-type": "application/sdp"},
+            )
+        response.raise_for_status()
+        answer = SessionDescription.parse(response.text)
+        first = answer.media[0]
+        candidate = first.ice_candidates[0]
+        assert first.ice is not None
+        assert first.ice.password is not None
+        user = f"{first.ice.usernameFragment}:{ufrag}"
+        peer_password = first.ice.password
+        _, self._path = await self._loop.create_datagram_endpoint(
+            lambda: _Path(peer_password, user), remote_addr=(candidate.ip, candidate.port)
+        )
+        self._path.check()
+        self._secure = SecureTransport(
+            self._path,  # type: ignore[arg-type] # all of an agent that is used here
+            certificate,
+            Handlers(self._on_rtp, lambda _: None, lambda _: None, lambda: None),
+            is_server=False,
+        )
+        assert first.dtls is not None
+        assert await self._secure.open(first.dtls), "the handshake failed"
+        self._secure.hear(_PAYLOAD_TYPE, self._ssrc)
+        await self._secure.open_channels(5_000, 262_144)
+        opened = asyncio.Event()
+        self._channel = self._secure.new_channel(LABEL)
+        self._channel.on("open", opened.set)
+        self._channel.on("message", lambda text: self.events.put_nowait(json.loads(text)))
+        await opened.wait()
+        for work in (self._pace(), self._check()):
+            self._tasks.append(asyncio.create_task(work))
+
+    def send(self, **event: Any) -> None:
+        """Send an event."""
+        assert self._channel is not None
+        self._channel.send(json.dumps(event))
+
+    async def until(self, kind: str) -> dict[str, Any]:
+        """Receive up to the first event of a kind."""
+        async with asyncio.timeout(30):
+            while (event := await self.events.get())["type"] != kind:
+                assert event["type"] != "error", event
+        return event
+
+    async def close(self) -> None:
+        """Leave."""
+        for task in self._tasks:
+            task.cancel()
+        self._timer.cancel()
+        await self._secure.close()
+        self._path.close()
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            self._path.check()
+
+    async def _pace(self) -> None:
+        number, due_s = 0, time.monotonic()
+        while True:
+            sound = self._speak()
+            payload = sound if isinstance(sound, bytes) else self._encoder.encode(sound)
+            header = _HEADER.pack(0x80, _PAYLOAD_TYPE, number & 0xFFFF, number * 960, self._ssrc)
+            self._secure.send(header + payload)
+            number += 1
+            due_s += _FRAME_S
+            await asyncio.sleep(due_s - time.monotonic())
+
+    def _on_rtp(self, packet: RtpPacket) -> None:
+        if self._hear is None:
+            return
+        self._receiver.packet(
+            packet.ssrc,
+            packet.sequence_number,
+            packet.timestamp,
+            packet.payload,
+            self._loop.time(),
+        )
+        self._timer.set(self._receiver.deadline_s)
+
+    def _on_due(self) -> None:
+        self._receiver.due(self._loop.time())
+        self._timer.set(self._receiver.deadline_s)

@@ -1,0 +1,54 @@
+"""Define what a transport is told that plays replies itself, and what it reports.
+
+Over a WebSocket a reply's audio goes out as events, faster than it is played, and clients play it.
+Other transports play it in real time and know how far they are. Both are the same to the protocol,
+but for who says what was heard.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from model.messages import Pcm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlayAudio:
+    """Play more of an item, after everything that was given before.
+
+    Attributes:
+        pcm: float32 [samples] at the engine's rate, as fast as it is to be heard.
+    """
+
+    response_id: str
+    item_id: str
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfAudio:
+    """Nothing more of an item comes."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAudio:
+    """Play no more of an item than has been played."""
+
+    item_id: str
+
+
+Sound: TypeAlias = PlayAudio | EndOfAudio | StopAudio
+"""What a transport that plays is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Report that an item has been played up to a place.
+
+    Attributes:
+        num_samples: of the item, from its start, at the engine's rate.
+    """
+
+    item_id: str
+    num_samples: int

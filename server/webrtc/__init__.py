@@ -1,0 +1,1 @@
+"""Calls over WebRTC: signalling, ICE, DTLS, RTP and the data channel, beside the WebSocket."""

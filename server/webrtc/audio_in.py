@@ -1,0 +1,242 @@
+"""Turn RTP into sound (RFC 3550, RFC 7587): in order, at once, and without holes.
+
+A player must hold sound back, or it stutters. A server that listens need not: what comes in order
+is decoded and handed over as it comes. It waits only where a packet is missing, and no longer than
+packets of this network come late; what has not come by then is concealed.
+
+For example, with packets every 20 ms and numbers 1, 2, 4, 3, 6, 7: 1 and 2 are heard at once; 4 is
+held for 3, and both are heard when that comes; 6 is held for 5 until its time is over, then 5 is
+reconstructed from what 6 carries of it, and 6 and 7 follow.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.messages import Pcm
+from server.webrtc.opus import FRAME_MS, OpusDecoder, OpusError
+
+_RTP_HZ = 48_000
+# How long a gap is waited for: this at least and at most, and in between as the network is late.
+MIN_WAIT_S = 0.02
+MAX_WAIT_S = 0.08
+# By how much what is known of lateness shrinks with every packet: by half in seven seconds.
+_FORGET = 0.998
+# Numbers further away than this are another stream: a minute of packets.
+_MAX_JUMP = 3_000
+# A client that sends nothing is silent; nobody would notice the end of a turn otherwise.
+FILL_AFTER_S = 0.1
+# More silence than this between two packets is not a pause but a jump of the sender's clock.
+_MAX_PAUSE_S = 5.0
+_MAX_CONCEALED_MS = 120
+_MAX_HELD = 64
+
+
+@dataclass(slots=True)
+class ReceiverCounts:
+    """Count packets, and what is reported of them.
+
+    Attributes:
+        received: packets, late ones included.
+        late: packets that came after their place was concealed, or twice.
+        concealed: frames that were guessed or reconstructed.
+        broken: packets that are not Opus.
+        jitter: of RFC 3550, in units of 1/48,000 s.
+    """
+
+    received: int = 0
+    late: int = 0
+    concealed: int = 0
+    broken: int = 0
+    jitter: float = 0.0
+
+
+class AudioReceiver:
+    """Hold one client's audio on its way in. It has no clock and does no I/O.
+
+    Whoever owns it calls `due` when `deadline_s` has come.
+
+    Args:
+        decoder: of the stream.
+        rate_hz: at which it decodes.
+        hand_over: takes sound in order: float32 [samples].
+    """
+
+    def __init__(
+        self, decoder: OpusDecoder, rate_hz: int, hand_over: Callable[[Pcm], None]
+    ) -> None:
+        self._decoder = decoder
+        self._rate_hz = rate_hz
+        self._hand_over = hand_over
+        self.counts = ReceiverCounts()
+        self.ssrc: int | None = None
+        self.first_number = 0
+        self.highest_number = 0  # counted on beyond 16 bits
+        self._next_number = 0
+        self._next_time = 0  # in RTP units, counted on beyond 32 bits: of the next sample due
+        self._held: dict[int, tuple[int, bytes, float]] = {}  # by number: time, payload, arrival
+        self._gap_since_s: float | None = None
+        self._filled = 0  # samples of silence, since the last packet, in RTP units
+        self._fill_at_s: float | None = None
+        self._late_s = MIN_WAIT_S  # how late a packet was that was waited for
+        self._transit: float | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """Return how long a missing packet is waited for, as the network is now."""
+        jitter_s = 2 * self.counts.jitter / _RTP_HZ
+        return min(max(MIN_WAIT_S + jitter_s, self._late_s, MIN_WAIT_S), MAX_WAIT_S)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Return when `due` is to be called, None if nothing is expected."""
+        if self._gap_since_s is not None:
+            return self._gap_since_s + self.wait_s
+        return self._fill_at_s
+
+    def packet(self, ssrc: int, number: int, timestamp: int, payload: bytes, now_s: float) -> None:
+        """Take a packet as it comes.
+
+        Args:
+            ssrc: names the stream.
+            number: 16 bits.
+            timestamp: 32 bits, in 1/48,000 s.
+            payload: Opus; empty ones say nothing and are dropped.
+            now_s: of arrival, on a clock that does not jump.
+        """
+        if not payload:
+            return
+        self.counts.received += 1
+        full_number = self._unwrapped(number, self._next_number, 1 << 16)
+        if self.ssrc != ssrc or abs(full_number - self._next_number) > _MAX_JUMP:
+            self._begin(ssrc, number, timestamp)
+            full_number = number
+        full_time = self._unwrapped(timestamp, self._next_time, 1 << 32)
+        self._measure(full_time, now_s)
+        self._note_lateness(full_number, now_s)
+        self.highest_number = max(self.highest_number, full_number)
+        if full_number < self._next_number or full_number in self._held:
+            self.counts.late += 1
+            return
+        self._held[full_number] = full_time, payload, now_s
+        self._fill_at_s = now_s + FILL_AFTER_S
+        self._release()
+        if len(self._held) > _MAX_HELD:
+            self._close_gap()
+            self._release()
+
+    def due(self, now_s: float) -> None:
+        """Do what is due: give up what is missing, or be silent for a client that sends nothing."""
+        if self._gap_since_s is not None:
+            if now_s >= self._gap_since_s + self.wait_s:
+                self._close_gap()
+                self._release()
+            return
+        while self._fill_at_s is not None and now_s >= self._fill_at_s:
+            self._fill_at_s += FRAME_MS / 1000
+            self._filled += FRAME_MS * _RTP_HZ // 1000
+            self._hand_over(self._silence(FRAME_MS * _RTP_HZ // 1000))
+            if now_s - self._fill_at_s > _MAX_PAUSE_S:
+                # Nobody called for long: the loop stood still, and so did the conversation.
+                self._fill_at_s = now_s
+
+    # Numbers and times.
+
+    def _begin(self, ssrc: int, number: int, timestamp: int) -> None:
+        self.ssrc = ssrc
+        self.first_number = self.highest_number = self._next_number = number
+        self._next_time = timestamp
+        self._held.clear()
+        self._gap_since_s = None
+        self._filled = 0
+        self._transit = None
+
+    @staticmethod
+    def _unwrapped(value: int, near: int, span: int) -> int:
+        """Return the number closest to `near` of which `value` is the rest."""
+        return near + ((value - near + span // 2) % span) - span // 2
+
+    def _measure(self, time: int, now_s: float) -> None:
+        """Estimate jitter as RFC 3550, section 6.4.1, does."""
+        transit = now_s * _RTP_HZ - time
+        if self._transit is not None:
+            # A pause of the sender's clock is no jitter of the network.
+            difference = min(abs(transit - self._transit), 0.5 * _RTP_HZ)
+            self.counts.jitter += (difference - self.counts.jitter) / 16
+        self._transit = transit
+
+    def _note_lateness(self, number: int, now_s: float) -> None:
+        """Remember how long after the packet behind it a packet came."""
+        self._late_s = max(self._late_s * _FORGET, MIN_WAIT_S)
+        if number >= self.highest_number:
+            return
+        behind = [arrived for held, (_, _, arrived) in self._held.items() if held > number]
+        since_s = min(behind, default=None)
+        # What is too late was given up `wait_s` after what came behind it, or more.
+        late_s = now_s - since_s if since_s is not None else self.wait_s * 1.5
+        self._late_s = max(self._late_s, min(late_s + FRAME_MS / 2000, MAX_WAIT_S))
+
+    # Sound.
+
+    def _release(self) -> None:
+        """Hand over what is in order."""
+        while (held := self._held.pop(self._next_number, None)) is not None:
+            time, payload, _ = held
+            self._pause(time)
+            self._decode(time, payload)
+            self._next_number += 1
+        if not self._held:
+            self._gap_since_s = None
+        else:
+            self._gap_since_s = min(arrived for _, _, arrived in self._held.values())
+
+    def _pause(self, time: int) -> None:
+        """Hand over the silence in which a client sent nothing."""
+        silence = time - self._next_time - self._filled
+        self._filled = 0
+        if 0 < silence <= _MAX_PAUSE_S * _RTP_HZ:
+            self._hand_over(self._silence(silence))
+
+    def _decode(self, time: int, payload: bytes) -> None:
+        try:
+            pcm = self._decoder.decode(payload)
+        except OpusError:
+            self.counts.broken += 1
+            self._next_time = time + FRAME_MS * _RTP_HZ // 1000
+            self._hand_over(self._silence(FRAME_MS * _RTP_HZ // 1000))
+            return
+        self._next_time = time + len(pcm) * _RTP_HZ // self._rate_hz
+        self._hand_over(pcm)
+
+    def _close_gap(self) -> None:
+        """Conceal what is missing before the first packet that is held."""
+        number = min(self._held)
+        time, payload, _ = self._held[number]
+        hole = time - self._next_time - self._filled
+        frame = FRAME_MS * _RTP_HZ // 1000
+        num_lost = number - self._next_number
+        self._next_number = number
+        # Beyond the missing packets themselves, the client was silent.
+        hidden = min(hole, num_lost * frame, _MAX_CONCEALED_MS * _RTP_HZ // 1000)
+        hidden -= hidden % (frame // 8)  # libopus conceals in steps of 2.5 ms
+        if hidden <= 0:
+            return
+        self._filled = 0
+        self.counts.concealed += -(-hidden // frame)
+        if hole > hidden:
+            silence = hole - hidden
+            if silence <= _MAX_PAUSE_S * _RTP_HZ:
+                self._hand_over(self._silence(silence))
+        guessed = hidden - min(hidden, frame)
+        if guessed:
+            self._hand_over(self._decoder.conceal(guessed * self._rate_hz // _RTP_HZ))
+        last = (hidden - guessed) * self._rate_hz // _RTP_HZ
+        try:
+            self._hand_over(self._decoder.recover(payload, last))
+        except OpusError:
+            self._hand_over(self._decoder.conceal(last))
+        self._next_time = time
+
+    def _silence(self, rtp_samples: int) -> Pcm:
+        return np.zeros(rtp_samples * self._rate_hz // _RTP_HZ, dtype=np.float32)

@@ -1,0 +1,226 @@
+"""Turn sound into RTP in real time: one frame every 20 ms, and next to nothing in silence.
+
+What has been sent will be heard: browsers cannot be told to forget it. So how much of an item has
+been sent is how much of it was heard, to the sample.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.messages import Pcm
+from server.webrtc.opus import FRAME_MS, OpusEncoder
+
+_RTP_HZ = 48_000
+_FRAME_S = FRAME_MS / 1000
+# Silence that follows speech, so that a client does not stretch its last sound.
+_HANGOVER_S = 0.5
+# In silence, a packet as often as Opus' discontinuous transmission has one.
+_REFRESH_S = 0.4
+# A loop that stood still for longer than this leaves a gap; a burst would be of no use.
+_MAX_LATE_S = 0.2
+_FADE_MS = 5
+
+
+@dataclass(slots=True)
+class _Item:
+    """One item's sound that waits."""
+
+    item_id: str
+    chunks: deque[Pcm] = field(default_factory=deque)
+    num_waiting: int = 0
+    num_sent: int = 0
+    is_whole: bool = False
+
+
+@dataclass(slots=True)
+class SenderCounts:
+    """Count what was sent, as sender reports do.
+
+    Attributes:
+        packets: of RTP.
+        octets: of their payloads.
+        slots_skipped: frames' times that passed while the loop stood still.
+    """
+
+    packets: int = 0
+    octets: int = 0
+    slots_skipped: int = 0
+
+
+class AudioSender:
+    """Hold one client's audio on its way out. It has no clock and does no I/O.
+
+    Whoever owns it calls `step` when `due_s` has come. It is a `server.session.transport.Player`.
+
+    Args:
+        encoder: of the stream.
+        rate_hz: of the sound that it is given.
+        send: takes a packet: number (16 bits), timestamp (32 bits), whether speech begins with it,
+            payload.
+        report: told how many samples of an item were sent so far.
+        wake: called when `due_s` has moved to now.
+        clock: seconds that do not jump.
+        dtx: whether silence is left out.
+        first_number: of the stream; random.
+        first_timestamp: of the stream; random.
+    """
+
+    def __init__(  # noqa: PLR0913 - where its sound goes, and how its stream begins
+        self,
+        encoder: OpusEncoder,
+        rate_hz: int,
+        send: Callable[[int, int, bool, bytes], None],
+        report: Callable[[str, int], None],
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+        *,
+        dtx: bool = True,
+        first_number: int = 0,
+        first_timestamp: int = 0,
+    ) -> None:
+        self._encoder = encoder
+        self._frame_samples = encoder.frame_samples
+        self._fade_samples = rate_hz * _FADE_MS // 1000
+        self._send = send
+        self._report = report
+        self._wake = wake
+        self._clock = clock
+        self._dtx = dtx
+        self._number = first_number
+        self._first_timestamp = first_timestamp
+        self._start_s = clock()
+        self.counts = SenderCounts()
+        self.due_s = self._start_s
+        self._sent_s = self._start_s - _FRAME_S  # when the last frame was due
+        self._spoke_s = self._start_s - _HANGOVER_S  # when the last frame with sound was
+        self._is_idle = False
+        self._items: deque[_Item] = deque()
+        self._fading: Pcm | None = None
+        self._silence = np.zeros(self._frame_samples, dtype=np.float32)
+
+    def timestamp(self, time_s: float) -> int:
+        """Return the RTP timestamp of a moment."""
+        elapsed = round((time_s - self._start_s) * _RTP_HZ)
+        return (self._first_timestamp + elapsed) & 0xFFFFFFFF
+
+    # As a player.
+
+    def play(self, item_id: str, pcm: Pcm) -> None:
+        """Play more of an item."""
+        item = self._named(item_id)
+        if item is None:
+            item = _Item(item_id)
+            self._items.append(item)
+        item.chunks.append(pcm)
+        item.num_waiting += len(pcm)
+        if self._is_idle and self._is_ready():
+            # Speech does not wait for the next place in time; it makes one.
+            self._is_idle = False
+            self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
+            self._wake()
+
+    def end(self, item_id: str) -> None:
+        """Note that nothing more of an item comes."""
+        item = self._named(item_id)
+        if item is not None:
+            item.is_whole = True
+            # What is left may be less than a frame, and was waiting for more.
+            if self._is_idle and self._is_ready():
+                self._is_idle = False
+                self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
+                self._wake()
+
+    def stop(self, item_id: str) -> None:
+        """Play no more of an item; 5 ms of it fade out where it was being heard."""
+        item = self._named(item_id)
+        if item is None:
+            return
+        if item is self._items[0] and item.num_sent and item.chunks:
+            end = item.chunks[0][: self._fade_samples]
+            self._fading = end * np.linspace(1, 0, len(end), dtype=np.float32)
+        self._items.remove(item)
+
+    # In time.
+
+    def step(self, now_s: float) -> None:
+        """Send the frame that is due, and say when the next one is."""
+        if now_s < self.due_s:
+            return
+        late_s = now_s - self.due_s
+        if late_s > _MAX_LATE_S:
+            skipped = int(late_s / _FRAME_S)
+            self.counts.slots_skipped += skipped
+            self.due_s += skipped * _FRAME_S
+        frame, reports = self._next_frame()
+        if frame is not None:
+            is_beginning = self._is_silent_at(self.due_s)
+            self._spoke_s = self.due_s
+            self._emit(frame, is_beginning=is_beginning)
+        else:
+            self._emit(self._silence, is_beginning=False)
+        self._is_idle = frame is None and self._dtx and self._is_silent_at(self.due_s)
+        self.due_s += _REFRESH_S if self._is_idle else _FRAME_S
+        for item_id, num_sent in reports:
+            self._report(item_id, num_sent)
+
+    def _is_silent_at(self, time_s: float) -> bool:
+        return time_s - self._spoke_s >= _HANGOVER_S
+
+    def _emit(self, frame: Pcm, *, is_beginning: bool) -> None:
+        payload = self._encoder.encode(frame)
+        self._sent_s = self.due_s
+        self._send(self._number, self.timestamp(self.due_s), is_beginning, payload)
+        self._number = (self._number + 1) & 0xFFFF
+        self.counts.packets += 1
+        self.counts.octets += len(payload)
+
+    def _named(self, item_id: str) -> _Item | None:
+        return next((item for item in self._items if item.item_id == item_id), None)
+
+    def _is_ready(self) -> bool:
+        """Say whether there is a frame, or the end of an item."""
+        if not self._items:
+            return False
+        first = self._items[0]
+        return first.is_whole or first.num_waiting >= self._frame_samples
+
+    def _next_frame(self) -> tuple[Pcm | None, list[tuple[str, int]]]:
+        """Return the next 20 ms, None for silence, and what of which items is in it."""
+        pieces: list[Pcm] = []
+        reports: list[tuple[str, int]] = []
+        missing = self._frame_samples
+        if self._fading is not None:
+            pieces, self._fading = [self._fading], None
+            missing -= len(pieces[0])
+        while missing and self._is_ready():
+            item = self._items[0]
+            taken = self._taken(item, missing)
+            pieces += taken
+            num = sum(len(piece) for piece in taken)
+            missing -= num
+            item.num_sent += num
+            if num:
+                reports.append((item.item_id, item.num_sent))
+            if item.is_whole and not item.num_waiting:
+                self._items.popleft()
+            elif missing:
+                break  # the rest of it has not been made yet
+        if not pieces:
+            return None, []
+        return np.concatenate([*pieces, np.zeros(missing, dtype=np.float32)]), reports
+
+    @staticmethod
+    def _taken(item: _Item, num_samples: int) -> list[Pcm]:
+        taken: list[Pcm] = []
+        while num_samples and item.chunks:
+            chunk = item.chunks.popleft()
+            if len(chunk) > num_samples:
+                item.chunks.appendleft(chunk[num_samples:])
+                chunk = chunk[:num_samples]
+            taken.append(chunk)
+            num_samples -= len(chunk)
+            item.num_waiting -= len(chunk)
+        return taken

@@ -1,0 +1,361 @@
+"""Read a client's SDP offer, and write the answer (RFC 8829). No I/O.
+
+An answer has a section for each of the offer's, in its order. One audio section with Opus is taken
+and one data channel; what else is offered is refused with port 0.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+from aiortc import RTCDtlsParameters
+from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
+
+from server.errors import ClientError
+from server.webrtc.ice import Credentials
+from server.webrtc.opus import FRAME_MS
+
+Direction: TypeAlias = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
+
+MAX_MESSAGE_BYTES = 262_144
+"""Largest message of a data channel that we take; browsers send no larger ones to anybody."""
+
+_ANSWERS: dict[Direction, Direction] = {
+    "sendrecv": "sendrecv",
+    "sendonly": "recvonly",
+    "recvonly": "sendonly",
+    "inactive": "inactive",
+}
+_DEFAULT_SCTP_PORT = 5_000
+_DEFAULT_MESSAGE_BYTES = 65_536  # RFC 8841, section 6.1
+_DIGESTS = ("sha-256", "sha-384", "sha-512")
+_MAX_SECTIONS = 32
+_MAX_LINES = 2_000  # browsers write some hundreds
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Say where clients can reach us.
+
+    Attributes:
+        protocol: "udp", or "tcp" where the client opens the connection.
+        preference: of candidates of one protocol, 0 to 65,535; higher is tried first.
+    """
+
+    host: str
+    port: int
+    protocol: Literal["udp", "tcp"]
+    preference: int
+
+    def to_sdp(self) -> str:
+        """Return the attribute's value (RFC 8839, section 5.1)."""
+        # Host candidates of UDP come before those of TCP; RFC 8445, section 5.1.2, and RFC 6544.
+        kind = 126 if self.protocol == "udp" else 90
+        priority = (kind << 24) + (self.preference << 8) + 255
+        suffix = " tcptype passive" if self.protocol == "tcp" else ""
+        foundation = f"{self.protocol}{self.preference}"
+        address = f"{self.host} {self.port}"
+        return f"{foundation} 1 {self.protocol} {priority} {address} typ host{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioOffer:
+    """Describe the audio section that is taken.
+
+    Attributes:
+        index: of the section.
+        payload_type: of Opus in the offer, and so in both directions.
+        direction: ours.
+    """
+
+    index: int
+    mid: str
+    payload_type: int
+    direction: Direction
+
+    @property
+    def hears(self) -> bool:
+        """Say whether the client sends."""
+        return self.direction in ("sendrecv", "recvonly")
+
+    @property
+    def speaks(self) -> bool:
+        """Say whether the client wants to hear us."""
+        return self.direction in ("sendrecv", "sendonly")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOffer:
+    """Describe the section of data channels that is taken.
+
+    Attributes:
+        index: of the section.
+        sctp_port: the client's.
+        max_message_bytes: that the client takes; 0 for any size.
+    """
+
+    index: int
+    mid: str
+    sctp_port: int
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Hold what an offer asks for that we can do.
+
+    Attributes:
+        sections: kind, profile, formats and mid of each.
+        remote: credentials of the client's ICE.
+        dtls: fingerprints of the client's certificate, and its role.
+        audio: None if no audio is taken.
+        channel: None if no data channel is taken.
+        is_bundled: whether the offer puts the sections on one transport by name.
+    """
+
+    sections: tuple["Section", ...]
+    remote: Credentials
+    dtls: RTCDtlsParameters
+    audio: AudioOffer | None
+    channel: ChannelOffer | None
+    is_bundled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Hold what an answer repeats of a section."""
+
+    kind: str
+    profile: str
+    formats: tuple[str, ...]
+    mid: str
+
+
+def parse_offer(sdp: str) -> Offer:
+    """Return what an offer asks for.
+
+    Raises:
+        ClientError: it is no SDP, lacks what WebRTC needs, or holds nothing that we can do.
+    """
+    # The parser compares lines with each other: time grows with the square of their number.
+    if len(sdp.splitlines()) > _MAX_LINES:
+        raise _bad(f"it has more than {_MAX_LINES} lines")
+    try:
+        parsed = SessionDescription.parse(sdp)
+    except Exception as error:  # noqa: BLE001 - the parser fails in many ways, and means one thing
+        reason = str(error) or type(error).__name__
+        raise _bad(f"it cannot be read ({reason})") from None
+    if not parsed.media:
+        raise _bad("it has no media section ('m=' line)")
+    if len(parsed.media) > _MAX_SECTIONS:
+        raise _bad(f"it has more than {_MAX_SECTIONS} media sections")
+    group = next((each for each in parsed.group if each.semantic == "BUNDLE"), None)
+    audio: AudioOffer | None = None
+    channel: ChannelOffer | None = None
+    first: MediaDescription | None = None
+    for index, media in enumerate(parsed.media):
+        if not _may_join(media, first, group):
+            continue
+        found_audio = _audio(index, media) if audio is None else None
+        found_channel = _channel(index, media) if channel is None else None
+        audio, channel = audio or found_audio, channel or found_channel
+        if found_audio is not None or found_channel is not None:
+            first = first or media
+    if first is None:
+        raise _bad(
+            "it has neither an audio section with Opus (opus/48000/2) nor one for data channels "
+            "('m=application … webrtc-datachannel')"
+        )
+    remote, dtls = _transport(first)
+    if audio is not None and not parsed.media[audio.index].rtcp_mux:
+        raise _bad("its audio section lacks 'a=rtcp-mux'")
+    sections = tuple(
+        Section(media.kind, media.profile, tuple(str(fmt) for fmt in media.fmt), media.rtp.muxId)
+        for media in parsed.media
+    )
+    return Offer(sections, remote, dtls, audio, channel, group is not None)
+
+
+def _bad(reason: str) -> ClientError:
+    return ClientError(f"Invalid SDP offer: {reason}.", code="invalid_offer", param="sdp")
+
+
+def _may_join(
+    media: MediaDescription, first: MediaDescription | None, group: GroupDescription | None
+) -> bool:
+    """Say whether a section can share the transport of the first one that was taken."""
+    if media.port == 0 and (group is None or media.rtp.muxId not in group.items):
+        # Taken back by the offer itself; in a group, port 0 means that it has no port of its own.
+        return False
+    if first is None:
+        return True
+    return group is not None and {media.rtp.muxId, first.rtp.muxId} <= {*group.items}
+
+
+def _audio(index: int, media: MediaDescription) -> AudioOffer | None:
+    if media.kind != "audio":
+        return None
+    opus = [codec for codec in media.rtp.codecs if codec.mimeType.lower() == "audio/opus"]
+    if not opus or opus[0].clockRate != 48_000:
+        return None
+    direction = _ANSWERS[cast("Direction", media.direction or "sendrecv")]
+    payload_type = opus[0].payloadType
+    assert payload_type is not None, "read from the offer"
+    return AudioOffer(
+        index,
+        media.rtp.muxId,
+        payload_type,
+        direction,
+    )
+
+
+def _channel(index: int, media: MediaDescription) -> ChannelOffer | None:
+    if media.kind != "application" or "webrtc-datachannel" not in {str(f) for f in media.fmt}:
+        return None
+    capabilities = media.sctpCapabilities
+    return ChannelOffer(
+        index,
+        media.rtp.muxId,
+        media.sctp_port or _DEFAULT_SCTP_PORT,
+        _DEFAULT_MESSAGE_BYTES if capabilities is None else capabilities.maxMessageSize,
+    )
+
+
+def _transport(media: MediaDescription) -> tuple[Credentials, RTCDtlsParameters]:
+    ice, dtls = media.ice, media.dtls
+    if ice is None or not ice.usernameFragment or not ice.password:
+        raise _bad("it lacks 'a=ice-ufrag' or 'a=ice-pwd'")
+    if dtls is None or not any(each.algorithm.lower() in _DIGESTS for each in dtls.fingerprints):
+        raise _bad(f"it lacks 'a=setup', or 'a=fingerprint' with {' or '.join(_DIGESTS)}")
+    return Credentials(ice.usernameFragment, ice.password), dtls
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Hold our side of an answer.
+
+    Attributes:
+        local: credentials of our ICE.
+        fingerprints: algorithm and digest of our certificate.
+        candidates: where we can be reached, the best first.
+        ssrc: of the audio that we send.
+        bitrate: that the client is to send at most, bits a second.
+        dtx: whether the client may stop sending in silence.
+        version: of the description; it grows with each answer of a call.
+    """
+
+    local: Credentials
+    fingerprints: Sequence[tuple[str, str]]
+    candidates: Sequence[Candidate]
+    ssrc: int
+    bitrate: int
+    dtx: bool
+    version: int = 1
+
+
+def is_dtls_server(offer: Offer) -> bool:
+    """Say whether we wait for the client's handshake: wherever the offer leaves it to us.
+
+    The active side repeats its first message by its own timer, and browsers' are shorter.
+    """
+    return bool(offer.dtls.role != "server")
+
+
+def write_answer(offer: Offer, ours: Ours) -> str:
+    """Return the answer, complete: no candidates follow."""
+    taken = {each.index for each in (offer.audio, offer.channel) if each is not None}
+    mids = " ".join(offer.sections[index].mid for index in sorted(taken))
+    lines = [
+        "v=0",
+        f"o=- {secrets.randbits(62)} {ours.version} IN IP4 127.0.0.1",
+        "s=-",
+        "t=0 0",
+        "a=ice-lite",
+        *([f"a=group:BUNDLE {mids}"] if offer.is_bundled else []),
+        "a=msid-semantic: WMS *",
+    ]
+    for index, section in enumerate(offer.sections):
+        if index not in taken:
+            lines += _refused(section)
+            continue
+        # All sections that are taken share one transport, which the first describes.
+        candidates = ours.candidates if index == min(taken) else ()
+        lines += [
+            f"m={section.kind} 9 {section.profile} {_formats(offer, index)}",
+            "c=IN IP4 0.0.0.0",
+            *_mid(section),
+            *_transport_lines(offer, ours),
+            *(_audio_lines(offer, ours) if offer.audio and index == offer.audio.index else []),
+            *(_channel_lines() if offer.channel and index == offer.channel.index else []),
+            *(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates),
+            *(["a=end-of-candidates"] if candidates else []),
+        ]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _refused(section: Section) -> list[str]:
+    formats = " ".join(section.formats) or "0"
+    return [
+        f"m={section.kind} 0 {section.profile} {formats}",
+        "c=IN IP4 0.0.0.0",
+        *_mid(section),
+        "a=inactive",
+    ]
+
+
+def _mid(section: Section) -> list[str]:
+    return [f"a=mid:{section.mid}"] if section.mid else []
+
+
+def _formats(offer: Offer, index: int) -> str:
+    if offer.audio is not None and index == offer.audio.index:
+        return str(offer.audio.payload_type)
+    return "webrtc-datachannel"
+
+
+def _transport_lines(offer: Offer, ours: Ours) -> list[str]:
+    return [
+        f"a=ice-ufrag:{ours.local.ufrag}",
+        f"a=ice-pwd:{ours.local.password}",
+        *(f"a=fingerprint:{algorithm} {digest}" for algorithm, digest in ours.fingerprints),
+        f"a=setup:{'passive' if is_dtls_server(offer) else 'active'}",
+    ]
+
+
+def _audio_lines(offer: Offer, ours: Ours) -> list[str]:
+    audio = offer.audio
+    assert audio is not None
+    payload = audio.payload_type
+    wishes = [
+        "minptime=10",
+        # Browsers repair losses only for those who ask for it.
+        "useinbandfec=1",
+        "stereo=0",
+        "sprop-stereo=0",
+        f"maxaveragebitrate={ours.bitrate}",
+        *(["usedtx=1"] if ours.dtx else []),
+    ]
+    return [
+        f"a={audio.direction}",
+        "a=rtcp-mux",
+        f"a=rtpmap:{payload} opus/48000/2",
+        f"a=fmtp:{payload} {';'.join(wishes)}",
+        f"a=ptime:{FRAME_MS}",
+        *(
+            [
+                "a=msid:parley voice",
+                f"a=ssrc:{ours.ssrc} cname:parley",
+                f"a=ssrc:{ours.ssrc} msid:parley voice",
+            ]
+            if audio.speaks
+            else []
+        ),
+    ]
+
+
+def _channel_lines() -> list[str]:
+    return [
+        f"a=sctp-port:{_DEFAULT_SCTP_PORT}",
+        f"a=max-message-size:{MAX_MESSAGE_BYTES}",
+    ]

@@ -164,7 +164,7 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
         await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
         return
     _leave_place(socket)
-    await session.attach(transport, _dialect(socket))
+    await session.attach(transport, asked_dialect(socket))
 
 
 async def _accepted(

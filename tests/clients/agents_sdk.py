@@ -166,7 +166,7 @@ async def converse(talk: Talk, *, is_scripted: bool) -> None:
         check_words(await talk.ask(MY_NAME), "nice", "meet", "peter")
         check(talk.audio_s(mark) > 0.5, f"{talk.audio_s(mark)} s of audio")
     async with scenario("transcription"):
-        user = await inbox.wait(lambda _: _user(talk), "the user's words in the history")
+        user = await inbox.wait(lambda _: user_words(talk), "the user's words in the history")
         check_words(user, "name", "peter")
     async with scenario("history"):
         check_words(await talk.ask(WHAT_NAME), "peter")
@@ -262,7 +262,7 @@ async def push_to_talk(talk: Talk) -> None:
         check(not started, "speech was detected nevertheless")
 
 
-def _user(talk: Talk) -> str | None:
+def user_words(talk: Talk) -> str | None:
     """Return the first words of the user in the history."""
     for item in talk.session._history:
         if getattr(item, "role", "") == "user" and item.content[0].transcript:

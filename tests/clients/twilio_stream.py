@@ -21,7 +21,7 @@ from agents.realtime import (
     RealtimeRunner,
     RealtimeSession,
 )
-from agents_sdk import Talk, get_weather
+from agents_sdk import Talk, get_weather, user_words
 from common import (
     HEARD_MS,
     MY_NAME,
@@ -282,14 +282,6 @@ async def talk_over(call: Call) -> None:
     mark = inbox.mark
     await call.session.send_message("what is my name")
     check_remembered(await call.reply(mark))
-
-
-def user_words(call: Call) -> str | None:
-    """Return the first words of the user in the history."""
-    for item in call.session._history:
-        if getattr(item, "role", "") == "user" and item.content[0].transcript:
-            return str(item.content[0].transcript)
-    return None
 
 
 if __name__ == "__main__":

@@ -114,9 +114,11 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
+# What libraries say of damaged files would hide the figures.
 fuzz: setup ## play, damage and invent what nobody foresaw (SECONDS=60 each); figures at the end
 	@failed=0; for name in protocol schemas sounds; do \
-	  $(BIN)/python -m tests.fuzz.$$name --seconds $(or $(SECONDS),60) || failed=1; \
+	  $(BIN)/python -m tests.fuzz.$$name --seconds $(or $(SECONDS),60) 2>$(VENV)/fuzz-$$name.txt || \
+	    { failed=1; tail -n 60 $(VENV)/fuzz-$$name.txt >&2; }; \
 	done; exit $$failed
 
 sbom: setup ## list what the image installs, as CycloneDX: sbom.json

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -56,7 +57,10 @@ class Talk:
         async with Microphone(self.session.send_audio) as microphone:
             ended_s = await microphone.say(name)
             words = await self.reply(mark)
-        self.waits.add(self.inbox, mark, ended_s, lambda event: event.type == "audio")
+            is_audio = lambda event: event.type == "audio"  # noqa: E731
+            began_s = self.waits.add(self.inbox, mark, ended_s, is_audio)
+            # Who speaks before it has been played talks over it, and the package truncates it.
+            await asyncio.sleep(max(0.0, began_s + self.audio_s(mark) - time.monotonic()))
         return words
 
     async def speak(self, name: str) -> None:
@@ -116,8 +120,8 @@ class Talk:
 
 
 @contextlib.asynccontextmanager
-async def connected(options: Options, **turns: None) -> AsyncIterator[Talk]:
-    """Start a session, in the package's own turn detection unless `turn_detection` is None."""
+async def connected(options: Options, **turns: Any) -> AsyncIterator[Talk]:
+    """Start a session in the package's own turn detection, unless `turn_detection` is given."""
     agent = RealtimeAgent(
         name="parley", instructions="Answer in one sentence.", tools=[get_weather]
     )

@@ -224,13 +224,17 @@ class Waits:
 
     def add(
         self, inbox: "Inbox", mark: int, ended_s: float, is_audio: Callable[[Any], bool]
-    ) -> None:
-        """Note the wait from the end of the user's speech to the first audio since a mark."""
+    ) -> float:
+        """Note the wait from the end of the user's speech to the first audio since a mark.
+
+        Returns when that came, by `time.monotonic`.
+        """
         times_s = zip(inbox.events[mark:], inbox.times_s[mark:], strict=True)
         came_s = next((time_s for event, time_s in times_s if is_audio(event)), None)
         check(came_s is not None, "a reply without audio")
         assert came_s is not None
         self._waits_s.append(came_s - ended_s)
+        return came_s
 
     def report(self, *, is_scripted: bool) -> None:
         """Report the longest; how fast the scripted engine answers depends on the gateway alone."""

@@ -60,9 +60,11 @@ async def converse(talk: Talk) -> None:
         error = (await inbox.event("error", mark)).error
         check(error.event_id == "mine" and error.code == "unsupported_content_type", f"{error}")
         check("Send audio instead" in error.message, error.message)
-        # Asked for out of turn, it has nothing to say, and the response ends all the same.
+        # Nor is there a reply to what was refused.
         mark = inbox.mark
-        check(not said(await talk.respond(mark)), "a reply to nothing")
+        await connection.response.create()
+        error = (await inbox.event("error", mark)).error
+        check(error.code == "unsupported_content_type", f"{error}")
         await talk.speak(MY_NAME)
         check_twin(said(await talk.response(inbox.mark)))
 

@@ -28,7 +28,7 @@ from model.schemas.worker import Bounds, receive, send
 _log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_S = 120.0
+_START_S = 60.0
 _STOP_S = 5.0
 MAX_WAITING_EACH = 256  # jobs of one owner
 MAX_WAITING = 4096

@@ -66,16 +66,12 @@ class Queues:
         Raises:
             OverloadedError: too many of this session wait already.
         """
-        queue = self._queues.get(command.session_id)
+        queue = self._queues.setdefault(command.session_id, _Queue())
         if isinstance(command, Close):
-            if queue is None:
-                queue = self._queues[command.session_id] = _Queue()
             queue.num_dropped += len(queue.commands)
             queue.commands.clear()
             queue.commands.append(command)
             return
-        if queue is None:
-            queue = self._queues[command.session_id] = _Queue()
         is_full = self._max_commands is not None and len(queue.commands) >= self._max_commands
         if is_full and not isinstance(command, Cancel | Reopen):
             raise OverloadedError(

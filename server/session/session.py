@@ -462,10 +462,10 @@ class Session:
     def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_over:
             return
-        if isinstance(output, Taken):
-            self._intake.taken(output)
-            return
         try:
+            if isinstance(output, Taken):
+                self._intake.taken(output)
+                return
             if isinstance(output, EngineLost | EngineBack | EngineGone):
                 self._intake.forget()
             if isinstance(output, EndOfTurn) and output.session_id == self._id:

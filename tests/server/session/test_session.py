@@ -18,6 +18,7 @@ from model.messages import (
     EngineLost,
     Open,
     Reopen,
+    Taken,
 )
 from server.audio.silero import SileroModel
 from server.config import VadSettings
@@ -367,3 +368,18 @@ async def test_sound_of_the_transport_is_heard() -> None:
     heard = [command for command in live.engine.commands if isinstance(command, AppendAudio)]
     num_samples = sum(len(command.pcm) for command in heard)
     assert num_samples == pytest.approx(4 * INFO.sample_rate_hz, abs=2)
+
+
+async def test_a_report_that_cannot_be_taken_ends_its_session_alone(
+    vad_model: SileroModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hands outputs over serves all sessions, and hears nothing of one's fault."""
+
+    def broken(report: Taken) -> None:
+        raise OverloadedError(f"{report.session_id}: no room")
+
+    async with living(vad_model) as live:
+        await live.until("session.created")
+        monkeypatch.setattr(live.session._intake, "taken", broken)
+        live.session._on_output(Taken("sess_1", 1))
+        assert await live.transport.closed == (1011, "server_error.server_error")

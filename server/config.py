@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -470,7 +470,7 @@ def _check_key(keys: _KeyPath, source: str) -> None:
             # Below a free-form mapping, such as `voices`, any key is fine.
             field = _section(keys[: depth - 1])
             kind = field.model_fields[keys[depth - 1]].annotation if field else None
-            if "Mapping" in str(kind) and depth == len(keys) - 1:
+            if get_origin(kind) is Mapping and depth == len(keys) - 1:
                 return
             raise ConfigError(
                 f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"

@@ -44,7 +44,7 @@ from server.session.counts import Counts, count_in
 from server.session.ears import Ears
 from server.session.intake import Intake
 from server.session.line import Line
-from server.session.link import EngineLink
+from server.session.link import NOT_READY, EngineLink, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
@@ -204,15 +204,11 @@ class Session:
         """Take a slot and say that the session is open; returns why not, if there is none."""
         if not self._link.is_running:
             # The engine was lost between the handshake and here.
-            message = "The server is not ready. Try again later."
-            return ErrorEvent("server_error", "not_ready", message, None, None)
+            return ErrorEvent("server_error", "not_ready", NOT_READY, None, None)
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            message = (
-                f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
-                "Try again later."
-            )
+            message = at_capacity_text(self._link.info.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
         return None
 

@@ -75,7 +75,8 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
-        max_tools: functions that a session or a response may offer.
+        max_tools: functions that a session or a response may offer; 128 is the hosted service's
+            limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
@@ -169,6 +170,10 @@ class ServerSettings(_Strict):
                 "keys: set server.api_keys, or listen on 127.0.0.1"
             )
         return self
+
+
+DEFAULTS = ServerSettings()
+"""What holds where nothing is set, for whoever bounds a session without having settings."""
 
 
 class ModelSettings(_Strict):

@@ -21,6 +21,7 @@ from model.messages import (
     Taken,
     TurnChecked,
 )
+from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Hangup, InputAudio, NoSlot, Reaction, Refusal
@@ -30,7 +31,7 @@ from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreate
 from server.protocol.settings.bound import refuse_changes
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 from server.protocol.wire.audio import carried_audio, decode_base64
-from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
+from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -78,11 +79,11 @@ class SessionLimits:
 
     max_backlog_events: int
     send_timeout_s: float
-    max_waiting_audio_s: int = 600
+    max_waiting_audio_s: int = DEFAULTS.max_waiting_audio_s
     max_session_s: float = 0
     idle_session_s: float = 0
     is_bound: bool = False
-    max_text_chars: int = MAX_TEXT_CHARS
+    max_text_chars: int = DEFAULTS.max_text_chars
 
 
 class Session:

@@ -63,7 +63,7 @@ class ImageService:
                 f"the file has about {len(encoded) * 3 // 4} bytes, and at most {self._max_bytes} "
                 "are read"
             )
-        data = await asyncio.to_thread(encoded.encode, "ascii", "replace")
+        data = encoded.encode("ascii", "replace")
         return await self._read(
             {"side": side, "max_bytes": self._max_bytes, "max_pixels": self._max_pixels}, data
         )

@@ -157,7 +157,9 @@ class Memory:
         turns = (item.shown for item in reversed(self.items) if isinstance(item, UserTurn))
         return next((shown[-1].seen for shown in turns if shown), None)
 
-    def add_user(self, item_id: str, text: str, images: Sequence[Seen], num_frames: int = 0) -> None:
+    def add_user(
+        self, item_id: str, text: str, images: Sequence[Seen], num_frames: int = 0
+    ) -> None:
         """Add a user's turn, or more of the last one, if the item is the same."""
         last = self.items[-1] if self.items else None
         if isinstance(last, UserTurn) and item_id and last.item_id == item_id:

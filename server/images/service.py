@@ -110,7 +110,11 @@ class ImageService:
         is_new = False
         while not is_new:
             is_new = self._process is None
-            process = await self._running()
+            try:
+                process = await self._running()
+            except OSError as error:
+                _log.error("the process for pictures could not be started", error=str(error))
+                return None
             try:
                 async with asyncio.timeout(self._bounds.wall_s):
                     return await _answer(process, message)

@@ -16,6 +16,7 @@ class Shown:
     at: int
     seen: Seen
 
+
 from model.messages import num_words_heard
 
 

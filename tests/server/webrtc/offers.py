@@ -29,8 +29,7 @@ VIDEO = (
     .replace("a=mid:0", "a=mid:2")
     .replace("111 63", "96")
     .replace(
-        "a=rtpmap:111 opus/48000/2\na=fmtp:111 minptime=10;useinbandfec=1\n"
-        "a=rtpmap:63 red/48000/2",
+        "a=rtpmap:111 opus/48000/2\na=fmtp:111 minptime=10;useinbandfec=1\na=rtpmap:63 red/48000/2",
         "a=rtpmap:96 VP8/90000",
     )
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias, assert_never
 
+from model.messages import num_words_heard
 from model.scripted.sight import Seen
 
 
@@ -15,9 +16,6 @@ class Shown:
 
     at: int
     seen: Seen
-
-
-from model.messages import num_words_heard
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,9 @@ class Conversation:
             self.remove(oldest)
 
     def _forget_pictures(self) -> None:
+        """Forget the oldest pictures, as many as are too many."""
+        if self._image_bytes <= self._max_image_bytes:
+            return
         for item in [*self]:
             if self._image_bytes <= self._max_image_bytes:
                 return

@@ -37,8 +37,8 @@ from server.protocol.wire.client_events import (
 MAX_EVENT_ID_LENGTH = 512
 
 
-# An event without its sound and pictures: longer ones are refused unread. Instructions and the schemas of a
-# hundred functions fit.
+# An event without its sound and pictures: longer ones are refused unread. Instructions and the
+# schemas of a hundred functions fit.
 MAX_EVENT_CHARS = 256 * 1024
 # A string that is longer may be sound or a picture, and is not copied letter by letter.
 _LONG_CHARS = MAX_TEXT_CHARS
@@ -60,11 +60,12 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
 
     A frame over `MAX_EVENT_CHARS` can only be one that carries sound or pictures: its long strings
     are set aside before anything is parsed, what is left has to keep to the bound, and a long
-    string may stand where sound or a picture does only. Setting aside is a search for quotes, so that 24 MiB of `[],`
-    are refused in a few milliseconds.
+    string may stand where sound or a picture does only. Setting aside is a search for quotes, so
+    that 24 MiB of `[],` are refused in a few milliseconds.
 
     Raises:
-        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`.
+        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`; then
+            the error has the event, unless the frame as a whole was too long to be read.
     """
     sounds: list[str] = []
     if len(text) > MAX_EVENT_CHARS:
@@ -74,10 +75,14 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
-    refuse_oversized(raw, max_text_chars=max_text_chars)
-    if sounds:
-        raw = _put_back(raw, sounds)
+    try:
         refuse_oversized(raw, max_text_chars=max_text_chars)
+        if sounds:
+            raw = _put_back(raw, sounds)
+            refuse_oversized(raw, max_text_chars=max_text_chars)
+    except ClientError as error:
+        error.event = raw  # it has an id, which the refusal names, and a type
+        raise
     return raw
 
 

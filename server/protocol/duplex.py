@@ -20,6 +20,7 @@ from model.messages import (
     InputTranscript,
     Open,
     Pcm,
+    Pixels,
     Respond,
     Truncate,
 )
@@ -105,8 +106,9 @@ class DuplexFeed(Feed):
         self._forget_turn()
         return [ClearAudio(self._session_id)]
 
-    def commit(self, item_id: str) -> list[Command]:
-        """End the user turn by hand: nothing follows it for now."""
+    def commit(self, item_id: str, images: tuple[Pixels, ...] = ()) -> list[Command]:
+        """End the user turn by hand: nothing follows it for now; such a model sees nothing."""
+        del images
         self._committed(item_id, item_id)
         return [CommitAudio(self._session_id, item_id)]
 
@@ -120,10 +122,10 @@ class DuplexFeed(Feed):
         del item
         return True
 
-    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+    def item_audio(self, pcm: Pcm, item: Message) -> list[Command]:
         """Let the model hear an item that is audio."""
-        self._awaited.add(item_id)
-        return [*self.stream(pcm), CommitAudio(self._session_id, item_id)]
+        self._awaited.add(item.id)
+        return [*self.stream(pcm), CommitAudio(self._session_id, item.id)]
 
     def check(self, item: Item, audio: InputAudio | None) -> None:
         """Refuse an item that is not sound."""

@@ -9,6 +9,7 @@ session goes on.
 conversation, and `Feed` what the engine has to be told.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -31,10 +32,12 @@ from model.messages import (
 )
 from model.messages import ResponseDone as EngineResponseDone
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
     EndReason,
+    Glimpse,
     Hangup,
     Heard,
     InputAudio,
@@ -44,6 +47,7 @@ from server.protocol.events import (
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
+from server.protocol.items.item_parse import Pictures
 from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
@@ -60,6 +64,7 @@ from server.protocol.sound import Played
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
+from server.protocol.user.sight import Sight
 from server.protocol.user.turns import Turns
 from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
@@ -93,6 +98,8 @@ class Limits:
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
+        max_image_bytes: pictures of the conversation that are kept.
+        max_glimpses: pictures of a camera that wait for the end of the user's turn.
     """
 
     max_items: int = 2_000
@@ -100,6 +107,8 @@ class Limits:
     max_recording_bytes: int = 8 << 20
     max_tools: int = MAX_TOOLS
     max_conversation_chars: int = 8 << 20
+    max_image_bytes: int = 8 << 20
+    max_glimpses: int = 3
 
 
 class SessionMachine:
@@ -132,7 +141,11 @@ class SessionMachine:
         self._ids = ids
         self._ears = ears
         self._max_tools = limits.max_tools
-        self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
+        self._sees = profile.sees
+        self._sight = Sight(limits.max_glimpses)
+        self._conversation = Conversation(
+            limits.max_items, limits.max_conversation_chars, limits.max_image_bytes
+        )
         rate_hz = profile.sample_rate_hz
         max_kept_samples = limits.max_kept_audio_s * rate_hz
         self._listening = Listening(rate_hz, max_kept_samples, ids)
@@ -174,6 +187,7 @@ class SessionMachine:
             self._feed,
             self._editing.hush,
             ids,
+            self._sight,
         )
         self._idle = Idle()
         self._refused: ClientError | None = None  # of the item that came last
@@ -186,9 +200,10 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Played | Output | News | NoSlot,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot,
         now_s: float,
         audio: InputAudio | None = None,
+        pictures: Mapping[str, Picture] | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -199,17 +214,23 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, from the session's ears, from what plays, or from the engine.
+            event: from the client, its camera, the session's ears, what plays, or the engine.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
+            pictures: those that the event carries, by their parts' paths (`carried_images`); left
+                out, they are refused, as they are where the model cannot see.
 
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
         if isinstance(event, News):
             followed = self._on_news(event, now_s)
+        elif isinstance(event, Glimpse):
+            self._sight.see(event.picture)
+            followed = []
         else:
-            followed = self._received(event, now_s, audio)
+            seen = pictures if self._sees else None
+            followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         return self._noted([*followed, *self._listened(now_s)], now_s)
 
@@ -266,6 +287,7 @@ class SessionMachine:
         event: ClientEvent | Heard | Played | Output | NoSlot,
         now_s: float,
         audio: InputAudio | None,
+        pictures: Pictures,
     ) -> list[Reaction]:
         if isinstance(event, Heard):
             return self._turns.heard(event, now_s)
@@ -279,11 +301,11 @@ class SessionMachine:
             case Played() | OutputAudioBufferClear():
                 return self._on_playout(event, now_s)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
-                return self._editing.receive(event, now_s, audio)
+                return self._editing.receive(event, now_s, audio, pictures)
             case NoSlot():
                 return self._responses.refused(event.session_id)
             case ResponseCreate() | ResponseCancel():
-                return self._on_response(event, now_s)
+                return self._on_response(event, now_s, pictures)
             case _:
                 assert_never(event)
 
@@ -362,13 +384,14 @@ class SessionMachine:
             for item in self._conversation
         )
 
-    def _on_response_create(self, event: ResponseCreate) -> list[Reaction]:
+    def _on_response_create(self, event: ResponseCreate, pictures: Pictures) -> list[Reaction]:
         request = parse_request(
             event.response,
             self.config,
             self._voices,
             self._conversation,
             self._ids,
+            pictures,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
@@ -382,11 +405,13 @@ class SessionMachine:
             )
         return self._responses.create(request)
 
-    def _on_response(self, event: ResponseCreate | ResponseCancel, now_s: float) -> list[Reaction]:
+    def _on_response(
+        self, event: ResponseCreate | ResponseCancel, now_s: float, pictures: Pictures
+    ) -> list[Reaction]:
         if self.config.kind == "transcription":
             raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
         if isinstance(event, ResponseCreate):
-            return self._on_response_create(event)
+            return self._on_response_create(event, pictures)
         return self._responses.cancel(event, now_s)
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:

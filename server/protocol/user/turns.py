@@ -7,8 +7,9 @@ on, neither the client nor the model learns of it; if not, it is there already.
 from collections.abc import Callable
 from typing import assert_never
 
-from model.messages import InputTranscript, InputTranscriptDelta, Output
+from model.messages import InputTranscript, InputTranscriptDelta, Output, Pixels
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.events import (
     EndInDoubt,
     Heard,
@@ -21,7 +22,7 @@ from server.protocol.events import (
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import AudioPart, Message, with_transcript
+from server.protocol.items.items import AudioPart, ImagePart, Message, with_transcript
 from server.protocol.memory.feed import Feed
 from server.protocol.moves import TurnMove
 from server.protocol.reply.responses import Responses
@@ -38,11 +39,13 @@ from server.protocol.server_events import (
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.request import session_request
 from server.protocol.user.listening import Listening
+from server.protocol.user.sight import Sight
 from server.protocol.user.speculation import Speculation
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import InputAudioBufferClear, InputAudioBufferCommit
 
 _MIN_COMMIT_MS = 100  # the API refuses to commit less
+_CAMERA_DETAIL = "auto"
 _LOST: JsonObject = {
     "type": "transcription_error",
     "code": "engine_failed",
@@ -62,6 +65,7 @@ class Turns:
         feed: leads to the engine.
         hush: stops what a transport plays by itself.
         ids: makes ids.
+        sight: holds what the camera has shown, which becomes part of the turn that ends next.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Turns:
         feed: Feed,
         hush: Callable[[], list[Reaction]],
         ids: Ids,
+        sight: Sight,
     ) -> None:
         self._config = config
         self._listening = listening
@@ -81,6 +86,7 @@ class Turns:
         self._feed = feed
         self._hush = hush
         self._ids = ids
+        self._sight = sight
         self._speculation: Speculation | None = None
         # Of commits that were tentative at first: the engine's name → the item.
         self._items: dict[str, str] = {}
@@ -189,14 +195,17 @@ class Turns:
         if not self._is_answering or not is_free:
             return []
         reply, command = self._responses.prepare(session_request(self._config()))
-        self._speculation = Speculation(self._ids.new("item"), reply)
-        return [*self._feed.speculate(self._speculation.commit_id, command)]
+        pictures = self._sight.pictures
+        self._speculation = Speculation(self._ids.new("item"), reply, pictures)
+        commit_id = self._speculation.commit_id
+        return [*self._feed.speculate(commit_id, command, _pixels(pictures))]
 
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
         assert self._speculation is not None, "a reply was begun"
         speculation, self._speculation = self._speculation, None
-        reactions = self._added(item_id, audio_ms)
+        # What the camera has shown since then is for the next turn.
+        reactions = self._added(item_id, audio_ms, speculation.pictures)
         self._feed.confirm(item_id)
         self._items[speculation.commit_id] = item_id
         if speculation.transcript is not None:
@@ -257,18 +266,23 @@ class Turns:
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
         is_silence = self._listening.is_silence(item_id)
-        added = self._added(item_id, audio_ms)
+        pictures = self._sight.pictures
+        added = self._added(item_id, audio_ms, pictures)
         if not is_silence:
-            return [*added, *self._feed.commit(item_id)]
+            return [*added, *self._feed.commit(item_id, _pixels(pictures))]
         transcribed = self._transcribed(item_id, "")
         item = self._conversation[item_id]
         assert isinstance(item, Message), "a turn is a message"
         return [*added, *transcribed, *self._feed.commit_silence(item)]
 
-    def _added(self, item_id: str, audio_ms: int) -> list[Reaction]:
-        """Make a closed turn an item."""
+    def _added(
+        self, item_id: str, audio_ms: int, pictures: tuple[Picture, ...] = ()
+    ) -> list[Reaction]:
+        """Make a closed turn an item, and what was shown in it a part of that."""
         part = AudioPart("input_audio", None, audio_ms)
-        item = Message(item_id, "user", "completed", (part,))
+        shown = (ImagePart(_CAMERA_DETAIL, picture) for picture in pictures)
+        item = Message(item_id, "user", "completed", (part, *shown))
+        self._sight.shown(pictures)
         previous_id = self._placed(item)
         return [
             InputAudioBufferCommitted(previous_id, item_id),
@@ -285,3 +299,7 @@ class Turns:
         if not self._config().is_transcribing or item_id is None:
             return []
         return [*self._listening.news(item_id)]
+
+
+def _pixels(pictures: tuple[Picture, ...]) -> tuple[Pixels, ...]:
+    return tuple(picture.pixels for picture in pictures)

@@ -20,13 +20,15 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import VadSettings
+from server.config import ImageSettings, VadSettings
+from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -230,10 +232,11 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    profile = EngineProfile(rate_hz, engine.info.frame_ms)
+    profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
     machine = SessionMachine(config, profile, voices, ids, Limits(), ears)
     schemas = SchemaGate(SchemaService(), max_tools=128)
+    images = ImageService()
     session = Session(
         transport,
         machine,
@@ -243,6 +246,7 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
+        gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         clock=time,
     )
@@ -255,4 +259,5 @@ async def virtually(
             transport.disconnect()
     finally:
         await schemas.close()
+        await images.close()
         await link.stop()

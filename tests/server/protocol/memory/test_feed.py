@@ -18,11 +18,24 @@ from model.messages import (
     Truncate,
 )
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
+from server.protocol.items.items import (
+    AudioPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    TextPart,
+)
 from server.protocol.items.recordings import Recordings
 from server.protocol.memory.feed import Feed
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
+
+
+def _audio(item_id: str) -> Message:
+    """Return an item that is audio whose words are not known."""
+    return Message(item_id, "user", "completed", (AudioPart("input_audio", None),))
+
+
 AGAIN = [Close, Open, AppendText]
 
 
@@ -159,9 +172,9 @@ def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -
 
 def test_an_item_of_audio_goes_before_the_open_turn(feed: Feed, memory: Memory) -> None:
     """The turn's audio is taken back, the item is heard, the turn follows."""
-    assert _kinds(feed.item_audio(_pcm(3), "a")) == [AppendAudio, CommitAudio]
+    assert _kinds(feed.item_audio(_pcm(3), _audio("a"))) == [AppendAudio, CommitAudio]
     feed.audio(_pcm(10))
-    commands = feed.item_audio(_pcm(3), "b")
+    commands = feed.item_audio(_pcm(3), _audio("b"))
     assert _kinds(commands) == [ClearAudio, AppendAudio, CommitAudio, AppendAudio]
     assert memory.heard_again == 1
 

@@ -24,7 +24,7 @@ from server.config import ImageSettings, VadSettings
 from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears

@@ -78,6 +78,11 @@ class ImageService:
             {"codec": codec, "side": side, "max_pixels": self._max_pixels}, data
         )
 
+    async def prepare(self) -> None:
+        """Start the process and let it load what frames need: the first picture comes sooner."""
+        with contextlib.suppress(ImageError):
+            await self.frame("vp8", b"", 1)
+
     async def close(self) -> None:
         """End the process, and what it was doing; it is started again if it is needed."""
         for task in [*self._tasks]:

@@ -42,6 +42,7 @@ class Camera:
 
     async def run(self) -> None:
         """Decode what comes, until this is cancelled."""
+        await self._images.prepare()
         while True:
             await self._has_frame.wait()
             self._has_frame.clear()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal, TypeAlias, cast
 
-from aiortc import RTCDtlsParameters
+from aiortc import RTCDtlsParameters, RTCRtpCodecParameters
 from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 
 from server.errors import ClientError
@@ -102,16 +102,13 @@ class VideoOffer:
         index: of the section.
         payload_type: of the codec in the offer.
         codec: that the client is to send.
-        name: of the codec in SDP.
-        parameters: of the codec in the offer, as in `a=fmtp`; may be empty.
+        lines: that say so in the answer.
     """
 
     index: int
-    mid: str
     payload_type: int
     codec: VideoCodec
-    name: str
-    parameters: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +223,17 @@ def parse_offer(sdp: str, *, sees: bool = False) -> Offer:
     return Offer(sections, remote, dtls, audio, channel, video, group is not None)
 
 
+def _codec_lines(codec: RTCRtpCodecParameters) -> list[str]:
+    """Write a codec as the offer has it."""
+    parameters = ";".join(
+        name if value is None else f"{name}={value}" for name, value in codec.parameters.items()
+    )
+    return [
+        f"a=rtpmap:{codec.payloadType} {codec}",
+        *([f"a=fmtp:{codec.payloadType} {parameters}"] if parameters else []),
+    ]
+
+
 def _bad(reason: str) -> ClientError:
     return ClientError(f"Invalid SDP offer: {reason}.", code="invalid_offer", param="sdp")
 
@@ -272,10 +280,7 @@ def _video(index: int, media: MediaDescription) -> VideoOffer | None:
         rank = known[0]
         # With mode 1 of H.264 a picture need not be cut to the size of packets.
         rank += known[1] == "h264" and str(codec.parameters.get("packetization-mode")) != "1"
-        parameters = ";".join(f"{name}={value}" for name, value in codec.parameters.items())
-        offered = VideoOffer(
-            index, media.rtp.muxId, codec.payloadType, known[1], codec.name, parameters
-        )
+        offered = VideoOffer(index, codec.payloadType, known[1], (*_codec_lines(codec),))
         found.append((rank, offered))
     return min(found, key=itemgetter(0), default=(0, None))[1]
 
@@ -432,8 +437,7 @@ def _video_lines(video: VideoOffer) -> list[str]:
     return [
         "a=recvonly",
         "a=rtcp-mux",
-        f"a=rtpmap:{payload} {video.name}/90000",
-        *([f"a=fmtp:{payload} {video.parameters}"] if video.parameters else []),
+        *video.lines,
         f"a=rtcp-fb:{payload} nack pli",
         f"a=rtcp-fb:{payload} goog-remb",
     ]

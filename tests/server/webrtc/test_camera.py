@@ -18,6 +18,9 @@ class SlowImages(ImageService):
         self.begun: asyncio.Queue[bytes] = asyncio.Queue()
         self.may_end: asyncio.Queue[bool] = asyncio.Queue()
 
+    async def prepare(self) -> None:
+        """Need nothing."""
+
     async def frame(self, codec: str, data: bytes, side: int) -> Picture:
         """Return a picture whose file is the frame; refuse it if the test does."""
         assert (codec, side) == ("vp8", 640)

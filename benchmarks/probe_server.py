@@ -68,7 +68,7 @@ class ProbeEngine:
     """Answer with one burst, at once, and note all times."""
 
     def __init__(self, max_sessions: int) -> None:
-        self.info = EngineInfo("probe", RATE_HZ, 80, ("one",), max_sessions)
+        self.info = EngineInfo("probe", RATE_HZ, 80, ("one",), max_sessions, image_side=1_024)
         self.metrics = EngineMetrics()
         self.heard: dict[str, Finder] = defaultdict(Finder)
         self.said_s: dict[str, list[float]] = defaultdict(list)

@@ -200,7 +200,7 @@ async def test_codecs_of_a_camera(
     video = video.replace("SAVPF 96", "SAVPF 96 97 99 102")
     response = await _post(client, offer(AUDIO, video, mids="0 2"))
     section = _sections(response.text)[1]
-    assert section.startswith(f"m=video 9 UDP/TLS/RTP/SAVPF {payload_type}\r\n")
+    assert section.splitlines()[0] == f"m=video 9 UDP/TLS/RTP/SAVPF {payload_type}"
     assert line in section
     assert f"a=rtcp-fb:{payload_type} nack pli" in section
     assert section.count("a=rtpmap") == 1

@@ -277,7 +277,8 @@ class ImageSettings(_Strict):
         max_pixels: of a picture before it is made smaller.
         max_of_item: pictures of one item.
         max_kept_bytes: pictures of one conversation as the model is given them, three bytes a
-            pixel. Past it the oldest are forgotten; one item may not have more.
+            pixel, and as clients are shown them. Past it the oldest are forgotten; one item may not
+            have more.
     """
 
     max_side: Mapping[str, int] = Field(default={"low": 256, "auto": 768, "high": 768})

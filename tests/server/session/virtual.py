@@ -21,6 +21,7 @@ from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
 from server.config import ImageSettings, VadSettings
+from server.images.picture import Picture
 from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
@@ -127,6 +128,7 @@ class Virtual:
     transport: _Transport
     events: list[tuple[float, Event]]
     format: AudioFormat
+    session: Session
 
     async def settle(self) -> None:
         """Let everything happen that happens at this moment."""
@@ -156,6 +158,12 @@ class Virtual:
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await self.send("conversation.item.create", item=item)
+
+    async def see(self, colour: tuple[int, int, int]) -> None:
+        """Let the user's camera show a picture of one colour, 64 by 32."""
+        pixels = np.full((32, 64, 3), colour, dtype=np.uint8)
+        self.session.see(Picture(pixels, b"a file"))
+        await self.settle()
 
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
@@ -253,7 +261,7 @@ async def virtually(
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")
-            virtual = Virtual(time, engine, transport, [], config.input_format)
+            virtual = Virtual(time, engine, transport, [], config.input_format, session)
             await virtual.settle()
             yield virtual
             transport.disconnect()

@@ -1,13 +1,16 @@
 """Carry messages between two processes: in order, whole, and nothing but messages.
 
-A frame is two lengths (uint32, little endian), then that many bytes of JSON and of sound:
+A frame is two lengths (uint32, little endian), then that many bytes of JSON and of sound or sight:
 
     ["AppendAudio", "sess_1"]      the kind, then its fields in order; an inner value is a list
     <float32 samples>              of the one field that is PCM, where there is one
 
+    ["CommitAudio", "sess_1", "item_1", false, [[480, 640]]]    pictures: their heights and widths
+    <uint8 values>                 of all of them, in order
+
 The kinds are the dataclasses listed here. Nothing else can be made by a frame, which is why it is
 not pickle: what one side sends can make the other fail, never run. JSON of the few short fields
-costs some microseconds, and sound is copied as it is.
+costs some microseconds, and sound and pictures are copied as they are.
 
 Both sides run the same code, so that there are no versions. A stream socket keeps the order; what
 it will not take at once waits in `Outgoing`, up to a bound.
@@ -20,8 +23,9 @@ import json
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from threading import Condition, Thread
 from types import GenericAlias
@@ -30,7 +34,7 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 import numpy as np
 
 from model.errors import EngineError, OverloadedError
-from model.messages import Command, EngineInfo, Output, Pcm
+from model.messages import Command, EngineInfo, Output, Pcm, Pixels
 from model.metrics import EngineMetrics
 
 _LENGTHS = struct.Struct("<II")
@@ -103,25 +107,51 @@ class _Kind:
         names = [field.name for field in fields(kind)]
         self._make = kind
         self.sound = next((name for name in names if hints[name] == Pcm), None)
-        self._names = [name for name in names if name != self.sound]
+        self.sight = next((name for name in names if hints[name] == tuple[Pixels, ...]), None)
+        self._names = [name for name in names if name not in (self.sound, self.sight)]
         self._readers = [_reader(hints[name]) for name in self._names]
         self._get = attrgetter("__class__.__name__", *self._names)
 
     def values(self, message: Any) -> Any:
-        """Return the kind's name and the fields, without sound."""
+        """Return the kind's name and the fields; of pictures their shapes, of sound nothing."""
         got = self._get(message)
-        return got if self._names else (got,)
+        if self.sight is None:
+            return got if self._names else (got,)
+        return (*got, [image.shape[:2] for image in getattr(message, self.sight)])
 
-    def read(self, values: list[Any], sound: bytes) -> Any:
-        """Make a message of the fields as they were in JSON."""
-        made = {
-            name: read(value)
-            for name, read, value in zip(self._names, self._readers, values, strict=True)
-        }
+    def data(self, message: Any) -> Iterable[memoryview]:
+        """Return the bytes of sound or pictures."""
+        if self.sound is not None:
+            pcm: Pcm = getattr(message, self.sound)
+            yield np.ascontiguousarray(pcm, dtype=np.float32).data.cast("B")
+        elif self.sight is not None:
+            for image in getattr(message, self.sight):
+                yield np.ascontiguousarray(image, dtype=np.uint8).data.cast("B")
+
+    def read(self, values: list[Any], data: bytes) -> Any:
+        """Make a message of the fields as they were in JSON, and of its sound or pictures."""
+        made: dict[str, Any] = {}
         if self.sound is not None:
             # A copy, since the receiver may write into it.
-            made[self.sound] = np.frombuffer(sound, dtype=np.float32).copy()
+            made[self.sound] = np.frombuffer(data, dtype=np.float32).copy()
+        elif self.sight is not None:
+            *values, shapes = values
+            made[self.sight] = _pictures(shapes, data)
+        for name, read, value in zip(self._names, self._readers, values, strict=True):
+            made[name] = read(value)
         return self._make(**made)
+
+
+def _pictures(shapes: list[list[int]], data: bytes) -> tuple[Pixels, ...]:
+    """Return the pictures that stand one after another in some bytes, without a copy."""
+    ends = [*accumulate((height * width * 3 for height, width in shapes), initial=0)]
+    if ends[-1] != len(data):
+        raise ValueError(f"pictures of {ends[-1]} bytes in {len(data)}")
+    values = np.frombuffer(data, dtype=np.uint8)
+    return tuple(
+        values[start:end].reshape(height, width, 3)
+        for (height, width), (start, end) in zip(shapes, pairwise(ends), strict=True)
+    )
 
 
 def _reader(hint: Any) -> Callable[[Any], Any]:
@@ -150,25 +180,23 @@ def encode(message: Message) -> bytes:
     """Return the frame of a message."""
     kind = _KINDS[type(message).__name__]
     text = _write(kind.values(message)).encode("ascii")
-    if kind.sound is None:
-        return _LENGTHS.pack(len(text), 0) + text
-    sound = np.ascontiguousarray(getattr(message, kind.sound), dtype=np.float32).data.cast("B")
-    return b"".join((_LENGTHS.pack(len(text), len(sound)), text, sound))
+    data = [*kind.data(message)]
+    return b"".join((_LENGTHS.pack(len(text), sum(map(len, data))), text, *data))
 
 
-def decode(text: bytes, sound: bytes) -> Message:
+def decode(text: bytes, data: bytes) -> Message:
     """Return the message of a frame.
 
     Args:
         text: its JSON.
-        sound: its samples.
+        data: its samples or pixels.
 
     Raises:
         WireError: it is none of ours.
     """
     try:
         name, *values = json.loads(text)
-        message: Message = _KINDS[name].read(values, sound)
+        message: Message = _KINDS[name].read(values, data)
     except (ValueError, TypeError, KeyError) as error:
         raise WireError(f"expected a message, got {text[:80]!r} ({error!r})") from None
     return message
@@ -201,15 +229,15 @@ def _whole(waiting: bytearray) -> Generator[Message, None, None]:
     """Yield the messages that are there as a whole, and leave the rest."""
     at = 0
     while len(waiting) - at >= _LENGTHS.size:
-        text_bytes, sound_bytes = _LENGTHS.unpack_from(waiting, at)
+        text_bytes, data_bytes = _LENGTHS.unpack_from(waiting, at)
         text_at = at + _LENGTHS.size
-        end = text_at + text_bytes + sound_bytes
+        end = text_at + text_bytes + data_bytes
         if len(waiting) < end:
             break
         text = bytes(waiting[text_at : text_at + text_bytes])
-        sound = bytes(waiting[text_at + text_bytes : end])
+        data = bytes(waiting[text_at + text_bytes : end])
         at = end
-        yield decode(text, sound)
+        yield decode(text, data)
     del waiting[:at]
 
 

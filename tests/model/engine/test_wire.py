@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from model import messages
 from model.engine.wire import KINDS, Message, Outgoing, WireError, decode, encode, received
@@ -26,9 +28,14 @@ st.register_type_strategy(float, st.floats(allow_nan=False))
 _SOUND = st.binary(max_size=64).map(lambda data: np.frombuffer(data[: len(data) // 4 * 4], "f4"))
 
 
+_SIDE = st.integers(1, 5)
+_PICTURES = st.lists(arrays("u1", st.tuples(_SIDE, _SIDE, st.just(3))), max_size=3).map(tuple)
+
+
 def _messages(kind: type[Any]) -> st.SearchStrategy[Any]:
-    has_sound = any(field.name == "pcm" for field in fields(kind))
-    return st.builds(kind, pcm=_SOUND) if has_sound else st.from_type(kind)
+    names = {field.name for field in fields(kind)}
+    data = {name: what for name, what in (("pcm", _SOUND), ("images", _PICTURES)) if name in names}
+    return st.builds(kind, **data) if data else st.from_type(kind)
 
 
 def _over_the_wire(message: Message) -> Message:
@@ -54,7 +61,7 @@ def test_all_that_crosses_is_listed() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_a_message_arrives_as_it_was(kind: type[Any], data: st.DataObject) -> None:
-    """Equal in every field and every bit of its sound, and of its own kind."""
+    """Equal in every field and every bit of its sound and pictures, and of its own kind."""
     message = data.draw(_messages(kind))
     arrived: Any = _over_the_wire(message)
     assert type(arrived) is kind
@@ -63,6 +70,9 @@ def test_a_message_arrives_as_it_was(kind: type[Any], data: st.DataObject) -> No
         if field.name == "pcm":
             assert (got.dtype, got.tobytes()) == (np.float32, sent.tobytes())
             assert got.flags.writeable
+        elif field.name == "images":
+            assert [image.tolist() for image in got] == [image.tolist() for image in sent]
+            assert all(image.dtype == np.uint8 for image in got)
         elif field.name == "metrics":
             assert asdict(got) == asdict(sent)
         else:
@@ -84,6 +94,14 @@ def test_nothing_but_messages(text: bytes) -> None:
     """What is none of the listed kinds, with its fields, is refused."""
     with pytest.raises(WireError, match="expected a message"):
         decode(text, b"")
+
+
+@pytest.mark.parametrize("shapes", [[[2, 2]], [[1, 1], [1, 1]], [], [[1]], [["1", 1]], None])
+def test_pictures_of_other_sizes(shapes: object) -> None:
+    """Pictures that do not fill their bytes are no message."""
+    text = json.dumps(["AppendText", "s", "i", "user", "", shapes]).encode()
+    with pytest.raises(WireError, match="expected a message"):
+        decode(text, bytes(3))
 
 
 def test_order_and_end(ends: tuple[socket.socket, socket.socket]) -> None:

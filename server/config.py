@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.precision import Linears
 from server.errors import ConfigError
 
 ENV_PREFIX = "PARLEY_"
@@ -207,7 +208,8 @@ class EngineSettings(_Strict):
         num_threads: threads that one operation may use.
         seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
-            the file) or "int8" (half of bf16, and the fastest on a CPU).
+            the file), "bitsandbytes" (the same, multiplied by that package's kernels in place of
+            ours) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
@@ -225,7 +227,7 @@ class EngineSettings(_Strict):
     ahead_ms: Annotated[int, Field(ge=1)] = 1_000
     num_threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
-    linears: Literal["dense", "nf4", "int8"] = "dense"
+    linears: Linears = "dense"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(min_length=1)] = "cpu"
     kv: Literal["full", "int8"] = "full"

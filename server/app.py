@@ -28,6 +28,7 @@ from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.logs import log_loop_error, set_up_logging
+from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
@@ -224,6 +225,7 @@ def serve(settings: Settings) -> None:
     """
     set_up_logging()
     log = structlog.get_logger("server")
+    give_memory_back()
     check_certificate(settings.server)
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):

@@ -80,9 +80,7 @@ class _Steps:
 
         if op is ops.POSSESSIVE_REPEAT:  # it takes all, and gives nothing back
             low, high, inner = given
-            taken = self._repeat(
-                [*inner], text, at, low, high, lambda end: end, is_greedy=True
-            )
+            taken = self._repeat([*inner], text, at, low, high, lambda end: end, is_greedy=True)
             return None if taken is None else go_on(taken)
         if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
             low, high, inner = given

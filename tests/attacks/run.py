@@ -33,7 +33,7 @@ def main() -> int:
     chosen = [attack for attack in ATTACKS if options.only in attack.name]
     figures: list[Figures] = []
     print(
-        f"{'attack':30} {'engine':9} {'first ms':>15} {'gap ms':>15} {'loop ms':>8} {'MB':>6} "
+        f"{'attack':30} {'engine':9} {'first ms':>15} {'gap ms':>15} {'loop ms':>15} {'MB':>6} "
         f"{'waves':>6}"
     )
     for config in configs:
@@ -60,7 +60,7 @@ def _row(made: Figures) -> str:
     alone, beside = made.alone, made.beside
     row = (
         f"{made.name:30} {made.config:9} {alone.first_ms:6.0f} → {beside.first_ms:6.0f} "
-        f"{alone.gap_ms:6.0f} → {beside.gap_ms:6.0f} {made.loop_held_ms:8.1f} "
+        f"{alone.gap_ms:6.0f} → {beside.gap_ms:6.0f} {made.loop_held_alone_ms:6.0f} → {made.loop_held_ms:6.0f} "
         f"{made.memory_kept_mb:6.1f} {made.num_waves:6}"
     )
     harm = f"  HURT: {made.harm}" if made.harm else ""

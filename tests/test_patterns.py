@@ -67,7 +67,7 @@ class _Steps:
             at = end if end is not None and end > at else at + 1
         return self.num
 
-    def _match(
+    def _match(  # noqa: PLR0911 - a case each
         self, tree: list[Any], text: str, at: int, then: Callable[[int], int | None]
     ) -> int | None:
         self.num += 1

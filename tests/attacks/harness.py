@@ -192,15 +192,10 @@ def served(config: str, setup: Setup = OPEN) -> Iterator[Server]:
     command = [sys.executable, "-m", "server.cli", "serve", "--config", f"configs/{config}.yaml"]
     for setting in ("server.port=0", *setup.settings):
         command += ["--set", setting]
-
-    def bound() -> None:
-        if setup.max_descriptors is not None:
-            limits = (setup.max_descriptors, setup.max_descriptors)
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-    process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=bound
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    if setup.max_descriptors is not None:  # before it has come so far as to raise its limit
+        limits = (setup.max_descriptors, setup.max_descriptors)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
     server = Server(0, process)
     reader = threading.Thread(target=_read, args=(server,), name="server's log")
     reader.start()
@@ -353,6 +348,7 @@ async def attacked(server: Server, attack: Attack, config: str, *, rounds: int) 
                         outage = asyncio.to_thread(ours.recv)
                         (_, (waves, said)) = await asyncio.gather(talk(client), outage)
                         await _until_ready(target)
+                        await _drain(client)
                         beside.append(await talk(client))
                         is_on.clear()
                     else:
@@ -381,6 +377,13 @@ async def attacked(server: Server, attack: Attack, config: str, *, rounds: int) 
         max(held_ms, default=0.0),
         kept_mb,
     )
+
+
+async def _drain(client: ClientConnection) -> None:
+    """Leave what a victim is still told of an outage to that outage."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            await asyncio.wait_for(client.recv(), _REST_S / 2)
 
 
 async def _until_ready(target: Target) -> None:

@@ -8,7 +8,7 @@ import time
 from tests.attacks.harness import IN_PROCESS, Attack, Target, is_ready
 
 # In the middle of the victim's reply.
-_WHEN_S = 1.8
+_WHEN_S = 2.3
 _NOT_READY_S = 8.0
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import socket
 import struct
 from collections.abc import AsyncIterator

@@ -60,7 +60,8 @@ def _row(made: Figures) -> str:
     alone, beside = made.alone, made.beside
     row = (
         f"{made.name:30} {made.config:9} {alone.first_ms:6.0f} → {beside.first_ms:6.0f} "
-        f"{alone.gap_ms:6.0f} → {beside.gap_ms:6.0f} {made.loop_held_alone_ms:6.0f} → {made.loop_held_ms:6.0f} "
+        f"{alone.gap_ms:6.0f} → {beside.gap_ms:6.0f} "
+        f"{made.loop_held_alone_ms:6.0f} → {made.loop_held_ms:6.0f} "
         f"{made.memory_kept_mb:6.1f} {made.num_waves:6}"
     )
     harm = f"  HURT: {made.harm}" if made.harm else ""

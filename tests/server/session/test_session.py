@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.settings.config import ServerVad, Transcription
+from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.session.session import SessionLimits
 from tests.server.fakes import INFO, MemoryTransport
-from tests.server.session.live import TIMEOUT_S, living
+from tests.server.session.live import LIMITS, TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
 
 pytestmark = pytest.mark.usefixtures("no_tasks_left")
@@ -383,3 +385,16 @@ async def test_a_report_that_cannot_be_taken_ends_its_session_alone(
         monkeypatch.setattr(live.session._intake, "taken", broken)
         live.session._on_output(Taken("sess_1", 1))
         assert await live.transport.closed == (1011, "server_error.server_error")
+
+
+async def test_a_session_that_is_idle_ends(vad_model: SileroModel) -> None:
+    """Its client is told why, and it is counted as what it was."""
+    counts = Counts()
+    limits = replace(LIMITS, idle_session_s=0.05)
+    async with living(vad_model, limits, counts=counts) as live:
+        error = (await live.until("error"))["error"]
+        assert error["code"] == "session_expired"
+        assert "idle" in error["message"]
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await live.transport.closed)[0] == 1001
+    assert counts.sessions_ended == {"1001": 1}

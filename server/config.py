@@ -14,12 +14,15 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.engine.config import EngineConfig
+from model.precision import Linears, Precision
 from server.errors import ConfigError
 
 ENV_PREFIX = "PARLEY_"
@@ -27,6 +30,7 @@ _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
 # What must not be shown in an error.
 _SECRETS = ("server", "api_keys")
+_CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.
 _Tree: TypeAlias = dict[str, Any]
@@ -71,7 +75,8 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
-        max_tools: functions that a session or a response may offer.
+        max_tools: functions that a session or a response may offer; 128 is the hosted service's
+            limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
@@ -167,6 +172,10 @@ class ServerSettings(_Strict):
         return self
 
 
+DEFAULTS = ServerSettings()
+"""What holds where nothing is set, for whoever bounds a session without having settings."""
+
+
 class ModelSettings(_Strict):
     """Which model is served.
 
@@ -193,7 +202,9 @@ class ModelSettings(_Strict):
 
 
 class EngineSettings(_Strict):
-    """How much the engine takes on, see `model.engine.config.EngineConfig`, and where it runs.
+    """How much the engine takes on, and where it runs.
+
+    What is not said here is as in `model.engine.config.EngineConfig`, defaults included.
 
     Attributes:
         placement: "process" gives the engine a process of its own, which is started again when it
@@ -202,37 +213,37 @@ class EngineSettings(_Strict):
         max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
             `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
             the default where it never ran.
-        max_batch: most sessions that one tick serves.
-        ahead_ms: audio of a reply that may be made before its time to be played.
-        num_threads: threads that one operation may use.
-        seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
-            the file) or "int8" (half of bf16, and the fastest on a CPU).
+            the file), "bitsandbytes" (the same, multiplied by that package's kernels in place of
+            ours) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
-        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
-            fewer, sessions that are idle wait in host memory.
-        cached_prompts: beginnings of conversations that are remembered for the next one.
         hang_s: how long one piece of the engine's work may take: after that its process hangs, and
             is replaced. More for a model that is too slow for its machine.
         loading_s: the same for loading a model and warming it up.
     """
 
     placement: Literal["process", "thread"] = "process"
-    max_sessions: Annotated[int, Field(ge=1)] = 4
-    max_batch: Annotated[int, Field(ge=1)] = 64
-    ahead_ms: Annotated[int, Field(ge=1)] = 1_000
-    num_threads: Annotated[int, Field(ge=1)] = 1
-    seed: int = 0
-    linears: Literal["dense", "nf4", "int8"] = "dense"
+    max_sessions: Annotated[int, Field(ge=1)] = _CORE.max_sessions
+    max_batch: Annotated[int, Field(ge=1)] = _CORE.max_batch
+    ahead_ms: Annotated[int, Field(ge=1)] = _CORE.ahead_ms
+    num_threads: Annotated[int, Field(ge=1)] = _CORE.num_threads
+    seed: int = _CORE.seed
+    linears: Linears = _CORE.linears
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(min_length=1)] = "cpu"
-    kv: Literal["full", "int8"] = "full"
-    kv_pages: Annotated[int, Field(ge=1)] | None = None
-    cached_prompts: Annotated[int, Field(ge=0)] = 8
+    kv: Precision = _CORE.kv
+    kv_pages: Annotated[int, Field(ge=1)] | None = _CORE.kv_pages
+    cached_prompts: Annotated[int, Field(ge=0)] = _CORE.cached_prompts
     hang_s: Annotated[float, Field(ge=3)] = 10.0
     loading_s: Annotated[float, Field(ge=10)] = 1_800.0
+
+    @property
+    def core(self) -> EngineConfig:
+        """Return what of it concerns the engine's core, wherever that runs."""
+        shared = type(self).model_fields.keys() & {field.name for field in fields(EngineConfig)}
+        return EngineConfig(**self.model_dump(include=shared))
 
 
 class VadSettings(_Strict):
@@ -264,6 +275,35 @@ class VadSettings(_Strict):
             given = set(getattr(self, name))
             if given != levels:
                 raise ValueError(f"{name} needs exactly the keys {', '.join(sorted(levels))}")
+        return self
+
+
+class ImageSettings(_Strict):
+    """What pictures may be, where the model sees; see docs/security.md.
+
+    Attributes:
+        max_side: `detail` of an item → largest side, in pixels, of what the model is given; what is
+            larger is made smaller. Cameras have that of "auto".
+        max_bytes: of an image file, decoded from base64.
+        max_pixels: of a picture before it is made smaller.
+        max_of_item: pictures of one item.
+        max_kept_bytes: pictures of one conversation as the model is given them, three bytes a
+            pixel, and as clients are shown them. Past it the oldest are forgotten; one item may not
+            have more.
+    """
+
+    max_side: Mapping[str, int] = Field(default={"low": 256, "auto": 768, "high": 768})
+    max_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
+    max_pixels: Annotated[int, Field(ge=4_096)] = 16 * 1_024 * 1_024
+    max_of_item: Annotated[int, Field(ge=1)] = 8
+    max_kept_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
+
+    @model_validator(mode="after")
+    def _all_details(self) -> "ImageSettings":
+        if set(self.max_side) != {"low", "auto", "high"}:
+            raise ValueError("max_side needs exactly the keys auto, high, low")
+        if not all(16 <= side <= 4_096 for side in self.max_side.values()):
+            raise ValueError("max_side: sides are 16 to 4096")
         return self
 
 
@@ -316,6 +356,9 @@ class WebRtcSettings(_Strict):
         connect_timeout_s: for a client to come after its offer was answered, and for the handshake.
         lost_after_s: silence of the network after which a call is over. Browsers check every
             second or two, aiortc every five.
+        camera_fps: pictures that are taken of a camera each second; 0 refuses video.
+        camera_images: pictures that are kept for the user's turn, the newest.
+        camera_bitrate: of a camera, bits a second, that clients are told to keep to.
         server_id: that every call's id begins with, so that a proxy can lead to the server which
             has the call what is asked about it. Empty: made of this machine's name.
     """
@@ -334,6 +377,9 @@ class WebRtcSettings(_Strict):
     client_dtx: bool = False
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
     lost_after_s: Annotated[float, Field(gt=0)] = 15.0
+    camera_fps: Annotated[float, Field(ge=0, le=4)] = 1.0
+    camera_images: Annotated[int, Field(ge=1, le=16)] = 3
+    camera_bitrate: Annotated[int, Field(ge=50_000, le=10_000_000)] = 1_000_000
     server_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""
 
     @model_validator(mode="after")
@@ -358,6 +404,7 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     voices: Mapping[str, str] = Field(default_factory=dict)
     vad: VadSettings = VadSettings()
+    images: ImageSettings = ImageSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
 
 
@@ -465,7 +512,7 @@ def _check_key(keys: _KeyPath, source: str) -> None:
             # Below a free-form mapping, such as `voices`, any key is fine.
             field = _section(keys[: depth - 1])
             kind = field.model_fields[keys[depth - 1]].annotation if field else None
-            if "Mapping" in str(kind) and depth == len(keys) - 1:
+            if get_origin(kind) is Mapping and depth == len(keys) - 1:
                 return
             raise ConfigError(
                 f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"

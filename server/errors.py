@@ -5,10 +5,13 @@ ParleyError
 ├── OverloadedError      no capacity for another session (refuse at admission)
 ├── EngineGoneError      the engine died too often and the gateway ends, for a supervisor to see
 ├── EngineError          ours: close the session, one traceback
+├── ImageError           a picture that cannot be read; whoever brings it says to whom it came
 ├── ClientError          the peer's fault: answered by one `error` event, the session goes on
 └── TransportError       the connection, not what was said on it
     └── DisconnectedError    the peer is gone
 """
+
+from typing import Any
 
 from model.errors import ConfigError, EngineError, OverloadedError, ParleyError
 
@@ -18,6 +21,7 @@ __all__ = [
     "DisconnectedError",
     "EngineError",
     "EngineGoneError",
+    "ImageError",
     "OverloadedError",
     "ParleyError",
     "TransportError",
@@ -32,6 +36,7 @@ class ClientError(ParleyError):
         code: machine-readable and documented, or None where the API has none.
         param: path of the offending field, such as "session.audio.output.voice", or None.
         kind: `error.type` on the wire.
+        event: what is refused, if it could be read as JSON but not be taken in; else None.
     """
 
     def __init__(
@@ -48,10 +53,15 @@ class ClientError(ParleyError):
         self.code = code
         self.param = param
         self.kind = kind
+        self.event: dict[str, Any] | None = None
 
 
 class EngineGoneError(ParleyError):
     """Report that the engine died too often, and that the gateway ended because of it."""
+
+
+class ImageError(ParleyError):
+    """Report that a picture cannot be read; the message says why, within a sentence."""
 
 
 class TransportError(ParleyError):

@@ -31,6 +31,7 @@ from model.messages import (
     ResponseAudio,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     Truncate,
@@ -40,9 +41,10 @@ from model.messages import (
 from model.scripted.answer import Answer, Check, choose
 from model.scripted.checker import Checker
 from model.scripted.hearing import HeardEnd, Hearing
-from model.scripted.memory import Called, Memory, Note, Returned, Said, UserTurn
+from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
 from model.scripted.script import Script
+from model.scripted.sight import look
 from model.scripted.voice import VOICES
 
 SessionCommand: TypeAlias = (
@@ -79,7 +81,7 @@ class _Tentative:
     item_id: str
     num_items: int
     uses: Counter[int]
-    paid: tuple[int, int]
+    paid: Tokens
 
 
 @dataclass(slots=True)
@@ -171,7 +173,7 @@ class Program:
         self._pending: deque[SessionCommand] = deque()
         self._reply: Reply | None = None
         self._call: tuple[str, str] = "", ""  # the call in progress: name, arguments so far
-        self._paid = 0, 0  # text and audio tokens that responses have been charged for
+        self._paid = Tokens()  # that responses have been charged for
         self._tentative: _Tentative | None = None
 
     @property
@@ -239,7 +241,7 @@ class Program:
             case Reopen():
                 self._reopen(command)
             case AppendText():
-                items.append(_written(command))
+                self._append(command)
             case AppendCall():
                 items.append(Called(command.name, command.arguments))
             case AppendCallOutput():
@@ -254,7 +256,19 @@ class Program:
 
     def _truncate(self, command: Truncate) -> None:
         self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)
-        self._paid = self._known(self._paid)
+        self._paid = self._known
+
+    def _append(self, command: AppendText) -> None:
+        match command.role:
+            case "user":
+                images = [look(image) for image in command.images]
+                self.memory.add_user(command.item_id, command.text, images)
+            case "system":
+                self.memory.items.append(Note(command.text))
+            case "assistant":
+                self.memory.items.append(Said(command.item_id, command.text.split()))
+            case _:
+                assert_never(command.role)
 
     # The user's turn.
 
@@ -272,10 +286,11 @@ class Program:
                 command.item_id, len(self.memory.items), self.progress.uses.copy(), self._paid
             )
         heard = self._hearing.commit(is_tentative=command.is_tentative)
-        if heard is None:
-            return InputTranscript(self.session_id, command.item_id, "")
-        self.memory.items.append(UserTurn(*heard))
-        return InputTranscript(self.session_id, command.item_id, heard[0])
+        images = [look(image) for image in command.images]
+        text, num_frames = heard or ("", 0)
+        if heard is not None or images:
+            self.memory.add_user(command.item_id, text, images, num_frames)
+        return InputTranscript(self.session_id, command.item_id, text)
 
     def _reopen(self, command: Reopen) -> None:
         before = self._tentative
@@ -302,16 +317,17 @@ class Program:
             for check in answer.checks
         ]
         self._checks = _Checks(answer, asked) if asked else None
+        usage = self._usage
         self._reply = Reply(
             request,
             answer,
             voice=request.voice or self._voice,
-            usage=Usage(*self.memory.count_tokens(), *self._known(self._paid)),
+            usage=usage,
             info=self._info,
             ahead_s=self._ahead_s,
             now_s=now_s,
         )
-        return self.tick(now_s)
+        return [ResponseStarted(self.session_id, request.turn, usage), *self.tick(now_s)]
 
     def _pass_checks(self, now_s: float) -> list[Output]:
         """Give up a reply whose calls are not what their functions take."""
@@ -339,10 +355,23 @@ class Program:
         self._reply = self._checks = None
         self._paid = self.memory.count_tokens()
 
-    def _known(self, tokens: tuple[int, int]) -> tuple[int, int]:
-        """Return text and audio tokens, not more than are remembered."""
-        text, audio = self.memory.count_tokens()
-        return min(tokens[0], text), min(tokens[1], audio)
+    @property
+    def _known(self) -> Tokens:
+        """Return what was paid for of the tokens that are remembered."""
+        return self._paid.at_most(self.memory.count_tokens())
+
+    @property
+    def _usage(self) -> Usage:
+        """Count what a response is based on."""
+        tokens, known = self.memory.count_tokens(), self._known
+        return Usage(
+            input_text_tokens=tokens.text,
+            input_audio_tokens=tokens.audio,
+            input_image_tokens=tokens.image,
+            input_cached_text_tokens=known.text,
+            input_cached_audio_tokens=known.audio,
+            input_cached_image_tokens=known.image,
+        )
 
     def _remember(self, reply: Reply, outputs: list[Output]) -> None:
         """Remember what was made of a reply."""
@@ -372,18 +401,6 @@ class Program:
         item = Said(item_id)
         self.memory.items.append(item)
         return item
-
-
-def _written(command: AppendText) -> UserTurn | Note | Said:
-    match command.role:
-        case "user":
-            return UserTurn(command.text)
-        case "system":
-            return Note(command.text)
-        case "assistant":
-            return Said(command.item_id, command.text.split())
-        case _:
-            assert_never(command.role)
 
 
 def _known_voice(voice: str) -> str:

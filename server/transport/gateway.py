@@ -12,10 +12,11 @@ from server.metrics import Metrics
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -65,6 +66,7 @@ class Gateway:
     metrics: Metrics
     tries: FailedTries
     schemas: SchemaGate
+    gallery: Gallery
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -126,11 +128,12 @@ class Gateway:
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
+        ears = Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config)
         return Session(
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
+                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
                 self.voices,
                 ids,
                 Limits(
@@ -138,12 +141,15 @@ class Gateway:
                     settings.max_kept_audio_s,
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
+                    max_image_bytes=self.settings.images.max_kept_bytes,
+                    max_glimpses=self.settings.webrtc.camera_images,
                 ),
+                ears,
                 is_played=player is not None,
             ),
             dialect,
             ids,
-            Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config),
+            ears,
             self.link,
             SessionLimits(
                 settings.max_backlog_events,
@@ -155,6 +161,7 @@ class Gateway:
                 max_text_chars=settings.max_text_chars,
             ),
             schemas=self.schemas,
+            gallery=self.gallery,
             counts=self.counts,
             player=player,
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.errors import ClientError
+from server.protocol.wire.audio import decode_base64
 from server.protocol.wire.checks import (
     MAX_TEXT_CHARS,
     JsonObject,
@@ -36,10 +37,10 @@ from server.protocol.wire.client_events import (
 MAX_EVENT_ID_LENGTH = 512
 
 
-# An event without its sound: longer ones are refused unread. Instructions and the schemas of a
-# hundred functions fit.
+# An event without its sound and pictures: longer ones are refused unread. Instructions and the
+# schemas of a hundred functions fit.
 MAX_EVENT_CHARS = 256 * 1024
-# A string that is longer may be sound, and is not copied letter by letter.
+# A string that is longer may be sound or a picture, and is not copied letter by letter.
 _LONG_CHARS = MAX_TEXT_CHARS
 # It stands for a long string while the rest is read; nobody can guess it.
 _MARK = secrets.token_hex(16)
@@ -57,13 +58,14 @@ def json_object(text: str | bytes) -> JsonObject | None:
 def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
     """Return the JSON object of a frame, which is not larger than anybody needs.
 
-    A frame over `MAX_EVENT_CHARS` can only be one that carries sound: its long strings are set
-    aside before anything is parsed, what is left has to keep to the bound, and a long string may
-    stand under a key "audio" only. Setting aside is a search for quotes, so that 24 MiB of `[],`
-    are refused in a few milliseconds.
+    A frame over `MAX_EVENT_CHARS` can only be one that carries sound or pictures: its long strings
+    are set aside before anything is parsed, what is left has to keep to the bound, and a long
+    string may stand where sound or a picture does only. Setting aside is a search for quotes, so
+    that 24 MiB of `[],` are refused in a few milliseconds.
 
     Raises:
-        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`.
+        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`; then
+            the error has the event, unless the frame as a whole was too long to be read.
     """
     sounds: list[str] = []
     if len(text) > MAX_EVENT_CHARS:
@@ -73,10 +75,14 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
-    refuse_oversized(raw, max_text_chars=max_text_chars)
-    if sounds:
-        raw = _put_back(raw, sounds)
+    try:
         refuse_oversized(raw, max_text_chars=max_text_chars)
+        if sounds:
+            raw = _put_back(raw, sounds)
+            refuse_oversized(raw, max_text_chars=max_text_chars)
+    except ClientError as error:
+        error.event = raw  # it has an id, which the refusal names, and a type
+        raise
     return raw
 
 
@@ -131,7 +137,8 @@ def _closing_quote(text: str, opening: int) -> int:
 
 def _too_large() -> ClientError:
     return ClientError(
-        f"The event is too large: expected at most {MAX_EVENT_CHARS} characters besides sound.",
+        f"The event is too large: expected at most {MAX_EVENT_CHARS} characters besides sound "
+        "and images.",
         code="invalid_event",
     )
 
@@ -242,7 +249,8 @@ def _transcription_update(raw: JsonObject, event_id: str | None) -> ClientEvent:
 
 
 def _append(raw: JsonObject, event_id: str | None) -> ClientEvent:
-    return InputAudioBufferAppend(event_id, string_at(required(raw, "audio", ""), "audio"))
+    audio = string_at(required(raw, "audio", ""), "audio")
+    return InputAudioBufferAppend(event_id, decode_base64(audio, "audio"))
 
 
 def _item_create(raw: JsonObject, event_id: str | None) -> ClientEvent:

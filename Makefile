@@ -22,7 +22,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -90,6 +90,10 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(wildcard tests
 
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
 	@$(BIN)/python -m tests.attacks.run $(ARGS)
+
+rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12')
+	@PATH=$$PATH:/usr/sbin; command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends nginx-light; }
+	@$(BIN)/python -m tests.rolling.run $(ARGS)
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions

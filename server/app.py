@@ -33,6 +33,7 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.gallery import Gallery
 from server.session.link import EngineLink, LinkState
 from server.session.schemas import SchemaGate
@@ -117,6 +118,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
+    drain = Drain(settings.server.drain_s)
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
@@ -127,10 +129,11 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         vad_model,
         keys,
         counts,
-        Metrics(counts, link),
+        Metrics(counts, link, drain),
         FailedTries(counts),
         SchemaGate(SchemaService(), settings.server.max_tools),
         gallery,
+        drain,
     )
     app.state.calls = None
     if network is not None:
@@ -261,7 +264,7 @@ def serve(settings: Settings) -> None:
             # parts, would hold the event loop for a tenth of a second.
             gc.collect()
             gc.freeze()
-            Server(uvicorn_config(app, settings), app.state.gateway.link).run(sockets=[listener])
+            Server(uvicorn_config(app, settings), app).run(sockets=[listener])
         finally:
             engine.stop()  # where the application did not come so far as to do it
 
@@ -282,14 +285,21 @@ def _network(settings: Settings, port: int) -> "Network | None":
 class Server(uvicorn.Server):
     """Run the application until it is interrupted, or its engine is given up.
 
+    SIGTERM lets the sessions that are open come to their end first, and a second one does not.
+    SIGINT, which somebody at a terminal sends, stops at once.
+
     Args:
         config: of uvicorn.
-        link: to the engine.
+        app: that `create_app` made.
     """
 
-    def __init__(self, config: uvicorn.Config, link: EngineLink) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._link = link
+        gateway: Gateway = app.state.gateway
+        self._link = gateway.link
+        self._drain = gateway.drain
+        self._calls: Calls | None = app.state.calls
+        self._is_drain_wanted = False
         self._given_up_ticks = 0
         self._log = structlog.get_logger("server")
 
@@ -312,14 +322,32 @@ class Server(uvicorn.Server):
             if self._given_up_ticks == 1:
                 self._log.error("the engine is given up: stopping")
         is_over = self._given_up_ticks > _GIVEN_UP_TICKS
+        if self._is_drain_wanted and not self.should_exit:
+            self._go_on_draining()
         return await super().on_tick(counter) or is_over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note a signal to stop."""
-        self._log.info(
-            "stopping", signal=signal.Signals(sig).name, sessions=self._link.num_sessions
-        )
+        """Note a signal to stop. It may come between any two lines: the next tick acts on it."""
+        if sig == signal.SIGTERM and not self._is_drain_wanted:
+            self._is_drain_wanted = True
+            return
+        self._stop(sig, frame)
+
+    def _go_on_draining(self) -> None:
+        if not self._drain.is_begun:
+            self._drain.begin()
+            self._log.info("draining", sessions=self._num_open, ends_at=self._drain.ends_at)
+        if self._drain.is_due or self._num_open == 0:
+            self._stop(signal.SIGTERM, None)
+
+    def _stop(self, sig: int, frame: FrameType | None) -> None:
+        self._log.info("stopping", signal=signal.Signals(sig).name, sessions=self._num_open)
         super().handle_exit(sig, frame)
+
+    @property
+    def _num_open(self) -> int:
+        """Count sessions, those that are on their way, and calls that are being closed."""
+        return max(self._link.num_coming, self._calls.num_calls if self._calls else 0)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:

@@ -87,6 +87,8 @@ class ServerSettings(_Strict):
             by WebRTC; 0 for no limit. Left out, ten minutes where keys are set, else no limit.
         max_connections: connections that have no session: requests over HTTP, handshakes, refusals.
         max_connections_per_address: the same, of one address (of one /64 of IPv6).
+        drain_s: how long open sessions may go on after SIGTERM, while new ones are refused; 0 for
+            not at all. Whoever supervises the server has to wait some seconds longer than that.
         capacity_file: where `parley capacity` keeps how many sessions this machine holds.
     """
 
@@ -112,6 +114,7 @@ class ServerSettings(_Strict):
     idle_session_s: Annotated[int, Field(ge=0)] | None = None
     max_connections: Annotated[int, Field(ge=1)] = 512
     max_connections_per_address: Annotated[int, Field(ge=1)] = 64
+    drain_s: Annotated[int, Field(ge=0, le=86_400)] = 25
     capacity_file: Path = Path("runs/capacity.json")
 
     @field_validator("api_keys", mode="before")

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.link import EngineLink
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -35,11 +36,12 @@ class Metrics:
     Args:
         counts: of the gateway.
         link: to the engine.
+        drain: of the server.
     """
 
-    def __init__(self, counts: Counts, link: EngineLink) -> None:
+    def __init__(self, counts: Counts, link: EngineLink, drain: Drain) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Families(lambda: _gateway_families(counts, link)))
+        self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         ProcessCollector(registry=self._registry)
 
@@ -63,11 +65,16 @@ class _Families(Collector):
         return iter(())
 
 
-def _gateway_families(counts: Counts, link: EngineLink) -> Iterator[Metric]:
+def _gateway_families(counts: Counts, link: EngineLink, drain: Drain) -> Iterator[Metric]:
     yield from shown_fields(counts, _PREFIX)
     live = GaugeMetricFamily(f"{_PREFIX}_sessions", "Sessions that are open.")
     live.add_metric([], link.num_sessions)
     yield live
+    draining = GaugeMetricFamily(
+        f"{_PREFIX}_draining", "Whether the server is about to stop: 1 or 0."
+    )
+    draining.add_metric([], float(drain.is_begun))
+    yield draining
 
 
 def _engine_families(link: EngineLink) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ that takes turns and one that does not differ in the first two and the last; the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from model.messages import (
@@ -242,6 +242,20 @@ class SessionMachine:
         was said before, and not notice.
         """
         self._refused = None if error.code == "item_create_duplicate_item_id" else error
+
+    def expire_by(self, expires_at: int) -> list[Reaction]:
+        """Say that the session ends earlier than its client was told.
+
+        The API has no event for a server that is about to stop. This is the one that says when a
+        session ends, and the only `session.updated` that no client has asked for.
+
+        Args:
+            expires_at: Unix time in seconds.
+        """
+        if expires_at >= self.config.expires_at:
+            return []
+        self._state.config = replace(self.config, expires_at=expires_at)
+        return [SessionUpdated(self.config)]
 
     def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""

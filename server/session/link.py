@@ -82,6 +82,11 @@ class EngineLink:
         """Count the sessions that listen."""
         return len(self._takers)
 
+    @property
+    def num_coming(self) -> int:
+        """Count the sessions that listen, and those that are about to."""
+        return len(self._takers) + self._num_arriving
+
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """Keep a place for a connection until its session joins, which ends this.
@@ -89,7 +94,7 @@ class EngineLink:
         Raises:
             OverloadedError: there is none: all are taken, by sessions or by responses beside them.
         """
-        num_taken = len(self._takers) + len(self._asides) + self._num_arriving
+        num_taken = self.num_coming + len(self._asides)
         if num_taken >= self.info.max_sessions:
             raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
         self._num_arriving += 1

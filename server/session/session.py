@@ -43,6 +43,7 @@ from server.protocol.wire.client_events import (
 from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
+from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
@@ -105,6 +106,7 @@ class Session:
         schemas: checks the functions that an event brings.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
+        drain: says until when the session can go on, once the server is about to stop.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
     """
@@ -122,6 +124,7 @@ class Session:
         schemas: SchemaGate,
         gallery: Gallery,
         counts: Counts,
+        drain: Drain,
         player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -137,6 +140,7 @@ class Session:
         self._schemas = schemas
         self._gallery = gallery
         self._counts = counts
+        self._drain = drain
         self._clock = clock
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz)
@@ -175,22 +179,8 @@ class Session:
                 return
             self._counts.sessions_begun += 1
             has_begun = True
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._read_own(), name=f"read {self._id}"),
-                    group.create_task(self._write(), name=f"write {self._id}"),
-                    group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
-                ]
-                if self._limits.idle_session_s:
-                    tasks.append(group.create_task(self._watch_idle(), name=f"idle {self._id}"))
-                if self._limits.max_session_s:
-                    tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
-                hangup = await self._ended
-                for task in tasks:
-                    task.cancel()
-            for reading in self._side_readings:
-                reading.cancel()
-            await asyncio.gather(*self._side_readings, return_exceptions=True)
+            with self._drain.telling(self._expire_by):
+                hangup = await self._until_ended()
         finally:
             self._link.leave(self._id)
             if has_begun:
@@ -203,6 +193,25 @@ class Session:
             )
         if hangup is not None:
             await _close(self._own, hangup, self._log)
+
+    async def _until_ended(self) -> Hangup | None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._read_own(), name=f"read {self._id}"),
+                group.create_task(self._write(), name=f"write {self._id}"),
+                group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
+            ]
+            if self._limits.idle_session_s:
+                tasks.append(group.create_task(self._watch_idle(), name=f"idle {self._id}"))
+            if self._limits.max_session_s:
+                tasks.append(group.create_task(self._expire(), name=f"expire {self._id}"))
+            hangup = await self._ended
+            for task in tasks:
+                task.cancel()
+        for reading in self._side_readings:
+            reading.cancel()
+        await asyncio.gather(*self._side_readings, return_exceptions=True)
+        return hangup
 
     # The engine's slot.
 
@@ -568,6 +577,15 @@ class Session:
         minutes = self._limits.max_session_s / 60
         message = f"Your session hit the maximum duration of {minutes:g} minutes."
         self._finish("session_expired", message, EndReason.EXPIRED)
+
+    def _expire_by(self, expires_at: int) -> None:
+        """Tell the client that the server will end the session, if that is earlier than it knew."""
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.expire_by(expires_at))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
 
     def _finish(self, code: str, message: str, reason: EndReason) -> None:
         """End the session by a rule of the server's."""

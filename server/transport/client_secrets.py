@@ -33,7 +33,7 @@ from server.protocol.wire.checks import (
     string_at,
 )
 from server.protocol.wire.parse import json_object, refuse_half_characters
-from server.transport.door import check_origin, let_backend_in
+from server.transport.door import check_draining, check_origin, let_backend_in
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
     BETA_TTL_S,
@@ -174,6 +174,7 @@ async def _issued(
     is_bound: bool = False,
 ) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
+    check_draining(gateway)
     await gateway.schemas.check(_OWNER, session, "session")
     config = requested(
         gateway.default_config(),

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from server.config import is_loopback
+from server.session.drain import DRAINING
 from server.session.link import NOT_READY
 from server.transport.auth import admitted, check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
@@ -102,16 +103,33 @@ async def let_session_in(connection: HTTPConnection) -> EphemeralKey | None:
 
 
 def check_readiness(gateway: Gateway) -> None:
-    """Refuse everybody while there is no engine.
+    """Refuse everybody while there is no engine, and once the server is about to stop.
 
     Raises:
         RefusedError: no session can be served.
     """
+    check_draining(gateway)
     if not gateway.link.is_running:
         raise RefusedError(
             503,
             NOT_READY,
             code="not_ready",
+            kind="server_error",
+            retry_after_s=1,
+        )
+
+
+def check_draining(gateway: Gateway) -> None:
+    """Refuse what would outlive a server that is about to stop.
+
+    Raises:
+        RefusedError: it is.
+    """
+    if gateway.drain.is_begun:
+        raise RefusedError(
+            503,
+            DRAINING,
+            code="draining",
             kind="server_error",
             retry_after_s=1,
         )

@@ -15,6 +15,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.link import EngineLink
@@ -67,6 +68,7 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     gallery: Gallery
+    drain: Drain
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -163,6 +165,7 @@ class Gateway:
             schemas=self.schemas,
             gallery=self.gallery,
             counts=self.counts,
+            drain=self.drain,
             player=player,
         )
 

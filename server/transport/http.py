@@ -10,18 +10,19 @@ from server.transport.door import let_backend_in
 from server.transport.gateway import Gateway, no_model
 
 
-async def healthz(request: Request) -> Response:
-    """Say that the process answers."""
+async def livez(request: Request) -> Response:
+    """Say that the process answers, also while it drains or has no engine."""
     del request
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether sessions can be served: only while there is an engine, and once it is warm."""
+    """Say whether sessions can be served: with an engine that is warm, until the server drains."""
     gateway: Gateway = request.app.state.gateway
-    is_ready = gateway.link.is_running
+    is_draining = gateway.drain.is_begun
+    is_ready = gateway.link.is_running and not is_draining
     body = {
-        "status": gateway.link.state.value,
+        "status": "draining" if is_draining else gateway.link.state.value,
         "sessions": gateway.link.num_sessions,
         "max_sessions": gateway.link.info.max_sessions,
     }

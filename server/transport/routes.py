@@ -116,7 +116,8 @@ def _watching() -> APIRouter:
     """Return what is served to whoever runs the server."""
     router = APIRouter(tags=["operation"])
     for path, endpoint, summary in (
-        ("/healthz", http.healthz, "Whether the process answers"),
+        ("/livez", http.livez, "Whether the process answers"),
+        ("/healthz", http.livez, "The same, by its older name"),
         ("/readyz", http.readyz, "Whether sessions can be served"),
         ("/metrics", http.metrics, "Counters for Prometheus"),
     ):

@@ -12,6 +12,7 @@ from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import ServerSettings, Settings
 from server.metrics import Metrics, shown_fields
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.link import EngineLink
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
@@ -31,7 +32,7 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     """Every metric is listed with its type and label, and every listed one is served."""
     engine = EchoEngine()
     _with_labels(engine.metrics)
-    text = Metrics(_with_labels(Counts()), EngineLink(engine)).text().decode()
+    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0)).text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

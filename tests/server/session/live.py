@@ -16,6 +16,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.link import EngineLink
@@ -31,8 +32,11 @@ LIMITS = SessionLimits(max_backlog_events=64, send_timeout_s=TIMEOUT_S)
 class Live:
     """A session under test, its client and its engine."""
 
-    def __init__(self, engine: EchoEngine, transport: MemoryTransport, session: Session) -> None:
+    def __init__(
+        self, engine: EchoEngine, transport: MemoryTransport, session: Session, drain: Drain
+    ) -> None:
         self.engine = engine
+        self.drain = drain
         self.transport = transport
         self.session = session
 
@@ -77,8 +81,10 @@ async def living(
     link = EngineLink(engine)
     await link.start()
     transport = MemoryTransport()
+    drain = Drain(60)
     ids = CountingIds()
-    config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
+    changes = {"expires_at": 0, **changes}
+    config = SessionConfig(id="sess_1", model="echo", voice="alloy", **changes)
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
     profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms, sees=INFO.sees)
     machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
@@ -95,11 +101,12 @@ async def living(
         schemas=schemas,
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
+        drain=drain,
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")
-            yield Live(engine, transport, session)
+            yield Live(engine, transport, session, drain)
     finally:
         await link.stop()
         await schemas.close()

@@ -28,6 +28,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.link import EngineLink
@@ -258,6 +259,7 @@ async def virtually(
         schemas=schemas,
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
+        drain=Drain(0),
         clock=time,
     )
     try:

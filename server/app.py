@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import signal
 import socket
@@ -40,10 +41,11 @@ from server.session.schemas import SchemaGate
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
 from server.transport.envelope import on_client_error, on_server_error
-from server.transport.ephemeral import EphemeralKeys
-from server.transport.gateway import Gateway
+from server.transport.ephemeral import EphemeralKeys, KeyBook
+from server.transport.gateway import Gateway, key_config
 from server.transport.places import Places
 from server.transport.routes import add_routes, on_wrong_request
+from server.transport.signed import SignedKeys, Signer
 from server.transport.tries import FailedTries
 from server.transport.wire import WireConfig
 
@@ -116,7 +118,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         from server.webrtc.routes import call_routes  # noqa: PLC0415
 
         add_routes(app, call_routes)
-    keys = EphemeralKeys(settings.server.max_ephemeral_keys)
+    keys = _key_book(settings, voices)
     link, counts = EngineLink(engine), Counts()
     drain = Drain(settings.server.drain_s)
     limits = settings.images
@@ -141,6 +143,16 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         app.state.calls = Calls(settings.webrtc, network, link, counts, gallery)
     return app
+
+
+def _key_book(settings: Settings, voices: VoiceMap) -> KeyBook:
+    """Return what makes and knows ephemeral keys."""
+    server = settings.server
+    if not server.key_secrets:
+        return EphemeralKeys(server.max_ephemeral_keys)
+    read = functools.partial(key_config, settings, voices)
+    signer = Signer(server.key_secrets)
+    return SignedKeys(server.max_ephemeral_keys, signer, server.key_epoch, read)
 
 
 @contextlib.asynccontextmanager

@@ -28,8 +28,9 @@ from server.errors import ConfigError
 ENV_PREFIX = "PARLEY_"
 _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
+MIN_SECRET_CHARS = 32
 # What must not be shown in an error.
-_SECRETS = ("server", "api_keys")
+_SECRETS = (("server", "api_keys"), ("server", "key_secrets"))
 _CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.
@@ -68,6 +69,10 @@ class ServerSettings(_Strict):
         openapi: whether `/openapi.json` describes the HTTP side; left out, only without keys.
         max_message_bytes: largest event. 15 MiB of audio are 20 MiB of base64.
         max_body_bytes: largest body of an HTTP request.
+        key_secrets: that ephemeral keys are signed with, 32 or more characters each: servers that
+            have the same know one another's keys. The first signs, all are believed. Without any,
+            a key works on the server that made it.
+        key_epoch: ephemeral keys that were signed in an earlier one are no keys any more.
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
@@ -101,6 +106,8 @@ class ServerSettings(_Strict):
     openapi: bool | None = None
     max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 256 * 1_024
+    key_secrets: tuple[str, ...] = Field(default=(), max_length=4, repr=False)
+    key_epoch: Annotated[int, Field(ge=0)] = 0
     max_ephemeral_keys: Annotated[int, Field(ge=1)] = 4_096
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
@@ -137,6 +144,22 @@ class ServerSettings(_Strict):
                     "guessed: `openssl rand -hex 24` makes a good one"
                 )
         return keys
+
+    @field_validator("key_secrets", mode="before")
+    @classmethod
+    def _good_secrets(cls, given: object) -> object:
+        """Check the secrets; what is wrong with one is said without it."""
+        if not isinstance(given, list | tuple):
+            raise ValueError("expected a list, such as [SECRET]; one secret is a list of one")  # noqa: TRY004 - pydantic wants it
+        for number, secret in enumerate(given, 1):
+            if not isinstance(secret, str):
+                raise ValueError(f"secret {number} is not text: put it in quotes")  # noqa: TRY004 - the same
+            if len(secret) < MIN_SECRET_CHARS:
+                raise ValueError(
+                    f"secret {number} has {len(secret)} characters, and less than "
+                    f"{MIN_SECRET_CHARS} can be guessed: `openssl rand -hex 32` makes a good one"
+                )
+        return given
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> "ServerSettings":
@@ -449,7 +472,7 @@ def _entries(
     for override in overrides:
         key, separator, text = override.partition("=")
         # Also where the name is mistaken: `api_key`, `apikeys`.
-        is_secret = "api" in key and "key" in key
+        is_secret = "key" in key and ("api" in key or "secret" in key)
         source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:
             raise ConfigError(f"{source}: expected a.b=c")
@@ -565,6 +588,6 @@ def _first_problem(error: ValidationError, origins: Mapping[_KeyPath, str], path
         related = [origin for key, origin in origins.items() if key[: len(keys)] == keys]
         source = related[-1] if related else path
     message = problem["msg"].removeprefix("Value error, ")
-    is_told = problem["type"] == "value_error" or keys[:2] == _SECRETS
+    is_told = problem["type"] == "value_error" or keys[:2] in _SECRETS
     got = "" if is_told else f", got {problem['input']!r}"
     return f"{source}: {'.'.join(keys) or 'settings'}: {message}{got}"

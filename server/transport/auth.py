@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from server.config import is_loopback
 from server.transport.envelope import bad_key
-from server.transport.ephemeral import KEY_PREFIX, EphemeralKey, EphemeralKeys
+from server.transport.ephemeral import KEY_PREFIX, EphemeralKey, KeyBook
 
 # Browsers cannot set headers on a WebSocket; they offer the key as a subprotocol.
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
@@ -55,7 +55,7 @@ def check_api_key(key: str | None, api_keys: Sequence[str]) -> None:
 
 
 def admitted(
-    key: str | None, api_keys: Sequence[str], ephemeral_keys: EphemeralKeys
+    key: str | None, api_keys: Sequence[str], ephemeral_keys: KeyBook
 ) -> EphemeralKey | None:
     """Let a session in; returns the ephemeral key by which it comes, None if by none.
 

@@ -20,7 +20,6 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.settings.update import requested
 from server.protocol.wire.checks import (
     JsonObject,
     boolean_at,
@@ -43,7 +42,7 @@ from server.transport.ephemeral import (
     MIN_TTL_S,
     EphemeralKey,
 )
-from server.transport.gateway import Gateway
+from server.transport.gateway import Gateway, key_config
 
 # All requests share one turn in the queue of schemas, which sessions have one each of.
 _OWNER = "http"
@@ -85,7 +84,11 @@ async def revoke(request: Request) -> Response:
     body = await _body(request)
     refuse_unknown_keys(body, "", ("value",))
     value = string_at(required(body, "value", ""), "value")
-    if not request.app.state.gateway.keys.revoke(value):
+    try:
+        is_known = request.app.state.gateway.keys.revoke(value)
+    except OverloadedError as error:
+        raise _too_many(error) from None
+    if not is_known:
         raise RefusedError(404, "There is no such ephemeral key.", code="key_not_found")
     return JSONResponse({"revoked": True})
 
@@ -176,12 +179,7 @@ async def _issued(
     """Check what the sessions are to begin with, and make a key for them."""
     check_draining(gateway)
     await gateway.schemas.check(_OWNER, session, "session")
-    config = requested(
-        gateway.default_config(),
-        session,
-        gateway.voices,
-        max_tools=gateway.settings.server.max_tools,
-    )
+    config = key_config(gateway.settings, gateway.voices, session)
     config = replace(config, model=gateway.model_called(session.get("model")))
     try:
         return gateway.keys.issue(
@@ -190,11 +188,16 @@ async def _issued(
             has_model=bool(session.get("model")),
             max_sessions=max_sessions,
             is_bound=is_bound,
+            session=session,
         )
     except OverloadedError as error:
-        raise RefusedError(
-            429,
-            f"Too many keys: {error}. Try again later.",
-            code="rate_limit_exceeded",
-            kind="rate_limit_error",
-        ) from None
+        raise _too_many(error) from None
+
+
+def _too_many(error: OverloadedError) -> RefusedError:
+    return RefusedError(
+        429,
+        f"Too many keys: {error}. Try again later.",
+        code="rate_limit_exceeded",
+        kind="rate_limit_error",
+    )

@@ -12,9 +12,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import time
+from typing import Protocol
 
 from server.errors import OverloadedError
 from server.protocol.settings.config import SessionConfig
+from server.protocol.wire.checks import JsonObject
 from server.transport.envelope import bad_key
 
 KEY_PREFIX = "ek_"
@@ -40,6 +42,7 @@ class EphemeralKey:
             another one then.
         max_sessions: that may be open at once.
         is_bound: True if its sessions may not change their instructions and functions.
+        issuer: name of the API key by which it was made, empty without one.
         ends: end the sessions that are open with it.
         is_revoked: True once it is no key any more, whoever still holds this.
     """
@@ -50,6 +53,7 @@ class EphemeralKey:
     has_model: bool
     max_sessions: int = 1
     is_bound: bool = False
+    issuer: str = ""
     ends: set[Callable[[], None]] = field(default_factory=set, repr=False)
     is_revoked: bool = False
 
@@ -75,8 +79,28 @@ class EphemeralKey:
             self.ends.discard(end)
 
 
+class KeyBook(Protocol):
+    """Make keys and know them: `EphemeralKeys` on one server, `SignedKeys` on several."""
+
+    def issue(  # noqa: D102 - see `EphemeralKeys`
+        self,
+        config: SessionConfig,
+        ttl_s: int,
+        *,
+        has_model: bool,
+        max_sessions: int = 1,
+        is_bound: bool = False,
+        session: JsonObject | None = None,
+        issuer: str = "",
+    ) -> EphemeralKey: ...
+
+    def find(self, value: str) -> EphemeralKey | None: ...  # noqa: D102 - see `EphemeralKeys`
+
+    def revoke(self, value: str) -> bool: ...  # noqa: D102 - see `EphemeralKeys`
+
+
 class EphemeralKeys:
-    """Make keys, and find those that have not expired.
+    """Make keys that this process alone knows, and find those that have not expired.
 
     Keys are found by their SHA-256 digests, so that the time it takes tells nothing about them.
 
@@ -102,6 +126,8 @@ class EphemeralKeys:
         has_model: bool,
         max_sessions: int = 1,
         is_bound: bool = False,
+        session: JsonObject | None = None,
+        issuer: str = "",
     ) -> EphemeralKey:
         """Make a key.
 
@@ -111,10 +137,13 @@ class EphemeralKeys:
             has_model: whether the request named the model.
             max_sessions: that may be open with it at once.
             is_bound: whether its sessions keep the instructions and functions that they have.
+            session: of which `config` was made.
+            issuer: name of the API key by which it is made.
 
         Raises:
             OverloadedError: too many keys have not expired yet.
         """
+        del session  # it is here in `config`
         if len(self._keys) >= self._max_keys:
             self._forget_expired()
         if len(self._keys) >= self._max_keys:
@@ -122,7 +151,7 @@ class EphemeralKeys:
         value = f"{KEY_PREFIX}{secrets.token_hex(_KEY_BYTES)}"
         # Rounded up: the client is never told a time at which the key is gone already.
         expires_at = math.ceil(self._clock()) + ttl_s
-        key = EphemeralKey(value, expires_at, config, has_model, max_sessions, is_bound)
+        key = EphemeralKey(value, expires_at, config, has_model, max_sessions, is_bound, issuer)
         self._keys[_digest(value)] = key
         return key
 

@@ -14,6 +14,8 @@ from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.settings.update import requested
+from server.protocol.wire.checks import JsonObject
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
@@ -23,7 +25,7 @@ from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
 from server.transport.envelope import RefusedError
-from server.transport.ephemeral import EphemeralKeys
+from server.transport.ephemeral import KeyBook
 from server.transport.tries import FailedTries
 
 _log = structlog.get_logger("models")
@@ -62,7 +64,7 @@ class Gateway:
     link: EngineLink
     voices: VoiceMap
     vad_model: SileroModel
-    keys: EphemeralKeys
+    keys: KeyBook
     counts: Counts
     metrics: Metrics
     tries: FailedTries
@@ -78,12 +80,7 @@ class Gateway:
 
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
-        return SessionConfig(
-            id=RandomIds().new("sess"),
-            model=self.settings.model.name,
-            voice=self.voices.default,
-            expires_at=0,
-        )
+        return default_config(self.settings, self.voices)
 
     def model_called(self, name: str | None) -> str:
         """Return what a session says of its model, whose client asked for one by name.
@@ -168,6 +165,28 @@ class Gateway:
             drain=self.drain,
             player=player,
         )
+
+
+def default_config(settings: Settings, voices: VoiceMap) -> SessionConfig:
+    """Return what a session begins with that asks for nothing; it is not connected yet."""
+    return SessionConfig(
+        id=RandomIds().new("sess"), model=settings.model.name, voice=voices.default, expires_at=0
+    )
+
+
+def key_config(settings: Settings, voices: VoiceMap, session: JsonObject) -> SessionConfig:
+    """Return what the sessions of an ephemeral key begin with, whose functions were checked.
+
+    Args:
+        settings: of the server.
+        voices: that clients may ask for.
+        session: as it was asked for, in the internal vocabulary.
+
+    Raises:
+        ClientError: this server cannot have it.
+    """
+    max_tools = settings.server.max_tools
+    return requested(default_config(settings, voices), session, voices, max_tools=max_tools)
 
 
 def no_model(name: str) -> RefusedError:

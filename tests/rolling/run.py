@@ -1,4 +1,4 @@
-"""Restart two servers behind nginx one after the other while callers talk, and count what they hear.
+"""Restart two servers behind nginx one after the other while callers talk, and count the cuts.
 
 Each caller speaks with a bare WebSocket by way of nginx: it connects, has some turns, hears every
 reply out in real time, hangs up, and calls again. Meanwhile one server is told to stop by SIGTERM,
@@ -34,7 +34,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEMPLATE = Path(__file__).with_name("nginx.conf")
-_START_S, _TURN_S, _DRAIN_S = 180.0, 60.0, 120
+_START_S, _TURN_S, _DRAIN_S, _REST_S = 180.0, 60.0, 120, 0.5
 _BYTES_PER_S = 2 * 24_000
 # A frame of sound: what is shorter is not heard as a gap, and this machine does other things.
 MAX_CUT_MS = 80.0
@@ -138,6 +138,7 @@ async def _call(url: str, number: int, figures: Figures) -> None:
     except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, AssertionError) as error:
         figures.lost.append(f"{type(error).__name__}: {error}")
         figures.replied.set()
+        await asyncio.sleep(_REST_S)
         return
     figures.calls += 1
 

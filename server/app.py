@@ -38,6 +38,7 @@ from server.session.drain import Drain
 from server.session.gallery import Gallery
 from server.session.link import EngineLink, LinkState
 from server.session.schemas import SchemaGate
+from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
 from server.transport.envelope import on_client_error, on_server_error
@@ -121,6 +122,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     keys = _key_book(settings, voices)
     link, counts = EngineLink(engine), Counts()
     drain = Drain(settings.server.drain_s)
+    api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
@@ -129,9 +131,10 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         link,
         voices,
         vad_model,
+        api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain),
+        Metrics(counts, link, drain, api_keys.accounts),
         FailedTries(counts),
         SchemaGate(SchemaService(), settings.server.max_tools),
         gallery,
@@ -171,7 +174,7 @@ async def _taking_calls(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes."""
-    hosts = [] if settings.server.api_keys else [Middleware(OwnHosts)]
+    hosts = [] if settings.server.has_keys else [Middleware(OwnHosts)]
     return [*hosts, _cors(settings)]
 
 
@@ -181,7 +184,7 @@ def _cors(settings: Settings) -> Middleware:
     Where keys are needed, any page that has one may: credentials are never sent by themselves.
     Where none are, only pages of this machine.
     """
-    any_page, own_pages = (["*"], None) if settings.server.api_keys else ([], _LOOPBACK_ORIGIN)
+    any_page, own_pages = (["*"], None) if settings.server.has_keys else ([], _LOOPBACK_ORIGIN)
     return Middleware(
         CORSMiddleware,
         allow_origins=any_page,

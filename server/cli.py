@@ -5,6 +5,8 @@ the check for import names runs before anything of another distribution could be
 """
 
 import argparse
+import json
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -190,6 +192,18 @@ def _capacity(args: argparse.Namespace) -> int:
     return 0 if sessions else EXIT_RUNTIME
 
 
+def _key(args: argparse.Namespace) -> int:
+    from server.config import NAME_PATTERN  # noqa: PLC0415
+    from server.transport.api_keys import hashed, made_key  # noqa: PLC0415
+
+    if not re.fullmatch(NAME_PATTERN, args.name):
+        raise ConfigError(f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'")
+    key = made_key()
+    print(f"# The key, which is shown this once:\n#   {key}\n# For the configuration:")
+    print(f"server:\n  keys:\n    - name: {json.dumps(args.name)}\n      sha256: {hashed(key)}")
+    return 0
+
+
 def _train(args: argparse.Namespace) -> int:
     from model.training.cli import main as train  # noqa: PLC0415
 
@@ -327,6 +341,15 @@ def _parser() -> argparse.ArgumentParser:
         "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"
     )
     _add_config(capacity)
+
+    key = commands.add_parser(
+        "key",
+        help="make an API key, and the hash that the configuration has in its place",
+        description="Make an API key. Prints it, and what to put into the configuration: its "
+        "name and its SHA-256. Scopes and limits can be added there; see docs/deploy.md.",
+    )
+    key.set_defaults(run=_key)
+    key.add_argument("name", metavar="NAME", help="of the key, in metrics: letters, digits, . _ -")
 
     train = commands.add_parser("train", add_help=False, help="train the starter anew")
     train.set_defaults(run=_train)

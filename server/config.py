@@ -13,6 +13,7 @@ may have been meant. Nothing else in Parley reads the environment.
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -54,6 +55,42 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+KeyScope: TypeAlias = Literal["sessions", "client_secrets", "metrics"]
+NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+ALL_SCOPES: tuple[KeyScope, ...] = ("sessions", "client_secrets", "metrics")
+
+
+class KeyLimits(_Strict):
+    """What may be used with an API key on one server, ephemeral keys made with it included.
+
+    Attributes:
+        max_sessions: that may be open at once.
+        minutes_a_day: of all its sessions, by UTC. Tested when a session begins.
+        sessions_a_minute: that may begin.
+    """
+
+    max_sessions: Annotated[int, Field(ge=0)] | None = None
+    minutes_a_day: Annotated[int, Field(ge=0)] | None = None
+    sessions_a_minute: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class NamedKey(_Strict):
+    """An API key by its hash; `parley key NAME` makes one.
+
+    Attributes:
+        name: in metrics and in the log.
+        sha256: of the key, in hexadecimal.
+        scopes: what it may do: begin sessions, make ephemeral keys and revoke them, read metrics.
+            All see which models there are.
+        limits: on its sessions.
+    """
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = ALL_SCOPES
+    limits: KeyLimits = KeyLimits()
+
+
 class ServerSettings(_Strict):
     """Where and for whom the server listens.
 
@@ -62,6 +99,7 @@ class ServerSettings(_Strict):
         port: TCP port.
         api_keys: keys that clients may use, 16 or more printable ASCII characters each; with none,
             anyone on this machine may connect.
+        keys: API keys by their hashes, with names, scopes and limits.
         tls_certificate: PEM file with the certificate, and those that it was signed with. With it
             the server speaks `https` and `wss` and nothing else.
         tls_key: PEM file with the certificate's private key; not encrypted.
@@ -100,6 +138,7 @@ class ServerSettings(_Strict):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_000
     api_keys: tuple[str, ...] = Field(default=(), repr=False)
+    keys: tuple[NamedKey, ...] = ()
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -167,6 +206,21 @@ class ServerSettings(_Strict):
             raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
         return self
 
+    @field_validator("keys")
+    @classmethod
+    def _one_name_each(cls, keys: tuple[NamedKey, ...]) -> tuple[NamedKey, ...]:
+        names = [key.name for key in keys]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two keys are called {min(twice)!r}: give each a name of its own")
+        if taken := [name for name in names if re.fullmatch(r"key-\d+", name)]:
+            raise ValueError(f"{taken[0]!r} is what the keys of server.api_keys are called")
+        return keys
+
+    @property
+    def has_keys(self) -> bool:
+        """Say whether an API key is needed."""
+        return bool(self.api_keys or self.keys)
+
     @property
     def session_limit_s(self) -> int:
         """Return how long a session may be, 0 for no limit."""
@@ -181,16 +235,16 @@ class ServerSettings(_Strict):
         """Return a limit that holds by itself only where strangers can come."""
         if given_s is not None:
             return given_s
-        return with_keys_s if self.api_keys else 0
+        return with_keys_s if self.has_keys else 0
 
     @property
     def has_openapi(self) -> bool:
         """Say whether `/openapi.json` is served."""
-        return not self.api_keys if self.openapi is None else self.openapi
+        return not self.has_keys if self.openapi is None else self.openapi
 
     @model_validator(mode="after")
     def _keys_or_loopback(self) -> "ServerSettings":
-        if not self.api_keys and not is_loopback(self.host):
+        if not self.has_keys and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} can be reached from other machines, and there are no API "
                 "keys: set server.api_keys, or listen on 127.0.0.1"

@@ -4,7 +4,7 @@ Everything is read when it is asked for, from the objects that count; nothing is
 globally. Names follow Prometheus' conventions: base units, `_total` for what only grows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
+from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.link import EngineLink
@@ -37,12 +38,16 @@ class Metrics:
         counts: of the gateway.
         link: to the engine.
         drain: of the server.
+        accounts: of its API keys.
     """
 
-    def __init__(self, counts: Counts, link: EngineLink, drain: Drain) -> None:
+    def __init__(
+        self, counts: Counts, link: EngineLink, drain: Drain, accounts: Sequence[Account]
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
         self._registry.register(_Families(lambda: _engine_families(link)))
+        self._registry.register(_Families(lambda: _key_families(accounts)))
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
@@ -75,6 +80,28 @@ def _gateway_families(counts: Counts, link: EngineLink, drain: Drain) -> Iterato
     )
     draining.add_metric([], float(drain.is_begun))
     yield draining
+
+
+def _key_families(accounts: Sequence[Account]) -> Iterator[Metric]:
+    prefix = f"{_PREFIX}_key"
+    live = GaugeMetricFamily(
+        f"{prefix}_sessions", "Sessions that are open, by API key.", labels=["key"]
+    )
+    begun = CounterMetricFamily(
+        f"{prefix}_sessions_begun", "Sessions that were let in, by API key.", labels=["key"]
+    )
+    seconds = CounterMetricFamily(
+        f"{prefix}_session_seconds", "How long they lasted together, by API key.", labels=["key"]
+    )
+    refused = CounterMetricFamily(
+        f"{prefix}_refused", "Sessions over the limits of an API key.", labels=["key"]
+    )
+    for account in accounts:
+        live.add_metric([account.name], account.num_open)
+        begun.add_metric([account.name], account.num_begun)
+        seconds.add_metric([account.name], account.seconds)
+        refused.add_metric([account.name], account.num_refused)
+    yield from (live, begun, seconds, refused)
 
 
 def _engine_families(link: EngineLink) -> Iterator[Metric]:

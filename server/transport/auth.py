@@ -1,11 +1,13 @@
 """Read a client's credentials from its request, and decide whether they will do."""
 
-import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from server.config import is_loopback
-from server.transport.envelope import bad_key
+from server.config import KeyScope, is_loopback
+from server.session.accounts import Account
+from server.transport.api_keys import ApiKey, ApiKeys
+from server.transport.envelope import RefusedError, bad_key
 from server.transport.ephemeral import KEY_PREFIX, EphemeralKey, KeyBook
 
 # Browsers cannot set headers on a WebSocket; they offer the key as a subprotocol.
@@ -30,23 +32,31 @@ def offered_key(headers: Mapping[str, str], subprotocols: Sequence[str] = ()) ->
     return headers.get("api-key")
 
 
-def is_allowed(key: str | None, api_keys: Sequence[str]) -> bool:
-    """Say whether a key is one of ours; without any of ours, everyone is welcome."""
-    if not api_keys:
-        return True
-    given = (key or "").encode()
-    # All of them are compared, in constant time: the answer's timing tells nothing.
-    return sum(hmac.compare_digest(given, known.encode()) for known in api_keys) > 0
-
-
-def check_api_key(key: str | None, api_keys: Sequence[str]) -> None:
+def check_api_key(key: str | None, api_keys: ApiKeys, scope: KeyScope | None) -> ApiKey | None:
     """Let a backend in: an ephemeral key starts sessions and does nothing else.
 
+    Args:
+        key: that was sent.
+        api_keys: of the server; without any, everyone is welcome.
+        scope: what is wanted; None for what every key may.
+
+    Returns:
+        The key; None where none is needed.
+
     Raises:
-        RefusedError: the key is missing or wrong.
+        RefusedError: the key is missing or wrong, or may not do this.
     """
-    if is_allowed(key, api_keys):
-        return
+    if not api_keys:
+        return None
+    found = api_keys.find(key)
+    if found is not None:
+        if scope is not None and scope not in found.scopes:
+            raise RefusedError(
+                403,
+                f"This API key may not do this: it needs the scope '{scope}'.",
+                code="insufficient_permissions",
+            )
+        return found
     if key is None:
         raise bad_key("Missing API key: send it as 'Authorization: Bearer KEY'.")
     if key.startswith(KEY_PREFIX):
@@ -54,22 +64,40 @@ def check_api_key(key: str | None, api_keys: Sequence[str]) -> None:
     raise bad_key("Incorrect API key provided.")
 
 
-def admitted(
-    key: str | None, api_keys: Sequence[str], ephemeral_keys: KeyBook
-) -> EphemeralKey | None:
-    """Let a session in; returns the ephemeral key by which it comes, None if by none.
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Say by what a session comes in.
+
+    Attributes:
+        key: the ephemeral key, None if by none.
+        account: of the API key, its own or the one by which its ephemeral key was made; None where
+            none is needed or it is not known here.
+    """
+
+    key: EphemeralKey | None = None
+    account: Account | None = None
+
+
+NOBODY = Admitted()
+"""By nothing: no key is needed."""
+
+
+def admitted(key: str | None, api_keys: ApiKeys, ephemeral_keys: KeyBook) -> Admitted:
+    """Let a session in.
 
     Raises:
-        RefusedError: the key is missing or wrong, or has expired.
+        RefusedError: the key is missing or wrong, has expired, or may not begin sessions.
     """
-    if key is None or not key.startswith(KEY_PREFIX):
-        check_api_key(key, api_keys)
-        return None
-    ephemeral = ephemeral_keys.find(key)
-    if ephemeral is None and not (api_keys and is_allowed(key, api_keys)):
+    ephemeral = None
+    if key is not None and key.startswith(KEY_PREFIX):
+        ephemeral = ephemeral_keys.find(key)
         # Also where no keys are needed: what the key was bound to would silently not apply.
-        raise bad_key("Incorrect ephemeral key provided: it is unknown or has expired.")
-    return ephemeral
+        if ephemeral is None and api_keys.find(key) is None:
+            raise bad_key("Incorrect ephemeral key provided: it is unknown or has expired.")
+    if ephemeral is not None:
+        return Admitted(ephemeral, api_keys.account(ephemeral.issuer))
+    found = check_api_key(key, api_keys, "sessions")
+    return Admitted(None, found.account if found is not None else None)
 
 
 def is_own_origin(origin: str | None) -> bool:

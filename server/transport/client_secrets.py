@@ -56,7 +56,7 @@ async def options(request: Request) -> Response:
 
 async def make(request: Request) -> Response:
     """Make a key in the GA shape, and answer with it and its session."""
-    body = await _body(request)
+    body, issuer = await _body(request)
     refuse_unknown_keys(body, "", ("expires_after", "session", "max_sessions", "bound"))
     ttl_s = _ttl_s(body.get("expires_after"), "expires_after", DEFAULT_TTL_S)
     max_sessions = integer_at(body.get("max_sessions", 1), "max_sessions", low=1, high=MAX_SESSIONS)
@@ -66,7 +66,12 @@ async def make(request: Request) -> Response:
     if "type" in session:
         refuse_beta_keys(session, "session")
     key = await _issued(
-        request.app.state.gateway, session, ttl_s, max_sessions=max_sessions, is_bound=is_bound
+        request.app.state.gateway,
+        session,
+        ttl_s,
+        issuer,
+        max_sessions=max_sessions,
+        is_bound=is_bound,
     )
     answer = {
         "value": key.value,
@@ -81,7 +86,7 @@ async def revoke(request: Request) -> Response:
 
     The key is in the body, as in RFC 7009: addresses end up in logs.
     """
-    body = await _body(request)
+    body, _ = await _body(request)
     refuse_unknown_keys(body, "", ("value",))
     value = string_at(required(body, "value", ""), "value")
     try:
@@ -104,13 +109,13 @@ async def make_beta_transcription(request: Request) -> Response:
 
 
 async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject]) -> JSONResponse:
-    body = await _body(request)
+    body, issuer = await _body(request)
     given = body.get("client_secret")
     secret = {} if given is None else object_at(given, "client_secret")
     refuse_unknown_keys(secret, "client_secret", ("expires_after",))
     ttl_s = _ttl_s(secret.get("expires_after"), "client_secret.expires_after", BETA_TTL_S)
     try:
-        key = await _issued(request.app.state.gateway, read(body), ttl_s)
+        key = await _issued(request.app.state.gateway, read(body), ttl_s, issuer)
     except RefusedError:
         raise
     except ClientError as error:
@@ -126,8 +131,8 @@ def _at_the_root(error: ClientError) -> ClientError:
     return ClientError(error.message.replace("'session.", "'"), code=error.code, param=param)
 
 
-async def _body(request: Request) -> JsonObject:
-    """Return the body of a request that may be made.
+async def _body(request: Request) -> tuple[JsonObject, str]:
+    """Return the body of a request that may be made, and the name of its API key, if any.
 
     Raises:
         ClientError: it may not, or the body is too large or not a JSON object.
@@ -135,7 +140,8 @@ async def _body(request: Request) -> JsonObject:
     settings = request.app.state.gateway.settings.server
     # A simple request of another site's page comes without a preflight.
     check_origin(request, request.app.state.gateway)
-    await let_backend_in(request)
+    api_key = await let_backend_in(request, "client_secrets")
+    name = api_key.account.name if api_key else ""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -144,7 +150,7 @@ async def _body(request: Request) -> JsonObject:
                 413, f"The body is too large: at most {settings.max_body_bytes} bytes are read."
             )
     if not data.strip():
-        return {}
+        return {}, name
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -154,7 +160,7 @@ async def _body(request: Request) -> JsonObject:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
     refuse_half_characters(body, text)
     refuse_oversized(body, max_text_chars=settings.max_text_chars)
-    return body
+    return body, name
 
 
 def _ttl_s(value: Any, path: str, default_s: int) -> int:
@@ -172,6 +178,7 @@ async def _issued(
     gateway: Gateway,
     session: JsonObject,
     ttl_s: int,
+    issuer: str,
     *,
     max_sessions: int = 1,
     is_bound: bool = False,
@@ -189,6 +196,7 @@ async def _issued(
             max_sessions=max_sessions,
             is_bound=is_bound,
             session=session,
+            issuer=issuer,
         )
     except OverloadedError as error:
         raise _too_many(error) from None

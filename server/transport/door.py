@@ -1,15 +1,19 @@
 """Let requests in: by where they come from, and by their key."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from server.config import is_loopback
+from server.config import KeyScope, is_loopback
+from server.session.accounts import Account
 from server.session.drain import DRAINING
 from server.session.link import NOT_READY
-from server.transport.auth import admitted, check_api_key, is_own_origin, offered_key
+from server.transport.api_keys import ApiKey
+from server.transport.auth import Admitted, admitted, check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
@@ -18,6 +22,7 @@ from server.transport.gateway import Gateway
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
 # Azure's addresses, where a key may be in the query as well.
 _AZURE = "/openai/"
+_WRONG_KEY = 401
 
 
 class OwnHosts:
@@ -72,34 +77,65 @@ def check_origin(connection: HTTPConnection, gateway: Gateway) -> None:
         raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
 
 
-async def let_backend_in(connection: HTTPConnection) -> None:
-    """Let in who has an API key.
+async def let_backend_in(
+    connection: HTTPConnection, scope: KeyScope | None = None
+) -> ApiKey | None:
+    """Let in who has an API key; returns it, None where none is needed.
+
+    Args:
+        connection: the request.
+        scope: what is wanted; None for what every key may.
 
     Raises:
-        RefusedError: the key is missing or wrong, or too many wrong ones came from there.
+        RefusedError: the key is missing or wrong or may not do this, or too many wrong ones came
+            from there.
     """
     gateway, key = _gateway(connection), _key(connection)
     await _wait(connection, gateway, key)
     try:
-        check_api_key(key, gateway.api_keys)
-    except RefusedError:
-        _note(connection, gateway, key)
+        return check_api_key(key, gateway.api_keys, scope)
+    except RefusedError as error:
+        _note(connection, gateway, key, error)
         raise
 
 
-async def let_session_in(connection: HTTPConnection) -> EphemeralKey | None:
-    """Let in who may have a session; returns the ephemeral key by which it comes, if by one.
+async def let_session_in(connection: HTTPConnection) -> Admitted:
+    """Let in who may have a session; returns by what it comes.
 
     Raises:
-        RefusedError: the key is missing, wrong or expired, or too many wrong ones came from there.
+        RefusedError: the key is missing, wrong or expired or may not do this, or too many wrong
+            ones came from there.
     """
     gateway, key = _gateway(connection), _key(connection)
     await _wait(connection, gateway, key)
     try:
         return admitted(key, gateway.api_keys, gateway.keys)
-    except RefusedError:
-        _note(connection, gateway, key)
+    except RefusedError as error:
+        _note(connection, gateway, key, error)
         raise
+
+
+@contextlib.contextmanager
+def counted(account: Account | None) -> Iterator[None]:
+    """Count a session with the API key by which it comes, while it is open.
+
+    Raises:
+        RefusedError: the key has had what it may have.
+    """
+    if account is None:
+        yield
+        return
+    reached = account.reached()
+    if reached is not None:
+        raise RefusedError(
+            429,
+            reached.text,
+            code="rate_limit_exceeded",
+            kind="rate_limit_error",
+            retry_after_s=reached.retry_after_s,
+        )
+    with account.opened():
+        yield
 
 
 def check_readiness(gateway: Gateway) -> None:
@@ -168,9 +204,11 @@ async def _wait(connection: HTTPConnection, gateway: Gateway, key: str | None) -
         await gateway.tries.wait(_host(connection))
 
 
-def _note(connection: HTTPConnection, gateway: Gateway, key: str | None) -> None:
-    # No key at all is no try.
-    if key is not None:
+def _note(
+    connection: HTTPConnection, gateway: Gateway, key: str | None, error: RefusedError
+) -> None:
+    # No key at all is no try, and neither is one that is right and may not do this.
+    if key is not None and error.status == _WRONG_KEY:
         gateway.tries.fail(_host(connection), connection.url.path)
 
 

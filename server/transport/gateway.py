@@ -24,6 +24,7 @@ from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.transport.api_keys import ApiKeys
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import KeyBook
 from server.transport.tries import FailedTries
@@ -64,6 +65,7 @@ class Gateway:
     link: EngineLink
     voices: VoiceMap
     vad_model: SileroModel
+    api_keys: ApiKeys
     keys: KeyBook
     counts: Counts
     metrics: Metrics
@@ -72,11 +74,6 @@ class Gateway:
     gallery: Gallery
     drain: Drain
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
-
-    @property
-    def api_keys(self) -> tuple[str, ...]:
-        """Return the keys that clients may use; none: anyone on this machine may connect."""
-        return self.settings.server.api_keys
 
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""

@@ -36,7 +36,7 @@ async def metrics(request: Request) -> Response:
         RefusedError: the key is missing or wrong, where keys are needed.
     """
     gateway: Gateway = request.app.state.gateway
-    await let_backend_in(request)
+    await let_backend_in(request, "metrics")
     # It takes longer than the event loop has for anything.
     text = await asyncio.to_thread(gateway.metrics.text)
     return Response(text, media_type=CONTENT_TYPE)

@@ -26,6 +26,7 @@ from server.transport.door import (
     check_origin,
     check_readiness,
     check_room,
+    counted,
     let_backend_in,
     let_session_in,
 )
@@ -135,11 +136,13 @@ async def _let_in(
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
             return None
-        key = await let_session_in(socket)
+        by = await let_session_in(socket)
+        key = by.key
         check_readiness(gateway)
         check_room(key)
         if key is None or not key.has_model:
             gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
+        opened.enter_context(counted(by.account))
         if key is not None:
             opened.enter_context(key.opened(holder.revoke))
         holder.session = await _accepted(socket, gateway, transport, key)
@@ -206,7 +209,7 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
     Raises:
         RefusedError: there is no such call, or the key is wrong.
     """
-    await let_backend_in(socket)
+    await let_backend_in(socket, "sessions")
     calls: CallBook | None = getattr(socket.app.state, "calls", None)
     if calls is None:
         raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")

@@ -14,8 +14,9 @@ from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.session import Session
 from server.session.transport import Player, Transport
+from server.transport.auth import NOBODY, Admitted
+from server.transport.door import counted
 from server.transport.envelope import RefusedError
-from server.transport.ephemeral import EphemeralKey
 from server.webrtc.call import Call, CallParts
 from server.webrtc.dtls import CertificateStore
 from server.webrtc.network import Network
@@ -105,7 +106,7 @@ class Calls:
         offer: Offer,
         asked: str,
         new_session: Callable[[Transport, Player], Session],
-        key: EphemeralKey | None = None,
+        by: Admitted = NOBODY,
     ) -> Call:
         """Take an offer; the call has a place, and its answer can be sent.
 
@@ -113,10 +114,11 @@ class Calls:
             offer: of the client.
             asked: host by which the client reached the server.
             new_session: makes its session.
-            key: an ephemeral one, by which it came; it ends the call when it is revoked.
+            by: what it comes by; an ephemeral key ends the call when it is revoked.
 
         Raises:
             OverloadedError: there is no place, no port, or the key has its sessions already.
+            RefusedError: the API key has what it may have.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._link.place())
@@ -135,9 +137,11 @@ class Calls:
                 self._gallery.side("auto"),
             )
             call = Call(call_id, offer, asked, parts)
-            if key is not None:
-                open_with_key.enter_context(key.opened(call.revoke))
+            open_with_key.enter_context(counted(by.account))
+            if by.key is not None:
+                open_with_key.enter_context(by.key.opened(call.revoke))
         except BaseException:
+            open_with_key.close()
             place.close()
             raise
         self._calls[call_id] = call

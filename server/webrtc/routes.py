@@ -33,6 +33,7 @@ from server.protocol.wire.parse import json_object, refuse_half_characters
 from server.session.counts import count_in
 from server.session.session import Session
 from server.session.transport import Player, Transport
+from server.transport.auth import Admitted
 from server.transport.door import check_origin, check_readiness, check_room, let_session_in
 from server.transport.envelope import RefusedError, at_capacity
 from server.transport.ephemeral import EphemeralKey
@@ -109,8 +110,8 @@ def _calls(request: Request) -> Calls:
     return calls
 
 
-async def _admit(request: Request) -> EphemeralKey | None:
-    """Let a request in; returns its ephemeral key, None without one.
+async def _admit(request: Request) -> Admitted:
+    """Let a request in; returns by what it comes.
 
     Raises:
         RefusedError: it comes from another site's page, or without a key that will do.
@@ -130,7 +131,8 @@ async def _begun(request: Request, dialect: Dialect) -> Response:
 
 
 async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Response:
-    key = await _admit(request)
+    by = await _admit(request)
+    key = by.key
     check_readiness(gateway)
     sdp, session = await _offered(request)
     offer = parse_offer(sdp, sees=_calls(request).takes_video)
@@ -142,7 +144,7 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
         return gateway.new_session(transport, dialect, config, player, is_bound=is_bound)
 
     try:
-        call = _calls(request).begin(offer, request.url.hostname or "", new_session, key)
+        call = _calls(request).begin(offer, request.url.hostname or "", new_session, by)
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
     headers = {"Location": f"/v1/realtime/calls/{call.id}"}

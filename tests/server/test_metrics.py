@@ -9,8 +9,9 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge
-from server.config import ServerSettings, Settings
+from server.config import KeyLimits, ServerSettings, Settings
 from server.metrics import Metrics, shown_fields
+from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.link import EngineLink
@@ -32,7 +33,8 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     """Every metric is listed with its type and label, and every listed one is served."""
     engine = EchoEngine()
     _with_labels(engine.metrics)
-    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0)).text().decode()
+    accounts = [Account("shop", KeyLimits())]
+    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0), accounts).text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

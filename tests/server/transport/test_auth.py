@@ -2,11 +2,12 @@
 
 import pytest
 
+from server.config import NamedKey
+from server.transport.api_keys import ApiKeys, hashed
 from server.transport.auth import (
     admitted,
     check_api_key,
     chosen_subprotocol,
-    is_allowed,
     is_browser,
     is_own_origin,
     offered_key,
@@ -35,38 +36,56 @@ def test_where_a_key_is_found(
     assert offered_key(headers, subprotocols) == key
 
 
-def test_which_keys_are_allowed() -> None:
-    """Any of the configured keys; anyone where there are none."""
-    assert is_allowed("b", ("a", "b"))
-    assert not is_allowed("c", ("a", "b"))
-    assert not is_allowed(None, ("a",))
-    assert not is_allowed("", ("a",))
-    assert is_allowed(None, ())
-
-
 @pytest.mark.parametrize(
     ("key", "message"),
     [(None, "Missing API key"), ("sk-bad", "Incorrect API key"), ("ek_1", "Ephemeral keys start")],
 )
 def test_what_backends_are_told(key: str | None, message: str) -> None:
     """All of it is 401 `invalid_api_key`; the words say what to do."""
-    check_api_key("sk-1", ("sk-1",))
+    check_api_key("sk-1", ApiKeys(("sk-1",)), None)
     with pytest.raises(RefusedError, match=message) as caught:
-        check_api_key(key, ("sk-1",))
+        check_api_key(key, ApiKeys(("sk-1",)), None)
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("api_keys", [(), ("sk-1",)])
 def test_ephemeral_keys_let_sessions_in(api_keys: tuple[str, ...]) -> None:
     """Also where no keys are needed they must be known: what they are bound to would not apply."""
-    keys = EphemeralKeys(1)
+    keys, known = EphemeralKeys(1), ApiKeys(api_keys)
     key = keys.issue(CONFIG, 60, has_model=False)
-    assert admitted(key.value, api_keys, keys) is key
+    assert admitted(key.value, known, keys).key is key
     with pytest.raises(RefusedError, match="unknown or has expired"):
-        admitted("ek_other", api_keys, keys)
-    assert admitted("sk-1", api_keys, keys) is None
+        admitted("ek_other", known, keys)
+    assert admitted("sk-1", known, keys).key is None
     # An operator may have chosen such a name for an ordinary key.
-    assert admitted("ek_mine", ("ek_mine",), keys) is None
+    assert admitted("ek_mine", ApiKeys(("ek_mine",)), keys).key is None
+
+
+def test_a_key_does_what_its_scopes_allow() -> None:
+    """Anything else is 403: the key is right."""
+    reads = NamedKey(name="prometheus", sha256=hashed("sk-reads"), scopes=("metrics",))
+    known = ApiKeys((), (reads,))
+    found = check_api_key("sk-reads", known, "metrics")
+    assert found is not None
+    assert found.account.name == "prometheus"
+    assert check_api_key("sk-reads", known, None) is found
+    for refused in (
+        lambda: check_api_key("sk-reads", known, "client_secrets"),
+        lambda: admitted("sk-reads", known, EphemeralKeys(1)),
+    ):
+        with pytest.raises(RefusedError, match="needs the scope") as caught:
+            refused()
+        assert (caught.value.status, caught.value.code) == (403, "insufficient_permissions")
+
+
+def test_an_ephemeral_key_counts_for_the_key_that_made_it() -> None:
+    """As its own sessions do; a key made elsewhere, by a name that is not known here, for none."""
+    keys, known = EphemeralKeys(2), ApiKeys(("sk-1",))
+    by_own = admitted("sk-1", known, keys).account
+    made = keys.issue(CONFIG, 60, has_model=False, issuer="key-1").value
+    assert admitted(made, known, keys).account is by_own is not None
+    other = keys.issue(CONFIG, 60, has_model=False, issuer="elsewhere").value
+    assert admitted(other, known, keys).account is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Count what is done with an API key, and bound it. In the event loop, and on this server alone."""
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from server.config import KeyLimits
+
+_MINUTE_S, _DAY_S = 60.0, 86_400.0
+# Sessions end at times that nobody knows; soon after one of them it is worth trying again.
+_RETRY_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """Say why a key gets no further session now.
+
+    Attributes:
+        text: for the client.
+        retry_after_s: when it is worth trying again.
+    """
+
+    text: str
+    retry_after_s: int
+
+
+class Account:
+    """Hold what one API key has used: its own sessions, and those of keys that it made.
+
+    Args:
+        name: of the key.
+        limits: of what it may use.
+        clock: Unix time in seconds. Days are UTC's.
+    """
+
+    def __init__(
+        self, name: str, limits: KeyLimits, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.name = name
+        self._limits = limits
+        self._clock = clock
+        self._begun_s: deque[float] = deque()  # of the last minute, where that is bounded
+        self._settled_s = clock()
+        self._today_s = 0.0
+        self._all_s = 0.0
+        self.num_open = 0
+        self.num_begun = 0
+        self.num_refused = 0
+
+    @property
+    def seconds(self) -> float:
+        """Return how long its sessions have lasted, together."""
+        self._settle()
+        return self._all_s
+
+    def reached(self) -> LimitReached | None:
+        """Return the limit that a further session would be over, and count that; None without."""
+        reached = self._reached()
+        self.num_refused += reached is not None
+        return reached
+
+    def _reached(self) -> LimitReached | None:
+        self._settle()
+        limits, now_s = self._limits, self._settled_s
+        if limits.max_sessions is not None and self.num_open >= limits.max_sessions:
+            text = f"This API key has its {limits.max_sessions} sessions open already."
+            return LimitReached(text, _RETRY_S)
+        if limits.minutes_a_day is not None and self._today_s >= limits.minutes_a_day * 60:
+            text = f"This API key has used its {limits.minutes_a_day} minutes of today (UTC)."
+            return LimitReached(text, math.ceil(_DAY_S - now_s % _DAY_S))
+        if limits.sessions_a_minute is not None:
+            while self._begun_s and self._begun_s[0] <= now_s - _MINUTE_S:
+                self._begun_s.popleft()
+            if len(self._begun_s) >= limits.sessions_a_minute:
+                text = f"This API key may begin {limits.sessions_a_minute} sessions a minute."
+                return LimitReached(text, math.ceil(self._begun_s[0] + _MINUTE_S - now_s) or 1)
+        return None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count a session while it is open."""
+        self._settle()
+        self.num_open += 1
+        self.num_begun += 1
+        if self._limits.sessions_a_minute is not None:
+            self._begun_s.append(self._settled_s)
+        try:
+            yield
+        finally:
+            self._settle()
+            self.num_open -= 1
+
+    def _settle(self) -> None:
+        """Count the time since this was last done."""
+        # A clock that is set back takes nothing away.
+        now_s = max(self._clock(), self._settled_s)
+        used_s = (now_s - self._settled_s) * self.num_open
+        self._all_s += used_s
+        if now_s // _DAY_S == self._settled_s // _DAY_S:
+            self._today_s += used_s
+        else:
+            self._today_s = now_s % _DAY_S * self.num_open
+        self._settled_s = now_s

@@ -36,6 +36,33 @@ from model.cache.store import LayerMemory, MemoryConfig, PageContents, Reading, 
 from model.config import LMConfig
 from model.errors import EngineError, OutOfPagesError, RewindError
 
+# A worked example, with pages of 4 steps, a text window of 4 and an audio window of 6, 2 steps that
+# can be taken back, and a prefix of 2. The areas of a slot are whole pages:
+#
+#     text ring   4 + 2 = 6 -> 8 columns    0-7      pages (parts) 0 and 1
+#     prefix      2         -> 4 columns    8-11     part 2
+#     audio ring  6 + 2 = 8 -> 8 columns   12-19     parts 3 and 4
+#
+# A conversation takes steps, and each is counted in the area of its kind:
+#
+#     step   kind     ordinal   column           what this step sees
+#     0      PREFIX   0         8                8
+#     1      PREFIX   1         9                8-9
+#     2      LISTEN   0         12               8-9, 12
+#     ...
+#     11     LISTEN   9         12 + 9 % 8 = 13  8-9, and ordinals 4-9, in 16-19 and 12-13
+#     12     TEXT     0         7                7, 8-9, 16-19, 12-13
+#
+# Step 11 was written over ordinal 1, and that is safe: no step sees it any more, not even after 2
+# steps were taken back. That is what the 2 extra columns of a ring are for. `rewind(slot, 10)` then
+# takes steps 12, 11 and 10 back. Counters go down (text 1 -> 0, audio 10 -> 8), nothing is moved or
+# wiped, and the next LISTEN step is ordinal 8 again, column 12. Taking back one step more would
+# make ordinals 1-6 the newest 6, and column 13 no longer holds ordinal 1: `RewindError`, and the
+# caller feeds the conversation again (`model/turns/history.py`).
+#
+# `audio_high` remembers how far the ring was ever written, because that is what decides which old
+# ordinals are gone, and going back does not bring them back.
+
 
 class Kind(IntEnum):
     """What a step is; decides which area remembers it."""
@@ -247,8 +274,8 @@ class LMState:
             for num_layers, is_low in ((entry, True), (config.num_layers - entry, False))
             if num_layers
         ]
-        self.added: Tensor | None = None
-        self.cross: Tensor | None = None
+        self.added: Tensor | None = None  # [slots, dim]
+        self.cross: Tensor | None = None  # [layers, 2, slots, heads, length, head_dim]
         # A call's later steps must not overwrite what its first step still sees.
         self.max_call_steps = config.rewind_steps + 1
         self._counters = [_Counters() for _ in range(num_slots)]
@@ -342,10 +369,14 @@ class LMState:
         if length < 0 or num_back < 0 or num_back > len(recent):
             msg = f"cannot rewind slot {slot} to {length}: it has {self.length(slot)} steps"
             raise RewindError(msg)
+        # What is taken back is counted by its kind: only the ring of that kind moves.
         back = [recent[-1 - i] for i in range(num_back)]
         text = now.text - back.count(Kind.TEXT)
         audio = now.audio - sum(k > Kind.TEXT for k in back)
         config = self._config
+        # Of each ring, the oldest step that would be seen again must not have been written over.
+        # For the example above: 8 steps kept, seen from 8 - 6 = 2 on; 10 at most, so 10 - 6 - 2 = 2
+        # is left.
         for kept, high, window in (
             (text, now.text_high, config.text_window),
             (audio, now.audio_high, config.audio_window),
@@ -363,6 +394,8 @@ class LMState:
             recent.pop()
         for group in self._groups:
             most = self._held(slot, group, is_high=True)
+            # Pages that hold nothing any more go back to the pool. Once a ring has gone around, all
+            # of its pages hold something.
             group.tables.release(slot, group.areas.parts_beyond(self._held(slot, group), most))
 
     def fork(self, source: int, target: int) -> None:
@@ -378,6 +411,9 @@ class LMState:
         Raises:
             OutOfPagesError: there are no pages for the copies; nothing has changed then.
         """
+        # A page of which some columns are still free would be written to by both slots: it is
+        # copied now, so that a later step never has to. Full pages are only read until their ring
+        # comes around; `own` copies them then.
         assert source != target, source
         filling = [self._filling(source, group) for group in self._groups]
         for group, parts in zip(self._groups, filling, strict=True):
@@ -417,6 +453,7 @@ class LMState:
             EngineError: if it is not the memory of such a model; the slot is unchanged then.
             OutOfPagesError: there are not enough pages; the slot is unchanged then.
         """
+        # All that can fail comes first, so that an error leaves the slot as it was.
         self._check_fits(memory)
         for group, parts in zip(self._groups, memory.parts, strict=True):
             self._check_free(group, len(parts), slot)
@@ -474,6 +511,8 @@ class LMState:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
     ) -> list[PagedPlan | None]:
         """Do as `advance`, and return for each of `stores` what is to be read and written."""
+        # The usual call of a duplex model: one step of each row, and a slot is a single ring. Then
+        # numpy plans all rows at once; with 64 sessions, the host's part of a frame depends on it.
         if self._is_ring and len(kind[0]) == 1:
             is_step = [row[0] != Kind.PAD for row in kind]
             if is_step == [slot != NOBODY for slot in slots]:
@@ -493,11 +532,11 @@ class LMState:
         """Do as `plan_paged` where a slot is one ring, for a step of each: for all at once."""
         (group,) = self._groups
         window, size = self._config.audio_window, group.areas.audio
-        row = np.array(slots)
-        is_somebody = row != NOBODY
-        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])
-        part = held % size // group.areas.page_steps
-        pages = group.tables.of(slots)[np.arange(len(row)), part]
+        row = np.array(slots)  # [n]
+        is_somebody = row != NOBODY  # [n]
+        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])  # [n]
+        part = held % size // group.areas.page_steps  # [n]
+        pages = group.tables.of(slots)[np.arange(len(row)), part]  # [n]
         refs = group.tables.pool.refs
         wanted = [i for i in is_somebody.nonzero()[0] if pages[i] == NO_PAGE or refs(pages[i]) > 1]
         self._check_free(group, len(wanted))
@@ -511,6 +550,8 @@ class LMState:
 
     def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
         """Say whether there are pages for `advance`; arguments as there."""
+        # The first, cheap answer is nearly always enough. It counts a page for each step, where in
+        # truth most steps go to a page that their slot has already.
         most = sum(len(row) for row in kind)  # a step is written to one page
         return all(
             most <= group.tables.pool.num_free
@@ -524,6 +565,7 @@ class LMState:
         assert num_steps <= self.max_call_steps, (num_steps, self.max_call_steps)
         assert len(set(somebody)) == len(somebody), slots
         self._check_prefix(kind, slots)
+        # Where all that comes is the user's audio, the layers below `audio_entry_layer` rest.
         groups = [
             None
             if group.is_low and all(k in _LISTEN_OR_PAD for row in kind for k in row)
@@ -550,6 +592,8 @@ class LMState:
                 pages = [NO_PAGE] * group.areas.num_pages
             rows.append(Row(pages, [], [], (0, 0)))
         for step_kind in kind:
+            # A step is counted before it is placed, so it sees itself and nothing that comes after
+            # it, though the whole call is computed at once: this is the causal mask.
             if step_kind != Kind.PAD:
                 self._count(slot, step_kind)
             for row, group in zip(rows, groups, strict=True):
@@ -613,6 +657,8 @@ class LMState:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int], groups: Sequence[_Group]
     ) -> None:
         """Let slots own the pages that new steps are written to."""
+        # Two rounds: pages are counted for all layers before the first one is taken, so that a call
+        # that does not fit changes nothing.
         taken = []
         for group in groups:
             wanted = self._wanted(kind, slots, group)

@@ -44,7 +44,8 @@ from model.transformer.sampling import GREEDY, Sampling, guide, sample
 # stand in different columns; a captured graph reads the counts from a tensor.
 #
 # Source: Copet et al. 2023, "Simple and controllable music generation", section 2.2 (delay
-# pattern); Défossez et al. 2024, "Moshi", section 3.4.4 (text and both sides' codes as streams).
+# pattern); Défossez et al. 2024, "Moshi", sections 3.4.3 and 3.4.4 (text and both sides' codes as
+# streams).
 
 
 class _Stream(IntEnum):

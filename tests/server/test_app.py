@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from server.app import listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
+from server.names import parley_version
 from tests.server import oracle
 from tests.server.fakes import INFO, EchoEngine
 from tests.server.serving import Served, serving
@@ -339,7 +340,7 @@ async def test_every_path_that_clients_use() -> None:
 async def test_health_readiness_and_models() -> None:
     """The plain HTTP side answers."""
     async with echoing() as served:
-        assert await served.get("/healthz") == (200, {"status": "ok"})
+        assert await served.get("/healthz") == (200, {"status": "ok", "version": parley_version()})
         status, body = await served.get("/readyz")
         assert (status, body["status"], body["max_sessions"]) == (200, "ready", 2)
         status, body = await served.get("/v1/models")

@@ -1,7 +1,7 @@
-"""Measure how the code reads: its size, its tails, its comments, its circles, and the way of a reply.
+"""Measure how the code reads: its size, its tails, its comments, its circles, a reply's way.
 
-The question is "what does a newcomer meet?". It is answered from the text of the sources and, for the
-last table, by letting one spoken question be answered and noting every file that did something.
+The question is "what does a newcomer meet?". It is answered from the text of the sources and, for
+the last table, by letting one spoken question be answered and noting every file that did something.
 
     python -m benchmarks.measures                  # this checkout
     python -m benchmarks.measures --root PATH      # another one, say of an older commit
@@ -50,13 +50,14 @@ _QUESTION = _ROOT / "tests" / "assets" / "two_plus_two.wav"
 
 _DIRECTIVE = re.compile(r"#\s*(noqa|ruff:|mypy:|type:|fmt:|!)")
 _SHAPE = re.compile(r"\[[^\[\]\"'`=]*\]")
-_DIMENSION = re.compile(r"(\.\.\.|\*?[A-Za-z_0-9][\w .+*/()·-]*)$")
+# B, head_dim, 2 * dim, 4 S, ceil(size / 64), ...; no prose.
+_DIMENSION = re.compile(r"\.\.\.|\*?(\d+ )?[\w.]+(\([^)]*\))?( ?[*+/-] ?[\w.()]+)*( each)?")
 _SOURCE = re.compile(
     r"\bSource:|\bRFC ?\d|§|\b[Ss]ection \d|\b[Ee]quation \d|\bet al\.|\barXiv|https?://"
     r"|\bITU-T\b|\bRealtime (API|reference|guide)|\b(19|20)\d\d, [\"A-Z]"
 )
 # Words of a docstring that add nothing to a name.
-_FILLERS = frozenset("a an the of it its this that to is are be in on for and with by as".split())
+_FILLERS = frozenset({"a", "an", "the", "of", "it", "its", "this", "that", "to", "is", "are", "in"})
 
 
 @dataclass(slots=True)
@@ -99,13 +100,12 @@ class Room:
 
 def has_shape(text: str) -> bool:
     """Say whether a comment or a line of a docstring notes a shape, such as [B, T] or [rows]."""
-    # A list of numbers is a value and a single lower-case word in brackets may be a type's argument:
-    # what is subscripted, `list[int]`, has a letter before its bracket.
+    # What is subscripted, as in `list[int]`, has a letter before its bracket.
     for match in _SHAPE.finditer(text):
         before = text[match.start() - 1 : match.start()]
-        parts = [part.strip() for part in match.group()[1:-1].split(",")]
         is_subscript = before.isalnum() or before in ("_", "]", ")")
-        if not is_subscript and all(_DIMENSION.match(part) for part in parts if part) and any(parts):
+        parts = [part.strip() for part in match.group()[1:-1].split(",")]
+        if any(parts) and not is_subscript and all(map(_DIMENSION.fullmatch, filter(None, parts))):
             return True
     return False
 
@@ -250,8 +250,8 @@ runpy.run_module("server.cli", run_name="__main__")
 def files_of_a_reply(root: Path, timeout_s: float = 120.0) -> list[Path]:
     """Return the files in which a function ran from a question's first sample to its reply's last.
 
-    The starter answers a recorded question over a WebSocket. Gateway and engine share a process here,
-    so that one list has both; loading, and opening and closing the session, are not in it.
+    The starter answers a recorded question over a WebSocket. Gateway and engine share a process
+    here, so that one list has both; loading, and opening and closing the session, are not in it.
 
     Raises:
         TimeoutError: if there is no reply in time.

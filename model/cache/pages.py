@@ -33,7 +33,7 @@ from model.errors import OutOfPagesError
 # PagedAttention", section 4.4 (sharing, and a copy at the first write).
 
 NO_PAGE = -1
-NOBODY = -1  # the slot of rows that only fill a batch up
+PADDING = -1  # the slot of rows that only fill a batch up
 
 
 class PagePool:
@@ -115,10 +115,10 @@ class PageTables:
         self._array = np.full((num_slots, pages_per_slot), NO_PAGE, np.int32)
 
     def of(self, slots: Sequence[int]) -> np.ndarray:
-        """Return the rows of some slots, int32 [n, pages_per_slot]; `NOBODY` has no pages."""
+        """Return the rows of some slots, int32 [n, pages_per_slot]; `PADDING` has no pages."""
         index = np.array(slots)
         rows: np.ndarray = self._array[index]
-        rows[index == NOBODY] = NO_PAGE
+        rows[index == PADDING] = NO_PAGE
         return rows
 
     def num_missing(self, slot: int, parts: Iterable[int]) -> int:

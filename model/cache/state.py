@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from model.cache.areas import Areas, Held, ring_ranges
-from model.cache.pages import NO_PAGE, NOBODY, PageTables
+from model.cache.pages import NO_PAGE, PADDING, PageTables
 from model.cache.plan import PagedPlan, Row, paged_layers, viewed_layers
 from model.cache.store import LayerMemory, MemoryConfig, PageContents, Reading, Store
 from model.config import LMConfig
@@ -486,7 +486,7 @@ class LMState:
 
         Args:
             kind: `Kind` values [n][T]; PAD only at the end of a row.
-            slots: n distinct slots; any number may be `NOBODY`, whose rows are PAD.
+            slots: n distinct slots; any number may be `PADDING`, whose rows are PAD.
 
         Returns:
             For every layer what it reads and writes; None for layers that no step enters.
@@ -515,7 +515,7 @@ class LMState:
         # numpy plans all rows at once; with 64 sessions, the host's part of a frame depends on it.
         if self._is_ring and len(kind[0]) == 1:
             is_step = [row[0] != Kind.PAD for row in kind]
-            if is_step == [slot != NOBODY for slot in slots]:
+            if is_step == [slot != PADDING for slot in slots]:
                 return [self._plan_ring([row[0] for row in kind], slots)]
         return [
             None if rows is None else PagedPlan.of(rows, group.tables.of(slots), group.store)
@@ -533,8 +533,8 @@ class LMState:
         (group,) = self._groups
         window, size = self._config.audio_window, group.areas.audio
         row = np.array(slots)  # [n]
-        is_somebody = row != NOBODY  # [n]
-        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])  # [n]
+        is_somebody = row != PADDING  # [n]
+        held = np.array([0 if s == PADDING else self._counters[s].audio for s in slots])  # [n]
         part = held % size // group.areas.page_steps  # [n]
         pages = group.tables.of(slots)[np.arange(len(row)), part]  # [n]
         refs = group.tables.pool.refs
@@ -543,7 +543,7 @@ class LMState:
         for i in wanted:
             group.own(slots[i], (int(part[i]),))
         for slot, step_kind in zip(slots, kind, strict=True):
-            if slot != NOBODY:
+            if slot != PADDING:
                 self._count(slot, step_kind)
         held += is_somebody
         return PagedPlan.of_rings(held, window, size, group.tables.of(slots), group.store)
@@ -561,7 +561,7 @@ class LMState:
 
     def plan(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> list[list[Row] | None]:
         """Do as `advance`, and return for each of `stores` what every row writes and sees."""
-        num_steps, somebody = len(kind[0]), [slot for slot in slots if slot != NOBODY]
+        num_steps, somebody = len(kind[0]), [slot for slot in slots if slot != PADDING]
         assert num_steps <= self.max_call_steps, (num_steps, self.max_call_steps)
         assert len(set(somebody)) == len(somebody), slots
         self._check_prefix(kind, slots)
@@ -587,8 +587,8 @@ class LMState:
         """Count the steps of one row in and say where they go."""
         rows = []
         for group in groups:
-            pages = [] if group is None or slot == NOBODY else group.tables.rows[slot]
-            if group is not None and slot == NOBODY:
+            pages = [] if group is None or slot == PADDING else group.tables.rows[slot]
+            if group is not None and slot == PADDING:
                 pages = [NO_PAGE] * group.areas.num_pages
             rows.append(Row(pages, [], [], (0, 0)))
         for step_kind in kind:
@@ -599,7 +599,7 @@ class LMState:
             for row, group in zip(rows, groups, strict=True):
                 if group is None:
                     continue
-                held = _NOTHING if slot == NOBODY else self._held(slot, group)
+                held = _NOTHING if slot == PADDING else self._held(slot, group)
                 row.columns.append(_column(step_kind, held, group))
                 row.seen.append(group.areas.seen(held))
                 row.live = group.areas.live(held)
@@ -676,7 +676,7 @@ class LMState:
         return [
             (slot, part)
             for slot, row in zip(slots, kind, strict=True)
-            if slot != NOBODY
+            if slot != PADDING
             for part in self._parts(slot, row, group)
             if group.tables.num_missing(slot, (part,))
         ]

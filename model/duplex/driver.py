@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels.noise import exponential_noise
-from model.cache.pages import NOBODY
+from model.cache.pages import PADDING
 from model.cache.state import Kind, SlotMemory, Steps
 from model.cache.store import LayerMemory, MemoryConfig
 from model.errors import RewindError
@@ -369,11 +369,11 @@ class Duplex:
         up to `num_rows`.
         """
         num_filler = (num_rows or len(slots)) - len(slots)
-        slots = [*slots, *[NOBODY] * num_filler]
-        has_begun = [slot != NOBODY and self._calls[slot] >= self.config.lag for slot in slots]
+        slots = [*slots, *[PADDING] * num_filler]
+        has_begun = [slot != PADDING and self._calls[slot] >= self.config.lag for slot in slots]
         kinds = [[int(Kind.DUPLEX if begun else Kind.PAD)] for begun in has_begun]
         theirs = [
-            slot + side * self._num_slots if begun else NOBODY
+            slot + side * self._num_slots if begun else PADDING
             for side in range(self._sides)
             for slot, begun in zip(slots, has_begun, strict=True)
         ]

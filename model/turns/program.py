@@ -62,7 +62,7 @@ from model.turns.phase import TRANSITIONS, Cue, Phase
 from model.turns.reply import SpeechTiming
 from model.turns.speaker import Speaker, demands_call
 from model.turns.steps import Event, Mask, NextSteps, TurnLimits
-from model.turns.tentative import Noise, Perhaps
+from model.turns.tentative import Noise, TentativeCommit
 from model.turns.truncation import truncated
 
 # Commands that a conversation takes one after another.
@@ -105,8 +105,8 @@ class TurnProgram:
         "_limits",
         "_listener",
         "_pending",
-        "_perhaps",
         "_speaker",
+        "_tentative",
         "_timing",
         "_vocabulary",
         "_waiting_samples",
@@ -145,7 +145,7 @@ class TurnProgram:
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
-        self._perhaps = Perhaps(self.history, self._listener, self._speaker, noise)
+        self._tentative = TentativeCommit(self.history, self._listener, self._speaker, noise)
         self._events: list[Event] = []
 
     # What the engine asks.
@@ -306,7 +306,7 @@ class TurnProgram:
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
         if not isinstance(command, Respond | CheckTurn):
-            self._perhaps.confirm()
+            self._tentative.confirm()
         match command:
             case AppendAudio():
                 self._listen()
@@ -343,7 +343,7 @@ class TurnProgram:
     def _shift(self, delta: int) -> None:
         """Move along with steps of the history."""
         self._listener.shift(delta)
-        self._perhaps.shift(delta)
+        self._tentative.shift(delta)
 
     # The user's turn.
 
@@ -366,7 +366,7 @@ class TurnProgram:
             if listener.frames.num_frames:
                 return False
         if command.is_tentative:
-            self._perhaps.commit(command.item_id)
+            self._tentative.commit(command.item_id)
         if listener.turn is None or not listener.turn.num_frames:
             self._clear(keeps_audio=command.is_tentative)
             self._events.append(InputTranscript(self.session_id, command.item_id, ""))
@@ -411,7 +411,7 @@ class TurnProgram:
             del self._pending[index]
             self._forget_requests(index)
             return
-        is_listening = self._perhaps.reopen(item_id)
+        is_listening = self._tentative.reopen(item_id)
         self._forget_requests(0)
         if is_listening:
             self._move(Cue.REOPEN)

@@ -61,7 +61,7 @@ class _Bookmark:
     noise: Any
 
 
-class Perhaps:
+class TentativeCommit:
     """Keep a way back to the user's turn for as long as it may go on.
 
     Args:

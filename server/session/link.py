@@ -103,7 +103,7 @@ class EngineLink:
         self.state = LinkState.READY
 
     async def stop(self) -> None:
-        """Stop the engine."""
+        """Take no more sessions, and wait until the engine's thread or process has ended."""
         self.state = LinkState.STOPPED
         await asyncio.to_thread(self._engine.stop)
 

@@ -17,7 +17,8 @@ _ROOT = Path(__file__).resolve().parents[2]
         ("x: float32 [batch, samples], 24 kHz", True),
         ("# [...]", True),
         ("values: list[int]", False),
-        ("see [the README]", True),  # words in brackets look like dimensions; prose has few of them
+        ("see [the README]", False),
+        ("uint8 [ceil(size / 64)], or [2 * dim, 4 S]", True),
         ('# ["a", "b"]', False),
         ("# nothing here", False),
     ],

@@ -65,6 +65,21 @@ from model.turns.steps import Event, Mask, NextSteps, TurnLimits
 from model.turns.tentative import Noise, TentativeCommit
 from model.turns.truncation import truncated
 
+# A worked example: what a program goes through for one spoken question.
+#
+#     command or tick          phase          history grows by
+#     Open                     IDLE           <bos> <voice>
+#     AppendAudio              LISTENING      -
+#     plan, observe            LISTENING      LISTEN, one for each whole frame; words come out
+#     CommitAudio, Respond     TRANSCRIBING   <user>, the draft, <reply>
+#     observe                  REPLYING       the reply's words, one a step
+#     observe                  SPEAKING       SPEAK, one a frame, with its codes; words come out again
+#     observe <eos>            IDLE           <eos>
+#
+# Commands that come while the phase does not allow them wait in `_pending`, in order: the next
+# question may be appended while the reply is still being made. Which cue leads from which phase to
+# which is a table, `TRANSITIONS` in `model/turns/phase.py`.
+
 # Commands that a conversation takes one after another.
 SessionCommand = (
     AppendAudio
@@ -246,7 +261,8 @@ class TurnProgram:
             return None
         masks = self._masks()
         if stop - start > max_steps:
-            # What is sampled from stays together in the last call.
+            # A long history is fed in several calls, so that no tick is long. What is sampled from
+            # stays together in the last call.
             stop = min(start + max_steps, stop - len(masks))
             return NextSteps(start, history.block(start, stop))
         is_speaking = self.phase is Phase.SPEAKING

@@ -73,7 +73,7 @@ from model.turns.truncation import truncated
 #     plan, observe            LISTENING      LISTEN, one for each whole frame; words come out
 #     CommitAudio, Respond     TRANSCRIBING   <user>, the draft, <reply>
 #     observe                  REPLYING       the reply's words, one a step
-#     observe                  SPEAKING       SPEAK, one a frame, with its codes; words come out again
+#     observe                  SPEAKING       SPEAK, one a frame, with its codes; the words again
 #     observe <eos>            IDLE           <eos>
 #
 # Commands that come while the phase does not allow them wait in `_pending`, in order: the next

@@ -202,9 +202,8 @@ async def test_responses_beside_the_conversation() -> None:
     async with echoing() as served, served.realtime() as connection:
         await connection.conversation.item.create(item=_message("hello"))
         aside: Any = {"conversation": "none", "output_modalities": ["text"]}
-        await connection.response.create(
-            response={**aside, "input": [_message("psst")], "metadata": {"topic": "secret"}}
-        )
+        whispered: Any = {**aside, "input": [_message("psst")], "metadata": {"topic": "secret"}}
+        await connection.response.create(response=whispered)
         events = await _until(connection, "response.done")
         assert events[-1]["response"]["metadata"] == {"topic": "secret"}
         assert _only(events, "response.output_text.done")["text"] == "you said psst"
@@ -220,7 +219,8 @@ async def test_responses_beside_the_conversation() -> None:
         events = await _until(connection, "response.done")
         assert _only(events, "response.output_text.done")["text"] == "you said hello"
         # What goes on beside a conversation ends with its connection.
-        await connection.response.create(response={**aside, "input": [_message("endless")]})
+        endless: Any = {**aside, "input": [_message("endless")]}
+        await connection.response.create(response=endless)
         await _until(connection, "response.output_text.delta")
 
 

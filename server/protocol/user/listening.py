@@ -16,7 +16,7 @@ from server.protocol.server_events import (
 # A worked example, with audio at 16 kHz and voice detection on:
 #
 #     appended 0-2,000 ms     nobody speaks: it waits as preroll, the latest of it where it is long
-#     speech found at 1,700   the turn begins 300 ms earlier (prefix_padding_ms): `began(1400)` takes
+#     speech found at 1,700   the turn begins 300 ms before (prefix_padding_ms): `began(1400)` takes
 #                             600 ms out of the preroll and forgets the rest
 #     appended 2,000-4,000    belongs to the turn
 #     end found at 3,900      the turn is closed with 2,600 ms: 1,400 to 4,000

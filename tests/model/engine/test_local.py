@@ -36,6 +36,12 @@ from model.vocabulary import TurnVocabulary
 _WAIT_S = 60.0
 
 
+def _runner_of(engine: LocalEngine) -> Any:
+    """Return what runs the model, to break it."""
+    core: Any = engine._core
+    return core._runner
+
+
 @pytest.fixture
 def make_local(
     lm: LM, codec: MelCodec, vocabulary: TurnVocabulary
@@ -149,7 +155,7 @@ def test_crash_ends_the_session_that_was_served(
     engine.start(outputs.put)
     engine.submit(Open("a", "ann"))
     engine.submit(Open("b", "ann"))
-    runner = engine._core._runner
+    runner = _runner_of(engine)
     step = runner.step
 
     def broken(_requests: object) -> None:
@@ -172,7 +178,7 @@ def test_engine_on_which_nothing_works_starts_over(
     names = ["a", "b", "c", "d", "e"]
     for name in names:
         engine.submit(Open(name, "ann"))
-    runner = engine._core._runner
+    runner = _runner_of(engine)
     step = runner.step
 
     def broken(_requests: object) -> None:
@@ -199,7 +205,7 @@ def test_model_that_cannot_run_is_noticed_at_the_start(
     def broken(_requests: object) -> None:
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr(engine._core._runner, "step", broken)
+    monkeypatch.setattr(_runner_of(engine), "step", broken)
     before = threading.active_count()
     with pytest.raises(EngineError) as caught:
         engine.start(lambda _: None)

@@ -142,7 +142,7 @@ class Caller:
     async def _listen(self, track: MediaStreamTrack) -> None:
         try:
             while True:
-                frame = await track.recv()
+                frame: Any = await track.recv()
                 self.heard.append(frame.to_ndarray()[0, ::2].copy())
         except MediaStreamError:
             return

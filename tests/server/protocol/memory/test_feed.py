@@ -14,6 +14,7 @@ from model.messages import (
     Command,
     CommitAudio,
     Open,
+    Pcm,
     Respond,
     Truncate,
 )
@@ -58,7 +59,7 @@ def feed(memory: Memory, recordings: Recordings) -> Feed:
     )
 
 
-def _pcm(num_samples: int) -> np.ndarray:
+def _pcm(num_samples: int) -> Pcm:
     return np.arange(num_samples, dtype=np.float32)
 
 
@@ -145,8 +146,8 @@ def test_function_items_are_told_as_they_come(feed: Feed) -> None:
 
 def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -> None:
     """Of a turn that was too long to be kept there is no sound, not its end alone."""
-    feed.audio(_pcm(10) / 10)
-    feed.audio(_pcm(10) / 10)
+    feed.audio(_pcm(10) / np.float32(10))
+    feed.audio(_pcm(10) / np.float32(10))
     feed.commit("c")
     pcm = recordings.pcm("c")
     assert pcm is not None

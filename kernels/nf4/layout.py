@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales, dequantize
+from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales
 
 # A worked example. Weight 100 of a row is in super-block 0, plane 100 // 32 = 3, word 100 % 32 = 4:
 # it is bits 12-15 of word 4. At rest it was the high nibble of byte 50. Its block of 64 is 100 //
@@ -128,11 +128,6 @@ def unpack(weight: PlanarWeight) -> tuple[Tensor, Tensor]:
         nested = NestedScales(fine, weight.code, weight.coarse, weight.offset)
         fine = nested.expand()
     return (index[::2] << 4) | index[1::2], fine
-
-
-def dequantize_planar(weight: PlanarWeight) -> Tensor:
-    """Return the weight, float32 [out_features, in_features], rows as at rest."""
-    return dequantize(*unpack(weight), (weight.out_features, weight.in_features))
 
 
 def _rows(at_rest: Tensor, *, is_gated: bool) -> Tensor:

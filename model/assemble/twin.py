@@ -26,9 +26,9 @@ from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
 from model.messages import Pcm
 from model.pieces import PAD, TextPieces
+from model.sampling import Sampling
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 
 TwinKind = Literal["moshi", "personaplex", "hibiki"]
 

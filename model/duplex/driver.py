@@ -23,10 +23,11 @@ from model.cache.pages import PADDING
 from model.cache.state import Kind, SlotMemory, Steps
 from model.cache.store import LayerMemory, MemoryConfig
 from model.errors import RewindError
+from model.sampling import GREEDY, Sampling
 from model.transformer.condition import Condition
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
-from model.transformer.sampling import GREEDY, Sampling, guide, sample
+from model.transformer.sampling import guide, sample
 
 # A worked example of the ring. Three streams: text and the semantic code come without delay, the
 # acoustic code one frame late. The longest delay is 1, so a conversation has 1 + 2 = 3 columns, and

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from kernels.triton_device import check_triton
 from model.errors import ConfigError
-
-# "reference" is plain PyTorch and runs anywhere; "triton" needs a CUDA device.
-Backend = Literal["reference", "triton"]
+from model.precision import Backend
 
 
 class KernelModule(nn.Module):

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from model.config import LMConfig
 from model.family import Family
+from model.sampling import GREEDY, Sampling
 from model.transformer.attention import Attention, Layer, Layers, RMSNorm
 from model.transformer.embedding import CodeTables, TextTable, TwoTextTable
-from model.transformer.sampling import GREEDY, Sampling, guide, sample
+from model.transformer.sampling import guide, sample
 
 UNDECIDED = -2
 

@@ -100,11 +100,6 @@ class TickEngine:
         """Bound the commands that wait for the engine's thread."""
         return self.config.max_queued_commands
 
-    @property
-    def session_ids(self) -> list[str]:
-        """Name the sessions that are open."""
-        return self._sessions.ids
-
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when `next_due_s` may say something else, from any thread."""
         self._writer.on_done = wake

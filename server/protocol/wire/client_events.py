@@ -23,13 +23,13 @@ class SessionUpdate:
 
 @dataclass(frozen=True, slots=True)
 class InputAudioBufferAppend:
-    """Append audio; `audio` is base64 in the session's input format."""
+    """Append audio; `audio` is in the session's input format."""
 
     # Realtime API reference, client events, input_audio_buffer.append: no answer, at most 15 MiB.
     # Clients need not pace it: minutes of audio may come at once.
     type: ClassVar[str] = "input_audio_buffer.append"
     event_id: str | None
-    audio: str
+    audio: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.assemble.spec import ScriptedSpec, StarterSpec
+from model.engine.config import EngineConfig
 from model.engine.core import CoreSpec
 from model.errors import ConfigError, WeightsError
 
@@ -26,7 +27,7 @@ def test_specs_travel_and_build() -> None:
 def test_what_is_wrong_is_said_when_it_is_built(tmp_path: Path) -> None:
     """Making a spec reads nothing; building it names the file or the setting."""
     with pytest.raises(ConfigError, match="max_sessions"):
-        StarterSpec(tmp_path, config={"max_sessions": 0}).build()
+        StarterSpec(tmp_path, config=EngineConfig(max_sessions=0))
     with pytest.raises(WeightsError, match=r"config\.json"):
         StarterSpec(tmp_path).build()
 

@@ -232,8 +232,9 @@ class Ledger:
         text = now.text - back.count(Kind.TEXT)
         audio = now.audio - sum(k > Kind.TEXT for k in back)
         config = self._config
-        # Of each ring, the oldest step that would be seen again must not have been written over. For
-        # the example above: 8 steps kept, seen from 8 - 6 = 2 on; 10 at most, so 10 - 6 - 2 = 2 is left.
+        # Of each ring, the oldest step that would be seen again must not have been written over.
+        # For the example above: 8 steps kept, seen from 8 - 6 = 2 on; 10 at most, so 10 - 6 - 2 = 2
+        # is left.
         for kept, high, window in (
             (text, now.text_high, config.text_window),
             (audio, now.audio_high, config.audio_window),

@@ -6,6 +6,10 @@ from model.messages import InputTranscript, Output
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import ResponseOutput
 
+# What belongs to an early reply is told from the rest by names: the transcript by the commit's,
+# outputs by the number of the response. If the user goes on, this object is dropped or replaced,
+# and what the engine still sends under the old names finds nobody: it is stale.
+
 
 @dataclass(slots=True)
 class Speculation:

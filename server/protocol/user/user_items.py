@@ -17,7 +17,9 @@ from server.protocol.state import SessionState
 from server.protocol.user.listening import Listening
 from server.protocol.wire.checks import JsonObject
 
-_MIN_COMMIT_MS = 100  # the API refuses to commit less
+# Source: Realtime API reference, client events, input_audio_buffer.commit: an empty buffer is
+# refused; the hosted service refuses less than 100 ms, in these words.
+_MIN_COMMIT_MS = 100
 _LOST: JsonObject = {
     "type": "transcription_error",
     "code": "engine_failed",
@@ -87,6 +89,7 @@ class UserItems:
             audio_ms: its length.
             after: the item that it follows, "root" for none; None for the conversation's last.
         """
+        # The order is the reference's: committed, added, done. The transcript may come much later.
         part = AudioPart("input_audio", None, audio_ms)
         item = Message(item_id, "user", "completed", (part,))
         previous_id = self._state.conversation.insert(item, after)

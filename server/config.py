@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -75,7 +75,8 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
-        max_tools: functions that a session or a response may offer.
+        max_tools: functions that a session or a response may offer; 128 is the hosted service's
+            limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
@@ -169,6 +170,10 @@ class ServerSettings(_Strict):
                 "keys: set server.api_keys, or listen on 127.0.0.1"
             )
         return self
+
+
+DEFAULTS = ServerSettings()
+"""What holds where nothing is set, for whoever bounds a session without having settings."""
 
 
 class ModelSettings(_Strict):
@@ -470,7 +475,7 @@ def _check_key(keys: _KeyPath, source: str) -> None:
             # Below a free-form mapping, such as `voices`, any key is fine.
             field = _section(keys[: depth - 1])
             kind = field.model_fields[keys[depth - 1]].annotation if field else None
-            if "Mapping" in str(kind) and depth == len(keys) - 1:
+            if get_origin(kind) is Mapping and depth == len(keys) - 1:
                 return
             raise ConfigError(
                 f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"

@@ -25,7 +25,7 @@ def use_backend(module: nn.Module, backend: Backend) -> int:
     """Let every norm, gated MLP and quantiser within a module use one backend, in place.
 
     Attention and the memory that it reads are chosen by `model.cache.store.MemoryConfig.reading`,
-    the draw of tokens by `model.transformer.sampling.Sampling.backend`, linears by how they are
+    the draw of tokens by `model.sampling.Sampling.backend`, linears by how they are
     loaded.
 
     Args:

@@ -81,11 +81,9 @@ class TickEngine:
         self.info = EngineInfo(
             name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
         )
-        self._speller, self._limits, self._clock = (
-            Speller(vocabulary),
-            limits or TurnLimits(),
-            clock,
-        )
+        self._speller = Speller(vocabulary)
+        self._limits = limits or TurnLimits()
+        self._clock = clock
         self._writer: CallService = writer or SchemaService(spelled(vocabulary))
         self._delays = lm.config.delays
         self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from server.audio.speed import MAX_SPEED, MIN_SPEED
 from server.errors import ClientError
 from server.protocol.settings.config import (
     AudioFormat,
@@ -28,10 +29,6 @@ from server.protocol.wire.checks import (
     required,
     string_at,
 )
-
-# Source: Realtime API reference, session, audio.output.speed: 0.25 to 1.5.
-# The API ends at 1.5; more is an extension, which no client notices that does not ask for it.
-MIN_SPEED, MAX_SPEED = 0.25, 4.0
 
 
 def input_changes(value: object, path: str, before: SessionConfig) -> JsonObject:
@@ -80,6 +77,8 @@ def output_changes(
             given["voice"], f"{path}.voice", before.voice, voices, is_locked=is_voice_locked
         )
     if "speed" in given:
+        # Source: Realtime API reference, session, audio.output.speed: 0.25 to 1.5. More than that is
+        # an extension, which no client notices that does not ask for it.
         changes["speed"] = decimal_at(
             given["speed"], f"{path}.speed", low=MIN_SPEED, high=MAX_SPEED
         )

@@ -77,7 +77,7 @@ def output_changes(
             given["voice"], f"{path}.voice", before.voice, voices, is_locked=is_voice_locked
         )
     if "speed" in given:
-        # Source: Realtime API reference, session, audio.output.speed: 0.25 to 1.5. More than that is
+        # Source: Realtime API reference, session, audio.output.speed: 0.25 to 1.5. More of it is
         # an extension, which no client notices that does not ask for it.
         changes["speed"] = decimal_at(
             given["speed"], f"{path}.speed", low=MIN_SPEED, high=MAX_SPEED

@@ -16,6 +16,7 @@ from model.errors import ScriptError
 from model.messages import Respond, Tool
 from model.scripted.memory import Memory
 from model.scripted.script import Pace, Rule, Script, ScriptedCall, When
+from model.scripted.sight import Seen
 from model.scripted.template import NAMES, filled
 
 
@@ -82,6 +83,8 @@ def _match(when: When, memory: Memory, instructions: str) -> Mapping[str, str] |
         found.append(when.history.search(memory.history))
     if when.instructions is not None:
         found.append(when.instructions.search(instructions))
+    if when.image is not None:
+        found.append(when.image.search(_images(memory)))
     if when.function is not None and when.function not in {item.name for item in returned}:
         return None
     if when.turn is not None and when.turn != memory.num_turns:
@@ -110,6 +113,24 @@ def _values(memory: Memory, instructions: str) -> dict[str, str]:
         "output": _outputs(memory),
         "instructions": instructions,
         "turn": str(memory.num_turns),
+        "images": _images(memory),
+        **_image(memory.last_image),
+    }
+
+
+def _images(memory: Memory) -> str:
+    return "; ".join(map(str, memory.images))
+
+
+def _image(seen: Seen | None) -> dict[str, str]:
+    """Say what there is to say about the last picture, nothing if there was none."""
+    if seen is None:
+        return {}
+    return {
+        "image.width": str(seen.width),
+        "image.height": str(seen.height),
+        "image.colour": seen.colour,
+        "image.rgb": seen.hexadecimal,
     }
 
 

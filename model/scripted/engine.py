@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _RATE_HZ = 24_000  # what clients send and get by default
 _FRAME_MS = 80
+_IMAGE_SIDE = 4_096  # so that the server's settings say how large pictures are
 _MAX_QUEUED_COMMANDS = 4096
 # Sessions that were closed and whose progress is kept.
 _MAX_CLOSED = 1024
@@ -56,7 +57,9 @@ class ScriptedCore:
     ) -> None:
         self.metrics = EngineMetrics()
         self._script, self._ahead_s, self._clock = script, ahead_ms / 1000, clock
-        self._info = EngineInfo(name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions)
+        self._info = EngineInfo(
+            name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions, image_side=_IMAGE_SIDE
+        )
         self._programs: dict[str, Program] = {}
         # A gateway that has to tell a conversation anew closes the session and opens it again
         # under its id. What was heard of the script stays heard.

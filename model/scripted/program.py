@@ -39,9 +39,10 @@ from model.messages import (
 )
 from model.scripted.answer import choose
 from model.scripted.hearing import HeardEnd, Hearing
-from model.scripted.memory import Called, Memory, Note, Returned, Said, UserTurn
+from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
 from model.scripted.script import Script
+from model.scripted.sight import look
 from model.scripted.voice import VOICES
 
 SessionCommand: TypeAlias = (
@@ -78,7 +79,7 @@ class _Tentative:
     item_id: str
     num_items: int
     uses: Counter[int]
-    paid: tuple[int, int]
+    paid: Tokens
 
 
 class Program:
@@ -134,7 +135,7 @@ class Program:
         self._pending: deque[SessionCommand] = deque()
         self._reply: Reply | None = None
         self._call: tuple[str, str] = "", ""  # the call in progress: name, arguments so far
-        self._paid = 0, 0  # text and audio tokens that responses have been charged for
+        self._paid = Tokens()  # that responses have been charged for
         self._tentative: _Tentative | None = None
 
     @property
@@ -195,7 +196,7 @@ class Program:
             case Reopen():
                 self._reopen(command)
             case AppendText():
-                items.append(_written(command))
+                self._append(command)
             case AppendCall():
                 items.append(Called(command.name, command.arguments))
             case AppendCallOutput():
@@ -210,7 +211,19 @@ class Program:
 
     def _truncate(self, command: Truncate) -> None:
         self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)
-        self._paid = self._known(self._paid)
+        self._paid = self._known
+
+    def _append(self, command: AppendText) -> None:
+        match command.role:
+            case "user":
+                images = [look(image) for image in command.images]
+                self.memory.add_user(command.item_id, command.text, images)
+            case "system":
+                self.memory.items.append(Note(command.text))
+            case "assistant":
+                self.memory.items.append(Said(command.item_id, command.text.split()))
+            case _:
+                assert_never(command.role)
 
     # The user's turn.
 
@@ -228,10 +241,11 @@ class Program:
                 command.item_id, len(self.memory.items), self.progress.uses.copy(), self._paid
             )
         heard = self._hearing.commit(is_tentative=command.is_tentative)
-        if heard is None:
-            return InputTranscript(self.session_id, command.item_id, "")
-        self.memory.items.append(UserTurn(*heard))
-        return InputTranscript(self.session_id, command.item_id, heard[0])
+        images = [look(image) for image in command.images]
+        text, num_frames = heard or ("", 0)
+        if heard is not None or images:
+            self.memory.add_user(command.item_id, text, images, num_frames)
+        return InputTranscript(self.session_id, command.item_id, text)
 
     def _reopen(self, command: Reopen) -> None:
         before = self._tentative
@@ -253,7 +267,7 @@ class Program:
             answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
-        usage = Usage(*self.memory.count_tokens(), *self._known(self._paid))
+        usage = self._usage
         self._reply = Reply(
             request,
             answer,
@@ -280,10 +294,23 @@ class Program:
         self._reply = None
         self._paid = self.memory.count_tokens()
 
-    def _known(self, tokens: tuple[int, int]) -> tuple[int, int]:
-        """Return text and audio tokens, not more than are remembered."""
-        text, audio = self.memory.count_tokens()
-        return min(tokens[0], text), min(tokens[1], audio)
+    @property
+    def _known(self) -> Tokens:
+        """Return what was paid for of the tokens that are remembered."""
+        return self._paid.at_most(self.memory.count_tokens())
+
+    @property
+    def _usage(self) -> Usage:
+        """Count what a response is based on."""
+        tokens, known = self.memory.count_tokens(), self._known
+        return Usage(
+            input_text_tokens=tokens.text,
+            input_audio_tokens=tokens.audio,
+            input_image_tokens=tokens.image,
+            input_cached_text_tokens=known.text,
+            input_cached_audio_tokens=known.audio,
+            input_cached_image_tokens=known.image,
+        )
 
     def _remember(self, reply: Reply, outputs: list[Output]) -> None:
         """Remember what was made of a reply."""
@@ -313,18 +340,6 @@ class Program:
         item = Said(item_id)
         self.memory.items.append(item)
         return item
-
-
-def _written(command: AppendText) -> UserTurn | Note | Said:
-    match command.role:
-        case "user":
-            return UserTurn(command.text)
-        case "system":
-            return Note(command.text)
-        case "assistant":
-            return Said(command.item_id, command.text.split())
-        case _:
-            assert_never(command.role)
 
 
 def _known_voice(voice: str) -> str:

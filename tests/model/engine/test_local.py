@@ -29,12 +29,12 @@ from model.messages import (
     SessionFailed,
     Taken,
 )
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from model.transformer.lm import LM
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
+from tests.fakes.scripted import scripted_engine
 
 _WAIT_S = 60.0
 
@@ -236,7 +236,7 @@ def test_what_is_heavy_is_reported_at_once() -> None:
     engine = scripted_engine(
         parse_script("reply: [{say: hi}]", "test"), max_sessions=1, ahead_ms=1_000
     )
-    engine.start(outputs.put)  # type: ignore[arg-type]  # there is no news
+    engine.start(outputs.put)
     try:
         picture = np.zeros((200, 200, 3), dtype=np.uint8)
         engine.submit(Open("s", "alloy"))

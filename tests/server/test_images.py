@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import websockets
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.config import ImageSettings, Settings, WebRtcSettings
+from tests.fakes.scripted import scripted_engine
 from tests.server.images.files import BLUE, GREEN, RED, data_url, huge_png, image_file
 from tests.server.images.test_reading import read
 from tests.server.serving import serving

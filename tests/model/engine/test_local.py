@@ -29,12 +29,12 @@ from model.messages import (
     SessionFailed,
     Taken,
 )
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from model.transformer.lm import LM
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
+from tests.fakes.scripted import scripted_engine
 
 _WAIT_S = 60.0
 

@@ -29,6 +29,7 @@ from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
+from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
@@ -231,6 +232,7 @@ def serve(settings: Settings) -> None:
     """
     set_up_logging()
     log = structlog.get_logger("server")
+    give_memory_back()
     check_certificate(settings.server)
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):

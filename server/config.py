@@ -214,7 +214,8 @@ class EngineSettings(_Strict):
             `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
             the default where it never ran.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
-            the file) or "int8" (half of bf16, and the fastest on a CPU).
+            the file), "bitsandbytes" (the same, multiplied by that package's kernels in place of
+            ours) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.

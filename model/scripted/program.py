@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
-from model.errors import EngineError, ScriptError
+from model.errors import EngineError, GrammarError, OverloadedError, ScriptError
 from model.messages import (
     AppendAudio,
     AppendCall,
@@ -37,7 +38,8 @@ from model.messages import (
     TurnChecked,
     Usage,
 )
-from model.scripted.answer import choose
+from model.scripted.answer import Answer, Check, choose
+from model.scripted.checker import Checker
 from model.scripted.hearing import HeardEnd, Hearing
 from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
@@ -82,6 +84,31 @@ class _Tentative:
     paid: Tokens
 
 
+@dataclass(slots=True)
+class _Checks:
+    """What is asked before an answer is given."""
+
+    answer: Answer
+    asked: list[tuple[Check, Future[str | None]]]
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether all of it is known."""
+        return all(misfit.done() for _, misfit in self.asked)
+
+    @property
+    def refusal(self) -> str | None:
+        """Say why the answer cannot be given; None if it can."""
+        for check, asked in self.asked:
+            try:
+                misfit = asked.result()
+            except (GrammarError, OverloadedError) as error:
+                misfit = str(error)
+            if misfit is not None:
+                return check.refused(misfit)
+        return None
+
+
 class Program:
     """Run one session. Times are seconds on the engine's clock.
 
@@ -91,6 +118,7 @@ class Program:
         progress: how far the session has come; kept up to date.
         info: of the engine.
         ahead_s: audio that may be made before its time to be played.
+        checker: of calls' arguments.
 
     Attributes:
         session_id: whose conversation it is.
@@ -104,6 +132,8 @@ class Program:
     __slots__ = (
         "_ahead_s",
         "_call",
+        "_checker",
+        "_checks",
         "_hearing",
         "_info",
         "_instructions",
@@ -119,12 +149,20 @@ class Program:
     )
 
     def __init__(
-        self, session: Open, script: Script, progress: Progress, info: EngineInfo, ahead_s: float
+        self,
+        session: Open,
+        script: Script,
+        progress: Progress,
+        info: EngineInfo,
+        ahead_s: float,
+        checker: Checker,
     ) -> None:
         self.session_id, self._instructions = session.session_id, session.instructions
         self._voice = _known_voice(session.voice)
         self._script, self.progress = script, progress
         self._info, self._ahead_s = info, ahead_s
+        self._checker = checker
+        self._checks: _Checks | None = None  # that the reply in progress waits for
         self._hearing = Hearing(
             script.hear,
             progress.heard,
@@ -140,8 +178,13 @@ class Program:
 
     @property
     def due_s(self) -> float | None:
-        """Say when something is to be made; None if nothing is."""
-        return None if self._reply is None else self._reply.due_s
+        """Say when something is to be made; None if nothing is, or `is_waiting`."""
+        return None if self._reply is None or self.is_waiting else self._reply.due_s
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the reply cannot begin before its calls were checked elsewhere."""
+        return self._checks is not None and not self._checks.is_done
 
     def accept(self, command: SessionCommand | Cancel, now_s: float) -> list[Output]:
         """Take a command, now or after the reply in progress; returns what follows at once."""
@@ -150,7 +193,7 @@ class Program:
                 return [*self._cancel(command.turn), *self._advance(now_s)]
             case Reopen():
                 # Nothing but responses can have been asked for since the tentative commit.
-                self._reply = None
+                self._reply = self._checks = None
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)
@@ -161,7 +204,9 @@ class Program:
 
     def tick(self, now_s: float) -> list[Output]:
         """Make what is due by now."""
-        outputs: list[Output] = []
+        if self.is_waiting:
+            return []
+        outputs = self._pass_checks(now_s)
         while self._reply is not None and self._reply.due_s <= now_s:
             reply = self._reply
             made = reply.make()
@@ -267,6 +312,11 @@ class Program:
             answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
+        asked = [
+            (check, self._checker.misfit(self.session_id, check.parameters, check.arguments))
+            for check in answer.checks
+        ]
+        self._checks = _Checks(answer, asked) if asked else None
         usage = self._usage
         self._reply = Reply(
             request,
@@ -278,6 +328,17 @@ class Program:
             now_s=now_s,
         )
         return [ResponseStarted(self.session_id, request.turn, usage), *self.tick(now_s)]
+
+    def _pass_checks(self, now_s: float) -> list[Output]:
+        """Give up a reply whose calls are not what their functions take."""
+        checks, self._checks = self._checks, None
+        refusal = None if checks is None else checks.refusal
+        if checks is None or refusal is None:
+            return []
+        assert self._reply is not None
+        turn, self._reply = self._reply.request.turn, None
+        self.progress.uses[checks.answer.rule] -= 1
+        return [ResponseFailed(self.session_id, turn, refusal), *self._advance(now_s)]
 
     def _cancel(self, turn: int) -> list[Output]:
         reply = self._reply
@@ -291,7 +352,7 @@ class Program:
         return []
 
     def _finish(self) -> None:
-        self._reply = None
+        self._reply = self._checks = None
         self._paid = self.memory.count_tokens()
 
     @property

@@ -10,6 +10,7 @@ import pytest
 
 from model.errors import ScriptError
 from model.messages import Respond, Tool
+from model.schemas.desk import Desk
 from model.scripted.answer import Answer, choose
 from model.scripted.memory import Called, Item, Memory, Returned, Said, Shown, UserTurn
 from model.scripted.script import Script, parse_script
@@ -104,12 +105,14 @@ def test_required_calls_are_made_or_missed_loudly() -> None:
 
 def test_arguments_that_the_function_refuses_name_their_place() -> None:
     """The script, the call, the argument and the reason."""
-    with pytest.raises(ScriptError) as caught:
-        answer(CALLS, UserTurn("weather in amsterdam"), tools=(WEATHER,))
-    assert str(caught.value) == (
+    (check,) = answer(CALLS, UserTurn("weather in amsterdam"), tools=(WEATHER,)).checks
+    misfit = Desk().misfit(check.parameters, check.arguments)
+    assert misfit is not None
+    assert check.refused(misfit) == (
         "reply[0].call[0]: the function 'weather' does not take arguments['city']: "
         "'amsterdam' is too long"
     )
+    assert check.refused("it is late").endswith("does not take arguments: it is late")
 
 
 def test_replies_can_be_limited() -> None:

@@ -9,23 +9,30 @@ from model.messages import (
     AppendCall,
     AppendCallOutput,
     AppendText,
+    CallArguments,
+    CallDone,
     Cancel,
     ClearAudio,
     CommitAudio,
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
+    Open,
     Output,
     Pixels,
     Reopen,
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseFailed,
+    ResponseStarted,
     ResponseText,
     SessionFailed,
+    Tool,
     Truncate,
     Usage,
 )
+from tests.fakes.checker import CheckerHere
 from tests.model.scripted.stage import SESSION, Stage, make_stage, silence, sound, text_of
 
 SCRIPT = """
@@ -189,6 +196,69 @@ def test_instructions_are_the_responses_or_the_sessions() -> None:
     own = Respond(SESSION, 1, "a", audio=False, instructions="now")
     assert text_of(stage.do(own)) == "now"
     assert text_of(stage.do(Respond(SESSION, 2, "b", audio=False))) == "always"
+
+
+CALLS = """
+reply:
+  - {when: {user: late}, call: [{name: f, arguments: {a: '{last_user}'}}], at_most: 1}
+  - {say: hello}
+"""
+PARAMETERS = '{"properties": {"a": {"maxLength": 4}}}'
+
+
+def demanded(turn: int, parameters: str = PARAMETERS) -> Respond:
+    """Return a request that may call a function."""
+    return Respond(SESSION, turn, f"a{turn}", audio=False, tools=(Tool("f", "", parameters),))
+
+
+def test_a_call_waits_until_it_was_checked_and_nobody_else_does() -> None:
+    """What follows it waits as for any reply; it then takes the time that it would have taken."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    (started,) = stage.do(typed("late"), demanded(1), demanded(2))
+    assert isinstance(started, ResponseStarted)
+    assert stage.core.next_due_s() is None
+    stage.core.apply(Open("other", "alloy"))
+    assert text_of(stage.do(Respond("other", 1, "a", audio=False))) == "hello"
+    checker.release()
+    made = stage.do()
+    called = [output.text for output in made if isinstance(output, CallArguments)]
+    assert "".join(called) == '{"a":"late"}'
+    assert [output.turn for output in made if isinstance(output, ResponseDone)] == [1, 2]
+    assert text_of(made) == "hello"
+
+
+def test_a_call_that_its_function_does_not_take_was_not_made() -> None:
+    """Nor is it used up: with another function it is made."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    stage.do(typed("late"), demanded(1, '{"properties": {"a": {"maxLength": 3}}}'))
+    checker.release()
+    (failed,) = stage.do()
+    assert isinstance(failed, ResponseFailed)
+    assert "does not take arguments['a']: 'late' is too long" in failed.message
+    stage.do(demanded(2))
+    checker.release()
+    assert any(isinstance(output, CallDone) for output in stage.do())
+
+
+def test_a_call_that_waits_can_be_taken_back() -> None:
+    """By a cancellation, or because the user goes on; what is said of it later is nothing."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    stage.do(typed("late"), demanded(1))
+    done = stage.do(Cancel(SESSION, 1))[-1]
+    assert isinstance(done, ResponseDone)
+    assert done.reason == "cancelled"
+    checker.release()
+    assert stage.do() == []
+
+    stage = make_stage(f"hear: [late, later]\n{CALLS}", checker=checker)
+    stage.do(AppendAudio(SESSION, sound(960)), CommitAudio(SESSION, "u", is_tentative=True))
+    stage.do(demanded(1), Reopen(SESSION, "u"))
+    checker.release()
+    assert stage.do() == []
+    assert stage.core.next_due_s() is None
 
 
 RED = np.full((48, 64, 3), (220, 30, 30), dtype=np.uint8)

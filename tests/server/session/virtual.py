@@ -33,6 +33,7 @@ from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from tests.fakes.checker import CheckerHere
 from tests.server.fakes import CountingIds, MemoryTransport
 
 TIMEOUT_S = 60.0
@@ -209,7 +210,8 @@ class Virtual:
 def scripted(script: str, time: Time) -> ScriptedCore:
     """Return the core of a scripted engine."""
     parsed = parse_script(script, "test")
-    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time)
+    checker = CheckerHere()
+    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time, checker=checker)
 
 
 @asynccontextmanager

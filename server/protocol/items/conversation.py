@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from server.config import DEFAULTS
+from server.config import DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
 from server.protocol.items.items import (
     FunctionCall,
@@ -38,7 +38,7 @@ class Conversation:
         self,
         max_items: int,
         max_chars: int = DEFAULTS.max_conversation_chars,
-        max_image_bytes: int = 8 << 20,
+        max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes,
     ) -> None:
         self._max_items, self._max_chars = max_items, max_chars
         self._max_image_bytes = max_image_bytes

@@ -177,7 +177,7 @@ export class Parley {
       this.wire = wire;
       const created = this.next((event) => event.type === "session.created");
       await wire.open(this.microphone, camera);
-      if (wire instanceof WebSocketWire) {
+      if (wire instanceof WebSocketWire && wire.player) {
         wire.player.onidle = () => { if (this.active === null) this.setSpeaking(false); };
         await this.listen(wire.context, wire.player.output, "assistant");
       }
@@ -454,7 +454,7 @@ export class Parley {
         if (event.response.conversation_id !== null) this.active = event.response.id;
         break;
       case "response.output_audio.delta":
-        if (this.wire instanceof WebSocketWire) this.setSpeaking(this.wire.player.isPlaying);
+        if (this.wire instanceof WebSocketWire && this.wire.player?.isPlaying) this.setSpeaking(true);
         break;
       case "output_audio_buffer.started":
         this.setSpeaking(true);
@@ -502,7 +502,7 @@ export class Parley {
   /** @param {any} response */
   finish(response) {
     if (this.active === response.id) this.active = null;
-    if (this.wire instanceof WebSocketWire && !this.wire.player.isPlaying) this.setSpeaking(false);
+    if (this.wire instanceof WebSocketWire && !this.wire.player?.isPlaying) this.setSpeaking(false);
     if (response.status === "cancelled" || response.status === "incomplete") {
       const said = response.output.filter((/** @type {any} */ item) => item.type === "message");
       if (response.conversation_id !== null && said.length > 0) {
@@ -549,7 +549,7 @@ export class Parley {
   /** @param {WebSocketWire} wire */
   stopPlaying(wire) {
     wire.silence(this.active);
-    for (const { itemId, heardMs } of wire.player.stop()) {
+    for (const { itemId, heardMs } of wire.player?.stop() ?? []) {
       this.send({
         type: "conversation.item.truncate", item_id: itemId, content_index: 0, audio_end_ms: heardMs,
       });

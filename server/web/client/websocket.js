@@ -16,7 +16,8 @@ export class WebSocketWire {
     this.wire = wire;
     this.isOver = false;
     this.context = new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" });
-    this.player = new Player(this.context);
+    /** @type {Player | null} */
+    this.player = null;
     this.callId = null;
     this.canSee = false;
     /** @type {string | null} a response that was stopped; its sound may still be on its way */
@@ -33,6 +34,8 @@ export class WebSocketWire {
     if (model) url.searchParams.set("model", model);
     const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])];
     await this.context.resume();
+    this.player = await Player.open(this.context);
+    if (this.isOver) throw new ParleyError("lost", "The call was ended.");
     const socket = new WebSocket(url, protocols);
     this.socket = socket;
     await new Promise((resolve, reject) => {
@@ -63,7 +66,7 @@ export class WebSocketWire {
   /** @param {any} event */
   take(event) {
     if (event.type === "response.output_audio.delta" && event.response_id !== this.silenced) {
-      this.player.play(event.item_id, fromBase64(event.delta));
+      this.player?.play(event.item_id, fromBase64(event.delta));
     }
     this.wire.onevent(event);
   }
@@ -100,7 +103,7 @@ export class WebSocketWire {
 
   close() {
     this.isOver = true;
-    this.player.stop();
+    this.player?.stop();
     this.socket?.close(1000);
     if (this.context.state !== "closed") this.context.close();
     this.wire.onclose(null);

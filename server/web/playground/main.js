@@ -12,7 +12,8 @@ import { showTranscript } from "./transcript.js";
 const IDEAS = ["what is two plus two", "what is the capital of france", "my name is peter", "count from one to ten"];
 const STATUS = { closed: "Not connected", connecting: "Connecting…", connected: "Connected" };
 
-const parley = new Parley();
+/** For the console, and for whoever tries the page out. */
+export const parley = new Parley();
 const settings = new Settings(changed);
 const tools = new Tools((list) => {
   parley.update({ tools: list });

@@ -18,7 +18,7 @@ import websockets
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # Nothing waits for so long but what has failed: a machine may be busy with other things.
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 RATE_HZ = 48_000
 
 _FLAGS = (

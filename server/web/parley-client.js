@@ -626,6 +626,7 @@ export class Parley {
     this.isPressed = false;
     this.active = null;
     for (const tap of this.taps) tap.close();
+    this.taps = [];
     this.tap = undefined;
     for (const track of this.own) track.stop();
     if (this.microphone) this.microphone.onended = null;

@@ -180,11 +180,10 @@ function say(text, images) {
 // The call.
 parley.on("status", (status) => {
   if (status === "closed") closeInputs();
-  if (status === "connected") {
-    showCamera();
-    if (parley.isPushToTalk) $("press").focus(); // else the space bar would hang up
-  }
   showButtons();
+  if (status !== "connected") return;
+  showCamera();
+  if (parley.isPushToTalk) $("press").focus(); // else the space bar would hang up
 });
 for (const name of ["speaking", "muted"]) parley.on(name, showButtons);
 parley.on("wire", ({ event }) => {

@@ -69,14 +69,26 @@ async def watch(page: Page) -> None:
     await page.run(_PLAYGROUND)
 
 
-async def ask(page: Page, microphone: Microphone, name: str) -> Turn:
-    """Say a question of `tests/assets` once, and wait for the end of its turn."""
+async def say(page: Page, microphone: Microphone, name: str) -> float:
+    """Say a question of `tests/assets`, as soon as the microphone is open; returns its seconds."""
     spoken = question(name, pause_s=0.2)
     microphone.put((spoken * 32_767).astype(np.int16))
-    mark, heard = await page.run("[spy.events.length, spy.heard.length]")
     await page.run("spy.reopen()")
-    patience = round(CHUNKS_PER_S * (len(spoken) / RATE_HZ + 5.0))
-    last = await page.run("spy.numChunks") + patience
+    return len(spoken) / RATE_HZ
+
+
+async def until_said(page: Page, microphone: Microphone, name: str) -> None:
+    """Say it, and wait until the page has heard all of it, by the sound's own clock."""
+    before = await page.run("spy.numChunks")
+    seconds = await say(page, microphone, name)
+    await page.until(f"spy.numChunks > {before + round(CHUNKS_PER_S * seconds)}")
+
+
+async def ask(page: Page, microphone: Microphone, name: str) -> Turn:
+    """Say a question once, and wait for the end of its turn."""
+    mark, heard = await page.run("[spy.events.length, spy.heard.length]")
+    seconds = await say(page, microphone, name)
+    last = await page.run("spy.numChunks") + round(CHUNKS_PER_S * (seconds + 5.0))
     turn = await page.until(f"spy.turn({mark}, {last})")
     recording = base64.b64decode(await page.run(f"spy.recording({heard})"))
     return Turn(turn["user"], turn["reply"], np.frombuffer(recording, dtype=np.int16))

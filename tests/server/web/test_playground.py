@@ -1,0 +1,324 @@
+"""The playground in a browser, with a script: interruptions, tools, errors, and what is left behind."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from model.scripted.engine import scripted_engine
+from model.scripted.script import parse_script
+from server.config import ServerSettings, Settings, WebRtcSettings
+from server.webrtc.network import Network
+from tests.server.serving import Served, serving
+from tests.server.web.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
+from tests.server.web.talking import TRIES, ask, until_said, watch
+
+SCRIPT = r"""
+hear: [{ text: what did i hear, repeat: true }]
+pace: { first_output_ms: 20, words_per_minute: 200, real_time_factor: 0.2 }
+reply:
+  - when: { output: "(?P<sky>rain|sun)", function: get_weather }
+    say: there will be {sky}
+  - when: { user: weather }
+    call: { name: get_weather, arguments: { city: paris } }
+  - when: { user: count }
+    say: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+  - when: { user: what did i hear }
+    say: "i remember {history}"
+  - say: hello there
+"""
+# The replies that the page shows.
+SAID = "[...document.querySelectorAll('.said.assistant p')].map((p) => p.textContent)"
+KEY = "sk-sixteen-or-more-1"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+
+@asynccontextmanager
+async def scripted(**server: object) -> AsyncIterator[Served]:
+    """Serve the script, to pages and callers."""
+    # What asyncio does for debugging takes longer than sound can wait.
+    asyncio.get_running_loop().set_debug(False)
+    engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
+    settings = Settings(server=ServerSettings.model_validate(server), webrtc=WebRtcSettings(port=0))
+    network = Network(settings.webrtc, "127.0.0.1", 0)
+    async with serving(engine, settings, network) as served:
+        yield served
+    assert len(network.exchange) == 0, "no call is remembered"
+
+
+@asynccontextmanager
+async def visiting(served: Served, folder: Path) -> AsyncIterator[tuple[Page, Microphone]]:
+    """Open the playground."""
+    folder.mkdir()
+    microphone = Microphone(folder / "microphone.wav")
+    url = f"http://127.0.0.1:{served.port}/"
+    async with browsing(url, folder / "profile", microphone.path) as page:
+        await watch(page)
+        yield page, microphone
+
+
+async def connect(page: Page, transport: str) -> None:
+    """Press the buttons."""
+    await page.click(f"[name=transport][value={transport}]")
+    await page.click("#connect")
+    await page.until("parley.status === 'connected'")
+
+
+async def write(page: Page, text: str) -> None:
+    """Type a message, and send it."""
+    await page.run(f"document.querySelector('#text').value = {json.dumps(text)}")
+    await page.click("#send")
+
+
+async def speak(page: Page, microphone: Microphone) -> str:
+    """Say something until it was heard; returns the reply."""
+    for _ in range(TRIES):
+        if (turn := await ask(page, microphone, "two_plus_two")).user:
+            return turn.reply
+    pytest.fail("nothing was heard")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something in this process that has no event."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+async def test_talking_over_a_reply(transport: str, tmp_path: Path) -> None:
+    """It stops; what was not heard is struck through, and forgotten by the model."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
+        await connect(page, transport)
+        await write(page, "please count")
+        await page.until("spy.numAudible() > 50")
+        reply = await speak(page, microphone)
+        cut = await page.until("document.querySelector('del')?.textContent")
+        heard = await page.run("document.querySelector('del').closest('p').firstChild.textContent")
+        assert heard.startswith("one two three")
+        assert cut.endswith("sixteen")
+        assert f"user: please count; assistant: {heard.strip()};" in reply
+        assert "sixteen" not in reply
+
+
+async def test_push_to_talk(tmp_path: Path) -> None:
+    """By the space bar: the turn is what was said while it was held."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
+        await page.run(
+            "(() => { const turns = document.querySelector('[name=detection]'); turns.value = 'none';"
+            " turns.dispatchEvent(new Event('change', { bubbles: true })); })()"
+        )
+        await connect(page, "webrtc")
+        assert await page.run("document.activeElement.id") == "press"
+        assert await page.run("parley.microphone.enabled") is False
+        key = {"code": "Space", "key": " ", "windowsVirtualKeyCode": 32}
+        await page.send("Input.dispatchKeyEvent", type="keyDown", **key)
+        await page.until("document.querySelector('#press').ariaPressed === 'true'")
+        await until_said(page, microphone, "two_plus_two")
+        await page.send("Input.dispatchKeyEvent", type="keyUp", **key)
+        words = "[...document.querySelectorAll('.said.user p')].map((each) => each.textContent)"
+        await page.until(f"{words}.includes('what did i hear')")
+        assert not await page.run("spy.events.some((e) => e.type.endsWith('speech_started'))")
+
+
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """Mute, a device that goes, reload, hang-up: no slot, task, port or descriptor."""
+    async with scripted() as served:
+        async with visiting(served, tmp_path / "first") as (page, _):
+            await come_and_go(served, page)
+        # A browser keeps connections for its next question; it is gone now, and so are they.
+        num_before = await settled_descriptors()
+        tasks_before = asyncio.all_tasks()
+        async with visiting(served, tmp_path / "second") as (page, microphone):
+            await mute_and_lose(page, microphone)
+            await come_and_go(served, page)
+        await until(lambda: num_descriptors() <= num_before)
+        await until(lambda: asyncio.all_tasks() <= tasks_before)
+
+
+async def mute_and_lose(page: Page, microphone: Microphone) -> None:
+    """Be silent while muted, and go on after a microphone has gone; the call is left open."""
+    await connect(page, "webrtc")
+    await page.click("#mute")
+    assert not (await ask(page, microphone, "two_plus_two")).user
+    await page.click("#mute")
+    assert "what did i hear" in await speak(page, microphone)
+
+    await page.run(
+        "(() => { const { microphone } = parley; microphone.stop();"
+        " microphone.dispatchEvent(new Event('ended')); })()"
+    )
+    assert "Plug it in" in await page.until("document.querySelector('.problem')?.textContent")
+    await write(page, "hello")
+    await page.until(f"{SAID}.includes('hello there') && !spy.isSpeaking")
+    assert "what did i hear" in await speak(page, microphone)
+    await page.click("#connect")
+    await page.until("parley.status === 'closed'")
+
+
+async def come_and_go(served: Served, page: Page) -> None:
+    """Hang up, and reload in the middle of a call, on both transports."""
+    link, calls = served.app.state.gateway.link, served.app.state.calls
+    for transport in ("webrtc", "websocket"):
+        await connect(page, transport)
+        assert link.num_sessions == 1
+        assert calls.num_calls == (transport == "webrtc")
+        await page.click("#connect")
+        await page.until("parley.status === 'closed'")
+        await until(lambda: link.num_sessions == 0)
+        await connect(page, transport)
+        await page.open(f"http://127.0.0.1:{served.port}/")
+        await until(lambda: link.num_sessions == 0 and calls.num_calls == 0)
+        await watch(page)
+
+
+def num_descriptors() -> int:
+    """Count the files and sockets that this process has open."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def settled_descriptors() -> int:
+    """Count them once the browser's connections are closed: three looks in a row that agree."""
+    looks: list[int] = []
+    while len(looks) < 3 or len(set(looks[-3:])) > 1:
+        looks.append(num_descriptors())
+        await asyncio.sleep(0.2)
+    return looks[-1]
+
+
+async def test_tools(tmp_path: Path) -> None:
+    """Answered by hand, or with what was made up; MCP calls wait for a yes or a no."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("#tab-tools")
+        await page.click("#tools-example")
+        await connect(page, "websocket")
+        await write(page, "how is the weather")
+        call = await page.until(
+            "document.querySelector('.card form') && document.querySelector('.card').textContent"
+        )
+        assert "get_weather" in call
+        assert '"city": "paris"' in call
+        await page.run("document.querySelector('.card textarea').value = 'sun'")
+        await page.click(".card form button")
+        await page.until(f"{SAID}.includes('there will be sun')")
+        await page.until("!parley.isReplying")
+
+        await page.run(
+            "(() => { const how = document.querySelector('#mocks select'); how.value = 'mock';"
+            " how.dispatchEvent(new Event('change')); const answer = document.querySelector("
+            "'#mocks textarea'); answer.value = 'rain'; answer.dispatchEvent(new Event('input')); })()"
+        )
+        await write(page, "how is the weather")
+        await page.until(f"{SAID}.includes('there will be rain')")
+
+        request = {
+            "id": "mcpr_1",
+            "type": "mcp_approval_request",
+            "server_label": "files",
+            "name": "remove",
+            "arguments": '{"path": "/tmp/a"}',
+        }
+        event = {"type": "conversation.item.done", "previous_item_id": None, "item": request}
+        await page.run(
+            "window.sent = []; parley.on('wire', ({ direction, event }) => "
+            "{ if (direction === 'out') sent.push(event); })"
+        )
+        await page.run(f"parley.receive({json.dumps(event)})")
+        card = await page.until("document.querySelector('.mcp_approval_request')?.textContent")
+        assert "files.remove" in card
+        assert '"path": "/tmp/a"' in card
+        await page.click(".mcp_approval_request button.primary")
+        (answer,) = await page.run("sent.map((event) => event.item).filter((item) => item)")
+        assert answer == {
+            "type": "mcp_approval_response",
+            "approval_request_id": "mcpr_1",
+            "approve": True,
+        }
+
+
+async def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    """No key, a wrong key, no microphone."""
+    problem = "document.querySelector('.problem')?.textContent"
+    async with (
+        scripted(api_keys=(KEY,)) as served,
+        visiting(served, tmp_path / "b") as (page, _),
+    ):
+        assert "server.api_keys" in await page.until(problem)
+        for transport in ("webrtc", "websocket"):
+            await page.click(f"[name=transport][value={transport}]")
+            await page.click("#connect")
+            assert "server.api_keys" in await page.until(f"parley.status === 'closed' && {problem}")
+        await page.run(
+            f"(() => {{ const key = document.querySelector('[name=key]'); key.value = '{KEY}';"
+            " key.dispatchEvent(new Event('change', { bubbles: true })); })()"
+        )
+        await page.until("[...document.querySelector('[name=voice]').options].length > 5")
+        for name, advice in (
+            ("NotAllowedError", "Allow the microphone"),
+            ("NotFoundError", "Plug"),
+        ):
+            await page.run(
+                "navigator.mediaDevices.getUserMedia = async () =>"
+                f" {{ throw new DOMException('no', '{name}'); }}"
+            )
+            await page.click("#connect")
+            await page.until(
+                f"document.querySelector('#problems').textContent.includes('{advice}')"
+            )
+            assert await page.run("parley.status") == "closed"
+        assert served.app.state.gateway.link.num_sessions == 0
+        await page.click("[name=source][value=none]")
+        await connect(page, "webrtc")
+
+
+async def test_anybody_can_use_it(tmp_path: Path) -> None:
+    """Every control has a name, nothing is wider than a phone, and the log and the code are there."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("[name=source][value=none]")
+        await connect(page, "webrtc")
+        await write(page, "hello")
+        await page.until(
+            "document.querySelector('#announced').textContent === 'Parley: hello there'"
+        )
+        tree = await page.send("Accessibility.getFullAXTree")
+        roles = {"button", "textbox", "combobox", "slider", "radio", "searchbox", "tab", "meter"}
+        named = [
+            (node["role"]["value"], node.get("name", {}).get("value"))
+            for node in tree["nodes"]
+            if not node["ignored"] and node["role"]["value"] in roles
+        ]
+        assert len(named) > 15
+        assert not [role for role, name in named if not name]
+
+        await page.click("#tab-events")
+        names = "[...document.querySelectorAll('#events summary')].map((each) => each.textContent)"
+        await page.until(f"{names}.some((name) => name.includes('session.created'))")
+        await page.run(
+            "(() => { const search = document.querySelector('#event-search');"
+            " search.value = 'session.'; search.dispatchEvent(new Event('input')); })()"
+        )
+        assert all("session." in name for name in await page.run(names))
+        await page.click("#tab-code")
+        assert "new Parley" in await page.run("document.querySelector('#code').textContent")
+        await page.click("[name=language][value=python]")
+        code = await page.run("document.querySelector('#code').textContent")
+        compile(code, "copied", "exec")
+
+        await page.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=360, height=740, deviceScaleFactor=2, mobile=True,
+        )  # fmt: skip
+        for view in ("talk", "settings", "inspect"):
+            await page.click(f"#views [data-view={view}]")
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+            assert await page.run(f"document.querySelector('#{view}').offsetWidth > 300")
+        # Its own policy was broken by nothing.
+        assert not [line for line in page.log if "Content Security Policy" in line]

@@ -50,6 +50,7 @@ class Microphone:
     """
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
         self.path = path
         self.put(np.zeros(RATE_HZ // 10, dtype=np.int16))
 
@@ -144,6 +145,14 @@ class Page:
     async def click(self, selector: str) -> None:
         """Click on what a selector finds."""
         await self.run(f"document.querySelector({json.dumps(selector)}).click()", as_click=True)
+
+    async def fill(self, selector: str, value: str) -> None:
+        """Type or choose a value in a field."""
+        await self.run(
+            f"(() => {{ const field = document.querySelector({json.dumps(selector)});"
+            f" field.value = {json.dumps(value)}; for (const name of ['input', 'change'])"
+            " field.dispatchEvent(new Event(name, { bubbles: true })); })()"
+        )
 
     async def screenshot(self, path: Path) -> None:
         """Save what is seen, as PNG."""

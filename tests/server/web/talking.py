@@ -33,7 +33,9 @@ _PLAYGROUND = """
     if (who === "user") spy.numChunks += 1;
     else spy.hear(samples);
   });
-  parley.on("speaking", ({ who, isSpeaking }) => { if (who === "assistant") spy.isSpeaking = isSpeaking; });
+  parley.on("speaking", ({ who, isSpeaking }) => {
+    if (who === "assistant") spy.isSpeaking = isSpeaking;
+  });
   const chosen = (source) => new Promise((done) => {
     const stop = parley.on("microphone", () => { stop(); done(); });
     document.querySelector(`[name=source][value=${source}]`).click();

@@ -9,8 +9,8 @@ import pytest
 
 from server.names import ROOT
 from tests.server.web.chromium import CHROMIUM, Microphone, browsing
+from tests.server.web.scripted import KEY, scripted
 from tests.server.web.talking import hosting
-from tests.server.web.test_playground import KEY, scripted
 
 pytestmark = [
     pytest.mark.browser,

@@ -1,5 +1,6 @@
 """Three spoken turns in a browser, with the starter: what the page plays is what was said."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from model.training.speech.recogniser import Recogniser
 from server.client.local import local_server
 from server.names import ROOT
-from tests.server.web.chromium import CHROMIUM, Microphone, Page, browsing
+from tests.server.web.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
+from tests.server.web.scripted import scripted, speak
 from tests.server.web.talking import HERE, TRIES, ask, at_16_khz, hosting, watch
 
 BUNDLE = ROOT / ".venv-clients/node-agents/node_modules/@openai/agents-realtime/dist/bundle"
@@ -91,3 +93,31 @@ async def test_the_agents_package(server: str, recogniser: Recogniser, tmp_path:
             assert roles[:2] == ["user", "assistant"]
             words = "session.history.flatMap((item) => item.content.map((part) => part.transcript))"
             assert {reply for _, _, reply in TURNS} <= set(await page.run(words))
+
+
+async def test_talking_over_the_agents_package(tmp_path: Path) -> None:
+    """The reply stops, and the package's history has the words that were heard."""
+    if not BUNDLE.is_dir():
+        pytest.skip("needs @openai/agents-realtime: make test-browser installs it")
+    microphone = Microphone(tmp_path / "microphone.wav")
+    with hosting(HERE, BUNDLE.parent) as site:
+        url = f"{site}/agents.html"
+        async with (
+            scripted() as served,
+            browsing(url, tmp_path / "profile", microphone.path) as page,
+        ):
+            await page.until("window.isReady")
+            begin = f"begin('http://127.0.0.1:{served.port}')"
+            assert await page.run(begin, as_click=True) == 200
+            await page.run("session.sendMessage('please count')")
+            await page.until("spy.numAudible() > 50")
+            reply = await speak(page, microphone)
+            words = await page.until(
+                "session.history.map((item) => item.content?.[0]?.transcript)"
+                ".find((words) => words?.startsWith('one two three') && !words.includes('sixteen'))"
+            )
+            assert f"user: please count; assistant: {words};" in reply
+            assert await page.run("spy.events.some((e) => e.type.endsWith('truncated'))")
+            await page.run("session.close()")
+            await asyncio.wait_for(served.app.state.calls.until_none(), PATIENCE_S)
+            assert served.app.state.gateway.link.num_sessions == 0

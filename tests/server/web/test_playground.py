@@ -1,4 +1,4 @@
-"""The playground in a browser, with a script: interruptions, tools, errors, and what is left behind."""
+"""The playground with a script: interruptions, tools, errors, and what calls leave behind."""
 
 import asyncio
 import json
@@ -8,32 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from model.scripted.engine import scripted_engine
-from model.scripted.script import parse_script
-from server.config import ServerSettings, Settings, WebRtcSettings
-from server.webrtc.network import Network
-from tests.server.serving import Served, serving
+from tests.server.serving import Served
 from tests.server.web.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
-from tests.server.web.talking import TRIES, ask, until_said, watch
+from tests.server.web.scripted import KEY, scripted, speak
+from tests.server.web.talking import ask, until_said, watch
 
-SCRIPT = r"""
-hear: [{ text: what did i hear, repeat: true }]
-pace: { first_output_ms: 20, words_per_minute: 200, real_time_factor: 0.2 }
-reply:
-  - when: { output: "(?P<sky>rain|sun)", function: get_weather }
-    say: there will be {sky}
-  - when: { user: weather }
-    call: { name: get_weather, arguments: { city: paris } }
-  - when: { user: count }
-    say: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-  - when: { user: what did i hear }
-    say: "i remember {history}"
-  - say: hello there
-"""
 # The replies that the page shows.
 SAID = "[...document.querySelectorAll('.said.assistant p')].map((p) => p.textContent)"
-KEY = "sk-sixteen-or-more-1"
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -42,22 +23,8 @@ pytestmark = [
 
 
 @asynccontextmanager
-async def scripted(**server: object) -> AsyncIterator[Served]:
-    """Serve the script, to pages and callers."""
-    # What asyncio does for debugging takes longer than sound can wait.
-    asyncio.get_running_loop().set_debug(False)
-    engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
-    settings = Settings(server=ServerSettings.model_validate(server), webrtc=WebRtcSettings(port=0))
-    network = Network(settings.webrtc, "127.0.0.1", 0)
-    async with serving(engine, settings, network) as served:
-        yield served
-    assert len(network.exchange) == 0, "no call is remembered"
-
-
-@asynccontextmanager
 async def visiting(served: Served, folder: Path) -> AsyncIterator[tuple[Page, Microphone]]:
     """Open the playground."""
-    folder.mkdir()
     microphone = Microphone(folder / "microphone.wav")
     url = f"http://127.0.0.1:{served.port}/"
     async with browsing(url, folder / "profile", microphone.path) as page:
@@ -74,16 +41,8 @@ async def connect(page: Page, transport: str) -> None:
 
 async def write(page: Page, text: str) -> None:
     """Type a message, and send it."""
-    await page.run(f"document.querySelector('#text').value = {json.dumps(text)}")
+    await page.fill("#text", text)
     await page.click("#send")
-
-
-async def speak(page: Page, microphone: Microphone) -> str:
-    """Say something until it was heard; returns the reply."""
-    for _ in range(TRIES):
-        if (turn := await ask(page, microphone, "two_plus_two")).user:
-            return turn.reply
-    pytest.fail("nothing was heard")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -112,10 +71,7 @@ async def test_talking_over_a_reply(transport: str, tmp_path: Path) -> None:
 async def test_push_to_talk(tmp_path: Path) -> None:
     """By the space bar: the turn is what was said while it was held."""
     async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
-        await page.run(
-            "(() => { const turns = document.querySelector('[name=detection]'); turns.value = 'none';"
-            " turns.dispatchEvent(new Event('change', { bubbles: true })); })()"
-        )
+        await page.fill("[name=detection]", "none")
         await connect(page, "webrtc")
         assert await page.run("document.activeElement.id") == "press"
         assert await page.run("parley.microphone.enabled") is False
@@ -206,16 +162,13 @@ async def test_tools(tmp_path: Path) -> None:
         )
         assert "get_weather" in call
         assert '"city": "paris"' in call
-        await page.run("document.querySelector('.card textarea').value = 'sun'")
+        await page.fill(".card textarea", "sun")
         await page.click(".card form button")
         await page.until(f"{SAID}.includes('there will be sun')")
         await page.until("!parley.isReplying")
 
-        await page.run(
-            "(() => { const how = document.querySelector('#mocks select'); how.value = 'mock';"
-            " how.dispatchEvent(new Event('change')); const answer = document.querySelector("
-            "'#mocks textarea'); answer.value = 'rain'; answer.dispatchEvent(new Event('input')); })()"
-        )
+        await page.fill("#mocks select", "mock")
+        await page.fill("#mocks textarea", "rain")
         await write(page, "how is the weather")
         await page.until(f"{SAID}.includes('there will be rain')")
 
@@ -256,10 +209,7 @@ async def test_errors_say_what_to_do(tmp_path: Path) -> None:
             await page.click(f"[name=transport][value={transport}]")
             await page.click("#connect")
             assert "server.api_keys" in await page.until(f"parley.status === 'closed' && {problem}")
-        await page.run(
-            f"(() => {{ const key = document.querySelector('[name=key]'); key.value = '{KEY}';"
-            " key.dispatchEvent(new Event('change', { bubbles: true })); })()"
-        )
+        await page.fill("[name=key]", KEY)
         await page.until("[...document.querySelector('[name=voice]').options].length > 5")
         for name, advice in (
             ("NotAllowedError", "Allow the microphone"),
@@ -280,7 +230,7 @@ async def test_errors_say_what_to_do(tmp_path: Path) -> None:
 
 
 async def test_anybody_can_use_it(tmp_path: Path) -> None:
-    """Every control has a name, nothing is wider than a phone, and the log and the code are there."""
+    """Every control has a name, nothing is wider than a phone, log and code are there."""
     async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
         await page.click("[name=source][value=none]")
         await connect(page, "webrtc")
@@ -290,21 +240,16 @@ async def test_anybody_can_use_it(tmp_path: Path) -> None:
         )
         tree = await page.send("Accessibility.getFullAXTree")
         roles = {"button", "textbox", "combobox", "slider", "radio", "searchbox", "tab", "meter"}
-        named = [
-            (node["role"]["value"], node.get("name", {}).get("value"))
-            for node in tree["nodes"]
-            if not node["ignored"] and node["role"]["value"] in roles
+        controls = [
+            node for node in tree["nodes"] if not node["ignored"] and node["role"]["value"] in roles
         ]
-        assert len(named) > 15
-        assert not [role for role, name in named if not name]
+        assert len(controls) > 15
+        assert all(node["name"]["value"] for node in controls)
 
         await page.click("#tab-events")
         names = "[...document.querySelectorAll('#events summary')].map((each) => each.textContent)"
         await page.until(f"{names}.some((name) => name.includes('session.created'))")
-        await page.run(
-            "(() => { const search = document.querySelector('#event-search');"
-            " search.value = 'session.'; search.dispatchEvent(new Event('input')); })()"
-        )
+        await page.fill("#event-search", "session.")
         assert all("session." in name for name in await page.run(names))
         await page.click("#tab-code")
         assert "new Parley" in await page.run("document.querySelector('#code').textContent")

@@ -25,6 +25,7 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    Taken,
     Usage,
 )
 from model.metrics import EngineMetrics
@@ -85,6 +86,7 @@ class ProbeEngine:
     def submit(self, command: Command) -> None:
         """Take a command."""
         session = command.session_id
+        self._deliver(Taken(session, 1))
         match command:
             case Open():
                 if command.instructions == BUSY:

@@ -50,10 +50,7 @@ export class WebRtc {
     if (camera) {
       this.video = pc.addTransceiver(camera, { direction: "sendonly", sendEncodings: [CAMERA] });
     }
-    pc.ontrack = ({ track, receiver }) => {
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0; // as little as the network allows
-      this.wire.onsound(track);
-    };
+    pc.ontrack = ({ track }) => this.wire.onsound(track);
     pc.onconnectionstatechange = () => {
       if (pc.connectionState === "failed") this.end(this.isOpen ? lost() : noWay());
     };

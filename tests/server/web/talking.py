@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.chromium import RATE_HZ, Microphone, Page
 from server.audio.resample import StreamResampler
-from tests.server.web.chromium import RATE_HZ, Microphone, Page
 from tests.server.webrtc.caller import question
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.chromium import CHROMIUM, Microphone, browsing
 from server.names import ROOT
-from tests.server.web.chromium import CHROMIUM, Microphone, browsing
 from tests.server.web.scripted import KEY, scripted
 from tests.server.web.talking import hosting
 

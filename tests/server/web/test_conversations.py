@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from model.training.speech.recogniser import Recogniser
 from server.client.local import local_server
 from server.names import ROOT
-from tests.server.web.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from tests.server.web.scripted import scripted, speak
 from tests.server.web.talking import HERE, TRIES, ask, at_16_khz, hosting, watch
 

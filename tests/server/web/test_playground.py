@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from tests.server.serving import Served
-from tests.server.web.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from tests.server.web.scripted import KEY, scripted, speak
 from tests.server.web.talking import ask, until_said, watch
 

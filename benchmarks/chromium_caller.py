@@ -1,8 +1,8 @@
 """A call from a headless Chromium, through the client that Parley gives to pages.
 
-What the microphone says is a file. When Chromium captured each burst, its own frames say: they carry
-the capture time of the clock that all processes of a machine share. When a burst can be heard, the
-audio context says: it knows when what it renders leaves for the device.
+What the microphone says is a file. When Chromium captured each burst, its own frames say: they
+carry their capture time. When a burst can be heard, the audio context says: it knows when what it renders
+leaves for the device. The page's clock is set against ours by asking it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _SCRIPT = """
     if (who !== "assistant") return;
     const at = samples.findIndex((sample) => Math.abs(sample) > THRESHOLD);
     if (at < 0) return;
-    // `atMs` is the quantum that completed the chunk; getOutputTimestamp, when that is at the device.
+    // `atMs` is the quantum that completed the chunk; the context says when that is at the device.
     const { contextTime, performanceTime } = parley.context.getOutputTimestamp();
     const now = performance.now();
     const ahead = (parley.context.currentTime - contextTime) * 1000 - (now - performanceTime);

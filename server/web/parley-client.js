@@ -73,30 +73,27 @@ export class Parley {
     this.session = options.session ?? {};
     /** @type {any} what the server says is in force; null while not connected */
     this.inForce = null;
-    this.conversation = new Conversation();
     this.isMuted = false;
     this.isPressed = false;
+    this.isSpeaking = false;
+    this.conversation = new Conversation();
     /** @type {MediaStreamTrack | null} */
     this.microphone = null;
     /** @type {MediaStreamTrack | null} */
     this.camera = null;
-    /** @type {WebRtc | WebSocketWire | null} */
-    this.wire = null;
     /** @type {"closed" | "connecting" | "connected"} */
     this.status = "closed";
     /** @type {Map<string, Set<(value: any) => void>>} */
     this.listeners = new Map();
-    this.leave = () => this.hangUp();
-    this.forget();
-  }
 
-  /** Forget what belongs to one connection. */
-  forget() {
+    // What belongs to one connection.
+    /** @type {WebRtc | WebSocketWire | null} */
+    this.wire = null;
     /** @type {string | null} the response that is being made */
     this.active = null;
-    this.isSpeaking = false;
     this.wantsReply = false;
-    this.number = 0;
+    this.replyId = ""; // of the event that asked for a reply last
+    this.number = 0; // of events
     /** @type {Set<string>} items that were asked for, to learn how much of them was heard */
     this.asked = new Set();
     /** @type {Map<string, string>} calls without an answer: their ids, and the responses that made them */
@@ -105,10 +102,31 @@ export class Parley {
     this.taps = [];
     /** @type {Set<MediaStreamTrack>} tracks that we opened, and end */
     this.own = new Set();
+    /** @type {AudioContext | null} */
+    this.context = null;
+    /** @type {HTMLAudioElement | null} plays the sound of a call */
+    this.audio = null;
+    this.speakerId = "";
+    /** @type {ParleyError | null} */
+    this.lastError = null;
     this.clock = new TurnClock(
       (turn) => this.emit("turn", turn),
-      async () => (await this.wire?.roundTripMs()) ?? null,
+      async () => (await this.wire?.delays()) ?? { networkMs: null, playbackMs: null },
     );
+    this.leave = () => this.hangUp();
+  }
+
+  /** Forget what belongs to one connection. */
+  forget() {
+    this.conversation = new Conversation();
+    this.active = null;
+    this.isSpeaking = false;
+    this.wantsReply = false;
+    this.replyId = "";
+    this.number = 0;
+    this.asked.clear();
+    this.open.clear();
+    this.clock.reset();
   }
 
   /**
@@ -139,7 +157,7 @@ export class Parley {
     return this.inForce?.audio?.input?.turn_detection === null;
   }
 
-  /** Whether the assistant can be heard, or is about to. */
+  /** @returns {boolean} whether the assistant can be heard, or is about to */
   get isReplying() {
     return this.isSpeaking || this.active !== null;
   }
@@ -155,7 +173,6 @@ export class Parley {
   async connect({ microphone = true, camera = null } = {}) {
     if (this.status !== "closed") throw new ParleyError("already_connected", "Hang up first.");
     this.forget();
-    this.conversation = new Conversation();
     this.setStatus("connecting");
     try {
       // Its rate is the device's. In it things are only measured, except that a WebSocket's sound is taken there.
@@ -164,7 +181,7 @@ export class Parley {
       this.camera = camera;
       const key = typeof this.key === "function" ? await this.key() : this.key;
       // The user may have been asked for the microphone, and have changed their mind.
-      if (this.status !== "connecting") throw new ParleyError("lost", "The call was ended.");
+      if (!this.context) throw new ParleyError("lost", "The call was ended.");
       const kind = this.transport === "webrtc" ? WebRtc : WebSocketWire;
       const wire = new kind({
         base: this.base,
@@ -629,12 +646,13 @@ export class Parley {
     this.taps = [];
     this.tap = undefined;
     for (const track of this.own) track.stop();
+    this.own.clear();
     if (this.microphone) this.microphone.onended = null;
     this.microphone = null;
     if (this.audio) this.audio.srcObject = null;
-    this.audio = undefined;
+    this.audio = null;
     if (this.context && this.context.state !== "closed") this.context.close();
-    this.context = undefined;
+    this.context = null;
   }
 }
 

@@ -20,22 +20,22 @@ const AUDIBLE = 0.002; // what is quieter is a codec's idea of silence
 
 /** Follows one turn after the other. */
 export class TurnClock {
-  /** @param {(turn: TurnLatency) => void} tell @param {() => Promise<number | null>} roundTrip */
-  constructor(tell, roundTrip) {
+  /** @param {(turn: TurnLatency) => void} tell @param {() => Promise<import("./webrtc.js").Delays>} delays */
+  constructor(tell, delays) {
     this.tell = tell;
-    this.roundTrip = roundTrip;
+    this.delays = delays;
     this.voicedMs = 0;
-    this.reset();
-  }
-
-  reset() {
     /** @type {{kind: "spoken" | "typed", fromMs: number, decidedMs: number} | null} */
     this.asked = null;
     /** @type {string | null} */
     this.responseId = null;
+    this.sentMs = 0; // when the first of the reply came
+  }
+
+  reset() {
+    this.asked = null;
+    this.responseId = null;
     this.sentMs = 0;
-    /** @type {Promise<number | null>} */
-    this.network = Promise.resolve(null);
   }
 
   /** @param {import("./tap.js").Chunk} chunk of the user's */
@@ -66,16 +66,18 @@ export class TurnClock {
   /** @param {import("./tap.js").Chunk} chunk of the assistant's */
   hearAssistant({ samples, atMs }) {
     if (!this.sentMs || !this.asked || !this.responseId || loudness(samples) < AUDIBLE) return;
-    const { asked, responseId, network } = this;
+    const { asked, responseId } = this;
     const sentMs = Math.min(this.sentMs, atMs); // a busy page reads its events late
     this.reset();
-    network.then((networkMs) => {
+    this.delays().catch(() => ({ networkMs: null, playbackMs: null })).then((delays) => {
+      const { networkMs } = delays;
       const ways = networkMs ?? 0;
       const isSpoken = asked.kind === "spoken";
-      const engineMs = Math.max(0, sentMs - asked.decidedMs - (isSpoken ? 0 : ways));
-      const detectionMs = isSpoken ? Math.max(0, asked.decidedMs - asked.fromMs - ways) : null;
-      const playbackMs = Math.max(0, atMs - sentMs);
       const totalMs = Math.max(0, atMs - asked.fromMs);
+      const detectionMs = isSpoken ? Math.max(0, asked.decidedMs - asked.fromMs - ways) : null;
+      // Sound overtakes events: where the browser knows how long it waited in its buffer, that counts.
+      const playbackMs = delays.playbackMs ?? Math.max(0, atMs - sentMs);
+      const engineMs = Math.max(0, totalMs - (detectionMs ?? 0) - ways - playbackMs);
       this.tell({ responseId, kind: asked.kind, totalMs, detectionMs, networkMs, engineMs, playbackMs });
     });
   }
@@ -84,7 +86,6 @@ export class TurnClock {
   begin(asked) {
     this.reset();
     this.asked = asked;
-    this.network = this.roundTrip().catch(() => null);
   }
 }
 

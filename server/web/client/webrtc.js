@@ -17,6 +17,14 @@ const CAMERA = { maxFramerate: 2, maxBitrate: 500_000 };
  * @property {(track: MediaStreamTrack) => void} onsound the assistant's
  */
 
+/**
+ * In milliseconds; null where it is not known.
+ *
+ * @typedef {object} Delays
+ * @property {number | null} networkMs there and back
+ * @property {number | null} playbackMs that sound waits in the browser's buffer
+ */
+
 export class WebRtc {
   /** The server plays: it truncates by itself, and says when it begins and ends. */
   static playsItself = true;
@@ -34,6 +42,7 @@ export class WebRtc {
     this.audio = this.pc.addTransceiver("audio", { direction: "sendrecv" });
     /** @type {RTCRtpTransceiver | null} */
     this.video = null;
+    this.emitted = { delay: 0, count: 0 }; // samples of the buffer, and the seconds that they waited in it
   }
 
   /**
@@ -98,14 +107,22 @@ export class WebRtc {
     await this.video?.sender.replaceTrack(track);
   }
 
-  /** @returns {Promise<number | null>} there and back, in milliseconds */
-  async roundTripMs() {
+  /** @returns {Promise<Delays>} the buffer's since the last question */
+  async delays() {
+    /** @type {Delays} */
+    const delays = { networkMs: null, playbackMs: null };
     for (const report of (await this.pc.getStats()).values()) {
       if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined) {
-        return report.currentRoundTripTime * 1000;
+        delays.networkMs = report.currentRoundTripTime * 1000;
+      } else if (report.type === "inbound-rtp" && report.kind === "audio") {
+        const { jitterBufferDelay: delay, jitterBufferEmittedCount: count } = report;
+        if (count > this.emitted.count) {
+          delays.playbackMs = (1000 * (delay - this.emitted.delay)) / (count - this.emitted.count);
+        }
+        this.emitted = { delay, count };
       }
     }
-    return null;
+    return delays;
   }
 
   close() {

@@ -47,7 +47,7 @@ export class WebSocketWire {
         this.take(event);
         if (event.type !== "session.created") return;
         resolve(null);
-        for (let trip = 0; trip < 3; trip++) this.roundTripMs();
+        for (let trip = 0; trip < 3; trip++) this.ping();
       };
       socket.onclose = ({ code, reason }) => {
         this.context.close();
@@ -90,15 +90,21 @@ export class WebSocketWire {
 
   async setCamera() {}
 
-  /** @returns {Promise<number | null>} there and back, in milliseconds; browsers cannot ping a WebSocket */
-  async roundTripMs() {
+  /** Ask the server for nothing: browsers cannot ping a WebSocket. */
+  async ping() {
     const beganMs = performance.now();
     try {
       await fetch(new URL("/healthz", this.wire.base), { cache: "no-store" });
       this.tripsMs.push(performance.now() - beganMs);
     } catch { /* another site's server may not be asked */ }
+  }
+
+  /** @returns {Promise<import("./webrtc.js").Delays>} */
+  async delays() {
+    await this.ping();
     // The quickest of the last few: the others waited for a page or a server that had other things to do.
-    return this.tripsMs.length > 0 ? Math.min(...this.tripsMs.slice(-8)) : null;
+    const networkMs = this.tripsMs.length > 0 ? Math.min(...this.tripsMs.slice(-8)) : null;
+    return { networkMs, playbackMs: null };
   }
 
   close() {

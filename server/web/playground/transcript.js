@@ -23,15 +23,19 @@ export function showTranscript(parley, answering) {
   /** @type {Map<string, HTMLElement>} */
   const forms = new Map();
 
+  // Who has scrolled back reads; else the last words stay in sight.
+  let isAtEnd = true;
+  const follow = () => { if (isAtEnd) list.scrollTop = list.scrollHeight; };
+  list.addEventListener("scroll", () => {
+    isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+  });
+  new ResizeObserver(follow).observe(list);
+
   const render = () => {
-    const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
     const shown = parley.items.filter(isShown);
     const wanted = shown.map((item) => {
-      let line = lines.get(item.id);
-      if (!line) {
-        line = el("li");
-        lines.set(item.id, line);
-      }
+      const line = lines.get(item.id) ?? el("li");
+      lines.set(item.id, line);
       fill(line, item);
       return line;
     });
@@ -45,7 +49,7 @@ export function showTranscript(parley, answering) {
       if (list.children[at] !== line) list.insertBefore(line, list.children[at] ?? null);
     });
     $("empty").hidden = shown.length > 0 || parley.status === "connecting";
-    if (isAtEnd) list.scrollTop = list.scrollHeight;
+    follow();
   };
 
   /** @param {HTMLElement} line @param {Item} item */

@@ -1,8 +1,8 @@
 """A call from a headless Chromium, through the client that Parley gives to pages.
 
 What the microphone says is a file. When Chromium captured each burst, its own frames say: they
-carry their capture time. When a burst can be heard, the audio context says: it knows when what it renders
-leaves for the device. The page's clock is set against ours by asking it.
+carry their capture time. When a burst can be heard, the audio context says: it knows when what it
+renders leaves for the device. The page's clock is set against ours by asking it.
 """
 
 import asyncio

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks.chromium import Microphone, Page
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.config import ServerSettings, Settings, WebRtcSettings
 from server.webrtc.network import Network
+from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
 from tests.server.web.talking import TRIES, ask
 

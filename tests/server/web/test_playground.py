@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
+from server.names import ROOT
 from tests.server.serving import Served
 from tests.server.web.scripted import KEY, scripted, speak
 from tests.server.web.talking import ask, until_said, watch
@@ -195,6 +196,36 @@ async def test_tools(tmp_path: Path) -> None:
             "approval_request_id": "mcpr_1",
             "approve": True,
         }
+
+
+async def test_files_and_a_camera(tmp_path: Path) -> None:
+    """A file is spoken in place of a microphone; a camera is shown, offered, and let go."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("[name=source][value=files]")
+        await page.until("document.querySelector('[name=camera]').options.length > 1")
+        camera = await page.run("document.querySelector('[name=camera]').options[1].value")
+        await page.fill("[name=camera]", camera)
+        await connect(page, "webrtc")
+        await page.until("document.querySelector('#preview').videoWidth > 0")
+        # What becomes of the pictures is the server's to say, and the page says it.
+        can_see, told = await page.run(
+            "[parley.wire.canSee, document.querySelector('#problems').textContent]"
+        )
+        assert can_see or "camera" in told
+
+        file = await page.send(
+            "Runtime.evaluate", expression="document.querySelector('#sound-file')"
+        )
+        question = str(ROOT / "tests" / "assets" / "two_plus_two.wav")
+        await page.send(
+            "DOM.setFileInputFiles", files=[question], objectId=file["result"]["objectId"]
+        )
+        await page.until(f"{SAID}.some((words) => words.includes('what did i hear'))")
+
+        await page.run("window.tracks = [parley.camera, parley.microphone]")
+        await page.click("#connect")
+        await page.until("tracks.every((track) => track.readyState === 'ended')")
+        assert await page.run("document.querySelector('#preview').hidden")
 
 
 async def test_errors_say_what_to_do(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ test-browser: setup ## talk from Chromium, which apt-get installs where it is no
 	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
 	@$(MAKE) --no-print-directory $(CLIENTS)/node-agents/.ready || echo "No @openai/agents-realtime: its tests skip"
-	@$(BIN)/python -m pytest -m browser $(ARGS)
+	@$(BIN)/python -m pytest -m browser tests/server/web tests/benchmarks/test_bench_transport.py $(ARGS)
 
 test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
 	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)

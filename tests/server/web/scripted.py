@@ -23,13 +23,11 @@ reply:
   - when: { user: weather }
     call: { name: get_weather, arguments: { city: paris } }
   - when: { user: count }
-    say: >-
-      one two three four five six seven eight nine ten
-      eleven twelve thirteen fourteen fifteen sixteen
+    say: one two three four five LONG sixteen
   - when: { user: what did i hear }
     say: "i remember {history}"
   - say: hello there
-"""
+""".replace("LONG", "and so on " * 30)  # half a minute: whoever is slow still talks over it
 KEY = "sk-sixteen-or-more-1"
 
 

@@ -30,14 +30,16 @@ export class Spy {
     const of = (type) => events.filter((event) => event.type === type);
     const isUnheard = of("input_audio_buffer.speech_started").length === 0 && this.numChunks > numChunks;
     if (isUnheard) return { user: "", reply: "" };
-    const numBegun = of("response.created").length;
-    const done = of("response.done");
-    if (numBegun === 0 || done.length < numBegun || this.isSpeaking) return null;
+    // A response that was interrupted ends in these events as well; it was begun before.
+    const begun = of("response.created").map((event) => event.response.id);
+    const done = of("response.done").map((event) => event.response.id);
+    if (begun.length === 0 || !begun.every((id) => done.includes(id)) || this.isSpeaking) return null;
     const stops = of("output_audio_buffer.stopped").length + of("output_audio_buffer.cleared").length;
     if (of("output_audio_buffer.started").length > stops) return null;
+    const said = of("response.output_audio_transcript.done").filter((event) => begun.includes(event.response_id));
     return {
       user: of("conversation.item.input_audio_transcription.completed").map((event) => event.transcript).join(" "),
-      reply: of("response.output_audio_transcript.done").at(-1)?.transcript ?? "",
+      reply: said.at(-1)?.transcript ?? "",
     };
   }
 

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 # Who is not understood says it again; so does a test, on a machine that stutters.
 TRIES = 4
 CHUNKS_PER_S = 50
+_PAUSE_SAMPLES = 1_200  # 50 ms
 
 _PLAYGROUND = """
 (async () => {
@@ -97,13 +98,22 @@ async def ask(page: Page, microphone: Microphone, name: str) -> Turn:
 
 
 def at_16_khz(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Return a recording as the recogniser takes it: without the silence before and after."""
+    """Return a recording as the recogniser takes it.
+
+    Without the silence before and after, and with short pauses: where the machine is busy, a reply
+    comes with gaps, and its words are the same.
+    """
     resampler = StreamResampler(24_000, 16_000)
     samples = pcm.astype(np.float32) / 32_768
     loud = np.flatnonzero(np.abs(samples) > 0.01)
     if loud.size == 0:
         return np.zeros(16_000, dtype=np.float32)
-    samples = samples[max(0, loud[0] - 1_200) : loud[-1] + 1_200]
+    is_kept = np.zeros(len(samples), dtype=bool)
+    for at in loud[np.diff(loud, prepend=-_PAUSE_SAMPLES) > 1]:
+        is_kept[max(0, at - _PAUSE_SAMPLES) : at] = True
+    for at in loud:
+        is_kept[at : at + _PAUSE_SAMPLES] = True
+    samples = samples[is_kept]
     return np.concatenate([resampler.feed(samples), resampler.finish()])
 
 

@@ -14,11 +14,16 @@ from tests.server.web.scripted import scripted, speak
 from tests.server.web.talking import HERE, TRIES, ask, at_16_khz, hosting, watch
 
 BUNDLE = ROOT / ".venv-clients/node-agents/node_modules/@openai/agents-realtime/dist/bundle"
-# The questions of tests/assets, what is understood, and what is answered.
+# The questions of tests/assets, what is understood, and what is answered; who says a name again is
+# told something else.
 TURNS = (
-    ("my_name_is_peter", "my name is peter", "nice to meet you peter"),
-    ("capital_of_france", "what is the capital of france", "the capital of france is paris"),
-    ("what_is_my_name", "what is my name", "your name is peter"),
+    (
+        "my_name_is_peter",
+        "my name is peter",
+        ("nice to meet you peter", "okay i will call you peter"),
+    ),
+    ("capital_of_france", "what is the capital of france", ("the capital of france is paris",)),
+    ("what_is_my_name", "what is my name", ("your name is peter",)),
 )
 
 pytestmark = [
@@ -39,20 +44,21 @@ def server() -> Iterator[str]:
 def recogniser() -> Recogniser:
     """Listen independently of the starter."""
     pytest.importorskip("pocketsphinx", reason="needs the extra 'train'")
-    return Recogniser([each for _, user, reply in TURNS for each in (user, reply)])
+    return Recogniser([each for _, user, replies in TURNS for each in (user, *replies)])
 
 
 async def converse(page: Page, microphone: Microphone, recogniser: Recogniser) -> None:
     """Hold the three turns; each is said again until it was understood, a few times."""
-    for name, user, reply in TURNS:
+    for name, user, replies in TURNS:
         tried = []
         for _ in range(TRIES):
             turn = await ask(page, microphone, name)
             heard = recogniser.recognise(at_16_khz(turn.heard))
             tried.append((turn.user, turn.reply, heard))
-            # Of what was played, all words but one: a machine that stutters swallows some.
-            num_missing = len(set(reply.split()) - set(heard.split()))
-            if (turn.user, turn.reply) == (user, reply) and num_missing <= 1:
+            # Most words of what was played: a machine that stutters swallows some.
+            words = set(turn.reply.split())
+            num_heard = len(words & set(heard.split()))
+            if turn.user == user and turn.reply in replies and num_heard >= 0.6 * len(words):
                 break
         else:
             pytest.fail(f"{user}: {tried}")
@@ -71,7 +77,7 @@ async def test_the_page(
         await page.until("parley.status === 'connected'")
         await converse(page, microphone, recogniser)
         said = await page.run("[...document.querySelectorAll('.said p')].map((p) => p.textContent)")
-        assert {reply for _, _, reply in TURNS} <= set(said)
+        assert all(set(replies) & set(said) for _, _, replies in TURNS)
         # How long each turn took, and for what.
         num_turns = await page.run("document.querySelectorAll('#latency > li').length")
         assert num_turns >= len(TURNS)
@@ -92,7 +98,8 @@ async def test_the_agents_package(server: str, recogniser: Recogniser, tmp_path:
             roles = await page.run("session.history.map((item) => item.role)")
             assert roles[:2] == ["user", "assistant"]
             words = "session.history.flatMap((item) => item.content.map((part) => part.transcript))"
-            assert {reply for _, _, reply in TURNS} <= set(await page.run(words))
+            said = set(await page.run(words))
+            assert all(set(replies) & said for _, _, replies in TURNS)
 
 
 async def test_talking_over_the_agents_package(tmp_path: Path) -> None:

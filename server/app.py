@@ -28,6 +28,8 @@ from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.logs import log_loop_error, set_up_logging
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
@@ -84,6 +86,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
+            gateway.tools.close()
 
     app = FastAPI(
         title="Parley",
@@ -112,7 +115,9 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
-    link, counts = EngineLink(engine), Counts()
+    link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
+    approvals = settings.approvals
+    audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
     app.state.gateway = Gateway(
         settings,
         link,
@@ -122,7 +127,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         counts,
         Metrics(counts, link),
         FailedTries(counts),
-        SchemaGate(SchemaService(), settings.server.max_tools),
+        SchemaGate(schemas, settings.server.max_tools),
+        ToolDesk(settings.mcp, schemas, audit),
     )
     app.state.calls = None
     if network is not None:

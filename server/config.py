@@ -389,7 +389,6 @@ class McpSettings(_Strict):
         max_bytes: of all that a server sends for one listing or one call.
         max_output_chars: of what a call returned, for clients and for the model; more is cut off.
         max_calls: of one session at a time, listings included; more wait.
-        max_servers: that a session or a response may name.
     """
 
     servers: Mapping[str, McpServer] = Field(default_factory=dict)
@@ -400,7 +399,6 @@ class McpSettings(_Strict):
     max_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
     max_output_chars: Annotated[int, Field(ge=16)] = 16_384
     max_calls: Annotated[int, Field(ge=1)] = 8
-    max_servers: Annotated[int, Field(ge=0)] = 8
 
 
 class ApprovalRule(_Strict):
@@ -455,6 +453,12 @@ class ToolSettings(_Strict):
 
     wait_for_calls: bool = False
     output_timeout_s: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _waits_with_an_end(self) -> "ToolSettings":
+        if self.wait_for_calls and not self.output_timeout_s:
+            raise ValueError("wait_for_calls needs an output_timeout_s, or it may wait for ever")
+        return self
 
 
 class Settings(_Strict):

@@ -1,8 +1,8 @@
 """List the tools of an MCP server, and call them, through the official `mcp` package.
 
-Each listing and each call is a connection of its own, opened and closed in one task, within one time
-limit and one allowance of bytes: nothing of it outlives the call, and one that goes wrong hurts no
-other. A server of this machine's own is a process that is started for the call.
+Each listing and each call is a connection of its own, opened and closed in one task, within one
+time limit and one allowance of bytes: nothing of it outlives the call, and one that goes wrong
+hurts no other. A server of this machine's own is a process that is started for the call.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from server.config import McpSettings
 from server.errors import ClientError
 from server.mcp.errors import McpFailure
 from server.mcp.servers import HttpTarget, ProcessTarget, Target
-from server.protocol.mcp.outcomes import ListedTool
+from server.protocol.items.mcp import ListedTool
 from server.protocol.wire.checks import refuse_deep
 
 if TYPE_CHECKING:
@@ -160,11 +160,6 @@ async def _once(
 
 def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpFailure:
     """Say what went wrong, in words that hold nothing secret: neither headers nor addresses."""
-    import httpx2  # noqa: PLC0415 - see `_once`
-    from mcp import MCPError  # noqa: PLC0415
-    from mcp_types import PARSE_ERROR  # noqa: PLC0415
-    from pydantic import ValidationError  # noqa: PLC0415
-
     if transport is not None and transport.refusal is not None:
         return transport.refusal
     causes = list(_leaves(error))
@@ -174,24 +169,35 @@ def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpF
     refused = None if transport is None else _refused_by_status(transport)
     if refused is not None:
         return refused
-    for cause in causes:
-        match cause:
-            case MCPError(code=code) if code == PARSE_ERROR:
-                # The package's message quotes all that the server sent.
-                return McpFailure.protocol(code, _NOT_MCP)
-            case MCPError():
-                return McpFailure.protocol(cause.code, _cut(cause.message, _MAX_MESSAGE_CHARS))
-            case httpx2.TimeoutException():
-                return McpFailure.http(0, "The server did not answer in time.")
-            case httpx2.TransportError():
-                return McpFailure.http(0, "The server cannot be reached.")
-            case ValidationError() | ValueError() | RecursionError():
-                return McpFailure.protocol(0, _NOT_MCP)
-            case OSError():
-                return McpFailure.http(0, "The server's process cannot be started.")
-            case _:
-                pass
+    told = next((each for each in map(_told, causes) if each is not None), None)
+    if told is not None:
+        return told
     return McpFailure.protocol(0, f"The connection to the server broke ({type(error).__name__}).")
+
+
+def _told(cause: BaseException) -> McpFailure | None:
+    """Say what one error means, None for one that is not known."""
+    import httpx2  # noqa: PLC0415 - see `_once`
+    from mcp import MCPError  # noqa: PLC0415
+    from mcp_types import PARSE_ERROR  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    match cause:
+        case MCPError(code=code) if code == PARSE_ERROR:
+            # The package's message quotes all that the server sent.
+            return McpFailure.protocol(code, _NOT_MCP)
+        case MCPError():
+            return McpFailure.protocol(cause.code, _cut(cause.message, _MAX_MESSAGE_CHARS))
+        case httpx2.TimeoutException():
+            return McpFailure.http(0, "The server did not answer in time.")
+        case httpx2.TransportError():
+            return McpFailure.http(0, "The server cannot be reached.")
+        case ValidationError() | ValueError() | RecursionError():
+            return McpFailure.protocol(0, _NOT_MCP)
+        case OSError():
+            return McpFailure.http(0, "The server's process cannot be started.")
+        case _:
+            return None
 
 
 def _refused_by_status(transport: "GuardedTransport") -> McpFailure | None:
@@ -244,7 +250,12 @@ async def _sse(
 ) -> AsyncIterator[Any]:
     from mcp.client.sse import sse_client  # noqa: PLC0415 - see `_once`
 
-    def client(**_: Any) -> "httpx2.AsyncClient":
+    def client(
+        headers: dict[str, str] | None = None,
+        timeout: "httpx2.Timeout | None" = None,
+        auth: "httpx2.Auth | None" = None,
+    ) -> "httpx2.AsyncClient":
+        del headers, timeout, auth
         return _http_client(transport, target)
 
     async with sse_client(target.url, httpx_client_factory=client) as streams:

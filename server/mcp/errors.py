@@ -1,7 +1,7 @@
 """Say how a listing or a call failed, in the API's three kinds."""
 
 from server.errors import ParleyError
-from server.protocol.mcp.outcomes import McpError
+from server.protocol.items.mcp import McpError
 
 
 class McpFailure(ParleyError):  # noqa: N818 - an `McpError` is what the API calls its content

@@ -1,9 +1,9 @@
 """Carry HTTP to one MCP server, to addresses that may be reached, and not too much of it.
 
-Everything that the `mcp` package sends goes through `GuardedTransport`. It looks the host up, checks
-every address that is found, and connects to the very address that was checked: a name that leads
-elsewhere a moment later (DNS rebinding) makes no difference. It serves one origin; a request to any
-other, by whatever redirect, is refused.
+Everything that the `mcp` package sends goes through `GuardedTransport`. It looks the host up,
+checks every address that is found, and connects to the very address that was checked: a name that
+leads elsewhere a moment later (DNS rebinding) makes no difference. It serves one origin; a request
+to any other, by whatever redirect, is refused.
 """
 
 import asyncio

@@ -52,15 +52,15 @@ def target_of(tool: McpTool, settings: McpSettings) -> Target:
         if configured.url is None:
             env = tuple(configured.env.items())
             return ProcessTarget(configured.command, env, configured.cwd)
-        headers = {**_headers(tool), **_own_headers(configured)}
-        return HttpTarget(configured.url, configured.transport, tuple(headers.items()), True)
+        headers = tuple({**_headers(tool), **_own_headers(configured)}.items())
+        return HttpTarget(configured.url, configured.transport, headers, is_trusted=True)
     if tool.url is None:
         raise McpFailure.http(
             0, f"No server is configured under the label '{tool.label}', and no URL is given."
         )
     if not is_allowed(tool.url, settings.allowed):
         raise McpFailure.http(0, "This server may not be named: its URL is not on the allow-list.")
-    return HttpTarget(tool.url, "auto", tuple(_headers(tool).items()), False)
+    return HttpTarget(tool.url, "auto", tuple(_headers(tool).items()), is_trusted=False)
 
 
 def is_allowed(url: str, allowed: tuple[str, ...]) -> bool:

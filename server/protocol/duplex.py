@@ -28,6 +28,7 @@ from model.messages import (
 from server.errors import ClientError
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
 from server.protocol.items.items import Item, Message
+from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
@@ -136,7 +137,7 @@ class DuplexFeed:
         self._awaited.add(item_id)
         return [*self.stream(pcm), CommitAudio(self._session_id, item_id)]
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Tell nothing: items are heard, as `item_audio`."""
         del item
         return []

@@ -1,11 +1,13 @@
 """Hold what all parts of one session's protocol share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model.messages import Open
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
+from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
+from server.protocol.mcp.toolbox import Listings
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.request import ResponseRequest, session_request
@@ -22,6 +24,8 @@ class SessionState:
         ids: makes ids.
         conversation: the items.
         recordings: their sound.
+        policy: which calls need a person's yes, and what waits for calls.
+        listings: what MCP servers have.
     """
 
     config: SessionConfig
@@ -30,6 +34,8 @@ class SessionState:
     ids: Ids
     conversation: Conversation
     recordings: Recordings
+    policy: ToolPolicy = NO_POLICY
+    listings: Listings = field(default_factory=Listings)
 
     @property
     def session_id(self) -> str:

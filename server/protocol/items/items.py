@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from model.messages import num_words_heard
+from server.protocol.items.mcp import McpItem
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -152,7 +153,7 @@ class FunctionCallOutput:
         return len(self.name) + len(self.output)
 
 
-Item: TypeAlias = Message | FunctionCall | FunctionCallOutput
+Item: TypeAlias = Message | FunctionCall | FunctionCallOutput | McpItem
 
 
 def truncated(item: Message, heard_ms: int) -> Message:

@@ -8,67 +8,8 @@ more, or one that changes nothing.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from server.protocol.items.mcp import ListedTool, McpError
 from server.protocol.settings.mcp import McpTool
-from server.protocol.wire.checks import JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class McpError:
-    """Say how a call failed, as the API does.
-
-    Attributes:
-        kind: "tool_execution_error" is what the tool itself says.
-        message: for the model and for a person.
-        code: of JSON-RPC or HTTP; a tool's own error has none.
-    """
-
-    kind: Literal["protocol_error", "tool_execution_error", "http_error"]
-    message: str
-    code: int | None = None
-
-    def to_json(self) -> JsonObject:
-        """Write the error as the API does."""
-        written: JsonObject = {"type": self.kind, "message": self.message}
-        if self.kind != "tool_execution_error":
-            written["code"] = self.code or 0
-        return written
-
-
-@dataclass(frozen=True, slots=True)
-class ListedTool:
-    """Describe a tool of a server.
-
-    Attributes:
-        name: as the server has it; not every one is a function's.
-        input_schema: JSON schema of its arguments.
-        description: None where the server gave none.
-        annotations: what the server says of it, such as `readOnlyHint`; None for nothing.
-    """
-
-    name: str
-    input_schema: JsonObject
-    description: str | None = None
-    annotations: JsonObject | None = None
-
-    def to_json(self) -> JsonObject:
-        """Write the tool with only the keys that were given: clients refuse null."""
-        written: JsonObject = {"name": self.name, "input_schema": self.input_schema}
-        if self.description is not None:
-            written["description"] = self.description
-        if self.annotations is not None:
-            written["annotations"] = self.annotations
-        return written
-
-    def hint(self, name: str, *, default: bool) -> bool:
-        """Return one of its annotations, or what holds where it is not given."""
-        given = (self.annotations or {}).get(name)
-        return given if isinstance(given, bool) else default
-
-    @property
-    def is_read_only(self) -> bool:
-        """Say whether it changes nothing, as far as its server says."""
-        return self.hint("readOnlyHint", default=False)
-
 
 # What is asked.
 
@@ -110,27 +51,36 @@ class DropTool:
     item_id: str
 
 
+What: TypeAlias = Literal[
+    "approval requested",
+    "approved",
+    "denied",
+    "timed out",
+    "called",
+    "completed",
+    "failed",
+    "dropped",
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Say for the audit log what became of a call.
 
     Attributes:
+        what: what became of it.
         item_id: of the call, or of the request to approve it.
         server_label: None for a function of the client's own.
         name: of the tool or function.
         arguments: as JSON text.
-        what: such as "approval requested" or "denied".
         reason: why, where that is known.
     """
 
+    what: What
     item_id: str
     server_label: str | None
     name: str
     arguments: str
-    what: Literal[
-        "approval requested", "approved", "denied", "timed out", "called", "completed", "failed",
-        "dropped",
-    ]  # fmt: skip
     reason: str | None = None
 
 

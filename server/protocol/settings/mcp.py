@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from server.errors import ClientError
@@ -27,10 +27,10 @@ _LABEL = re.compile(r"[A-Za-z0-9_-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 # What belongs to the connection, or to the protocol that is spoken on it.
-_OUR_HEADERS = frozenset(
-    ("accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host")
-    + ("keep-alive", "last-event-id", "mcp-protocol-version", "mcp-session-id", "te", "trailer")
-    + ("transfer-encoding", "upgrade")
+_OUR_HEADERS = (
+    *("accept", "accept-encoding", "connection", "content-length", "content-type", "expect"),
+    *("host", "keep-alive", "last-event-id", "mcp-protocol-version", "mcp-session-id", "te"),
+    *("trailer", "transfer-encoding", "upgrade"),
 )
 
 _KEYS = (
@@ -116,10 +116,13 @@ class McpTool:
             written["server_description"] = self.description
         if self.allowed is not None:
             allowed = self.allowed
-            written["allowed_tools"] = list(allowed.names or ()) if self.is_list else allowed.to_json()
+            names = list(allowed.names or ())
+            written["allowed_tools"] = names if self.is_list else allowed.to_json()
         if self.approval is not None:
-            is_word = isinstance(self.approval, str)
-            written["require_approval"] = self.approval if is_word else self.approval.to_json()
+            approval = self.approval
+            written["require_approval"] = (
+                approval if isinstance(approval, str) else approval.to_json()
+            )
         return written
 
     def offers(self, name: str, *, is_read_only: bool) -> bool:
@@ -305,7 +308,7 @@ def _parse_approval(value: object, path: str) -> RequireApproval | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        return cast("Any", choice_at(value, path, ("always", "never")))
+        return cast("RequireApproval", choice_at(value, path, ("always", "never")))
     refuse_unknown_keys(value, path, ("always", "never"))
     filters = {
         key: None if value.get(key) is None else _parse_filter(value[key], f"{path}.{key}")

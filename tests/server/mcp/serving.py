@@ -23,9 +23,7 @@ def weather_server() -> MCPServer:
         """Look up the weather of a city."""
         return f"rain in {city}"
 
-    @server.tool(
-        annotations=ToolAnnotations(destructive_hint=True), structured_output=False
-    )
+    @server.tool(annotations=ToolAnnotations(destructive_hint=True), structured_output=False)
     def delete_city(city: str, sure: bool = False) -> str:
         """Delete a city."""
         return f"{city} is gone, {sure}"

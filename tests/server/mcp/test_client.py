@@ -116,7 +116,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
     """Nothing is sent where a redirect leads, and least of all the token."""
     elsewhere: list[str] = []
 
-    async def other(method: str, path: str, body: bytes) -> Answer:
+    async def other(_method: str, path: str, body: bytes) -> Answer:
         elsewhere.append(path)
         return json_answer(body, {})
 
@@ -136,7 +136,7 @@ async def test_redirects_within_the_server_are_checked_again() -> None:
     """A redirect that stays there is followed, through the same guard."""
     paths: list[str] = []
 
-    async def handler(_method: str, path: str, body: bytes) -> Answer:
+    async def handler(_method: str, path: str, _body: bytes) -> Answer:
         paths.append(path)
         if path == "/mcp":
             return 307, {"location": "/mcp/"}, b""

@@ -9,7 +9,9 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config import McpSettings, VadSettings
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
@@ -80,7 +82,8 @@ async def living(
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
     profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms)
     machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
-    schemas = SchemaGate(SchemaService(), max_tools=128)
+    service = SchemaService()
+    schemas = SchemaGate(service, max_tools=128)
     session = Session(
         transport,
         machine,
@@ -90,6 +93,7 @@ async def living(
         link,
         limits,
         schemas=schemas,
+        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         counts=counts or Counts(),
     )
     try:

@@ -134,11 +134,11 @@ def test_a_function_is_named_in_two_forms(given: Any) -> None:
         ({}, "missing_required_parameter", ".type"),
         ({"type": "function"}, "missing_required_parameter", ".name"),
         ({"type": "function", "function": {}}, "missing_required_parameter", ".function.name"),
-        ({"type": "mcp", "server_label": "s"}, "unsupported_parameter", ""),
+        ({"type": "mcp"}, "missing_required_parameter", ".server_label"),
     ],
 )
 def test_choices_that_are_refused(choice: Any, code: str, path: str) -> None:
-    """Among them those of MCP, which are not built yet."""
+    """With the place of what is wrong."""
     with pytest.raises(ClientError) as caught:
         parse_tool_choice(choice, "session.tool_choice")
     assert (caught.value.code, caught.value.param) == (code, f"session.tool_choice{path}")

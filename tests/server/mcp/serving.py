@@ -60,7 +60,18 @@ async def serving(app: Any) -> AsyncIterator[str]:
 async def answering(handler: Handler) -> AsyncIterator[str]:
     """Serve HTTP by hand: a handler takes method, path and body, and returns an answer."""
 
+    tasks: set[asyncio.Task[Any]] = set()
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while line := await reader.readline():
                 method, path, _ = line.decode().split()
@@ -74,13 +85,15 @@ async def answering(handler: Handler) -> AsyncIterator[str]:
                 lines = [f"HTTP/1.1 {status} x", *(f"{k}: {v}" for k, v in headers.items())]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + answer)
                 await writer.drain()
-        writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def json_answer(body: bytes, result: Any) -> tuple[int, dict[str, str], bytes]:

@@ -1,7 +1,9 @@
 """Sessions on the scripted engine use a real MCP server, and survive bad ones."""
 
 import asyncio
+import base64
 import json
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +15,12 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
+from server.client.local import local_server
 from server.config import Settings
 from tests.server.mcp.serving import answering, serving as serving_mcp, weather_server
 from tests.server.serving import serving
 
+ROOT = Path(__file__).resolve().parents[1]
 _TIMEOUT_S = 60.0
 _SCRIPT = """
 pace: {real_time_factor: 0, first_output_ms: 0}
@@ -198,6 +202,38 @@ async def test_a_bad_server_hurts_nobody(how: str, capfd: pytest.CaptureFixture[
                 assert not any("instance-role" in event.model_dump_json() for event in talk.seen)
     assert not inside
     assert "secret" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+async def test_the_starter_calls_a_servers_tool_by_voice() -> None:
+    """A spoken question, a call of the tool that is demanded, and a spoken answer after it."""
+    with wave.open(str(ROOT / "tests" / "assets" / "capital_of_france.wav")) as file:
+        audio = base64.b64encode(file.readframes(file.getnframes())).decode()
+    async with serving_mcp(weather_server().streamable_http_app()) as url:
+        servers = f"mcp.servers={{maps: {{url: '{url}/mcp'}}}}"
+        with local_server(ROOT / "configs" / "starter.yaml", [servers]) as starter:
+            base_url = starter.replace("ws://", "http://") + "/v1"
+            async with (
+                AsyncOpenAI(api_key="any", base_url=base_url) as client,
+                client.realtime.connect(model="starter") as connection,
+            ):
+                talk = Talk(connection)
+                tool: Any = {"type": "mcp", "server_label": "maps", "require_approval": "never"}
+                detection: Any = {"input": {"turn_detection": None}}
+                session: Any = {"type": "realtime", "tools": [tool], "audio": detection}
+                await connection.session.update(session=session)
+                await talk.until("mcp_list_tools.completed")
+                await connection.input_audio_buffer.append(audio=audio)
+                await connection.input_audio_buffer.commit()
+                choice = {"type": "mcp", "server_label": "maps", "name": "get_weather"}
+                response: Any = {"tool_choice": choice}
+                await connection.response.create(response=response)
+                called = await talk.until("conversation.item.done", type="mcp_call")
+                assert called.item.output.startswith("rain in ")
+                await connection.response.create(response={"tool_choice": "none"})
+                await talk.until("response.output_audio.delta")
+                done = await talk.until("response.done")
+                assert done.response.status == "completed"
 
 
 async def test_leaving_while_a_call_goes_on() -> None:

@@ -17,7 +17,8 @@ from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.client.local import local_server
 from server.config import Settings
-from tests.server.mcp.serving import answering, serving as serving_mcp, weather_server
+from tests.server.mcp.serving import answering, weather_server
+from tests.server.mcp.serving import serving as serving_mcp
 from tests.server.serving import serving
 
 ROOT = Path(__file__).resolve().parents[1]

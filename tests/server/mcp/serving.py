@@ -59,7 +59,6 @@ async def serving(app: Any) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def answering(handler: Handler) -> AsyncIterator[str]:
     """Serve HTTP by hand: a handler takes method, path and body, and returns an answer."""
-
     tasks: set[asyncio.Task[Any]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

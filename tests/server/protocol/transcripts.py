@@ -1,12 +1,12 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
-all the time. One JSON object a line. The first may be the session's `policy` of tools. Inputs: `client` (a frame as
-sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine
-cannot open), `tool` (an outcome of an MCP server's), `clock_s` (sets the time, and lets happen what
-is due). Results:
-`server` (an event on the wire), `command` (to the engine), with audio shown by its length, and
-`asked` (of whoever speaks to MCP servers, or keeps the audit log).
+all the time. One JSON object a line. The first may be the session's `policy` of tools. Inputs:
+`client` (a frame as sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a
+session that the engine cannot open), `tool` (an outcome of an MCP server's), `clock_s` (sets the
+time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
+engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers, or keeps the
+audit log).
 
 To write the results of all transcripts anew, and then review the difference:
 

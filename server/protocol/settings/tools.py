@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from model.messages import Tool
+from server.config import DEFAULTS
 from server.errors import ClientError
 from server.protocol.settings.mcp import McpChoice, McpTool, parse_mcp_choice, parse_mcp_tool
 from server.protocol.wire.checks import (
@@ -24,7 +25,7 @@ from server.protocol.wire.checks import (
     string_at,
 )
 
-MAX_TOOLS = 128  # the hosted service's limit
+MAX_TOOLS = DEFAULTS.max_tools
 MAX_SERVERS = 8  # among them
 _MAX_NAME_LENGTH = 64
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")

@@ -38,6 +38,11 @@ _NOT_MCP = "The server does not speak MCP as it is specified."
 _OTHER_TRANSPORT = (400, 404, 405)
 
 
+def load() -> None:
+    """Load the package, which takes a second or more, before anybody waits for anything."""
+    import server.mcp.guard  # noqa: F401, PLC0415
+
+
 async def list_tools(target: Target, settings: McpSettings) -> tuple[ListedTool, ...]:
     """Return the tools of a server.
 

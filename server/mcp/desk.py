@@ -11,7 +11,7 @@ from model.errors import OverloadedError
 from model.schemas.service import SchemaService
 from server.config import McpSettings
 from server.mcp.audit import AuditLog
-from server.mcp.client import call_tool, list_tools
+from server.mcp.client import call_tool, list_tools, load
 from server.mcp.errors import McpFailure
 from server.mcp.listings import ListingCache
 from server.mcp.servers import target_of
@@ -42,6 +42,9 @@ class ToolDesk:
     """
 
     def __init__(self, settings: McpSettings, schemas: SchemaService, audit: AuditLog) -> None:
+        if settings.servers or settings.allowed:
+            # Otherwise none can be named, and none is ever asked.
+            load()
         self._settings = settings
         self._schemas = schemas
         self._listings = ListingCache(settings.cache_s)

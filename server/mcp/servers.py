@@ -41,8 +41,10 @@ Target = HttpTarget | ProcessTarget
 def target_of(tool: McpTool, settings: McpSettings) -> Target:
     """Return the server that a tool means.
 
-    A label of the operator's stands for the operator's server, with the operator's headers, when
-    the client names no URL, or the same. Any other URL has to be allowed.
+    A label of the operator's stands for the operator's server, when the client names no URL, or the
+    same. It is sent the operator's headers: those of clients might mean something to a server that
+    trusts us. Only where the operator gives no token, the client's is sent. Any other URL has to be
+    allowed.
 
     Raises:
         McpFailure: there is no such server, or it may not be named.
@@ -52,8 +54,11 @@ def target_of(tool: McpTool, settings: McpSettings) -> Target:
         if configured.url is None:
             env = tuple(configured.env.items())
             return ProcessTarget(configured.command, env, configured.cwd)
-        headers = tuple({**_headers(tool), **_own_headers(configured)}.items())
-        return HttpTarget(configured.url, configured.transport, headers, is_trusted=True)
+        headers = _own_headers(configured)
+        if tool.authorization is not None:
+            headers.setdefault("authorization", _bearer(tool.authorization))
+        way = configured.transport
+        return HttpTarget(configured.url, way, tuple(headers.items()), is_trusted=True)
     if tool.url is None:
         raise McpFailure.http(
             0, f"No server is configured under the label '{tool.label}', and no URL is given."

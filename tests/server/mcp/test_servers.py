@@ -47,13 +47,21 @@ def test_allow_list(url: str, entry: str, is_so: bool) -> None:
 
 
 def test_a_label_stands_for_the_operators_server() -> None:
-    """With the operator's headers, which win; any address is fine."""
+    """With the operator's headers and no others; any address is fine."""
     tool = McpTool("maps", authorization="clients", headers={"x-a": "2", "x-b": "3"})
     target = target_of(tool, SETTINGS)
     assert isinstance(target, HttpTarget)
     assert (target.url, target.is_trusted) == ("http://10.0.0.7/mcp", True)
-    assert dict(target.headers) == {"authorization": "Bearer own", "x-a": "1", "x-b": "3"}
+    assert dict(target.headers) == {"authorization": "Bearer own", "x-a": "1"}
     assert "own" not in repr(target)
+
+
+def test_a_token_of_the_clients_is_sent_where_the_operator_has_none() -> None:
+    """A server that knows users can be asked in each one's name."""
+    settings = McpSettings.model_validate({"servers": {"maps": {"url": "http://10.0.0.7/mcp"}}})
+    target = target_of(McpTool("maps", authorization="clients"), settings)
+    assert isinstance(target, HttpTarget)
+    assert dict(target.headers) == {"authorization": "Bearer clients"}
 
 
 def test_a_label_may_stand_for_a_process() -> None:

@@ -13,10 +13,10 @@ import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.client.local import local_server
 from server.config import Settings
+from tests.fakes.scripted import scripted_engine
 from tests.server.mcp.serving import answering, weather_server
 from tests.server.mcp.serving import serving as serving_mcp
 from tests.server.serving import serving

@@ -6,6 +6,7 @@ ParleyError
 ├── EngineGoneError      the engine died too often and the gateway ends, for a supervisor to see
 ├── McpFailure           an MCP server did not do what it was asked; the call ends, nothing else
 ├── EngineError          ours: close the session, one traceback
+├── ImageError           a picture that cannot be read; whoever brings it says to whom it came
 ├── ClientError          the peer's fault: answered by one `error` event, the session goes on
 └── TransportError       the connection, not what was said on it
     └── DisconnectedError    the peer is gone
@@ -21,6 +22,7 @@ __all__ = [
     "DisconnectedError",
     "EngineError",
     "EngineGoneError",
+    "ImageError",
     "OverloadedError",
     "ParleyError",
     "TransportError",
@@ -57,6 +59,10 @@ class ClientError(ParleyError):
 
 class EngineGoneError(ParleyError):
     """Report that the engine died too often, and that the gateway ended because of it."""
+
+
+class ImageError(ParleyError):
+    """Report that a picture cannot be read; the message says why, within a sentence."""
 
 
 class TransportError(ParleyError):

@@ -6,6 +6,7 @@ from model.messages import Open
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
+from server.protocol.items.sight import Sight
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.mcp.toolbox import Listings
 from server.protocol.profile import EngineProfile
@@ -24,6 +25,7 @@ class SessionState:
         ids: makes ids.
         conversation: the items.
         recordings: their sound.
+        sight: what the user's camera has shown, which becomes part of the turn that ends next.
         policy: which calls need a person's yes, and what waits for calls.
         listings: what MCP servers have.
     """
@@ -34,6 +36,7 @@ class SessionState:
     ids: Ids
     conversation: Conversation
     recordings: Recordings
+    sight: Sight
     policy: ToolPolicy = NO_POLICY
     listings: Listings = field(default_factory=Listings)
 

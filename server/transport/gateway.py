@@ -18,6 +18,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -68,6 +69,7 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
+    gallery: Gallery
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -144,7 +146,7 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
+                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
                 self.voices,
                 ids,
                 Limits(
@@ -153,6 +155,8 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
+                    max_image_bytes=self.settings.images.max_kept_bytes,
+                    max_glimpses=self.settings.webrtc.camera_images,
                 ),
                 ears,
                 is_played=player is not None,
@@ -172,6 +176,7 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
+            gallery=self.gallery,
             counts=self.counts,
             player=player,
         )

@@ -1,7 +1,7 @@
 """Define the items that tools of MCP servers leave in a conversation."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from server.protocol.wire.checks import JsonObject
 
@@ -74,6 +74,7 @@ class McpListTools:
         is_open: whether they are being listed.
     """
 
+    image_bytes: ClassVar[int] = 0
     id: str
     server_label: str
     tools: tuple[ListedTool, ...] = ()
@@ -102,6 +103,7 @@ class McpCall:
         error: how it failed; None until then, and if it did not.
     """
 
+    image_bytes: ClassVar[int] = 0
     id: str
     server_label: str
     name: str
@@ -127,6 +129,7 @@ class McpCall:
 class McpApprovalRequest:
     """Ask a person whether a tool may be called; attributes as of `McpCall`."""
 
+    image_bytes: ClassVar[int] = 0
     id: str
     server_label: str
     name: str
@@ -150,6 +153,7 @@ class McpApprovalResponse:
         called: what the model calls the tool.
     """
 
+    image_bytes: ClassVar[int] = 0
     id: str
     approval_request_id: str
     is_approved: bool

@@ -9,7 +9,8 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import McpSettings, VadSettings
+from server.config import ImageSettings, McpSettings, VadSettings
+from server.images.service import ImageService
 from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
@@ -18,6 +19,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -80,10 +82,11 @@ async def living(
     ids = CountingIds()
     config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
-    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms)
+    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms, sees=INFO.sees)
     machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
     service = SchemaService()
     schemas = SchemaGate(service, max_tools=128)
+    images = ImageService()
     session = Session(
         transport,
         machine,
@@ -94,6 +97,7 @@ async def living(
         limits,
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
+        gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
     )
     try:
@@ -103,6 +107,7 @@ async def living(
     finally:
         await link.stop()
         await schemas.close()
+        await images.close()
     assert engine.num_open == 0, "the slot was given back"
     assert link.num_sessions == 0, "nobody listens any more"
     assert engine.commands[-1] == Close("sess_1")

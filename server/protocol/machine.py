@@ -128,6 +128,23 @@ class Limits:
     max_glimpses: int = 3
 
 
+# A worked example of a whole turn, as `receive` sees it:
+#
+#     receive(InputAudioBufferAppend)   [SpeechStarted, AppendAudio, ...], once speech is found
+#     receive(InputAudioBufferAppend)   [AppendAudio, ..., SpeechStopped, InputAudioBufferCommitted,
+#                                        ItemAdded, ItemDone, CommitAudio, ResponseCreated, Respond]
+#     receive(InputTranscript)          [InputTranscriptionCompleted]
+#     receive(ResponseText)             [OutputItemAdded, ItemAdded, ContentPartAdded, ...Delta]
+#     receive(ResponseAudio)            [OutputAudioDelta]
+#     receive(ResponseDone)             [... done, ... done, ResponseDone, RateLimitsUpdated]
+#
+# Commands go to the engine and events to the client, in this order. A machine never waits, never
+# looks at a clock and never fails by what a client sends: a ClientError says that nothing has
+# changed.
+#
+# Source: Realtime API reference, server events, for their order.
+
+
 class SessionMachine:
     """Hold the protocol state of one session.
 

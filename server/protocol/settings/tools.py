@@ -28,6 +28,7 @@ from server.protocol.wire.checks import (
 MAX_TOOLS = DEFAULTS.max_tools
 MAX_SERVERS = 8  # among them
 _MAX_NAME_LENGTH = 64
+# Source: Realtime API reference, session, tools: function names.
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
 

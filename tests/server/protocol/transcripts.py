@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -44,7 +44,7 @@ from server.protocol.mcp import outcomes
 from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
 from server.protocol.mcp.policy import NO_POLICY, Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
-from server.protocol.server_events import ErrorEvent
+from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.mcp import McpTool
 from server.protocol.user.hearing import Hearing
@@ -137,7 +137,9 @@ class Player:
             elif isinstance(reaction, ToolCommand):
                 lines.append({"asked": _written_tool(reaction)})
             else:
-                event = self._dialect.write(reaction, self._event_ids.new("event"))
+                event = self._dialect.write(
+                    cast("ServerEvent", reaction), self._event_ids.new("event")
+                )
                 # What goes over the wire is what is checked, not the Python objects.
                 if event is not None:
                     written = json.loads(json.dumps(event))

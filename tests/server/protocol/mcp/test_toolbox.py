@@ -3,11 +3,11 @@
 from server.protocol.items.mcp import ListedTool
 from server.protocol.mcp.toolbox import Listings
 from server.protocol.settings.mcp import McpChoice, McpTool, ToolFilter
-from server.protocol.settings.tools import FunctionTool, NamedFunction
+from server.protocol.settings.tools import AnyTool, FunctionTool, NamedFunction
 
 ONE, TWO = McpTool("one"), McpTool("two")
 LOOK = ListedTool("look", {"type": "object"}, annotations={"readOnlyHint": True})
-TOOLS = [FunctionTool("do"), ONE, TWO]
+TOOLS: list[AnyTool] = [FunctionTool("do"), ONE, TWO]
 
 
 def listings() -> Listings:

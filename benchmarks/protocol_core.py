@@ -24,6 +24,7 @@ from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, Heard, InputAudio, Reaction, Refusal
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
+from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.sound import EndOfAudio, PlayAudio, StopAudio
@@ -116,7 +117,7 @@ class _Wire:
         texts = []
         for reaction in reactions:
             if isinstance(
-                reaction, Hangup | PlayAudio | EndOfAudio | StopAudio | Refusal
+                reaction, Hangup | PlayAudio | EndOfAudio | StopAudio | Refusal | ToolCommand
             ) or hasattr(reaction, "session_id"):
                 continue  # for the engine or a player, or the end
             written = self.dialect.write(reaction, self.ids.new("event"))

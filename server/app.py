@@ -28,6 +28,8 @@ from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
@@ -87,6 +89,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
+            gateway.tools.close()
             await gateway.gallery.images.close()
 
     app = FastAPI(
@@ -116,7 +119,9 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
-    link, counts = EngineLink(engine), Counts()
+    link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
+    approvals = settings.approvals
+    audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
@@ -129,7 +134,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         counts,
         Metrics(counts, link),
         FailedTries(counts),
-        SchemaGate(SchemaService(), settings.server.max_tools),
+        SchemaGate(schemas, settings.server.max_tools),
+        ToolDesk(settings.mcp, schemas, audit),
         gallery,
     )
     app.state.calls = None

@@ -383,6 +383,81 @@ class FunctionCallArgumentsDone:
 
 
 @dataclass(frozen=True, slots=True)
+class McpListToolsInProgress:
+    """Say that the tools of a server are being listed."""
+
+    type: ClassVar[str] = "mcp_list_tools.in_progress"
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpListToolsCompleted:
+    """Say that they have been; the item holds them."""
+
+    type: ClassVar[str] = "mcp_list_tools.completed"
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpListToolsFailed:
+    """Say that they cannot be; why is our own addition to the API."""
+
+    type: ClassVar[str] = "mcp_list_tools.failed"
+    item_id: str
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallArgumentsDelta:
+    """Add to the arguments of a call of a server's tool."""
+
+    type: ClassVar[str] = "response.mcp_call_arguments.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    delta: str
+    obfuscation: str = ""  # one client drops the event without it
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallArgumentsDone:
+    """Close the arguments of a call of a server's tool."""
+
+    type: ClassVar[str] = "response.mcp_call_arguments.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallInProgress:
+    """Say that a server carries out a call; 0 is the index of one that no response holds."""
+
+    type: ClassVar[str] = "response.mcp_call.in_progress"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallCompleted:
+    """Say that a call has returned something; the item holds it."""
+
+    type: ClassVar[str] = "response.mcp_call.completed"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallFailed:
+    """Say that a call has failed; the item holds why."""
+
+    type: ClassVar[str] = "response.mcp_call.failed"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimitsUpdated:
     """Report rate limits; this server has none, so the list is empty."""
 
@@ -426,5 +501,13 @@ ServerEvent: TypeAlias = (
     | OutputAudioBufferCleared
     | FunctionCallArgumentsDelta
     | FunctionCallArgumentsDone
+    | McpListToolsInProgress
+    | McpListToolsCompleted
+    | McpListToolsFailed
+    | McpCallArgumentsDelta
+    | McpCallArgumentsDone
+    | McpCallInProgress
+    | McpCallCompleted
+    | McpCallFailed
     | RateLimitsUpdated
 )

@@ -24,10 +24,12 @@ from model.messages import (
 from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.images.picture import Picture
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
 from server.protocol.machine import SessionMachine
+from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
 from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
 from server.protocol.settings.bound import refuse_changes
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
@@ -118,6 +120,7 @@ class Session:
         link: leads to the engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
+        tools: speak to MCP servers.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
         player: plays replies, where the transport does; the machine is made for it.
@@ -135,6 +138,7 @@ class Session:
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
+        tools: ToolDesk,
         gallery: Gallery,
         counts: Counts,
         player: Player | None = None,
@@ -150,6 +154,7 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
+        self._tools = tools.for_session(machine.config.id, self._on_tool)
         self._gallery = gallery
         self._counts = counts
         self._clock = clock
@@ -208,6 +213,7 @@ class Session:
             await asyncio.gather(*self._side_readings, return_exceptions=True)
         finally:
             self._link.leave(self._id)
+            await self._tools.close()
             if has_begun:
                 self._count_end(hangup)
             self._log.info(
@@ -467,6 +473,16 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
+    # From MCP servers.
+
+    def _on_tool(self, outcome: ToolOutcome) -> None:
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(outcome, self._clock()))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
@@ -481,6 +497,8 @@ class Session:
                 self._own.put(reaction)
             elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
                 self._play(reaction)
+            elif isinstance(reaction, ToolCommand):
+                self._tools.put(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:

@@ -24,10 +24,7 @@ from server.protocol.dialects.ga import Dialect, GaDialect, error_json
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
     Item,
-    Message,
     TextPart,
 )
 from server.protocol.response import Response, usage_json
@@ -181,7 +178,7 @@ def _renamed_error(event: ErrorEvent) -> ErrorEvent:
 def _value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
-        case Message() | FunctionCall() | FunctionCallOutput():
+        case _ if isinstance(value, Item):
             return _item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)

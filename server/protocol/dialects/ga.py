@@ -11,9 +11,7 @@ from server.protocol.dialects.beta_session import refuse_beta_keys
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
-    Message,
+    Item,
     TextPart,
 )
 from server.protocol.response import Response, response_json
@@ -84,7 +82,7 @@ def _value(value: Any) -> Any:
     match value:
         case str() | int():
             return value  # most fields; what follows takes its time
-        case Message() | FunctionCall() | FunctionCallOutput():
+        case _ if isinstance(value, Item):
             return item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)

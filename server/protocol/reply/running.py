@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from model.messages import Close, Command, DoneReason, ResponseFailed
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
-from server.protocol.items.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
+from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.reply import Made, Reply
@@ -135,10 +135,10 @@ class Running:
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
-        events = reply.take(output, now_s)
+        reactions = reply.take(output, now_s)
         if reply.has_called:
             self._feed.called(reply.message.item_id)
-        return [*events]
+        return reactions
 
     def _finished(
         self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
@@ -219,8 +219,7 @@ class Running:
             self.default = None
         if reply.engine_id == self._state.session_id:
             self._feed.finish()
-            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
-            if any(call.status == "incomplete" for call in calls):
+            if reply.has_half_a_call:
                 # The engine remembers half a call; clients take it for none.
                 self._feed.outdate()
             return []

@@ -20,9 +20,11 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import ImageSettings, VadSettings
+from server.config import ImageSettings, McpSettings, VadSettings
 from server.images.picture import Picture
 from server.images.service import ImageService
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
@@ -245,7 +247,8 @@ async def virtually(
     profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
     machine = SessionMachine(config, profile, voices, ids, Limits(), ears)
-    schemas = SchemaGate(SchemaService(), max_tools=128)
+    service = SchemaService()
+    schemas = SchemaGate(service, max_tools=128)
     images = ImageService()
     session = Session(
         transport,
@@ -256,6 +259,7 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
+        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         clock=time,

@@ -163,7 +163,9 @@ def make_speech(run: Run) -> None:
     scripts = (
         read_scripts(run.scripts)
         if run.scripts.exists()
-        else write_scripts(run.scripts, run.recipe.dialogues, run.recipe.seed)
+        else write_scripts(
+            run.scripts, run.recipe.dialogues, run.recipe.seed, run.recipe.plain_dialogues
+        )
     )
     speak_all(scripts, run.directory / "speech", seed=run.recipe.seed, workers=run.workers)
     if not run.tokenizer.exists():

@@ -21,6 +21,8 @@ class Recipe:
     Attributes:
         seed: of all randomness.
         dialogues: conversations that are written and spoken.
+        plain_dialogues: the first so many of them are questions and answers and nothing else; their
+            speech can be taken over from a run of an older recipe.
         passes: times that the user speech is heard, each through other rooms and microphones.
         text_pieces: most pieces of the text vocabulary.
         codec_steps: training steps of the tokenizer.
@@ -35,6 +37,7 @@ class Recipe:
 
     seed: int = 7
     dialogues: int = 26_000
+    plain_dialogues: int = 0
     passes: int = 2
     text_pieces: int = 2048
     codec_steps: int = 1_500

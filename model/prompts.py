@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model.messages import Tool
-from model.text import Special, normalise
+from model.text import Special, normalise, number_words
 
 Encode = Callable[[str], list[int]]
 
@@ -28,13 +28,7 @@ MAX_DESCRIPTION_PIECES = 16
 _MAX_DEPTH = 4  # of what a function returned
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_DIGITS = dict(
-    zip(
-        "0123456789-.",
-        ("zero one two three four five six seven eight nine minus point").split(),
-        strict=True,
-    )
-)
+_DIGITS = {str(digit): number_words(digit) for digit in range(10)} | {"-": "minus", ".": "point"}
 
 
 def plain_words(name: str) -> str:

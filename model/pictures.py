@@ -59,4 +59,5 @@ def _resampled(pixels: npt.NDArray[Any], size: int, axis: int) -> npt.NDArray[np
     part = (edges - low)[(...,) + (None,) * (sums.ndim - 1)]
     totals = sums[low] * (1.0 - part) + sums[low + 1] * part
     means = np.diff(totals, axis=0) * (size / length)
-    return np.moveaxis(means, 0, axis).astype(np.float32)
+    resampled: npt.NDArray[np.float32] = np.moveaxis(means, 0, axis).astype(np.float32)
+    return resampled

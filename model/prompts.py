@@ -83,6 +83,8 @@ def tool_pieces(tool: Tool, encode: Encode) -> list[int]:
 def required_parameters(parameters: str) -> dict[str, Any]:
     """Return the schemas of the parameters that a call has to give, in their order."""
     schema = json.loads(parameters)
+    if not isinstance(schema, dict):
+        return {}
     properties, required = schema.get("properties"), schema.get("required")
     if not isinstance(properties, dict) or not isinstance(required, list):
         return {}

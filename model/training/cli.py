@@ -33,7 +33,15 @@ from model.training.snap import snap_encoder
 from model.training.speech.packages import fetch_voices
 from model.training.speech.types import SynthesisError
 from model.training.store import Clip, read_store
-from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
+from model.training.synthesis import (
+    ASSISTANT_NAMES,
+    FOREIGN,
+    Script,
+    read_scripts,
+    speak_all,
+    user_key,
+    write_scripts,
+)
 from model.training.vocoder_stage import train_vocoder
 from model.transformer.lm import LM
 
@@ -137,7 +145,8 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
         recipe: what was asked for.
 
     Returns:
-        The recipe with the sizes of those weights.
+        The recipe with the sizes of those weights; with plain dialogues alone, if they have no
+        pieces for more.
 
     Raises:
         WeightsError: a file is missing or broken.
@@ -146,7 +155,13 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
     starter.tokenizer.save(directory / "tokenizer.model")
     for name in ("codec-snapped.pt", "codec-final.pt"):
         torch.save(starter.codec.state_dict(), directory / name)
-    return replace(recipe, codec=starter.codec.config, lm=starter.lm.config)
+    plain = 0 if starter.tokenizer.is_taught_prompts else recipe.dialogues
+    return replace(
+        recipe,
+        codec=starter.codec.config,
+        lm=starter.lm.config,
+        plain_dialogues=max(plain, recipe.plain_dialogues),
+    )
 
 
 def get_voices(run: Run) -> None:
@@ -176,8 +191,9 @@ def make_speech(run: Run) -> None:
 
 def make_codec(run: Run) -> None:
     """Train the tokenizer."""
+    # What is spoken in another language has the labels of no phone.
     codec = train_codec(
-        run.clips("users"),
+        [clip for clip in run.clips("users") if not clip.voice.startswith(FOREIGN)],
         run.clips("replies"),
         run.directory,
         num_steps=run.recipe.codec_steps,
@@ -266,14 +282,12 @@ def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> 
     passes, replies, recordings = _codes(run)
     codec = _codec(run, "codec-snapped.pt")
     scripts: list[Script] = read_scripts(run.scripts)
-    sampler = DialogueSampler(
-        scripts, passes, replies, tokenizer, codec.config.num_codebooks, recordings
-    )
     if run.start is None:
         sizes = replace(run.recipe.lm, text_vocab=len(tokenizer))
         lm = new_lm(sizes, codec.codebook_vectors(), run.recipe.seed)
     else:
         lm = load_starter(run.start).lm.requires_grad_()
+    sampler = DialogueSampler(scripts, passes, replies, tokenizer, lm.config, recordings)
     train_lm(
         sampler,
         lm,
@@ -291,8 +305,16 @@ def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], 
     codec = _codec(run, "codec-snapped.pt").to(run.device)
     directory, seed = run.directory / "codes", run.recipe.seed
     users, replies = run.clips("users"), run.clips("replies")
+    spoilt = {
+        user_key(script, i): turn.spoilt
+        for script in read_scripts(run.scripts)
+        for i, turn in enumerate(script.turns)
+        if turn.spoilt
+    }
     passes = [
-        encode_store(codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True)
+        encode_store(
+            codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True, spoilt=spoilt
+        )
         for i in range(run.recipe.passes)
     ]
     said = encode_store(codec, replies, directory / "replies.npz", seed=seed, is_user=False)

@@ -102,8 +102,9 @@ def _plane(
     """Coordinates of each pixel from a turned shape's own middle, its radius being 1; y goes up."""
     line = (np.arange(side, dtype=np.float32) + 0.5) / side
     x, y = (line[None, :] - centre[0]) / radius, (centre[1] - line[:, None]) / radius
-    c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    return c * x + s * y, c * y - s * x
+    along: Plane = (np.cos(turn) * x + np.sin(turn) * y).astype(np.float32)
+    across: Plane = (np.cos(turn) * y - np.sin(turn) * x).astype(np.float32)
+    return along, across
 
 
 def _circle(x: Plane, y: Plane) -> Mask:
@@ -207,7 +208,8 @@ def _photographed(canvas: Plane, rng: Rng, size: int) -> Picture:
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     canvas = canvas * (light[..., None] * tint * rng.uniform(0.75, 1.1)).astype(np.float32)
     for _ in range(int(rng.integers(0, 3))):
-        canvas = sum(np.roll(canvas, step, axis) for axis in (0, 1) for step in (-1, 1)) / 4
+        moved = [np.roll(canvas, step, axis) for axis in (0, 1) for step in (-1, 1)]
+        canvas = np.mean(moved, axis=0)
     small = canvas.reshape(size, _SCALE, size, _SCALE, 3).mean((1, 3))
     small = small + rng.normal(0, rng.uniform(0, 9), small.shape)
     picture: Picture = np.clip(np.round(small), 0, 255).astype(np.uint8)

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 SceneKind = Literal["shapes", "digit", "colour", "arrow", "other"]
 
+KINDS: tuple[SceneKind, ...] = ("shapes", "digit", "colour", "arrow", "other")
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "black", "white")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -43,9 +44,10 @@ class Scene:
         Raises:
             ValueError: it is something else.
         """
-        kind, seed, shown = line.split(":")
-        if kind not in ("shapes", "digit", "colour", "arrow", "other"):
-            raise ValueError(f"no such kind of picture: {kind!r}")
+        name, seed, shown = line.split(":")
+        kind = next((kind for kind in KINDS if kind == name), None)
+        if kind is None:
+            raise ValueError(f"no such kind of picture: {name!r}")
         if kind != "shapes":
             return cls(kind, int(seed), shown)
         pairs = (pair.split(" ") for pair in shown.split(","))
@@ -54,9 +56,7 @@ class Scene:
 
 def draw_scene(rng: Random) -> Scene:
     """Draw what to show."""
-    kind: SceneKind = rng.choices(
-        ("shapes", "digit", "colour", "arrow", "other"), (0.45, 0.2, 0.1, 0.15, 0.1)
-    )[0]
+    kind = rng.choices(KINDS, (0.45, 0.2, 0.1, 0.15, 0.1))[0]
     seed = rng.randrange(1 << 31)
     match kind:
         case "shapes":

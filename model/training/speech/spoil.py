@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from model.training.skills.unheard import WAYS
 from model.training.speech.augment import NOISES, babble, speech_power
 from model.training.speech.types import SAMPLE_RATE_HZ, Wave
 
@@ -32,6 +33,8 @@ def spoil(pcm: Wave, way: str, rng: Rng, others: Sequence[Wave] = ()) -> Wave:
     Raises:
         ValueError: there is no such way.
     """
+    if way in WAYS and not len(pcm):
+        return pcm
     match way:
         case "noise":
             spoilt = _noise(len(pcm), rng)

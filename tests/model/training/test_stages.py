@@ -39,6 +39,7 @@ CODEC = MelCodecConfig(
 SIZES = LMConfig(
     dim=32, num_layers=2, num_heads=2, num_kv_heads=2, ff_dim=48, audio_rank=12,
     audio_entry_layer=1, depth_dim=32, depth_layers=1, depth_heads=2, depth_ff=48,
+    prefix_steps=128, has_end_head=1, picture_size=32,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -69,6 +70,7 @@ def made(
         (user_key(s, i), t.user, "hum", spoken(t.user))
         for s in scripts
         for i, t in enumerate(s.turns)
+        if t.user
     ]
     replies = sorted({(s.voice, t.reply) for s in scripts for t in s.turns})
     write_shard(base / "users" / "0000", users)
@@ -102,7 +104,7 @@ def test_resumed_training_is_the_same_training(
     config = replace(SIZES, text_vocab=len(tokenizer))
     coded = encode_store(codec, users, tmp_path / "users.npz", seed=1, is_user=True)
     said = encode_store(codec, replies, tmp_path / "replies.npz", seed=1, is_user=False)
-    sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8)
+    sampler = DialogueSampler(scripts, [coded], said, tokenizer, config)
 
     def train(name: str, steps: int, seed: int = 1) -> dict[str, torch.Tensor]:
         lm = new_lm(config, codec.codebook_vectors(), seed)
@@ -142,7 +144,7 @@ def test_recordings_are_mixed_in(
     mine = Clip("recording:1", "zzz", "recording", users[0].pcm, (), users[0].phones)
     heard = encode_store(codec, [mine], tmp_path / "recordings.npz", seed=1, is_user=True)
     recordings = Recordings({"recording:1": "zzz"}, {}, [heard], share=1.0)
-    sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8, recordings)
+    sampler = DialogueSampler(scripts, [coded], said, tokenizer, SIZES, recordings)
     batch = sampler.draw(torch.Generator().manual_seed(1))
     spoken = (batch.steps.kind == Kind.LISTEN).any(1)
     last = batch.steps.text[spoken][:, len(heard["recording:1"].codes) + 2 :]

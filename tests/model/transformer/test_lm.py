@@ -140,7 +140,12 @@ def test_no_gradient_from_the_future() -> None:
     lm = make_lm()
     steps = make_steps([random_kinds(30, 5)], 2)
     embedded: list[torch.Tensor] = []
-    lm.embed = lambda s: embedded.append(LM.embed(lm, s).detach().requires_grad_()) or embedded[-1]  # type: ignore[method-assign, func-returns-value]  # taps the inputs
+
+    def tapped(steps: Steps, pictures: torch.Tensor | None = None) -> torch.Tensor:
+        embedded.append(LM.embed(lm, steps, pictures).detach().requires_grad_())
+        return embedded[-1]
+
+    lm.embed = tapped  # type: ignore[method-assign]
     hidden = lm(steps)
     for step in (0, 7, 19):
         (grad,) = torch.autograd.grad(hidden[0, step].sum(), embedded[0], retain_graph=True)

@@ -25,15 +25,23 @@ Encode = Callable[[str], list[int]]
 
 MAX_INSTRUCTION_PIECES = 64
 MAX_DESCRIPTION_PIECES = 16
+# Texts come from clients, and are written on the engine's thread: no more is read of any than fits.
+_MAX_CHARS = 1_000
+_MAX_VALUES = 16
 _MAX_DEPTH = 4  # of what a function returned
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _DIGITS = {str(digit): number_words(digit) for digit in range(10)} | {"-": "minus", ".": "point"}
 
 
+def with_gaps(text: str) -> str:
+    """Put a space before every capital within a word: `getWeather` is "get Weather"."""
+    return _HUMP.sub(" ", text)
+
+
 def plain_words(name: str) -> str:
     """Return a name in words: `getWeather` and `get_weather` are both "get weather"."""
-    return normalise(_HUMP.sub(" ", name))
+    return normalise(with_gaps(name))
 
 
 def prompt_pieces(
@@ -51,7 +59,7 @@ def prompt_pieces(
         The pieces, and the functions among them: those without room are left out.
     """
     pieces: list[int] = []
-    words = encode(instructions)[:MAX_INSTRUCTION_PIECES]
+    words = encode(instructions[:_MAX_CHARS])[:MAX_INSTRUCTION_PIECES]
     if words and len(words) < max_pieces:
         pieces += [Special.SYSTEM, *words]
     fitting = []
@@ -71,13 +79,13 @@ def tool_pieces(tool: Tool, encode: Encode) -> list[int]:
         words = plain_words(name)
         match schema:
             case {"enum": [*values]}:
-                words += "".join(f" {plain_words(str(value))}" for value in values)
+                words += "".join(f" {plain_words(str(value))}" for value in values[:_MAX_VALUES])
             case {"type": "integer" | "number"}:
                 words += " number"
             case {"type": "boolean"}:
                 words += " yes no"
         pieces += [*encode(words), Special.SPEAK]
-    return pieces + encode(tool.description)[:MAX_DESCRIPTION_PIECES]
+    return pieces + encode(tool.description[:_MAX_CHARS])[:MAX_DESCRIPTION_PIECES]
 
 
 def required_parameters(parameters: str) -> dict[str, Any]:

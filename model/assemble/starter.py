@@ -65,5 +65,6 @@ def make_core(
         encode=starter.tokenizer.encode,
         voices=voices,
         num_special=starter.tokenizer.num_special,
+        is_taught_prompts=starter.tokenizer.is_taught_prompts,
     )
     return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=clock, name=name)

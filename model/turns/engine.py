@@ -83,7 +83,7 @@ class TickEngine:
         )
         self._speller, self._limits, self._clock = (
             Speller(vocabulary),
-            limits or TurnLimits(),
+            limits or TurnLimits(max_prefix_steps=lm.config.prefix_steps),
             clock,
         )
         self._writer: CallService = writer or SchemaService(spelled(vocabulary))

@@ -213,7 +213,7 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.assemble.starter import load_engine  # noqa: PLC0415
+    from model.assemble.starter import make_engine  # noqa: PLC0415
     from model.assemble.weights import load_starter  # noqa: PLC0415
     from model.training.evaluation import evaluate  # noqa: PLC0415
 
@@ -237,7 +237,22 @@ def _eval(args: argparse.Namespace) -> int:
             picture=args.picture,
         )
         return 0
-    engine = load_engine(directory, evaluate.engine_config(linears=settings.engine.linears))
+    starter = load_starter(directory, settings.engine.linears)
+    config = evaluate.engine_config(linears=settings.engine.linears)
+    if args.ends:
+        from model.training.evaluation.ends import run_ends  # noqa: PLC0415
+
+        ears = evaluate.default_ears()
+        run_ends(
+            starter,
+            ears.users,
+            ears.add_noise,
+            num_turns=args.dialogues,
+            seed=args.seed,
+            out=args.out,
+        )
+        return 0
+    engine = make_engine(starter, config, name=directory.name)
     if args.recordings is not None:
         evaluate.run_recordings(engine, args.recordings, out=args.out)
         return 0
@@ -246,6 +261,7 @@ def _eval(args: argparse.Namespace) -> int:
         num_dialogues=args.dialogues,
         seed=args.seed,
         conditions=tuple(conditions[name] for name in args.condition or conditions),
+        is_taught=starter.tokenizer.is_taught_prompts,
         out=args.out,
     )
     return 0
@@ -382,6 +398,12 @@ def _parser() -> argparse.ArgumentParser:
         "--codec",
         action="store_true",
         help="score the audio tokenizer alone: words heard before and after it, on N replies",
+    )
+    other.add_argument(
+        "--ends",
+        action="store_true",
+        help="measure how soon N turns with pauses inside are taken for over, and how often too "
+        "soon",
     )
     score.add_argument(
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"

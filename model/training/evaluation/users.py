@@ -20,6 +20,7 @@ from model.training.speech.voices import (
     Voice,
     synthesise,
 )
+from model.training.synthesis import FOREIGN
 
 LEAD_S = 0.2
 TAIL_S = 0.6
@@ -58,6 +59,10 @@ class Users(Protocol):
 
     def speak(self, voice: str, text: str) -> Spoken:
         """Speak a user turn.
+
+        Args:
+            voice: as chosen, or "foreign" and a language.
+            text: what is said.
 
         Raises:
             SynthesisError: this voice cannot say it.
@@ -131,7 +136,13 @@ class SynthesisedUsers:
         """Synthesise a user turn between two silences; see `Users`."""
         key = (voice, text)
         if key not in self._spoken:
-            self._spoken[key] = _between_silences(self._synthesise(self._voices[voice], text))
+            language = voice.removeprefix(FOREIGN).strip()
+            who = (
+                Voice(voice, "espeak", language)
+                if voice.startswith(FOREIGN)
+                else self._voices[voice]
+            )
+            self._spoken[key] = _between_silences(self._synthesise(who, text))
         return self._spoken[key]
 
     def _that_speak(self, voices: VoiceSet) -> tuple[str, ...]:

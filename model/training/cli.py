@@ -20,6 +20,7 @@ from model.assemble.weights import load_starter, save_starter
 from model.codec.mel import MelCodec
 from model.errors import ConfigError
 from model.text import Tokenizer
+from model.training.adversary_stage import train_adversary
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
 from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
@@ -59,6 +60,7 @@ stages:
   speech    write the dialogues and speak them with flite, espeak-ng and festival
   codec     train the tokenizer
   vocoder   train what makes its codes audible
+  adversary train that further, against critics who tell speech from it
   codes     turn the speech into codes
   lm        train the language model
   export    write the weights that `parley serve` loads
@@ -218,8 +220,24 @@ def make_vocoder(run: Run) -> None:
         seed=run.recipe.seed,
         device=torch.device(run.device),
     ).cpu()
-    torch.save(codec.state_dict(), run.directory / "codec-final.pt")
+    torch.save(codec.state_dict(), run.directory / "codec-vocoder.pt")
     plot_losses(run.directory / "vocoder.jsonl")
+
+
+def make_adversary(run: Run) -> None:
+    """Train the vocoder against critics."""
+    replies = run.clips("replies")
+    codec = train_adversary(
+        _codec(run, "codec-vocoder.pt"),
+        run.clips("users"),
+        replies,
+        run.directory,
+        num_steps=run.recipe.adversary_steps,
+        seed=run.recipe.seed,
+        device=torch.device(run.device),
+    ).cpu()
+    torch.save(codec.state_dict(), run.directory / "codec-final.pt")
+    plot_losses(run.directory / "adversary.jsonl")
     plot_spectrograms(
         codec, replies[:: max(1, len(replies) // 4)][:4], run.directory / "spectrograms.png"
     )
@@ -262,13 +280,20 @@ def export(run: Run) -> None:
         )
 
 
-_GIVEN_BY_START = ("codec", "vocoder")
+# Which stage writes a file of the tokenizer and vocoder.
+_MADE_BY = {
+    "codec-snapped.pt": "codec",
+    "codec-vocoder.pt": "vocoder",
+    "codec-final.pt": "adversary",
+}
+_GIVEN_BY_START = ("codec", "vocoder", "adversary")
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "voices": get_voices,
     "speech": make_speech,
     "codec": make_codec,
     "vocoder": make_vocoder,
+    "adversary": make_adversary,
     "codes": make_codes,
     "lm": make_lm,
     "export": export,
@@ -335,9 +360,7 @@ def _codec(run: Run, name: str) -> MelCodec:
     try:
         codec.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except FileNotFoundError as error:
-        msg = (
-            f"{path}: missing; run the stage {'codec' if 'snapped' in name else 'vocoder'!r} first"
-        )
+        msg = f"{path}: missing; run the stage {_MADE_BY[name]!r} first"
         raise ConfigError(msg) from error
     return codec.eval()
 

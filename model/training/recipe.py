@@ -27,6 +27,7 @@ class Recipe:
         text_pieces: most pieces of the text vocabulary.
         codec_steps: training steps of the tokenizer.
         vocoder_steps: training steps of the vocoder.
+        adversary_steps: training steps of the vocoder against critics.
         lm_steps: training steps of the language model.
         lm_rate: how fast it learns, 1 from random weights; less goes on gently from trained ones.
         recordings_share: share of a batch's dialogues that are the user's own recordings, if there
@@ -42,6 +43,7 @@ class Recipe:
     text_pieces: int = 2048
     codec_steps: int = 1_500
     vocoder_steps: int = 900
+    adversary_steps: int = 2_000
     lm_steps: int = 4_000
     lm_rate: float = 1.0
     recordings_share: float = 0.15

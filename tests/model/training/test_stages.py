@@ -14,8 +14,9 @@ from model.cache.state import Kind
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.text import Special, Tokenizer
+from model.training.adversary_stage import train_adversary
 from model.training.cli import begin_with
-from model.training.codec_stage import train_codec
+from model.training.codec_stage import CropSampler, train_codec
 from model.training.encode_stage import encode_store
 from model.training.layout import NO_TARGET
 from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
@@ -93,6 +94,45 @@ def test_vocoder_stage_leaves_the_codes_alone(
     train_vocoder(codec, users, replies, tmp_path, num_steps=2, seed=1, device=CPU)
     assert torch.equal(codec.encode(pcm), before)
     assert not torch.equal(codec.decode(before), wave)
+
+
+def test_adversary_stage_changes_the_wave_and_resumes(
+    made: tuple[list[Script], list[Clip], list[Clip], MelCodec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The codes stay, the wave changes, the critics learn, and a stopped run goes on the same."""
+    _, users, replies, codec = made
+    monkeypatch.setattr("model.training.adversary_stage.LEARNING_STEPS", 1)
+    monkeypatch.setattr("model.training.adversary_stage.BATCH", 2)
+    pcm = torch.from_numpy(users[0].pcm[: 1280 * 3] / np.float32(32768))[None]
+    before = codec.encode(pcm)
+
+    def train(name: str, num_steps: int) -> MelCodec:
+        fresh = MelCodec(CODEC)
+        fresh.load_state_dict(codec.state_dict())
+        return train_adversary(
+            fresh, users, replies, tmp_path / name, num_steps=num_steps, seed=1, device=CPU
+        )
+
+    whole = train("whole", 4)
+    assert torch.equal(whole.encode(pcm), before)
+    assert not torch.equal(whole.decode(before), codec.decode(before))
+    with monkeypatch.context() as patch:
+        patch.setattr("model.training.loop.CHECKPOINT_EVERY_S", -1.0)
+        draws = iter(range(2))
+        draw = CropSampler.draw
+
+        def draw_until_stopped(self: CropSampler, *args: object) -> object:
+            if next(draws, None) is None:
+                raise KeyboardInterrupt
+            return draw(self, *args)  # type: ignore[arg-type]
+
+        patch.setattr(CropSampler, "draw", draw_until_stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", 4)
+    parts = train("parts", 4)
+    assert torch.equal(whole.decode(before), parts.decode(before))
 
 
 def test_resumed_training_is_the_same_training(

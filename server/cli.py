@@ -78,11 +78,12 @@ Let more and more callers talk to the engine in real time, and find the largest 
 
   - the 99th percentile of a tick's duration stays under a frame (80 ms),
   - no more than 1 % of the frames are missed: replies that run dry, users heard too late,
-  - the first audio of a reply takes no more than 1.5 times as long as with one caller (95th
-    percentiles; less a tenth, since a few seconds must speak for days),
+  - the first audio of a reply takes no more than 500 ms, and no more than 1.5 times as long as with
+    one caller (95th percentiles; less a tenth, since a few minutes must speak for days),
 
 at that number and at every smaller one that was tried. The numbers are doubled until one is too
-many, then the gap is halved; with the defaults that takes two to four minutes. The callers speak
+many, then the gap is halved down to a quarter of the answer. Each is tried three to six times, one
+caller alone beside it every time; with the defaults that takes some ten minutes. The callers speak
 three bundled sentences, hear the replies out, think for a moment and go on; they begin one by one.
 The engine is the configured one; the gateway, which has a core of its own to run on, is left out.
 
@@ -337,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=15,
         metavar="S",
-        help="how long each number of sessions is watched (15); one session alone, twice that",
+        help="how long each number of sessions is watched every time (15)",
     )
     capacity.add_argument(
         "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"

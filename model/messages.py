@@ -9,7 +9,7 @@ Order is kept: commands of one session take effect in the order of `submit`, and
 delivered in the order they were made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -243,13 +243,26 @@ class Truncate:
 
     Attributes:
         heard_ms: audio of the item that was played, in milliseconds. Whole frames heard stay, and
-            words whose `ResponseWord.start_ms` is below it; the rest was never said. Nothing
-            heard at all means that the item was never there, which goes for written items too.
+            the words that `num_words_heard` counts; the rest was never said. Nothing heard at all
+            means that the item was never there, which goes for written items too.
     """
 
     session_id: str
     item_id: str
     heard_ms: int
+
+
+def num_words_heard(starts_ms: Iterable[int], heard_ms: int) -> int:
+    """Count the words of a reply that had begun when it stopped being heard.
+
+    Clients are shown these words and the model remembers them: both sides of the line count here.
+    So of words at 0, 200 and 400 ms, two were heard where 400 ms were played, three at 401.
+
+    Args:
+        starts_ms: where in the reply's audio each word begins, in order.
+        heard_ms: how much of the audio was played.
+    """
+    return sum(start_ms < heard_ms for start_ms in starts_ms)
 
 
 SessionCommand: TypeAlias = (
@@ -326,6 +339,63 @@ class TurnChecked:
     session_id: str
     key: str
     is_finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Count the tokens of one response; an audio token is one frame.
+
+    Attributes:
+        input_text_tokens: text steps that the reply could be based on.
+        input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
+        input_cached_text_tokens: those of the text steps that an earlier response had paid for.
+        input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
+        output_text_tokens: text tokens written for the reply, calls included.
+        output_audio_tokens: audio frames spoken.
+    """
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_cached_text_tokens: int = 0
+    input_cached_audio_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Count all input tokens, cached ones included."""
+        return self.input_text_tokens + self.input_audio_tokens
+
+    @property
+    def input_cached_tokens(self) -> int:
+        """Count the input tokens that an earlier response had paid for."""
+        return self.input_cached_text_tokens + self.input_cached_audio_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Count all output tokens."""
+        return self.output_text_tokens + self.output_audio_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Count input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStarted:
+    """Begin the response `turn`: the engine has read what it is based on. Its first output.
+
+    A response that ends before this has cost nothing.
+
+    Attributes:
+        usage: its input, cached tokens included; no output yet. A response that is stopped has
+            cost this much, whatever it has said.
+    """
+
+    session_id: str
+    turn: int
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,47 +480,6 @@ class CallDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Count the tokens of one response; an audio token is one frame.
-
-    Attributes:
-        input_text_tokens: text steps that the reply could be based on.
-        input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
-        input_cached_text_tokens: those of the text steps that an earlier response had paid for.
-        input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
-        output_text_tokens: text tokens written for the reply, calls included.
-        output_audio_tokens: audio frames spoken.
-    """
-
-    input_text_tokens: int = 0
-    input_audio_tokens: int = 0
-    input_cached_text_tokens: int = 0
-    input_cached_audio_tokens: int = 0
-    output_text_tokens: int = 0
-    output_audio_tokens: int = 0
-
-    @property
-    def input_tokens(self) -> int:
-        """Count all input tokens, cached ones included."""
-        return self.input_text_tokens + self.input_audio_tokens
-
-    @property
-    def input_cached_tokens(self) -> int:
-        """Count the input tokens that an earlier response had paid for."""
-        return self.input_cached_text_tokens + self.input_cached_audio_tokens
-
-    @property
-    def output_tokens(self) -> int:
-        """Count all output tokens."""
-        return self.output_text_tokens + self.output_audio_tokens
-
-    @property
-    def total_tokens(self) -> int:
-        """Count input and output tokens together."""
-        return self.input_tokens + self.output_tokens
-
-
-@dataclass(frozen=True, slots=True)
 class ResponseDone:
     """End the response `turn`; it is the last output of that turn, delivered exactly once."""
 
@@ -500,6 +529,7 @@ Output: TypeAlias = (
     | InputTranscript
     | EndOfTurn
     | TurnChecked
+    | ResponseStarted
     | ResponseText
     | ResponseAudio
     | ResponseWord

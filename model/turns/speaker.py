@@ -19,6 +19,7 @@ from model.messages import (
     Respond,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     Tool,
     Usage,
@@ -134,9 +135,11 @@ class Speaker:
         text -= 1  # <reply> itself
         usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
         self.reply = reply = Reply(request, item, usage, self._timing, tools)
+        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
         if not demands_call(request):
-            return [], None
-        return self._begin_call(reply)
+            return started, None
+        events, cue = self._begin_call(reply)
+        return started + events, cue
 
     def _begin_call(self, reply: Reply) -> tuple[list[Event], Cue | None]:
         """Go on with a call; returns as `wrote`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.cache.state import Kind
+from model.messages import num_words_heard
 from model.turns.history import AssistantItem, History, StepBlock
 from model.vocabulary import TurnVocabulary
 
@@ -34,7 +35,7 @@ def truncated(
     """
     assert item.stop is not None
     steps = history.block(item.start, item.stop)
-    num_words = sum(start_ms < heard_ms for start_ms in item.word_starts_ms)
+    num_words = num_words_heard(item.word_starts_ms, heard_ms)
     num_frames = heard_ms // frame_ms
     last = len(steps) - 1
     speak = last if item.speak is None else item.speak - item.start

@@ -6,16 +6,14 @@ order. A `ClientError` means that the client's event was refused and nothing has
 session goes on.
 
 `Turns` holds the user's turns, `Responses` the assistant's, `Editing` what clients do to the
-conversation, and `Feed` what the engine has to be told.
+conversation, and `Feed` what the engine has to be told. All share one `SessionState`. An engine
+that takes turns and one that does not differ in the first two and the last; the rest is the same.
 """
 
 from dataclasses import dataclass
 from typing import assert_never
 
 from model.messages import (
-    CallArguments,
-    CallDone,
-    CallStarted,
     Command,
     EndOfTurn,
     EngineBack,
@@ -26,50 +24,47 @@ from model.messages import (
     InputTranscript,
     InputTranscriptDelta,
     News,
-    Open,
     Output,
-    ResponseAudio,
-    ResponseFailed,
-    ResponseText,
-    ResponseWord,
     SessionFailed,
     Taken,
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
+from server.config import DEFAULTS
 from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
-    EndInDoubt,
+    EndReason,
     Hangup,
     Heard,
     InputAudio,
     NoSlot,
     Reaction,
-    SpeechBegan,
-    SpeechEnded,
-    SpeechPaused,
-    SpeechResumed,
+    Refusal,
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.feed import Feed
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.memory.feed import Feed, TurnFeed
+from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
-from server.protocol.reply.responses import Responses
+from server.protocol.reply.responses import Responses, TurnResponses
+from server.protocol.reply.running import ResponseOutput, Running
+from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
-from server.protocol.settings.request import parse_request, session_request
-from server.protocol.settings.tools import MAX_TOOLS
+from server.protocol.settings.request import parse_request
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
+from server.protocol.state import SessionState
+from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
-from server.protocol.user.turns import Turns
+from server.protocol.user.turns import AnsweredTurns, Turns
 from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -86,11 +81,10 @@ from server.protocol.wire.client_events import (
     SessionUpdate,
 )
 
-CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 # Losses of the engine's session, one after another, that a session outlives. Losses of the engine
 # itself do not count: they are hardly ever the session's doing, and whoever starts it counts them.
 _MAX_FAILURES = 3
-_FAILED = Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed")
+_FAILED = Hangup(EndReason.ENGINE_FAILED, "server_error.engine_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +99,11 @@ class Limits:
         max_tools: functions that the session or a response may offer.
     """
 
-    max_items: int = 2_000
-    max_kept_audio_s: int = 30
+    max_items: int = DEFAULTS.max_items
+    max_kept_audio_s: int = DEFAULTS.max_kept_audio_s
     max_recording_bytes: int = 8 << 20
-    max_tools: int = MAX_TOOLS
-    max_conversation_chars: int = 8 << 20
+    max_tools: int = DEFAULTS.max_tools
+    max_conversation_chars: int = DEFAULTS.max_conversation_chars
 
 
 class SessionMachine:
@@ -121,6 +115,7 @@ class SessionMachine:
         voices: that clients may ask for.
         ids: makes ids.
         limits: on what it may hold.
+        ears: hear what is appended.
         is_played: whether the transport plays replies itself and reports how far it is (`Played`);
             else their audio goes out as events.
     """
@@ -132,64 +127,56 @@ class SessionMachine:
         voices: VoiceMap,
         ids: Ids,
         limits: Limits,
+        ears: Hearing,
         *,
         is_played: bool = False,
     ) -> None:
-        self.config = config
-        self._voices = voices
-        self._ids = ids
+        self._state = state = SessionState(
+            config,
+            profile,
+            voices,
+            ids,
+            Conversation(limits.max_items, limits.max_conversation_chars),
+            Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
+        )
+        self._ears = ears
         self._max_tools = limits.max_tools
-        self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
-        rate_hz = profile.sample_rate_hz
-        max_kept_samples = limits.max_kept_audio_s * rate_hz
-        self._listening = Listening(rate_hz, max_kept_samples, ids)
-        recordings = Recordings(limits.max_recording_bytes, rate_hz)
-        self._feed = (DuplexFeed if profile.is_duplex else Feed)(
-            config.id,
-            max_kept_samples,
-            self._conversation,
-            recordings,
-            self._opening,
-            self._listening.hears_again,
-        )
-        self._playout = Playout(rate_hz) if is_played else None
-        beginning = Beginning(
-            self._opening, self._conversation, recordings, voices, ids, profile, self._playout
-        )
-        self._responses = (
-            DuplexResponses(
-                beginning, self._conversation, self._feed, lambda: session_request(self.config)
-            )
-            if isinstance(self._feed, DuplexFeed)
-            else Responses(beginning, self._conversation, self._feed)
-        )
-        self._editing = Editing(
-            self._conversation,
-            recordings,
-            self._responses,
-            self._listening,
-            self._feed,
-            self._playout,
-            ids,
-            rate_hz,
-        )
-        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
-            lambda: self.config,
-            self._listening,
-            self._conversation,
-            self._responses,
-            self._feed,
-            self._editing.hush,
-            ids,
-        )
+        max_kept_samples = limits.max_kept_audio_s * state.rate_hz
+        self._listening = listening = Listening(state.rate_hz, max_kept_samples, ids)
+        self._turn_check = TurnCheck()
+        self._playout = Playout(state.rate_hz) if is_played else None
+        beginning = Beginning(state, self._playout)
+        self._feed: Feed
+        self._responses: Responses
+        self._turns: Turns
+        if profile.is_duplex:
+            stream = DuplexFeed(state, max_kept_samples)
+            running = Running(state, stream)
+            self._feed = stream
+            self._shortening = Shortening(state, running, stream, self._playout)
+            self._responses = DuplexResponses(state, beginning, running, stream)
+            self._turns = DuplexTurns(state, listening, stream)
+        else:
+            feed = TurnFeed(state, max_kept_samples, self._turn_check, listening.hears_again)
+            running = Running(state, feed)
+            self._feed = feed
+            self._shortening = Shortening(state, running, feed, self._playout)
+            self._responses = responses = TurnResponses(beginning, running, feed)
+            self._turns = AnsweredTurns(state, listening, responses, feed, self._shortening)
+        self._editing = Editing(state, self._responses, listening, self._feed, self._shortening)
         self._idle = Idle()
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
 
+    @property
+    def config(self) -> SessionConfig:
+        """Return the session's configuration as it is now."""
+        return self._state.config
+
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
-        return [self._opening(), *self._responses.standing(), SessionCreated(self.config)]
+        return [self._state.opening(), *self._responses.standing(), SessionCreated(self.config)]
 
     def receive(
         self,
@@ -201,6 +188,9 @@ class SessionMachine:
 
         While the engine is away, nothing that it would have to be told follows: the session goes
         on as if an engine took it all and forgot it, and is told to the next one as a whole.
+
+        A buffer that is committed or cleared by hand is heard to its end first. If the commit is
+        refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
             event: from the client, from the session's ears, from what plays, or from the engine.
@@ -214,6 +204,14 @@ class SessionMachine:
             followed = self._on_news(event, now_s)
         else:
             followed = self._received(event, now_s, audio)
+        # Whatever happened may be what the ears were waiting for.
+        return self._noted([*followed, *self._listened(now_s)], now_s)
+
+    def listen(self, now_s: float) -> list[Reaction]:
+        """Take what the ears have heard, where they were given audio by somebody else."""
+        return self._noted(self._listened(now_s), now_s)
+
+    def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
         reactions = self._tellable(followed)
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
@@ -231,16 +229,6 @@ class SessionMachine:
     def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
         return self._tellable(self._responses.failed(code, message, now_s))
-
-    @property
-    def is_checking(self) -> bool:
-        """Say whether the engine is about to tell if the user's turn sounds finished."""
-        return self._feed.is_checking and not self._is_engine_away
-
-    @property
-    def sounds_finished(self) -> bool:
-        """Say whether the user's turn sounded finished when the engine was asked last."""
-        return self._feed.sounds_finished
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
@@ -273,87 +261,105 @@ class SessionMachine:
         now_s: float,
         audio: InputAudio | None,
     ) -> list[Reaction]:
+        if isinstance(event, Heard):
+            return self._turns.heard(event, now_s)
+        if isinstance(event, Output):
+            return self._on_output(event, now_s)
         match event:
-            case (
-                InputAudio()
-                | SpeechBegan()
-                | SpeechPaused()
-                | SpeechResumed()
-                | EndInDoubt()
-                | SpeechEnded()
-            ):
-                return self._turns.heard(event, now_s)
-            case (
-                InputTranscriptDelta()
-                | InputTranscript()
-                | EndOfTurn()
-                | TurnChecked()
-                | ResponseText()
-                | ResponseAudio()
-                | ResponseWord()
-                | CallStarted()
-                | CallArguments()
-                | CallDone()
-                | EngineResponseDone()
-                | ResponseFailed()
-                | SessionFailed()
-                | Taken()
-            ):
-                return self._on_output(event, now_s)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
-            case InputAudioBufferAppend():
-                raise AssertionError("appended audio comes as what the session heard in it")
-            case InputAudioBufferCommit() | InputAudioBufferClear():
-                return self._turns.buffer(event)
+            case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
+                return self._on_buffer(event, now_s)
             case Played() | OutputAudioBufferClear():
                 return self._on_playout(event, now_s)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
                 return self._editing.receive(event, now_s, audio)
             case NoSlot():
-                return self._responses.refused(event.session_id)
+                return self._responses.running.refused(event.session_id)
             case ResponseCreate() | ResponseCancel():
                 return self._on_response(event, now_s)
             case _:
                 assert_never(event)
 
+    # What is appended.
+
+    def _listened(self, now_s: float) -> list[Reaction]:
+        """Take what was heard, as far as it does not depend on what the model is asked."""
+        reactions: list[Reaction] = []
+        while not (self._ears.is_in_doubt and self._is_checking):
+            heard = self._ears.next(is_finished=self._turn_check.sounds_finished)
+            if heard is None:
+                break
+            reactions += self._turns.heard(heard, now_s)
+        return reactions
+
+    def _heard_out(self, now_s: float) -> list[Reaction]:
+        """Take all that was heard: a client who ends the turn itself does not ask the model."""
+        self._ears.finish()
+        reactions: list[Reaction] = []
+        while (heard := self._ears.next(is_finished=self._turn_check.sounds_finished)) is not None:
+            reactions += self._turns.heard(heard, now_s)
+        return reactions
+
+    @property
+    def _is_checking(self) -> bool:
+        """Say whether the engine is about to tell if the user's turn sounds finished."""
+        return self._turn_check.key is not None and not self._is_engine_away
+
+    def _on_buffer(
+        self,
+        event: InputAudioBufferAppend | InputAudioBufferCommit | InputAudioBufferClear,
+        now_s: float,
+    ) -> list[Reaction]:
+        if isinstance(event, InputAudioBufferAppend):
+            self._ears.hear(event.audio)
+            return []
+        # What is held back of the audio belongs to what is committed or cleared.
+        heard = self._heard_out(now_s)
+        try:
+            done = self._turns.buffer(event)
+        except ClientError as error:
+            if not heard:
+                raise
+            return [*heard, Refusal(error)]
+        self._ears.restart()
+        return [*heard, *done]
+
     # Configuration.
 
     def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
-        self.config = updated(
+        self._state.config = updated(
             before,
             event.session,
-            self._voices,
+            self._state.voices,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
         if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
             self._idle.changed(now_s)
-        if self.config.instructions != before.instructions:
-            self._feed.outdate()
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
-        # A reply that was begun before its time was begun under the old configuration.
-        changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
+        changed = [*self._turns.reconfigured(before), *self._responses.reconfigured()]
+        self._ears.configure(self.config)
         return [*changed, SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:
-        return self._responses.is_speaking or any(
+        return self._responses.running.is_speaking or any(
             isinstance(item, Message)
             and item.output_audio is not None
             and item.output_audio.audio_ms
-            for item in self._conversation
+            for item in self._state.conversation
         )
 
     def _on_response_create(self, event: ResponseCreate) -> list[Reaction]:
         request = parse_request(
             event.response,
             self.config,
-            self._voices,
-            self._conversation,
-            self._ids,
+            self._state.voices,
+            self._state.conversation,
+            self._state.ids,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
@@ -376,13 +382,13 @@ class SessionMachine:
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:
         if isinstance(event, Played):
-            return self._editing.played(event)
+            return self._shortening.played(event)
         if self._playout is None:
             raise unsupported("type", f"'{event.type}' exists on WebRTC and SIP only.")
         # Clients are told to cancel first; one that does not wants silence all the same.
-        is_speaking = self._responses.is_speaking
+        is_speaking = self._responses.running.is_speaking
         cut = self._responses.cut("client_cancelled", now_s) if is_speaking else []
-        return [*cut, *self._editing.hush()]
+        return [*cut, *self._shortening.hush()]
 
     # What the engine says.
 
@@ -392,47 +398,43 @@ class SessionMachine:
             return []
         if isinstance(output, EngineResponseDone) and output.reason == "completed":
             self._num_failures = 0
+        if isinstance(output, ResponseOutput):
+            return self._responses.output(output, now_s)
+        if isinstance(output, SessionFailed):
+            return self._on_failure(output, now_s)
+        if not is_aside:
+            return self._on_hearing(output)
+        # A response with a memory of its own was told what the user had said.
+        return []
+
+    def _on_hearing(
+        self, output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken
+    ) -> list[Reaction]:
+        """Take what the engine says of the user."""
         match output:
-            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() | TurnChecked() if (
-                is_aside
-            ):
-                # A response with a memory of its own was told what the user had said.
-                return []
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
                 return self._turns.transcript(output)
-            case EndOfTurn() | Taken():
-                # For the session's ears, which decide when a turn ends, and for its intake.
-                return []
+            case EndOfTurn():
+                self._ears.sounds_finished()
             case TurnChecked():
-                self._feed.checked(output)
-                return []
-            case SessionFailed():
-                return self._on_failure(output, now_s)
-            case (
-                ResponseText()
-                | ResponseAudio()
-                | ResponseWord()
-                | CallStarted()
-                | CallArguments()
-                | CallDone()
-                | EngineResponseDone()
-                | ResponseFailed()
-            ):
-                return self._responses.output(output, now_s)
+                self._turn_check.answered(output)
+            case Taken():
+                pass  # for the session's intake
             case _:
                 assert_never(output)
+        return []
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
-            return self._responses.aside_failed(output.session_id, output.message, now_s)
+            return self._responses.running.aside_failed(output.session_id, output.message, now_s)
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
             failed = self._responses.failed("engine_failed", output.message, now_s)
             return [*failed, error, _FAILED]
-        failed = self._responses.lost(output.message, now_s)
+        failed = self._responses.running.lost(output.message, now_s)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
     def _on_news(self, news: News, now_s: float) -> list[Reaction]:
@@ -446,7 +448,7 @@ class SessionMachine:
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.all_lost(news.message, now_s)
+                failed = self._responses.running.failed("engine_failed", news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
                 self._is_engine_away = False
@@ -459,7 +461,3 @@ class SessionMachine:
                 return []
             case _:
                 assert_never(news)
-
-    def _opening(self) -> Open:
-        voice = self._voices.engine_voice(self.config.voice)
-        return Open(self.config.id, voice, self.config.instructions)

@@ -7,7 +7,7 @@ from server.audio.speed import SpeedChanger
 from server.audio.wire import AudioEncoder
 from server.protocol.items.items import AudioPart, Message, Part, Status, TextPart, Word
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
 from server.protocol.server_events import (
@@ -135,7 +135,7 @@ class Speaking:
 
     def word(self, text: str, start_ms: int) -> None:
         """Remember where a word begins."""
-        self._words.append(Word(text, round(start_ms / self._speed)))
+        self._words.append(Word(text, start_ms))
 
     def closed(self, status: Status, *, is_cut: bool) -> list[ServerEvent | Sound]:
         """Close the part and the message.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.errors import ClientError
+from server.protocol.wire.audio import decode_base64
 from server.protocol.wire.checks import (
     MAX_TEXT_CHARS,
     JsonObject,
@@ -63,7 +64,8 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
     are refused in a few milliseconds.
 
     Raises:
-        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`.
+        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`; then
+            the error has the event, unless the frame as a whole was too long to be read.
     """
     sounds: list[str] = []
     if len(text) > MAX_EVENT_CHARS:
@@ -73,10 +75,14 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
-    refuse_oversized(raw, max_text_chars=max_text_chars)
-    if sounds:
-        raw = _put_back(raw, sounds)
+    try:
         refuse_oversized(raw, max_text_chars=max_text_chars)
+        if sounds:
+            raw = _put_back(raw, sounds)
+            refuse_oversized(raw, max_text_chars=max_text_chars)
+    except ClientError as error:
+        error.event = raw  # it has an id, which the refusal names, and a type
+        raise
     return raw
 
 
@@ -241,7 +247,8 @@ def _transcription_update(raw: JsonObject, event_id: str | None) -> ClientEvent:
 
 
 def _append(raw: JsonObject, event_id: str | None) -> ClientEvent:
-    return InputAudioBufferAppend(event_id, string_at(required(raw, "audio", ""), "audio"))
+    audio = string_at(required(raw, "audio", ""), "audio")
+    return InputAudioBufferAppend(event_id, decode_base64(audio, "audio"))
 
 
 def _item_create(raw: JsonObject, event_id: str | None) -> ClientEvent:

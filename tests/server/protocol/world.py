@@ -215,6 +215,9 @@ class World:
             case "other":
                 self.replies.append(self.replies.pop(0))
                 return []
+            case "started":
+                usage = {"input_text_tokens": 2}
+                return [reply.output("ResponseStarted", usage=usage)]
             case "text" if not reply.num_calls:
                 reply.num_texts += 1
                 return [reply.output("ResponseText", text=f" w{reply.num_texts}")]
@@ -293,7 +296,7 @@ class World:
 
     def _remembered(self) -> list[str]:
         """Return what the engine should remember of each item, as a client would tell it."""
-        conversation = self.player.machine._conversation
+        conversation = self.player.machine._state.conversation
         told = EngineMemory()
         for item in conversation:
             for command in replayed("sess_1", item):

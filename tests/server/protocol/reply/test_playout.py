@@ -11,7 +11,7 @@ from server.errors import ClientError
 from server.protocol.events import InputAudio, Reaction, SpeechBegan
 from server.protocol.items.items import AudioPart, Message
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ItemRetrieved
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, StopAudio
 from server.protocol.wire.client_events import (
@@ -23,7 +23,7 @@ from server.protocol.wire.client_events import (
     ResponseCancel,
     ResponseCreate,
 )
-from tests.server.fakes import CountingIds
+from tests.server.fakes import CountingIds, PlainEars
 from tests.server.protocol.harness import CONFIG, VOICES
 
 RATE_HZ = 16_000
@@ -40,6 +40,7 @@ class Talk:
             VOICES,
             CountingIds(),
             Limits(),
+            PlainEars(),
             is_played=is_played,
         )
         self.turn = 0

@@ -288,14 +288,23 @@ def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense
     )
 
 
-def default_ears() -> Ears:
-    """Give the synthesisers, the noise and the recogniser of the training recipe."""
+def default_ears(*, is_taught: bool = False) -> Ears:
+    """Give the synthesisers, the noise and the recogniser of the training recipe.
+
+    Args:
+        is_taught: whether the model heard all that the recipe has now, Kokoro's voices among it.
+    """
     # Here, because only a real evaluation needs them: they bring programs that may be missing.
-    from model.training.evaluation.users import SynthesisedUsers  # noqa: PLC0415
+    from model.training.evaluation.users import (  # noqa: PLC0415
+        HEARD_BY_TAUGHT,
+        HEARD_IN_TRAINING,
+        SynthesisedUsers,
+    )
     from model.training.speech.augment import add_noise  # noqa: PLC0415
     from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
 
-    return Ears(SynthesisedUsers(), Recogniser().recognise, add_noise)
+    users = SynthesisedUsers(HEARD_BY_TAUGHT if is_taught else HEARD_IN_TRAINING)
+    return Ears(users, Recogniser().recognise, add_noise)
 
 
 def run_eval(
@@ -320,7 +329,7 @@ def run_eval(
         out: also write all figures and every turn to this file, as JSON.
     """
     options = EvalOptions(num_dialogues, seed, conditions, is_taught=is_taught)
-    report = evaluate(engine, options, default_ears())
+    report = evaluate(engine, options, default_ears(is_taught=is_taught))
     print(report.table())
     if out is not None:
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")

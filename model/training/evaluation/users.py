@@ -15,6 +15,7 @@ from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
 from model.training.speech.voices import (
     HELD_OUT_NEURAL_VOICES,
     HELD_OUT_VOICES,
+    MIXED,
     SECOND_SYNTHESISER,
     TRAIN_VOICES,
     Voice,
@@ -70,8 +71,10 @@ class Users(Protocol):
         ...
 
 
-# The shipped weights were trained before Kokoro's voices joined the recipe.
+# The shipped weights were trained before Kokoro's voices joined the recipe, as all were that know
+# no prompts. Mixes of voices are drawn anew every time; nobody is one.
 HEARD_IN_TRAINING = tuple(voice for voice in TRAIN_VOICES if voice.engine != "kokoro")
+HEARD_BY_TAUGHT = tuple(voice for voice in TRAIN_VOICES if voice.engine_voice != MIXED)
 
 STRANGERS: Mapping[VoiceSet, Sequence[Voice]] = {
     "held out": HELD_OUT_VOICES,

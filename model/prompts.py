@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from model.messages import Tool
@@ -114,9 +115,9 @@ def call_pieces(name: str, arguments: str, encode: Encode, parameters: str = "{}
     except ValueError:
         given = arguments
     if not isinstance(given, dict):
-        return pieces + encode(str(given))
+        return pieces + encode(str(given)[:_MAX_CHARS])
     schemas: Mapping[str, Any] = required_parameters(parameters)
-    for key, value in given.items():
+    for key, value in islice(given.items(), _MAX_VALUES):
         schema = schemas.get(key)
         is_one_of_few = isinstance(value, bool) or (isinstance(schema, dict) and "enum" in schema)
         pieces += encode(plain_words(key)) + value_pieces(value, encode)
@@ -166,6 +167,6 @@ def value_pieces(value: object, encode: Encode) -> list[int]:
         case int() | float():
             return encode(" ".join(_DIGITS[digit] for digit in str(value) if digit in _DIGITS))
         case str():
-            return encode(value)
+            return encode(value[:_MAX_CHARS])
         case _:
-            return encode(json.dumps(value))
+            return encode(json.dumps(value)[:_MAX_CHARS])

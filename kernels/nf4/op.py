@@ -14,12 +14,12 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from kernels.nf4 import layout, reference
+from kernels.nf4 import layout, library, reference
 from kernels.nf4.layout import PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, NestedScales
 from kernels.triton_device import check_triton
 
-Backend = Literal["reference"]
+Backend = Literal["reference", "bitsandbytes"]
 PlanarBackend = Literal["reference", "triton"]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -27,6 +27,7 @@ _MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
 
 _LINEAR: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
     "reference": reference.linear,
+    "bitsandbytes": library.linear,
 }
 
 
@@ -91,13 +92,14 @@ def nf4_linear(
         packed: uint8 [ceil(out_features * in_features / 2)].
         absmax: float32 [ceil(out_features * in_features / 64)].
         out_features: rows of the weight.
-        backend: "reference" is plain PyTorch.
+        backend: "reference" is plain PyTorch; "bitsandbytes" is that package's kernel for the
+            device of `x`.
 
     Returns:
         [..., out_features] of the type of `x`.
 
     Raises:
-        ValueError: if types or sizes do not belong together.
+        ValueError: if types or sizes do not belong together, or the backend cannot do them.
     """
     _check(packed, absmax, (out_features, x.shape[-1]))
     implementation = _LINEAR.get(backend)
@@ -214,7 +216,8 @@ class NF4Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, backend: Backend) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.backend = in_features, out_features, backend
+        self.in_features, self.out_features = in_features, out_features
+        self.backend: Backend = backend
         size = in_features * out_features
         blocks = -(-size // reference.BLOCK_SIZE)
         self.register_buffer("packed", torch.zeros(-(-size // 2), dtype=torch.uint8))
@@ -232,6 +235,29 @@ class NF4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., in_features]` to [..., out_features]."""
         return nf4_linear(x, self.packed, self.absmax, self.out_features, backend=self.backend)
+
+
+def use_library(module: nn.Module) -> int:
+    """Let bitsandbytes multiply by the NF4 linears within a module, in place.
+
+    It multiplies wrongly where a block straddles rows: layers whose rows are not a multiple of 64
+    wide stay as they are.
+
+    Returns:
+        How many layers were switched.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    library.load_library()
+    linears = [
+        each
+        for each in module.modules()
+        if isinstance(each, NF4Linear) and each.in_features % BLOCK_SIZE == 0
+    ]
+    for each in linears:
+        each.backend = "bitsandbytes"
+    return len(linears)
 
 
 def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:

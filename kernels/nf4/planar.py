@@ -105,7 +105,8 @@ class PlanarNF4Gated(_Planar):
 def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str] = ()) -> int:
     """Switch every NF4 linear within a module to the kernel's layout, in place.
 
-    Call it when the weights are loaded and on their device.
+    Those that bitsandbytes multiplies by stay as they are. Call it when the weights are loaded and
+    on their device.
 
     Args:
         module: holds `NF4Linear` layers, at any depth.
@@ -122,7 +123,7 @@ def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str]
     """
     planar: dict[str, nn.Module] = {}
     for name, linear in module.named_modules():
-        if isinstance(linear, NF4Linear):
+        if isinstance(linear, NF4Linear) and linear.backend == "reference":
             shape = (linear.out_features, linear.in_features)
             kind = PlanarNF4Gated if name in gated else PlanarNF4Linear
             try:

@@ -25,23 +25,23 @@ def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pi
         vocabulary: of the tokenizer.
         max_pieces: most pieces of its words; the last ones are kept.
     """
-    is_taught, encode = vocabulary.is_taught_prompts, vocabulary.encode
-    opening = vocabulary.user
+    is_taught, opening = vocabulary.is_taught_prompts, vocabulary.user
+    is_reply = False
     match item:
         case AppendText(role="system"):
             return
         case AppendText():
-            pieces, is_reply = encode(item.text), item.role == "assistant"
-        case AppendCall() if is_taught:
-            pieces, is_reply = call_pieces(item.name, item.arguments, encode), True
+            text, is_reply = item.text, item.role == "assistant"
         case AppendCall():
-            pieces, is_reply = encode(remembered(item.name, item.arguments)), True
+            text, is_reply = remembered(item.name, item.arguments), True
         case AppendCallOutput() if is_taught:
-            pieces, is_reply = encode(result_text(item.output)), False
-            opening = vocabulary.result
+            text, opening = result_text(item.output), vocabulary.result
         case AppendCallOutput():
-            pieces, is_reply = encode(item.output), False
-    pieces = pieces[-max_pieces:]
+            text = item.output
+    if is_taught and isinstance(item, AppendCall):
+        pieces = call_pieces(item.name, item.arguments, vocabulary.encode)[-max_pieces:]
+    else:
+        pieces = vocabulary.last_pieces(text, max_pieces)
     if is_reply:
         pieces = [vocabulary.reply, *pieces, vocabulary.eos]
         start, stop = len(history), len(history) + len(pieces)

@@ -236,7 +236,8 @@ class Speaker:
                 self._take_back_call(reply)
             elif reply.call is not None and not vocabulary.is_taught_prompts:
                 history.cut(item.start + 1)
-                for piece in vocabulary.encode(reply.call.memory)[-self._limits.max_item_pieces :]:
+                max_pieces = self._limits.max_item_pieces
+                for piece in vocabulary.last_pieces(reply.call.memory, max_pieces):
                     history.append(Kind.TEXT, piece)
             history.append(Kind.TEXT, vocabulary.eos)
             item.stop = len(history)

@@ -89,7 +89,8 @@ def listen(
         chunk = near[start : start + _CHUNK]
         played.play(far[start : start + _CHUNK], now_s)
         now_s += len(chunk) / RATE_HZ
-        ears.hear_pcm(chunk, played.take(len(chunk) / RATE_HZ, now_s))
+        ears.played(played.take(len(chunk) / RATE_HZ, now_s))
+        ears.hear_pcm(chunk)
         while (event := ears.next(is_finished=True, would_interrupt=True)) is not None:
             at_ms = now_s * 1000
             match event:

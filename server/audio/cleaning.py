@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from server.audio.echo_path import EchoPath
 from server.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
@@ -141,8 +142,8 @@ class _InPlace:
 class EchoCanceller:
     """Take out of a stream what a loudspeaker played into its microphone.
 
-    While nothing is played, and for a second after that, the stream passes untouched and at once.
-    While something is, up to 18 ms of it are held back.
+    While nothing is played, or nothing of it is heard, the stream passes untouched and at once.
+    While an echo is taken out, and for a second after that, up to 18 ms of it are held back.
 
     Args:
         rate_hz: of both ends.
@@ -154,8 +155,9 @@ class EchoCanceller:
         self._tail = rate_hz * _ECHO_TAIL_MS // 1000
         self._run_up = _RUN_UP_FRAMES * (rate_hz // _FRAMES_PER_S)
         self._fading = _Fade(rate_hz)
+        self._path = EchoPath(rate_hz)
         self._is_active = False
-        self._num_silent = 0  # far samples since the last that could be heard
+        self._num_silent = self._tail  # far samples since the last that could be heard
         self._near_before = np.zeros(self._run_up, dtype=np.float32)
         self._far_before = np.zeros(self._run_up, dtype=np.float32)
 
@@ -171,13 +173,21 @@ class EchoCanceller:
         if not len(near):
             return near
         sounding = np.flatnonzero(np.abs(far) > _SILENCE)
+        self._num_silent += len(far)
         if len(sounding):
             self._num_silent = len(far) - 1 - int(sounding[-1])
-            if not self._is_active:
-                self._begin()
-        else:
-            self._num_silent += len(far)
-        cleaned = self._cleaned(near, far) if self._is_active else near
+        is_played = self._num_silent < self._tail
+        if is_played:
+            self._path.feed(near, far)
+        is_wanted = is_played and self._path.is_open
+        if is_wanted and not self._is_active:
+            self._begin()
+        cleaned = near
+        if self._is_active:
+            cleaned, raw = self._frames.feed(near, far)
+            cleaned = self._fading.into(cleaned, raw)
+            if not is_wanted:
+                cleaned = self._end(cleaned, raw)
         self._remember(near, far)
         return cleaned
 
@@ -191,11 +201,7 @@ class EchoCanceller:
         self._frames.begin(self._near_before, self._far_before)
         self._fading.begin()
 
-    def _cleaned(self, near: Samples, far: Samples) -> Samples:
-        cleaned, raw = self._frames.feed(near, far)
-        cleaned = self._fading.into(cleaned, raw)
-        if self._num_silent < self._tail:
-            return cleaned
+    def _end(self, cleaned: Samples, raw: Samples) -> Samples:
         self._is_active = False
         return np.concatenate((self._fading.out_of(cleaned, raw), self._frames.rest()))
 

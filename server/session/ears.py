@@ -173,7 +173,7 @@ class Ears:
 
     def finish(self) -> None:
         """Hear what is still held back of the audio so far."""
-        self._digest(self._decoder.finish(), None)
+        self._digest(self._decoder.finish())
         if self._echo is not None:
             self._reduce_noise(self._echo.finish())
         if self._noise is not None:
@@ -198,24 +198,30 @@ class Ears:
         for start in range(0, len(data), step):
             yield data[start : start + step]
 
-    def hear_pcm(self, pcm: Pcm, far: Pcm | None = None) -> None:
+    def played(self, far: Pcm) -> None:
+        """Note what was played while the audio was recorded that is heard next.
+
+        Args:
+            far: float32 [samples] at the engine's rate, as long as that audio; silence where this
+                is not called.
+        """
+        self._far = np.concatenate((self._far, far))
+
+    def hear_pcm(self, pcm: Pcm) -> None:
         """Hear audio that the transport decoded.
 
         Args:
             pcm: float32 [samples] at the engine's rate.
-            far: as of `hear`.
         """
-        self._digest(pcm, far)
+        self._digest(pcm)
 
-    def hear(self, data: bytes, far: Pcm | None = None) -> None:
+    def hear(self, data: bytes) -> None:
         """Hear appended audio.
 
         Args:
             data: one of `pieces`.
-            far: what was played while it was recorded: float32 [samples] at the engine's rate, as
-                long; None for nothing.
         """
-        self._digest(self._decoder.decode(data), far)
+        self._digest(self._decoder.decode(data))
 
     def next(self, *, is_finished: bool, would_interrupt: bool = False) -> Heard | None:
         """Return what was heard next, None if there is nothing more so far.
@@ -278,13 +284,11 @@ class Ears:
     def _bytes_per_s(self) -> int:
         return self._format.rate_hz * (2 if self._format.encoding == "audio/pcm" else 1)
 
-    def _digest(self, pcm: Pcm, far: Pcm | None) -> None:
-        """Take decoded audio, and what was played meanwhile."""
+    def _digest(self, pcm: Pcm) -> None:
+        """Take decoded audio."""
         if self._echo is None:
             self._reduce_noise(pcm)
             return
-        if far is not None:
-            self._far = np.concatenate((self._far, far))
         missing = len(pcm) - len(self._far)
         if missing > 0:
             self._far = np.concatenate((np.zeros(missing, dtype=np.float32), self._far))

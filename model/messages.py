@@ -324,6 +324,63 @@ class TurnChecked:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Count the tokens of one response; an audio token is one frame.
+
+    Attributes:
+        input_text_tokens: text steps that the reply could be based on.
+        input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
+        input_cached_text_tokens: those of the text steps that an earlier response had paid for.
+        input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
+        output_text_tokens: text tokens written for the reply, calls included.
+        output_audio_tokens: audio frames spoken.
+    """
+
+    input_text_tokens: int = 0
+    input_audio_tokens: int = 0
+    input_cached_text_tokens: int = 0
+    input_cached_audio_tokens: int = 0
+    output_text_tokens: int = 0
+    output_audio_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Count all input tokens, cached ones included."""
+        return self.input_text_tokens + self.input_audio_tokens
+
+    @property
+    def input_cached_tokens(self) -> int:
+        """Count the input tokens that an earlier response had paid for."""
+        return self.input_cached_text_tokens + self.input_cached_audio_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Count all output tokens."""
+        return self.output_text_tokens + self.output_audio_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Count input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStarted:
+    """Begin the response `turn`: the engine has read what it is based on. Its first output.
+
+    A response that ends before this has cost nothing.
+
+    Attributes:
+        usage: its input, cached tokens included; no output yet. A response that is stopped has
+            cost this much, whatever it has said.
+    """
+
+    session_id: str
+    turn: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseText:
     """Add to the reply's text, which runs ahead of its audio.
 
@@ -405,47 +462,6 @@ class CallDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Count the tokens of one response; an audio token is one frame.
-
-    Attributes:
-        input_text_tokens: text steps that the reply could be based on.
-        input_audio_tokens: audio frames that the reply could be based on, heard and spoken.
-        input_cached_text_tokens: those of the text steps that an earlier response had paid for.
-        input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
-        output_text_tokens: text tokens written for the reply, calls included.
-        output_audio_tokens: audio frames spoken.
-    """
-
-    input_text_tokens: int = 0
-    input_audio_tokens: int = 0
-    input_cached_text_tokens: int = 0
-    input_cached_audio_tokens: int = 0
-    output_text_tokens: int = 0
-    output_audio_tokens: int = 0
-
-    @property
-    def input_tokens(self) -> int:
-        """Count all input tokens, cached ones included."""
-        return self.input_text_tokens + self.input_audio_tokens
-
-    @property
-    def input_cached_tokens(self) -> int:
-        """Count the input tokens that an earlier response had paid for."""
-        return self.input_cached_text_tokens + self.input_cached_audio_tokens
-
-    @property
-    def output_tokens(self) -> int:
-        """Count all output tokens."""
-        return self.output_text_tokens + self.output_audio_tokens
-
-    @property
-    def total_tokens(self) -> int:
-        """Count input and output tokens together."""
-        return self.input_tokens + self.output_tokens
-
-
-@dataclass(frozen=True, slots=True)
 class ResponseDone:
     """End the response `turn`; it is the last output of that turn, delivered exactly once."""
 
@@ -495,6 +511,7 @@ Output: TypeAlias = (
     | InputTranscript
     | EndOfTurn
     | TurnChecked
+    | ResponseStarted
     | ResponseText
     | ResponseAudio
     | ResponseWord

@@ -10,6 +10,8 @@ ParleyError
     └── DisconnectedError    the peer is gone
 """
 
+from typing import Any
+
 from model.errors import ConfigError, EngineError, OverloadedError, ParleyError
 
 __all__ = [
@@ -32,6 +34,7 @@ class ClientError(ParleyError):
         code: machine-readable and documented, or None where the API has none.
         param: path of the offending field, such as "session.audio.output.voice", or None.
         kind: `error.type` on the wire.
+        event: what is refused, if it could be read as JSON but not be taken in; else None.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ClientError(ParleyError):
         self.code = code
         self.param = param
         self.kind = kind
+        self.event: dict[str, Any] | None = None
 
 
 class EngineGoneError(ParleyError):

@@ -17,6 +17,7 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     Usage,
@@ -60,12 +61,12 @@ class Account:
     paid_text: int = 0
     paid_audio: int = 0
 
-    def charge(self, spoken: Spoken | None) -> Usage:
-        """Return the usage of a response that ends now, and take its input for paid."""
+    def so_far(self, spoken: Spoken | None) -> Usage:
+        """Return the usage of a response as far as it has come."""
         own_text = spoken.num_pieces if spoken else 0
         own_audio = spoken.num_frames if spoken else 0
         text, audio = self.text - own_text, self.audio - own_audio
-        usage = Usage(
+        return Usage(
             input_text_tokens=text,
             input_audio_tokens=audio,
             input_cached_text_tokens=min(self.paid_text, text),
@@ -73,6 +74,10 @@ class Account:
             output_text_tokens=own_text,
             output_audio_tokens=own_audio,
         )
+
+    def charge(self, spoken: Spoken | None) -> Usage:
+        """Return the usage of a response that ends now, and take its input for paid."""
+        usage = self.so_far(spoken)
         self.paid_text, self.paid_audio = self.text, self.audio
         return usage
 
@@ -205,8 +210,10 @@ class DuplexReplies:
         """Give what is held to responses, as far as they were asked for."""
         outputs: list[Output] = []
         while self._held:
-            if self._running is None and not self._begin(self._held[0][0]):
-                break
+            if self._running is None:
+                if self._offer is None:
+                    break
+                outputs.append(self._begin(self._offer, self._held[0][0]))
             frame, is_over = self._held.popleft()
             outputs += self._say(frame)
             if is_over:
@@ -216,14 +223,12 @@ class DuplexReplies:
                 return outputs, True
         return outputs, False
 
-    def _begin(self, frame: Frame) -> bool:
-        """Begin the response that was asked for, if one was."""
-        if self._offer is None:
-            return False
-        self.spoken = Spoken(self._offer.item_id, frame.call)
-        self._running = _Running(self._offer, self.spoken, Detokenizer(self._pieces))
+    def _begin(self, offer: Respond, frame: Frame) -> Output:
+        """Begin the response that was asked for."""
+        self.spoken = Spoken(offer.item_id, frame.call)
+        self._running = _Running(offer, self.spoken, Detokenizer(self._pieces))
         self._offer = self._patience = None
-        return True
+        return ResponseStarted(self._session_id, offer.turn, self.account.so_far(self.spoken))
 
     @property
     def _is_full(self) -> bool:

@@ -30,6 +30,7 @@ from model.messages import (
     ResponseAudio,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     Truncate,
@@ -252,16 +253,17 @@ class Program:
             answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
+        usage = Usage(*self.memory.count_tokens(), *self._known(self._paid))
         self._reply = Reply(
             request,
             answer,
             voice=request.voice or self._voice,
-            usage=Usage(*self.memory.count_tokens(), *self._known(self._paid)),
+            usage=usage,
             info=self._info,
             ahead_s=self._ahead_s,
             now_s=now_s,
         )
-        return self.tick(now_s)
+        return [ResponseStarted(self.session_id, request.turn, usage), *self.tick(now_s)]
 
     def _cancel(self, turn: int) -> list[Output]:
         reply = self._reply

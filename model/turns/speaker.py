@@ -18,6 +18,7 @@ from model.messages import (
     Respond,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     Usage,
 )
@@ -123,12 +124,13 @@ class Speaker:
         text -= 1  # <reply> itself
         usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
         self.reply = reply = Reply(request, item, usage, self._timing)
+        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
         if not demands_call(request):
-            return [], None
+            return started, None
         name = f"{self._session_id}/{request.turn}"
         reply.call = Call(request.tools, self._speller, self._writer, name)
         events, cue = self._write(reply, reply.call.go_on)
-        return events, cue or Cue.CALL
+        return started + events, cue or Cue.CALL
 
     def wrote(self, piece: int) -> tuple[list[Event], Cue | None]:
         """Take what the newest step of the burst put out.

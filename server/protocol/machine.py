@@ -30,6 +30,7 @@ from model.messages import (
     Output,
     ResponseAudio,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     SessionFailed,
@@ -288,6 +289,7 @@ class SessionMachine:
                 | InputTranscript()
                 | EndOfTurn()
                 | TurnChecked()
+                | ResponseStarted()
                 | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
@@ -411,7 +413,8 @@ class SessionMachine:
             case SessionFailed():
                 return self._on_failure(output, now_s)
             case (
-                ResponseText()
+                ResponseStarted()
+                | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
                 | CallStarted()

@@ -271,6 +271,7 @@ class Session:
             async with self._performing:
                 await self._perform(event)
         except ClientError as error:
+            raw = raw if raw is not None else error.event
             if raw is not None and raw.get("type") == ItemCreate.type:
                 self._machine.item_refused(error)
             event_id = event_id_of(raw) if raw is not None else None

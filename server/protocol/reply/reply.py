@@ -12,6 +12,7 @@ from model.messages import (
     CallDone,
     CallStarted,
     ResponseAudio,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     Usage,
@@ -32,7 +33,13 @@ from server.protocol.sound import Sound
 from server.protocol.wire.checks import JsonObject
 
 Made: TypeAlias = (
-    ResponseText | ResponseAudio | ResponseWord | CallStarted | CallArguments | CallDone
+    ResponseStarted
+    | ResponseText
+    | ResponseAudio
+    | ResponseWord
+    | CallStarted
+    | CallArguments
+    | CallDone
 )
 """What the engine makes of a response before its end."""
 
@@ -67,6 +74,7 @@ class Reply:
         self._new_id = new_id
         self._calling: Calling | None = None
         self._num_argument_texts = 0
+        self._based_on = Usage()  # its input, once the engine has read it
 
     @property
     def has_called(self) -> bool:
@@ -86,6 +94,9 @@ class Reply:
     def take(self, made: Made, now_s: float) -> list[ServerEvent | Sound]:
         """Pass on what the engine has made."""
         match made:
+            case ResponseStarted():
+                self._based_on = made.usage
+                return []
             case ResponseText():
                 # Engines separate words by leading spaces; a message does not begin with one.
                 text = made.text if self.message.has_text else made.text.lstrip()
@@ -123,7 +134,7 @@ class Reply:
             move: what ended it.
             status: that it ends with.
             details: what the API tells beside it.
-            usage: as the engine counted; None to count what was sent.
+            usage: as the engine counted; None for its input and what was sent.
         """
         self._move(move)
         item_status: Status = "completed" if status == "completed" else "incomplete"
@@ -166,8 +177,9 @@ class Reply:
         return calling.closed(status)
 
     def _usage_so_far(self) -> Usage:
-        """Count what was sent of a response that the engine did not finish."""
-        return Usage(
+        """Count what a response that the engine did not finish was based on, and what was sent."""
+        return replace(
+            self._based_on,
             output_text_tokens=self.message.num_texts + self._num_argument_texts,
             output_audio_tokens=self.message.num_frames,
         )

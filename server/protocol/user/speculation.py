@@ -11,6 +11,7 @@ from model.messages import (
     ResponseAudio,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
 )
@@ -41,7 +42,8 @@ class Speculation:
                 self.transcript = output
                 return True
             case (
-                ResponseText()
+                ResponseStarted()
+                | ResponseText()
                 | ResponseAudio()
                 | ResponseWord()
                 | CallStarted()

@@ -63,7 +63,8 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
     are refused in a few milliseconds.
 
     Raises:
-        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`.
+        ClientError: the frame is not a JSON object, or too large, see `refuse_oversized`; then
+            the error has the event, unless the frame as a whole was too long to be read.
     """
     sounds: list[str] = []
     if len(text) > MAX_EVENT_CHARS:
@@ -73,10 +74,14 @@ def decode(text: str, *, max_text_chars: int = MAX_TEXT_CHARS) -> JsonObject:
         raise ClientError(
             "Could not parse the event: expected one JSON object a frame.", code="invalid_event"
         )
-    refuse_oversized(raw, max_text_chars=max_text_chars)
-    if sounds:
-        raw = _put_back(raw, sounds)
+    try:
         refuse_oversized(raw, max_text_chars=max_text_chars)
+        if sounds:
+            raw = _put_back(raw, sounds)
+            refuse_oversized(raw, max_text_chars=max_text_chars)
+    except ClientError as error:
+        error.event = raw  # it has an id, which the refusal names, and a type
+        raise
     return raw
 
 

@@ -11,6 +11,7 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
 )
@@ -79,7 +80,7 @@ def test_sound_without_words() -> None:
     stage = Stage()
     stage.offer()
     outputs = [output for _ in range(4) for output in stage.say(pcm=LOUD)]
-    assert [type(output) for output in outputs] == [ResponseAudio] * 4
+    assert [type(output) for output in outputs] == [ResponseStarted, *[ResponseAudio] * 4]
 
 
 def test_talk_waits_for_whoever_asks() -> None:

@@ -16,6 +16,7 @@ from model.messages import (
     ResponseAudio,
     ResponseDone,
     ResponseFailed,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     SessionFailed,
@@ -34,8 +35,8 @@ def test_words_run_ahead_of_the_audio() -> None:
     """A burst of words, then frames with the words that begin in them, then the end."""
     outputs = make_stage(THREE).do(Respond(SESSION, 7, "a"))
     kinds = [type(output) for output in outputs]
-    assert kinds[:3] == [ResponseText] * 3
-    assert kinds[3:5] == [ResponseWord, ResponseAudio]
+    assert kinds[:4] == [ResponseStarted, *[ResponseText] * 3]
+    assert kinds[4:6] == [ResponseWord, ResponseAudio]
     assert kinds[-1] is ResponseDone
     assert text_of(outputs) == "one two three"
     words = [(o.text, o.start_ms) for o in outputs if isinstance(o, ResponseWord)]
@@ -108,7 +109,11 @@ def test_late_thread_does_not_change_the_pace() -> None:
 def test_written_reply_has_words_only() -> None:
     """No audio, no words in time, none of its tokens."""
     outputs = make_stage(THREE).do(Respond(SESSION, 1, "a", audio=False))
-    assert [type(output) for output in outputs] == [*[ResponseText] * 3, ResponseDone]
+    assert [type(output) for output in outputs] == [
+        ResponseStarted,
+        *[ResponseText] * 3,
+        ResponseDone,
+    ]
     assert outputs[-1].usage == Usage(output_text_tokens=3)  # type: ignore[union-attr]  # as shown
 
 

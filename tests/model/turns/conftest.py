@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model.cache.state import Kind
-from model.messages import Open, Output
+from model.messages import Open, Output, ResponseStarted
 from model.schemas.spelling import Speller
 from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
@@ -103,6 +103,11 @@ class Stage:
         self.replies = [deque(pieces(text + " <speak>")) for text in self.script.replies]
         self.spoken = [deque(pieces(text)) for text in self.script.spoken]
         self.calls = [deque(pieces(text)) for text in self.script.calls]
+
+    @property
+    def made(self) -> list[Output]:
+        """Return the outputs but those that say that a response has started."""
+        return [output for output in self.outputs if not isinstance(output, ResponseStarted)]
 
     def send(self, *commands: object) -> None:
         """Hand commands over without running the model."""

@@ -57,7 +57,7 @@ def test_call_is_written_within_its_schema(stage: MakeStage) -> None:
     """The model says the words; the rest is written for it, and streamed as it comes."""
     s = stage(calls=["hi parley <speak>"])
     s.run(AppendText("s", "u", "user", "what"), respond(HI))
-    assert s.outputs == [
+    assert s.made == [
         *call("hi", '{"name":"', "hi", " par", "ley", '"}'),
         ResponseDone("s", 1, "completed", Usage(4, 0, 0, 0, 7, 0)),
     ]
@@ -68,7 +68,7 @@ def test_call_without_arguments_needs_no_model(stage: MakeStage) -> None:
     """One function that wants nothing is called at once."""
     s = stage()
     s.send(respond(WHAT_IS))
-    assert s.outputs[:-1] == call("what_is", "{}")
+    assert s.made[:-1] == call("what_is", "{}")
     assert s.outputs[-1].reason == "completed"
     s.run()
     assert s.words() == [*PREFIX, "<reply>", "▁what", "▁is", "<eos>"]
@@ -88,7 +88,7 @@ def test_model_chooses_the_function(stage: MakeStage, words: str, outputs: list[
     """It spells the name as far as names differ, one name beginning like another or not."""
     s = stage(calls=[words])
     s.run(respond(HI, WHAT_IS, WHAT_NAME, PLAIN))
-    assert s.outputs[:-1] == outputs
+    assert s.made[:-1] == outputs
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
@@ -188,7 +188,7 @@ def test_schema_that_cannot_be_followed_fails_the_response_alone(stage: MakeStag
     """The session goes on after a schema that no gateway has checked."""
     s = stage(replies=["hi"])
     s.run(respond(Tool("hi", "", '{"type": "string"}')))
-    (failed,) = s.outputs
+    (failed,) = s.made
     assert isinstance(failed, ResponseFailed)
     assert "its type must be 'object'" in failed.message
     s.run(Respond("s", 2, "b", audio=False))
@@ -200,13 +200,13 @@ def test_session_waits_for_its_arguments_and_goes_on(stage: MakeStage) -> None:
     writer = WriterHere(VOCABULARY, holds=True)
     s = stage(calls=["hi parley <speak>"], writer=writer)
     s.run(AppendText("s", "u", "user", "what"), respond(HI))
-    assert s.outputs == []
+    assert s.made == []
     assert not s.program.has_work
     while writer.held:
         writer.release()
         assert s.program.has_work
         s.run()
-    assert s.outputs[:-1] == call("hi", '{"name":"', "hi", " par", "ley", '"}')
+    assert s.made[:-1] == call("hi", '{"name":"', "hi", " par", "ley", '"}')
 
 
 def test_call_that_waits_can_be_cancelled(stage: MakeStage) -> None:
@@ -216,7 +216,7 @@ def test_call_that_waits_can_be_cancelled(stage: MakeStage) -> None:
     s.run(AppendText("s", "u", "user", "what"), respond(HI), Cancel("s", 1))
     writer.release()
     s.run()
-    assert s.outputs == [ResponseDone("s", 1, "cancelled", Usage(4, 0, 0, 0, 0, 0))]
+    assert s.made == [ResponseDone("s", 1, "cancelled", Usage(4, 0, 0, 0, 0, 0))]
     assert s.words() == [*PREFIX, "<user>", "▁what"]
 
 
@@ -232,7 +232,7 @@ def test_what_the_grammar_does_not_hold_is_chosen_anew(stage: MakeStage, forbidd
     words = forbidden.replace("parley", "parley ").split()
     s = stage(calls=[f"{forbidden} <speak> {words[0]} <speak>"])
     s.run(AppendText("s", "u", "user", "what"), respond(Tool("hi", "", schema)))
-    assert s.outputs[0] == CallStarted("s", 1, 0, "hi")
+    assert s.made[0] == CallStarted("s", 1, 0, "hi")
     (arguments,) = (o.text for o in s.outputs if isinstance(o, CallArguments))
     assert json.loads(arguments)["name"] != forbidden
     assert s.outputs[-1].reason == "completed"
@@ -243,7 +243,7 @@ def test_call_that_never_fits_fails(stage: MakeStage) -> None:
     schema = '{"properties": {"name": {"const": "hi", "not": {}}}, "required": ["name"]}'
     s = stage()
     s.run(AppendText("s", "u", "user", "what"), respond(Tool("hi", "", schema)))
-    (failed,) = s.outputs
+    (failed,) = s.made
     assert isinstance(failed, ResponseFailed)
     assert "does not fit the whole schema" in failed.message
     assert s.words() == [*PREFIX, "<user>", "▁what"]

@@ -48,7 +48,7 @@ def test_reply_begins_in_the_call_that_confirms_the_transcript(stage: MakeStage)
     s.send(CommitAudio("s", "u"), Respond("s", 1, "a"))
     s.step()
     assert s.calls == [4]
-    assert s.outputs[-2:] == [InputTranscript("s", "u", "what is"), ResponseText("s", 1, "hi")]
+    assert s.made[-2:] == [InputTranscript("s", "u", "what is"), ResponseText("s", 1, "hi")]
 
 
 @pytest.mark.parametrize("what", ["wrong draft", "cancelled", "other voice"])

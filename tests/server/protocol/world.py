@@ -215,6 +215,9 @@ class World:
             case "other":
                 self.replies.append(self.replies.pop(0))
                 return []
+            case "started":
+                usage = {"input_text_tokens": 2}
+                return [reply.output("ResponseStarted", usage=usage)]
             case "text" if not reply.num_calls:
                 reply.num_texts += 1
                 return [reply.output("ResponseText", text=f" w{reply.num_texts}")]

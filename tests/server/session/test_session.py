@@ -293,14 +293,16 @@ async def test_a_refused_item_is_not_passed_over(vad_model: SileroModel) -> None
     """A client that sends an image and asks for an answer gets none to what was said before."""
     image = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
     bad_audio = {"type": "input_audio", "audio": "*"}
+    too_long = {"type": "input_text", "text": "w" * 70_000}
     async with living(vad_model) as live:
         live.say("first")
         await live.until("response.done")
-        for part in (image, bad_audio):
+        for part in (image, bad_audio, too_long):
             item = {"type": "message", "role": "user", "content": [part]}
-            live.send(type="conversation.item.create", item=item)
+            live.send(type="conversation.item.create", event_id="its own", item=item)
             live.send(type="response.create", event_id="mine")
             refused = await live.until("error")
+            assert refused["error"]["event_id"] == "its own"
             unanswered = await live.until("error")
             assert unanswered["error"]["code"] == refused["error"]["code"]
             assert unanswered["error"]["event_id"] == "mine"

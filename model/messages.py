@@ -9,7 +9,7 @@ Order is kept: commands of one session take effect in the order of `submit`, and
 delivered in the order they were made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -243,13 +243,26 @@ class Truncate:
 
     Attributes:
         heard_ms: audio of the item that was played, in milliseconds. Whole frames heard stay, and
-            words whose `ResponseWord.start_ms` is below it; the rest was never said. Nothing
-            heard at all means that the item was never there, which goes for written items too.
+            the words that `num_words_heard` counts; the rest was never said. Nothing heard at all
+            means that the item was never there, which goes for written items too.
     """
 
     session_id: str
     item_id: str
     heard_ms: int
+
+
+def num_words_heard(starts_ms: Iterable[int], heard_ms: int) -> int:
+    """Count the words of a reply that had begun when it stopped being heard.
+
+    Clients are shown these words and the model remembers them: both sides of the line count here.
+    So of words at 0, 200 and 400 ms, two were heard where 400 ms were played, three at 401.
+
+    Args:
+        starts_ms: where in the reply's audio each word begins, in order.
+        heard_ms: how much of the audio was played.
+    """
+    return sum(start_ms < heard_ms for start_ms in starts_ms)
 
 
 SessionCommand: TypeAlias = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
+from model.messages import num_words_heard
+
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
@@ -126,7 +128,7 @@ class Memory:
         item = next((item for item in replies if item.item_id == item_id), None)
         if item is None or (heard_ms and not item.num_frames):
             return  # never said, or written and so never to be heard
-        num_words = sum(start_ms < heard_ms for start_ms in item.starts_ms)
+        num_words = num_words_heard(item.starts_ms, heard_ms)
         num_frames = min(heard_ms // frame_ms, item.num_frames)
         if not num_words or not num_frames:
             self.items.remove(item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.cache.state import Kind
+from model.messages import num_words_heard
 from model.turns.history import AssistantItem, History, StepBlock
 from model.vocabulary import TurnVocabulary
 
@@ -33,7 +34,7 @@ def truncated(
     """
     assert item.stop is not None
     steps = history.block(item.start, item.stop)
-    num_words = sum(start_ms < heard_ms for start_ms in item.word_starts_ms)
+    num_words = num_words_heard(item.word_starts_ms, heard_ms)
     num_frames = heard_ms // frame_ms
     if item.speak is None or not num_words or not num_frames:
         return _select(steps, [])

@@ -5,9 +5,11 @@ begins and ends in it.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 from model.messages import Command, Pcm
+from server.errors import ClientError
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
@@ -91,14 +93,39 @@ class NoSlot:
     session_id: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """Refuse the client's event, after what was heard before it; the last of the reactions."""
+
+    error: ClientError
+
+
+class EndReason(StrEnum):
+    """Say why a connection to a session ends. How that looks is its transport's business."""
+
+    HUNG_UP = "hung_up"  # the client asked for it, outside of the connection
+    SESSION_ENDED = "session_ended"  # of a connection beside the session's own
+    EXPIRED = "expired"  # it was idle, or there, for as long as it may be
+    KEY_REVOKED = "key_revoked"
+    NO_ROOM = "no_room"  # now, perhaps later
+    SLOW_READER = "slow_reader"
+    ENGINE_FAILED = "engine_failed"
+    INTERNAL_ERROR = "internal_error"
+
+
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """Close the connection after everything before it was sent."""
+    """Close the connection after everything before it was sent.
 
-    code: int
-    reason: str
+    Attributes:
+        reason: why.
+        text: the same for people, in as many bytes as a close frame takes (123).
+    """
+
+    reason: EndReason
+    text: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | Sound | Hangup
+Reaction: TypeAlias = ServerEvent | Command | Sound | Refusal | Hangup
 """What the machine wants done: an event for the client, a command for the engine, something for
-a transport that plays, or the end."""
+a transport that plays, an error in answer to a client, or the end."""

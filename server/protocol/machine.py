@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from model.messages import (
-    CallArguments,
-    CallDone,
-    CallStarted,
     Command,
     EndOfTurn,
     EngineBack,
@@ -28,11 +25,6 @@ from model.messages import (
     News,
     Open,
     Output,
-    ResponseAudio,
-    ResponseFailed,
-    ResponseStarted,
-    ResponseText,
-    ResponseWord,
     SessionFailed,
     Taken,
     TurnChecked,
@@ -42,16 +34,13 @@ from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
-    EndInDoubt,
+    EndReason,
     Hangup,
     Heard,
     InputAudio,
     NoSlot,
     Reaction,
-    SpeechBegan,
-    SpeechEnded,
-    SpeechPaused,
-    SpeechResumed,
+    Refusal,
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
@@ -61,13 +50,14 @@ from server.protocol.memory.feed import Feed
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
-from server.protocol.reply.responses import Responses
+from server.protocol.reply.responses import ResponseOutput, Responses
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
+from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import Turns
@@ -87,11 +77,10 @@ from server.protocol.wire.client_events import (
     SessionUpdate,
 )
 
-CLOSE_INTERNAL_ERROR = 1011  # RFC 6455, section 7.4.1
 # Losses of the engine's session, one after another, that a session outlives. Losses of the engine
 # itself do not count: they are hardly ever the session's doing, and whoever starts it counts them.
 _MAX_FAILURES = 3
-_FAILED = Hangup(CLOSE_INTERNAL_ERROR, "server_error.engine_failed")
+_FAILED = Hangup(EndReason.ENGINE_FAILED, "server_error.engine_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +111,7 @@ class SessionMachine:
         voices: that clients may ask for.
         ids: makes ids.
         limits: on what it may hold.
+        ears: hear what is appended.
         is_played: whether the transport plays replies itself and reports how far it is (`Played`);
             else their audio goes out as events.
     """
@@ -133,12 +123,14 @@ class SessionMachine:
         voices: VoiceMap,
         ids: Ids,
         limits: Limits,
+        ears: Hearing,
         *,
         is_played: bool = False,
     ) -> None:
         self.config = config
         self._voices = voices
         self._ids = ids
+        self._ears = ears
         self._max_tools = limits.max_tools
         self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
         rate_hz = profile.sample_rate_hz
@@ -203,6 +195,9 @@ class SessionMachine:
         While the engine is away, nothing that it would have to be told follows: the session goes
         on as if an engine took it all and forgot it, and is told to the next one as a whole.
 
+        A buffer that is committed or cleared by hand is heard to its end first. If the commit is
+        refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
+
         Args:
             event: from the client, from the session's ears, from what plays, or from the engine.
             now_s: seconds on any clock that does not jump.
@@ -215,6 +210,14 @@ class SessionMachine:
             followed = self._on_news(event, now_s)
         else:
             followed = self._received(event, now_s, audio)
+        # Whatever happened may be what the ears were waiting for.
+        return self._noted([*followed, *self._listened(now_s)], now_s)
+
+    def listen(self, now_s: float) -> list[Reaction]:
+        """Take what the ears have heard, where they were given audio by somebody else."""
+        return self._noted(self._listened(now_s), now_s)
+
+    def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
         reactions = self._tellable(followed)
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
@@ -232,16 +235,6 @@ class SessionMachine:
     def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
         return self._tellable(self._responses.failed(code, message, now_s))
-
-    @property
-    def is_checking(self) -> bool:
-        """Say whether the engine is about to tell if the user's turn sounds finished."""
-        return self._feed.is_checking and not self._is_engine_away
-
-    @property
-    def sounds_finished(self) -> bool:
-        """Say whether the user's turn sounded finished when the engine was asked last."""
-        return self._feed.sounds_finished
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
@@ -274,40 +267,15 @@ class SessionMachine:
         now_s: float,
         audio: InputAudio | None,
     ) -> list[Reaction]:
+        if isinstance(event, Heard):
+            return self._turns.heard(event, now_s)
+        if isinstance(event, Output):
+            return self._on_output(event, now_s)
         match event:
-            case (
-                InputAudio()
-                | SpeechBegan()
-                | SpeechPaused()
-                | SpeechResumed()
-                | EndInDoubt()
-                | SpeechEnded()
-            ):
-                return self._turns.heard(event, now_s)
-            case (
-                InputTranscriptDelta()
-                | InputTranscript()
-                | EndOfTurn()
-                | TurnChecked()
-                | ResponseStarted()
-                | ResponseText()
-                | ResponseAudio()
-                | ResponseWord()
-                | CallStarted()
-                | CallArguments()
-                | CallDone()
-                | EngineResponseDone()
-                | ResponseFailed()
-                | SessionFailed()
-                | Taken()
-            ):
-                return self._on_output(event, now_s)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
-            case InputAudioBufferAppend():
-                raise AssertionError("appended audio comes as what the session heard in it")
-            case InputAudioBufferCommit() | InputAudioBufferClear():
-                return self._turns.buffer(event)
+            case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
+                return self._on_buffer(event, now_s)
             case Played() | OutputAudioBufferClear():
                 return self._on_playout(event, now_s)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
@@ -318,6 +286,50 @@ class SessionMachine:
                 return self._on_response(event, now_s)
             case _:
                 assert_never(event)
+
+    # What is appended.
+
+    def _listened(self, now_s: float) -> list[Reaction]:
+        """Take what was heard, as far as it does not depend on what the model is asked."""
+        reactions: list[Reaction] = []
+        while not (self._ears.is_in_doubt and self._is_checking):
+            heard = self._ears.next(is_finished=self._feed.sounds_finished)
+            if heard is None:
+                break
+            reactions += self._turns.heard(heard, now_s)
+        return reactions
+
+    def _heard_out(self, now_s: float) -> list[Reaction]:
+        """Take all that was heard: a client who ends the turn itself does not ask the model."""
+        self._ears.finish()
+        reactions: list[Reaction] = []
+        while (heard := self._ears.next(is_finished=self._feed.sounds_finished)) is not None:
+            reactions += self._turns.heard(heard, now_s)
+        return reactions
+
+    @property
+    def _is_checking(self) -> bool:
+        """Say whether the engine is about to tell if the user's turn sounds finished."""
+        return self._feed.is_checking and not self._is_engine_away
+
+    def _on_buffer(
+        self,
+        event: InputAudioBufferAppend | InputAudioBufferCommit | InputAudioBufferClear,
+        now_s: float,
+    ) -> list[Reaction]:
+        if isinstance(event, InputAudioBufferAppend):
+            self._ears.hear(event.audio)
+            return []
+        # What is held back of the audio belongs to what is committed or cleared.
+        heard = self._heard_out(now_s)
+        try:
+            done = self._turns.buffer(event)
+        except ClientError as error:
+            if not heard:
+                raise
+            return [*heard, Refusal(error)]
+        self._ears.restart()
+        return [*heard, *done]
 
     # Configuration.
 
@@ -338,6 +350,7 @@ class SessionMachine:
             self._listening.forget_preroll()
         # A reply that was begun before its time was begun under the old configuration.
         changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
+        self._ears.configure(self.config)
         return [*changed, SessionUpdated(self.config)]
 
     @property
@@ -394,38 +407,33 @@ class SessionMachine:
             return []
         if isinstance(output, EngineResponseDone) and output.reason == "completed":
             self._num_failures = 0
+        if isinstance(output, ResponseOutput):
+            return self._responses.output(output, now_s)
+        if isinstance(output, SessionFailed):
+            return self._on_failure(output, now_s)
+        if not is_aside:
+            return self._on_hearing(output)
+        # A response with a memory of its own was told what the user had said.
+        return []
+
+    def _on_hearing(
+        self, output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken
+    ) -> list[Reaction]:
+        """Take what the engine says of the user."""
         match output:
-            case InputTranscriptDelta() | InputTranscript() | EndOfTurn() | TurnChecked() if (
-                is_aside
-            ):
-                # A response with a memory of its own was told what the user had said.
-                return []
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
                 return self._turns.transcript(output)
-            case EndOfTurn() | Taken():
-                # For the session's ears, which decide when a turn ends, and for its intake.
-                return []
+            case EndOfTurn():
+                self._ears.sounds_finished()
             case TurnChecked():
                 self._feed.checked(output)
-                return []
-            case SessionFailed():
-                return self._on_failure(output, now_s)
-            case (
-                ResponseStarted()
-                | ResponseText()
-                | ResponseAudio()
-                | ResponseWord()
-                | CallStarted()
-                | CallArguments()
-                | CallDone()
-                | EngineResponseDone()
-                | ResponseFailed()
-            ):
-                return self._responses.output(output, now_s)
+            case Taken():
+                pass  # for the session's intake
             case _:
                 assert_never(output)
+        return []
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:

@@ -3,11 +3,10 @@
 import asyncio
 
 from server.errors import DisconnectedError, TransportError
-from server.protocol.events import Hangup
-from server.protocol.machine import CLOSE_INTERNAL_ERROR
+from server.protocol.events import EndReason, Hangup
 from server.session.transport import Transport
 
-TOO_SLOW = Hangup(CLOSE_INTERNAL_ERROR, "The client reads too slowly.")
+TOO_SLOW = Hangup(EndReason.SLOW_READER, "The client reads too slowly.")
 """How a connection ends whose client does not take what it is sent."""
 
 # Items with their sound are about a megabyte each, and a client can ask for many at once.

@@ -4,15 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 
 from model.messages import (
     Command,
     CommitAudio,
-    EndOfTurn,
     EngineBack,
     EngineGone,
     EngineLost,
@@ -25,18 +23,17 @@ from model.messages import (
 )
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import Hangup, InputAudio, NoSlot, Reaction
+from server.protocol.events import EndReason, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
-from server.protocol.machine import CLOSE_INTERNAL_ERROR, SessionMachine
+from server.protocol.machine import SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
 from server.protocol.settings.bound import refuse_changes
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
+from server.protocol.wire.audio import carried_audio, decode_base64
 from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
-    InputAudioBufferClear,
-    InputAudioBufferCommit,
     ItemCreate,
     ResponseCreate,
     SessionUpdate,
@@ -44,7 +41,7 @@ from server.protocol.wire.client_events import (
 from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
-from server.session.ears import Ears, carried_audio, decode_base64
+from server.session.ears import Ears
 from server.session.intake import Intake
 from server.session.line import Line
 from server.session.link import EngineLink
@@ -54,14 +51,10 @@ from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
-_INLINE_BASE64_CHARS = 8 * 1024
+_INLINE_AUDIO_BYTES = 6 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
 _INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
-_CLOSE_NORMAL = 1000
-_CLOSE_GOING_AWAY = 1001
-_CLOSE_BAD_KEY = 3000
-CLOSE_TRY_AGAIN_LATER = 1013
 
 # Connections beside the first; each costs every event once more.
 _MAX_SIDE_LINES = 4
@@ -74,6 +67,9 @@ _CAUSES = {
 }
 
 _log = structlog.get_logger("session")
+
+_Given = TypeVar("_Given")
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +193,7 @@ class Session:
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
                 turns=self._stopwatch.num_turns,
-                close=hangup.reason or hangup.code if hangup else _CAUSES[self._cause],
+                close=hangup.text if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
             await _close(self._own, hangup, self._log)
@@ -222,7 +218,7 @@ class Session:
 
     async def _refuse(self, event: ErrorEvent) -> Hangup:
         count_in(self._counts.refused, str(event.code))
-        hangup = Hangup(CLOSE_TRY_AGAIN_LATER, f"{event.kind}.{event.code}")
+        hangup = Hangup(EndReason.NO_ROOM, f"{event.kind}.{event.code}")
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 text = self._own.text(event, self._ids.new("event"))
@@ -262,9 +258,9 @@ class Session:
         self._last_event_s = self._clock()
         raw: JsonObject | None = None
         try:
-            raw = await self._decoded(text)
+            raw = await _off_loop(text, self._decode, text)
             refuse_half_characters(raw, text)
-            event = parse(line.dialect.read(raw))
+            event = await _off_loop(text, parse, line.dialect.read(raw))
             # Whoever joins comes with an API key, which binds nobody.
             if self._limits.is_bound and line is self._own:
                 refuse_changes(event, self._machine.config)
@@ -280,23 +276,17 @@ class Session:
             # Whoever sent it is told, and nobody else: it means nothing to them.
             self._put(line, refusal, self._ids.new("event"))
 
-    async def _decoded(self, text: str) -> JsonObject:
-        read = partial(decode, text, max_text_chars=self._limits.max_text_chars)
-        return read() if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read)
+    def _decode(self, text: str) -> JsonObject:
+        return decode(text, max_text_chars=self._limits.max_text_chars)
 
     async def _perform(self, event: ClientEvent) -> None:
         match event:
             case InputAudioBufferAppend():
-                await self._hear(event.audio)
-            case InputAudioBufferCommit():
-                self._hear_out()
-                self._react(self._machine.receive(event, self._clock()))
-                self._ears.restart()
-            case InputAudioBufferClear():
-                # What is held back of the audio belongs to what is cleared.
-                self._hear_out()
-                self._react(self._machine.receive(event, self._clock()))
-                self._ears.restart()
+                self._check_waiting(event.audio)
+                if len(event.audio) <= _INLINE_AUDIO_BYTES:
+                    self._react(self._machine.receive(event, self._clock()))
+                else:
+                    await self._hear(event.audio)
             case ItemCreate():
                 carried = carried_audio(event.item)
                 audio = await self._carried(carried) if carried else None
@@ -304,23 +294,14 @@ class Session:
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
-                self._ears.configure(self._machine.config)
-                self._listen()
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
                 self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
-    async def _hear(self, audio: str) -> None:
-        if len(audio) <= _INLINE_BASE64_CHARS:
-            data = decode_base64(audio, "audio")
-            self._check_waiting(data)
-            self._ears.hear(data)
-            self._listen()
-            return
-        data = await asyncio.to_thread(decode_base64, audio, "audio")
-        self._check_waiting(data)
+    async def _hear(self, data: bytes) -> None:
+        """Hear appended audio outside of the event loop, a piece at a time."""
         self._held_pcm = []
         try:
             for piece in self._ears.pieces(data):
@@ -333,24 +314,7 @@ class Session:
         self._listen()
 
     def _listen(self) -> None:
-        """Pass on what was heard, as far as it does not depend on what the model is asked."""
-        while not (self._ears.is_in_doubt and self._machine.is_checking):
-            if not self._pass_on_heard():
-                return
-
-    def _hear_out(self) -> None:
-        """Pass on all that was heard: a client who ends the turn itself does not ask the model."""
-        self._ears.finish()
-        while self._pass_on_heard():
-            pass
-
-    def _pass_on_heard(self) -> bool:
-        """Pass on what was heard next, and say whether there was anything."""
-        heard = self._ears.next(is_finished=self._machine.sounds_finished)
-        if heard is None:
-            return False
-        self._react(self._machine.receive(heard, self._clock()))
-        return True
+        self._react(self._machine.listen(self._clock()))
 
     async def _carried(self, carried: list[tuple[str, str]]) -> InputAudio:
         """Return the sound that an item carries, at the engine's rate."""
@@ -432,7 +396,7 @@ class Session:
         lines, ended, limits, log = self._side_lines, self._ended, self._limits, self._log
         line = Line(transport, dialect, limits.max_backlog_events)
         if self.is_full:
-            hangup = Hangup(CLOSE_TRY_AGAIN_LATER, "There are too many connections.")
+            hangup = Hangup(EndReason.NO_ROOM, "There are too many connections.")
             await _close(line, hangup, log)
             return
         self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
@@ -469,12 +433,9 @@ class Session:
                 return
             if isinstance(output, EngineLost | EngineBack | EngineGone):
                 self._intake.forget()
-            if isinstance(output, EndOfTurn) and output.session_id == self._id:
-                self._ears.sounds_finished()
             if isinstance(output, TurnChecked) and output.session_id == self._id:
                 self._intake.answered(output)
             self._react(self._machine.receive(output, self._clock()))
-            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
@@ -482,8 +443,11 @@ class Session:
 
     def _react(self, reactions: list[Reaction]) -> None:
         refused: set[str] = set()
+        refusal: ClientError | None = None
         for reaction in reactions:
-            if isinstance(reaction, Hangup):
+            if isinstance(reaction, Refusal):
+                refusal = reaction.error
+            elif isinstance(reaction, Hangup):
                 self._own.put(reaction)
             elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
                 self._play(reaction)
@@ -497,6 +461,8 @@ class Session:
         for session_id in refused:
             self._react(self._machine.receive(NoSlot(session_id), self._clock()))
         self._alarm.set(self._machine.deadline_s)
+        if refusal is not None:
+            raise refusal
 
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
@@ -557,8 +523,9 @@ class Session:
     # The end.
 
     def _count_end(self, hangup: Hangup | None) -> None:
-        count_in(self._counts.sessions_ended, str(hangup.code) if hangup else self._cause)
-        self._counts.slow_readers += hangup is TOO_SLOW
+        how = str(self._own.transport.close_code(hangup.reason)) if hangup else self._cause
+        count_in(self._counts.sessions_ended, how)
+        self._counts.slow_readers += hangup is not None and hangup.reason is EndReason.SLOW_READER
 
     def _tick(self) -> None:
         self._react(self._machine.tick(self._clock()))
@@ -571,8 +538,8 @@ class Session:
 
     def revoke(self) -> None:
         """End the session, because the key by which it came is not good any more."""
-        reason = "The ephemeral key of this session was revoked."
-        self._finish("invalid_api_key", reason, _CLOSE_BAD_KEY)
+        message = "The ephemeral key of this session was revoked."
+        self._finish("invalid_api_key", message, EndReason.KEY_REVOKED)
 
     async def _watch_idle(self) -> None:
         limit_s = self._limits.idle_session_s
@@ -580,23 +547,23 @@ class Session:
         while left_s > 0:
             await asyncio.sleep(left_s)
             left_s = self._last_event_s + limit_s - self._clock()
-        reason = f"Your session was idle for {limit_s / 60:g} minutes."
-        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+        message = f"Your session was idle for {limit_s / 60:g} minutes."
+        self._finish("session_expired", message, EndReason.EXPIRED)
 
     async def _expire(self) -> None:
         await asyncio.sleep(self._limits.max_session_s)
         minutes = self._limits.max_session_s / 60
-        reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        self._finish("session_expired", reason, _CLOSE_GOING_AWAY)
+        message = f"Your session hit the maximum duration of {minutes:g} minutes."
+        self._finish("session_expired", message, EndReason.EXPIRED)
 
-    def _finish(self, code: str, reason: str, close_code: int) -> None:
+    def _finish(self, code: str, message: str, reason: EndReason) -> None:
         """End the session by a rule of the server's."""
         if self._is_over:
             return
-        expired = ErrorEvent("invalid_request_error", code, reason, None, None)
+        expired = ErrorEvent("invalid_request_error", code, message, None, None)
         try:
-            ended = self._machine.end(code, reason, self._clock())
-            self._react([*ended, expired, Hangup(close_code, reason)])
+            ended = self._machine.end(code, message, self._clock())
+            self._react([*ended, expired, Hangup(reason, message)])
         except SlowReaderError as error:
             self._fail(error)
 
@@ -614,7 +581,7 @@ class Session:
                 self._log.error("session failed", exc_info=error)
         message = "The server had an error while processing your event."
         event = ErrorEvent("server_error", "server_error", message, None, None)
-        hangup = Hangup(CLOSE_INTERNAL_ERROR, "server_error.server_error")
+        hangup = Hangup(EndReason.INTERNAL_ERROR, "server_error.server_error")
         try:
             self._send(event)
             self._own.put(hangup)
@@ -627,11 +594,16 @@ class Session:
 
     def hang_up(self) -> None:
         """End the session, because the client asked for it outside of its connection."""
-        self._end(Hangup(_CLOSE_NORMAL, "hung up"))
+        self._end(Hangup(EndReason.HUNG_UP, "hung up"))
 
     def _end(self, hangup: Hangup | None) -> None:
         if not self._ended.done():
             self._ended.set_result(hangup)
+
+
+async def _off_loop(text: str, read: Callable[[_Given], _Read], given: _Given) -> _Read:
+    """Read an event, in a worker thread if its text is long."""
+    return read(given) if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read, given)
 
 
 async def _hangup_beside(
@@ -642,7 +614,7 @@ async def _hangup_beside(
         return TOO_SLOW
     if is_over and not writing.done():
         try:
-            line.put(Hangup(_CLOSE_NORMAL, "The session has ended."))
+            line.put(Hangup(EndReason.SESSION_ENDED, "The session has ended."))
         except SlowReaderError:
             return TOO_SLOW
     return await writing if is_over or writing.done() else None
@@ -651,6 +623,6 @@ async def _hangup_beside(
 async def _close(line: Line, hangup: Hangup, log: structlog.stdlib.BoundLogger) -> None:
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await line.transport.close(hangup.code, hangup.reason)
+            await line.transport.close(hangup)
     except TimeoutError:
         log.warning("the connection did not close in time")

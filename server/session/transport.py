@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from model.messages import Pcm
+from server.protocol.events import EndReason, Hangup
 
 
 class Player(Protocol):
@@ -51,6 +52,10 @@ class Transport(Protocol):
         """
         ...
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, hangup: Hangup) -> None:
         """Close the connection; a peer that is gone is no error."""
+        ...
+
+    def close_code(self, reason: EndReason) -> int:
+        """Return the number that says so where connections close with one, and in the counts."""
         ...

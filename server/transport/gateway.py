@@ -126,6 +126,7 @@ class Gateway:
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
+        ears = Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config)
         return Session(
             transport,
             SessionMachine(
@@ -139,11 +140,12 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                 ),
+                ears,
                 is_played=player is not None,
             ),
             dialect,
             ids,
-            Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config),
+            ears,
             self.link,
             SessionLimits(
                 settings.max_backlog_events,

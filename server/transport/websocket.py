@@ -9,12 +9,19 @@ from fastapi import WebSocket, WebSocketDisconnect
 from server.errors import ClientError, DisconnectedError, OverloadedError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
 from server.protocol.dialects.ga import Dialect, GaDialect, error_json
+from server.protocol.events import EndReason, Hangup
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
-from server.session.session import CLOSE_TRY_AGAIN_LATER, Session
+from server.session.session import Session
 from server.transport.auth import chosen_subprotocol, is_browser
+from server.transport.close_codes import (
+    CLOSE_BAD_KEY,
+    CLOSE_BAD_REQUEST,
+    CLOSE_CODES,
+    CLOSE_TRY_AGAIN_LATER,
+)
 from server.transport.door import (
     check_origin,
     check_readiness,
@@ -36,14 +43,11 @@ from server.transport.wire import PLACE_KEY
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
 
-# Close codes of fatal handshakes, as the hosted service uses them.
-_CLOSE_BAD_KEY = 3000
-_CLOSE_BAD_REQUEST = 4000
 # Refusals that a page should be able to tell its user about: a browser hides an HTTP answer from
 # it, so its connection is accepted and closed with these.
 _UNREADABLE = {
-    "call_not_found": _CLOSE_BAD_REQUEST,
-    "invalid_api_key": _CLOSE_BAD_KEY,
+    "call_not_found": CLOSE_BAD_REQUEST,
+    "invalid_api_key": CLOSE_BAD_KEY,
     "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
 }
 
@@ -80,8 +84,16 @@ class WebSocketTransport:
             # RuntimeError is what the framework raises when the connection is closing already.
             raise DisconnectedError from None
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, hangup: Hangup) -> None:
         """Close the connection."""
+        await self.close_with(self.close_code(hangup.reason), hangup.text)
+
+    def close_code(self, reason: EndReason) -> int:
+        """Return the code that says so."""
+        return CLOSE_CODES[reason]
+
+    async def close_with(self, code: int, reason: str) -> None:
+        """Close the connection with a code of RFC 6455, section 7.4."""
         try:
             await self._socket.close(code, reason)
         except (WebSocketDisconnect, RuntimeError):
@@ -117,7 +129,7 @@ async def serve_realtime(socket: WebSocket) -> None:
         return
     except ClientError as error:
         count_in(gateway.counts.refused, str(error.code))
-        await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
+        await _hang_up(transport, CLOSE_BAD_REQUEST, error)
         return
     _leave_place(socket)
     with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
@@ -161,7 +173,7 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
     try:
         session = await calls.session(call_id)
     except ClientError as error:
-        await _hang_up(transport, _CLOSE_BAD_REQUEST, error)
+        await _hang_up(transport, CLOSE_BAD_REQUEST, error)
         return
     _leave_place(socket)
     await session.attach(transport, asked_dialect(socket))
@@ -250,4 +262,4 @@ async def _hang_up(transport: WebSocketTransport, close_code: int, error: Client
         await transport.send(json.dumps(error_json(event, RandomIds().new("event"))))
     except DisconnectedError:
         return
-    await transport.close(close_code, f"{error.kind}.{error.code}")
+    await transport.close_with(close_code, f"{error.kind}.{error.code}")

@@ -9,8 +9,10 @@ from aiortc import InvalidStateError, RTCDataChannel
 
 from server.errors import DisconnectedError
 from server.protocol.dialects.ga import error_json
+from server.protocol.events import EndReason, Hangup
 from server.protocol.ids import RandomIds
 from server.protocol.server_events import ErrorEvent
+from server.transport.close_codes import CLOSE_CODES
 from server.webrtc.offer import ChannelOffer
 
 LABEL = "oai-events"
@@ -93,9 +95,13 @@ class ChannelTransport:
         except InvalidStateError:
             raise DisconnectedError from None
 
-    async def close(self, code: int, reason: str) -> None:
+    def close_code(self, reason: EndReason) -> int:
+        """Return what a WebSocket would close with; a channel closes without a word."""
+        return CLOSE_CODES[reason]
+
+    async def close(self, hangup: Hangup) -> None:
         """Close the channel once everything has arrived; a peer that is gone is no error."""
-        del code, reason
+        del hangup
         if self._is_over or self._channel is None:
             return
         self._channel.close()

@@ -44,6 +44,9 @@ from model.messages import (
 )
 from model.metrics import EngineMetrics
 from server.errors import DisconnectedError
+from server.protocol.events import EndReason, Hangup, Heard, InputAudio
+from server.protocol.settings.config import SessionConfig
+from server.transport.close_codes import CLOSE_CODES
 
 INFO = EngineInfo("echo", 16_000, 80, ("amber", "birch"), max_sessions=2)
 FRAME = np.full(INFO.frame_samples, 0.25, dtype=np.float32)
@@ -283,13 +286,57 @@ class EchoSpec:
         return EchoCore(max_queued_commands=self.max_queued_commands)
 
 
+class PlainEars:
+    """Hear PCM16 at the engine's rate as it is, all of it as speech, and the last of it late.
+
+    Args:
+        num_held: samples that are held back until there are more, as resamplers do.
+    """
+
+    def __init__(self, num_held: int = 0) -> None:
+        self.is_in_doubt = False
+        self.done: list[str] = []
+        self._num_held = num_held
+        self._pcm = np.zeros(0, np.float32)
+        self._held = self._pcm
+
+    def configure(self, config: SessionConfig) -> None:
+        """Note it."""
+        del config
+        self.done.append("configure")
+
+    def hear(self, data: bytes) -> None:
+        """Hear."""
+        pcm = np.concatenate((self._held, np.frombuffer(data, np.int16).astype(np.float32) / 32768))
+        split = max(0, len(pcm) - self._num_held)
+        self._pcm, self._held = np.concatenate((self._pcm, pcm[:split])), pcm[split:]
+
+    def next(self, *, is_finished: bool) -> Heard | None:
+        """Return all that was heard."""
+        del is_finished
+        pcm, self._pcm = self._pcm, self._pcm[:0]
+        return InputAudio(pcm) if len(pcm) else None
+
+    def finish(self) -> None:
+        """Hear what was held back."""
+        self._pcm, self._held = np.concatenate((self._pcm, self._held)), self._held[:0]
+
+    def restart(self) -> None:
+        """Note it."""
+        self.done.append("restart")
+
+    def sounds_finished(self) -> None:
+        """Note it."""
+        self.done.append("sounds_finished")
+
+
 class MemoryTransport:
     """Carry frames through memory; `disconnect` and `stall` do what bad networks do."""
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
         self.sent: asyncio.Queue[str] = asyncio.Queue()
-        self.closed: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[Hangup] = asyncio.get_running_loop().create_future()
         self._room = asyncio.Event()
         self._room.set()
         self._is_gone = False
@@ -308,9 +355,13 @@ class MemoryTransport:
             raise DisconnectedError
         self.sent.put_nowait(text)
 
-    async def close(self, code: int, reason: str) -> None:
+    def close_code(self, reason: EndReason) -> int:
+        """Return the code of a WebSocket."""
+        return CLOSE_CODES[reason]
+
+    async def close(self, hangup: Hangup) -> None:
         """Note how the server closed."""
-        self.closed.set_result((code, reason))
+        self.closed.set_result(hangup)
 
     def disconnect(self) -> None:
         """Be gone."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from model.messages import num_words_heard
+
 Role: TypeAlias = Literal["user", "assistant", "system"]
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 
@@ -18,7 +20,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Say where in the item's audio a word begins, in milliseconds as the client plays it."""
+    """Say where in the item's audio a word begins, in milliseconds as the engine made it."""
 
     text: str
     start_ms: int
@@ -52,12 +54,17 @@ class AudioPart:
         """Return the words that the model is to remember: of a reply cut short, those heard."""
         return self.transcript if self.heard_ms is None else self.words_before(self.heard_ms)
 
+    def heard(self, heard_ms: int) -> tuple[Word, ...]:
+        """Return the words that had begun when a client stopped playing."""
+        starts_ms = [word.start_ms for word in self.words]
+        return self.words[: num_words_heard(starts_ms, self.model_ms(heard_ms))]
+
     def words_before(self, end_ms: int) -> str:
-        """Return the words that had begun by a moment.
+        """Return the words that had begun by a moment of the client's playback.
 
         Where the engine did not say when words begin, no partial transcript is invented.
         """
-        return " ".join(word.text for word in self.words if word.start_ms < end_ms)
+        return " ".join(word.text for word in self.heard(end_ms))
 
     def model_ms(self, heard_ms: int) -> int:
         """Return a moment of the client's playback in the engine's own time."""
@@ -152,12 +159,11 @@ def truncated(item: Message, heard_ms: int) -> Message:
     """Return the item as it was heard: shorter audio, and only the words that had begun."""
 
     def cut(part: AudioPart) -> AudioPart:
-        words = tuple(word for word in part.words if word.start_ms < heard_ms)
         return replace(
             part,
             transcript=part.words_before(heard_ms),
             audio_ms=heard_ms,
-            words=words,
+            words=part.heard(heard_ms),
             heard_ms=None,
         )
 

@@ -135,7 +135,7 @@ class Speaking:
 
     def word(self, text: str, start_ms: int) -> None:
         """Remember where a word begins."""
-        self._words.append(Word(text, round(start_ms / self._speed)))
+        self._words.append(Word(text, start_ms))
 
     def closed(self, status: Status, *, is_cut: bool) -> list[ServerEvent | Sound]:
         """Close the part and the message.

@@ -21,11 +21,11 @@ class SessionUpdate:
 
 @dataclass(frozen=True, slots=True)
 class InputAudioBufferAppend:
-    """Append audio; `audio` is base64 in the session's input format."""
+    """Append audio; `audio` is in the session's input format."""
 
     type: ClassVar[str] = "input_audio_buffer.append"
     event_id: str | None
-    audio: str
+    audio: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from server.errors import ClientError
+from server.protocol.wire.audio import decode_base64
 from server.protocol.wire.checks import (
     MAX_TEXT_CHARS,
     JsonObject,
@@ -246,7 +247,8 @@ def _transcription_update(raw: JsonObject, event_id: str | None) -> ClientEvent:
 
 
 def _append(raw: JsonObject, event_id: str | None) -> ClientEvent:
-    return InputAudioBufferAppend(event_id, string_at(required(raw, "audio", ""), "audio"))
+    audio = string_at(required(raw, "audio", ""), "audio")
+    return InputAudioBufferAppend(event_id, decode_base64(audio, "audio"))
 
 
 def _item_create(raw: JsonObject, event_id: str | None) -> ClientEvent:

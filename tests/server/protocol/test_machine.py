@@ -1,9 +1,16 @@
 """Whatever happens, in whatever order, the rules of the protocol hold."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.messages import AppendAudio, CommitAudio
+from server.errors import ClientError
+from server.protocol.events import Refusal
+from server.protocol.wire.client_events import InputAudioBufferAppend, InputAudioBufferCommit
+from tests.server.fakes import PlainEars
 from tests.server.protocol.lines import CLIENTS, HAPPENINGS, Line, client, create, message
+from tests.server.protocol.transcripts import new_machine
 from tests.server.protocol.world import World
 
 
@@ -53,7 +60,34 @@ def test_an_engine_that_does_not_come_back_ends_the_session() -> None:
     *events, hangup = world.player.play({"engine": {"type": "EngineGone", "message": "gone"}})
     kinds = [event["server"]["type"] for event in events]
     assert kinds == ["response.done", "rate_limits.updated", "error"]
-    assert hangup == {"hangup": 1011, "reason": "server_error.engine_failed"}
+    assert hangup == {"hangup": "engine_failed", "text": "server_error.engine_failed"}
+
+
+def test_the_machine_takes_its_own_append() -> None:
+    """Audio is heard as it comes; a commit by hand hears what was held back, then begins anew."""
+    ears = PlainEars(num_held=160)
+    machine = new_machine(ears, turn_detection=None)
+    (fed,) = machine.receive(InputAudioBufferAppend(None, bytes(2 * 3_200)), 0.0)
+    assert isinstance(fed, AppendAudio)
+    assert len(fed.pcm) == 3_040
+    fed, *_, commit = machine.receive(InputAudioBufferCommit(None), 0.0)
+    assert isinstance(fed, AppendAudio)
+    assert (len(fed.pcm), type(commit)) == (160, CommitAudio)
+    assert ears.done == ["restart"]
+
+
+def test_what_was_heard_before_a_commit_is_not_lost_if_the_commit_is_refused() -> None:
+    """Too little audio: the model hears it all the same, and then the client is told."""
+    ears = PlainEars(num_held=160)
+    machine = new_machine(ears, turn_detection=None)
+    machine.receive(InputAudioBufferAppend(None, bytes(2 * 320)), 0.0)
+    fed, refusal = machine.receive(InputAudioBufferCommit(None), 0.0)
+    assert isinstance(fed, AppendAudio)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.code == "input_audio_buffer_commit_empty"
+    assert not ears.done
+    with pytest.raises(ClientError):
+        machine.receive(InputAudioBufferCommit(None), 0.0)
 
 
 def test_output_of_a_cancelled_response_is_dropped_during_the_next() -> None:

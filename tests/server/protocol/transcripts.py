@@ -39,9 +39,10 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.memory.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.user.hearing import Hearing
 from server.protocol.wire.parse import decode, event_id_of, parse
 from tests.server import oracle
-from tests.server.fakes import CountingIds
+from tests.server.fakes import CountingIds, PlainEars
 
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
@@ -51,13 +52,15 @@ _RATE_HZ = 16_000
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
 
 
-def new_machine(*, is_duplex: bool = False, **changes: Any) -> SessionMachine:
+def new_machine(
+    ears: Hearing | None = None, *, is_duplex: bool = False, **changes: Any
+) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
     profile = EngineProfile(_RATE_HZ, 80, is_duplex)
-    return SessionMachine(config, profile, VOICES, CountingIds(), Limits())
+    return SessionMachine(config, profile, VOICES, CountingIds(), Limits(), ears or PlainEars())
 
 
 class Player:
@@ -111,7 +114,7 @@ class Player:
         lines: list[Line] = []
         for reaction in reactions:
             if isinstance(reaction, Hangup):
-                lines.append({"hangup": reaction.code, "reason": reaction.reason})
+                lines.append({"hangup": reaction.reason, "text": reaction.text})
             elif isinstance(reaction, messages.Command):
                 lines.append({"command": written_command(reaction)})
             else:

@@ -77,10 +77,9 @@ async def living(
     transport = MemoryTransport()
     ids = CountingIds()
     config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
-    machine = SessionMachine(
-        config, EngineProfile(INFO.sample_rate_hz, INFO.frame_ms), VOICES, ids, Limits()
-    )
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
+    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms)
+    machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
     schemas = SchemaGate(SchemaService(), max_tools=128)
     session = Session(
         transport,

@@ -8,7 +8,6 @@ import pytest
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
 from server.config import VadSettings
-from server.errors import ClientError
 from server.protocol.events import (
     EndInDoubt,
     Heard,
@@ -27,7 +26,8 @@ from server.protocol.settings.config import (
     SessionConfig,
     TurnDetection,
 )
-from server.session.ears import Ears, decode_base64
+from server.protocol.wire.audio import decode_base64
+from server.session.ears import Ears
 from tests.server.sounds import base64_pcm, silence, voice
 
 WIRE_HZ = 24_000
@@ -230,23 +230,3 @@ def test_how_long_a_semantic_turn_waits_at_most(
     (ended,) = _boundaries(_hear(ears, silence(wait_ms / 1000 + 0.5, WIRE_HZ)))
     assert isinstance(ended, SpeechEnded)
     assert ended.audio_end_ms == pytest.approx(1_500 + wait_ms, abs=150)
-
-
-@pytest.mark.parametrize("text", ["AAECAw==", "AAECAw", " AAEC\nAw== "])
-def test_base64_is_read_leniently(text: str) -> None:
-    """Missing padding and line breaks cost nothing to forgive."""
-    assert decode_base64(text, "audio") == bytes(range(4))
-
-
-@pytest.mark.parametrize("text", ["*", "A", "ÄÖ", "AA-_"])
-def test_what_is_not_base64_is_refused(text: str) -> None:
-    """The error names the parameter."""
-    with pytest.raises(ClientError) as caught:
-        decode_base64(text, "audio")
-    assert (caught.value.code, caught.value.param) == ("invalid_value", "audio")
-
-
-def test_too_much_at_once_is_refused() -> None:
-    """An append holds 15 MiB at most."""
-    with pytest.raises(ClientError, match="too much audio"):
-        decode_base64("AAAA" * (5 * 1024 * 1024 + 1), "audio")

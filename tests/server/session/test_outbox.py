@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.protocol.events import Hangup
+from server.protocol.events import EndReason, Hangup
 from server.session.outbox import Outbox, SlowReaderError
 
 MEBIBYTE = "x" * (1 << 20)
@@ -11,7 +11,7 @@ MEBIBYTE = "x" * (1 << 20)
 async def test_order_is_kept() -> None:
     """Events come out as they went in, the end last."""
     outbox = Outbox(3)
-    end = Hangup(1000, "")
+    end = Hangup(EndReason.HUNG_UP, "")
     for item in ("a", "b", end):
         outbox.put(item)
     assert [await outbox.get() for _ in range(3)] == ["a", "b", end]

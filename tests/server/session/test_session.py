@@ -23,8 +23,10 @@ from model.messages import (
 from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialects.ga import GaDialect
+from server.protocol.events import EndReason, Hangup
 from server.protocol.settings.config import ServerVad, Transcription
 from server.session.link import EngineLink
+from server.session.outbox import TOO_SLOW
 from server.session.session import SessionLimits
 from tests.server.fakes import INFO, MemoryTransport
 from tests.server.session.live import TIMEOUT_S, living
@@ -78,7 +80,9 @@ async def test_an_engine_that_fails_again_and_again(vad_model: SileroModel) -> N
         for _ in range(4):
             live.send(type="response.create")
             await live.until("error")
-        assert await live.transport.closed == (1011, "server_error.engine_failed")
+        assert await live.transport.closed == Hangup(
+            EndReason.ENGINE_FAILED, "server_error.engine_failed"
+        )
 
 
 async def test_an_engine_that_takes_no_session_any_more(
@@ -96,7 +100,7 @@ async def test_an_engine_that_takes_no_session_any_more(
         await live.until("session.created")
         monkeypatch.setattr(live.engine, "submit", refuse)
         live.send(type="response.create")
-        assert (await live.transport.closed)[0] == 1011
+        assert (await live.transport.closed).reason is EndReason.INTERNAL_ERROR
 
 
 async def test_an_engine_that_is_lost_during_the_handshake(
@@ -107,7 +111,7 @@ async def test_an_engine_that_is_lost_during_the_handshake(
     async with living(vad_model) as live:
         error = await live.until("error")
         assert (error["error"]["type"], error["error"]["code"]) == ("server_error", "not_ready")
-        assert await live.transport.closed == (1013, "server_error.not_ready")
+        assert await live.transport.closed == Hangup(EndReason.NO_ROOM, "server_error.not_ready")
 
 
 async def test_a_reader_that_falls_too_far_behind(vad_model: SileroModel) -> None:
@@ -117,9 +121,7 @@ async def test_a_reader_that_falls_too_far_behind(vad_model: SileroModel) -> Non
         await live.until("session.created")
         live.transport.stall()
         live.say("one two three four")
-        code, reason = await live.transport.closed
-        assert code == 1011
-        assert "too slowly" in reason
+        assert await live.transport.closed is TOO_SLOW
 
 
 async def test_a_reader_that_takes_nothing(vad_model: SileroModel) -> None:
@@ -127,7 +129,7 @@ async def test_a_reader_that_takes_nothing(vad_model: SileroModel) -> None:
     limits = SessionLimits(max_backlog_events=64, send_timeout_s=0.05)
     async with living(vad_model, limits) as live:
         live.transport.stall()
-        assert (await live.transport.closed)[0] == 1011
+        assert await live.transport.closed is TOO_SLOW
 
 
 async def test_an_unforeseen_fault_is_ours_and_stays_here(
@@ -145,16 +147,16 @@ async def test_an_unforeseen_fault_is_ours_and_stays_here(
         error = await live.until("error")
         assert error["error"]["code"] == "server_error"
         assert "ZeroDivision" not in json.dumps(error)
-        assert (await live.transport.closed)[0] == 1011
+        assert (await live.transport.closed).reason is EndReason.INTERNAL_ERROR
 
 
 async def test_a_session_that_is_too_long(vad_model: SileroModel) -> None:
-    """A configured length ends with the documented error and 1001."""
+    """A configured length ends with the documented error."""
     limits = SessionLimits(max_backlog_events=64, send_timeout_s=1, max_session_s=0.05)
     async with living(vad_model, limits) as live:
         error = await live.until("error")
         assert error["error"]["code"] == "session_expired"
-        assert (await live.transport.closed)[0] == 1001
+        assert (await live.transport.closed).reason is EndReason.EXPIRED
 
 
 async def test_big_appends_and_items_with_audio(vad_model: SileroModel) -> None:
@@ -285,7 +287,9 @@ async def test_what_an_engine_died_of_is_not_told_again(vad_model: SileroModel) 
         live.session._link._hand_over(EngineLost("it died", culprit="sess_1"))
         error = await live.until("error")
         assert error["error"]["code"] == "engine_failed"
-        assert await live.transport.closed == (1011, "server_error.engine_failed")
+        assert await live.transport.closed == Hangup(
+            EndReason.ENGINE_FAILED, "server_error.engine_failed"
+        )
     assert live.engine.commands[num_commands:] == [Close("sess_1")]
 
 
@@ -353,7 +357,7 @@ async def test_who_joins_is_not_bound_and_ends_with_the_session() -> None:
         live.transport.disconnect()
         async with asyncio.timeout(TIMEOUT_S):
             await joined
-        assert await beside.closed == (1000, "The session has ended.")
+        assert await beside.closed == Hangup(EndReason.SESSION_ENDED, "The session has ended.")
 
 
 async def test_sound_of_the_transport_is_heard() -> None:
@@ -384,4 +388,6 @@ async def test_a_report_that_cannot_be_taken_ends_its_session_alone(
         await live.until("session.created")
         monkeypatch.setattr(live.session._intake, "taken", broken)
         live.session._on_output(Taken("sess_1", 1))
-        assert await live.transport.closed == (1011, "server_error.server_error")
+        assert await live.transport.closed == Hangup(
+            EndReason.INTERNAL_ERROR, "server_error.server_error"
+        )

@@ -231,8 +231,8 @@ async def virtually(
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
     profile = EngineProfile(rate_hz, engine.info.frame_ms)
-    machine = SessionMachine(config, profile, voices, ids, Limits())
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
+    machine = SessionMachine(config, profile, voices, ids, Limits(), ears)
     schemas = SchemaGate(SchemaService(), max_tools=128)
     session = Session(
         transport,

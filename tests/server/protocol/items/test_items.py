@@ -1,8 +1,11 @@
 """What was heard of a reply is what is left of it."""
 
+import pytest
+
+from model.messages import num_words_heard
 from server.protocol.items.items import AudioPart, Message, Word, truncated, with_heard_ms
 
-WORDS = (Word("one", 0), Word("two", 200), Word("three", 400))
+WORDS = (Word("one", 0), Word("two", 400), Word("three", 800))  # at twice the speed: 0, 200, 400
 SPOKEN = Message(
     "a",
     "assistant",
@@ -43,3 +46,14 @@ def test_played_faster_a_moment_lies_later_in_what_was_made() -> None:
     part = SPOKEN.output_audio
     assert part is not None
     assert part.model_ms(300) == 600
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.7, 1.0, 1.4, 1.5])
+def test_clients_and_the_model_know_the_same_words(speed: float) -> None:
+    """Speeds do not divide milliseconds evenly; the word is heard on both sides or on neither."""
+    starts_ms = range(0, 400, 9)
+    words = tuple(Word(str(start_ms), start_ms) for start_ms in starts_ms)
+    part = AudioPart("output_audio", "", 2_000, words, speed=speed)
+    for heard_ms in range(600):
+        remembered = num_words_heard(starts_ms, part.model_ms(heard_ms))
+        assert len(part.words_before(heard_ms).split()) == remembered

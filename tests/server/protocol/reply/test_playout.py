@@ -23,7 +23,7 @@ from server.protocol.wire.client_events import (
     ResponseCancel,
     ResponseCreate,
 )
-from tests.server.fakes import CountingIds
+from tests.server.fakes import CountingIds, PlainEars
 from tests.server.protocol.harness import CONFIG, VOICES
 
 RATE_HZ = 16_000
@@ -40,6 +40,7 @@ class Talk:
             VOICES,
             CountingIds(),
             Limits(),
+            PlainEars(),
             is_played=is_played,
         )
         self.turn = 0

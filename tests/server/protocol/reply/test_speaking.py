@@ -36,7 +36,7 @@ def _num_samples(events: list[ServerEvent]) -> int:
 
 
 def test_twice_as_fast_is_half_as_long() -> None:
-    """Lengths and places are the client's; tokens are the engine's frames."""
+    """Lengths are the client's; places of words and tokens are the engine's frames."""
     speaking, conversation = _speaking(2.0)
     speaking.text("one two")
     speaking.word("one", 0)
@@ -48,7 +48,7 @@ def test_twice_as_fast_is_half_as_long() -> None:
     assert _num_samples(events) == 400 * 24
     item = conversation["a"]
     assert isinstance(item, Message)
-    words = (Word("one", 0), Word("two", 200))
+    words = (Word("one", 0), Word("two", 400))
     assert item.output_audio == AudioPart("output_audio", "one two", 400, words, speed=2.0)
 
 

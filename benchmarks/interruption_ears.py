@@ -81,7 +81,7 @@ def listen(
     played, now_s = FarEnd(RATE_HZ), 0.0
     if before is not None:
         ears.hear_pcm(np.concatenate((before, silence(_QUESTION_GAP_S))))
-        while ears.next(is_finished=True) is not None:
+        while ears.next(is_finished=True, would_interrupt=False) is not None:
             pass
     heard = Heard(np.zeros(0, dtype=np.float32))
     passed: list[Wave] = []

@@ -43,8 +43,8 @@ FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 def spoken(voice: str, text: str, stretch: float = 1.0) -> Wave:
     """Speak a text, without silence around it: float32 [samples] with a power of 0.01."""
     speak = flite_speech if voice in FLITE_VOICES else espeak_speech
-    pcm = speak(voice, text, stretch=stretch).pcm.astype(np.float32) / 32768
-    return levelled(trimmed(pcm))
+    pcm = speak(voice, text, stretch=stretch).pcm / np.float32(32768)
+    return levelled(trimmed(pcm.astype(np.float32)))
 
 
 def levelled(pcm: Wave, power: float = 0.01) -> Wave:
@@ -198,7 +198,9 @@ def _tone(pitch_hz: float, seconds: float, rng: Rng) -> npt.NDArray[np.float64]:
     return faded
 
 
-def _add(made: npt.NDArray[np.float64], start: int, part: npt.NDArray[np.float64], gain: float) -> None:
+def _add(
+    made: npt.NDArray[np.float64], start: int, part: npt.NDArray[np.float64], gain: float
+) -> None:
     end = min(len(made), start + len(part))
     made[start:end] += gain * part[: end - start]
 

@@ -257,7 +257,7 @@ class VadSettings(_Strict):
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
     interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
     interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
-    interrupt_quieter_db: Annotated[float, Field(gt=0)] = 15.0
+    interrupt_quieter_db: Annotated[float, Field(gt=0)] = 12.0
     speculate_after_ms: Annotated[int, Field(ge=0)] = 96
     end_wait_ms: Mapping[str, int] = Field(
         default={"low": 600, "medium": 250, "auto": 250, "high": 100}

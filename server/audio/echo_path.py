@@ -51,7 +51,9 @@ class EchoPath:
         num_bands = len(self._edges) - 1
         quiet = np.log10(np.float32(_FLOOR / num_bands))
         self._near_bands = np.full((_WINDOW_FRAMES, num_bands), quiet, np.float32)
-        self._far_bands = np.full((_WINDOW_FRAMES + _MAX_DELAY_FRAMES, num_bands), quiet, np.float32)
+        self._far_bands = np.full(
+            (_WINDOW_FRAMES + _MAX_DELAY_FRAMES, num_bands), quiet, np.float32
+        )
         self._num_new = 0
         self._num_unlike = self._num_alike = 0  # looks in a row
         self._is_found: bool | None = None

@@ -4,6 +4,7 @@ Pure logic: one probability per window goes in, boundaries come out, in millisec
 that was fed. Where the probabilities come from is `server.audio.silero`'s business.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,6 +25,8 @@ _ANY_THRESHOLD = 0.5
 _LEVEL_WINDOWS = 64
 # Before they have spoken for so long it is not known.
 _MIN_LEVEL_WINDOWS = 8
+# How loud it is now is that of 128 ms: a syllable has louder and softer parts.
+_LEVEL_NOW_WINDOWS = 4
 
 # An end of turn that was announced from outside stands until the user has spoken on for so long:
 # probabilities fall only some windows after the voice does.
@@ -220,14 +223,13 @@ class SpeechSegmenter:
         """
         self._now_ms += WINDOW_MS
         is_speech = probability >= self._rules.threshold
+        self._level.feed(level_db, is_users=self._is_speech and is_speech)
         if self._is_speech:
-            if is_speech:
-                self._level.note(level_db)
             return self._in_speech(probability)
         rules = self._rules.interruption if would_interrupt else None
         if rules is None and not self._is_suspected:
             return self._in_silence(self._rules.min_speech_ms if is_speech else None)
-        return self._in_reply(rules, level_db if is_speech else None)
+        return self._in_reply(rules, is_speech=is_speech)
 
     def _in_silence(self, needed_ms: int | None) -> Boundary | None:
         """Take a window of no turn, which is speech if so much of it is needed."""
@@ -239,16 +241,14 @@ class SpeechSegmenter:
         self._speech_ms += WINDOW_MS
         return self._started() if self._speech_ms >= needed_ms else None
 
-    def _in_reply(
-        self, rules: InterruptionRules | None, level_db: float | None
-    ) -> Boundary | None:
+    def _in_reply(self, rules: InterruptionRules | None, *, is_speech: bool) -> Boundary | None:
         """Take a window of no turn; one that would interrupt, or was suspected to.
 
         Args:
             rules: None if the reply is over meanwhile.
-            level_db: None if the window is not speech.
+            is_speech: whether it may be speech, whosever.
         """
-        if level_db is None or (rules and self._level.is_above(level_db, rules.quieter_db)):
+        if not is_speech or (rules is not None and self._level.is_quieter(rules.quieter_db)):
             return self._not_spoken(rules)
         self._silence_ms = 0
         needed_ms = self._rules.min_speech_ms
@@ -317,17 +317,28 @@ class SpeechSegmenter:
 
 
 class _Level:
-    """Know how loud a user speaks."""
+    """Know how loud a user speaks, and how loud it is now."""
 
     def __init__(self) -> None:
-        self._mean_db = 0.0
+        self._power = 0.0  # of the user's speech
         self._num_windows = 0
+        self._recent: deque[float] = deque(maxlen=_LEVEL_NOW_WINDOWS)
 
-    def note(self, level_db: float) -> None:
-        """Take note of a window of their speech."""
-        self._num_windows = min(self._num_windows + 1, _LEVEL_WINDOWS)
-        self._mean_db += (level_db - self._mean_db) / self._num_windows
+    def feed(self, level_db: float, *, is_users: bool) -> None:
+        """Take the next window.
 
-    def is_above(self, level_db: float, by_db: float) -> bool:
-        """Say whether it is known, and so much over another."""
-        return self._num_windows >= _MIN_LEVEL_WINDOWS and level_db < self._mean_db - by_db
+        Args:
+            level_db: of its sound.
+            is_users: whether it is speech in a turn.
+        """
+        power = 10 ** (level_db / 10)
+        self._recent.append(power)
+        if is_users:
+            self._num_windows = min(self._num_windows + 1, _LEVEL_WINDOWS)
+            self._power += (power - self._power) / self._num_windows
+
+    def is_quieter(self, by_db: float) -> bool:
+        """Say whether it is so much quieter now than the user was, as far as that is known."""
+        if self._num_windows < _MIN_LEVEL_WINDOWS:
+            return False
+        return sum(self._recent) / len(self._recent) < self._power * 10 ** (-by_db / 10)

@@ -198,6 +198,7 @@ class Editing:
         is_making = self._responses.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._cut_playout(item.id)
+        self._responses.unheard(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -226,6 +227,7 @@ class Editing:
         is_making = self._responses.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._cut_playout(event.item_id)
+        self._responses.unheard(event.item_id)
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

@@ -57,7 +57,7 @@ class SpeechResumed:
 
 @dataclass(frozen=True, slots=True)
 class SpeechSuspected:
-    """Something began like speech that would end a reply: it begins, or `SpeechDismissed` follows."""
+    """Something began like speech that would end a reply: that begins, or is dismissed."""
 
 
 @dataclass(frozen=True, slots=True)

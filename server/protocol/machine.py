@@ -57,6 +57,7 @@ from server.protocol.settings.request import parse_request, session_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
@@ -166,6 +167,7 @@ class SessionMachine:
             ids,
             rate_hz,
         )
+        self._doubt = Doubt(is_played=is_played)
         self._turns = (DuplexTurns if profile.is_duplex else Turns)(
             lambda: self.config,
             self._listening,
@@ -173,6 +175,7 @@ class SessionMachine:
             self._responses,
             self._feed,
             self._editing.hush,
+            self._doubt,
             ids,
         )
         self._idle = Idle()
@@ -243,11 +246,18 @@ class SessionMachine:
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
-        return self._idle.deadline_s(self.config.turn_detection)
+        ends_s = (self._idle.deadline_s(self.config.turn_detection), self._doubt.deadline_s)
+        return min((end_s for end_s in ends_s if end_s is not None), default=None)
 
     def tick(self, now_s: float) -> list[Reaction]:
         """Do what is due by now."""
-        detection, deadline_s = self.config.turn_detection, self.deadline_s
+        doubt_s = self._doubt.deadline_s
+        resumed = self._doubt.end() if doubt_s is not None and now_s >= doubt_s else []
+        return [*resumed, *self._idled(now_s)]
+
+    def _idled(self, now_s: float) -> list[Reaction]:
+        detection = self.config.turn_detection
+        deadline_s = self._idle.deadline_s(detection)
         if deadline_s is None or now_s < deadline_s:
             return []
         self._idle.stop()
@@ -293,7 +303,7 @@ class SessionMachine:
         """Take what was heard, as far as it does not depend on what the model is asked."""
         reactions: list[Reaction] = []
         while not (self._ears.is_in_doubt and self._is_checking):
-            heard = self._ears.next(is_finished=self._feed.sounds_finished)
+            heard = self._next_heard(now_s)
             if heard is None:
                 break
             reactions += self._turns.heard(heard, now_s)
@@ -303,9 +313,15 @@ class SessionMachine:
         """Take all that was heard: a client who ends the turn itself does not ask the model."""
         self._ears.finish()
         reactions: list[Reaction] = []
-        while (heard := self._ears.next(is_finished=self._feed.sounds_finished)) is not None:
+        while (heard := self._next_heard(now_s)) is not None:
             reactions += self._turns.heard(heard, now_s)
         return reactions
+
+    def _next_heard(self, now_s: float) -> Heard | None:
+        return self._ears.next(
+            is_finished=self._feed.sounds_finished,
+            would_interrupt=self._turns.would_interrupt(now_s),
+        )
 
     @property
     def _is_checking(self) -> bool:
@@ -329,7 +345,7 @@ class SessionMachine:
                 raise
             return [*heard, Refusal(error)]
         self._ears.restart()
-        return [*heard, *done]
+        return [*heard, *done, *self._doubt.end()]
 
     # Configuration.
 
@@ -351,7 +367,7 @@ class SessionMachine:
         # A reply that was begun before its time was begun under the old configuration.
         changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
         self._ears.configure(self.config)
-        return [*changed, SessionUpdated(self.config)]
+        return [*changed, *self._doubt.end(), SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:

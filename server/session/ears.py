@@ -216,7 +216,7 @@ class Ears:
         """
         self._digest(self._decoder.decode(data))
 
-    def next(self, *, is_finished: bool, would_interrupt: bool = False) -> Heard | None:
+    def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:
         """Return what was heard next, None if there is nothing more so far.
 
         Args:

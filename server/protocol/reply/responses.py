@@ -17,6 +17,7 @@ from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.reply import Made, Reply
+from server.protocol.reply.speaking import Speaking
 from server.protocol.response import ResponseStatus
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.wire.checks import JsonObject
@@ -60,6 +61,8 @@ class Responses:
         self._asides: dict[str, Reply] = {}  # by their sessions in the engine
         # A turn ended while a response was running that speech may not interrupt.
         self._owed: ResponseRequest | None = None
+        # The message that may still be played although its response is done.
+        self._said: Speaking | None = None
 
     @property
     def is_active(self) -> bool:
@@ -70,6 +73,15 @@ class Responses:
     def is_speaking(self) -> bool:
         """Say whether a spoken response of the conversation is in progress."""
         return self._default is not None and self._default.message.is_audio
+
+    def is_heard(self, now_s: float) -> bool:
+        """Say whether a response of the conversation is in progress, or what it said is heard."""
+        return self.is_active or (self._said is not None and self._said.is_played(now_s))
+
+    def unheard(self, item_id: str | None = None) -> None:
+        """Note that a client plays no more of an item, or of anything."""
+        if self._said is not None and item_id in (None, self._said.item_id):
+            self._said = None
 
     def part_of(self, item_id: str) -> Part | None:
         """Return the content so far of the message in progress, None if it is another item's."""
@@ -278,6 +290,7 @@ class Responses:
         """Let go of a response that has ended."""
         if reply is self._default:
             self._default = None
+            self._said = reply.message
         if reply.engine_id == self._session_id:
             self._feed.finish()
             calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]

@@ -15,9 +15,11 @@ from server.protocol.events import (
     InputAudio,
     Reaction,
     SpeechBegan,
+    SpeechDismissed,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
+    SpeechSuspected,
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
@@ -37,6 +39,7 @@ from server.protocol.server_events import (
 )
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.request import session_request
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.speculation import Speculation
 from server.protocol.wire.checks import JsonObject
@@ -61,6 +64,7 @@ class Turns:
         responses: answer them, and are cut short by them.
         feed: leads to the engine.
         hush: stops what a transport plays by itself.
+        doubt: holds back what a transport plays while it is not certain that the user interrupts.
         ids: makes ids.
     """
 
@@ -72,6 +76,7 @@ class Turns:
         responses: Responses,
         feed: Feed,
         hush: Callable[[], list[Reaction]],
+        doubt: Doubt,
         ids: Ids,
     ) -> None:
         self._config = config
@@ -80,6 +85,7 @@ class Turns:
         self._responses = responses
         self._feed = feed
         self._hush = hush
+        self._doubt = doubt
         self._ids = ids
         self._speculation: Speculation | None = None
         # Of commits that were tentative at first: the engine's name → the item.
@@ -95,6 +101,10 @@ class Turns:
                 return self._speech_began(event, now_s)
             case SpeechEnded():
                 return self._speech_ended(event, now_s)
+            case SpeechSuspected():
+                return [*self._doubt.begin(now_s)]
+            case SpeechDismissed():
+                return [*self._doubt.end()]
             case SpeechPaused():
                 return self._speculate()
             case SpeechResumed():
@@ -103,6 +113,12 @@ class Turns:
                 return [*self._feed.check_turn()]
             case _:
                 assert_never(event)
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say whether speech that begins now would end a reply, or stop it from being heard."""
+        detection = self._config().turn_detection
+        may_interrupt = detection is not None and detection.interrupt_response
+        return may_interrupt and self._responses.is_heard(now_s)
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
         """Commit or clear the input buffer by hand.
@@ -160,6 +176,9 @@ class Turns:
                 reactions += self._responses.cut("turn_detected", now_s)
             # A transport may still be playing a response that is done.
             reactions += self._hush()
+        reactions += self._doubt.end()
+        # Clients stop playing when they are told of speech.
+        self._responses.unheard()
         return [*reactions, *self._fed(chunks)]
 
     def _speech_ended(self, event: SpeechEnded, now_s: float) -> list[Reaction]:

@@ -19,12 +19,14 @@ class Playing:
         self.now_s = 50.0
         self.packets: list[tuple[float, int, int, bool, bytes]] = []
         self.reports: list[tuple[str, int]] = []
+        self.played: list[tuple[float, int]] = []
         self.wakes = 0
         self.sender = AudioSender(
             OpusEncoder(RATE_HZ, 24_000),
             RATE_HZ,
             lambda *packet: self.packets.append((self.now_s, *packet)),
             lambda item, num: self.reports.append((item, num)),
+            lambda pcm, at_s: self.played.append((at_s, len(pcm))),
             self._wake,
             lambda: self.now_s,
             dtx=dtx,

@@ -24,7 +24,7 @@ from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, Heard, InputAudio, Reaction, Refusal
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.sound import Sound
 from server.protocol.wire.parse import decode, parse

@@ -6,7 +6,8 @@ order. A `ClientError` means that the client's event was refused and nothing has
 session goes on.
 
 `Turns` holds the user's turns, `Responses` the assistant's, `Editing` what clients do to the
-conversation, and `Feed` what the engine has to be told.
+conversation, and `Feed` what the engine has to be told. All share one `SessionState`. An engine
+that takes turns and one that does not differ in the first two and the last; the rest is the same.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from model.messages import (
     InputTranscript,
     InputTranscriptDelta,
     News,
-    Open,
     Output,
     SessionFailed,
     Taken,
@@ -46,22 +46,26 @@ from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.feed import Feed
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.memory.feed import Feed, TurnFeed
+from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
-from server.protocol.reply.responses import ResponseOutput, Responses
+from server.protocol.reply.responses import Responses, TurnResponses
+from server.protocol.reply.running import ResponseOutput, Running
+from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
-from server.protocol.settings.request import parse_request, session_request
+from server.protocol.settings.request import parse_request
 from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
+from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
-from server.protocol.user.turns import Turns
+from server.protocol.user.turns import AnsweredTurns, Turns
 from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -128,64 +132,55 @@ class SessionMachine:
         *,
         is_played: bool = False,
     ) -> None:
-        self.config = config
-        self._voices = voices
-        self._ids = ids
+        self._state = state = SessionState(
+            config,
+            profile,
+            voices,
+            ids,
+            Conversation(limits.max_items, limits.max_conversation_chars),
+            Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
+        )
         self._ears = ears
         self._max_tools = limits.max_tools
-        self._conversation = Conversation(limits.max_items, limits.max_conversation_chars)
-        rate_hz = profile.sample_rate_hz
-        max_kept_samples = limits.max_kept_audio_s * rate_hz
-        self._listening = Listening(rate_hz, max_kept_samples, ids)
-        recordings = Recordings(limits.max_recording_bytes, rate_hz)
-        self._feed = (DuplexFeed if profile.is_duplex else Feed)(
-            config.id,
-            max_kept_samples,
-            self._conversation,
-            recordings,
-            self._opening,
-            self._listening.hears_again,
-        )
-        self._playout = Playout(rate_hz) if is_played else None
-        beginning = Beginning(
-            self._opening, self._conversation, recordings, voices, ids, profile, self._playout
-        )
-        self._responses = (
-            DuplexResponses(
-                beginning, self._conversation, self._feed, lambda: session_request(self.config)
-            )
-            if isinstance(self._feed, DuplexFeed)
-            else Responses(beginning, self._conversation, self._feed)
-        )
-        self._editing = Editing(
-            self._conversation,
-            recordings,
-            self._responses,
-            self._listening,
-            self._feed,
-            self._playout,
-            ids,
-            rate_hz,
-        )
+        max_kept_samples = limits.max_kept_audio_s * state.rate_hz
+        self._listening = listening = Listening(state.rate_hz, max_kept_samples, ids)
+        self._turn_check = TurnCheck()
+        self._playout = Playout(state.rate_hz) if is_played else None
+        beginning = Beginning(state, self._playout)
         self._doubt = Doubt(is_played=is_played)
-        self._turns = (DuplexTurns if profile.is_duplex else Turns)(
-            lambda: self.config,
-            self._listening,
-            self._conversation,
-            self._responses,
-            self._feed,
-            self._editing.hush,
-            self._doubt,
-            ids,
-        )
+        self._feed: Feed
+        self._responses: Responses
+        self._turns: Turns
+        if profile.is_duplex:
+            stream = DuplexFeed(state, max_kept_samples)
+            running = Running(state, stream)
+            self._feed = stream
+            self._shortening = Shortening(state, running, stream, self._playout)
+            self._responses = DuplexResponses(state, beginning, running, stream)
+            self._turns = DuplexTurns(state, listening, stream)
+        else:
+            feed = TurnFeed(state, max_kept_samples, self._turn_check, listening.hears_again)
+            running = Running(state, feed)
+            self._feed = feed
+            self._shortening = Shortening(state, running, feed, self._playout)
+            self._responses = responses = TurnResponses(beginning, running, feed)
+            self._turns = AnsweredTurns(
+                state, listening, responses, feed, self._shortening, self._doubt
+            )
+        self._editing = Editing(state, self._responses, listening, self._feed, self._shortening)
         self._idle = Idle()
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
 
+    @property
+    def config(self) -> SessionConfig:
+        """Return the session's configuration as it is now."""
+        return self._state.config
+
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
-        return [self._opening(), *self._responses.standing(), SessionCreated(self.config)]
+        return [self._state.opening(), *self._responses.standing(), SessionCreated(self.config)]
 
     def receive(
         self,
@@ -291,7 +286,7 @@ class SessionMachine:
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
                 return self._editing.receive(event, now_s, audio)
             case NoSlot():
-                return self._responses.refused(event.session_id)
+                return self._responses.running.refused(event.session_id)
             case ResponseCreate() | ResponseCancel():
                 return self._on_response(event, now_s)
             case _:
@@ -319,14 +314,14 @@ class SessionMachine:
 
     def _next_heard(self, now_s: float) -> Heard | None:
         return self._ears.next(
-            is_finished=self._feed.sounds_finished,
+            is_finished=self._turn_check.sounds_finished,
             would_interrupt=self._turns.would_interrupt(now_s),
         )
 
     @property
     def _is_checking(self) -> bool:
         """Say whether the engine is about to tell if the user's turn sounds finished."""
-        return self._feed.is_checking and not self._is_engine_away
+        return self._turn_check.key is not None and not self._is_engine_away
 
     def _on_buffer(
         self,
@@ -351,40 +346,37 @@ class SessionMachine:
 
     def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
-        self.config = updated(
+        self._state.config = updated(
             before,
             event.session,
-            self._voices,
+            self._state.voices,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
         if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
             self._idle.changed(now_s)
-        if self.config.instructions != before.instructions:
-            self._feed.outdate()
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
-        # A reply that was begun before its time was begun under the old configuration.
-        changed = [*self._feed.withdraw(), *self._responses.reconfigured()]
+        changed = [*self._turns.reconfigured(before), *self._responses.reconfigured()]
         self._ears.configure(self.config)
         return [*changed, *self._doubt.end(), SessionUpdated(self.config)]
 
     @property
     def _has_assistant_audio(self) -> bool:
-        return self._responses.is_speaking or any(
+        return self._responses.running.is_speaking or any(
             isinstance(item, Message)
             and item.output_audio is not None
             and item.output_audio.audio_ms
-            for item in self._conversation
+            for item in self._state.conversation
         )
 
     def _on_response_create(self, event: ResponseCreate) -> list[Reaction]:
         request = parse_request(
             event.response,
             self.config,
-            self._voices,
-            self._conversation,
-            self._ids,
+            self._state.voices,
+            self._state.conversation,
+            self._state.ids,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
@@ -407,13 +399,13 @@ class SessionMachine:
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:
         if isinstance(event, Played):
-            return self._editing.played(event)
+            return self._shortening.played(event)
         if self._playout is None:
             raise unsupported("type", f"'{event.type}' exists on WebRTC and SIP only.")
         # Clients are told to cancel first; one that does not wants silence all the same.
-        is_speaking = self._responses.is_speaking
+        is_speaking = self._responses.running.is_speaking
         cut = self._responses.cut("client_cancelled", now_s) if is_speaking else []
-        return [*cut, *self._editing.hush()]
+        return [*cut, *self._shortening.hush()]
 
     # What the engine says.
 
@@ -444,7 +436,7 @@ class SessionMachine:
             case EndOfTurn():
                 self._ears.sounds_finished()
             case TurnChecked():
-                self._feed.checked(output)
+                self._turn_check.answered(output)
             case Taken():
                 pass  # for the session's intake
             case _:
@@ -453,13 +445,13 @@ class SessionMachine:
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
-            return self._responses.aside_failed(output.session_id, output.message, now_s)
+            return self._responses.running.aside_failed(output.session_id, output.message, now_s)
         self._num_failures += 1
         error = ErrorEvent("server_error", "engine_failed", output.message, None, None)
         if self._num_failures > _MAX_FAILURES:
             failed = self._responses.failed("engine_failed", output.message, now_s)
             return [*failed, error, _FAILED]
-        failed = self._responses.lost(output.message, now_s)
+        failed = self._responses.running.lost(output.message, now_s)
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
     def _on_news(self, news: News, now_s: float) -> list[Reaction]:
@@ -473,7 +465,7 @@ class SessionMachine:
             case EngineLost():
                 self._is_engine_away = True
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
-                failed = self._responses.all_lost(news.message, now_s)
+                failed = self._responses.running.failed("engine_failed", news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
                 self._is_engine_away = False
@@ -486,7 +478,3 @@ class SessionMachine:
                 return []
             case _:
                 assert_never(news)
-
-    def _opening(self) -> Open:
-        voice = self._voices.engine_voice(self.config.voice)
-        return Open(self.config.id, voice, self.config.instructions)

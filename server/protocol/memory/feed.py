@@ -9,8 +9,8 @@ A turn may also be committed and answered before it is certain that the user has
 it is confirmed, anything else that the engine is told takes that back first.
 """
 
-from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -22,68 +22,107 @@ from model.messages import (
     Close,
     Command,
     CommitAudio,
-    Open,
     Pcm,
     Reopen,
     Respond,
     Truncate,
-    TurnChecked,
 )
 from server.protocol.events import InputAudio
-from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import Item, Message
-from server.protocol.items.recordings import Recordings
+from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.memory.replay import replayed
+from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.state import SessionState
 
 
-class Feed:
-    """Make the commands of one session.
+class Feed(Protocol):
+    """Make the commands that keep an engine's memory of items and responses.
+
+    What it is told of the user's turns depends on how it converses: see `TurnFeed`, for engines
+    that take turns, and `server.protocol.duplex`.
+    """
+
+    def check(self, item: Item, audio: InputAudio | None) -> None:
+        """Refuse an item that the model cannot be told.
+
+        Args:
+            item: that a client adds.
+            audio: that it carries, if it does.
+
+        Raises:
+            ClientError: saying what to do instead.
+        """
+        ...
+
+    def is_heard(self, item: Message) -> bool:
+        """Say whether an item that is audio is to be heard, not told in words."""
+        ...
+
+    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+        """Add an item that is audio at the conversation's end."""
+        ...
+
+    def add(self, item: Item) -> list[Command]:
+        """Add an item at the conversation's end; one that is heard comes as `item_audio`."""
+        ...
+
+    def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
+        """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
+        ...
+
+    def outdate(self) -> None:
+        """Note that the engine's memory no longer matches the conversation."""
+        ...
+
+    def respond(self, command: Respond) -> list[Command]:
+        """Start a response."""
+        ...
+
+    def cancel(self, turn: int) -> list[Command]:
+        """Stop the response."""
+        ...
+
+    def called(self, item_id: str) -> None:
+        """Note that the reply which began with an item went on with function calls."""
+        ...
+
+    def finish(self) -> None:
+        """Note that the response has ended."""
+        ...
+
+
+class TurnFeed:
+    """Make the commands of one session with an engine that takes turns.
 
     Args:
-        session_id: names the session in every command.
-        max_kept_samples: how much of an open turn is kept for feeding it again; older audio lies
-            beyond what the model remembers as audio.
-        conversation: what the engine is to remember.
-        recordings: keep the sound of the turns.
-        opening: gives the command that begins it.
+        state: of the session: what the engine is to remember.
+        max_kept_samples: how much of an open turn is kept for feeding it again.
+        turn_check: whether the open turn sounds finished.
         on_heard_again: called when the open turn is fed from its start again.
     """
 
     def __init__(
         self,
-        session_id: str,
+        state: SessionState,
         max_kept_samples: int,
-        conversation: Conversation,
-        recordings: Recordings,
-        opening: Callable[[], Open],
+        turn_check: TurnCheck,
         on_heard_again: Callable[[], None],
     ) -> None:
-        self._session_id = session_id
-        self._max_kept_samples = max_kept_samples
-        self._conversation = conversation
-        self._recordings = recordings
-        self._opening = opening
+        self._state = state
+        self._session_id = state.session_id
+        self._turn = OpenTurn(max_kept_samples)
+        self._turn_check = turn_check
         self._on_heard_again = on_heard_again
-        self._turn: deque[Pcm] = deque()  # audio of the open turn
-        self._num_turn_samples = 0
-        self._is_turn_whole = True
         self._spoken: set[str] = set()  # items that the engine remembers as audio of its own
         self._is_responding = False
         self._is_outdated = False
         self._awaited: set[str] = set()  # commits whose transcripts are due
         self._tentative: tuple[CommitAudio, Respond] | None = None
         self._held: list[Pcm] = []  # audio of the turn since it was tentatively committed
-        self._num_questions = 0
-        self._question: str | None = None  # that the engine was asked of the turn last
-        self._sounds_finished = False
 
     def audio(self, pcm: Pcm) -> list[Command]:
         """Add audio to the user turn; the first opens it."""
-        self._turn.append(pcm)
-        self._num_turn_samples += len(pcm)
-        while self._num_turn_samples - len(self._turn[0]) >= self._max_kept_samples:
-            self._num_turn_samples -= len(self._turn.popleft())
-            self._is_turn_whole = False
+        self._turn.add(pcm)
         if self._tentative is not None:
             self._held.append(pcm)
             return []
@@ -95,7 +134,8 @@ class Feed:
         if not self._turn:
             return []
         commands = [*self.withdraw(), ClearAudio(self._session_id)]
-        self._forget_turn()
+        self._turn.forget()
+        self._turn_check.forget()
         return commands
 
     def commit(self, item_id: str) -> list[Command]:
@@ -134,25 +174,7 @@ class Feed:
         """Ask whether the user turn sounds finished; not while it is committed tentatively."""
         if self._tentative is not None or not self._turn:
             return []
-        self._num_questions += 1
-        self._question = f"turn_{self._num_questions}"
-        return [CheckTurn(self._session_id, self._question)]
-
-    def checked(self, answer: TurnChecked) -> None:
-        """Take the answer; one to an older question is out of date."""
-        if answer.key == self._question:
-            self._question = None
-            self._sounds_finished = answer.is_finished
-
-    @property
-    def is_checking(self) -> bool:
-        """Say whether the engine has not answered yet."""
-        return self._question is not None
-
-    @property
-    def sounds_finished(self) -> bool:
-        """Say whether the open turn sounded finished when the engine was asked last."""
-        return self._sounds_finished
+        return [CheckTurn(self._session_id, self._turn_check.ask())]
 
     @property
     def can_speculate(self) -> bool:
@@ -188,20 +210,12 @@ class Feed:
 
     def _record(self, item_id: str) -> None:
         """Keep the sound of the open turn as an item's; the turn is over."""
-        if self._is_turn_whole:
-            self._recordings.begin(item_id)
-            for pcm in self._turn:
-                self._recordings.add(item_id, pcm)
-        self._forget_turn()
+        self._turn.end(item_id, self._state.recordings)
+        self._turn_check.forget()
 
     def _responded(self, command: Respond) -> None:
         self._spoken.add(command.item_id)
         self._is_responding = True
-
-    def record(self, item_id: str, pcm: Pcm) -> None:
-        """Keep the sound of an item that is audio."""
-        self._recordings.begin(item_id)
-        self._recordings.add(item_id, pcm)
 
     def is_heard(self, item: Message) -> bool:
         """Say whether an item that is audio is to be heard; one whose words are known is not."""
@@ -242,15 +256,7 @@ class Feed:
         return self._start_over()
 
     def check(self, item: Item, audio: InputAudio | None) -> None:
-        """Refuse an item that the model cannot be told; one that answers in turns takes them all.
-
-        Args:
-            item: that a client adds.
-            audio: that it carries, if it does.
-
-        Raises:
-            ClientError: saying what to do instead.
-        """
+        """Take every item."""
 
     def add(self, item: Item) -> list[Command]:
         """Add an item at the conversation's end."""
@@ -305,24 +311,17 @@ class Feed:
         self._spoken.clear()
         items = [
             command
-            for item in self._conversation.retold
-            for command in replayed(self._session_id, item, self._recordings.pcm)
+            for item in self._state.conversation.retold
+            for command in replayed(self._session_id, item, self._state.recordings.pcm)
         ]
         self._awaited |= {c.item_id for c in items if isinstance(c, CommitAudio)}
-        return [Close(self._session_id), self._opening(), *items, *self._turn_again()]
+        return [Close(self._session_id), self._state.opening(), *items, *self._turn_again()]
 
     def _turn_again(self) -> list[Command]:
         if not self._turn:
             return []
         self._on_heard_again()
-        again: list[Command] = [AppendAudio(self._session_id, np.concatenate(tuple(self._turn)))]
-        if self._question is not None:
-            again.append(CheckTurn(self._session_id, self._question))
+        again: list[Command] = [AppendAudio(self._session_id, self._turn.pcm)]
+        if self._turn_check.key is not None:
+            again.append(CheckTurn(self._session_id, self._turn_check.key))
         return again
-
-    def _forget_turn(self) -> None:
-        self._turn.clear()
-        self._num_turn_samples = 0
-        self._is_turn_whole = True
-        self._question = None
-        self._sounds_finished = False

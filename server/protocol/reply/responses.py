@@ -1,107 +1,104 @@
-"""Hold the responses of a session.
+"""Begin the responses of a session, and say what follows them.
 
-At most one response is in progress in the conversation, and one more may be owed. Beside them run
-those that need another memory than the conversation's: out of band, or with an input of their own.
-Each of these has a session of its own in the engine, opened for it and closed after it.
+Those in progress are `Running`'s. When they begin depends on how the engine converses: one that
+takes turns is asked for each, and one more may be owed; see `server.protocol.duplex` for one that
+speaks when it likes.
 """
 
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Protocol
 
-from model.messages import Close, Command, DoneReason, Respond, ResponseFailed
-from model.messages import ResponseDone as EngineResponseDone
+from model.messages import Command, Respond
 from server.protocol.events import Reaction
-from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
-from server.protocol.memory.feed import Feed
-from server.protocol.moves import ResponseMove, ResponseState, next_response_state
+from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
-from server.protocol.reply.reply import Made, Reply
-from server.protocol.reply.speaking import Speaking
-from server.protocol.response import ResponseStatus
+from server.protocol.reply.reply import Reply
+from server.protocol.reply.running import CancelReason, ResponseOutput, Running
 from server.protocol.settings.request import ResponseRequest
-from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import ResponseCancel
 
-CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
-ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
-
-# What the engine says of an end → status and its details on the wire.
-_ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
-    "completed": ("completed", None),
-    "max_output_tokens": ("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
-    "cancelled": ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}),
-}
-# Why a response can fail: code → type of the error.
-_ERROR_TYPES = {
-    "engine_failed": "server_error",
-    "rate_limit_exceeded": "rate_limit_error",
-    "response_failed": "server_error",
-    "session_expired": "invalid_request_error",
-}
 # Each takes one of the engine's slots, which all sessions share.
 _MAX_ASIDES = 4
 
 
-class Responses:
+class Responses(Protocol):
     """Begin, carry and end responses.
+
+    Attributes:
+        running: those in progress.
+    """
+
+    running: Running
+
+    def standing(self) -> list[Reaction]:
+        """Ask for what a model says by itself."""
+        ...
+
+    def reconfigured(self) -> list[Reaction]:
+        """Follow a change of the session's configuration."""
+        ...
+
+    def create(self, request: ResponseRequest) -> list[Reaction]:
+        """Begin a response that the client asked for.
+
+        Raises:
+            ClientError: it cannot be made, now or at all.
+        """
+        ...
+
+    def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
+        """Pass on what the engine made of a response, and what follows if it ended."""
+        ...
+
+    def cancel(self, event: ResponseCancel, now_s: float) -> list[Reaction]:
+        """End the response that the client names, or the conversation's if it names none.
+
+        Raises:
+            ClientError: it is not in progress.
+        """
+        ...
+
+    def cut(self, reason: CancelReason, now_s: float) -> list[Reaction]:
+        """End the conversation's response now; what the engine still sends of it is stale."""
+        ...
+
+    def failed(self, code: str, message: str, now_s: float) -> list[Reaction]:
+        """End all responses, because the session cannot go on."""
+        ...
+
+    def resumed(self) -> list[Reaction]:
+        """Begin what follows a response of the conversation."""
+        ...
+
+    def told_again(self) -> list[Reaction]:
+        """Start the responses that began while there was no engine to make them.
+
+        Where none is in progress in the conversation, what follows the last one.
+        """
+        ...
+
+
+class TurnResponses:
+    """Answer turns, one after another.
 
     Args:
         beginning: makes replies.
-        conversation: where they go.
+        running: those in progress.
         feed: leads to the engine's memory of the conversation.
     """
 
-    def __init__(self, beginning: Beginning, conversation: Conversation, feed: Feed) -> None:
+    def __init__(self, beginning: Beginning, running: Running, feed: TurnFeed) -> None:
         self._beginning = beginning
-        self._session_id = beginning.session_id
-        self._conversation = conversation
+        self.running = running
         self._feed = feed
-        self._default: Reply | None = None  # the one in progress in the conversation
-        self._asides: dict[str, Reply] = {}  # by their sessions in the engine
         # A turn ended while a response was running that speech may not interrupt.
         self._owed: ResponseRequest | None = None
-        # The message that may still be played although its response is done.
-        self._said: Speaking | None = None
-
-    @property
-    def is_active(self) -> bool:
-        """Say whether a response of the conversation is in progress."""
-        return self._default is not None
-
-    @property
-    def is_speaking(self) -> bool:
-        """Say whether a spoken response of the conversation is in progress."""
-        return self._default is not None and self._default.message.is_audio
-
-    def is_heard(self, now_s: float) -> bool:
-        """Say whether a response of the conversation is in progress, or what it said is heard."""
-        return self.is_active or (self._said is not None and self._said.is_played(now_s))
-
-    def unheard(self, item_id: str | None = None) -> None:
-        """Note that a client plays no more of an item, or of anything."""
-        if self._said is not None and item_id in (None, self._said.item_id):
-            self._said = None
-
-    def part_of(self, item_id: str) -> Part | None:
-        """Return the content so far of the message in progress, None if it is another item's."""
-        if self._default is None or not self._default.is_making(item_id):
-            return None
-        message = self._default.message
-        return message.part if message.item_id == item_id else None
-
-    def is_making(self, item_id: str) -> bool:
-        """Say whether an item of the conversation is being made."""
-        return self._default is not None and self._default.is_making(item_id)
-
-    # Beginnings.
 
     def standing(self) -> list[Reaction]:
-        """Ask for what a model says by itself; one that answers in turns says nothing so."""
+        """Ask for nothing: a model that answers in turns says nothing by itself."""
         return []
 
     def reconfigured(self) -> list[Reaction]:
-        """Follow a change of the session's configuration, which begins with the next response."""
+        """Do nothing: the change begins with the next response."""
         return []
 
     def create(self, request: ResponseRequest) -> list[Reaction]:
@@ -110,70 +107,42 @@ class Responses:
         Raises:
             ClientError: it is for the conversation, and one is in progress there.
         """
-        if request.destination == "auto" and self._default is not None:
-            active = self._default
-            next_response_state(active.state, ResponseMove.CREATE, active.response.id)
+        is_default = request.destination == "auto"
+        if is_default:
+            self.running.refuse_second()
         reply = self._beginning.reply(request)
-        announced: list[Reaction] = [*reply.announced()]
-        if request.destination == "auto":
-            self._default = reply
+        if is_default:
+            announced = self.running.begin(reply)
             # A reply that was begun before its time does not come true any more.
             announced += self._feed.withdraw()
+        else:
+            announced = [*reply.announced()]
         if not request.is_aside:
             return [*announced, *self._feed.respond(self._beginning.respond(reply))]
-        self._asides[reply.engine_id] = reply
-        if len(self._asides) > _MAX_ASIDES:
-            return [*announced, *self.refused(reply.engine_id)]
+        self.running.asides[reply.engine_id] = reply
+        if len(self.running.asides) > _MAX_ASIDES:
+            return [*announced, *self.running.refused(reply.engine_id)]
         return [*announced, *self._beginning.with_own_memory(reply)]
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
         """Make a response of the conversation that nobody is told of, and what starts it."""
-        assert not self.is_active, "the next response follows the one in progress"
+        assert not self.running.is_active, "the next response follows the one in progress"
         reply = self._beginning.reply(request)
         return reply, self._beginning.respond(reply)
 
-    def begin(self, reply: Reply) -> list[Reaction]:
-        """Announce a prepared response, which the engine has been told to make."""
-        self._default = reply
-        return [*reply.announced()]
-
     def answer(self, request: ResponseRequest) -> list[Reaction]:
         """Answer a turn; while a response runs that may not be interrupted, afterwards."""
-        if self._default is not None:
+        if self.running.is_active:
             self._owed = request
             return []
         return self.create(request)
 
-    # What the engine makes of them.
-
     def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
-        """Pass on what the engine made of a response in progress."""
-        reply = self._asides.get(output.session_id)
-        if output.session_id == self._session_id and self._default is not None:
-            reply = self._default
-        # The one place where output of a response that is over is dropped.
-        if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
-            return []
-        if isinstance(output, (EngineResponseDone, ResponseFailed)):
-            return self._finished(reply, output, now_s)
-        events = reply.take(output, now_s)
-        if reply.has_called:
-            self._feed.called(reply.message.item_id)
-        return [*events]
-
-    def _finished(
-        self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
-    ) -> list[Reaction]:
-        is_default = reply is self._default
-        if isinstance(output, ResponseFailed):
-            reactions = self._fail(reply, "response_failed", output.message, now_s)
-        else:
-            status, details = _ENDS[output.reason]
-            events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
-            reactions = [*events, *self._left(reply)]
-        return [*reactions, *(self.resumed() if is_default else [])]
-
-    # Ends.
+        """Pass on what the engine made of a response; what is owed follows its end."""
+        was_active = self.running.is_active
+        reactions = self.running.output(output, now_s)
+        has_ended = was_active and not self.running.is_active
+        return [*reactions, *(self.resumed() if has_ended else [])]
 
     def cancel(self, event: ResponseCancel, now_s: float) -> list[Reaction]:
         """End the response that the client names, or the conversation's if it names none.
@@ -181,125 +150,37 @@ class Responses:
         Raises:
             ClientError: it is not in progress.
         """
-        reply = self._default
-        if event.response_id is not None:
-            running = [self._default, *self._asides.values()]
-            named = [r for r in running if r is not None and r.response.id == event.response_id]
-            reply = named[0] if named else None
-        if reply is None:
-            next_response_state(ResponseState.NONE, ResponseMove.CANCEL)
-        assert reply is not None
-        return self._cut(reply, "client_cancelled", now_s)
+        return self._cut(self.running.named(event), "client_cancelled", now_s)
 
     def cut(self, reason: CancelReason, now_s: float) -> list[Reaction]:
         """End the conversation's response now; what the engine still sends of it is stale."""
-        assert self._default is not None, "there is a response to cut"
-        return self._cut(self._default, reason, now_s)
+        assert self.running.default is not None, "there is a response to cut"
+        return self._cut(self.running.default, reason, now_s)
+
+    def _cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
+        if reply is self.running.default:
+            self._owed = None
+        return self.running.cut(reply, reason, now_s)
 
     def failed(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End all responses, because the session cannot go on."""
-        running = {id(reply): reply for reply in (self._default, *self._asides.values()) if reply}
         self._owed = None
-        return [event for r in running.values() for event in self._fail(r, code, message, now_s)]
-
-    def lost(self, message: str, now_s: float) -> list[Reaction]:
-        """End the conversation's response, because the engine lost the session."""
-        if self._default is None:
-            return []
-        return self._fail(self._default, "engine_failed", message, now_s)
-
-    def all_lost(self, message: str, now_s: float) -> list[Reaction]:
-        """End all responses, because the engine lost everything; what is owed stays owed."""
-        owed = self._owed
-        reactions = self.failed("engine_failed", message, now_s)
-        self._owed = owed
-        return reactions
-
-    def told_again(self) -> list[Reaction]:
-        """Start the responses that began while there was no engine to make them.
-
-        Where none is in progress in the conversation, what follows the last one.
-        """
-        commands: list[Command] = []
-        if self._default is not None and self._default.engine_id == self._session_id:
-            commands += self._feed.respond(self._beginning.respond(self._default))
-        for reply in self._asides.values():
-            commands += self._beginning.with_own_memory(reply)
-        return [*commands, *([] if self.is_active else self.resumed())]
+        return self.running.failed(code, message, now_s)
 
     def resumed(self) -> list[Reaction]:
         """Begin the response that is owed, if one is."""
         owed, self._owed = self._owed, None
         return [] if owed is None else self.create(owed)
 
-    def aside_failed(self, engine_id: str, message: str, now_s: float) -> list[Reaction]:
-        """End a response whose own session in the engine is lost."""
-        reply = self._asides.get(engine_id)
-        return [] if reply is None else self._fail(reply, "engine_failed", message, now_s)
+    def told_again(self) -> list[Reaction]:
+        """Start the responses that began while there was no engine to make them.
 
-    def refused(self, engine_id: str) -> list[Reaction]:
-        """End a response for which the engine has no slot."""
-        message = "No slot is free for a response beside the conversation. Try again later."
-        # Nothing of it was made, so that it does not matter when it ends.
-        return self._fail(self._asides[engine_id], "rate_limit_exceeded", message, 0.0)
-
-    def _cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
-        details: JsonObject = {"type": "cancelled", "reason": reason}
-        if reply is self._default:
-            self._owed = None
-        is_own = reply.engine_id == self._session_id
-        reactions: list[Reaction] = [*reply.ended(ResponseMove.CANCEL, "cancelled", details)]
-        if is_own:
-            reactions += self._feed.cancel(reply.turn)
-        reactions += self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
-        if is_own and heard_ms is not None:
-            reactions += self._feed.unsay(reply.message.item_id, heard_ms)
-        return reactions
-
-    def _unsaid(self, reply: Reply, now_s: float) -> int | None:
-        """Let a response that was stopped have said no more than can have been played by now.
-
-        That is so whoever stopped it: a client that heard less says so by a truncation.
-
-        Returns:
-            Where in its audio, in the engine's own time, it ends for the model; None for all of it.
+        Where none is in progress in the conversation, the one that is owed.
         """
-        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
-        if message.item_id in self._conversation:
-            item = self._conversation[message.item_id]
-            if not isinstance(item, Message) or not message.is_audio:
-                return None
-            self._conversation.replace(with_heard_ms(item, heard_ms))
-        part = message.part
-        return part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
-
-    def _fail(self, reply: Reply, code: str, message: str, now_s: float) -> list[Reaction]:
-        error = {"type": _ERROR_TYPES[code], "code": code, "message": message}
-        details: JsonObject = {"type": "failed", "error": error}
-        events = reply.ended(ResponseMove.FINISH, "failed", details)
-        left = self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
-        # What made it may be gone, and its memory with it; what is told anew is what was heard.
-        is_known = code == "response_failed" and reply.engine_id == self._session_id
-        if is_known and heard_ms is not None:
-            left += self._feed.unsay(reply.message.item_id, heard_ms)
-        return [*events, *left]
-
-    def _left(self, reply: Reply) -> list[Command]:
-        """Let go of a response that has ended."""
-        if reply is self._default:
-            self._default = None
-            self._said = reply.message
-        if reply.engine_id == self._session_id:
-            self._feed.finish()
-            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
-            if any(call.status == "incomplete" for call in calls):
-                # The engine remembers half a call; clients take it for none.
-                self._feed.outdate()
-            return []
-        del self._asides[reply.engine_id]
-        if reply.response.request.destination == "auto":
-            # It answered from a memory of its own; the conversation's is to have it too.
-            self._feed.outdate()
-        return [Close(reply.engine_id)]
+        commands: list[Command] = []
+        default = self.running.default
+        if default is not None and not default.response.request.is_aside:
+            commands += self._feed.respond(self._beginning.respond(default))
+        for reply in self.running.asides.values():
+            commands += self._beginning.with_own_memory(reply)
+        return [*commands, *([] if self.running.is_active else self.resumed())]

@@ -7,7 +7,7 @@ from server.audio.speed import SpeedChanger
 from server.audio.wire import AudioEncoder
 from server.protocol.items.items import AudioPart, Message, Part, Status, TextPart, Word
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
 from server.protocol.server_events import (

@@ -2,21 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from model.messages import (
-    CallArguments,
-    CallDone,
-    CallStarted,
-    InputTranscript,
-    Output,
-    ResponseAudio,
-    ResponseDone,
-    ResponseFailed,
-    ResponseStarted,
-    ResponseText,
-    ResponseWord,
-)
+from model.messages import InputTranscript, Output
 from server.protocol.reply.reply import Reply
-from server.protocol.reply.responses import ResponseOutput
+from server.protocol.reply.running import ResponseOutput
 
 
 @dataclass(slots=True)
@@ -37,22 +25,10 @@ class Speculation:
 
     def takes(self, output: Output) -> bool:
         """Keep an output if it belongs here, and say whether it did."""
-        match output:
-            case InputTranscript() if output.item_id == self.commit_id:
-                self.transcript = output
-                return True
-            case (
-                ResponseStarted()
-                | ResponseText()
-                | ResponseAudio()
-                | ResponseWord()
-                | CallStarted()
-                | CallArguments()
-                | CallDone()
-                | ResponseDone()
-                | ResponseFailed()
-            ) if output.turn == self.reply.turn:
-                self.made.append(output)
-                return True
-            case _:
-                return False
+        if isinstance(output, InputTranscript) and output.item_id == self.commit_id:
+            self.transcript = output
+            return True
+        if isinstance(output, ResponseOutput) and output.turn == self.reply.turn:
+            self.made.append(output)
+            return True
+        return False

@@ -176,7 +176,7 @@ def test_whatever_happens(actions: list[str]) -> None:
     for action in actions:
         world.act(action)
     world.end()
-    items = [item.id for item in world.player.machine._conversation]
+    items = [item.id for item in world.player.machine._state.conversation]
     assert world.order == items
 
 

@@ -36,7 +36,7 @@ from server.protocol.events import (
     SpeechResumed,
 )
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.user.hearing import Hearing

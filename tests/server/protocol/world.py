@@ -296,7 +296,7 @@ class World:
 
     def _remembered(self) -> list[str]:
         """Return what the engine should remember of each item, as a client would tell it."""
-        conversation = self.player.machine._conversation
+        conversation = self.player.machine._state.conversation
         told = EngineMemory()
         for item in conversation:
             for command in replayed("sess_1", item):

@@ -12,7 +12,7 @@ from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.session.ears import Ears

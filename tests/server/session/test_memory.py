@@ -44,7 +44,7 @@ async def test_a_session_is_freed_at_its_end() -> None:
             for part in (
                 session,
                 machine,
-                machine._conversation,
+                machine._state.conversation,
                 machine._feed,
                 machine._listening,
                 machine._responses,

@@ -20,7 +20,12 @@ from model.messages import (
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.feed import Feed
+from server.protocol.memory.feed import TurnFeed
+from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.profile import EngineProfile
+from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.state import SessionState
+from tests.server.fakes import CountingIds
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
 AGAIN = [Close, Open, AppendText]
@@ -49,13 +54,15 @@ def recordings() -> Recordings:
 
 
 @pytest.fixture
-def feed(memory: Memory, recordings: Recordings) -> Feed:
+def feed(memory: Memory, recordings: Recordings) -> TurnFeed:
     """Give a feed that keeps a thousand samples."""
     conversation = Conversation(10)
     conversation.append(HELLO)
-    return Feed(
-        "s", 1_000, conversation, recordings, lambda: Open("s", "amber"), memory.hears_again
-    )
+    config = SessionConfig(id="s", model="m", voice="alloy", expires_at=0)
+    voices = VoiceMap({"alloy": "amber"}, "alloy")
+    profile = EngineProfile(16_000, 80)
+    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings)
+    return TurnFeed(state, 1_000, TurnCheck(), memory.hears_again)
 
 
 def _pcm(num_samples: int) -> np.ndarray:
@@ -66,7 +73,7 @@ def _kinds(commands: list[Command]) -> list[type]:
     return [type(command) for command in commands]
 
 
-def test_what_matches_is_passed_on(feed: Feed) -> None:
+def test_what_matches_is_passed_on(feed: TurnFeed) -> None:
     """A plain conversation is a plain sequence of commands."""
     assert _kinds(feed.audio(_pcm(10))) == [AppendAudio]
     assert _kinds(feed.commit("a")) == [CommitAudio]
@@ -77,7 +84,7 @@ def test_what_matches_is_passed_on(feed: Feed) -> None:
     assert feed.clear() == []
 
 
-def test_starting_over_waits_for_the_next_need(feed: Feed) -> None:
+def test_starting_over_waits_for_the_next_need(feed: TurnFeed) -> None:
     """Many changes of the past cost one new beginning, with all of them in it."""
     feed.outdate()
     feed.outdate()
@@ -85,7 +92,7 @@ def test_starting_over_waits_for_the_next_need(feed: Feed) -> None:
     assert _kinds(feed.respond(Respond("s", 1, "b"))) == [*AGAIN, Respond]
 
 
-def test_an_open_turn_is_heard_again(feed: Feed, memory: Memory) -> None:
+def test_an_open_turn_is_heard_again(feed: TurnFeed, memory: Memory) -> None:
     """What the user is saying survives a new beginning."""
     feed.audio(_pcm(10))
     feed.outdate()
@@ -97,7 +104,7 @@ def test_an_open_turn_is_heard_again(feed: Feed, memory: Memory) -> None:
     assert _kinds(feed.audio(_pcm(5))) == [AppendAudio]
 
 
-def test_it_does_not_start_over_under_a_response_or_a_transcript(feed: Feed) -> None:
+def test_it_does_not_start_over_under_a_response_or_a_transcript(feed: TurnFeed) -> None:
     """A reply in progress, and words not known yet, exist in the engine only."""
     feed.respond(Respond("s", 1, "b"))
     feed.outdate()
@@ -112,7 +119,7 @@ def test_it_does_not_start_over_under_a_response_or_a_transcript(feed: Feed) -> 
     assert _kinds(feed.audio(_pcm(1))) == [*AGAIN, AppendAudio]
 
 
-def test_what_the_engine_did_not_speak_cannot_be_truncated(feed: Feed) -> None:
+def test_what_the_engine_did_not_speak_cannot_be_truncated(feed: TurnFeed) -> None:
     """An item that was replayed as words has no frames to go back to."""
     feed.respond(Respond("s", 1, "b"))
     feed.finish()
@@ -124,7 +131,7 @@ def test_what_the_engine_did_not_speak_cannot_be_truncated(feed: Feed) -> None:
     assert feed.unsay("b", 0) == []
 
 
-def test_going_back_would_take_later_calls_along(feed: Feed) -> None:
+def test_going_back_would_take_later_calls_along(feed: TurnFeed) -> None:
     """A reply that went on with function calls is shortened by telling all anew."""
     feed.respond(Respond("s", 1, "b"))
     feed.called("b")
@@ -133,7 +140,7 @@ def test_going_back_would_take_later_calls_along(feed: Feed) -> None:
     assert _kinds(feed.respond(Respond("s", 2, "c"))) == [*AGAIN, Respond]
 
 
-def test_function_items_are_told_as_they_come(feed: Feed) -> None:
+def test_function_items_are_told_as_they_come(feed: TurnFeed) -> None:
     """A call made earlier and what it returned are commands of their own."""
     call = FunctionCall("f", "completed", "call_1", "get_time", "{}")
     assert feed.add(call) == [AppendCall("s", "f", "get_time", "{}")]
@@ -143,7 +150,7 @@ def test_function_items_are_told_as_they_come(feed: Feed) -> None:
     assert feed.add(call) == [], "the new beginning will tell it"
 
 
-def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -> None:
+def test_the_sound_of_a_whole_turn_is_kept(feed: TurnFeed, recordings: Recordings) -> None:
     """Of a turn that was too long to be kept there is no sound, not its end alone."""
     feed.audio(_pcm(10) / 10)
     feed.audio(_pcm(10) / 10)
@@ -157,7 +164,7 @@ def test_the_sound_of_a_whole_turn_is_kept(feed: Feed, recordings: Recordings) -
     assert recordings.pcm("d") is None
 
 
-def test_an_item_of_audio_goes_before_the_open_turn(feed: Feed, memory: Memory) -> None:
+def test_an_item_of_audio_goes_before_the_open_turn(feed: TurnFeed, memory: Memory) -> None:
     """The turn's audio is taken back, the item is heard, the turn follows."""
     assert _kinds(feed.item_audio(_pcm(3), "a")) == [AppendAudio, CommitAudio]
     feed.audio(_pcm(10))
@@ -166,7 +173,7 @@ def test_an_item_of_audio_goes_before_the_open_turn(feed: Feed, memory: Memory) 
     assert memory.heard_again == 1
 
 
-def test_what_is_kept_of_a_turn_is_bounded(feed: Feed) -> None:
+def test_what_is_kept_of_a_turn_is_bounded(feed: TurnFeed) -> None:
     """A turn without end does not grow without end."""
     for _ in range(100):
         feed.audio(_pcm(90))

@@ -11,7 +11,7 @@ from server.errors import ClientError
 from server.protocol.events import InputAudio, Reaction, SpeechBegan
 from server.protocol.items.items import AudioPart, Message
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ItemRetrieved
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, StopAudio
 from server.protocol.wire.client_events import (

@@ -8,7 +8,7 @@ import numpy as np
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import AudioPart, Message, Word
 from server.protocol.items.recordings import Recordings
-from server.protocol.memory.profile import EngineProfile
+from server.protocol.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
 from server.protocol.server_events import OutputAudioDelta, ServerEvent

@@ -87,7 +87,7 @@ def test_detection_switched_off_in_the_middle_of_speech_keeps_the_audio() -> Non
         "AppendAudio",
     ]
     assert "CommitAudio" in _played(player, COMMIT)
-    assert player.machine._conversation["item_1"].content[0].audio_ms == 800
+    assert player.machine._state.conversation["item_1"].content[0].audio_ms == 800
 
 
 @pytest.mark.parametrize("detection", [ServerVad, SemanticVad])
@@ -336,7 +336,7 @@ def test_what_cannot_be_heard_again_has_no_transcript() -> None:
         transcription=Transcription(), turn_detection=ServerVad(create_response=False)
     )
     _played(player, ENDED)
-    player.machine._feed._recordings.forget("item_1")
+    player.machine._state.recordings.forget("item_1")
     failed = "conversation.item.input_audio_transcription.failed"
     assert _played(player, LOST) == ["error", failed, "Close", "Open"]
 

@@ -1,0 +1,227 @@
+"""Carry the responses of a session that are in progress, and end them.
+
+At most one is in progress in the conversation. Beside it run those that need another memory than
+the conversation's: out of band, or with an input of their own. Each of these has a session of its
+own in the engine, opened for it and closed after it.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from model.messages import Close, Command, DoneReason, ResponseFailed
+from model.messages import ResponseDone as EngineResponseDone
+from server.protocol.events import Reaction
+from server.protocol.items.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
+from server.protocol.memory.feed import Feed
+from server.protocol.moves import ResponseMove, ResponseState, next_response_state
+from server.protocol.reply.reply import Made, Reply
+from server.protocol.reply.speaking import Speaking
+from server.protocol.response import ResponseStatus
+from server.protocol.state import SessionState
+from server.protocol.wire.checks import JsonObject
+from server.protocol.wire.client_events import ResponseCancel
+
+CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
+ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
+
+# What the engine says of an end → status and its details on the wire.
+_ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
+    "completed": ("completed", None),
+    "max_output_tokens": ("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
+    "cancelled": ("cancelled", {"type": "cancelled", "reason": "client_cancelled"}),
+}
+# Why a response can fail: code → type of the error.
+_ERROR_TYPES = {
+    "engine_failed": "server_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    "response_failed": "server_error",
+    "session_expired": "invalid_request_error",
+}
+
+
+class Running:
+    """Hold the responses in progress.
+
+    Args:
+        state: of the session.
+        feed: leads to the engine's memory of the conversation.
+
+    Attributes:
+        default: the one in progress in the conversation, None if none is.
+        asides: those with a session of their own in the engine, by its id.
+    """
+
+    def __init__(self, state: SessionState, feed: Feed) -> None:
+        self._state = state
+        self._feed = feed
+        self.default: Reply | None = None
+        self.asides: dict[str, Reply] = {}
+        # The message that may still be played although its response is done.
+        self._said: Speaking | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Say whether a response of the conversation is in progress."""
+        return self.default is not None
+
+    @property
+    def is_speaking(self) -> bool:
+        """Say whether a spoken response of the conversation is in progress."""
+        return self.default is not None and self.default.message.is_audio
+
+    def is_heard(self, now_s: float) -> bool:
+        """Say whether a response of the conversation is in progress, or what it said is heard."""
+        return self.is_active or (self._said is not None and self._said.is_played(now_s))
+
+    def unheard(self, item_id: str | None = None) -> None:
+        """Note that a client plays no more of an item, or of anything."""
+        if self._said is not None and item_id in (None, self._said.item_id):
+            self._said = None
+
+    def part_of(self, item_id: str) -> Part | None:
+        """Return the content so far of the message in progress, None if it is another item's."""
+        if self.default is None or not self.default.is_making(item_id):
+            return None
+        message = self.default.message
+        return message.part if message.item_id == item_id else None
+
+    def is_making(self, item_id: str) -> bool:
+        """Say whether an item of the conversation is being made."""
+        return self.default is not None and self.default.is_making(item_id)
+
+    def refuse_second(self) -> None:
+        """Refuse to begin another response of the conversation while one is in progress.
+
+        Raises:
+            ClientError: one is.
+        """
+        if self.default is not None:
+            active = self.default
+            next_response_state(active.state, ResponseMove.CREATE, active.response.id)
+
+    def begin(self, reply: Reply) -> list[Reaction]:
+        """Announce a response of the conversation."""
+        self.default = reply
+        return [*reply.announced()]
+
+    def named(self, event: ResponseCancel) -> Reply:
+        """Return the response that a client names, or the conversation's if it names none.
+
+        Raises:
+            ClientError: it is not in progress.
+        """
+        reply = self.default
+        if event.response_id is not None:
+            running = [self.default, *self.asides.values()]
+            named = [r for r in running if r is not None and r.response.id == event.response_id]
+            reply = named[0] if named else None
+        if reply is None:
+            next_response_state(ResponseState.NONE, ResponseMove.CANCEL)
+        assert reply is not None
+        return reply
+
+    def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
+        """Pass on what the engine made of a response in progress."""
+        reply = self.asides.get(output.session_id)
+        if output.session_id == self._state.session_id and self.default is not None:
+            reply = self.default
+        # The one place where output of a response that is over is dropped.
+        if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
+            return []
+        if isinstance(output, (EngineResponseDone, ResponseFailed)):
+            return self._finished(reply, output, now_s)
+        events = reply.take(output, now_s)
+        if reply.has_called:
+            self._feed.called(reply.message.item_id)
+        return [*events]
+
+    def _finished(
+        self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
+    ) -> list[Reaction]:
+        if isinstance(output, ResponseFailed):
+            return self._fail(reply, "response_failed", output.message, now_s)
+        status, details = _ENDS[output.reason]
+        events = reply.ended(ResponseMove.FINISH, status, details, output.usage)
+        return [*events, *self._left(reply)]
+
+    def cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
+        """End a response now; what the engine still sends of it is stale."""
+        details: JsonObject = {"type": "cancelled", "reason": reason}
+        is_own = reply.engine_id == self._state.session_id
+        reactions: list[Reaction] = [*reply.ended(ResponseMove.CANCEL, "cancelled", details)]
+        if is_own:
+            reactions += self._feed.cancel(reply.turn)
+        reactions += self._left(reply)
+        heard_ms = self._unsaid(reply, now_s)
+        if is_own and heard_ms is not None:
+            reactions += self._feed.unsay(reply.message.item_id, heard_ms)
+        return reactions
+
+    def failed(self, code: str, message: str, now_s: float) -> list[Reaction]:
+        """End all responses, because the session cannot go on."""
+        running = {id(reply): reply for reply in (self.default, *self.asides.values()) if reply}
+        return [event for r in running.values() for event in self._fail(r, code, message, now_s)]
+
+    def lost(self, message: str, now_s: float) -> list[Reaction]:
+        """End the conversation's response, because the engine lost the session."""
+        if self.default is None:
+            return []
+        return self._fail(self.default, "engine_failed", message, now_s)
+
+    def aside_failed(self, engine_id: str, message: str, now_s: float) -> list[Reaction]:
+        """End a response whose own session in the engine is lost."""
+        reply = self.asides.get(engine_id)
+        return [] if reply is None else self._fail(reply, "engine_failed", message, now_s)
+
+    def refused(self, engine_id: str) -> list[Reaction]:
+        """End a response for which the engine has no slot."""
+        message = "No slot is free for a response beside the conversation. Try again later."
+        # Nothing of it was made, so that it does not matter when it ends.
+        return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
+
+    def _unsaid(self, reply: Reply, now_s: float) -> int | None:
+        """Let a response that was stopped have said no more than can have been played by now.
+
+        That is so whoever stopped it: a client that heard less says so by a truncation.
+
+        Returns:
+            Where in its audio, in the engine's own time, it ends for the model; None for all of it.
+        """
+        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
+        if message.item_id in self._state.conversation:
+            item = self._state.conversation[message.item_id]
+            if not isinstance(item, Message) or not message.is_audio:
+                return None
+            self._state.conversation.replace(with_heard_ms(item, heard_ms))
+        part = message.part
+        return part.model_ms(heard_ms) if isinstance(part, AudioPart) else 0
+
+    def _fail(self, reply: Reply, code: str, message: str, now_s: float) -> list[Reaction]:
+        error = {"type": _ERROR_TYPES[code], "code": code, "message": message}
+        details: JsonObject = {"type": "failed", "error": error}
+        events = reply.ended(ResponseMove.FINISH, "failed", details)
+        left = self._left(reply)
+        heard_ms = self._unsaid(reply, now_s)
+        # What made it may be gone, and its memory with it; what is told anew is what was heard.
+        is_known = code == "response_failed" and reply.engine_id == self._state.session_id
+        if is_known and heard_ms is not None:
+            left += self._feed.unsay(reply.message.item_id, heard_ms)
+        return [*events, *left]
+
+    def _left(self, reply: Reply) -> list[Command]:
+        """Let go of a response that has ended."""
+        if reply is self.default:
+            self.default = None
+            self._said = reply.message
+        if reply.engine_id == self._state.session_id:
+            self._feed.finish()
+            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
+            if any(call.status == "incomplete" for call in calls):
+                # The engine remembers half a call; clients take it for none.
+                self._feed.outdate()
+            return []
+        del self.asides[reply.engine_id]
+        if reply.response.request.destination == "auto":
+            # It answered from a memory of its own; the conversation's is to have it too.
+            self._feed.outdate()
+        return [Close(reply.engine_id)]

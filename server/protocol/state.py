@@ -1,0 +1,52 @@
+"""Hold what all parts of one session's protocol share."""
+
+from dataclasses import dataclass
+
+from model.messages import Open
+from server.protocol.ids import Ids
+from server.protocol.items.conversation import Conversation
+from server.protocol.items.recordings import Recordings
+from server.protocol.profile import EngineProfile
+from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.settings.request import ResponseRequest, session_request
+
+
+@dataclass(slots=True)
+class SessionState:
+    """Hold a session's configuration, as it is now, and its conversation.
+
+    Attributes:
+        config: in force; a `session.update` puts another in its place.
+        profile: of the engine's sound, and how it converses.
+        voices: that clients may ask for.
+        ids: makes ids.
+        conversation: the items.
+        recordings: their sound.
+    """
+
+    config: SessionConfig
+    profile: EngineProfile
+    voices: VoiceMap
+    ids: Ids
+    conversation: Conversation
+    recordings: Recordings
+
+    @property
+    def session_id(self) -> str:
+        """Return the id, by which the engine knows the conversation as well."""
+        return self.config.id
+
+    @property
+    def rate_hz(self) -> int:
+        """Return the rate of the engine's sound, in and out."""
+        return self.profile.sample_rate_hz
+
+    @property
+    def request(self) -> ResponseRequest:
+        """Return what a response is made with that no client asked for."""
+        return session_request(self.config)
+
+    def opening(self) -> Open:
+        """Return the command that begins the conversation in the engine, as things are now."""
+        voice = self.voices.engine_voice(self.config.voice)
+        return Open(self.session_id, voice, self.config.instructions)

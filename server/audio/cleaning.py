@@ -156,7 +156,7 @@ class EchoCanceller:
         self._run_up = _RUN_UP_FRAMES * (rate_hz // _FRAMES_PER_S)
         self._fading = _Fade(rate_hz)
         self._path = EchoPath(rate_hz)
-        self._is_active = False
+        self._is_played = self._is_active = False
         self._num_silent = self._tail  # far samples since the last that could be heard
         self._near_before = np.zeros(self._run_up, dtype=np.float32)
         self._far_before = np.zeros(self._run_up, dtype=np.float32)
@@ -176,10 +176,12 @@ class EchoCanceller:
         self._num_silent += len(far)
         if len(sounding):
             self._num_silent = len(far) - 1 - int(sounding[-1])
-        is_played = self._num_silent < self._tail
-        if is_played:
+        was_played, self._is_played = self._is_played, self._num_silent < self._tail
+        if self._is_played and not was_played:
+            self._path.restart()
+        if self._is_played:
             self._path.feed(near, far)
-        is_wanted = is_played and self._path.is_open
+        is_wanted = self._is_played and self._path.is_open
         if is_wanted and not self._is_active:
             self._begin()
         cleaned = near

@@ -47,14 +47,7 @@ class EchoPath:
         self._taper: Samples = np.hanning(self._frame).astype(np.float32)
         # Of a frame's power spectrum to that of its samples.
         self._scale = np.float32(2 / (self._frame * float(np.sum(self._taper**2))))
-        self._near, self._far = np.zeros(0, np.float32), np.zeros(0, np.float32)
-        num_bands = len(self._edges) - 1
-        quiet = np.log10(np.float32(_FLOOR / num_bands))
-        self._near_bands = np.full((_WINDOW_FRAMES, num_bands), quiet, np.float32)
-        self._far_bands = np.full(
-            (_WINDOW_FRAMES + _MAX_DELAY_FRAMES, num_bands), quiet, np.float32
-        )
-        self._num_new = 0
+        self.restart()
         self._num_unlike = self._num_alike = 0  # looks in a row
         self._is_found: bool | None = None
 
@@ -62,6 +55,17 @@ class EchoPath:
     def is_open(self) -> bool:
         """Say whether there is an echo, or may be: as long as nobody knows there may."""
         return self._is_found is not False
+
+    def restart(self) -> None:
+        """Begin with sound that does not follow the last; what is known of the echo stays."""
+        self._near, self._far = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        num_bands = len(self._edges) - 1
+        quiet = np.log10(np.float32(_FLOOR / num_bands))
+        num_far = _WINDOW_FRAMES + _MAX_DELAY_FRAMES
+        # Before the beginning nothing was played, and the microphone heard what it hears then.
+        self._far_bands: Samples = np.full((num_far, num_bands), quiet, np.float32)
+        self._near_bands: Samples | None = None
+        self._num_new = 0
 
     def feed(self, near: Samples, far: Samples) -> None:
         """Take both ends while something is played, float32 [samples] of the same time."""
@@ -71,19 +75,22 @@ class EchoPath:
         if not num:
             return
         used = num * self._frame
-        self._near_bands = _joined(self._near_bands, self._bands(self._near[:used]))
+        bands = self._bands(self._near[:used])
+        if self._near_bands is None:
+            self._near_bands = np.repeat(bands[:1], _WINDOW_FRAMES, axis=0)
+        self._near_bands = _joined(self._near_bands, bands)
         self._far_bands = _joined(self._far_bands, self._bands(self._far[:used]))
         self._near, self._far = self._near[used:].copy(), self._far[used:].copy()
         self._num_new += num
         if self._num_new >= _STEP_FRAMES:
             self._num_new = 0
-            self._look()
+            self._look(self._near_bands)
 
-    def _look(self) -> None:
+    def _look(self, near: Samples) -> None:
         power = np.sum(10 ** self._far_bands[-_WINDOW_FRAMES:], axis=1)
         if np.count_nonzero(power > _PLAYED) < _MIN_PLAYED_FRAMES:
             return
-        likeness = self._likeness()
+        likeness = self._likeness(near)
         self._num_alike = self._num_alike + 1 if likeness >= _ALIKE else 0
         if self._num_alike:
             self._num_unlike = 0
@@ -94,9 +101,9 @@ class EchoPath:
         elif self._num_unlike >= (_NONE_AFTERWARDS if self._is_found else _NONE_AT_FIRST):
             self._is_found = False
 
-    def _likeness(self) -> float:
+    def _likeness(self, near: Samples) -> float:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""
-        near = self._near_bands - self._near_bands.mean(axis=0)
+        near = near - near.mean(axis=0)
         # [delays, bands, frames]
         far = np.lib.stride_tricks.sliding_window_view(self._far_bands, _WINDOW_FRAMES, axis=0)
         far = far - far.mean(axis=2, keepdims=True)

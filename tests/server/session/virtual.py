@@ -163,10 +163,10 @@ class Virtual:
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
         for _ in range(round(seconds / step_s)):
-            self._pass(step_s)
+            self.advance(step_s)
             await self.settle()
 
-    def _pass(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Let time pass, in which a sender plays."""
         end_s = self.time.now_s + seconds
         while self.sender is not None and self.sender.due_s <= end_s:
@@ -188,7 +188,7 @@ class Virtual:
             piece = pcm[start : start + step]
             audio = base64.b64encode(encoder.encode(piece)).decode()
             if pace and piece_s:
-                self._pass(len(piece) / WIRE_HZ / pace)
+                self.advance(len(piece) / WIRE_HZ / pace)
             await self.send("input_audio_buffer.append", audio=audio)
 
     def kinds(self) -> list[str]:

@@ -31,7 +31,6 @@ from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenan
 from model.assemble.spec import StarterSpec
 from model.assemble.starter import make_core
 from model.assemble.weights import Starter, load_starter
-from model.engine.config import EngineConfig
 from model.messages import InputTranscript, Output, Pcm, ResponseAudio, ResponseText
 from model.turns.engine import TickEngine
 from server.capacity.admission import with_max_sessions
@@ -140,7 +139,7 @@ def _maker(settings: Settings, *, is_exact: bool = False) -> MakeCore:
     spec = core_spec(with_max_sessions(settings, 1))
     if not isinstance(spec, StarterSpec):
         raise SystemExit("this benchmark is for a model with a starter's weights")
-    config = EngineConfig(**spec.config)
+    config = spec.config
     starter: Starter = load_starter(spec.directory, "dense" if is_exact else config.linears)
     if is_exact:
         starter.lm.double()

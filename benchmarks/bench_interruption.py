@@ -54,7 +54,9 @@ _LEAD_S, _TAIL_S = 2.0, 1.5
 # Through a loudspeaker: a laptop's, at arm's length.
 _USUAL_MS, _USUAL_DB = 100, -6
 
-BEFORE = Hearing(cancels_echo=False, vad=VadSettings(interrupt_speech_ms=0, interrupt_quieter_db=200))
+BEFORE = Hearing(
+    cancels_echo=False, vad=VadSettings(interrupt_speech_ms=0, interrupt_quieter_db=200)
+)
 NOW = Hearing(cancels_echo=True, vad=VadSettings())
 
 Row = dict[str, Any]  # Any: whatever a table shows

@@ -18,7 +18,8 @@ from kernels.rmsnorm import rms_norm
 from kernels.rvq import half_norms, nearest_codes
 from kernels.sampling import sample_tokens
 from kernels.silu import gated_silu
-from model.transformer.sampling import Sampling, sample
+from model.sampling import Sampling
+from model.transformer.sampling import sample
 
 BATCHES = (1, 16, 64)
 DIM, FF_DIM = 4096, 11264

@@ -1,12 +1,11 @@
 """What a frame costs, part by part, from the engine's own counters."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import SimpleQueue
 
 from benchmarks.report import ROOT, Row
 from model.assemble.starter import load_engine
-from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
 from model.files.sound import read_sound
 from model.messages import Output
@@ -14,7 +13,6 @@ from model.training.evaluation.conversation import Script, UserTurn, converse
 from server.config import Settings
 
 _NUM_TURNS = 6
-_FIELDS = {field.name for field in fields(EngineConfig)}
 _UNPACED_MS = 3_600_000  # a reply need not wait for anybody to hear it
 
 
@@ -30,7 +28,7 @@ def measure_parts(settings: Settings, question: Path) -> Row:
         those spoken, `lm_ms` of all of them, steps without audio shared out over the frames;
         `real_time_factor`, time in the engine for each second heard or spoken.
     """
-    config = EngineConfig(**settings.engine.model_dump(include=_FIELDS) | {"ahead_ms": _UNPACED_MS})
+    config = replace(settings.engine.core, ahead_ms=_UNPACED_MS)
     engine = load_engine(ROOT / settings.model.dir, config)
     pcm = read_sound(question, engine.info.sample_rate_hz)
     outputs: SimpleQueue[Output] = SimpleQueue()

@@ -74,27 +74,8 @@ def bucket(bounds: tuple[float, ...], value: float) -> int:
 class EngineMetrics:
     """Hold counters that only grow, and gauges of what is so now.
 
-    Attributes:
-        ticks: ticks that did something.
-        steps: rows of the model's batches, summed over ticks; a prefill of many steps is one.
-        batch_buckets: ticks by their rows, one count a bound of `BATCH_BUCKETS` and one above all.
-        rows: rows by the phase that their session was in.
-        tick_seconds: time spent in ticks.
-        tick_buckets: ticks by duration, one count a bound of `TICK_BUCKETS_MS` and one above all.
-        encode_seconds, lm_seconds, depth_seconds, decode_seconds: time by part.
-        frames_heard: frames of users encoded.
-        frames_heard_late: those of them that were heard when the next one had been spoken already.
-        frames_spoken: frames of replies made.
-        frames_late: frames delivered after the client had nothing left to play.
-        sessions_failed: sessions lost to errors.
-        prompt_hits: sessions whose beginning was known already.
-        prompt_misses: sessions whose beginning had to be fed.
-        parks: times that a session's memory went to host memory to make room.
-        unparks: times that one came back.
-        sessions: sessions open now.
-        parked: those whose memory is in host memory now.
-        pages_used: pages of keys and values in use now, a shared one counted once.
-        pages_total: pages there are.
+    What a field counts is said once, where it is declared, and shown by the server at `/metrics`.
+    Of a histogram's list there is one count for each of its upper bounds, and one above all.
     """
 
     ticks: Annotated[int, counter("Ticks that did something.")] = 0

@@ -1,4 +1,4 @@
-"""How weights and memory may be kept. Names only, so that settings need no torch."""
+"""How weights and memory may be kept, and what computes. Names only: settings need no torch."""
 
 from typing import Literal, TypeAlias
 
@@ -6,3 +6,6 @@ from typing import Literal, TypeAlias
 Linears: TypeAlias = Literal["dense", "nf4", "int8"]
 # Keys and values: as the model computes them, or eight bits with a scale.
 Precision: TypeAlias = Literal["full", "int8"]
+# Which implementation of the kernels: "reference" is plain PyTorch and runs anywhere; "triton"
+# needs a CUDA device.
+Backend: TypeAlias = Literal["reference", "triton"]

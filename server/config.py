@@ -14,12 +14,15 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.engine.config import EngineConfig
+from model.precision import Linears, Precision
 from server.errors import ConfigError
 
 ENV_PREFIX = "PARLEY_"
@@ -27,6 +30,7 @@ _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
 # What must not be shown in an error.
 _SECRETS = ("server", "api_keys")
+_CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.
 _Tree: TypeAlias = dict[str, Any]
@@ -71,7 +75,8 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
-        max_tools: functions that a session or a response may offer.
+        max_tools: functions that a session or a response may offer; 128 is the hosted service's
+            limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
             while voice detection has found no speech.
         max_waiting_audio_s: audio of a session that may wait for the engine: clients can append it
@@ -167,6 +172,10 @@ class ServerSettings(_Strict):
         return self
 
 
+DEFAULTS = ServerSettings()
+"""What holds where nothing is set, for whoever bounds a session without having settings."""
+
+
 class ModelSettings(_Strict):
     """Which model is served.
 
@@ -193,7 +202,9 @@ class ModelSettings(_Strict):
 
 
 class EngineSettings(_Strict):
-    """How much the engine takes on, see `model.engine.config.EngineConfig`, and where it runs.
+    """How much the engine takes on, and where it runs.
+
+    What is not said here is as in `model.engine.config.EngineConfig`, defaults included.
 
     Attributes:
         placement: "process" gives the engine a process of its own, which is started again when it
@@ -202,37 +213,36 @@ class EngineSettings(_Strict):
         max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
             `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
             the default where it never ran.
-        max_batch: most sessions that one tick serves.
-        ahead_ms: audio of a reply that may be made before its time to be played.
-        num_threads: threads that one operation may use.
-        seed: of the noise, when sampling is not greedy.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
-        kv_pages: pages of memory for all sessions, None for as many as they can ever take. With
-            fewer, sessions that are idle wait in host memory.
-        cached_prompts: beginnings of conversations that are remembered for the next one.
         hang_s: how long one piece of the engine's work may take: after that its process hangs, and
             is replaced. More for a model that is too slow for its machine.
         loading_s: the same for loading a model and warming it up.
     """
 
     placement: Literal["process", "thread"] = "process"
-    max_sessions: Annotated[int, Field(ge=1)] = 4
-    max_batch: Annotated[int, Field(ge=1)] = 64
-    ahead_ms: Annotated[int, Field(ge=1)] = 1_000
-    num_threads: Annotated[int, Field(ge=1)] = 1
-    seed: int = 0
-    linears: Literal["dense", "nf4", "int8"] = "dense"
+    max_sessions: Annotated[int, Field(ge=1)] = _CORE.max_sessions
+    max_batch: Annotated[int, Field(ge=1)] = _CORE.max_batch
+    ahead_ms: Annotated[int, Field(ge=1)] = _CORE.ahead_ms
+    num_threads: Annotated[int, Field(ge=1)] = _CORE.num_threads
+    seed: int = _CORE.seed
+    linears: Linears = _CORE.linears
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(min_length=1)] = "cpu"
-    kv: Literal["full", "int8"] = "full"
-    kv_pages: Annotated[int, Field(ge=1)] | None = None
-    cached_prompts: Annotated[int, Field(ge=0)] = 8
+    kv: Precision = _CORE.kv
+    kv_pages: Annotated[int, Field(ge=1)] | None = _CORE.kv_pages
+    cached_prompts: Annotated[int, Field(ge=0)] = _CORE.cached_prompts
     hang_s: Annotated[float, Field(ge=3)] = 10.0
     loading_s: Annotated[float, Field(ge=10)] = 1_800.0
+
+    @property
+    def core(self) -> EngineConfig:
+        """Return what of it concerns the engine's core, wherever that runs."""
+        shared = type(self).model_fields.keys() & {field.name for field in fields(EngineConfig)}
+        return EngineConfig(**self.model_dump(include=shared))
 
 
 class VadSettings(_Strict):
@@ -488,7 +498,7 @@ def _check_key(keys: _KeyPath, source: str) -> None:
             # Below a free-form mapping, such as `voices`, any key is fine.
             field = _section(keys[: depth - 1])
             kind = field.model_fields[keys[depth - 1]].annotation if field else None
-            if "Mapping" in str(kind) and depth == len(keys) - 1:
+            if get_origin(kind) is Mapping and depth == len(keys) - 1:
                 return
             raise ConfigError(
                 f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"

@@ -13,8 +13,6 @@ from server.names import ROOT
 
 # A file that only a starter has.
 STARTER_FILE = "codec.safetensors"
-# Settings of the engine that its core does not know.
-_NOT_THE_CORES = {"placement", "dtype", "device", "hang_s", "loading_s"}
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -46,10 +44,7 @@ def core_spec(settings: Settings) -> CoreSpec:
             ahead_ms=engine.ahead_ms,
             name=settings.model.name,
         )
-    model, config = (
-        settings.model,
-        engine.model_dump(exclude=_NOT_THE_CORES),
-    )
+    model, config = settings.model, engine.core
     directory = ROOT / model.dir
     if model.twin is not None:
         return TwinSpec(model.twin, model.name, config, model.guidance)

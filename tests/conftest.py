@@ -14,6 +14,7 @@ from types import ModuleType
 # processes on two cores then do not fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,12 @@ import torch
 # imported, which other libraries do as well.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A test that is slow on a machine that is busy has not failed.
+hypothesis.settings.register_profile(
+    "parley", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("parley")
 
 # Threads that a library keeps for the life of the process, and that no test of ours started.
 _LIBRARY_THREADS = ("pymp-", "ThreadPoolExecutor-", "tqdm_", "pytest_timeout")

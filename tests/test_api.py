@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import websockets
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import load_script
 from server.config import Settings, load_settings
 from server.protocol.dialects import beta_session
@@ -19,6 +18,7 @@ from server.protocol.dialects.ga import GaDialect
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SemanticVad, ServerVad, SessionConfig
 from server.protocol.wire.client_events import ClientEvent
+from tests.fakes.scripted import scripted_engine
 from tests.server.serving import TIMEOUT_S, serving
 from tests.server.sounds import base64_pcm, voice
 

@@ -14,10 +14,10 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.client.local import local_server
 from server.config import Settings
+from tests.fakes.scripted import scripted_engine
 from tests.server.serving import serving
 
 ROOT = Path(__file__).resolve().parents[1]

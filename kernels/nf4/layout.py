@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales, dequantize
+from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales
 
 SUPER_BLOCK = 256
 PLANE = 32  # weights of a super-block with the same nibble index
@@ -117,11 +117,6 @@ def unpack(weight: PlanarWeight) -> tuple[Tensor, Tensor]:
         nested = NestedScales(fine, weight.code, weight.coarse, weight.offset)
         fine = nested.expand()
     return (index[::2] << 4) | index[1::2], fine
-
-
-def dequantize_planar(weight: PlanarWeight) -> Tensor:
-    """Return the weight, float32 [out_features, in_features], rows as at rest."""
-    return dequantize(*unpack(weight), (weight.out_features, weight.in_features))
 
 
 def _rows(at_rest: Tensor, *, is_gated: bool) -> Tensor:

@@ -34,8 +34,8 @@ from model.kyutai.memory import REACH_FRAMES
 from model.kyutai.voices import load_voice
 from model.pieces import PAD, TextPieces
 from model.precision import Linears
+from model.sampling import Sampling
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 
 # Most pieces of instructions; each takes a frame of the model's memory.
 MAX_PROMPT_PIECES = 1_000

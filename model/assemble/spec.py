@@ -5,12 +5,12 @@ Importing this loads no network: whoever only passes a spec on does not wait for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Literal
 
+from model.engine.config import EngineConfig
 from model.engine.core import EngineCore
 
 
@@ -21,19 +21,18 @@ class StarterSpec:
     Attributes:
         directory: written by `model.assemble.weights.save_starter`.
         name: what the engine calls its model.
-        config: fields of `model.engine.config.EngineConfig`.
+        config: of the engine.
     """
 
     directory: Path
     name: str = "starter"
-    config: Mapping[str, Any] = field(default_factory=dict)  # `Any`: as different as the fields
+    config: EngineConfig = field(default_factory=EngineConfig)
 
     def build(self) -> EngineCore:
         """Read the weights; see `CoreSpec.build`."""
-        from model.assemble.starter import load_core  # noqa: PLC0415 - the same
-        from model.engine.config import EngineConfig  # noqa: PLC0415 - loads torch
+        from model.assemble.starter import load_core  # noqa: PLC0415 - loads torch
 
-        return load_core(self.directory, EngineConfig(**self.config), name=self.name)
+        return load_core(self.directory, self.config, name=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class DuplexSpec:
     Attributes:
         directory: with the checkpoint, in any layout of `model.kyutai.check`.
         name: what the engine calls its model.
-        config: fields of `model.engine.config.EngineConfig`.
+        config: of the engine.
         dtype: of the weights that are not quantised.
         device: where they go.
         guidance: see `model.assemble.kyutai.make_parts`.
@@ -51,27 +50,25 @@ class DuplexSpec:
 
     directory: Path
     name: str
-    config: Mapping[str, Any] = field(default_factory=dict)  # `Any`: as different as the fields
+    config: EngineConfig = field(default_factory=EngineConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     guidance: float = 1.0
 
     def build(self) -> EngineCore:
         """Read the weights; see `CoreSpec.build`."""
-        from model.assemble.kyutai import load_parts  # noqa: PLC0415 - the same
+        from model.assemble.kyutai import load_parts  # noqa: PLC0415 - loads torch
         from model.duplex.engine import DuplexEngine  # noqa: PLC0415 - the same
-        from model.engine.config import EngineConfig  # noqa: PLC0415 - loads torch
 
-        config = EngineConfig(**self.config)
         parts = load_parts(
             self.directory,
             self.name,
-            linears=config.linears,
+            linears=self.config.linears,
             dtype=self.dtype,
             device=self.device,
             guidance=self.guidance,
         )
-        return DuplexEngine(parts, config, clock=monotonic)
+        return DuplexEngine(parts, self.config, clock=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +78,22 @@ class TwinSpec:
     Attributes:
         kind: of which model.
         name: what the engine calls its model.
-        config: fields of `model.engine.config.EngineConfig`; the seed is that of the weights too.
+        config: of the engine; the seed is that of the weights too.
         guidance: see `model.assemble.kyutai.make_parts`.
     """
 
     kind: Literal["moshi", "personaplex", "hibiki"]
     name: str
-    config: Mapping[str, Any] = field(default_factory=dict)  # `Any`: as different as the fields
+    config: EngineConfig = field(default_factory=EngineConfig)
     guidance: float = 1.0
 
     def build(self) -> EngineCore:
         """Make the weights; see `CoreSpec.build`."""
-        from model.assemble.twin import make_twin  # noqa: PLC0415 - the same
+        from model.assemble.twin import make_twin  # noqa: PLC0415 - loads torch
         from model.duplex.engine import DuplexEngine  # noqa: PLC0415 - the same
-        from model.engine.config import EngineConfig  # noqa: PLC0415 - loads torch
 
-        config = EngineConfig(**self.config)
-        parts = make_twin(self.kind, config.seed, self.name, guidance=self.guidance)
-        return DuplexEngine(parts, config, clock=monotonic)
+        parts = make_twin(self.kind, self.config.seed, self.name, guidance=self.guidance)
+        return DuplexEngine(parts, self.config, clock=monotonic)
 
 
 @dataclass(frozen=True, slots=True)

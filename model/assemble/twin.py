@@ -26,9 +26,9 @@ from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
 from model.messages import Pcm
 from model.pieces import PAD, TextPieces
+from model.sampling import Sampling
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 
 TwinKind = Literal["moshi", "personaplex", "hibiki"]
 
@@ -78,6 +78,7 @@ _OWN: Mapping[TwinKind, Mapping[str, Any]] = {
 _SAMPLING = Sampling(temperature=0.8, top_k=25)
 _VOICES = ("robin", "wren")
 _VOICE_FRAMES = 6
+_SPEECH_LEVEL = 0.1  # root mean square, -20 dBFS
 
 # A frame of the user counts as sound above -40 dBFS.
 _LOUD = 0.01
@@ -173,9 +174,6 @@ def _make_mimi() -> Mimi:
     out = mimi.decoder.synthesis.out.linear
     out.weight.mul_(_SPEECH_LEVEL / mimi.decode(codes).square().mean().sqrt())
     return mimi
-
-
-_SPEECH_LEVEL = 0.1  # root mean square, -20 dBFS
 
 
 def _make_voice(name: str) -> Voice:

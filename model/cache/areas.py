@@ -58,11 +58,6 @@ class Areas:
         """Pages of all areas."""
         return (self.text + self.prefix + self.audio) // self.page_steps
 
-    @property
-    def num_ranges(self) -> int:
-        """Ranges that `seen` returns."""
-        return 2 * bool(self.text) + bool(self.prefix) + 2
-
     def text_column(self, ordinal: int) -> int:
         """Return the column of a step of the text ring."""
         return self.text - 1 - ordinal % self.text

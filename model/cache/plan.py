@@ -10,26 +10,9 @@ import torch
 from torch import Tensor
 
 from kernels.attention import op
-from model.cache.areas import Range
+from model.cache.ledger import Row
 from model.cache.pages import NO_PAGE
 from model.cache.store import LayerMemory, PagedLayer, Run, Store, ViewedLayer
-
-
-@dataclass(slots=True)
-class Row:
-    """Say what one row of a call writes and sees.
-
-    Attributes:
-        pages: the slot's, [pages_per_slot]; `NO_PAGE` where there is none.
-        columns: where each step is written to, in the slot's columns; None for nowhere.
-        seen: the ranges of the slot's columns that each step sees; equally many for every step.
-        live: the smallest range that holds all of them.
-    """
-
-    pages: Sequence[int]
-    columns: list[int | None]
-    seen: list[Sequence[Range]]
-    live: Range
 
 
 @dataclass(frozen=True, slots=True, eq=False)

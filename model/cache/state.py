@@ -14,42 +14,27 @@ Besides, a slot may have, outside of pages,
     added   [slots, dim]                                       summed conditions, if any
     cross   [layers, 2, slots, heads, length, head_dim]        keys and values of conditions, if any
 
-Counters live on the host: a step plans there which columns it writes and sees. Memory is bounded
-by the windows, never by the call.
+The books are kept on the host, without a tensor (`model/cache/ledger.py`): a step plans there which
+columns it writes and sees. Memory is bounded by the windows, never by the call.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model.cache.areas import Areas, Held, ring_ranges
-from model.cache.pages import NO_PAGE, NOBODY, PageTables
-from model.cache.plan import PagedPlan, Row, paged_layers, viewed_layers
+from model.cache.kinds import Kind
+from model.cache.ledger import Ledger, Row, SlotRecord, areas_of
+from model.cache.pages import NO_PAGE, NOBODY
+from model.cache.plan import PagedPlan, paged_layers, viewed_layers
 from model.cache.store import LayerMemory, MemoryConfig, PageContents, Reading, Store
 from model.config import LMConfig
-from model.errors import EngineError, OutOfPagesError, RewindError
+from model.errors import EngineError
 
-
-class Kind(IntEnum):
-    """What a step is; decides which area remembers it."""
-
-    PAD = 0  # not a step: filler at the end of a row
-    PREFIX = 1  # pinned: never leaves
-    TEXT = 2  # text only
-    LISTEN = 3  # user audio; enters the stack at `audio_entry_layer`
-    SPEAK = 4  # assistant audio
-    DUPLEX = 5  # text and audio of both sides at once
-
-
-_LISTEN_OR_PAD = (Kind.LISTEN, Kind.PAD)
-_NOTHING = Held(0, 0, 0, 0, 0)
+__all__ = ["Kind", "LMState", "MemoryUse", "SlotMemory", "Steps", "areas_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +76,6 @@ class Steps:
         )
 
 
-@dataclass(slots=True)
-class _Counters:
-    """Steps in each area of one slot now, and the most each ring ever held.
-
-    `speak` counts the audio steps that exist in all layers.
-    """
-
-    prefix: int = 0
-    text: int = 0
-    audio: int = 0
-    speak: int = 0
-    text_high: int = 0
-    audio_high: int = 0
-    speak_high: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
     """Count pages and bytes.
@@ -133,59 +102,21 @@ class SlotMemory:
 
     Attributes:
         contents: of the slot's pages, in each store.
-        parts: which parts of the slot these pages are, in each store.
+        record: which parts of the slot these pages are, and what lies in them.
         added: [dim], None if no condition was summed.
         cross: [layers, 2, heads, length, head_dim], None if no condition was attended to.
-        counters: steps in each area.
-        is_listen: of every column of the audio ring whether a LISTEN step is there.
-        recent: kinds of the newest steps, oldest first.
     """
 
     contents: tuple[PageContents, ...]
-    parts: tuple[tuple[int, ...], ...]
+    record: SlotRecord
     added: Tensor | None
     cross: Tensor | None
-    counters: _Counters
-    is_listen: bytes
-    recent: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of its tensors."""
         conditions = sum(t.nbytes for t in (self.added, self.cross) if t is not None)
         return conditions + sum(contents.num_bytes for contents in self.contents)
-
-
-class _Group:
-    """Hold the memory of some layers: all those in which the same steps exist.
-
-    Args:
-        areas: of a slot.
-        tables: pages of the slots.
-        store: their contents.
-        is_low: whether LISTEN steps do not exist in these layers.
-    """
-
-    __slots__ = ("areas", "is_low", "store", "tables")
-
-    def __init__(self, areas: Areas, tables: PageTables, store: Store, *, is_low: bool) -> None:
-        self.areas, self.tables, self.store, self.is_low = areas, tables, store, is_low
-
-    def own(self, slot: int, parts: Iterable[int]) -> None:
-        """Let a slot write to parts of its memory; the pages must be there."""
-        for part in parts:
-            begun = self.tables.own(slot, part)
-            if begun is not None:
-                page, source = begun
-                self.store.fill(page, None if source == NO_PAGE else source)
-
-    def parts(self, slot: int) -> list[int]:
-        """Return the parts of its memory that a slot has."""
-        return [i for i, page in enumerate(self.tables.rows[slot]) if page != NO_PAGE]
-
-    def pages(self, slot: int) -> list[int]:
-        """Return the pages that a slot has, in the order of its parts."""
-        return [page for page in self.tables.rows[slot] if page != NO_PAGE]
 
 
 class LMState:
@@ -201,21 +132,10 @@ class LMState:
     Attributes:
         added: [slots, dim], what is added to every input; None without summed conditions.
         cross: [layers, 2, slots, heads, length, head_dim]; None until a condition is attended to.
-        max_call_steps: most steps of one slot that a single `advance` may add.
-        pages_per_slot: most pages that a slot can have, in all its layers.
+        stores: pages of the layers, the lowest layers first.
     """
 
-    __slots__ = (
-        "_config",
-        "_counters",
-        "_groups",
-        "_is_listen",
-        "_memory",
-        "_recent",
-        "added",
-        "cross",
-        "max_call_steps",
-    )
+    __slots__ = ("_config", "_ledger", "_memory", "added", "cross", "stores")
 
     def __init__(
         self,
@@ -226,51 +146,42 @@ class LMState:
         memory: MemoryConfig | None = None,
     ) -> None:
         self._config, self._memory = config, memory or MemoryConfig()
-        areas = areas_of(config, self._memory.page_steps)
-        num_pages = self._memory.num_pages or num_slots * areas.num_pages
-        entry = config.audio_entry_layer
-        self._groups = [
-            _Group(
-                areas,
-                PageTables(num_slots, areas.num_pages, num_pages),
-                Store(
-                    num_layers,
-                    config.num_kv_heads,
-                    config.head_dim,
-                    num_pages=num_pages,
-                    config=self._memory,
-                    dtype=dtype,
-                    device=device,
-                ),
-                is_low=is_low,
+        page_steps, num_pages = self._memory.page_steps, self._memory.num_pages
+        self._ledger = Ledger(config, num_slots, page_steps, num_pages)
+        self.stores = [
+            Store(
+                group.num_layers,
+                config.num_kv_heads,
+                config.head_dim,
+                num_pages=group.tables.pool.num_pages,
+                config=self._memory,
+                dtype=dtype,
+                device=device,
             )
-            for num_layers, is_low in ((entry, True), (config.num_layers - entry, False))
-            if num_layers
+            for group in self._ledger.groups
         ]
         self.added: Tensor | None = None
         self.cross: Tensor | None = None
-        # A call's later steps must not overwrite what its first step still sees.
-        self.max_call_steps = config.rewind_steps + 1
-        self._counters = [_Counters() for _ in range(num_slots)]
-        # One byte a column of the audio ring: whether a LISTEN step is there.
-        self._is_listen = [bytearray(areas.audio) for _ in range(num_slots)]
-        num_columns = areas.num_pages * areas.page_steps
-        self._recent: list[deque[int]] = [deque(maxlen=num_columns) for _ in range(num_slots)]
 
     @property
     def num_slots(self) -> int:
         """Slots in this state."""
-        return len(self._counters)
+        return self._ledger.num_slots
+
+    @property
+    def max_call_steps(self) -> int:
+        """Most steps of one slot that a single `advance` may add."""
+        return self._ledger.max_call_steps
 
     @property
     def device(self) -> torch.device:
         """Where keys and values are."""
-        return self._groups[-1].store.kv.device
+        return self.stores[-1].kv.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return self._groups[-1].store.dtype
+        return self.stores[-1].dtype
 
     @property
     def reading(self) -> Reading:
@@ -283,48 +194,39 @@ class LMState:
         return added, None if self.cross is None else self.cross[:, :, rows]
 
     @property
-    def stores(self) -> list[Store]:
-        """Pages of the layers, the lowest layers first."""
-        return [group.store for group in self._groups]
-
-    @property
     def use(self) -> MemoryUse:
         """Count what is in use now."""
-        pools = [group.tables.pool for group in self._groups]
+        pools = [group.tables.pool for group in self._ledger.groups]
         used = [pool.num_pages - pool.num_free for pool in pools]
-        bytes_used = sum(
-            n * group.store.page_bytes for n, group in zip(used, self._groups, strict=True)
-        )
+        bytes_used = sum(n * store.page_bytes for n, store in zip(used, self.stores, strict=True))
         return MemoryUse(
             sum(used),
             sum(pool.num_pages for pool in pools),
             bytes_used,
-            sum(group.store.num_bytes for group in self._groups),
+            sum(store.num_bytes for store in self.stores),
         )
 
     def length(self, slot: int) -> int:
         """Return how many steps `slot` has taken since its reset, minus those taken back."""
-        counters = self._counters[slot]
-        return counters.prefix + counters.text + counters.audio
+        return self._ledger.length(slot)
 
     def pages(self, slot: int) -> list[list[int]]:
         """Return the pages that `slot` has, in each of `stores`."""
-        return [group.pages(slot) for group in self._groups]
+        return [group.pages(slot) for group in self._ledger.groups]
 
     def reset(self, slot: int) -> None:
         """Forget everything in `slot`; other slots are untouched.
 
         Its pages are free from then on, and wiped when they are handed out again.
         """
-        for group in self._groups:
-            group.tables.clear(slot)
+        self._ledger.reset(slot)
+        self._forget_conditions(slot)
+
+    def _forget_conditions(self, slot: int) -> None:
         if self.added is not None:
             self.added[slot].zero_()
         if self.cross is not None:
             self.cross[:, :, slot].zero_()
-        self._counters[slot] = _Counters()
-        self._is_listen[slot] = bytearray(len(self._is_listen[slot]))
-        self._recent[slot].clear()
 
     def rewind(self, slot: int, length: int) -> None:
         """Take back the newest steps of `slot`, exactly as if they had never been.
@@ -337,33 +239,7 @@ class LMState:
             RewindError: if steps that would be visible again are already overwritten; the state
                 is unchanged then.
         """
-        now, recent = self._counters[slot], self._recent[slot]
-        num_back = self.length(slot) - length
-        if length < 0 or num_back < 0 or num_back > len(recent):
-            msg = f"cannot rewind slot {slot} to {length}: it has {self.length(slot)} steps"
-            raise RewindError(msg)
-        back = [recent[-1 - i] for i in range(num_back)]
-        text = now.text - back.count(Kind.TEXT)
-        audio = now.audio - sum(k > Kind.TEXT for k in back)
-        config = self._config
-        for kept, high, window in (
-            (text, now.text_high, config.text_window),
-            (audio, now.audio_high, config.audio_window),
-        ):
-            if max(kept - window, 0) < high - window - config.rewind_steps:
-                msg = (
-                    f"cannot rewind slot {slot} by {num_back} steps: only the newest "
-                    f"{config.rewind_steps} of a ring can be taken back"
-                )
-                raise RewindError(msg)
-        now.prefix -= back.count(Kind.PREFIX)
-        now.text, now.audio = text, audio
-        now.speak -= sum(k > Kind.LISTEN for k in back)
-        for _ in back:
-            recent.pop()
-        for group in self._groups:
-            most = self._held(slot, group, is_high=True)
-            group.tables.release(slot, group.areas.parts_beyond(self._held(slot, group), most))
+        self._ledger.rewind(slot, length)
 
     def fork(self, source: int, target: int) -> None:
         """Make `target` remember exactly what `source` does; from then on each goes its own way.
@@ -378,32 +254,23 @@ class LMState:
         Raises:
             OutOfPagesError: there are no pages for the copies; nothing has changed then.
         """
-        assert source != target, source
-        filling = [self._filling(source, group) for group in self._groups]
-        for group, parts in zip(self._groups, filling, strict=True):
-            self._check_free(group, len(parts), target)
-        self.reset(target)
-        for group, parts in zip(self._groups, filling, strict=True):
-            group.tables.share(source, target)
-            group.own(target, parts)
+        self._ledger.fork(source, target)
+        self._fill()
         if self.added is not None:
             self.added[target] = self.added[source]
         if self.cross is not None:
             self.cross[:, :, target] = self.cross[:, :, source]
-        self._counters[target] = replace(self._counters[source])
-        self._is_listen[target] = bytearray(self._is_listen[source])
-        self._recent[target].extend(self._recent[source])
 
     def snapshot(self, slot: int) -> SlotMemory:
         """Copy what `slot` remembers into host memory; the slot is unchanged."""
         return SlotMemory(
-            contents=tuple(group.store.read(group.pages(slot)) for group in self._groups),
-            parts=tuple(tuple(group.parts(slot)) for group in self._groups),
+            contents=tuple(
+                store.read(pages)
+                for store, pages in zip(self.stores, self.pages(slot), strict=True)
+            ),
+            record=self._ledger.record(slot),
             added=None if self.added is None else _to_host(self.added[slot]),
             cross=None if self.cross is None else _to_host(self.cross[:, :, slot]),
-            counters=replace(self._counters[slot]),
-            is_listen=bytes(self._is_listen[slot]),
-            recent=tuple(self._recent[slot]),
         )
 
     def restore(self, slot: int, memory: SlotMemory) -> None:
@@ -418,13 +285,12 @@ class LMState:
             OutOfPagesError: there are not enough pages; the slot is unchanged then.
         """
         self._check_fits(memory)
-        for group, parts in zip(self._groups, memory.parts, strict=True):
-            self._check_free(group, len(parts), slot)
-        self.reset(slot)
-        for group, parts, contents in zip(self._groups, memory.parts, memory.contents, strict=True):
-            for part in parts:
-                group.tables.own(slot, part)
-            group.store.write(group.pages(slot), contents)
+        self._ledger.restore(slot, memory.record)
+        self._forget_conditions(slot)
+        for store, pages, contents in zip(
+            self.stores, self.pages(slot), memory.contents, strict=True
+        ):
+            store.write(pages, contents)
         if memory.added is not None:
             if self.added is None:
                 self.added = memory.added.new_zeros(
@@ -438,9 +304,6 @@ class LMState:
                     (layers, two, self.num_slots, *rest), device=self.device
                 )
             self.cross[:, :, slot] = memory.cross.to(self.device)
-        self._counters[slot] = replace(memory.counters)
-        self._is_listen[slot] = bytearray(memory.is_listen)
-        self._recent[slot].extend(memory.recent)
 
     def advance(
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
@@ -474,219 +337,47 @@ class LMState:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
     ) -> list[PagedPlan | None]:
         """Do as `advance`, and return for each of `stores` what is to be read and written."""
-        if self._is_ring and len(kind[0]) == 1:
+        groups = self._ledger.groups
+        if self._ledger.is_ring and len(kind[0]) == 1:
             is_step = [row[0] != Kind.PAD for row in kind]
             if is_step == [slot != NOBODY for slot in slots]:
-                return [self._plan_ring([row[0] for row in kind], slots)]
+                held = self._ledger.advance_rings([row[0] for row in kind], slots)
+                self._fill()
+                (group,), (store,) = groups, self.stores
+                window, size = self._config.audio_window, group.areas.audio
+                return [PagedPlan.of_rings(held, window, size, group.tables.of(slots), store)]
         return [
-            None if rows is None else PagedPlan.of(rows, group.tables.of(slots), group.store)
-            for rows, group in zip(self.plan(kind, slots), self._groups, strict=True)
+            None if rows is None else PagedPlan.of(rows, group.tables.of(slots), store)
+            for rows, group, store in zip(self.plan(kind, slots), groups, self.stores, strict=True)
         ]
-
-    @property
-    def _is_ring(self) -> bool:
-        """Say whether a slot is one ring, the same in all layers: that of a duplex model."""
-        config = self._config
-        return not (config.text_window or config.prefix_steps or config.audio_entry_layer)
-
-    def _plan_ring(self, kind: Sequence[int], slots: Sequence[int]) -> PagedPlan:
-        """Do as `plan_paged` where a slot is one ring, for a step of each: for all at once."""
-        (group,) = self._groups
-        window, size = self._config.audio_window, group.areas.audio
-        row = np.array(slots)
-        is_somebody = row != NOBODY
-        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])
-        part = held % size // group.areas.page_steps
-        pages = group.tables.of(slots)[np.arange(len(row)), part]
-        refs = group.tables.pool.refs
-        wanted = [i for i in is_somebody.nonzero()[0] if pages[i] == NO_PAGE or refs(pages[i]) > 1]
-        self._check_free(group, len(wanted))
-        for i in wanted:
-            group.own(slots[i], (int(part[i]),))
-        for slot, step_kind in zip(slots, kind, strict=True):
-            if slot != NOBODY:
-                self._count(slot, step_kind)
-        held += is_somebody
-        return PagedPlan.of_rings(held, window, size, group.tables.of(slots), group.store)
 
     def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
         """Say whether there are pages for `advance`; arguments as there."""
-        most = sum(len(row) for row in kind)  # a step is written to one page
-        return all(
-            most <= group.tables.pool.num_free
-            or len(self._wanted(kind, slots, group)) <= group.tables.pool.num_free
-            for group in self._groups
-        )
+        return self._ledger.has_room(kind, slots)
 
     def plan(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> list[list[Row] | None]:
         """Do as `advance`, and return for each of `stores` what every row writes and sees."""
-        num_steps, somebody = len(kind[0]), [slot for slot in slots if slot != NOBODY]
-        assert num_steps <= self.max_call_steps, (num_steps, self.max_call_steps)
-        assert len(set(somebody)) == len(somebody), slots
-        self._check_prefix(kind, slots)
-        groups = [
-            None
-            if group.is_low and all(k in _LISTEN_OR_PAD for row in kind for k in row)
-            else group
-            for group in self._groups
-        ]
-        self._take_pages(kind, slots, [group for group in groups if group is not None])
-        rows: list[list[Row] | None] = [None if group is None else [] for group in groups]
-        for slot, row_kind in zip(slots, kind, strict=True):
-            planned = self._plan_row(slot, row_kind, groups)
-            for of_group, row in zip(rows, planned, strict=True):
-                if of_group is not None:
-                    of_group.append(row)
+        rows = self._ledger.advance(kind, slots)
+        self._fill()
         return rows
 
-    def _plan_row(
-        self, slot: int, kind: Sequence[int], groups: Sequence[_Group | None]
-    ) -> list[Row]:
-        """Count the steps of one row in and say where they go."""
-        rows = []
-        for group in groups:
-            pages = [] if group is None or slot == NOBODY else group.tables.rows[slot]
-            if group is not None and slot == NOBODY:
-                pages = [NO_PAGE] * group.areas.num_pages
-            rows.append(Row(pages, [], [], (0, 0)))
-        for step_kind in kind:
-            if step_kind != Kind.PAD:
-                self._count(slot, step_kind)
-            for row, group in zip(rows, groups, strict=True):
-                if group is None:
-                    continue
-                held = _NOTHING if slot == NOBODY else self._held(slot, group)
-                row.columns.append(_column(step_kind, held, group))
-                row.seen.append(group.areas.seen(held))
-                row.live = group.areas.live(held)
-        return rows
-
-    def _count(self, slot: int, kind: int) -> None:
-        """Count one step in."""
-        now = self._counters[slot]
-        self._recent[slot].append(kind)
-        if kind == Kind.PREFIX:
-            now.prefix += 1
-        elif kind == Kind.TEXT:
-            now.text += 1
-            now.text_high = max(now.text_high, now.text)
-        else:
-            ring = self._is_listen[slot]
-            ring[now.audio % len(ring)] = kind == Kind.LISTEN
-            now.audio += 1
-            now.audio_high = max(now.audio_high, now.audio)
-            if kind != Kind.LISTEN:
-                now.speak += 1
-                now.speak_high = max(now.speak_high, now.speak)
-
-    def _held(self, slot: int, group: _Group, *, is_high: bool = False) -> Held:
-        """Return what a slot has in the areas of some layers, now or at most ever."""
-        now, config = self._counters[slot], self._config
-        if is_high:
-            audio = now.speak_high if group.is_low else now.audio_high
-            return Held(now.prefix, now.text_high, 0, audio, 0)
-        audio, seen = now.audio, min(now.audio, config.audio_window)
-        if group.is_low:
-            # Of the audio steps in the window, those that exist here.
-            ring = self._is_listen[slot]
-            ranges = ring_ranges(audio, seen, len(ring))
-            audio, seen = now.speak, seen - sum(ring.count(1, *newest) for newest in ranges)
-        return Held(now.prefix, now.text, min(now.text, config.text_window), audio, seen)
-
-    def _parts(self, slot: int, kind: Sequence[int], group: _Group) -> set[int]:
-        """Return the parts of its memory that a slot will write for new steps."""
-        now = self._counters[slot]
-        start = Held(now.prefix, now.text, 0, now.speak if group.is_low else now.audio, 0)
-        first = Kind.SPEAK if group.is_low else Kind.LISTEN
-        prefix = text = audio = 0
-        for step_kind in kind:
-            prefix += step_kind == Kind.PREFIX
-            text += step_kind == Kind.TEXT
-            audio += step_kind >= first
-        stop = Held(start.prefix + prefix, start.text + text, 0, start.audio + audio, 0)
-        return group.areas.parts(start, stop)
-
-    def _filling(self, slot: int, group: _Group) -> set[int]:
-        return group.areas.parts_being_filled(self._held(slot, group))
-
-    def _take_pages(
-        self, kind: Sequence[Sequence[int]], slots: Sequence[int], groups: Sequence[_Group]
-    ) -> None:
-        """Let slots own the pages that new steps are written to."""
-        taken = []
-        for group in groups:
-            wanted = self._wanted(kind, slots, group)
-            if wanted:
-                self._check_free(group, len(wanted))
-                taken.append((group, wanted))
-        for group, wanted in taken:
-            for slot, part in wanted:
-                group.own(slot, (part,))
-
-    def _wanted(
-        self, kind: Sequence[Sequence[int]], slots: Sequence[int], group: _Group
-    ) -> list[tuple[int, int]]:
-        """Return the parts of slots that new steps are written to and that they do not own."""
-        return [
-            (slot, part)
-            for slot, row in zip(slots, kind, strict=True)
-            if slot != NOBODY
-            for part in self._parts(slot, row, group)
-            if group.tables.num_missing(slot, (part,))
-        ]
-
-    def _check_free(self, group: _Group, num_pages: int, slot: int | None = None) -> None:
-        """Refuse what would take more pages than are free once `slot` is empty."""
-        pool = group.tables.pool
-        freed = 0 if slot is None else sum(pool.refs(p) == 1 for p in group.pages(slot))
-        if num_pages > pool.num_free + freed:
-            msg = f"{num_pages} pages are needed, {pool.num_free + freed} of {pool.num_pages} free"
-            raise OutOfPagesError(msg)
+    def _fill(self) -> None:
+        """Fill the pages that the ledger took: with what was copied there, or with nothing."""
+        for group, store in zip(self._ledger.groups, self.stores, strict=True):
+            for page, source in group.begun:
+                store.fill(page, None if source == NO_PAGE else source)
+            group.begun.clear()
 
     def _check_fits(self, memory: SlotMemory) -> None:
         got = [(c.kv.dtype, *c.kv.shape[:3], *c.kv.shape[4:]) for c in memory.contents]
         expected = [(s.kv.dtype, *s.kv.shape[:3], s.page_steps, s.kv.shape[4]) for s in self.stores]
-        num_columns = len(self._is_listen[0])
-        if got != expected or len(memory.is_listen) != num_columns:
+        num_columns = self._ledger.num_ring_columns
+        if got != expected or len(memory.record.is_listen) != num_columns:
             msg = (
                 f"memory of another model: expected pages of {expected} and {num_columns} audio "
-                f"steps, got {got} and {len(memory.is_listen)}"
+                f"steps, got {got} and {len(memory.record.is_listen)}"
             )
             raise EngineError(msg)
-
-    def _check_prefix(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        for slot, row in zip(slots, kind, strict=True):
-            num_new = list(row).count(Kind.PREFIX)
-            if not num_new:
-                continue
-            held = self._counters[slot].prefix + num_new
-            if held > self._config.prefix_steps:
-                msg = f"prefix of {held} steps, the model holds {self._config.prefix_steps}"
-                raise EngineError(msg)
-
-
-def areas_of(config: LMConfig, page_steps: int) -> Areas:
-    """Return how a slot's columns are divided, in pages of `page_steps`."""
-    # A ring that holds nothing has nothing to take back either.
-    text = config.text_window and config.text_window + config.rewind_steps
-    audio = config.audio_window + config.rewind_steps
-    return Areas.around(text, config.prefix_steps, audio, page_steps)
-
-
-def _column(kind: int, held: Held, group: _Group) -> int | None:
-    """Return the column of the newest step, which is counted in `held`; None if it has none."""
-    areas = group.areas
-    match kind:
-        case Kind.PAD:
-            return None
-        case Kind.PREFIX:
-            return areas.prefix_column(held.prefix - 1)
-        case Kind.TEXT:
-            return areas.text_column(held.text - 1)
-        case Kind.LISTEN if group.is_low:
-            return None
-        case _:
-            return areas.audio_column(held.audio - 1)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

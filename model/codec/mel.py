@@ -67,21 +67,6 @@ class MelCodecConfig:
         """Codes of one frame: one semantic, then the acoustic ones."""
         return 1 + self.num_acoustic
 
-    @property
-    def bits_per_second(self) -> float:
-        """Bit rate of the codes."""
-        return (
-            self.num_codebooks
-            * (self.codebook_size - 1).bit_length()
-            * SAMPLE_RATE_HZ
-            / FRAME_SAMPLES
-        )
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens a second, all codebooks counted."""
-        return self.num_codebooks * SAMPLE_RATE_HZ / FRAME_SAMPLES
-
 
 @dataclass(slots=True)
 class CodecState:

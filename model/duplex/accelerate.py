@@ -13,7 +13,8 @@ from kernels.int8 import use_int8
 from model.cache.store import Reading
 from model.duplex.driver import DuplexConfig
 from model.errors import ConfigError
-from model.transformer.backend import Backend, use_backend
+from model.precision import Backend
+from model.transformer.backend import use_backend
 from model.transformer.graphs import Driven, FrameGraphs, FrameT, cuda_capture
 from model.transformer.planar import use_planar_linears
 

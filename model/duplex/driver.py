@@ -23,10 +23,11 @@ from model.cache.pages import NOBODY
 from model.cache.state import Kind, SlotMemory, Steps
 from model.cache.store import LayerMemory, MemoryConfig
 from model.errors import RewindError
+from model.sampling import GREEDY, Sampling
 from model.transformer.condition import Condition
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
-from model.transformer.sampling import GREEDY, Sampling, guide, sample
+from model.transformer.sampling import guide, sample
 
 
 class _Stream(IntEnum):

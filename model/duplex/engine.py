@@ -130,11 +130,6 @@ class DuplexEngine:
         return self._config.max_queued_commands
 
     @property
-    def session_ids(self) -> list[str]:
-        """Name the sessions that are open."""
-        return self._sessions.ids
-
-    @property
     def num_kept_prompts(self) -> int:
         """Count the prompts whose state is kept for the next session."""
         return self._runner.num_kept_prompts

@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 
 from model.arrays import Ints
+from model.cache.parking import Parking
 from model.cache.state import areas_of
 from model.cache.store import MemoryConfig
 from model.codec.mimi import Mimi
@@ -80,7 +81,7 @@ class DuplexResult:
 class DuplexRunner:
     """Hold the networks, the state of all slots, and the beginnings that were seen lately.
 
-    Where memory runs out, the conversation that has had no step for longest waits in host memory.
+    Where memory runs out, conversations wait in host memory: see `model.cache.parking`.
 
     Args:
         model: the networks.
@@ -123,17 +124,14 @@ class DuplexRunner:
                 self._duplex.reset(0)
         self._driven = AudioDuplex(self._duplex, model.mimi)
         self._step = stepper(self._driven)
-        self._parked: dict[int, DuplexMemory] = {}
+        self._parking: Parking[DuplexMemory] = Parking(self._duplex, self._metrics)
         self._beginnings: dict[int, DuplexMemory] = {}  # of those that have had no step yet
-        # Slots that have had a step since they were wiped, the longest idle first.
-        self._used: OrderedDict[int, None] = OrderedDict()
 
     @torch.inference_mode()
     def wipe(self, slot: int) -> None:
         """Leave nothing of a conversation in its slot."""
-        self._parked.pop(slot, None)
+        self._parking.forget(slot)
         self._beginnings.pop(slot, None)
-        self._used.pop(slot, None)
         self._driven.reset(slot)
 
     @torch.inference_mode()
@@ -176,7 +174,7 @@ class DuplexRunner:
                     self._duplex.begin_with(slot, embedded, ring)
                     break
                 except OutOfPagesError:
-                    if not self._give_way(keep=[slot]):
+                    if not self._parking.give_way([slot]):
                         raise
                     self.begin(slot)
         return self._duplex.num_calls(slot), False
@@ -200,7 +198,7 @@ class DuplexRunner:
     @torch.inference_mode()
     def rewind(self, slot: int, num_calls: int) -> Ints | None:
         """Take a conversation back to its first steps; see `Duplex.rewind`."""
-        if slot in self._parked:
+        if slot in self._parking:
             return None  # it has been silent for so long that nothing waits to be heard
         heard = self._duplex.rewind(slot, num_calls)
         return None if heard is None else heard.cpu().numpy()
@@ -218,44 +216,28 @@ class DuplexRunner:
         able = list(slots)
         for i, slot in enumerate(able):
             while not self._bring(slot):
-                if not self._give_way(keep=slots):
+                if not self._parking.give_way(slots):
                     del able[i:]
                     break
         while not self._duplex.has_room(able):
-            if not self._give_way(keep=slots):
+            if not self._parking.give_way(slots):
                 del able[-1]
-        for slot in able:
-            self._used[slot] = None
-            self._used.move_to_end(slot)
+        self._parking.touch(able)
         use = self._duplex.state.use
         self._metrics.pages_used, self._metrics.pages_total = use.pages_used, use.pages_total
-        self._metrics.parked = len(self._parked)
+        self._metrics.parked = len(self._parking)
         return able
 
     def _bring(self, slot: int) -> bool:
         """See to it that a conversation is in its slot; False if there is no memory for it."""
-        away = self._parked.get(slot) or self._beginnings.get(slot)
-        if away is None:
-            return True
         try:
-            self._duplex.restore(slot, away)
+            if slot in self._beginnings:
+                self._duplex.restore(slot, self._beginnings[slot])
+                del self._beginnings[slot]
+            self._parking.bring(slot)
         except OutOfPagesError:
             return False
-        self._metrics.unparks += slot in self._parked
-        self._parked.pop(slot, None)
-        self._beginnings.pop(slot, None)
         return True
-
-    def _give_way(self, keep: Sequence[int]) -> bool:
-        """Move the conversation that is idle for longest to host memory; False if there is none."""
-        for slot in self._used:
-            if slot not in keep:
-                self._parked[slot] = self._duplex.snapshot(slot)
-                self._duplex.reset(slot)
-                del self._used[slot]
-                self._metrics.parks += 1
-                return True
-        return False
 
     def step(self, requests: Sequence[DuplexRequest]) -> list[DuplexResult]:
         """Take conversations in distinct slots one step further, all together.

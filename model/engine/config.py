@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from model.errors import ConfigError
 from model.precision import Linears, Precision
-from model.transformer.sampling import GREEDY, Sampling
+from model.sampling import GREEDY, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,11 +40,6 @@ class Sessions(Generic[S]):
         self.is_trial = False
         self._num_broken = 0  # times in a row that `together` broke for everybody
 
-    @property
-    def ids(self) -> list[str]:
-        """Name the sessions that are open."""
-        return [slot.session_id for slot in self._slots]
-
     def is_open(self, slot: S) -> bool:
         """Say whether a slot still has its session."""
         return self._slots.get(slot.session_id) is slot
@@ -164,7 +159,7 @@ class Sessions(Generic[S]):
 
     def fail_all(self, message: str) -> list[SessionFailed]:
         """Give up all sessions; their state is the caller's to make anew."""
-        failed = [SessionFailed(session_id, message) for session_id in self.ids]
+        failed = [SessionFailed(slot.session_id, message) for slot in self._slots]
         for slot in list(self._slots):
             self._slots.release(slot)
         self._metrics.sessions_failed += len(failed)

@@ -216,6 +216,7 @@ def _whole(waiting: bytearray) -> Generator[Message, None, None]:
 def note_silence(connection: socket.socket, seconds: float) -> None:
     """Let `received` tell when nothing comes for so long; sending is not affected."""
     whole = int(seconds)
+    # A `struct timeval` is two C longs on Linux, which is where engines have processes.
     timeval = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 

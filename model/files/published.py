@@ -123,12 +123,6 @@ class TensorFile:
         for name, shape in source.tensors.items():
             self.check(name, shape, source.types.get(name))
 
-    def read_source(self, source: Source) -> Tensor:
-        """Read what `source` needs, and make our tensor of it, float32."""
-        return source.convert(
-            *(self.read(n, shape, source.types.get(n)) for n, shape in source.tensors.items())
-        )
-
     def _add_part(self, path: Path, names: set[str]) -> None:
         places, _ = _read_header(path)
         if unlike := sorted(names ^ places.keys()):

@@ -7,10 +7,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import count
-from time import monotonic
 
 from model.engine.faults import told
-from model.engine.local import LocalEngine
 from model.messages import (
     AppendAudio,
     Close,
@@ -34,23 +32,6 @@ _FRAME_MS = 80
 _MAX_QUEUED_COMMANDS = 4096
 # Sessions that were closed and whose progress is kept.
 _MAX_CLOSED = 1024
-
-
-def scripted_engine(
-    script: Script, *, max_sessions: int, ahead_ms: int, name: str = "scripted"
-) -> LocalEngine:
-    """Return an engine that follows a script, not yet started.
-
-    Args:
-        script: to follow, each session from its start.
-        max_sessions: sessions that may be open at once.
-        ahead_ms: audio of a reply that may be made before its time to be played.
-        name: what the engine calls its model.
-    """
-    core = ScriptedCore(
-        script, max_sessions=max_sessions, ahead_ms=ahead_ms, clock=monotonic, name=name
-    )
-    return LocalEngine(core)
 
 
 class ScriptedCore:

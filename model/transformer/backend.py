@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from kernels.triton_device import check_triton
 from model.errors import ConfigError
-
-# "reference" is plain PyTorch and runs anywhere; "triton" needs a CUDA device.
-Backend = Literal["reference", "triton"]
+from model.precision import Backend
 
 
 class KernelModule(nn.Module):
@@ -27,7 +25,7 @@ def use_backend(module: nn.Module, backend: Backend) -> int:
     """Let every norm, gated MLP and quantiser within a module use one backend, in place.
 
     Attention and the memory that it reads are chosen by `model.cache.store.MemoryConfig.reading`,
-    the draw of tokens by `model.transformer.sampling.Sampling.backend`, linears by how they are
+    the draw of tokens by `model.sampling.Sampling.backend`, linears by how they are
     loaded.
 
     Args:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from model.config import LMConfig
 from model.family import Family
+from model.sampling import GREEDY, Sampling
 from model.transformer.attention import Attention, Layer, Layers, RMSNorm
 from model.transformer.embedding import CodeTables, TextTable, TwoTextTable
-from model.transformer.sampling import GREEDY, Sampling, guide, sample
+from model.transformer.sampling import guide, sample
 
 UNDECIDED = -2
 
@@ -168,7 +169,7 @@ class Depth(nn.Module):
         first = self._sets[k] * self.num_layers
         layers = list(self.layers)[first : first + self.num_layers]
         for layer, layer_kv in zip(layers, kv, strict=True):
-            x = _step(layer, x, layer_kv, k)
+            x = _run_layer(layer, x, layer_kv, k)
         logits: Tensor = self.heads[k](self.norm(x))
         return logits
 
@@ -200,7 +201,7 @@ def _head(config: LMConfig, family: Family | None) -> nn.Module:
     return head
 
 
-def _step(layer: Layer, x: Tensor, kv: Tensor, k: int) -> Tensor:
+def _run_layer(layer: Layer, x: Tensor, kv: Tensor, k: int) -> Tensor:
     """Run position k of one layer: `x: [N, D]`, `kv: [2, N, H, K, head_dim]` written at k."""
     attention = layer.attention
     heads = attention.num_heads

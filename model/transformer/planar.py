@@ -6,8 +6,8 @@ from torch import nn
 
 from kernels.nf4 import use_planar
 from model.errors import ConfigError
+from model.precision import Backend
 from model.transformer.attention import GatedMLP
-from model.transformer.backend import Backend
 
 
 def use_planar_linears(module: nn.Module, backend: Backend) -> int:

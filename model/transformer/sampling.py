@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kernels.sampling import sample_tokens
-from model.transformer.backend import Backend
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Say how tokens are chosen.
-
-    Attributes:
-        temperature: divides the logits; 0 is greedy.
-        top_k: keep this many of the most probable tokens; 0 keeps all.
-        backend: of `kernels.sampling`. Of tokens that are equally probable it takes the lower ones
-            first, "reference" whichever PyTorch's `topk` does.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    backend: Backend = "reference"
-
-    def num_candidates(self, vocab: int) -> int:
-        """Return how many tokens stay in the draw, which is how much noise a draw takes."""
-        return min(self.top_k, vocab) if self.top_k else vocab
-
-
-GREEDY = Sampling()
+from model.sampling import GREEDY, Sampling
 
 
 def sample(logits: Tensor, sampling: Sampling = GREEDY, noise: Tensor | None = None) -> Tensor:

@@ -81,11 +81,9 @@ class TickEngine:
         self.info = EngineInfo(
             name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
         )
-        self._speller, self._limits, self._clock = (
-            Speller(vocabulary),
-            limits or TurnLimits(),
-            clock,
-        )
+        self._speller = Speller(vocabulary)
+        self._limits = limits or TurnLimits()
+        self._clock = clock
         self._writer: CallService = writer or SchemaService(spelled(vocabulary))
         self._delays = lm.config.delays
         self._timing = SpeechTiming(codec.frame_samples, frame_ms, codec.lookahead_samples)
@@ -99,11 +97,6 @@ class TickEngine:
     def max_queued_commands(self) -> int:
         """Bound the commands that wait for the engine's thread."""
         return self.config.max_queued_commands
-
-    @property
-    def session_ids(self) -> list[str]:
-        """Name the sessions that are open."""
-        return self._sessions.ids
 
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when `next_due_s` may say something else, from any thread."""

@@ -1,17 +1,18 @@
 """Keep the memory of every session: in pages, or, where these run out, in host memory.
 
 What has to be where is decided here: a beginning that is known is shared and not fed again; when
-pages run out, the session that was idle for longest gives way, and comes back when it is due.
-Neither changes what the model computes.
+pages run out, sessions give way (`model.cache.parking`), and after them beginnings. Neither changes
+what the model computes.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from model.cache.parking import Parking, with_room
 from model.cache.state import SlotMemory, areas_of
 from model.cache.store import MemoryConfig
 from model.engine.config import EngineConfig
@@ -67,17 +68,14 @@ class Pager:
         self.state = lm.init_state(num_slots, memory)
         self._prompts = PromptCache(range(config.max_sessions, num_slots))
         self._fed: dict[int, _Prompt] = {}
-        self._parked: dict[int, SlotMemory] = {}
-        # Slots that have taken a step since they were empty, the longest idle first.
-        self._used: OrderedDict[int, None] = OrderedDict()
+        self._parking: Parking[SlotMemory] = Parking(self.state, metrics)
         self._note()
 
     def wipe(self, slot: int) -> None:
         """Leave nothing of a session in its slot."""
         self.state.reset(slot)
         self._fed.pop(slot, None)
-        self._parked.pop(slot, None)
-        self._used.pop(slot, None)
+        self._parking.forget(slot)
         self._note()
 
     def recall(self, slot: int, prompt: StepBlock) -> int:
@@ -94,8 +92,8 @@ class Pager:
         key = b"".join(part.tobytes() for part in parts)
         known = self._prompts.get(key)
         if known is not None and self._try_fork(known, slot):
-            self._parked.pop(slot, None)
-            self._touch([slot])
+            self._parking.forget(slot)
+            self._parking.touch([slot])
             self._metrics.prompt_hits += 1
             self._note()
             return len(prompt)
@@ -111,8 +109,7 @@ class Pager:
             False if it no longer can; the memory is then empty.
         """
         state = self.state
-        if slot in self._parked:
-            self.make_room(lambda: self._unpark(slot), [slot])
+        self.make_room(partial(self._parking.bring, slot), [slot])
         if state.length(slot) == length:
             return True
         try:
@@ -136,10 +133,9 @@ class Pager:
             OutOfPagesError: there are not enough pages for all these slots together.
         """
         for slot in slots:
-            if slot in self._parked:
-                self.make_room(lambda slot=slot: self._unpark(slot), slots)  # type: ignore[misc]  # a default binds the slot
+            self.make_room(partial(self._parking.bring, slot), slots)
         result = self.make_room(step, slots)
-        self._touch(slots)
+        self._parking.touch(slots)
         for slot in slots:
             self._remember_prompt(slot)
         self._note()
@@ -151,33 +147,17 @@ class Pager:
         Raises:
             OutOfPagesError: everybody else has given way already.
         """
-        while True:
-            try:
-                return act()
-            except OutOfPagesError:
-                if not self._give_way(keep):
-                    raise
+        return with_room(act, lambda: self._give_way(keep))
 
     def _give_way(self, keep: Collection[int]) -> bool:
         """Free some pages, and tell whether there was anything to free."""
-        for slot in self._used:
-            if slot not in keep:
-                self._parked[slot] = self.state.snapshot(slot)
-                self.state.reset(slot)
-                del self._used[slot]
-                self._metrics.parks += 1
-                return True
+        if self._parking.give_way(keep):
+            return True
         dropped = self._prompts.drop()
         if dropped is None:
             return False
         self.state.reset(dropped)
         return True
-
-    def _unpark(self, slot: int) -> None:
-        self.state.restore(slot, self._parked[slot])
-        del self._parked[slot]
-        self._touch([slot])
-        self._metrics.unparks += 1
 
     def _remember_prompt(self, slot: int) -> None:
         """Keep a beginning as soon as its session has been fed it."""
@@ -203,13 +183,8 @@ class Pager:
             return False
         return True
 
-    def _touch(self, slots: Sequence[int]) -> None:
-        for slot in slots:
-            self._used[slot] = None
-            self._used.move_to_end(slot)
-
     def _note(self) -> None:
         """Keep the gauges in step."""
         use = self.state.use
         self._metrics.pages_used, self._metrics.pages_total = use.pages_used, use.pages_total
-        self._metrics.parked = len(self._parked)
+        self._metrics.parked = len(self._parking)

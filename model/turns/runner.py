@@ -17,8 +17,9 @@ from model.engine.config import EngineConfig
 from model.errors import OutOfPagesError
 from model.messages import Pcm
 from model.metrics import EngineMetrics
+from model.sampling import Sampling
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling, draw_noise, sample
+from model.transformer.sampling import draw_noise, sample
 from model.turns.history import StepBlock
 from model.turns.pager import Pager
 from model.turns.steps import Mask, NextSteps

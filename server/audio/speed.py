@@ -13,8 +13,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-MIN_SPEED = 0.25
-MAX_SPEED = 4.0
+# The API ends at 1.5; more is an extension, which no client notices that does not ask for it.
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
 
 _HOP_MS = 15  # half a piece: what two of them share, at least one period of a low voice
 _SEARCH_MS = 8  # a piece is looked for this far to either side, one period of 62 Hz in all

@@ -30,6 +30,7 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
+from server.config import DEFAULTS
 from server.errors import ClientError
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
@@ -57,7 +58,6 @@ from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.request import parse_request
-from server.protocol.settings.tools import MAX_TOOLS
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
@@ -100,11 +100,11 @@ class Limits:
         max_tools: functions that the session or a response may offer.
     """
 
-    max_items: int = 2_000
-    max_kept_audio_s: int = 30
+    max_items: int = DEFAULTS.max_items
+    max_kept_audio_s: int = DEFAULTS.max_kept_audio_s
     max_recording_bytes: int = 8 << 20
-    max_tools: int = MAX_TOOLS
-    max_conversation_chars: int = 8 << 20
+    max_tools: int = DEFAULTS.max_tools
+    max_conversation_chars: int = DEFAULTS.max_conversation_chars
 
 
 class SessionMachine:

@@ -13,28 +13,7 @@ FIRST_AUDIO_BUCKETS_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 class Counts:
     """Hold what is counted since the gateway started.
 
-    Attributes:
-        connections: WebSocket requests and WebRTC offers, refused ones included.
-        refused: connections that became no session, by the code that their clients were told.
-        sessions_begun: sessions that were opened.
-        failed_keys: requests with a key that is not ours, of HTTP and of WebSockets.
-        sessions_ended: sessions that ended, by how: the client left, it answered no ping, the
-            server was stopped, or the close code.
-        calls: WebRTC calls whose offers were answered.
-        calls_ended: of these, by why they ended.
-        call_packets: RTP packets that ended calls received.
-        call_frames_concealed: frames of 20 ms that were lost or late in them.
-        slow_readers: sessions that ended because their clients did not take what they were sent.
-        events_received: events of clients.
-        events_sent: events to clients.
-        errors: `error` events to clients, by type.
-        responses: responses that ended, by status.
-        speculations: replies that were begun before it was certain that the user had finished.
-        speculations_withdrawn: those of them that were taken back.
-        first_audio_seconds: sum of what `first_audio_buckets` counts.
-        first_audio_buckets: responses by the time from the end of the user's turn, or from their
-            creation where there was none, to their first audio or text, one count a bound of
-            `FIRST_AUDIO_BUCKETS_S` and one above all.
+    What a field counts is said once, where it is declared, and shown by the server at `/metrics`.
     """
 
     connections: Annotated[int, counter("WebSocket requests, refused ones included.")] = 0

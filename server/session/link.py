@@ -22,6 +22,14 @@ from model.messages import (
 from model.metrics import EngineMetrics
 from server.errors import OverloadedError
 
+NOT_READY = "The server is not ready. Try again later."
+"""What clients are told while there is no engine."""
+
+
+def at_capacity_text(max_sessions: int) -> str:
+    """Return what clients are told for whom there is no session left."""
+    return f"This server is at its capacity of {max_sessions} sessions. Try again later."
+
 
 class LinkState(StrEnum):
     """Say whether there is an engine; the words are those of `/readyz`."""

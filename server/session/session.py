@@ -22,6 +22,7 @@ from model.messages import (
     TurnChecked,
 )
 from server.audio.far_end import FarEnd
+from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Hangup, InputAudio, NoSlot, Reaction, Refusal
@@ -46,7 +47,7 @@ from server.protocol.sound import (
     StopAudio,
 )
 from server.protocol.wire.audio import carried_audio, decode_base64
-from server.protocol.wire.checks import MAX_TEXT_CHARS, JsonObject
+from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
@@ -60,7 +61,7 @@ from server.session.counts import Counts, count_in
 from server.session.ears import Ears
 from server.session.intake import Intake
 from server.session.line import Line
-from server.session.link import EngineLink
+from server.session.link import NOT_READY, EngineLink, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
@@ -94,11 +95,11 @@ class SessionLimits:
 
     max_backlog_events: int
     send_timeout_s: float
-    max_waiting_audio_s: int = 600
+    max_waiting_audio_s: int = DEFAULTS.max_waiting_audio_s
     max_session_s: float = 0
     idle_session_s: float = 0
     is_bound: bool = False
-    max_text_chars: int = MAX_TEXT_CHARS
+    max_text_chars: int = DEFAULTS.max_text_chars
 
 
 class Session:
@@ -222,15 +223,11 @@ class Session:
         """Take a slot and say that the session is open; returns why not, if there is none."""
         if not self._link.is_running:
             # The engine was lost between the handshake and here.
-            message = "The server is not ready. Try again later."
-            return ErrorEvent("server_error", "not_ready", message, None, None)
+            return ErrorEvent("server_error", "not_ready", NOT_READY, None, None)
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            message = (
-                f"This server is at its capacity of {self._link.info.max_sessions} sessions. "
-                "Try again later."
-            )
+            message = at_capacity_text(self._link.info.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
         return None
 

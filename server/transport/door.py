@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from server.config import is_loopback
+from server.session.link import NOT_READY
 from server.transport.auth import admitted, check_api_key, is_own_origin, offered_key
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
@@ -109,7 +110,7 @@ def check_readiness(gateway: Gateway) -> None:
     if not gateway.link.is_running:
         raise RefusedError(
             503,
-            "The server is not ready. Try again later.",
+            NOT_READY,
             code="not_ready",
             kind="server_error",
             retry_after_s=1,

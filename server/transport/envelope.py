@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from server.errors import ClientError
+from server.session.link import at_capacity_text
 
 # Calls last minutes, and with several of them one ends every few seconds.
 RETRY_AFTER_S = 5
@@ -39,10 +40,9 @@ def bad_key(message: str) -> RefusedError:
 
 def at_capacity(max_sessions: int) -> RefusedError:
     """Make the error for one session too many, whether the connection is accepted or not."""
-    message = f"This server is at its capacity of {max_sessions} sessions. Try again later."
     return RefusedError(
         503,
-        message,
+        at_capacity_text(max_sessions),
         code="rate_limit_exceeded",
         kind="rate_limit_error",
         retry_after_s=RETRY_AFTER_S,

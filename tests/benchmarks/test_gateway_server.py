@@ -4,8 +4,8 @@ from queue import Queue
 
 from benchmarks.gateway_server import NotingEngine
 from model.messages import Open, Output, Respond, ResponseAudio, ResponseDone
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
+from tests.fakes.scripted import scripted_engine
 
 _WAIT_S = 20.0
 

@@ -15,8 +15,8 @@ from model.duplex.engine import DuplexParts
 from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
 from model.pieces import TextPieces
+from model.sampling import GREEDY, Sampling
 from model.transformer.lm import LM
-from model.transformer.sampling import GREEDY, Sampling
 from tests.fakes.pieces import make_pieces
 
 PIECES = TextPieces(make_pieces())

@@ -19,6 +19,7 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseStarted,
     ResponseText,
     ResponseWord,
     Truncate,
@@ -146,7 +147,7 @@ def test_the_next_reply_is_as_if_the_rest_had_never_been_said(starter: Starter) 
 
 def _told(outputs: list[Output]) -> list[Output]:
     """Return everything but audio and counts."""
-    return [o for o in outputs if not isinstance(o, ResponseAudio | ResponseDone)]
+    return [o for o in outputs if not isinstance(o, ResponseAudio | ResponseStarted | ResponseDone)]
 
 
 def _differ(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:

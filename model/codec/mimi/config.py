@@ -75,11 +75,6 @@ class MimiConfig:
         """Width of one attention head."""
         return self.dim // self.num_heads
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens a second, all codebooks counted."""
-        return self.num_codebooks * self.sample_rate_hz / self.frame_samples
-
     @classmethod
     def from_kyutai(cls, values: Mapping[str, Any]) -> MimiConfig:
         """Read the form of Kyutai's package: `seanet`, `quantizer`, `transformer`.

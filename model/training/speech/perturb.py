@@ -43,16 +43,6 @@ def _with_times(speech: Speech, pcm: Wave, moved: Callable[[float], float]) -> S
     return Speech(samples, words, tuple(phones))
 
 
-def change_speed(speech: Speech, factor: float) -> Speech:
-    """Play `factor` times as fast, as a tape would: pitch and formants rise with it."""
-    if factor == 1.0:
-        return speech
-    pcm = soxr.resample(
-        speech.pcm.astype(np.float32), SAMPLE_RATE_HZ, SAMPLE_RATE_HZ / factor, "HQ"
-    )
-    return _with_times(speech, pcm, lambda time_s: time_s / factor)
-
-
 def stretched(pcm: Wave, factor: float) -> Wave:
     """Make float32 [samples] `factor` times as long at the same pitch (WSOLA).
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from server.config import DEFAULTS
 from server.errors import ClientError
 from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item
 
@@ -17,7 +18,7 @@ class Conversation:
         max_chars: the same for the characters of all items together.
     """
 
-    def __init__(self, max_items: int, max_chars: int = 8 << 20) -> None:
+    def __init__(self, max_items: int, max_chars: int = DEFAULTS.max_conversation_chars) -> None:
         self._max_items, self._max_chars = max_items, max_chars
         self._num_chars = 0
         self._order: list[str] = []

@@ -84,9 +84,10 @@ class Beginning:
     def with_own_memory(self, reply: Reply) -> list[Command]:
         """Return what starts a reply in a session of its own in the engine."""
         given = reply.response.request.input
+        items = self._state.conversation.retold if given is None else given
         context = [
             command
-            for item in (self._state.conversation.retold if given is None else given)
+            for item in items
             for command in replayed(reply.engine_id, item, self._state.recordings.pcm)
         ]
         opening = replace(self._state.opening(), session_id=reply.engine_id)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from server.audio.speed import MAX_SPEED, MIN_SPEED
 from server.errors import ClientError
 from server.protocol.settings.config import (
     AudioFormat,
@@ -28,9 +29,6 @@ from server.protocol.wire.checks import (
     required,
     string_at,
 )
-
-# The API ends at 1.5; more is an extension, which no client notices that does not ask for it.
-MIN_SPEED, MAX_SPEED = 0.25, 4.0
 
 
 def input_changes(value: object, path: str, before: SessionConfig) -> JsonObject:

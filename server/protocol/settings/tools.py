@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from model.messages import Tool
 from model.messages import ToolChoice as EngineToolChoice
+from server.config import DEFAULTS
 from server.errors import ClientError
 from server.protocol.wire.checks import (
     JsonObject,
@@ -24,7 +25,7 @@ from server.protocol.wire.checks import (
     unsupported,
 )
 
-MAX_TOOLS = 128  # the hosted service's limit
+MAX_TOOLS = DEFAULTS.max_tools
 _MAX_NAME_LENGTH = 64
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}

@@ -8,13 +8,14 @@ match on them.
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+from server.config import DEFAULTS
 from server.errors import ClientError
 
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 _MAX_SHOWN_BITS = 128
 MAX_DEPTH = 64  # of what an event holds: what is read can then always be written again
 MAX_VALUES = 20_000  # that an event holds, inner ones and keys included
-MAX_TEXT_CHARS = 64 * 1024
+MAX_TEXT_CHARS = DEFAULTS.max_text_chars
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as parsed; `Any`, because its values are what the checks are about."""

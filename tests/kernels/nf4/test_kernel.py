@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from kernels.nf4 import (
     PlanarWeight,
+    dequantize_nf4,
     nest_nf4,
     planar_gated,
     planar_linear,
@@ -18,7 +19,7 @@ from kernels.nf4 import (
     repack_nf4,
 )
 from kernels.nf4.kernel import Gpu, Tiling, _lookup, dequantize, launch, tiling
-from kernels.nf4.layout import dequantize_planar
+from kernels.nf4.layout import unpack
 from kernels.nf4.reference import LEVELS
 from tests.kernels.triton_cases import Guarded, assert_as_exact, on_device, poison
 
@@ -53,6 +54,11 @@ def planar(
     return repack_nf4(packed, scales, shape, is_gated=is_gated)
 
 
+def at_rest(weight: PlanarWeight) -> torch.Tensor:
+    """Return the weight, float32 [out_features, in_features], rows as at rest."""
+    return dequantize_nf4(*unpack(weight), (weight.out_features, weight.in_features))
+
+
 def plain_product(x: torch.Tensor, weight: PlanarWeight) -> torch.Tensor:
     """Multiply in plain PyTorch, in the type of `x`, and gate if the weight is gated."""
     multiply = planar_gated if weight.is_gated else planar_linear
@@ -61,7 +67,7 @@ def plain_product(x: torch.Tensor, weight: PlanarWeight) -> torch.Tensor:
 
 def exact_product(x: torch.Tensor, weight: PlanarWeight) -> torch.Tensor:
     """Multiply in float64, and gate if the weight is gated."""
-    y = x.double() @ dequantize_planar(weight).double().t()
+    y = x.double() @ at_rest(weight).double().t()
     if not weight.is_gated:
         return y
     gate, up = y.chunk(2, dim=-1)
@@ -151,7 +157,7 @@ def test_written_out(device: str, is_gated: bool, shape: tuple[int, int]) -> Non
         with Guarded():
             got = dequantize(weight, torch.float32)
         tolerance = 1e-6 if is_nested else 0.0
-        expected = dequantize_planar(weight)
+        expected = at_rest(weight)
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 

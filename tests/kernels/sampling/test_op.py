@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kernels.sampling import kernel, sample_tokens
-from model.transformer.sampling import Sampling, sample
+from model.sampling import Sampling
+from model.transformer.sampling import sample
 from tests.kernels.triton_cases import Guarded, on_device
 
 

@@ -18,7 +18,7 @@ from model.kyutai.config import KyutaiConfig
 from model.kyutai.load import load_lm
 from model.kyutai.memory import REACH_FRAMES
 from model.pieces import PAD
-from model.transformer.sampling import Sampling
+from model.sampling import Sampling
 from tests.fakes.duplex import PIECES, make_small_parts, voice
 
 MakeDirectory = Callable[..., Path]

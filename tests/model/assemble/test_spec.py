@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.assemble.spec import ScriptedSpec, StarterSpec
+from model.engine.config import EngineConfig
 from model.engine.core import CoreSpec
 from model.errors import ConfigError, WeightsError
 
@@ -26,12 +27,13 @@ def test_specs_travel_and_build() -> None:
 def test_what_is_wrong_is_said_when_it_is_built(tmp_path: Path) -> None:
     """Making a spec reads nothing; building it names the file or the setting."""
     with pytest.raises(ConfigError, match="max_sessions"):
-        StarterSpec(tmp_path, config={"max_sessions": 0}).build()
+        StarterSpec(tmp_path, config=EngineConfig(max_sessions=0))
     with pytest.raises(WeightsError, match=r"config\.json"):
         StarterSpec(tmp_path).build()
 
 
 def test_the_gateway_does_not_load_torch() -> None:
     """Who serves from another process waits for no network's libraries, and has none in memory."""
-    check = "import sys, server.app; sys.exit('torch' in sys.modules)"
+    modules = "server.app, server.cli, server.engine, server.webrtc.routes, server.client.talk"
+    check = f"import sys, {modules}, server.capacity.command; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=120)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from model.cache.ledger import Row
 from model.cache.pages import NO_PAGE
-from model.cache.plan import PagedPlan, Row, paged_layers, viewed_layers
+from model.cache.plan import PagedPlan, paged_layers, viewed_layers
 from model.cache.store import LayerMemory, MemoryConfig, PagedLayer, Store, ViewedLayer
 
 SIZE, HEADS, DIM = 4, 2, 8

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.cache.ledger import Row
 from model.cache.pages import NOBODY
-from model.cache.plan import PagedPlan, Row
+from model.cache.plan import PagedPlan
 from model.cache.state import Kind, LMState
 from model.cache.store import MemoryConfig
 from model.config import LMConfig

@@ -124,12 +124,6 @@ def test_delay_puts_acoustic_codes_one_step_late() -> None:
     assert late[0, :, 1].tolist() == [-1, 1, 5, 9, -1]
 
 
-def test_rates_are_reported() -> None:
-    """The starter spends 100 tokens and 1,000 bits a second."""
-    config = MelCodecConfig()
-    assert (config.tokens_per_second, config.bits_per_second) == (100.0, 1000.0)
-
-
 def test_config_refuses_unknown_keys_and_round_trips() -> None:
     """A misspelt key is named."""
     assert MelCodecConfig.from_dict(TINY.to_dict()) == TINY

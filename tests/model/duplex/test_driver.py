@@ -12,8 +12,8 @@ from model.cache.state import Steps
 from model.config import LMConfig
 from model.duplex.driver import Duplex, DuplexConfig
 from model.family import Family
+from model.sampling import Sampling
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 
 CONFIG = LMConfig(
     dim=16,

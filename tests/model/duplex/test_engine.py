@@ -37,7 +37,7 @@ from model.messages import (
     Truncate,
 )
 from model.metrics import EngineMetrics
-from model.transformer.sampling import Sampling
+from model.sampling import Sampling
 from tests.fakes.duplex import FRAME, make_small_parts, with_talk
 from tests.model.conftest import FakeClock
 
@@ -167,7 +167,7 @@ def converse(
     clock = FakeClock()
     engine = make(parts, clock, **config)
     if metrics is not None:
-        engine.metrics = engine._runner._metrics = metrics
+        engine.metrics = engine._runner._metrics = engine._runner._parking._metrics = metrics
     clients = {f"s{i}": Client(f"s{i}", each, parts) for i, each in enumerate(sessions)}
 
     def give(outputs: Sequence[Output]) -> None:
@@ -350,7 +350,7 @@ def test_no_memory_for_two_at_once() -> None:
         outputs += engine.tick()
     message = "there is no memory left for the conversation"
     assert outputs == [SessionFailed("b", message)]
-    assert engine.session_ids == ["a"]
+    assert [slot.session_id for slot in engine._slots] == ["a"]
     assert engine._runner._duplex.num_calls(0) == 16
 
 
@@ -480,7 +480,7 @@ def test_no_more_sessions_than_slots() -> None:
     assert not engine.apply(Open("s", "voice"))
     (failed,) = engine.apply(Open("t", "voice"))
     assert isinstance(failed, SessionFailed)
-    assert engine.session_ids == ["s"]
+    assert [slot.session_id for slot in engine._slots] == ["s"]
     assert [type(output) for output in engine.fail_all("gone")] == [SessionFailed]
     assert not engine.apply(Open("t", "voice"))
 
@@ -502,7 +502,7 @@ def test_numbers_that_mean_nothing_fail_the_session() -> None:
         engine.apply(AppendAudio(name, sound(1, FRAME)))
     outputs = engine.tick()
     assert outputs == [SessionFailed("a", "the model's output is not finite")]
-    assert engine.session_ids == ["b"]
+    assert [slot.session_id for slot in engine._slots] == ["b"]
 
 
 def test_too_long_instructions_are_refused() -> None:
@@ -529,7 +529,7 @@ def test_warming_up_leaves_nothing() -> None:
     parts = with_talk(parts_of("personaplex"), quiet_frames=3)
     engine = make(parts, FakeClock())
     engine.warm_up()
-    assert not engine.session_ids
+    assert not list(engine._slots)
     assert engine.metrics.ticks == 0
     assert engine.next_due_s() is None
 

@@ -62,7 +62,7 @@ def test_a_session_from_open_to_close() -> None:
     core = Core()
     assert core.apply(ClearAudio("s")) == []
     assert core.apply(Open("s", "ann")) == []
-    assert core.sessions.ids == ["s"]
+    assert [slot.session_id for slot in core.slots] == ["s"]
     row = core.slots.get("s")
     assert row is not None
     core.apply(ClearAudio("s"))
@@ -90,7 +90,7 @@ def test_what_cannot_be_carried_out(command: Open | AppendText, message: str) ->
     for name in "st":
         core.apply(Open(name, "ann"))
     assert core.apply(command) == [SessionFailed(command.session_id, message)]
-    assert "t" in core.sessions.ids
+    assert core.slots.get("t") is not None
 
 
 def test_a_session_that_cannot_begin() -> None:
@@ -107,6 +107,6 @@ def test_all_are_given_up() -> None:
     for name in "st":
         core.apply(Open(name, "ann"))
     assert core.sessions.fail_all("gone") == [SessionFailed(name, "gone") for name in "st"]
-    assert core.sessions.ids == []
+    assert list(core.slots) == []
     assert core.metrics.sessions_failed == 2
     assert not core.slots.is_full

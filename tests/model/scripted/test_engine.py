@@ -21,9 +21,9 @@ from model.messages import (
     ResponseText,
     SessionFailed,
 )
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.names import ROOT
+from tests.fakes.scripted import scripted_engine
 from tests.model.scripted.stage import SESSION, make_stage, sound, text_of
 
 SCRIPT = "{hear: [one, two], reply: [{say: 'you said {last_user}'}]}"

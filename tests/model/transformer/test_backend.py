@@ -14,9 +14,9 @@ from model.codec.mimi.quantize import SplitCodes
 from model.config import LMConfig
 from model.errors import ConfigError
 from model.precision import Precision
+from model.sampling import Sampling
 from model.transformer.backend import use_backend
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 from tests.kernels.triton_cases import on_device
 
 CONFIG = LMConfig(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from model.config import LMConfig
+from model.sampling import Sampling
 from model.transformer.depth import CodebookVectors, Depth
-from model.transformer.sampling import Sampling
 
 CONFIG = LMConfig(
     dim=32,

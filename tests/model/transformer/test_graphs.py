@@ -22,9 +22,9 @@ from model.duplex.driver import Duplex, DuplexConfig
 from model.duplex.work import Work
 from model.errors import ConfigError
 from model.family import Family
+from model.sampling import Sampling
 from model.transformer.graphs import FrameGraphs, buckets, cuda_capture
 from model.transformer.lm import LM
-from model.transformer.sampling import Sampling
 
 CONFIG = LMConfig(
     dim=16, num_layers=2, num_heads=2, num_kv_heads=2, ff_dim=16, text_vocab=12, num_codebooks=2,

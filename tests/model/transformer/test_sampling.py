@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from model.transformer.sampling import Sampling, draw_noise, sample
+from model.sampling import Sampling
+from model.transformer.sampling import draw_noise, sample
 
 
 def test_greedy_takes_the_largest() -> None:

@@ -41,7 +41,7 @@ from model.messages import (
     Tool,
     Truncate,
 )
-from model.transformer.sampling import GREEDY, Sampling
+from model.sampling import GREEDY, Sampling
 from model.turns.engine import TickEngine
 from model.turns.history import History
 from model.turns.phase import Phase
@@ -382,7 +382,7 @@ def test_slot_keeps_nothing_of_its_last_session(make_engine: MakeEngine, clock: 
     fresh = Client("b", turns)
     hold(make_engine(max_sessions=1), clock, [fresh])
     assert_alike(second.outputs, fresh.outputs)
-    assert engine.session_ids == []
+    assert not list(engine._slots)
 
 
 @pytest.mark.parametrize("chunk", [100, 1279, 3333, 10**6])
@@ -592,7 +592,7 @@ def test_broken_session_fails_alone(make_engine: MakeEngine, clock: Any) -> None
     failures = [o for o in outputs if isinstance(o, SessionFailed)]
     assert [o.session_id for o in failures] == ["c"]
     assert isinstance(outputs[-1], ResponseDone)
-    assert engine.session_ids == ["s"]
+    assert [slot.session_id for slot in engine._slots] == ["s"]
     assert engine.metrics.sessions_failed == 2
     # The poisoned slot is wiped before it is used again.
     outputs = settle(engine, clock, Open("d", "ann"), Open("e", "ann"), Respond("e", 1, "a"))
@@ -636,7 +636,7 @@ def test_refuses_what_it_has_no_room_for(make_engine: MakeEngine, clock: Any) ->
     assert settle(engine, clock, Open("s", "ann")) == []
     assert isinstance(engine.apply(Open("t", "ann"))[0], SessionFailed)
     assert engine.apply(Close("unknown")) == []
-    assert engine.session_ids == ["s"]
+    assert [slot.session_id for slot in engine._slots] == ["s"]
 
 
 def test_everything_fails_together_and_starts_over(make_engine: MakeEngine, clock: Any) -> None:

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.config import Settings, WebRtcSettings
 from server.webrtc.network import Network
+from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
 
 SCRIPT = """

@@ -14,9 +14,9 @@ import pytest
 import websockets
 
 from benchmarks.relay import Relay, Weather, relaying
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.config import Settings
+from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
 from tests.server.webrtc.caller import calling, question
 from tests.server.webrtc.offers import offer

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from model.scripted.engine import scripted_engine
 from model.scripted.script import parse_script
 from server.app import create_app
 from server.config import IceServer, ServerSettings, Settings, WebRtcSettings
 from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server
+from tests.fakes.scripted import scripted_engine
 from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, VIDEO, offer
 
 KEY = "sk-parley-of-a-test"

@@ -11,7 +11,6 @@ import pytest
 from model.training.speech.perturb import (
     NewSpeaker,
     as_speaker,
-    change_speed,
     draw_speaker,
     median_f0,
     perturb_voice,
@@ -62,17 +61,6 @@ def test_silence_and_scraps_have_no_pitch() -> None:
     """Silence and scraps have no pitch."""
     assert median_f0(np.zeros(8000, np.float32)) == 0.0
     assert median_f0(np.ones(10, np.float32)) == 0.0
-
-
-def test_speed_scales_times_and_pitch() -> None:
-    """Speed scales times and pitch."""
-    speech = _vowel(120.0)
-    faster = change_speed(speech, 1.25)
-    assert faster.duration_s == pytest.approx(speech.duration_s / 1.25, abs=0.001)
-    assert faster.words[0].start_s == pytest.approx(0.16)
-    assert faster.phones[-1].end_s == faster.duration_s
-    assert median_f0(faster.pcm.astype(np.float32)) == pytest.approx(150.0, rel=0.06)
-    assert change_speed(speech, 1.0) is speech
 
 
 @pytest.mark.parametrize("factor", [0.75, 1.3])

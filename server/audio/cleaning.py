@@ -161,6 +161,11 @@ class EchoCanceller:
         self._near_before = np.zeros(self._run_up, dtype=np.float32)
         self._far_before = np.zeros(self._run_up, dtype=np.float32)
 
+    @property
+    def is_cancelling(self) -> bool:
+        """Say whether something is being taken out."""
+        return self._is_active
+
     def feed(self, near: Samples, far: Samples) -> Samples:
         """Return what is finished of the stream: float32 [samples].
 

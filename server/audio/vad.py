@@ -39,11 +39,11 @@ class Window:
 
     Attributes:
         probability: of speech.
-        level_db: of its power, against that of 1.0.
+        level_db: of its power, against that of 1.0; None where it says nothing of who speaks.
     """
 
     probability: float
-    level_db: float
+    level_db: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +212,13 @@ class SpeechSegmenter:
         self._speech_ms = 0
 
     def feed(
-        self, probability: float, level_db: float = 0.0, *, would_interrupt: bool = False
+        self, probability: float, level_db: float | None = None, *, would_interrupt: bool = False
     ) -> Boundary | None:
         """Take the next window and return the boundary that it completes, if any.
 
         Args:
             probability: of speech.
-            level_db: of the window's sound.
+            level_db: of the window's sound, if it says anything.
             would_interrupt: whether a turn that begins would end a reply.
         """
         self._now_ms += WINDOW_MS
@@ -324,13 +324,16 @@ class _Level:
         self._num_windows = 0
         self._recent: deque[float] = deque(maxlen=_LEVEL_NOW_WINDOWS)
 
-    def feed(self, level_db: float, *, is_users: bool) -> None:
+    def feed(self, level_db: float | None, *, is_users: bool) -> None:
         """Take the next window.
 
         Args:
-            level_db: of its sound.
+            level_db: of its sound, None if it says nothing.
             is_users: whether it is speech in a turn.
         """
+        if level_db is None:
+            self._recent.clear()
+            return
         power = 10 ** (level_db / 10)
         self._recent.append(power)
         if is_users:
@@ -339,6 +342,6 @@ class _Level:
 
     def is_quieter(self, by_db: float) -> bool:
         """Say whether it is so much quieter now than the user was, as far as that is known."""
-        if self._num_windows < _MIN_LEVEL_WINDOWS:
+        if self._num_windows < _MIN_LEVEL_WINDOWS or not self._recent:
             return False
         return sum(self._recent) / len(self._recent) < self._power * 10 ** (-by_db / 10)

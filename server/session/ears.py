@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
@@ -294,6 +294,9 @@ class Ears:
 
     def _listen_to(self, pcm: Pcm) -> None:
         windows = self._stream.windows(self._to_vad_rate.feed(pcm))
+        if self._echo is not None and self._echo.is_cancelling:
+            # Some of the voice goes with the echo: it is not quieter because it is farther away.
+            windows = [replace(window, level_db=None) for window in windows]
         self._num_samples += len(pcm)
         self._stretches.append(_Stretch(pcm, deque(windows)))
 

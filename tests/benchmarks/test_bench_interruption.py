@@ -72,7 +72,7 @@ def test_a_table_of_each_kind() -> None:
     assert (row["held"], row["interrupted"]) == (0, 0)
     assert row["less_after_3_s_db"] > 20
     (talk,) = double_talk(model, (None,))
-    assert talk["found"] == "28/28"
+    assert talk["found"] == "14/14"
     check([row], [talk], [])
     with pytest.raises(InterruptionGateError, match="its own reply"):
         check([{**row, "interrupted": 1}], [talk], [])

@@ -14,19 +14,29 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from kernels.nf4 import layout, reference
+from kernels.nf4 import layout, library, reference
 from kernels.nf4.layout import PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, NestedScales
 from kernels.triton_device import check_triton
 
-Backend = Literal["reference"]
+Backend = Literal["reference", "bitsandbytes"]
 PlanarBackend = Literal["reference", "triton"]
+
+# A worked example of the storage: a weight of 2 rows of 64 is two blocks.
+#
+#     packed   uint8 [64]     byte i holds weight 2i in its high nibble and 2i + 1 in its low one
+#     absmax   float32 [2]    the scale of row 0 and that of row 1
+#
+# A weight of 2 rows of 96 is three blocks, and the second one straddles the rows: 32 weights of row
+# 0 and 32 of row 1. At rest that is allowed; the kernel's layout refuses it, because there each row
+# has scales of its own.
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
 
 _LINEAR: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
     "reference": reference.linear,
+    "bitsandbytes": library.linear,
 }
 
 
@@ -41,6 +51,8 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: if the weight holds a value that no scale can carry.
+
+    Source: Dettmers et al. 2023, "QLoRA", section 3 and appendix E.
     """
     if not weight.isfinite().all():
         raise ValueError("expected a finite weight, got inf or nan in it")
@@ -55,6 +67,8 @@ def nest_nf4(absmax: Tensor) -> NestedScales:
 
     Raises:
         ValueError: for another type or shape, or a value that no scale can carry.
+
+    Source: Dettmers et al. 2023, "QLoRA", section 3, double quantisation.
     """
     if absmax.dtype != torch.float32 or absmax.ndim != 1 or absmax.numel() == 0:
         raise ValueError(f"expected float32 [blocks], got {absmax.dtype} {list(absmax.shape)}")
@@ -91,13 +105,14 @@ def nf4_linear(
         packed: uint8 [ceil(out_features * in_features / 2)].
         absmax: float32 [ceil(out_features * in_features / 64)].
         out_features: rows of the weight.
-        backend: "reference" is plain PyTorch.
+        backend: "reference" is plain PyTorch; "bitsandbytes" is that package's kernel for the
+            device of `x`.
 
     Returns:
         [..., out_features] of the type of `x`.
 
     Raises:
-        ValueError: if types or sizes do not belong together.
+        ValueError: if types or sizes do not belong together, or the backend cannot do them.
     """
     _check(packed, absmax, (out_features, x.shape[-1]))
     implementation = _LINEAR.get(backend)
@@ -214,7 +229,8 @@ class NF4Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, backend: Backend) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.backend = in_features, out_features, backend
+        self.in_features, self.out_features = in_features, out_features
+        self.backend: Backend = backend
         size = in_features * out_features
         blocks = -(-size // reference.BLOCK_SIZE)
         self.register_buffer("packed", torch.zeros(-(-size // 2), dtype=torch.uint8))
@@ -232,6 +248,29 @@ class NF4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., in_features]` to [..., out_features]."""
         return nf4_linear(x, self.packed, self.absmax, self.out_features, backend=self.backend)
+
+
+def use_library(module: nn.Module) -> int:
+    """Let bitsandbytes multiply by the NF4 linears within a module, in place.
+
+    It multiplies wrongly where a block straddles rows: layers whose rows are not a multiple of 64
+    wide stay as they are.
+
+    Returns:
+        How many layers were switched.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    library.load_library()
+    linears = [
+        each
+        for each in module.modules()
+        if isinstance(each, NF4Linear) and each.in_features % BLOCK_SIZE == 0
+    ]
+    for each in linears:
+        each.backend = "bitsandbytes"
+    return len(linears)
 
 
 def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:

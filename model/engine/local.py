@@ -24,14 +24,26 @@ from model.messages import (
     Output,
     SessionFailed,
     Taken,
+    weight,
 )
 from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
-# Commands of a session after which it is told that they were taken.
+# How the two threads meet. The event loop calls `submit`, which puts a command into a queue and
+# wakes the engine's thread; it never waits for the model. The engine's thread calls `deliver` with
+# each output, which puts it into the event loop (`call_soon_threadsafe`). Between the two there is
+# nothing else:
+#
+#     engine's thread:   wait -> take each session's turn of commands -> tick -> deliver -> wait
+#
+# `next_due_s` says until when it may sleep: until a reply would run dry, or a frame would be late.
+#
+# Commands of a session after which it is told that they were taken, and what they may weigh. Both
+# are a small part of what a session keeps on its way, or it would wait for a word that never comes.
 _REPORTED = 32
+_REPORTED_WEIGHT = 32_768
 
 
 class LocalEngine:
@@ -59,6 +71,7 @@ class LocalEngine:
         self._note = note
         self._commands = Queues(core.max_queued_commands if is_bounded else None)
         self._num_taken: Counter[str] = Counter()  # by session, since it was last told
+        self._weight_taken: Counter[str] = Counter()
         self._changed = Condition()  # guards the fields below and the queue
         self._open: set[str] = set()  # sessions that have a slot, or have one coming
         self._is_stopping = False
@@ -166,6 +179,7 @@ class LocalEngine:
 
     def _wait(self) -> list[Turn] | None:
         """Sleep until there is something to do; return the sessions' turns, or None to stop."""
+        # The condition guards against a lost wake-up: what came before this line is seen here.
         self._busy_since_s = None
         with self._changed:
             while not self._is_stopping and not self._commands:
@@ -187,6 +201,7 @@ class LocalEngine:
 
     def _advance(self, turns: list[Turn]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""
+        # What is noted names the session to whoever finds this process dead or stuck.
         outputs: list[Output] = []
         for turn in turns:
             self._note(turn.session_id)
@@ -208,7 +223,10 @@ class LocalEngine:
         """Tell a session now and then how much of it was taken, and all of it at its end."""
         session_id, num_commands = turn.session_id, turn.num_dropped + len(turn.commands)
         self._num_taken[session_id] += num_commands
-        is_end = isinstance(turn.commands[-1], Close)
-        if self._num_taken[session_id] < _REPORTED and not is_end:
+        self._weight_taken[session_id] += sum(map(weight, turn.commands))
+        is_few = self._num_taken[session_id] < _REPORTED
+        is_light = self._weight_taken[session_id] < _REPORTED_WEIGHT
+        if is_few and is_light and not isinstance(turn.commands[-1], Close):
             return []
+        del self._weight_taken[session_id]
         return [Taken(session_id, self._num_taken.pop(session_id))]

@@ -11,9 +11,21 @@ from model.messages import (
     Close,
     Command,
     Reopen,
-    text_chars,
+    weight,
 )
 
+# A worked example. A sends 40 items at once, then B one `Respond`; both wait between the same two
+# ticks.
+#
+#     round 1   A: 16 commands   B: its Respond
+#     tick                       B's reply begins
+#     round 2   A: 16 commands
+#     tick      ...
+#     round 3   A: 8 commands
+#
+# Without turns B would wait until all of A's items were spelled. A `Close` of A meanwhile makes
+# what A has waiting void, and goes first.
+#
 # What one session may have carried out before the others have their turn: a history is told in
 # slices, and spelling 16,000 characters takes some 10 ms.
 _TURN_COMMANDS = 16
@@ -89,10 +101,10 @@ class Queues:
 
     def _turn(self, session_id: str, queue: _Queue) -> Turn:
         taken: list[Command] = []
-        num_chars = 0
-        while queue.commands and len(taken) < _TURN_COMMANDS and num_chars < _TURN_CHARS:
+        total = 0
+        while queue.commands and len(taken) < _TURN_COMMANDS and total < _TURN_CHARS:
             taken.append(queue.commands.popleft())
-            num_chars += text_chars(taken[-1])
+            total += weight(taken[-1])
             if isinstance(taken[-1], Close):
                 break  # what follows belongs to another session of the same name
         turn = Turn(session_id, taken, queue.num_dropped)

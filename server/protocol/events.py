@@ -10,10 +10,17 @@ from typing import TypeAlias
 
 from model.messages import Command, Pcm
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
-# What the session's own ears report, in the order of the audio.
+# What the session's own ears report, in the order of the audio. For a turn with one pause they are
+#
+#     InputAudio, SpeechBegan, InputAudio, SpeechPaused, SpeechResumed,
+#     InputAudio, SpeechPaused, SpeechEnded
+#
+# and with semantic_vad an EndInDoubt stands at each window of silence, until the model has said
+# whether the turn sounds finished.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +90,13 @@ Heard: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
+class Glimpse:
+    """The user's camera shows something; it is part of the turn that ends next."""
+
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class NoSlot:
     """The engine has no slot free for a response that needs one of its own.
 
@@ -100,6 +114,8 @@ class Refusal:
     error: ClientError
 
 
+# Source: RFC 6455, section 7.4 (close codes); server/transport/close_codes.py has one for each
+# reason.
 class EndReason(StrEnum):
     """Say why a connection to a session ends. How that looks is its transport's business."""
 

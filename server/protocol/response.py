@@ -12,6 +12,12 @@ from server.protocol.wire.checks import JsonObject
 ResponseStatus: TypeAlias = Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
 
 
+# Source: Realtime API reference, the response object: statuses, status_details, usage.
+# `status_details` is {"type": "cancelled", "reason": "turn_detected"} for an interruption,
+# "client_cancelled" for response.cancel, and {"type": "incomplete", "reason": "max_output_tokens"}
+# at the limit.
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """Hold one state of a response.
@@ -40,12 +46,12 @@ def usage_json(usage: Usage) -> JsonObject:
         "input_token_details": {
             "text_tokens": usage.input_text_tokens,
             "audio_tokens": usage.input_audio_tokens,
-            "image_tokens": 0,
+            "image_tokens": usage.input_image_tokens,
             "cached_tokens": usage.input_cached_tokens,
             "cached_tokens_details": {
                 "text_tokens": usage.input_cached_text_tokens,
                 "audio_tokens": usage.input_cached_audio_tokens,
-                "image_tokens": 0,
+                "image_tokens": usage.input_cached_image_tokens,
             },
         },
         "output_token_details": {

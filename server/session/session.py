@@ -24,8 +24,9 @@ from model.messages import (
 from server.audio.far_end import FarEnd
 from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
+from server.images.picture import Picture
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import EndReason, Hangup, InputAudio, NoSlot, Reaction, Refusal
+from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
 from server.protocol.machine import SessionMachine
 from server.protocol.server_events import (
@@ -59,6 +60,7 @@ from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_c
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
 from server.session.link import NOT_READY, EngineLink, at_capacity_text
@@ -66,6 +68,21 @@ from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
+
+# How a session is put together. Three tasks, and one door from the engine's thread:
+#
+#     read     waits for a text frame -> `_take` -> `_perform` -> machine.receive -> `_react`
+#     write    takes from the outbox what `_put` put there, and sends it
+#     alarm    calls `_tick` when the machine's deadline has come
+#     engine   `_on_output`, in the event loop -> machine.receive -> `_react`
+#
+# The machine is called by one of them at a time, since all run on one event loop and none waits
+# inside of it. What it returns is carried out by `_react`, in order and at once: events go to the
+# outbox, commands to the intake. So an event that the client gets is never older than a command
+# that the engine got after it.
+#
+# What may take long leaves the event loop: decoding long audio, reading large events, compiling
+# schemas. While it does, clients' events wait (`_performing`), and the engine's outputs do not.
 
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_AUDIO_BYTES = 6 * 1024
@@ -117,6 +134,7 @@ class Session:
         link: leads to the engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
+        gallery: reads the pictures that an event brings.
         counts: of all sessions.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
@@ -133,6 +151,7 @@ class Session:
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
+        gallery: Gallery,
         counts: Counts,
         player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -149,6 +168,7 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
+        self._gallery = gallery
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
@@ -304,15 +324,17 @@ class Session:
                 else:
                     await self._hear(event.audio)
             case ItemCreate():
+                pictures = await self._gallery.pictures(event)
                 carried = carried_audio(event.item)
                 audio = await self._carried(carried) if carried else None
-                self._react(self._machine.receive(event, self._clock(), audio))
+                self._react(self._machine.receive(event, self._clock(), audio, pictures))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
-                self._react(self._machine.receive(event, self._clock()))
+                pictures = await self._gallery.pictures(event)
+                self._react(self._machine.receive(event, self._clock(), None, pictures))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
@@ -391,6 +413,15 @@ class Session:
         try:
             self._hear_pcm(pcm)
             self._listen()
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    def see(self, picture: Picture) -> None:
+        """See what the user's camera shows."""
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(Glimpse(picture), self._clock()))
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
@@ -483,6 +514,8 @@ class Session:
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
+        # A response beside the conversation for which the engine has no slot is refused when all
+        # else is done: its first command says so, and the others of it are for nobody.
         refused: set[str] = set()
         refusal: ClientError | None = None
         for reaction in reactions:

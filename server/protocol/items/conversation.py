@@ -4,8 +4,23 @@ from collections.abc import Iterator, Sequence
 
 from server.config import DEFAULTS
 from server.errors import ClientError
-from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item
+from server.protocol.items.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    without_pictures,
+)
 
+# A worked example of places. The conversation is a, b, c.
+#
+#     insert(d, None)      a b c d      conversation.item.added with previous_item_id "c"
+#     insert(d, "root")    d a b c      previous_item_id null
+#     insert(d, "a")       a d b c      previous_item_id "a"
+#     insert(d, "x")       refused: there is no x
+#
+# Source: Realtime API reference, client events, conversation.item.create, previous_item_id.
+#
 # No model remembers more: what lies further back is not told again.
 _MAX_RETOLD_ITEMS = 500
 
@@ -16,11 +31,18 @@ class Conversation:
     Args:
         max_items: past it the oldest is forgotten, so that a session may go on for ever.
         max_chars: the same for the characters of all items together.
+        max_image_bytes: of their pictures together; past it those of the oldest are forgotten.
     """
 
-    def __init__(self, max_items: int, max_chars: int = DEFAULTS.max_conversation_chars) -> None:
+    def __init__(
+        self,
+        max_items: int,
+        max_chars: int = DEFAULTS.max_conversation_chars,
+        max_image_bytes: int = 8 << 20,
+    ) -> None:
         self._max_items, self._max_chars = max_items, max_chars
-        self._num_chars = 0
+        self._max_image_bytes = max_image_bytes
+        self._num_chars = self._image_bytes = 0
         self._order: list[str] = []
         self._items: dict[str, Item] = {}
 
@@ -64,11 +86,24 @@ class Conversation:
             item_id: of the item that is to be added.
             taken: the id of an item that will be added later, if there is one.
         """
+        # Source: Realtime API reference, client events, conversation.item.create: ids are unique.
+        # An item that is announced and not there yet has its id already.
         if item_id in self._items or item_id == taken:
             raise ClientError(
                 "Error adding item: an item with this ID already exists.",
                 code="item_create_duplicate_item_id",
                 param="item.id",
+            )
+
+    def check_pictures(self, item: Item) -> None:
+        """Refuse an item whose pictures alone are more than may be kept."""
+        if item.image_bytes > self._max_image_bytes:
+            raise ClientError(
+                f"Error adding item: its images take {item.image_bytes} bytes as the model is "
+                f"given them, and a conversation keeps at most {self._max_image_bytes}. Send fewer "
+                "or with a lower detail.",
+                code="invalid_value",
+                param="item.content",
             )
 
     def insert(self, item: Item, previous_item_id: str | None) -> str | None:
@@ -97,12 +132,26 @@ class Conversation:
         self._order.insert(index, item.id)
         self._items[item.id] = item
         self._num_chars += item.num_chars
+        self._image_bytes += item.image_bytes
+        self._forget_pictures()
+        # What is still being made is never forgotten, nor the item that has just come: a client
+        # that has seen it added may ask for it.
         while len(self._order) > self._max_items or self._num_chars > self._max_chars:
             finished = (i for i in self._order if i != item.id and not self._is_open(i))
             oldest = next(finished, None)
             if oldest is None:
                 return
             self.remove(oldest)
+
+    def _forget_pictures(self) -> None:
+        """Forget the oldest pictures, as many as are too many."""
+        if self._image_bytes <= self._max_image_bytes:
+            return
+        for item in [*self]:
+            if self._image_bytes <= self._max_image_bytes:
+                return
+            if isinstance(item, Message) and item.image_bytes:
+                self.replace(without_pictures(item))
 
     def _is_open(self, item_id: str) -> bool:
         item = self._items[item_id]
@@ -111,13 +160,17 @@ class Conversation:
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""
         assert item.id in self._items, f"no item {item.id} to replace"
-        self._num_chars += item.num_chars - self._items[item.id].num_chars
+        before = self._items[item.id]
+        self._num_chars += item.num_chars - before.num_chars
+        self._image_bytes += item.image_bytes - before.image_bytes
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
         """Take an item out."""
         self._order.remove(item_id)
-        self._num_chars -= self._items.pop(item_id).num_chars
+        item = self._items.pop(item_id)
+        self._num_chars -= item.num_chars
+        self._image_bytes -= item.image_bytes
 
     def demand(self, item_id: str, doing: str, verb: str) -> Item:
         """Return an item, or refuse in the API's words: "Error deleting item: …"."""

@@ -11,6 +11,7 @@ from server.protocol.items.items import (
     AudioPart,
     FunctionCall,
     FunctionCallOutput,
+    ImagePart,
     Item,
     Message,
     Part,
@@ -26,6 +27,8 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
         item: of the conversation or of a response.
         content_types: GA's names of content types → what to write instead.
     """
+    # Source: Realtime API reference, conversation items. `call_id: null` on a message makes one
+    # client drop the event, and a user's part without `transcript` makes another one fail.
     written: JsonObject = {"id": item.id, "object": "realtime.item"}
     match item:
         case Message():
@@ -59,6 +62,11 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
     kind = names.get(part.type, part.type)
     if isinstance(part, TextPart):
         return {"type": kind, "text": part.text}
+    if isinstance(part, ImagePart):
+        image: JsonObject = {"type": kind, "detail": part.detail}
+        if part.is_shown and part.picture is not None:
+            image["image_url"] = part.picture.data_url
+        return image
     written: JsonObject = {"type": kind, "transcript": part.remembered}
     if part.recording is not None:
         written |= {"audio": part.recording, "format": "pcm16"}
@@ -67,6 +75,8 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
 
 def part_json(part: TextPart | AudioPart) -> JsonObject:
     """Write a response's content part: its types are not renamed as items' contents are."""
+    # Source: Realtime API reference, server events, response.content_part.added: the part of an
+    # item whose content says "output_audio" is called "audio" here.
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     return {"type": "audio", "transcript": part.transcript}

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 from server.errors import ClientError
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.item_parse import parse_item
+from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
@@ -35,6 +35,7 @@ from server.protocol.wire.checks import (
 
 Destination: TypeAlias = Literal["auto", "none"]
 
+# Source: Realtime API reference, client events, response.create, metadata.
 # The API's limits on metadata: 16 pairs, keys of 64 and values of 512 characters.
 _MAX_METADATA_PAIRS = 16
 _MAX_METADATA_KEY = 64
@@ -92,6 +93,7 @@ def parse_request(
     voices: VoiceMap,
     conversation: Conversation,
     ids: Ids,
+    pictures: Pictures = None,
     *,
     is_voice_locked: bool,
     max_tools: int,
@@ -104,6 +106,10 @@ def parse_request(
     Raises:
         ClientError: with the path of the first thing that is wrong.
     """
+    # A worked example: {"output_modalities": ["text"], "conversation": "none", "metadata": {"for":
+    # "me"}} asks for a response in text, beside the conversation, which a client tells from others
+    # by its metadata. All else is the session's. Source: Realtime guide, "Responses outside of the
+    # default conversation".
     changes: dict[str, Any] = {}
     for key, (name, parse) in _FIELDS.items():
         if raw.get(key) is not None:
@@ -113,7 +119,7 @@ def parse_request(
     if raw.get("audio") is not None:
         changes |= _audio(raw["audio"], config, voices, is_voice_locked=is_voice_locked)
     if raw.get("input") is not None:
-        changes["input"] = _input(raw["input"], conversation, ids)
+        changes["input"] = _input(raw["input"], conversation, ids, pictures)
     request = replace(session_request(config), **changes)
     if "tool_choice" in changes:
         check_choice_exists(request.tool_choice, request.tools, "response.tool_choice")
@@ -135,8 +141,12 @@ def _audio(
     return changes
 
 
-def _input(raw: object, conversation: Conversation, ids: Ids) -> tuple[Item, ...]:
+def _input(
+    raw: object, conversation: Conversation, ids: Ids, pictures: Pictures
+) -> tuple[Item, ...]:
     """Check the items that take the conversation's place."""
+    # Source: Realtime API reference, client events, response.create, input: items in the place of
+    # the conversation, or references to it; an empty list is a context without any.
     items: list[Item] = []
 
     def called_name(call_id: str) -> str | None:
@@ -150,8 +160,9 @@ def _input(raw: object, conversation: Conversation, ids: Ids) -> tuple[Item, ...
         if item.get("type") == "item_reference":
             items.append(_referred(item, path, conversation))
         else:
-            given_item = parse_item(item, path, ids, called_name)
+            given_item = parse_item(item, path, ids, called_name, pictures)
             _refuse_sound(given_item, path)
+            conversation.check_pictures(given_item)
             items.append(given_item)
     return tuple(items)
 

@@ -3,8 +3,13 @@
 from dataclasses import dataclass, field
 
 from model.messages import InputTranscript, Output
+from server.images.picture import Picture
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import ResponseOutput
+
+# What belongs to an early reply is told from the rest by names: the transcript by the commit's,
+# outputs by the number of the response. If the user goes on, this object is dropped or replaced,
+# and what the engine still sends under the old names finds nobody: it is stale.
 
 
 @dataclass(slots=True)
@@ -14,12 +19,14 @@ class Speculation:
     Attributes:
         commit_id: names the tentative commit to the engine.
         reply: not announced yet.
+        pictures: that the engine was told of the turn.
         transcript: of the turn, if it has come.
         made: of the reply so far.
     """
 
     commit_id: str
     reply: Reply
+    pictures: tuple[Picture, ...] = ()
     transcript: InputTranscript | None = None
     made: list[ResponseOutput] = field(default_factory=list)
 

@@ -6,7 +6,8 @@ on, neither the client nor the model learns of it; if not, it is there already.
 
 from typing import Protocol, assert_never
 
-from model.messages import InputTranscript, InputTranscriptDelta, Output
+from model.messages import InputTranscript, InputTranscriptDelta, Output, Pixels
+from server.images.picture import Picture
 from server.protocol.events import (
     EndInDoubt,
     Heard,
@@ -85,6 +86,28 @@ class Turns(Protocol):
     def lost(self) -> list[Reaction]:
         """Tell a new session of the engine everything, because it lost the old one."""
         ...
+
+
+# A worked example of an early reply, with server_vad. Times are of the appended audio, in
+# milliseconds.
+#
+#     heard                 to the engine                       to the client
+#     SpeechBegan(700)      AppendAudio                         speech_started
+#     InputAudio ...        AppendAudio ...
+#     SpeechPaused          CommitAudio(tentative), Respond     nothing
+#     (the engine answers: transcript, words, audio: `holds` keeps them back)
+#
+#     either the user goes on:
+#     SpeechResumed         Reopen, AppendAudio (the pause)     nothing: what was held is stale
+#
+#     or the turn is over:
+#     SpeechEnded(2900)     nothing: it was told already        speech_stopped, committed, the item,
+#                                                               its transcript, response.created,
+#                                                               and what was held back, in order
+#
+# Source: Realtime guide, "Voice activity detection"; Realtime API reference, server events,
+# input_audio_buffer.speech_started to .committed, in this order. That a reply may begin in the
+# pause is ours: no event shows it.
 
 
 class AnsweredTurns:
@@ -193,6 +216,8 @@ class AnsweredTurns:
             return self._fed(chunks)
         reactions: list[Reaction] = [SpeechStarted(start_ms, item_id)]
         detection = self._state.config.turn_detection
+        # Source: Realtime API reference, session, turn_detection, interrupt_response: the response
+        # of the conversation is cut; responses beside it go on.
         if detection and detection.interrupt_response:
             if self._responses.running.is_active:
                 reactions += self._responses.cut("turn_detected", now_s)
@@ -213,6 +238,7 @@ class AnsweredTurns:
     @property
     def _is_answering(self) -> bool:
         """Say whether the end of a turn asks for a response."""
+        # Source: Realtime API reference, session, turn_detection, create_response.
         config = self._state.config
         detection = config.turn_detection
         return config.kind == "realtime" and detection is not None and detection.create_response
@@ -230,14 +256,18 @@ class AnsweredTurns:
         if not self._is_answering or not is_free:
             return []
         reply, command = self._responses.prepare(self._state.request)
-        self._speculation = Speculation(self._state.ids.new("item"), reply)
-        return [*self._feed.speculate(self._speculation.commit_id, command)]
+        pictures = self._state.sight.pictures
+        self._speculation = Speculation(self._state.ids.new("item"), reply, pictures)
+        commit_id = self._speculation.commit_id
+        return [*self._feed.speculate(commit_id, command, _pixels(pictures))]
 
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
         assert self._speculation is not None, "a reply was begun"
+        # The engine made the transcript under the commit's name; the client knows the item's.
         speculation, self._speculation = self._speculation, None
-        reactions = self._user_items.added(item_id, audio_ms)
+        # What the camera has shown since then is for the next turn.
+        reactions = self._user_items.added(item_id, audio_ms, pictures=speculation.pictures)
         self._feed.confirm(item_id)
         self._items[speculation.commit_id] = item_id
         if speculation.transcript is not None:
@@ -261,6 +291,8 @@ class AnsweredTurns:
         """
         if self._listening.has_turn:
             return []
+        # Source: Realtime API reference, server events, input_audio_buffer.timeout_triggered: an
+        # empty turn is committed, and the model is asked to go on.
         end_ms = self._listening.heard_ms
         start_ms = max(end_ms - silence_ms, self._listening.begins_ms)
         item_id, chunks = self._listening.began(start_ms, is_speech=False)
@@ -290,10 +322,15 @@ class AnsweredTurns:
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
         is_silence = self._listening.is_silence(item_id)
-        added = self._user_items.added(item_id, audio_ms)
+        pictures = self._state.sight.pictures
+        added = self._user_items.added(item_id, audio_ms, pictures=pictures)
         if not is_silence:
-            return [*added, *self._feed.commit(item_id)]
+            return [*added, *self._feed.commit(item_id, _pixels(pictures))]
         transcribed = self._transcribed(item_id, "")
         item = self._state.conversation[item_id]
         assert isinstance(item, Message), "a turn is a message"
         return [*added, *transcribed, *self._feed.commit_silence(item)]
+
+
+def _pixels(pictures: tuple[Picture, ...]) -> tuple[Pixels, ...]:
+    return tuple(picture.pixels for picture in pictures)

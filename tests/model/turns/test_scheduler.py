@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def slot(
     return Slot(index, program, torch.Generator(), Playout(ends_s), work, since_s)  # type: ignore[arg-type]
 
 
-def chosen(*slots: Slot, **settings: int) -> list[int]:
+def chosen(*slots: Slot, **settings: Any) -> list[int]:
     """Return the indices of those served at `NOW_S`, in order."""
     scheduler = Scheduler(EngineConfig(**settings), frame_s=0.08)
     return [s.index for s in scheduler.choose(slots, NOW_S)]
@@ -95,6 +97,27 @@ def test_only_one_history_is_caught_up_with_in_a_tick() -> None:
         each.is_behind = True
     assert chosen(*joining, slot(3, Urgency.FRAME, NOW_S - 0.05)) == [3]
     assert chosen(*joining) == [2]
+
+
+def test_who_has_much_to_read_delays_no_answer() -> None:
+    """Its ticks are long: it has one now and then, and whoever is due has it as well."""
+    reader = slot(0, Urgency.CATCH_UP, NOW_S - 0.4)
+    reader.is_behind = True
+    answer, rich = slot(1, Urgency.ANSWER), slot(2, Urgency.PLAYOUT, ends_s=NOW_S + 0.9)
+    assert chosen(reader, answer, rich) == [1]
+    assert chosen(reader, rich) == [0, 2]
+    reader.waiting_since_s = NOW_S - 0.6
+    assert chosen(reader, answer, rich) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.SPEAKING])
+def test_whatever_it_is_read_for(phase: Phase) -> None:
+    """A reply that has much to read before its first word is no more urgent than other reading."""
+    for is_awaited in (False, True):
+        work = urgency(phase, Playout(), is_awaited=is_awaited, is_far_behind=True)
+        assert work is Urgency.CATCH_UP
+    assert urgency(Phase.SPEAKING, Playout(), is_far_behind=True) is Urgency.CATCH_UP
+    assert urgency(Phase.SPEAKING, Playout(1.0), is_far_behind=True) is Urgency.PLAYOUT
 
 
 WORKS = st.sampled_from([Urgency.ANSWER, Urgency.FRAME, Urgency.BACKGROUND])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.engine.local import EngineCore
+from model.engine.core import EngineCore
 from model.messages import Command, EngineInfo, News, Open, Output, Taken
 from model.metrics import EngineMetrics
 from model.schemas.service import SchemaService
@@ -20,18 +20,22 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import VadSettings
+from server.config import ImageSettings, VadSettings
+from server.images.picture import Picture
+from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.opus import OpusEncoder
+from tests.fakes.checker import CheckerHere
 from tests.server.fakes import CountingIds, MemoryTransport
 
 TIMEOUT_S = 60.0
@@ -160,6 +164,12 @@ class Virtual:
         item = {"type": "message", "role": "user", "content": content}
         await self.send("conversation.item.create", item=item)
 
+    async def see(self, colour: tuple[int, int, int]) -> None:
+        """Let the user's camera show a picture of one colour, 64 by 32."""
+        pixels = np.full((32, 64, 3), colour, dtype=np.uint8)
+        self.session.see(Picture(pixels, b"a file"))
+        await self.settle()
+
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
         for _ in range(round(seconds / step_s)):
@@ -212,7 +222,8 @@ class Virtual:
 def scripted(script: str, time: Time) -> ScriptedCore:
     """Return the core of a scripted engine."""
     parsed = parse_script(script, "test")
-    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time)
+    checker = CheckerHere()
+    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time, checker=checker)
 
 
 def _sender(
@@ -270,12 +281,13 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    profile = EngineProfile(rate_hz, engine.info.frame_ms)
+    profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
     machine = SessionMachine(config, profile, voices, ids, Limits(), ears, is_played=is_played)
     played: list[tuple[float, Samples]] = []
     sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
     schemas = SchemaGate(SchemaService(), max_tools=128)
+    images = ImageService()
     session = Session(
         transport,
         machine,
@@ -285,6 +297,7 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
+        gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         player=sender,
         clock=time,
@@ -300,4 +313,5 @@ async def virtually(
             transport.disconnect()
     finally:
         await schemas.close()
+        await images.close()
         await link.stop()

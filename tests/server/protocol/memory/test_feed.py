@@ -14,12 +14,20 @@ from model.messages import (
     Command,
     CommitAudio,
     Open,
+    Pcm,
     Respond,
     Truncate,
 )
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
+from server.protocol.items.items import (
+    AudioPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    TextPart,
+)
 from server.protocol.items.recordings import Recordings
+from server.protocol.items.sight import Sight
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
@@ -28,6 +36,13 @@ from server.protocol.state import SessionState
 from tests.server.fakes import CountingIds
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
+
+
+def _audio(item_id: str) -> Message:
+    """Return an item that is audio whose words are not known."""
+    return Message(item_id, "user", "completed", (AudioPart("input_audio", None),))
+
+
 AGAIN = [Close, Open, AppendText]
 
 
@@ -61,11 +76,11 @@ def feed(memory: Memory, recordings: Recordings) -> TurnFeed:
     config = SessionConfig(id="s", model="m", voice="alloy", expires_at=0)
     voices = VoiceMap({"alloy": "amber"}, "alloy")
     profile = EngineProfile(16_000, 80)
-    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings)
+    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings, Sight(3))
     return TurnFeed(state, 1_000, TurnCheck(), memory.hears_again)
 
 
-def _pcm(num_samples: int) -> np.ndarray:
+def _pcm(num_samples: int) -> Pcm:
     return np.arange(num_samples, dtype=np.float32)
 
 
@@ -152,8 +167,8 @@ def test_function_items_are_told_as_they_come(feed: TurnFeed) -> None:
 
 def test_the_sound_of_a_whole_turn_is_kept(feed: TurnFeed, recordings: Recordings) -> None:
     """Of a turn that was too long to be kept there is no sound, not its end alone."""
-    feed.audio(_pcm(10) / 10)
-    feed.audio(_pcm(10) / 10)
+    feed.audio(_pcm(10) / np.float32(10))
+    feed.audio(_pcm(10) / np.float32(10))
     feed.commit("c")
     pcm = recordings.pcm("c")
     assert pcm is not None
@@ -166,9 +181,9 @@ def test_the_sound_of_a_whole_turn_is_kept(feed: TurnFeed, recordings: Recording
 
 def test_an_item_of_audio_goes_before_the_open_turn(feed: TurnFeed, memory: Memory) -> None:
     """The turn's audio is taken back, the item is heard, the turn follows."""
-    assert _kinds(feed.item_audio(_pcm(3), "a")) == [AppendAudio, CommitAudio]
+    assert _kinds(feed.item_audio(_pcm(3), _audio("a"))) == [AppendAudio, CommitAudio]
     feed.audio(_pcm(10))
-    commands = feed.item_audio(_pcm(3), "b")
+    commands = feed.item_audio(_pcm(3), _audio("b"))
     assert _kinds(commands) == [ClearAudio, AppendAudio, CommitAudio, AppendAudio]
     assert memory.heard_again == 1
 

@@ -88,8 +88,8 @@ def test_cancelling_keeps_length_and_place(chunk: int) -> None:
     heard = np.concatenate((*cleaned, canceller.finish()))
     assert len(heard) == len(near)
     for start in (0, 20_000, 40_000, 70_000):
-        part = slice(start, start + 8_000)
-        assert abs(_lag(heard[part], near[part], 40)) <= 4
+        place = slice(start, start + 8_000)
+        assert abs(_lag(heard[place], near[place], 40)) <= 4
     assert np.array_equal(heard[:15_000], near[:15_000])  # a chunk may reach into it
     # A second after the last sound it passes untouched again.
     assert np.array_equal(heard[70_000:], near[70_000:])

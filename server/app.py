@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from model.messages import Engine
 from model.schemas.service import SchemaService
+from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
@@ -75,6 +76,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
     """
+    check_library()
     vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
 

@@ -251,7 +251,14 @@ class VadSettings(_Strict):
     """What clients cannot set of voice detection.
 
     Attributes:
-        min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
+        min_speech_ms: speech that it takes to begin a turn.
+        interrupt_speech_ms: speech that it takes to interrupt a reply. Voice detection finds up to
+            352 ms of it in a "mhm" of 300 ms; a word as short as that does not interrupt either.
+            0 for no more than it takes to begin a turn.
+        interrupt_silence_ms: silence after which what began like an interruption was none. Pauses
+            between syllables are shorter.
+        interrupt_quieter_db: speech that is so much quieter than the user was so far is somebody
+            else's, and does not interrupt.
         speculate_after_ms: silence after which the reply is begun, unheard, before it is certain
             that the user has finished; it is thrown away if the user goes on. 0 for never. With
             semantic_vad it is begun once the turn sounds finished, unless this is 0.
@@ -260,6 +267,9 @@ class VadSettings(_Strict):
     """
 
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
+    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
+    interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
+    interrupt_quieter_db: Annotated[float, Field(gt=0)] = 12.0
     speculate_after_ms: Annotated[int, Field(ge=0)] = 96
     end_wait_ms: Mapping[str, int] = Field(
         default={"low": 600, "medium": 250, "auto": 250, "high": 100}
@@ -277,6 +287,18 @@ class VadSettings(_Strict):
             if given != levels:
                 raise ValueError(f"{name} needs exactly the keys {', '.join(sorted(levels))}")
         return self
+
+
+class AudioSettings(_Strict):
+    """What is done to the sound that clients send, before anybody hears it.
+
+    Attributes:
+        echo_cancellation: where a reply is taken out of what the microphone hears meanwhile:
+            "always", in "calls" by WebRTC, where the server plays replies itself and knows when, or
+            "never". See docs/interruptions.md.
+    """
+
+    echo_cancellation: Literal["always", "calls", "never"] = "always"
 
 
 class ImageSettings(_Strict):
@@ -528,6 +550,7 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     voices: Mapping[str, str] = Field(default_factory=dict)
     vad: VadSettings = VadSettings()
+    audio: AudioSettings = AudioSettings()
     images: ImageSettings = ImageSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
     mcp: McpSettings = McpSettings()

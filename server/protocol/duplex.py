@@ -340,6 +340,11 @@ class DuplexTurns:
             case _:
                 return []  # pauses mean something to the model only
 
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say that it would not: when the user talks over a response, the model decides."""
+        del now_s
+        return False
+
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
         """Commit or clear the input buffer by hand.
 

@@ -173,6 +173,7 @@ class Editing:
         is_making = self._responses.running.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(item.id)
+        self._responses.running.unheard(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -186,6 +187,7 @@ class Editing:
         is_making = self._responses.running.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(event.item_id)
+        self._responses.running.unheard(event.item_id)
         reactions += [*self._calls.deleted(item), *self._listing.deleted(item.id)]
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)

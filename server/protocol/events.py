@@ -64,12 +64,29 @@ class SpeechResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechSuspected:
+    """Something began like speech that would end a reply: that begins, or is dismissed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDismissed:
+    """What began like speech was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndInDoubt:
     """The user is silent, and whether that ends the turn is for the model to say."""
 
 
 Heard: TypeAlias = (
-    InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | EndInDoubt | SpeechEnded
+    InputAudio
+    | SpeechSuspected
+    | SpeechDismissed
+    | SpeechBegan
+    | SpeechPaused
+    | SpeechResumed
+    | EndInDoubt
+    | SpeechEnded
 )
 
 

@@ -77,6 +77,7 @@ from server.protocol.settings.request import parse_request
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
@@ -186,6 +187,7 @@ class SessionMachine:
         self._listening = listening = Listening(state.rate_hz, max_kept_samples, ids)
         self._turn_check = TurnCheck()
         self._playout = Playout(state.rate_hz) if is_played else None
+        self._doubt = Doubt(is_played=is_played)
         self._feed: Feed
         self._responses: Responses
         self._turns: Turns
@@ -206,7 +208,9 @@ class SessionMachine:
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
             self._responses = responses = TurnResponses(beginning, running, feed)
-            self._turns = AnsweredTurns(state, listening, responses, feed, self._shortening)
+            self._turns = AnsweredTurns(
+                state, listening, responses, feed, self._shortening, self._doubt
+            )
         self._listing = Listing(state)
         self._editing = Editing(
             state,
@@ -310,13 +314,19 @@ class SessionMachine:
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
-        deadlines = self._idle.deadline_s(self.config.turn_detection), self._calls.deadline_s
+        deadlines = (
+            self._idle.deadline_s(self.config.turn_detection),
+            self._doubt.deadline_s,
+            self._calls.deadline_s,
+        )
         return min((each for each in deadlines if each is not None), default=None)
 
     def tick(self, now_s: float) -> list[Reaction]:
         """Do what is due by now."""
-        reactions = [*self._calls.tick(now_s), *self._idled(now_s), *self._put_off.due()]
-        return self._noted(reactions, now_s)
+        doubt_s = self._doubt.deadline_s
+        resumed = self._doubt.end() if doubt_s is not None and now_s >= doubt_s else []
+        due = [*self._calls.tick(now_s), *self._idled(now_s), *self._put_off.due()]
+        return self._noted([*resumed, *due], now_s)
 
     def _idled(self, now_s: float) -> list[Reaction]:
         detection = self.config.turn_detection
@@ -369,7 +379,7 @@ class SessionMachine:
         """Take what was heard, as far as it does not depend on what the model is asked."""
         reactions: list[Reaction] = []
         while not (self._ears.is_in_doubt and self._is_checking):
-            heard = self._ears.next(is_finished=self._turn_check.sounds_finished)
+            heard = self._next_heard(now_s)
             if heard is None:
                 break
             reactions += self._turns.heard(heard, now_s)
@@ -379,9 +389,15 @@ class SessionMachine:
         """Take all that was heard: a client who ends the turn itself does not ask the model."""
         self._ears.finish()
         reactions: list[Reaction] = []
-        while (heard := self._ears.next(is_finished=self._turn_check.sounds_finished)) is not None:
+        while (heard := self._next_heard(now_s)) is not None:
             reactions += self._turns.heard(heard, now_s)
         return reactions
+
+    def _next_heard(self, now_s: float) -> Heard | None:
+        return self._ears.next(
+            is_finished=self._turn_check.sounds_finished,
+            would_interrupt=self._turns.would_interrupt(now_s),
+        )
 
     @property
     def _is_checking(self) -> bool:
@@ -405,7 +421,7 @@ class SessionMachine:
                 raise
             return [*heard, Refusal(error)]
         self._ears.restart()
-        return [*heard, *done]
+        return [*heard, *done, *self._doubt.end()]
 
     # Configuration.
 
@@ -428,7 +444,7 @@ class SessionMachine:
         changed = [*self._turns.reconfigured(before), *self._responses.reconfigured()]
         self._ears.configure(self.config)
         listing = self._listing.wanted(config.tools) if "tools" in event.session else []
-        return [*changed, SessionUpdated(self.config), *listing]
+        return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
 
     @property
     def _has_assistant_audio(self) -> bool:

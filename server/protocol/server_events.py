@@ -3,12 +3,17 @@
 A dialect (`server.protocol.dialects.ga`) writes them to the wire, and adds `type` and `event_id`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from model.messages import Pcm
 from server.protocol.items.items import Item, Part
 from server.protocol.response import Response
 from server.protocol.settings.config import SessionConfig
+
+NOT_SENT: Mapping[str, bool] = {"is_sent": False}
+"""Marks fields that are for the session and not for clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +283,12 @@ class OutputTextDone:
 
 @dataclass(frozen=True, slots=True)
 class OutputAudioDelta:
-    """Add audio: base64 of whole samples in the response's output format."""
+    """Add audio: base64 of whole samples in the response's output format.
+
+    Attributes:
+        pcm: what is heard of it: float32 [samples] at the engine's rate. For the session, which
+            looks for its echo in what the client sends; it is not sent itself.
+    """
 
     # Realtime API reference, server events, response.output_audio.delta; beta:
     # response.audio.delta. Not sent where the transport carries the sound.
@@ -288,6 +298,7 @@ class OutputAudioDelta:
     output_index: int
     content_index: int
     delta: str
+    pcm: Pcm = field(repr=False, compare=False, metadata=NOT_SENT)
 
 
 @dataclass(frozen=True, slots=True)

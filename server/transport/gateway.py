@@ -141,7 +141,13 @@ class Gateway:
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
-        ears = Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config)
+        ears = Ears(
+            self.vad_model,
+            info.sample_rate_hz,
+            self.settings.vad,
+            config,
+            cancels_echo=self._cancels_echo(is_played=player is not None),
+        )
         return Session(
             transport,
             SessionMachine(
@@ -180,6 +186,11 @@ class Gateway:
             counts=self.counts,
             player=player,
         )
+
+    def _cancels_echo(self, *, is_played: bool) -> bool:
+        """Say whether replies are taken out of what a client's microphone hears."""
+        where = self.settings.audio.echo_cancellation
+        return where == "always" or (where == "calls" and is_played)
 
 
 def no_model(name: str) -> RefusedError:

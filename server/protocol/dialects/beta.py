@@ -4,7 +4,7 @@ Many applications and devices still send it. `GuessingDialect` is for clients th
 which shape they speak.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from server.errors import ClientError
@@ -20,7 +20,7 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.dialects.ga import Dialect, GaDialect, error_json
+from server.protocol.dialects.ga import SENT_FIELDS, Dialect, GaDialect, error_json
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
@@ -120,8 +120,8 @@ class BetaDialect:
         if isinstance(event, SessionCreated | SessionUpdated):
             name = f"transcription_{name}" if event.session.kind == "transcription" else name
         written: JsonObject = {"type": name, "event_id": event_id}
-        for each in fields(event):
-            written[each.name] = _value(getattr(event, each.name))
+        for field in SENT_FIELDS[type(event)]:
+            written[field] = _value(getattr(event, field))
         return written
 
 

@@ -15,12 +15,16 @@ from server.protocol.items.items import (
     TextPart,
 )
 from server.protocol.response import Response, response_json
-from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.server_events import NOT_SENT, ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig
 from server.protocol.wire.checks import JsonObject
 
 # Looked up for every event, and `fields` takes its time.
-_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in get_args(ServerEvent)}
+SENT_FIELDS = {
+    kind: tuple(each.name for each in fields(kind) if each.metadata != NOT_SENT)
+    for kind in get_args(ServerEvent)
+}
+"""Which fields of an event clients are sent."""
 
 
 class Dialect(Protocol):
@@ -72,7 +76,7 @@ class GaDialect:
         if isinstance(event, ErrorEvent):
             return error_json(event, event_id)
         written: JsonObject = {"type": event.type, "event_id": event_id}
-        for name in _FIELDS[type(event)]:
+        for name in SENT_FIELDS[type(event)]:
             written[name] = _value(getattr(event, name))
         return written
 

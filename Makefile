@@ -22,7 +22,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -53,9 +53,13 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-browser: setup ## call from Chromium, which apt-get installs where it is not there (ARGS='-k page')
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
-	@$(BIN)/python -m pytest -m browser $(ARGS)
+test-browser: setup ## talk from Chromium, which apt-get installs where it is not there, as npm (ARGS='-k page')
+	@missing=; \
+	command -v chromium >/dev/null || missing=chromium; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
+	@$(MAKE) --no-print-directory $(CLIENTS)/node-agents/.ready || echo "No @openai/agents-realtime: its tests skip"
+	@$(BIN)/python -m pytest -m browser tests/server/web tests/benchmarks/test_bench_transport.py $(ARGS)
 
 test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
 	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)
@@ -73,18 +77,19 @@ clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the 
 
 # npm writes locks that name a registry's host; ours are without, so any registry or mirror serves, and the
 # hash of every package is checked.
-$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(wildcard tests/clients/node/*/lock.json)
+$(CLIENTS)/node-%/.ready: tests/clients/node/%/lock.json
+	@mkdir -p $(@D)
+	@cp tests/clients/node/$*/package.json $(@D)
+	@cp tests/clients/node/$*/lock.json $(@D)/package-lock.json
+	@cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%=$(CLIENTS)/node-%/.ready)
 	@echo "Installing the clients (some 1.5 GB, once)"
 	@for name in $(PYTHON_CLIENTS); do \
 	  $(BIN)/python -m venv $(CLIENTS)/$$name; \
 	  $(CLIENTS)/$$name/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --no-compile \
 	    -r tests/clients/requirements/$$name.txt; \
-	done
-	@for name in $(NODE_CLIENTS); do \
-	  mkdir -p $(CLIENTS)/node-$$name; \
-	  cp tests/clients/node/$$name/package.json $(CLIENTS)/node-$$name; \
-	  cp tests/clients/node/$$name/lock.json $(CLIENTS)/node-$$name/package-lock.json; \
-	  (cd $(CLIENTS)/node-$$name && npm ci --silent --ignore-scripts --no-audit --no-fund); \
 	done
 	@touch $@
 
@@ -117,6 +122,21 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+measures: setup ## how the code reads: sizes, comments, sources, circles, files of one reply (ARGS='--root PATH')
+	@$(BIN)/python -m benchmarks.measures $(ARGS)
+
+# The version stands in pyproject.toml alone; what shows it asks the installed project.
+release: setup ## check, test, and make a version: commit and tag (VERSION=0.2.0); pushing it is up to you
+	@[[ "$(VERSION)" =~ ^[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo "Say which: make release VERSION=0.2.0" >&2; exit 1; }
+	@[ -z "$$(git status --porcelain)" ] || { echo "Commit what was changed first" >&2; exit 1; }
+	@! git rev-parse --quiet --verify "refs/tags/v$(VERSION)" >/dev/null || { echo "There is a v$(VERSION)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory check test
+	@sed -i 's/^version = ".*"$$/version = "$(VERSION)"/' pyproject.toml
+	@sed -i "s/^## \[Unreleased\]$$/## [Unreleased]\n\n## [$(VERSION)] - $$(date +%F)/" CHANGELOG.md
+	@git commit --quiet --allow-empty --all --message "release: $(VERSION)"
+	@git tag --annotate "v$(VERSION)" --message "Parley $(VERSION)"
+	@echo "v$(VERSION) is made. To publish it: git push --follow-tags"
 
 # What libraries say of damaged files would hide the figures.
 fuzz: setup ## play, damage and invent what nobody foresaw (SECONDS=60 each); figures at the end

@@ -50,6 +50,8 @@ def launched(
         if case not in cases:
             cases.append(case)
 
+    # The host function runs as always and computes grid and constants; only the launch itself is
+    # caught.
     with mock.patch.object(JITFunction, "run", record):
         call()
     functions = [case.kernel.__name__.strip("_") for case in cases]

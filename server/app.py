@@ -8,7 +8,6 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
-from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from model.messages import Engine
 from model.schemas.service import SchemaService
+from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
@@ -30,8 +30,11 @@ from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.memory import give_memory_back
 from server.metrics import Metrics
+from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -77,6 +80,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
     """
+    check_library()
     vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
 
@@ -91,11 +95,12 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
+            gateway.tools.close()
             await gateway.gallery.images.close()
 
     app = FastAPI(
         title="Parley",
-        version=version("parley"),
+        version=parley_version(),
         description="A voice model behind a Realtime API. Sessions are WebSockets at "
         "`/v1/realtime`, whose events docs/api.md describes; this is the HTTP side.",
         # No page of theirs: it would load its scripts from another site.
@@ -120,9 +125,11 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         add_routes(app, call_routes)
     keys = _key_book(settings, voices)
-    link, counts = EngineLink(engine), Counts()
+    link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
     drain = Drain(settings.server.drain_s)
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
+    approvals = settings.approvals
+    audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
@@ -136,7 +143,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         counts,
         Metrics(counts, link, drain, api_keys.accounts),
         FailedTries(counts),
-        SchemaGate(SchemaService(), settings.server.max_tools),
+        SchemaGate(schemas, settings.server.max_tools),
+        ToolDesk(settings.mcp, schemas, audit),
         gallery,
         drain,
     )
@@ -271,6 +279,7 @@ def serve(settings: Settings) -> None:
             secure = "s" if settings.server.tls_certificate else ""
             log.info(
                 "serving",
+                version=parley_version(),
                 url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http{secure}://{host}:{port}/",
                 webrtc_udp_port=network and network.udp_port,

@@ -17,6 +17,16 @@ import numpy as np
 from model.arrays import Ints
 from model.cache.state import Kind
 
+# A worked example of `fed`. A history has 20 steps, and the model has seen all of them: fed = 20.
+# The client truncates the last reply, steps 10-19, to steps 10-14: the first difference is at step
+# 14, where <eos> now stands. So fed = min(20, 14) = 14, and nothing else happens yet. At the
+# session's next turn to step, the pager sees that the state holds 20 steps and the history wants
+# 14: it rewinds 6 steps if the ring allows, else it resets the slot and feeds all 15 steps again.
+# Both give the same numbers.
+#
+# Deleting an item, changing the voice, reopening a turn and truncation are all this one movement:
+# change the log, lower `fed`.
+
 VOICE_INDEX = 1  # of the voice's piece in the prefix
 
 # Assistant items that can still be truncated. A client truncates what it is hearing or has just
@@ -103,10 +113,10 @@ class History:
     )
 
     def __init__(self, prefix: Sequence[int], num_codebooks: int, max_steps: int) -> None:
-        self._text = np.zeros(max_steps, dtype=np.int32)
-        self._kind = np.zeros(max_steps, dtype=np.int8)
-        self._user = np.full((max_steps, num_codebooks), -1, dtype=np.int16)
-        self._assistant = np.full((max_steps, num_codebooks), -1, dtype=np.int16)
+        self._text = np.zeros(max_steps, dtype=np.int32)  # [steps]
+        self._kind = np.zeros(max_steps, dtype=np.int8)  # [steps]
+        self._user = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
+        self._assistant = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
         self._base = 0  # steps dropped after the prefix
         self._rows = 0
         self._prefix = len(prefix)
@@ -170,6 +180,7 @@ class History:
         Returns:
             By how much every later step has moved.
         """
+        # What is equal at the beginning stays fed: a reply that is cut at its end costs no step.
         assert item.stop is not None
         start, stop = item.start, item.stop
         delta = len(block) - (stop - start)
@@ -193,22 +204,31 @@ class History:
         """Return a copy of the pinned steps."""
         return self._copy(slice(self._prefix))
 
-    def prefix_piece(self, index: int) -> int:
-        """Return one piece of the prefix."""
-        assert index < self._prefix
-        return int(self._text[index])
+    @property
+    def prefix_pieces(self) -> tuple[int, ...]:
+        """Return the pieces of the prefix."""
+        return tuple(self._text[: self._prefix].tolist())
 
-    def replace_prefix(self, index: int, piece: int) -> int:
-        """Change one piece of the prefix; everything after it has to be fed again.
+    def replace_prefix(self, pieces: Sequence[int]) -> int:
+        """Put other pieces into the prefix; everything after it has to be fed again.
 
         Returns:
             By how much every step after the prefix has moved.
         """
-        assert index < self._prefix
-        if self._text[index] == piece:
+        if self.prefix_pieces == tuple(pieces):
             return 0
-        self._text[index] = piece
-        return self.rebuild()
+        longer = len(pieces) - self._prefix
+        if self._rows + longer > len(self._text):
+            self._drop_oldest()
+        start, stop = self._prefix, self._rows
+        for log in (self._text, self._kind, self._user, self._assistant):
+            log[start + longer : stop + longer] = log[start:stop].copy()
+        self._prefix, self._rows = start + longer, stop + longer
+        self._text[: self._prefix], self._kind[: self._prefix] = pieces, Kind.PREFIX
+        self._user[: self._prefix] = self._assistant[: self._prefix] = -1
+        for item in self.items:
+            item.shift(longer)
+        return longer + self.rebuild()
 
     def rebuild(self) -> int:
         """Forget what the state has seen; indices start again after the prefix.
@@ -246,6 +266,7 @@ class History:
         return index - self._base
 
     def _drop_oldest(self) -> None:
+        # A quarter at once, so that moving the rest costs little for each step.
         start, kept = self._prefix, self._rows - self._prefix
         num = kept // 4 + 1
         for log in (self._text, self._kind, self._user, self._assistant):

@@ -12,6 +12,21 @@ from model.turns.history import History, StepBlock
 from model.turns.steps import Event, Mask, TurnLimits
 from model.vocabulary import TurnVocabulary
 
+# A worked example of the two transcripts. While the user says "what is your name", LISTEN steps put
+# out the live transcript: "what is your name". At the end it is fed as a draft, and one call asks
+# what the model would write after each piece of it:
+#
+#     fed           <user>   what   is    your   name   <reply>
+#     put out       what     is     your  name   <reply>  hello ...
+#
+# Every piece that was put out is the next one that was fed, so the draft is right, <reply> was
+# rightly fed early, and "hello" is already the reply's first piece: transcript and reply began in
+# one call.
+#
+# Had the live transcript been "what is your mane", then "name" comes out where "mane" was fed.
+# Steps after "your" are taken back, the model writes on from "name", and "what is your mane" is the
+# rival: at the end the likelier of the two stands, with a bonus for the rival, which was heard.
+
 # In nats: so much likelier than the live transcript another one must be to stand in its place. The
 # live one was heard piece by piece, which the likelihood of a text does not know of. Chosen for the
 # fewest word errors of the starter among 0 to 20, in conversations that are not in its scores.
@@ -36,6 +51,7 @@ class UserTurn:
         rival: the draft, where the model would have written something else.
         rival_score: its log-probability.
         is_reply_fed: whether the draft is followed by <reply>, in case it is right.
+        is_doubtful: whether the transcript is nothing to rely on.
         item_id: of the conversation item that it becomes.
     """
 
@@ -52,6 +68,7 @@ class UserTurn:
     rival: list[int] = field(default_factory=list)
     rival_score: float = 0.0
     is_reply_fed: bool = False
+    is_doubtful: bool = False
     item_id: str = ""
 
     def copy(self) -> UserTurn:
@@ -191,7 +208,8 @@ class Listener:
         turn = self.turn
         assert turn is not None
         limit = min(self._limits.max_transcript_pieces, self._limits.max_prefill_steps - 2)
-        # Whether there was time to see what the last frame put out must not matter.
+        # Whether there was time to see what the last frame put out must not matter: the same audio
+        # has the same transcript on a fast machine and on a slow one.
         draft = turn.pieces[: min(turn.num_certain, limit)]
         turn.item_id, turn.pieces = item_id, []
         self._history.append(Kind.TEXT, self._vocabulary.user)
@@ -234,9 +252,10 @@ class Listener:
             Whether the transcript is complete. If <reply> was fed early and rightly so, it is
             still in the history.
         """
-        turn, history = self.turn, self._history
+        turn, history, vocabulary = self.turn, self._history, self._vocabulary
         assert turn is not None
         asked, draft, turn.draft = self.weighed, turn.draft, []
+        # `first` is where the draft begins in the history; a fed <reply> stands behind it.
         first = len(history) - len(draft) - turn.is_reply_fed
         # The draft stands as far as the model would have written the same.
         num_right = 0
@@ -246,10 +265,12 @@ class Listener:
         turn.pieces += draft if is_right else draft[:num_right]
         piece = int(pieces[num_right])
         turn.score += float(scores[: num_right + 1, 0].sum())
-        is_complete = piece == self._vocabulary.reply
+        turn.is_doubtful = vocabulary.is_taught_prompts and piece == vocabulary.unsure
+        is_complete = turn.is_doubtful or piece == vocabulary.reply
         if not is_right:
             turn.rival, turn.rival_score = draft, float(scores[: len(draft), 1].sum())
-        turn.is_reply_fed = turn.is_reply_fed and is_complete and is_right
+        is_relied_on = is_complete and is_right and not self._doubts(turn)
+        turn.is_reply_fed = turn.is_reply_fed and is_relied_on
         if not turn.is_reply_fed:
             history.cut(first + len(turn.pieces) if draft else first)
         if turn.rival and turn.score < turn.rival_score + _LIVE_BONUS:  # and it can only fall
@@ -267,14 +288,25 @@ class Listener:
         assert turn is not None
         history.cut(len(history) - len(turn.pieces))
         draft, turn.rival, turn.pieces, turn.is_settled = turn.rival, [], [], True
+        turn.score = turn.rival_score
         self._check(draft)
 
+    def _doubts(self, turn: UserTurn) -> bool:
+        """Tell whether a complete transcript is nothing to rely on."""
+        is_unlikely = turn.score < self._limits.doubt_below
+        return self._vocabulary.is_taught_prompts and (turn.is_doubtful or is_unlikely)
+
     def finish(self) -> InputTranscript:
-        """Close the turn and return its final transcript, empty if nothing was heard."""
+        """Close the turn and return its final transcript, empty if nothing was heard.
+
+        The model reads on that it was not understood, if so.
+        """
         turn, self.turn = self.turn, None
         assert turn is not None
+        if self._doubts(turn):
+            self._history.append(Kind.TEXT, self._vocabulary.unsure)
         text = self._vocabulary.spell(turn.pieces)
-        return InputTranscript(self._session_id, turn.item_id, text)
+        return InputTranscript(self._session_id, turn.item_id, text, turn.score)
 
     def _take_back(self) -> StepBlock:
         assert self.turn is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model.messages import Respond, ResponseWord, Usage
+from model.messages import Output, Respond, ResponseWord, Tool, Usage
 from model.turns.call import Call
 from model.turns.history import AssistantItem
 from model.vocabulary import TurnVocabulary
@@ -27,6 +27,17 @@ class SpeechTiming:
     word_lead_frames: int = 2
 
 
+# A worked example of `decoded_range`. Frames have 1,280 samples, and the decoder is 640 behind the
+# steps that it is given. A reply of two frames needs three steps of the decoder:
+#
+#     step   its output holds samples   of the reply     what is kept
+#     0      -640 to 640                0 to 640         [640, 1280)
+#     1      640 to 1,920               all of it        [0, 1280)
+#     2      1,920 to 3,200             to 2,560         [0, 640)     `needs_flush` until then
+#
+# So no silence comes before the first sample, and none after the last.
+
+
 @dataclass(slots=True)
 class Reply:
     """One response in the making.
@@ -36,7 +47,10 @@ class Reply:
         item: where it lies in the history.
         usage: tokens that it could be based on; output counts are filled in at its end.
         timing: of its audio.
+        tools: functions that may be called.
         call: the function call that it consists of, if it is one.
+        call_offset: steps from the reply's first one to the first one of the call.
+        held: what is to be told of the call once the words before it have been spoken.
         num_call_pieces: pieces of the call.
         plan: pieces of its text, written before it is spoken.
         num_spoken: pieces of the plan that have been spoken.
@@ -49,7 +63,10 @@ class Reply:
     item: AssistantItem
     usage: Usage
     timing: SpeechTiming
+    tools: tuple[Tool, ...] = ()
     call: Call | None = None
+    call_offset: int = 0
+    held: list[Output] = field(default_factory=list)
     num_call_pieces: int = 0
     plan: list[int] = field(default_factory=list)
     num_spoken: int = 0

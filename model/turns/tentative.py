@@ -6,9 +6,26 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from model.errors import EngineError
-from model.turns.history import VOICE_INDEX, History
+from model.turns.history import History
 from model.turns.listener import Listener, UserTurn
 from model.turns.speaker import Speaker
+
+# A worked example, with time from left to right. The user says "my name is ... peter" and pauses.
+#
+#     the user        my name is  (pause of 200 ms)  peter
+#     gateway                     ^ 96 ms: tentative commit; a reply is asked for, and kept back
+#     history         [L L L L L] [<user> my name is <reply> nice ...]
+#     bookmark        length = 5, the live transcript, usage, the state of the noise
+#
+# The user goes on before the turn counts as over. The gateway sends `Reopen`, and
+#
+#     history         [L L L L L]                cut back to the bookmark
+#     model's state   rewound to 5 steps         at its next step, as `history.fed` says
+#     listener        hears the silence and "peter" as steps 6, 7, ...
+#
+# The noise goes back as well, so the conversation goes on with the same choices, token for token,
+# as if the pause had never been tried. Had the user stayed silent, the reply would have gone out at
+# the turn's end, already begun.
 
 
 class Noise(Protocol):
@@ -31,7 +48,7 @@ class _Bookmark:
         item_id: of the tentative commit.
         length: steps of the history.
         turn: the user's turn, None if there was none.
-        voice: piece of the reply's voice.
+        prefix: pieces that the conversation began with.
         paid: text and audio steps that responses have been charged for.
         noise: state of the session's noise.
     """
@@ -39,12 +56,12 @@ class _Bookmark:
     item_id: str
     length: int
     turn: UserTurn | None
-    voice: int
+    prefix: tuple[int, ...]
     paid: tuple[int, int]
     noise: Any
 
 
-class Perhaps:
+class TentativeCommit:
     """Keep a way back to the user's turn for as long as it may go on.
 
     Args:
@@ -69,8 +86,8 @@ class Perhaps:
         self._bookmark = _Bookmark(
             item_id,
             len(self._history),
-            None if turn is None else turn.copy(),
-            voice=self._history.prefix_piece(VOICE_INDEX),
+            None if turn is None else turn.copy(),  # the listener goes on changing its own
+            prefix=self._history.prefix_pieces,
             paid=self._speaker.paid,
             noise=None if self._noise is None else self._noise.get_state(),
         )
@@ -101,7 +118,7 @@ class Perhaps:
         mark, history = self._bookmark, self._history
         if mark is None or mark.item_id != item_id:
             raise EngineError(f"the turn {item_id!r} is not one that can go on")
-        self.shift(history.replace_prefix(VOICE_INDEX, mark.voice))
+        self.shift(history.replace_prefix(mark.prefix))
         history.cut(mark.length)
         self._speaker.reply, self._speaker.paid = None, mark.paid
         if self._noise is not None:

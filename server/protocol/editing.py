@@ -6,6 +6,8 @@ from itertools import accumulate, pairwise
 from typing import assert_never
 
 from server.errors import ClientError
+from server.protocol.calls.calls import Calls
+from server.protocol.calls.listing import Listing
 from server.protocol.events import InputAudio, Reaction
 from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import (
@@ -30,6 +32,9 @@ from server.protocol.state import SessionState
 from server.protocol.user.listening import Listening
 from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 
+# Source: Realtime API reference, client events, conversation.item.create, .retrieve, .truncate,
+# .delete; the texts of the refusals are the hosted service's.
+#
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200
 # Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.
@@ -45,6 +50,8 @@ class Editing:
         listening: waits for the words of items that come as audio.
         feed: leads to the engine.
         shortening: shortens what was not heard to its end.
+        calls: end by what clients add and delete.
+        listing: ends by what clients delete.
     """
 
     def __init__(
@@ -54,6 +61,8 @@ class Editing:
         listening: Listening,
         feed: Feed,
         shortening: Shortening,
+        calls: Calls,
+        listing: Listing,
     ) -> None:
         self._state = state
         self._conversation = state.conversation
@@ -62,6 +71,8 @@ class Editing:
         self._listening = listening
         self._feed = feed
         self._shortening = shortening
+        self._calls = calls
+        self._listing = listing
 
     def receive(
         self,
@@ -86,9 +97,12 @@ class Editing:
     def _create(
         self, event: ItemCreate, audio: InputAudio | None, pictures: Pictures
     ) -> list[Reaction]:
+        if event.item.get("type") == "mcp_approval_response":
+            return self._calls.answer(event, self._listening.announced_id)
         called_name = self._conversation.called_name
         item = parse_item(event.item, "item", self._state.ids, called_name, pictures)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
+        self._calls.check_output(item)
         self._conversation.check_pictures(item)
         self._feed.check(item, audio)
         is_heard = False
@@ -100,9 +114,15 @@ class Editing:
             self._recordings.add(item.id, audio.pcm)
             is_heard = self._feed.is_heard(item)
         previous_id = self._conversation.insert(item, event.previous_item_id)
-        reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
+        reactions: list[Reaction] = [
+            ItemAdded(previous_id, item),
+            ItemDone(previous_id, item),
+            *self._calls.output_added(item),
+        ]
         if is_heard and audio is not None:
             self._listening.item_audio(item.id, len(audio.pcm))
+        # An engine takes new items at its end only. For one in the middle its memory is outdated,
+        # and it is told the conversation anew before the next thing that depends on it.
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
@@ -141,6 +161,8 @@ class Editing:
                 code="unsupported_content_type",
                 param="item_id",
             )
+        # A worked example: the item has 2,000 ms. 1,200 is a cut; 2,150 is its end, by a client
+        # whose clock runs a little fast; 2,300 is a mistake, and refused with the item's length.
         if event.audio_end_ms > part.audio_ms + _TRUNCATE_SLACK_MS:
             raise ClientError(
                 f"Audio content of {part.audio_ms}ms is already shorter than "
@@ -151,6 +173,7 @@ class Editing:
         is_making = self._responses.running.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(item.id)
+        self._responses.running.unheard(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -160,10 +183,12 @@ class Editing:
         return reactions
 
     def _delete(self, event: ItemDelete, now_s: float) -> list[Reaction]:
-        self._conversation.demand(event.item_id, "deleting", "delete")
+        item = self._conversation.demand(event.item_id, "deleting", "delete")
         is_making = self._responses.running.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(event.item_id)
+        self._responses.running.unheard(event.item_id)
+        reactions += [*self._calls.deleted(item), *self._listing.deleted(item.id)]
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

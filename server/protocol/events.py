@@ -11,10 +11,17 @@ from typing import TypeAlias
 from model.messages import Command, Pcm
 from server.errors import ClientError
 from server.images.picture import Picture
+from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
-# What the session's own ears report, in the order of the audio.
+# What the session's own ears report, in the order of the audio. For a turn with one pause they are
+#
+#     InputAudio, SpeechBegan, InputAudio, SpeechPaused, SpeechResumed,
+#     InputAudio, SpeechPaused, SpeechEnded
+#
+# and with semantic_vad an EndInDoubt stands at each window of silence, until the model has said
+# whether the turn sounds finished.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,12 +64,29 @@ class SpeechResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechSuspected:
+    """Something began like speech that would end a reply: that begins, or is dismissed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDismissed:
+    """What began like speech was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndInDoubt:
     """The user is silent, and whether that ends the turn is for the model to say."""
 
 
 Heard: TypeAlias = (
-    InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | EndInDoubt | SpeechEnded
+    InputAudio
+    | SpeechSuspected
+    | SpeechDismissed
+    | SpeechBegan
+    | SpeechPaused
+    | SpeechResumed
+    | EndInDoubt
+    | SpeechEnded
 )
 
 
@@ -91,6 +115,8 @@ class Refusal:
     error: ClientError
 
 
+# Source: RFC 6455, section 7.4 (close codes); server/transport/close_codes.py has one for each
+# reason.
 class EndReason(StrEnum):
     """Say why a connection to a session ends. How that looks is its transport's business."""
 
@@ -117,6 +143,7 @@ class Hangup:
     text: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | Sound | Refusal | Hangup
+Reaction: TypeAlias = ServerEvent | Command | ToolCommand | Sound | Refusal | Hangup
 """What the machine wants done: an event for the client, a command for the engine, something for
-a transport that plays, an error in answer to a client, or the end."""
+whoever speaks to MCP servers, something for a transport that plays, an error in answer to a
+client, or the end."""

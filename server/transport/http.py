@@ -6,14 +6,15 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.metrics import CONTENT_TYPE
+from server.names import parley_version
 from server.transport.door import let_backend_in
 from server.transport.gateway import Gateway, no_model
 
 
 async def livez(request: Request) -> Response:
-    """Say that the process answers, also while it drains or has no engine."""
+    """Say that the process answers, also while it drains, and which version it is."""
     del request
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok", "version": parley_version()})
 
 
 async def readyz(request: Request) -> Response:
@@ -65,5 +66,6 @@ async def _served_model(request: Request) -> dict[str, object]:
         "created": 0,
         "owned_by": "parley",
     }
-    # Not part of the API: what those who use the model should know.
+    # Not part of the API: whom it can speak as, and what those who use it should know.
+    served["voices"] = list(gateway.voices.names)
     return {**served, "description": note} if (note := gateway.link.info.note) else served

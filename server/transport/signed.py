@@ -1,16 +1,16 @@
 """Make ephemeral keys that every server with the same secret knows, without telling one another.
 
-A key is what it stands for, and a signature: `ek_` and, in base64url, a deflated JSON array and its
-HMAC-SHA256 (RFC 2104). A server that finds the signature good knows the rest from the key itself,
-and goes on as if it had made it. Nothing in a key is hidden from who holds it.
+A key is what it stands for, deflated and sealed by Fernet: AES-128 in CBC mode, then HMAC-SHA256
+over all of it. A server that finds the signature good knows the rest from the key itself, and goes
+on as if it had made it. It is encrypted as well, since a session may have what its user must not
+see, such as the token for a server of tools.
 
 What servers do not tell one another is which sessions are open and which keys were revoked: both
 hold on one server. What revokes keys on all of them is a larger epoch in their settings.
 """
 
 import base64
-import binascii
-import hmac
+import hashlib
 import json
 import math
 import secrets
@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import time
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from server.errors import ClientError, OverloadedError
 from server.protocol.settings.config import SessionConfig
@@ -28,11 +30,8 @@ from server.transport.ephemeral import KEY_PREFIX, EphemeralKey
 MAX_KEY_CHARS = 4_096
 """Of a key: it goes in a header, and 8 KiB are what proxies take of one."""
 
-_MAX_PAYLOAD_BYTES = 256 * 1_024
-_DIGEST = "sha256"
-_DIGEST_BYTES = 32
 _ID_BYTES = 12
-# What else is signed with the same secret is no key.
+# Whatever else is made of the same secret has nothing to do with these.
 _PURPOSE = b"parley ephemeral key 1\0"
 
 
@@ -71,7 +70,7 @@ class Signer:
     """
 
     def __init__(self, secrets_: Sequence[str]) -> None:
-        self._secrets = [secret.encode() for secret in secrets_]
+        self._seal = MultiFernet([Fernet(_seal_key(secret)) for secret in secrets_])
 
     def signed(self, facts: KeyFacts) -> str:
         """Write a key; see `MAX_KEY_CHARS` for what is too long."""
@@ -79,28 +78,21 @@ class Signer:
         fields = [facts.id, facts.epoch, facts.expires_at, facts.max_sessions, flags]
         fields += [facts.model, facts.issuer, facts.session]
         payload = zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 9)
-        digest = hmac.digest(self._secrets[0], _PURPOSE + payload, _DIGEST)
-        return KEY_PREFIX + base64.urlsafe_b64encode(payload + digest).decode().rstrip("=")
+        # Subprotocols, by which browsers send keys, have no `=`.
+        return KEY_PREFIX + self._seal.encrypt(payload).decode().rstrip("=")
 
     def facts(self, value: str) -> KeyFacts | None:
         """Read a key; None for what none of the secrets has signed."""
-        text = value.removeprefix(KEY_PREFIX)
-        if not value.startswith(KEY_PREFIX) or len(value) > MAX_KEY_CHARS:
+        token = value.removeprefix(KEY_PREFIX)
+        is_like_one = value.startswith(KEY_PREFIX) and len(value) <= MAX_KEY_CHARS
+        if not (is_like_one and token.isascii()):
             return None
         try:
-            data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (ValueError, binascii.Error):
+            payload = self._seal.decrypt(token + "=" * (-len(token) % 4))
+        except InvalidToken:
             return None
-        payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-        # All are compared, in constant time: the answer's timing tells nothing.
-        good = [
-            hmac.compare_digest(hmac.digest(secret, _PURPOSE + payload, _DIGEST), digest)
-            for secret in self._secrets
-        ]
-        if not any(good):
-            return None
-        # What follows is our own.
-        fields = json.loads(zlib.decompressobj().decompress(payload, _MAX_PAYLOAD_BYTES))
+        # What follows is our own, and came from a body of at most `server.max_body_bytes`.
+        fields = json.loads(zlib.decompress(payload))
         id_, epoch, expires_at, max_sessions, flags, model, issuer, session = fields
         return KeyFacts(
             id_,
@@ -113,6 +105,11 @@ class Signer:
             issuer,
             session,
         )
+
+
+def _seal_key(secret: str) -> bytes:
+    # Secrets are long and random (`server.key_secrets`): they need no slow hash.
+    return base64.urlsafe_b64encode(hashlib.sha256(_PURPOSE + secret.encode()).digest())
 
 
 class SignedKeys:

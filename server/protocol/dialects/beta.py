@@ -4,7 +4,7 @@ Many applications and devices still send it. `GuessingDialect` is for clients th
 which shape they speak.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from server.errors import ClientError
@@ -20,14 +20,11 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.dialects.ga import Dialect, GaDialect, error_json
+from server.protocol.dialects.ga import SENT_FIELDS, Dialect, GaDialect, error_json
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
     Item,
-    Message,
     TextPart,
 )
 from server.protocol.response import Response, usage_json
@@ -50,6 +47,21 @@ from server.protocol.server_events import (
 from server.protocol.settings.config import SessionConfig, max_output_tokens_json
 from server.protocol.wire.checks import JsonObject
 
+# A worked example, the same moment in both shapes:
+#
+#     GA      {"type": "response.output_audio.delta", "delta": ...}
+#     beta    {"type": "response.audio.delta", "delta": ...}
+#
+# and a session.update of a beta client, on its way in:
+#
+#     beta    {"modalities": ["text"], "input_audio_format": "g711_ulaw"}
+#     GA      {"type": "realtime", "output_modalities": ["text"],
+#              "audio": {"input": {"format": {"type": "audio/pcmu"}}}}
+#
+# Source: Realtime guide, "Beta to GA migration". The wire's own names count: the published beta
+# schema of 2026 gives GA's names to beta's events, which no client of beta understands.
+#
+# GA's name of an event -> beta's; None for an event that beta does not have.
 _NAMES: dict[str, str | None] = {
     ItemAdded.type: "conversation.item.created",
     ItemDone.type: None,
@@ -61,6 +73,7 @@ _NAMES: dict[str, str | None] = {
     OutputAudioTranscriptDelta.type: "response.audio_transcript.delta",
     OutputAudioTranscriptDone.type: "response.audio_transcript.done",
 }
+# Source: Realtime guide, "Beta to GA migration", content types.
 _CONTENT_TYPES = {"output_text": "text", "output_audio": "audio"}
 _RESPONSE_PLACES: Places = {
     "modalities": ("output_modalities",),
@@ -107,8 +120,8 @@ class BetaDialect:
         if isinstance(event, SessionCreated | SessionUpdated):
             name = f"transcription_{name}" if event.session.kind == "transcription" else name
         written: JsonObject = {"type": name, "event_id": event_id}
-        for each in fields(event):
-            written[each.name] = _value(getattr(event, each.name))
+        for field in SENT_FIELDS[type(event)]:
+            written[field] = _value(getattr(event, field))
         return written
 
 
@@ -132,6 +145,8 @@ class GuessingDialect:
         """Return the event's JSON object, None where the dialect has no such event."""
         return self._dialect.write(event, event_id)
 
+    # The first session.update decides, for good: a client does not change its shape midway, and
+    # what was sent to it before, `session.created`, both shapes understand.
     def _guess(self, *, is_beta: bool) -> None:
         self._has_guessed = True
         if is_beta:
@@ -163,7 +178,7 @@ def _renamed_error(event: ErrorEvent) -> ErrorEvent:
 def _value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
-        case Message() | FunctionCall() | FunctionCallOutput():
+        case _ if isinstance(value, Item):
             return _item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)

@@ -17,6 +17,12 @@ from server.protocol.items.items import (
     Part,
     TextPart,
 )
+from server.protocol.items.mcp import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+)
 from server.protocol.wire.checks import JsonObject
 
 
@@ -27,6 +33,8 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
         item: of the conversation or of a response.
         content_types: GA's names of content types → what to write instead.
     """
+    # Source: Realtime API reference, conversation items. `call_id: null` on a message makes one
+    # client drop the event, and a user's part without `transcript` makes another one fail.
     written: JsonObject = {"id": item.id, "object": "realtime.item"}
     match item:
         case Message():
@@ -52,6 +60,38 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
                 "call_id": item.call_id,
                 "output": item.output,
             }
+        case McpListTools():
+            tools = [tool.to_json() for tool in item.tools]
+            return written | {
+                "type": "mcp_list_tools",
+                "server_label": item.server_label,
+                "tools": tools,
+            }
+        case McpCall():
+            # One client throws where `output` is not there.
+            return written | {
+                "type": "mcp_call",
+                "server_label": item.server_label,
+                "name": item.name,
+                "arguments": item.arguments,
+                "approval_request_id": item.approval_request_id,
+                "output": item.output,
+                "error": None if item.error is None else item.error.to_json(),
+            }
+        case McpApprovalRequest():
+            return written | {
+                "type": "mcp_approval_request",
+                "server_label": item.server_label,
+                "name": item.name,
+                "arguments": item.arguments,
+            }
+        case McpApprovalResponse():
+            return written | {
+                "type": "mcp_approval_response",
+                "approval_request_id": item.approval_request_id,
+                "approve": item.is_approved,
+                "reason": item.reason,
+            }
         case _:
             assert_never(item)
 
@@ -73,6 +113,8 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
 
 def part_json(part: TextPart | AudioPart) -> JsonObject:
     """Write a response's content part: its types are not renamed as items' contents are."""
+    # Source: Realtime API reference, server events, response.content_part.added: the part of an
+    # item whose content says "output_audio" is called "audio" here.
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     return {"type": "audio", "transcript": part.transcript}

@@ -30,6 +30,7 @@ from model.messages import (
 )
 from server.protocol.events import InputAudio
 from server.protocol.items.items import Item, Message
+from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.memory.replay import replayed
 from server.protocol.memory.turn_check import TurnCheck
@@ -63,7 +64,7 @@ class Feed(Protocol):
         """Add an item that is audio at the conversation's end."""
         ...
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Add an item at the conversation's end; one that is heard comes as `item_audio`."""
         ...
 
@@ -90,6 +91,17 @@ class Feed(Protocol):
     def finish(self) -> None:
         """Note that the response has ended."""
         ...
+
+
+# A worked example of an outdated memory. The conversation is a (user), b (assistant), c (user), and
+# the engine remembers it. The client deletes a, which the engine cannot forget by itself. So
+#
+#     delete a          nothing is sent; `outdate` notes it
+#     the user speaks   Close, Open, AppendText(b), AppendText(c), AppendAudio ...
+#
+# Closing and opening again costs the engine a few steps of prefill, which it does while the user
+# speaks. If a reply is being made meanwhile, or a transcript is due, starting over waits: these
+# exist in the engine alone (`_can_start_over`).
 
 
 class TurnFeed:
@@ -124,6 +136,8 @@ class TurnFeed:
     def audio(self, pcm: Pcm) -> list[Command]:
         """Add audio to the user turn; the first opens it."""
         self._turn.add(pcm)
+        # The pause is kept here: if the user goes on, it is heard after all, and before what
+        # follows.
         if self._tentative is not None:
             self._held.append(pcm)
             return []
@@ -269,7 +283,7 @@ class TurnFeed:
     def check(self, item: Item, audio: InputAudio | None) -> None:
         """Take every item."""
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Add an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.
         added = [] if self._can_start_over else replayed(self._session_id, item)
@@ -277,6 +291,8 @@ class TurnFeed:
 
     def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
         """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
+        # What the engine said aloud it can go back in. What it was told in words it can only be
+        # told anew.
         if item_id in self._spoken:
             return [*self.withdraw(), Truncate(self._session_id, item_id, heard_ms)]
         self.outdate()

@@ -8,6 +8,15 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 
+# The events of one call, in order:
+#
+#     response.output_item.added            status in_progress, arguments ""
+#     response.function_call_arguments.delta, ...
+#     response.function_call_arguments.done
+#     response.output_item.done             status completed, all arguments
+#
+# Source: Realtime guide, "Function calling"; Realtime API reference, server events.
+#
 # Clients take an empty string for no call at all.
 _NO_ARGUMENTS = "{}"
 
@@ -35,7 +44,7 @@ class Calling:
 
     def opened(self) -> list[ServerEvent]:
         """Open the item, without arguments yet."""
-        return self._outputs.opened(self._item("in_progress"))
+        return self._outputs.opened(self.item("in_progress"))
 
     def arguments(self, text: str) -> list[ServerEvent]:
         """Add to the arguments."""
@@ -48,7 +57,7 @@ class Calling:
         return [
             *events,
             FunctionCallArgumentsDone(*self._place, self._name, self._arguments),
-            *self._outputs.closed(self._item(status)),
+            *self._outputs.closed(self.item(status)),
         ]
 
     @property
@@ -56,5 +65,6 @@ class Calling:
         index = self._outputs.index(self.item_id)
         return self._response_id, self.item_id, index, self._call_id
 
-    def _item(self, status: Status) -> FunctionCall:
+    def item(self, status: Status) -> FunctionCall:
+        """Return the call as it is now."""
         return FunctionCall(self.item_id, status, self._call_id, self._name, self._arguments)

@@ -10,6 +10,17 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 
+# Every item of a response is announced twice over, as part of the response and as part of the
+# conversation:
+#
+#     response.output_item.added, conversation.item.added
+#     ... its content ...
+#     conversation.item.done, response.output_item.done
+#
+# A response with `conversation: "none"` has the outer pair only.
+# Source: Realtime API reference, server events; Realtime guide, "Responses outside of the default
+# conversation".
+
 
 class OutputItems:
     """Hold what a response has made so far.
@@ -42,11 +53,17 @@ class OutputItems:
             events.append(ItemAdded(self._conversation.append(item), item))
         return events
 
-    def closed(self, item: Item) -> list[ServerEvent]:
-        """Put an item's final version in its place."""
+    def handed_over(self, item: Item) -> list[ServerEvent]:
+        """Let go of an item that will be final in the conversation later than in the response."""
         self._items[item.id] = item
-        events: list[ServerEvent] = []
         if self._conversation is not None:
             self._conversation.replace(item)
+        return [OutputItemDone(self._response_id, self.index(item.id), item)]
+
+    def closed(self, item: Item) -> list[ServerEvent]:
+        """Put an item's final version in its place."""
+        handed_over = self.handed_over(item)
+        events: list[ServerEvent] = []
+        if self._conversation is not None:
             events.append(ItemDone(self._conversation.previous_id(item.id), item))
-        return [*events, OutputItemDone(self._response_id, self.index(item.id), item)]
+        return [*events, *handed_over]

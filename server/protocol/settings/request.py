@@ -12,7 +12,7 @@ from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
 from server.protocol.settings.tools import (
-    FunctionTool,
+    AnyTool,
     ToolChoice,
     check_choice_exists,
     parse_tool_choice,
@@ -35,6 +35,7 @@ from server.protocol.wire.checks import (
 
 Destination: TypeAlias = Literal["auto", "none"]
 
+# Source: Realtime API reference, client events, response.create, metadata.
 # The API's limits on metadata: 16 pairs, keys of 64 and values of 512 characters.
 _MAX_METADATA_PAIRS = 16
 _MAX_METADATA_KEY = 64
@@ -58,7 +59,7 @@ class ResponseRequest:
     output_format: AudioFormat
     max_output_tokens: int | None
     speed: float = 1.0
-    tools: tuple[FunctionTool, ...] = ()
+    tools: tuple[AnyTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     instructions: str | None = None
     destination: Destination = "auto"
@@ -105,6 +106,10 @@ def parse_request(
     Raises:
         ClientError: with the path of the first thing that is wrong.
     """
+    # A worked example: {"output_modalities": ["text"], "conversation": "none", "metadata": {"for":
+    # "me"}} asks for a response in text, beside the conversation, which a client tells from others
+    # by its metadata. All else is the session's. Source: Realtime guide, "Responses outside of the
+    # default conversation".
     changes: dict[str, Any] = {}
     for key, (name, parse) in _FIELDS.items():
         if raw.get(key) is not None:
@@ -140,6 +145,8 @@ def _input(
     raw: object, conversation: Conversation, ids: Ids, pictures: Pictures
 ) -> tuple[Item, ...]:
     """Check the items that take the conversation's place."""
+    # Source: Realtime API reference, client events, response.create, input: items in the place of
+    # the conversation, or references to it; an empty list is a context without any.
     items: list[Item] = []
 
     def called_name(call_id: str) -> str | None:

@@ -38,6 +38,18 @@ from server.protocol.wire.checks import (
     string_at,
 )
 
+# A worked example of merging. In force: server_vad with silence_duration_ms 700, transcription in
+# English.
+#
+#     audio.input.turn_detection: {"type": "server_vad"}   silence_duration_ms is its default, 500
+#     audio.input.transcription: {"prompt": "names"}       the language stays, the prompt comes
+#     audio.input.transcription: null                      no transcripts
+#     (nothing of audio)                                   all of it stays
+#
+# Source: Realtime API reference, client events, session.update: "only the fields that are present
+# are updated"; to clear a field an empty value is sent.
+
+# Source: Realtime API reference, beta, session, temperature: 0.6 to 1.2.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.6, 1.2
 
 
@@ -61,6 +73,7 @@ def updated(
     Raises:
         ClientError: with the path of the first thing that is wrong.
     """
+    # Source: Realtime API reference, client events, session.update: the type cannot change.
     kind = _kind_of(patch)
     if kind != config.kind:
         raise ClientError(
@@ -82,6 +95,7 @@ def updated(
         string_at(patch["model"], "session.model")
     if "audio" in patch:
         changes |= _audio_changes(patch["audio"], config, voices, is_voice_locked=is_voice_locked)
+    # Here, and not before, something changes: one new frozen value, or none.
     result = replace(config, **changes)
     check_choice_exists(result.tool_choice, result.tools, "session.tool_choice")
     return result
@@ -127,6 +141,7 @@ def requested(
 
 def parse_modalities(value: object, path: str) -> Modality:
     """Return the one output modality of a list that must hold exactly one."""
+    # Source: Realtime API reference, session, output_modalities: ["audio"] or ["text"], never both.
     names = [string_at(name, path) for name in array_at(value, path)]
     if names in (["audio"], ["text"]):
         return cast("Modality", names[0])
@@ -139,6 +154,7 @@ def parse_modalities(value: object, path: str) -> Modality:
 
 def parse_max_output_tokens(value: object, path: str) -> int | None:
     """Return a limit, or None for "inf"."""
+    # Source: Realtime API reference, session, max_output_tokens: 1 to 4,096, or "inf".
     if value == "inf":
         return None
     return integer_at(value, path, low=1, high=MAX_OUTPUT_TOKENS)
@@ -161,6 +177,7 @@ def _optional(parse: Callable[[object, str], Any]) -> Callable[[object, str], An
 
 def _changed_tracing(value: object, path: str, before: str | Mapping[str, Any] | None) -> Any:
     """Return the tracing asked for: once it is on, it cannot be changed."""
+    # Source: Realtime API reference, session, tracing: once enabled it cannot be modified.
     tracing = None if value is None else _parse_tracing(value, path)
     if before is not None and tracing != before:
         raise ClientError(
@@ -185,6 +202,7 @@ def _parse_tracing(value: object, path: str) -> str | JsonObject:
 
 
 def _parse_truncation(value: object, path: str) -> str | JsonObject:
+    # Source: Realtime API reference, session, truncation.
     if isinstance(value, str):
         return choice_at(value, path, ("auto", "disabled"))
     given = object_at(value, path)
@@ -201,6 +219,7 @@ def _parse_truncation(value: object, path: str) -> str | JsonObject:
     return given
 
 
+# Source: Realtime API reference, session, prompt: a template's id, version and variables.
 # Kinds of variables in a prompt, and what each can have; all of it is text.
 _VARIABLE_LEAVES: Mapping[str, tuple[str, ...]] = {
     "input_text": ("text",),

@@ -14,9 +14,11 @@ from server.protocol.events import (
     InputAudio,
     Reaction,
     SpeechBegan,
+    SpeechDismissed,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
+    SpeechSuspected,
 )
 from server.protocol.items.items import Message, with_transcript
 from server.protocol.memory.feed import TurnFeed
@@ -31,6 +33,7 @@ from server.protocol.server_events import (
 )
 from server.protocol.settings.config import SessionConfig
 from server.protocol.state import SessionState
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.speculation import Speculation
 from server.protocol.user.user_items import UserItems
@@ -42,6 +45,10 @@ class Turns(Protocol):
 
     def heard(self, event: Heard, now_s: float) -> list[Reaction]:
         """Take what the session heard in appended audio."""
+        ...
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say whether speech that begins now would end a reply, or stop it from being heard."""
         ...
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
@@ -81,6 +88,28 @@ class Turns(Protocol):
         ...
 
 
+# A worked example of an early reply, with server_vad. Times are of the appended audio, in
+# milliseconds.
+#
+#     heard                 to the engine                       to the client
+#     SpeechBegan(700)      AppendAudio                         speech_started
+#     InputAudio ...        AppendAudio ...
+#     SpeechPaused          CommitAudio(tentative), Respond     nothing
+#     (the engine answers: transcript, words, audio: `holds` keeps them back)
+#
+#     either the user goes on:
+#     SpeechResumed         Reopen, AppendAudio (the pause)     nothing: what was held is stale
+#
+#     or the turn is over:
+#     SpeechEnded(2900)     nothing: it was told already        speech_stopped, committed, the item,
+#                                                               its transcript, response.created,
+#                                                               and what was held back, in order
+#
+# Source: Realtime guide, "Voice activity detection"; Realtime API reference, server events,
+# input_audio_buffer.speech_started to .committed, in this order. That a reply may begin in the
+# pause is ours: no event shows it.
+
+
 class AnsweredTurns:
     """Follow turns that an engine is told of, and that it answers.
 
@@ -90,6 +119,7 @@ class AnsweredTurns:
         responses: answer turns, and are cut short by them.
         feed: leads to the engine.
         shortening: stops what a transport plays by itself.
+        doubt: holds it back while it is not certain that the user interrupts.
     """
 
     def __init__(
@@ -99,12 +129,14 @@ class AnsweredTurns:
         responses: TurnResponses,
         feed: TurnFeed,
         shortening: Shortening,
+        doubt: Doubt,
     ) -> None:
         self._state = state
         self._listening = listening
         self._responses = responses
         self._feed = feed
         self._shortening = shortening
+        self._doubt = doubt
         self._user_items = UserItems(state, listening)
         self._speculation: Speculation | None = None
         # Of commits that were tentative at first: the engine's name → the item.
@@ -120,6 +152,10 @@ class AnsweredTurns:
                 return self._speech_began(event, now_s)
             case SpeechEnded():
                 return self._speech_ended(event, now_s)
+            case SpeechSuspected():
+                return [*self._doubt.begin(now_s)]
+            case SpeechDismissed():
+                return [*self._doubt.end()]
             case SpeechPaused():
                 return self._speculate()
             case SpeechResumed():
@@ -128,6 +164,12 @@ class AnsweredTurns:
                 return [*self._feed.check_turn()]
             case _:
                 assert_never(event)
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say whether speech that begins now would end a reply, or stop it from being heard."""
+        detection = self._state.config.turn_detection
+        may_interrupt = detection is not None and detection.interrupt_response
+        return may_interrupt and self._responses.running.is_heard(now_s)
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
         """Commit or clear the input buffer by hand.
@@ -174,11 +216,16 @@ class AnsweredTurns:
             return self._fed(chunks)
         reactions: list[Reaction] = [SpeechStarted(start_ms, item_id)]
         detection = self._state.config.turn_detection
+        # Source: Realtime API reference, session, turn_detection, interrupt_response: the response
+        # of the conversation is cut; responses beside it go on.
         if detection and detection.interrupt_response:
             if self._responses.running.is_active:
                 reactions += self._responses.cut("turn_detected", now_s)
             # A transport may still be playing a response that is done.
             reactions += self._shortening.hush()
+        reactions += self._doubt.end()
+        # Clients stop playing when they are told of speech.
+        self._responses.running.unheard()
         return [*reactions, *self._fed(chunks)]
 
     def _speech_ended(self, event: SpeechEnded, now_s: float) -> list[Reaction]:
@@ -191,6 +238,7 @@ class AnsweredTurns:
     @property
     def _is_answering(self) -> bool:
         """Say whether the end of a turn asks for a response."""
+        # Source: Realtime API reference, session, turn_detection, create_response.
         config = self._state.config
         detection = config.turn_detection
         return config.kind == "realtime" and detection is not None and detection.create_response
@@ -216,6 +264,7 @@ class AnsweredTurns:
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
         assert self._speculation is not None, "a reply was begun"
+        # The engine made the transcript under the commit's name; the client knows the item's.
         speculation, self._speculation = self._speculation, None
         # What the camera has shown since then is for the next turn.
         reactions = self._user_items.added(item_id, audio_ms, pictures=speculation.pictures)
@@ -242,6 +291,8 @@ class AnsweredTurns:
         """
         if self._listening.has_turn:
             return []
+        # Source: Realtime API reference, server events, input_audio_buffer.timeout_triggered: an
+        # empty turn is committed, and the model is asked to go on.
         end_ms = self._listening.heard_ms
         start_ms = max(end_ms - silence_ms, self._listening.begins_ms)
         item_id, chunks = self._listening.began(start_ms, is_speech=False)

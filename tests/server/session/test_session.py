@@ -406,5 +406,6 @@ async def test_a_session_that_is_idle_ends(vad_model: SileroModel) -> None:
         async with asyncio.timeout(TIMEOUT_S):
             hangup = await live.transport.closed
         assert hangup is not None
+        assert hangup.reason is EndReason.EXPIRED
     assert sum(counts.sessions_ended.values()) == 1
     assert "client" not in counts.sessions_ended

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from server.cli import main
 from server.config import KeyLimits, NamedKey, ServerSettings, Settings
@@ -121,7 +122,8 @@ async def test_a_key_made_on_one_server_opens_a_session_on_another() -> None:
         url = f"{served.url}/v1/realtime"
         # As browsers send it.
         async with connect(
-            url, subprotocols=["realtime", f"openai-insecure-api-key.{made}"]
+            url,
+            subprotocols=[Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{made}")],
         ) as client:
             created = json.loads(await client.recv())
             assert created["session"]["instructions"] == "Be brief."

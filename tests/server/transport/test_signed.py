@@ -1,6 +1,8 @@
 """Keys that carry what they stand for are known wherever their secret is, and cannot be made up."""
 
 import base64
+import contextlib
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +48,17 @@ def test_a_key_says_what_it_stands_for() -> None:
     assert Signer([NEW]).facts(value) == FACTS
     assert value.startswith("ek_")
     assert set(value) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def test_a_key_shows_nothing_of_its_session() -> None:
+    """It is in the hands of a user, and a session may have tokens for servers of tools."""
+    tool = {"type": "mcp", "server_label": "shop", "authorization": "token-of-the-shop"}
+    value = Signer([NEW]).signed(replace(FACTS, session={"type": "realtime", "tools": [tool]}))
+    data = base64.urlsafe_b64decode(value[3:] + "=" * (-len(value[3:]) % 4))
+    for start in range(len(data)):
+        with contextlib.suppress(zlib.error):
+            assert b"token" not in zlib.decompressobj().decompress(data[start:])
+    assert b"token" not in data
 
 
 def test_a_key_that_was_changed_is_none() -> None:

@@ -21,6 +21,7 @@ from server.app import create_app, listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
 from server.names import parley_version
+from server.session.drain import Drain
 from tests.server import oracle
 from tests.server.fakes import INFO, EchoEngine
 from tests.server.serving import Served, serving
@@ -37,6 +38,7 @@ class Echo:
     def __init__(self, served: Served, engine: EchoEngine) -> None:
         self.engine = engine
         self.get = served.get
+        self.drain: Drain = served.app.state.gateway.drain
         self._served = served
 
     def realtime(self) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
@@ -336,6 +338,19 @@ async def test_every_path_that_clients_use() -> None:
             async with served.socket(f"{path}?model=m&deployment=x&api-version=y") as client:
                 created = json.loads(await client.recv())
                 assert created["session"]["model"] == "starter"
+
+
+async def test_a_stock_client_goes_on_while_its_server_drains() -> None:
+    """It gets an event that it knows, of the published shape, and its session goes on."""
+    async with echoing() as served, served.realtime() as connection:
+        await _until(connection, "session.created")
+        served.drain.begin()
+        told = (await _until(connection, "session.updated"))[-1]
+        assert told["session"]["expires_at"] == served.drain.ends_at
+        await connection.response.create()
+        assert (await _until(connection, "response.done"))[-1]["response"]["status"] == "completed"
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.realtime().__aenter__()
 
 
 async def test_health_readiness_and_models() -> None:

@@ -158,7 +158,7 @@ async def test_a_server_that_drains_lets_its_sessions_finish() -> None:
         assert {**told["session"], "expires_at": 0} == {**created["session"], "expires_at": 0}
         status, ready = await server.status("/readyz")
         assert (status, ready["status"], ready["sessions"]) == (503, "draining", 1)
-        assert await server.status("/livez") == (200, {"status": "ok"})
+        assert (await server.status("/livez"))[0] == 200
         with pytest.raises(InvalidStatus) as refused:
             await connect(server.url)
         answer = refused.value.response

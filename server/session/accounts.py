@@ -1,4 +1,4 @@
-"""Count what is done with an API key, and bound it. In the event loop, and on this server alone."""
+"""Count what is done with an API key, and bound it: in the event loop, on this server alone."""
 
 import contextlib
 import math
@@ -52,9 +52,8 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        """Return how long its sessions have lasted, together."""
-        self._settle()
-        return self._all_s
+        """Return how long its sessions have lasted, together; changes nothing, on any thread."""
+        return self._all_s + max(0.0, self._clock() - self._settled_s) * self.num_open
 
     def reached(self) -> LimitReached | None:
         """Return the limit that a further session would be over, and count that; None without."""

@@ -150,6 +150,16 @@ def test_bad_keys_are_refused_and_not_shown(file: Path, value: str) -> None:
     assert value.strip("[]") not in message
 
 
+@pytest.mark.parametrize(
+    "value", ["a-secret-of-some-length-and-more", "[a-short-secret]", "[12345678901234567890]"]
+)
+def test_bad_secrets_are_refused_and_not_shown(file: Path, value: str) -> None:
+    """A plain string, a short one, a number."""
+    message = _error(file, (f"server.key_secrets={value}",))
+    assert "server.key_secrets" in message
+    assert value.strip("[]") not in message
+
+
 def test_limits_that_hold_where_keys_are_set() -> None:
     """An hour in all and ten minutes idle, unless something else is said."""
     keys = ("a-key-of-sixteen-1",)

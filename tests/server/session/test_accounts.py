@@ -54,8 +54,11 @@ def test_a_clock_that_is_set_back_takes_nothing_away() -> None:
     with account.opened():
         clock.now_s += 50
         assert account.seconds == 50
+        assert account.reached() is None
         clock.now_s -= 40
         assert account.seconds == 50
+        clock.now_s += 50
+        assert account.seconds == 60
 
 
 def test_sessions_a_minute() -> None:

@@ -14,13 +14,16 @@ import pytest
 
 from model.scripted.script import parse_script
 from server.app import create_app
-from server.config import IceServer, ServerSettings, Settings, WebRtcSettings
+from server.config import IceServer, KeyLimits, NamedKey, ServerSettings, Settings, WebRtcSettings
+from server.transport.api_keys import hashed
 from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server
 from tests.fakes.scripted import scripted_engine
 from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, H264, VIDEO, offer
 
 KEY = "sk-parley-of-a-test"
+SHOP_KEY = "sk-parley-of-a-shop"
+SHOP = NamedKey(name="shop", sha256=hashed(SHOP_KEY), limits=KeyLimits(max_sessions=1))
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         parse_script("reply: [say: hello]", "test"), max_sessions=3, ahead_ms=1_000
     )
     settings = Settings(
-        server=ServerSettings(api_keys=(KEY,)),
+        server=ServerSettings(api_keys=(KEY,), keys=(SHOP,)),
         webrtc=WebRtcSettings(
             port=0,
             connect_timeout_s=60,
@@ -58,6 +61,25 @@ async def _post(
 ) -> httpx.Response:
     headers = {"content-type": "application/sdp", **headers}
     return await client.post(path, content=sdp, headers=headers)
+
+
+async def test_calls_count_for_their_api_key(client: httpx.AsyncClient) -> None:
+    """From the offer on, also where an ephemeral key brings them, until they end."""
+    made = await client.post(
+        "/v1/realtime/client_secrets", json={}, headers={"authorization": f"Bearer {SHOP_KEY}"}
+    )
+    by_both = ({"authorization": f"Bearer {each}"} for each in (SHOP_KEY, made.json()["value"]))
+    for by in by_both:
+        begun = await _post(client, offer(), **by)
+        assert begun.status_code == 201
+        refused = await _post(client, offer(), authorization=f"Bearer {SHOP_KEY}")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (
+            429,
+            "rate_limit_exceeded",
+        )
+        assert "retry-after" in refused.headers
+        await client.post(f"{begun.headers['location']}/hangup")
+        await client._transport.app.state.calls.until_none()  # type: ignore[attr-defined]
 
 
 async def test_an_offer_is_answered(client: httpx.AsyncClient) -> None:

@@ -137,7 +137,10 @@ async def _says(client: ClientConnection, text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_stop_is_logged_as_what_it_is(number: signal.Signals) -> None:
     """With the sessions that it ended, whose clients are told; the server ends well."""
-    async with _serving("server.drain_s=0") as server, connect(server.url) as client:
+    async with (
+        _serving("server.drain_s=0") as server,
+        connect(server.url, open_timeout=TIMEOUT_S) as client,
+    ):
         assert json.loads(await client.recv())["type"] == "session.created"
         server.process.send_signal(number)
         await server.logs(rf"event='stopping' signal='{number.name}' sessions=1")
@@ -149,7 +152,10 @@ async def test_a_signal_to_stop_is_logged_as_what_it_is(number: signal.Signals) 
 
 async def test_a_server_that_drains_lets_its_sessions_finish() -> None:
     """They are told, and go on; nobody new comes; when the last has left, the server ends."""
-    async with _serving("server.drain_s=3600") as server, connect(server.url) as client:
+    async with (
+        _serving("server.drain_s=3600") as server,
+        connect(server.url, open_timeout=TIMEOUT_S) as client,
+    ):
         created = await _until(client, "session.created")
         assert (await server.status("/readyz"))[0] == 200
         server.process.send_signal(signal.SIGTERM)
@@ -172,7 +178,10 @@ async def test_a_server_that_drains_lets_its_sessions_finish() -> None:
 
 async def test_a_drain_has_a_limit() -> None:
     """Sessions that are still open then are closed, with 1012."""
-    async with _serving("server.drain_s=1") as server, connect(server.url) as client:
+    async with (
+        _serving("server.drain_s=1") as server,
+        connect(server.url, open_timeout=TIMEOUT_S) as client,
+    ):
         await _until(client, "session.created")
         server.process.send_signal(signal.SIGTERM)
         await _until(client, "session.updated")
@@ -185,7 +194,10 @@ async def test_a_drain_has_a_limit() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_a_drain(number: signal.Signals) -> None:
     """Whoever sends it does not want to wait."""
-    async with _serving("server.drain_s=3600") as server, connect(server.url) as client:
+    async with (
+        _serving("server.drain_s=3600") as server,
+        connect(server.url, open_timeout=TIMEOUT_S) as client,
+    ):
         await _until(client, "session.created")
         server.process.send_signal(signal.SIGTERM)
         await _until(client, "session.updated")

@@ -55,6 +55,11 @@ class Family:
     extra_heads: tuple[int, int] = (0, 0)
 
     @property
+    def has_summed_conditions(self) -> bool:
+        """Whether a condition is added to every input."""
+        return any(c.how == "sum" for c in self.conditioners.values())
+
+    @property
     def has_cross_attention(self) -> bool:
         """Whether the backbone attends to a condition."""
         return any(c.how == "cross" for c in self.conditioners.values())

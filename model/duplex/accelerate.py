@@ -80,8 +80,6 @@ def stepper(
 ) -> Callable[..., FrameT]:
     """Return what steps a model: its own `step`, or on a device with graphs what they captured.
 
-    Conditions, if the model has any, must have been set once before.
-
     Args:
         driven: to step.
         sizes: numbers of rows to capture, as for `FrameGraphs`.

@@ -121,9 +121,12 @@ def repeat(run: Run, slots: Sequence[int], lag: int = 0) -> None:
     config = KyutaiConfig.from_dict(run.values)
     lm = our_lm(run.theirs, run.values)
     drive = DuplexConfig(delays=config.delays, guidance=run.guidance, lag=lag)
-    duplex = Duplex(lm, drive, max(slots) + 1)
-    for slot, told, untold in zip(slots, run.told, run.untold or run.told, strict=bool(run.told)):
-        duplex.set_condition(slot, lm.conditioners(told), lm.conditioners(untold))
+    told = [lm.conditioners(said) for said in run.told]
+    untold = [lm.conditioners(said) for said in run.untold] or told
+    num_attended = told[0].num_attended if told else 0
+    duplex = Duplex(lm, drive, max(slots) + 1, num_attended=num_attended)
+    for slot, condition, without in zip(slots, told, untold, strict=bool(told)):
+        duplex.set_condition(slot, condition, without)
     for call in range(lag):
         duplex.step(slots, *inputs(run, config, call - lag))
     for index, step in enumerate(run.steps):

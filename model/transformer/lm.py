@@ -103,9 +103,6 @@ class LM(nn.Module):
             self.depth = Depth(config, self.codebooks)
         if family and family.conditioners:
             self.conditioners = Conditioners(family, config.dim)
-        if family and family.extra_heads[0]:
-            num_heads, num_classes = family.extra_heads
-            self.extra_head = nn.Linear(config.dim, num_heads * num_classes, bias=False)
         self._init_weights()
 
     def _make_starter_inputs(self, config: LMConfig) -> None:
@@ -201,12 +198,6 @@ class LM(nn.Module):
         """Map `hidden: [..., dim]` to logits of the step's output piece, [..., text_vocab]."""
         logits: Tensor = self.text_head(hidden)
         return logits
-
-    def extra_logits(self, hidden: Tensor) -> Tensor:
-        """Map `hidden: [..., dim]` to what the extra heads say, [..., heads, classes]."""
-        logits: Tensor = self.extra_head(hidden)
-        assert self.config.family is not None
-        return torch.unflatten(logits, -1, self.config.family.extra_heads)
 
     def init_state(
         self, num_slots: int, memory: MemoryConfig | None = None, num_attended: int = 0

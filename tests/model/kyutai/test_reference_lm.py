@@ -173,8 +173,6 @@ def compare(lm: LM, theirs: Step, ours: DuplexFrame, active: Tensor) -> None:
             chosen = ours.chosen.repeat(sides, 1)
             logits = lm.depth(ours.hidden, chosen[:, 0], chosen[:, 1:])
             close(logits, theirs.depth_logits[both, : streams - 1])
-        if theirs.heads is not None:
-            close(lm.extra_logits(ours.hidden).softmax(-1), theirs.heads[active])
 
 
 def users(values: Values) -> Tensor:

@@ -13,6 +13,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # Added and taken away again, it leaves an fp32 of magnitude below 2**22 rounded half to even.
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 BLOCK_H = 8  # heads
@@ -136,7 +138,7 @@ def rotate_and_write(
     scales = (k_scale, v_scale) if k_scale is not None else (q, q)  # not touched without int8
     scale_strides = k_scale.stride()[:2] if k_scale is not None else (0, 0)
     strides = (*k_pages.stride()[:3], *v_pages.stride()[:3], *scale_strides)
-    _rotate_and_write[(rows * steps, triton.cdiv(all_heads, BLOCK_H))](
+    _rotate_and_write[(rows * steps, ceil_div(all_heads, BLOCK_H))](
         qkv,
         angles,
         q,

@@ -8,26 +8,21 @@ another layout once, by `repack_nf4`, and multiplied by from there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from kernels.arithmetic import ceil_div
 from kernels.nf4 import layout, reference
 from kernels.nf4.layout import PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, NestedScales
 from kernels.triton_device import check_triton
 
-Backend = Literal["reference"]
-PlanarBackend = Literal["reference", "triton"]
+Backend = Literal["reference", "triton"]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
-
-_LINEAR: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
-    "reference": reference.linear,
-}
 
 
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,17 +76,14 @@ def dequantize_nf4(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> Te
     return reference.dequantize(packed, absmax, shape)
 
 
-def nf4_linear(
-    x: Tensor, packed: Tensor, absmax: Tensor, out_features: int, *, backend: Backend
-) -> Tensor:
-    """Multiply by a quantised weight.
+def nf4_linear(x: Tensor, packed: Tensor, absmax: Tensor, out_features: int) -> Tensor:
+    """Multiply by a quantised weight as it is at rest, in plain PyTorch.
 
     Args:
         x: floating point [..., in_features].
         packed: uint8 [ceil(out_features * in_features / 2)].
         absmax: float32 [ceil(out_features * in_features / 64)].
         out_features: rows of the weight.
-        backend: "reference" is plain PyTorch.
 
     Returns:
         [..., out_features] of the type of `x`.
@@ -100,10 +92,7 @@ def nf4_linear(
         ValueError: if types or sizes do not belong together.
     """
     _check(packed, absmax, (out_features, x.shape[-1]))
-    implementation = _LINEAR.get(backend)
-    if implementation is None:
-        raise ValueError(f"expected a backend out of {', '.join(_LINEAR)}, got {backend}")
-    return implementation(x, packed, absmax, out_features)
+    return reference.linear(x, packed, absmax, out_features)
 
 
 def repack_nf4(
@@ -135,18 +124,18 @@ def repack_nf4(
         raise ValueError(
             f"NF4 weight {list(shape)}: expected as many gates as ups, got {rows} rows"
         )
+    blocks = rows * width // BLOCK_SIZE
     if isinstance(scales, NestedScales):
-        blocks = rows * width // BLOCK_SIZE
+        _check_part("packed", packed, torch.uint8, rows * width // 2, shape)
         _check_nested(scales, blocks)
-        _check(packed, torch.empty(blocks), shape)
     else:
         _check(packed, scales, shape)
-    if rows * width // BLOCK_SIZE >= _MAX_BLOCKS:
+    if blocks >= _MAX_BLOCKS:
         raise ValueError(f"NF4 weight {list(shape)}: expected fewer than 2**31 blocks")
     return layout.repack(packed, scales, shape, is_gated=is_gated)
 
 
-def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
+def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: Backend) -> Tensor:
     """Multiply by a repacked weight; sums are fp32.
 
     Args:
@@ -167,10 +156,10 @@ def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) ->
         return reference.linear(x, *layout.unpack(weight), weight.out_features)
     from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
 
-    return kernel.planar_linear(x, weight)
+    return kernel.multiply(x, weight)
 
 
-def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
+def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: Backend) -> Tensor:
     """Return `silu(gates) * ups`, gates and ups being the halves of a product in one weight.
 
     Args:
@@ -193,7 +182,7 @@ def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> 
         return reference.gated(x, *layout.unpack(weight), weight.out_features)
     from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
 
-    return kernel.planar_gated(x, weight)
+    return kernel.multiply(x, weight)
 
 
 class NF4Linear(nn.Module):
@@ -202,7 +191,6 @@ class NF4Linear(nn.Module):
     Args:
         in_features: width of the input.
         out_features: width of the output.
-        backend: as in `nf4_linear`.
 
     Attributes:
         packed: uint8 [ceil(out_features * in_features / 2)], buffer.
@@ -212,43 +200,47 @@ class NF4Linear(nn.Module):
     packed: Tensor
     absmax: Tensor
 
-    def __init__(self, in_features: int, out_features: int, backend: Backend) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.backend = in_features, out_features, backend
+        self.in_features, self.out_features = in_features, out_features
         size = in_features * out_features
-        blocks = -(-size // reference.BLOCK_SIZE)
-        self.register_buffer("packed", torch.zeros(-(-size // 2), dtype=torch.uint8))
+        blocks = ceil_div(size, BLOCK_SIZE)
+        self.register_buffer("packed", torch.zeros(ceil_div(size, 2), dtype=torch.uint8))
         self.register_buffer("absmax", torch.zeros(blocks, dtype=torch.float32))
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, backend: Backend) -> Self:
+    def from_linear(cls, linear: nn.Linear) -> Self:
         """Quantise a linear layer that has no bias."""
         assert "bias" not in linear.state_dict(), "NF4Linear has no bias"
-        quantised = cls(linear.in_features, linear.out_features, backend)
+        quantised = cls(linear.in_features, linear.out_features)
         packed, absmax = quantize_nf4(linear.weight)
         quantised.packed, quantised.absmax = packed, absmax
         return quantised
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., in_features]` to [..., out_features]."""
-        return nf4_linear(x, self.packed, self.absmax, self.out_features, backend=self.backend)
+        return nf4_linear(x, self.packed, self.absmax, self.out_features)
 
 
 def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:
     size = math.prod(shape)
-    expected = ((-(-size // 2),), (-(-size // reference.BLOCK_SIZE),))
-    if (tuple(packed.shape), tuple(absmax.shape)) != expected:
+    _check_part("packed", packed, torch.uint8, ceil_div(size, 2), shape)
+    _check_part("absmax", absmax, torch.float32, ceil_div(size, BLOCK_SIZE), shape)
+
+
+def _check_part(
+    name: str, part: Tensor, dtype: torch.dtype, num: int, shape: tuple[int, ...]
+) -> None:
+    if part.dtype != dtype or part.shape != (num,):
         raise ValueError(
-            f"NF4 weight {list(shape)}: expected packed and absmax of {expected[0][0]} and "
-            f"{expected[1][0]} entries, got {list(packed.shape)} and {list(absmax.shape)}"
+            f"NF4 weight {list(shape)}: expected {name} of {dtype} [{num}], "
+            f"got {part.dtype} {list(part.shape)}"
         )
-    if packed.dtype != torch.uint8 or absmax.dtype != torch.float32:
-        raise ValueError(f"expected uint8 and float32, got {packed.dtype} and {absmax.dtype}")
 
 
 def _check_nested(scales: NestedScales, blocks: int) -> None:
     parts = (scales.levels, scales.code, scales.absmax, scales.offset)
-    coarse = -(-blocks // reference.NESTED_BLOCK_SIZE)
+    coarse = ceil_div(blocks, reference.NESTED_BLOCK_SIZE)
     expected = ((blocks,), (256,), (coarse,), ())
     types = (torch.uint8, torch.float32, torch.float32, torch.float32)
     got = tuple(tuple(part.shape) for part in parts)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -41,7 +43,7 @@ def exponential_noise(keys: Tensor, steps: Tensor, shape: Sequence[int], stream:
     """Draw; arguments as `kernels.noise.op.exponential_noise`."""
     width = math.prod(shape)
     key, step = keys[:, None], steps[:, None]
-    block = torch.arange(-(-width // 4), device=keys.device)
+    block = torch.arange(ceil_div(width, 4), device=keys.device)
     counter = block, torch.full_like(block, stream), step & _LOW, step >> 32 & _LOW
     bits = philox((key & _LOW, key >> 32 & _LOW), counter).flatten(1)[:, :width]
     # The middle of one of 2^23 equal parts of [0, 1], which fp32 holds exactly: never 0 nor 1.

@@ -13,6 +13,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 BLOCK_N = 16  # rows that share one reading of the entries
 BLOCK_C = 64  # entries that a program compares
 MAX_PARTS = 256  # blocks of entries: a program reads the best of each of the level before
@@ -94,7 +96,7 @@ def nearest_codes(x: Tensor, tables: Tensor, norms: Tensor, block_c: int = BLOCK
     """Launch; arguments as `kernels.rvq.op.nearest_codes`, and entries that a program compares."""
     (rows, dim), (levels, entries) = x.shape, tables.shape[:2]
     x = x if x.stride(1) == 1 else x.contiguous()
-    num_parts = triton.cdiv(entries, block_c)
+    num_parts = ceil_div(entries, block_c)
     codes = x.new_empty((rows, levels), dtype=torch.int64)
     # Two of each: a launch writes one while it reads what the launch before wrote.
     left = x.new_empty((2, rows, dim))
@@ -104,7 +106,7 @@ def nearest_codes(x: Tensor, tables: Tensor, norms: Tensor, block_c: int = BLOCK
     for level in range(levels + 1):
         is_last = level == levels
         now, before = level % 2, (level + 1) % 2
-        _level[(triton.cdiv(rows, BLOCK_N), 1 if is_last else num_parts)](
+        _level[(ceil_div(rows, BLOCK_N), 1 if is_last else num_parts)](
             source,
             left[now],
             tables[min(level, levels - 1)],

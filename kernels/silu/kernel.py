@@ -9,6 +9,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 BLOCK = 1024
 
 
@@ -32,7 +34,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     y = gate_up.new_empty((*gate_up.shape[:-1], dim))
     block = min(triton.next_power_of_2(dim), BLOCK)
-    _gated_silu[(len(rows), triton.cdiv(dim, block))](
+    _gated_silu[(len(rows), ceil_div(dim, block))](
         rows, y, rows.stride(0), dim, BLOCK=block, num_warps=4
     )
     return y

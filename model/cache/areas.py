@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from kernels.arithmetic import ceil_div
+
 Range = tuple[int, int]
 
 
@@ -51,7 +53,9 @@ class Areas:
     @classmethod
     def around(cls, text: int, prefix: int, audio: int, page_steps: int) -> Self:
         """Return areas for at least so many steps each."""
-        return cls(page_steps, *(-(-n // page_steps) * page_steps for n in (text, prefix, audio)))
+        return cls(
+            page_steps, *(ceil_div(n, page_steps) * page_steps for n in (text, prefix, audio))
+        )
 
     @property
     def num_pages(self) -> int:
@@ -117,7 +121,7 @@ class Areas:
         if high.text <= self.text:
             parts.update(range((self.text - held.text) // self.page_steps))
         if high.audio <= self.audio:
-            start = -(-held.audio // self.page_steps)
+            start = ceil_div(held.audio, self.page_steps)
             parts.update(range(first + start, self.num_pages))
         start = (self.text + held.prefix + self.page_steps - 1) // self.page_steps
         parts.update(range(start, first))

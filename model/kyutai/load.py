@@ -79,7 +79,7 @@ def _quantised(
     weights: Weights, name: str, linear: nn.Linear, linears: Linears, device: torch.device
 ) -> nn.Module:
     if linears == "nf4":
-        packed = NF4Linear(linear.in_features, linear.out_features, backend="reference")
+        packed = NF4Linear(linear.in_features, linear.out_features)
         packed.packed, packed.absmax = weights.read_nf4(name)
         return packed
     dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")

@@ -9,8 +9,9 @@ engine made its first sample to when the client has it decoded and in order. Voi
 where latency is measured and on in the calls that are load.
 
 Lossy: a relay loses 5 % of the packets and delays each by up to 60 ms, so that they overtake each
-other. Load: more and more calls of which the server speaks half of the time, until the p99 of one
-more call passes 120 ms.
+other. Camera: the call also sends 15 frames a second of 640 × 480 in VP8, of which the server takes
+a picture a second. Load: more and more calls of which the server speaks half of the time, until the
+p99 of one more call passes 120 ms.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import websockets
 
+from benchmarks.film import Film
 from benchmarks.light_caller import LightCaller
 from benchmarks.probe_server import RATE_HZ, Finder, burst
 from benchmarks.relay import Weather, relaying
@@ -177,9 +179,11 @@ def _result(
     return Latencies(up, down, lost_up + lost_down)
 
 
-async def _measured(port: int, count: int) -> tuple[Microphone, Finder, str, Any]:
+async def _measured(
+    port: int, count: int, film: Film | None = None
+) -> tuple[Microphone, Finder, str, Any]:
     microphone, finder = Microphone(48_000, 3), Finder()
-    caller = LightCaller(RATE_HZ, finder.hear, microphone)
+    caller = LightCaller(RATE_HZ, finder.hear, microphone, film)
     await caller.call(port)
     created = await caller.until("session.created")
     caller.send(**_DEAF)
@@ -188,11 +192,13 @@ async def _measured(port: int, count: int) -> tuple[Microphone, Finder, str, Any
     return microphone, finder, created["session"]["id"], caller.counts
 
 
-async def measure_webrtc(count: int, weather: Weather | None = None) -> Latencies:
-    """Measure one call, through a relay if there is weather."""
+async def measure_webrtc(
+    count: int, weather: Weather | None = None, film: Film | None = None
+) -> Latencies:
+    """Measure one call, through a relay if there is weather, with a camera if there is a film."""
     if weather is None:
         server = start_server()
-        microphone, finder, session_id, _ = await _measured(server.port, count)
+        microphone, finder, session_id, _ = await _measured(server.port, count, film)
         return _result(microphone, finder, server.stop(), session_id)
     async with relaying(weather) as relay:
         server = start_server(f"127.0.0.1:{relay.port}")
@@ -245,6 +251,7 @@ async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
     measured = {
         "websocket": await measure_websocket(num_bursts),
         "webrtc": await measure_webrtc(num_bursts),
+        "webrtc_camera": await measure_webrtc(num_bursts, film=Film()),
         "webrtc_lossy": await measure_webrtc(num_bursts, weather),
     }
     for name, result in measured.items():

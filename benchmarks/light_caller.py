@@ -16,9 +16,10 @@ import httpx
 import numpy as np
 from aioice import stun
 from aiortc import RTCDataChannel
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RTCP_PSFB_PLI, AnyRtcpPacket, RtcpPsfbPacket, RtpPacket
 from aiortc.sdp import SessionDescription
 
+from benchmarks.film import Film
 from server.webrtc.audio_in import AudioReceiver
 from server.webrtc.channel import LABEL
 from server.webrtc.dtls import CertificateStore, Handlers, SecureTransport, fingerprints
@@ -50,6 +51,16 @@ a=mid:1
 a=sctp-port:5000
 a=max-message-size:262144
 """
+_VIDEO = """m=video 9 UDP/TLS/RTP/SAVPF 96
+c=IN IP4 0.0.0.0
+a=mid:2
+{transport}
+a=sendonly
+a=rtcp-mux
+a=rtpmap:96 VP8/90000
+"""
+_VIDEO_PAYLOAD_TYPE = 96
+_LAST = 0x80  # marks the last packet of a frame
 
 
 class _Path(asyncio.DatagramProtocol):
@@ -101,6 +112,7 @@ class LightCaller:
         rate_hz: of the sound that it hears.
         hear: takes that sound; None for a call that hears nothing.
         speak: gives the next 20 ms at 48 kHz, or its packet.
+        film: that its camera shows; None for no camera.
     """
 
     def __init__(
@@ -108,6 +120,7 @@ class LightCaller:
         rate_hz: int,
         hear: Callable[[np.ndarray], None] | None,
         speak: Callable[[], np.ndarray | bytes],
+        film: Film | None = None,
     ) -> None:
         self._hear = hear
         self._speak = speak
@@ -116,6 +129,9 @@ class LightCaller:
         self._timer = Timer(self._on_due)
         self._loop = asyncio.get_running_loop()
         self._ssrc = secrets.randbits(32)
+        self._film = film
+        self._video_ssrc = secrets.randbits(32)
+        self._is_key_due = True
         self._tasks: list[asyncio.Task[None]] = []
         self._channel: RTCDataChannel | None = None
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -130,10 +146,13 @@ class LightCaller:
             f"a=ice-ufrag:{ufrag}\na=ice-pwd:{password}\n"
             f"a=fingerprint:{algorithm} {digest}\na=setup:actpass"
         )
+        offer = _OFFER
+        if self._film is not None:
+            offer = offer.replace("BUNDLE 0 1", "BUNDLE 0 1 2") + _VIDEO
         async with httpx.AsyncClient(timeout=30) as client:
             response = await client.post(
                 f"http://127.0.0.1:{port}/v1/realtime/calls",
-                content=_OFFER.format(transport=transport),
+                content=offer.format(transport=transport),
                 headers={"content-type": "application/sdp"},
             )
         response.raise_for_status()
@@ -151,12 +170,15 @@ class LightCaller:
         self._secure = SecureTransport(
             self._path,  # type: ignore[arg-type] # all of an agent that is used here
             certificate,
-            Handlers(self._on_rtp, lambda _: None, lambda _: None, lambda: None),
+            Handlers(self._on_rtp, self._on_rtcp, lambda _: None, lambda: None),
             is_server=False,
         )
         assert first.dtls is not None
         assert await self._secure.open(first.dtls), "the handshake failed"
         self._secure.hear(_PAYLOAD_TYPE, self._ssrc)
+        if self._film is not None:
+            self._secure.hear(_VIDEO_PAYLOAD_TYPE, self._video_ssrc)  # for reports about it
+            self._tasks.append(asyncio.create_task(self._show(self._film)))
         await self._secure.open_channels(5_000, 262_144)
         opened = asyncio.Event()
         self._channel = self._secure.new_channel(LABEL)
@@ -201,6 +223,25 @@ class LightCaller:
             number += 1
             due_s += _FRAME_S
             await asyncio.sleep(due_s - time.monotonic())
+
+    async def _show(self, film: Film) -> None:
+        frame, number, due_s = 0, 0, time.monotonic()
+        while True:
+            packets = film.key if self._is_key_due else film.others[frame % len(film.others)]
+            self._is_key_due = False
+            for index, payload in enumerate(packets):
+                kind = _VIDEO_PAYLOAD_TYPE | (_LAST if index == len(packets) - 1 else 0)
+                stamp = frame * 90_000 // film.fps
+                header = _HEADER.pack(0x80, kind, number & 0xFFFF, stamp, self._video_ssrc)
+                self._secure.send(header + payload)
+                number += 1
+            frame += 1
+            due_s += 1 / film.fps
+            await asyncio.sleep(due_s - time.monotonic())
+
+    def _on_rtcp(self, packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_PLI:
+            self._is_key_due = True
 
     def _on_rtp(self, packet: RtpPacket) -> None:
         if self._hear is None:

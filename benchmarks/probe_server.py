@@ -17,6 +17,7 @@ import uvicorn
 
 from model.messages import (
     AppendAudio,
+    CheckTurn,
     Command,
     EngineInfo,
     News,
@@ -25,6 +26,8 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    Taken,
+    TurnChecked,
     Usage,
 )
 from model.metrics import EngineMetrics
@@ -68,7 +71,7 @@ class ProbeEngine:
     """Answer with one burst, at once, and note all times."""
 
     def __init__(self, max_sessions: int) -> None:
-        self.info = EngineInfo("probe", RATE_HZ, 80, ("one",), max_sessions)
+        self.info = EngineInfo("probe", RATE_HZ, 80, ("one",), max_sessions, image_side=1_024)
         self.metrics = EngineMetrics()
         self.heard: dict[str, Finder] = defaultdict(Finder)
         self.said_s: dict[str, list[float]] = defaultdict(list)
@@ -100,8 +103,12 @@ class ProbeEngine:
                     self.said_s[session].append(time.monotonic())
                 self._deliver(ResponseAudio(session, command.turn, pcm))
                 self._deliver(ResponseDone(session, command.turn, "completed", Usage()))
+            case CheckTurn():
+                self._deliver(TurnChecked(session, command.key, is_finished=False))
             case _:
                 pass
+        # Without this word a session would hold its audio back after some seconds.
+        self._deliver(Taken(session, 1))
 
 
 async def serve(max_sessions: int, advertised: tuple[str, ...]) -> None:

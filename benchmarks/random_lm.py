@@ -44,14 +44,11 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
     """
     lm = skeleton(KyutaiConfig.from_dict(values)).to(torch.bfloat16)
     if form != "bf16":
+        quantised = NF4Linear if form == "nf4" else Int8Linear
         for name, linear in hot_linears(lm).items():
             dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
             dense.weight = _drawn(f"{name}.weight", linear.weight, device)
-            if form == "nf4":
-                quantised: nn.Module = NF4Linear.from_linear(dense)
-            else:
-                quantised = Int8Linear.from_linear(dense, backend="reference")
-            lm.set_submodule(name, quantised.to(device))
+            lm.set_submodule(name, quantised.from_linear(dense, backend="reference").to(device))
     for name, parameter in list(lm.named_parameters()):
         owner, _, last = name.rpartition(".")
         lm.get_submodule(owner).register_parameter(last, _drawn(name, parameter, device))

@@ -21,6 +21,12 @@ from model.metrics import EngineMetrics
 Pcm: TypeAlias = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape [samples], at `EngineInfo.sample_rate_hz`."""
 
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+"""A picture: sRGB in [0, 255], shape [height, width, 3], neither side over `EngineInfo.image_side`.
+
+Whoever holds one does not write into it.
+"""
+
 Role: TypeAlias = Literal["user", "assistant", "system"]
 DoneReason: TypeAlias = Literal["completed", "cancelled", "max_output_tokens"]
 ToolChoice: TypeAlias = Literal["none", "auto", "required"]
@@ -94,6 +100,8 @@ class CommitAudio:
     """End the spoken user turn: an `InputTranscript` for `item_id` follows.
 
     Attributes:
+        images: what the user showed meanwhile; in the conversation it stands after the words. Only
+            for a model that sees. A `Reopen` takes it back as well.
         is_tentative: True if the user may still go on, which a `Reopen` would say. A last frame
             that is not full is then left out; otherwise it is completed with silence. It needs no
             confirmation; any later command but `Respond`, `Cancel`, `CheckTurn` and `Reopen`
@@ -103,6 +111,7 @@ class CommitAudio:
     session_id: str
     item_id: str
     is_tentative: bool = False
+    images: tuple[Pixels, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +154,20 @@ class Reopen:
 class AppendText:
     """Add a typed or replayed item to the conversation.
 
+    An item with words after its pictures comes in several of these, one after the other under one
+    `item_id`: "compare this", a picture, "with that", a picture is two of them, and one turn.
+
     Attributes:
         role: "user" for a typed turn, "assistant" for a reply replayed from history.
         text: the item's words; normalised by the engine's tokenizer.
+        images: a user's, in order; they stand after the words. Only for a model that sees.
     """
 
     session_id: str
     item_id: str
     role: Role
     text: str
+    images: tuple[Pixels, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +361,8 @@ class Usage:
         input_cached_audio_tokens: those of the audio frames that an earlier response had paid for.
         output_text_tokens: text tokens written for the reply, calls included.
         output_audio_tokens: audio frames spoken.
+        input_image_tokens: steps of pictures that the reply could be based on.
+        input_cached_image_tokens: those of them that an earlier response had paid for.
     """
 
     input_text_tokens: int = 0
@@ -355,16 +371,22 @@ class Usage:
     input_cached_audio_tokens: int = 0
     output_text_tokens: int = 0
     output_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    input_cached_image_tokens: int = 0
 
     @property
     def input_tokens(self) -> int:
         """Count all input tokens, cached ones included."""
-        return self.input_text_tokens + self.input_audio_tokens
+        return self.input_text_tokens + self.input_audio_tokens + self.input_image_tokens
 
     @property
     def input_cached_tokens(self) -> int:
         """Count the input tokens that an earlier response had paid for."""
-        return self.input_cached_text_tokens + self.input_cached_audio_tokens
+        return (
+            self.input_cached_text_tokens
+            + self.input_cached_audio_tokens
+            + self.input_cached_image_tokens
+        )
 
     @property
     def output_tokens(self) -> int:
@@ -538,11 +560,13 @@ Output: TypeAlias = (
 )
 
 
-def text_chars(command: Command) -> int:
-    """Count the characters of text that a command holds."""
+def weight(command: Command) -> int:
+    """Return how much work a command is apart from its audio: characters, and bytes of pictures."""
     match command:
         case AppendText():
-            return len(command.text)
+            return len(command.text) + sum(image.nbytes for image in command.images)
+        case CommitAudio():
+            return sum(image.nbytes for image in command.images)
         case AppendCall():
             return len(command.arguments)
         case AppendCallOutput():
@@ -621,6 +645,8 @@ class EngineInfo:
             what was said aloud: typed items and function calls are ignored, transcripts of what
             users say are empty, and the system prompt counts when a session is opened.
         note: what those who use the model should know, such as that it is a stand-in; may be empty.
+        image_side: largest side, in pixels, of the pictures that the model takes; 0 if it cannot
+            see, and must then be given none.
     """
 
     model: str
@@ -630,6 +656,12 @@ class EngineInfo:
     max_sessions: int
     is_duplex: bool = False
     note: str = ""
+    image_side: int = 0
+
+    @property
+    def sees(self) -> bool:
+        """Say whether the model takes pictures."""
+        return self.image_side > 0
 
     @property
     def frame_samples(self) -> int:

@@ -27,10 +27,13 @@ from server.config import Settings
 from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
+from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
+from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
+from server.session.gallery import Gallery
 from server.session.link import EngineLink, LinkState
 from server.session.schemas import SchemaGate
 from server.transport.certificate import check_certificate
@@ -84,6 +87,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
+            await gateway.gallery.images.close()
 
     app = FastAPI(
         title="Parley",
@@ -113,6 +117,9 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
     link, counts = EngineLink(engine), Counts()
+    limits = settings.images
+    images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+    gallery = Gallery(images, limits, engine.info.image_side)
     app.state.gateway = Gateway(
         settings,
         link,
@@ -123,12 +130,13 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         Metrics(counts, link),
         FailedTries(counts),
         SchemaGate(SchemaService(), settings.server.max_tools),
+        gallery,
     )
     app.state.calls = None
     if network is not None:
         from server.webrtc.calls import Calls  # noqa: PLC0415 - see above
 
-        app.state.calls = Calls(settings.webrtc, network, link, counts)
+        app.state.calls = Calls(settings.webrtc, network, link, counts, gallery)
     return app
 
 
@@ -224,6 +232,7 @@ def serve(settings: Settings) -> None:
     """
     set_up_logging()
     log = structlog.get_logger("server")
+    give_memory_back()
     check_certificate(settings.server)
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):

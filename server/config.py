@@ -214,7 +214,8 @@ class EngineSettings(_Strict):
             `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
             the default where it never ran.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
-            the file) or "int8" (half of bf16, and the fastest on a CPU).
+            the file), "bitsandbytes" (the same, multiplied by that package's kernels in place of
+            ours) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
@@ -277,6 +278,35 @@ class VadSettings(_Strict):
         return self
 
 
+class ImageSettings(_Strict):
+    """What pictures may be, where the model sees; see docs/security.md.
+
+    Attributes:
+        max_side: `detail` of an item → largest side, in pixels, of what the model is given; what is
+            larger is made smaller. Cameras have that of "auto".
+        max_bytes: of an image file, decoded from base64.
+        max_pixels: of a picture before it is made smaller.
+        max_of_item: pictures of one item.
+        max_kept_bytes: pictures of one conversation as the model is given them, three bytes a
+            pixel, and as clients are shown them. Past it the oldest are forgotten; one item may not
+            have more.
+    """
+
+    max_side: Mapping[str, int] = Field(default={"low": 256, "auto": 768, "high": 768})
+    max_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
+    max_pixels: Annotated[int, Field(ge=4_096)] = 16 * 1_024 * 1_024
+    max_of_item: Annotated[int, Field(ge=1)] = 8
+    max_kept_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
+
+    @model_validator(mode="after")
+    def _all_details(self) -> "ImageSettings":
+        if set(self.max_side) != {"low", "auto", "high"}:
+            raise ValueError("max_side needs exactly the keys auto, high, low")
+        if not all(16 <= side <= 4_096 for side in self.max_side.values()):
+            raise ValueError("max_side: sides are 16 to 4096")
+        return self
+
+
 class IceServer(_Strict):
     """A STUN or TURN server that clients are told of.
 
@@ -326,6 +356,9 @@ class WebRtcSettings(_Strict):
         connect_timeout_s: for a client to come after its offer was answered, and for the handshake.
         lost_after_s: silence of the network after which a call is over. Browsers check every
             second or two, aiortc every five.
+        camera_fps: pictures that are taken of a camera each second; 0 refuses video.
+        camera_images: pictures that are kept for the user's turn, the newest.
+        camera_bitrate: of a camera, bits a second, that clients are told to keep to.
         server_id: that every call's id begins with, so that a proxy can lead to the server which
             has the call what is asked about it. Empty: made of this machine's name.
     """
@@ -344,6 +377,9 @@ class WebRtcSettings(_Strict):
     client_dtx: bool = False
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
     lost_after_s: Annotated[float, Field(gt=0)] = 15.0
+    camera_fps: Annotated[float, Field(ge=0, le=4)] = 1.0
+    camera_images: Annotated[int, Field(ge=1, le=16)] = 3
+    camera_bitrate: Annotated[int, Field(ge=50_000, le=10_000_000)] = 1_000_000
     server_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""
 
     @model_validator(mode="after")
@@ -368,6 +404,7 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     voices: Mapping[str, str] = Field(default_factory=dict)
     vad: VadSettings = VadSettings()
+    images: ImageSettings = ImageSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
 
 

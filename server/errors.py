@@ -5,6 +5,7 @@ ParleyError
 ├── OverloadedError      no capacity for another session (refuse at admission)
 ├── EngineGoneError      the engine died too often and the gateway ends, for a supervisor to see
 ├── EngineError          ours: close the session, one traceback
+├── ImageError           a picture that cannot be read; whoever brings it says to whom it came
 ├── ClientError          the peer's fault: answered by one `error` event, the session goes on
 └── TransportError       the connection, not what was said on it
     └── DisconnectedError    the peer is gone
@@ -20,6 +21,7 @@ __all__ = [
     "DisconnectedError",
     "EngineError",
     "EngineGoneError",
+    "ImageError",
     "OverloadedError",
     "ParleyError",
     "TransportError",
@@ -56,6 +58,10 @@ class ClientError(ParleyError):
 
 class EngineGoneError(ParleyError):
     """Report that the engine died too often, and that the gateway ended because of it."""
+
+
+class ImageError(ParleyError):
+    """Report that a picture cannot be read; the message says why, within a sentence."""
 
 
 class TransportError(ParleyError):

@@ -16,10 +16,12 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 _CALLS = {"compile", "match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
-# Patterns of files that whoever runs the server writes, and of training, where no caller is.
+# Patterns of files that whoever runs the server writes: those that we ship are looked at as well.
+# And of training, where no caller is.
 _NOT_CALLERS = {"model/scripted/script.py"}
 _SHORT, _LONG, _MOST_GROWTH = 24, 48, 2.6
 
@@ -40,6 +42,16 @@ def _patterns() -> Iterator[tuple[str, str | None]]:
                 yield f"{place}:{node.lineno}", given.value if is_literal else None  # type: ignore[attr-defined, misc]  # it is one
 
 
+def _script_patterns() -> Iterator[tuple[str, str]]:
+    """Yield those of scripts for the scripted engine."""
+    for path in sorted(ROOT.glob("configs/scripts/*.yaml")):
+        script = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for index, reply in enumerate(script["reply"]):
+            for name, given in reply.get("when", {}).items():
+                if name in ("user", "output", "history", "instructions"):
+                    yield f"{path.name}:reply[{index}].{name}", given
+
+
 class _Steps:
     """Match as `re` does, by backtracking, and count."""
 
@@ -55,7 +67,7 @@ class _Steps:
             at = end if end is not None and end > at else at + 1
         return self.num
 
-    def _match(
+    def _match(  # noqa: PLR0911 - a case each
         self, tree: list[Any], text: str, at: int, then: Callable[[int], int | None]
     ) -> int | None:
         self.num += 1
@@ -66,6 +78,10 @@ class _Steps:
         def go_on(end: int) -> int | None:
             return self._match(rest, text, end, then)
 
+        if op is ops.POSSESSIVE_REPEAT:  # it takes all, and gives nothing back
+            low, high, inner = given
+            taken = self._repeat([*inner], text, at, low, high, lambda end: end, is_greedy=True)
+            return None if taken is None else go_on(taken)
         if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
             low, high, inner = given
             return self._repeat(
@@ -83,6 +99,8 @@ class _Steps:
             start = at if direction > 0 else at - inner.getwidth()[0]
             found = start >= 0 and self._match([*inner], text, start, lambda end: end) is not None
             return go_on(at) if found is (op is ops.ASSERT) else None
+        if op is ops.AT and given is ops.AT_BEGINNING:
+            return go_on(at) if at == 0 else None
         if op is ops.AT:
             return go_on(at)  # as if it were there: more is tried, not less
         return go_on(at + 1) if at < len(text) and _is_one(op, given, text[at]) else None
@@ -158,6 +176,7 @@ def _is_in(op: Any, given: Any, char: str) -> bool:
         case ops.CATEGORY:
             return {
                 ops.CATEGORY_DIGIT: char.isdigit(),
+                ops.CATEGORY_NOT_DIGIT: not char.isdigit(),
                 ops.CATEGORY_SPACE: char.isspace(),
                 ops.CATEGORY_WORD: char.isalnum() or char == "_",
             }[given]
@@ -180,7 +199,7 @@ def _growth(pattern: str) -> float:
     return worst
 
 
-_FOUND = [*_patterns()]
+_FOUND = [*_patterns(), *_script_patterns()]
 
 
 def test_every_pattern_is_known() -> None:
@@ -195,7 +214,9 @@ def test_a_pattern_is_linear(place: str, pattern: str) -> None:
     assert _growth(pattern) < _MOST_GROWTH, f"{place}: {pattern!r}"
 
 
-@pytest.mark.parametrize("pattern", [r"(\d+)\.(\d+)", r"\s*x", r"\d*\d*a", r"a+ *-"])
+@pytest.mark.parametrize(
+    "pattern", [r"(\d+)\.(\d+)", r"\s*x", r"\d*\d*a", r"a+ *-", r".*user", r"^\d+.*; \d"]
+)
 def test_what_is_not_linear_is_found(pattern: str) -> None:
     """The first has silenced everybody for a minute with 150,000 digits."""
     assert _growth(pattern) > 2.9

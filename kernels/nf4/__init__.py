@@ -10,6 +10,7 @@ from kernels.nf4.op import (
     planar_linear,
     quantize_nf4,
     repack_nf4,
+    use_library,
 )
 from kernels.nf4.planar import PlanarNF4Gated, PlanarNF4Linear, use_planar
 from kernels.nf4.reference import NestedScales
@@ -27,5 +28,6 @@ __all__ = [
     "planar_linear",
     "quantize_nf4",
     "repack_nf4",
+    "use_library",
     "use_planar",
 ]

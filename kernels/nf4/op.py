@@ -8,21 +8,28 @@ another layout once, by `repack_nf4`, and multiplied by from there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from kernels.arithmetic import ceil_div
-from kernels.nf4 import layout, reference
+from kernels.nf4 import layout, library, reference
 from kernels.nf4.layout import PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, NestedScales
 from kernels.triton_device import check_triton
 
-Backend = Literal["reference", "triton"]
+Backend = Literal["reference", "bitsandbytes"]
+PlanarBackend = Literal["reference", "triton"]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
+
+_LINEAR: Mapping[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
+    "reference": reference.linear,
+    "bitsandbytes": library.linear,
+}
 
 
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,23 +83,30 @@ def dequantize_nf4(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> Te
     return reference.dequantize(packed, absmax, shape)
 
 
-def nf4_linear(x: Tensor, packed: Tensor, absmax: Tensor, out_features: int) -> Tensor:
-    """Multiply by a quantised weight as it is at rest, in plain PyTorch.
+def nf4_linear(
+    x: Tensor, packed: Tensor, absmax: Tensor, out_features: int, *, backend: Backend
+) -> Tensor:
+    """Multiply by a quantised weight.
 
     Args:
         x: floating point [..., in_features].
         packed: uint8 [ceil(out_features * in_features / 2)].
         absmax: float32 [ceil(out_features * in_features / 64)].
         out_features: rows of the weight.
+        backend: "reference" is plain PyTorch; "bitsandbytes" is that package's kernel for the
+            device of `x`.
 
     Returns:
         [..., out_features] of the type of `x`.
 
     Raises:
-        ValueError: if types or sizes do not belong together.
+        ValueError: if types or sizes do not belong together, or the backend cannot do them.
     """
     _check(packed, absmax, (out_features, x.shape[-1]))
-    return reference.linear(x, packed, absmax, out_features)
+    implementation = _LINEAR.get(backend)
+    if implementation is None:
+        raise ValueError(f"expected a backend out of {', '.join(_LINEAR)}, got {backend}")
+    return implementation(x, packed, absmax, out_features)
 
 
 def repack_nf4(
@@ -135,7 +149,7 @@ def repack_nf4(
     return layout.repack(packed, scales, shape, is_gated=is_gated)
 
 
-def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: Backend) -> Tensor:
+def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
     """Multiply by a repacked weight; sums are fp32.
 
     Args:
@@ -159,7 +173,7 @@ def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: Backend) -> Tenso
     return kernel.multiply(x, weight)
 
 
-def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: Backend) -> Tensor:
+def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
     """Return `silu(gates) * ups`, gates and ups being the halves of a product in one weight.
 
     Args:
@@ -191,6 +205,7 @@ class NF4Linear(nn.Module):
     Args:
         in_features: width of the input.
         out_features: width of the output.
+        backend: as in `nf4_linear`.
 
     Attributes:
         packed: uint8 [ceil(out_features * in_features / 2)], buffer.
@@ -200,26 +215,50 @@ class NF4Linear(nn.Module):
     packed: Tensor
     absmax: Tensor
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, backend: Backend) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
+        self.backend: Backend = backend
         size = in_features * out_features
         blocks = ceil_div(size, BLOCK_SIZE)
         self.register_buffer("packed", torch.zeros(ceil_div(size, 2), dtype=torch.uint8))
         self.register_buffer("absmax", torch.zeros(blocks, dtype=torch.float32))
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Self:
+    def from_linear(cls, linear: nn.Linear, backend: Backend) -> Self:
         """Quantise a linear layer that has no bias."""
         assert "bias" not in linear.state_dict(), "NF4Linear has no bias"
-        quantised = cls(linear.in_features, linear.out_features)
+        quantised = cls(linear.in_features, linear.out_features, backend)
         packed, absmax = quantize_nf4(linear.weight)
         quantised.packed, quantised.absmax = packed, absmax
         return quantised
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x: [..., in_features]` to [..., out_features]."""
-        return nf4_linear(x, self.packed, self.absmax, self.out_features)
+        return nf4_linear(x, self.packed, self.absmax, self.out_features, backend=self.backend)
+
+
+def use_library(module: nn.Module) -> int:
+    """Let bitsandbytes multiply by the NF4 linears within a module, in place.
+
+    It multiplies wrongly where a block straddles rows: layers whose rows are not a multiple of 64
+    wide stay as they are.
+
+    Returns:
+        How many layers were switched.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    library.load_library()
+    linears = [
+        each
+        for each in module.modules()
+        if isinstance(each, NF4Linear) and each.in_features % BLOCK_SIZE == 0
+    ]
+    for each in linears:
+        each.backend = "bitsandbytes"
+    return len(linears)
 
 
 def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.nf4.layout import PlanarWeight
-from kernels.nf4.op import Backend, NF4Linear, planar_gated, planar_linear, repack_nf4
+from kernels.nf4.op import NF4Linear, PlanarBackend, planar_gated, planar_linear, repack_nf4
 from kernels.nf4.reference import NestedScales
 
 
@@ -23,7 +23,7 @@ class _Planar(nn.Module):
     offset: Tensor | None
     arrived: Tensor
 
-    def __init__(self, weight: PlanarWeight, backend: Backend) -> None:
+    def __init__(self, weight: PlanarWeight, backend: PlanarBackend) -> None:
         super().__init__()
         self.in_features, self.backend = weight.in_features, backend
         self._is_gated = weight.is_gated
@@ -53,7 +53,7 @@ class PlanarNF4Linear(_Planar):
         backend: as in `planar_linear`.
     """
 
-    def __init__(self, weight: PlanarWeight, backend: Backend) -> None:
+    def __init__(self, weight: PlanarWeight, backend: PlanarBackend) -> None:
         super().__init__(weight, backend)
         self.out_features = weight.out_features
 
@@ -63,7 +63,7 @@ class PlanarNF4Linear(_Planar):
         packed: Tensor,
         scales: Tensor | NestedScales,
         shape: tuple[int, int],
-        backend: Backend,
+        backend: PlanarBackend,
     ) -> Self:
         """Repack a weight at rest; arguments and errors as `repack_nf4`."""
         return cls(repack_nf4(packed, scales, shape), backend)
@@ -81,7 +81,7 @@ class PlanarNF4Gated(_Planar):
         backend: as in `planar_gated`.
     """
 
-    def __init__(self, weight: PlanarWeight, backend: Backend) -> None:
+    def __init__(self, weight: PlanarWeight, backend: PlanarBackend) -> None:
         super().__init__(weight, backend)
         self.out_features = weight.out_features // 2
 
@@ -91,7 +91,7 @@ class PlanarNF4Gated(_Planar):
         packed: Tensor,
         scales: Tensor | NestedScales,
         shape: tuple[int, int],
-        backend: Backend,
+        backend: PlanarBackend,
     ) -> Self:
         """Repack a weight at rest, gates first; arguments and errors as `repack_nf4`."""
         return cls(repack_nf4(packed, scales, shape, is_gated=True), backend)
@@ -102,10 +102,11 @@ class PlanarNF4Gated(_Planar):
 
 
 @torch.no_grad()
-def use_planar(module: nn.Module, backend: Backend, gated: Collection[str] = ()) -> int:
+def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str] = ()) -> int:
     """Switch every NF4 linear within a module to the kernel's layout, in place.
 
-    Call it when the weights are loaded and on their device.
+    Those that bitsandbytes multiplies by stay as they are. Call it when the weights are loaded and
+    on their device.
 
     Args:
         module: holds `NF4Linear` layers, at any depth.
@@ -122,7 +123,7 @@ def use_planar(module: nn.Module, backend: Backend, gated: Collection[str] = ())
     """
     planar: dict[str, nn.Module] = {}
     for name, linear in module.named_modules():
-        if isinstance(linear, NF4Linear):
+        if isinstance(linear, NF4Linear) and linear.backend == "reference":
             shape = (linear.out_features, linear.in_features)
             kind = PlanarNF4Gated if name in gated else PlanarNF4Linear
             try:

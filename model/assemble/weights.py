@@ -26,7 +26,7 @@ from model.errors import ConfigError, WeightsError
 from model.files.modules import load_module, pack, save_tensors, to_half
 from model.precision import Linears
 from model.text import NUM_VOICES, Tokenizer
-from model.transformer.linears import convert_to_int8
+from model.transformer.linears import convert_to_int8, use_bitsandbytes
 from model.transformer.lm import LM
 
 FORMAT = 1
@@ -96,11 +96,13 @@ def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
 
     Args:
         directory: written by `save_starter`.
-        linears: "dense" dequantises NF4 weights once, to fp32; "nf4" keeps them packed; "int8"
-            also converts the hot linears of the language model to int8, the fastest on a CPU.
+        linears: "dense" dequantises NF4 weights once, to fp32; "nf4" keeps them packed, and so
+            does "bitsandbytes", whose kernels multiply by them then; "int8" also converts the hot
+            linears of the language model to int8, the fastest on a CPU.
 
     Raises:
         WeightsError: naming the file, and the tensor if there is one, with got and expected.
+        ConfigError: bitsandbytes is asked for and not installed.
         TextError: if the text pieces are not a tokenizer.
     """
     config = _read_config(directory)
@@ -121,7 +123,10 @@ def load_lm(directory: Path, linears: Linears = "dense") -> LM:
 
 def _load_lm(directory: Path, config: LMConfig, linears: Linears) -> LM:
     lm = LM(config).eval()
-    load_module(directory / LM_FILE, lm, is_packed=linears == "nf4")
+    is_packed = linears in ("nf4", "bitsandbytes")
+    load_module(directory / LM_FILE, lm, is_packed=is_packed)
+    if linears == "bitsandbytes":
+        use_bitsandbytes(lm)
     if linears == "int8":
         convert_to_int8(lm)
     return lm

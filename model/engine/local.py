@@ -24,14 +24,17 @@ from model.messages import (
     Output,
     SessionFailed,
     Taken,
+    weight,
 )
 from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
-# Commands of a session after which it is told that they were taken.
+# Commands of a session after which it is told that they were taken, and what they may weigh. Both
+# are a small part of what a session keeps on its way, or it would wait for a word that never comes.
 _REPORTED = 32
+_REPORTED_WEIGHT = 32_768
 
 
 class LocalEngine:
@@ -59,6 +62,7 @@ class LocalEngine:
         self._note = note
         self._commands = Queues(core.max_queued_commands if is_bounded else None)
         self._num_taken: Counter[str] = Counter()  # by session, since it was last told
+        self._weight_taken: Counter[str] = Counter()
         self._changed = Condition()  # guards the fields below and the queue
         self._open: set[str] = set()  # sessions that have a slot, or have one coming
         self._is_stopping = False
@@ -208,7 +212,10 @@ class LocalEngine:
         """Tell a session now and then how much of it was taken, and all of it at its end."""
         session_id, num_commands = turn.session_id, turn.num_dropped + len(turn.commands)
         self._num_taken[session_id] += num_commands
-        is_end = isinstance(turn.commands[-1], Close)
-        if self._num_taken[session_id] < _REPORTED and not is_end:
+        self._weight_taken[session_id] += sum(map(weight, turn.commands))
+        is_few = self._num_taken[session_id] < _REPORTED
+        is_light = self._weight_taken[session_id] < _REPORTED_WEIGHT
+        if is_few and is_light and not isinstance(turn.commands[-1], Close):
             return []
+        del self._weight_taken[session_id]
         return [Taken(session_id, self._num_taken.pop(session_id))]

@@ -11,7 +11,7 @@ from model.messages import (
     Close,
     Command,
     Reopen,
-    text_chars,
+    weight,
 )
 
 # What one session may have carried out before the others have their turn: a history is told in
@@ -89,10 +89,10 @@ class Queues:
 
     def _turn(self, session_id: str, queue: _Queue) -> Turn:
         taken: list[Command] = []
-        num_chars = 0
-        while queue.commands and len(taken) < _TURN_COMMANDS and num_chars < _TURN_CHARS:
+        total = 0
+        while queue.commands and len(taken) < _TURN_COMMANDS and total < _TURN_CHARS:
             taken.append(queue.commands.popleft())
-            num_chars += text_chars(taken[-1])
+            total += weight(taken[-1])
             if isinstance(taken[-1], Close):
                 break  # what follows belongs to another session of the same name
         turn = Turn(session_id, taken, queue.num_dropped)

@@ -1,13 +1,11 @@
 """Carry messages between two processes: in order, whole, and nothing but messages.
 
-A frame is two lengths (uint32, little endian), then that many bytes of JSON and of sound:
-
-    ["AppendAudio", "sess_1"]      the kind, then its fields in order; an inner value is a list
-    <float32 samples>              of the one field that is PCM, where there is one
+A frame is the length of its body (uint32, little endian), the number of its kind (uint8), and the
+body: the message's fields in msgpack, as msgspec writes a dataclass. Sound is its samples as they
+are; a picture is its height, its width and its values.
 
 The kinds are the dataclasses listed here. Nothing else can be made by a frame, which is why it is
-not pickle: what one side sends can make the other fail, never run. JSON of the few short fields
-costs some microseconds, and sound is copied as it is.
+not pickle: what one side sends can make the other fail, never run.
 
 Both sides run the same code, so that there are no versions. A stream socket keeps the order; what
 it will not take at once waits in `Outgoing`, up to a bound.
@@ -16,24 +14,22 @@ it will not take at once waits in `Outgoing`, up to a bound.
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, fields, is_dataclass
-from operator import attrgetter
+from collections.abc import Generator
+from dataclasses import dataclass
 from threading import Condition, Thread
-from types import GenericAlias
-from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, get_args
 
+import msgspec
 import numpy as np
 
 from model.errors import EngineError, OverloadedError
 from model.messages import Command, EngineInfo, Output, Pcm
 from model.metrics import EngineMetrics
 
-_LENGTHS = struct.Struct("<II")
+_HEAD = struct.Struct("<IB")
 _READ_BYTES = 1 << 18
 
 
@@ -95,82 +91,57 @@ Message: TypeAlias = ToEngine | FromEngine
 KINDS: tuple[type[Message], ...] = tuple(dict.fromkeys(get_args(Message)))
 
 
-class _Kind:
-    """Write and read the messages of one kind."""
-
-    def __init__(self, kind: type[Any]) -> None:
-        hints = get_type_hints(kind)
-        names = [field.name for field in fields(kind)]
-        self._make = kind
-        self.sound = next((name for name in names if hints[name] == Pcm), None)
-        self._names = [name for name in names if name != self.sound]
-        self._readers = [_reader(hints[name]) for name in self._names]
-        self._get = attrgetter("__class__.__name__", *self._names)
-
-    def values(self, message: Any) -> Any:
-        """Return the kind's name and the fields, without sound."""
-        got = self._get(message)
-        return got if self._names else (got,)
-
-    def read(self, values: list[Any], sound: bytes) -> Any:
-        """Make a message of the fields as they were in JSON."""
-        made = {
-            name: read(value)
-            for name, read, value in zip(self._names, self._readers, values, strict=True)
-        }
-        if self.sound is not None:
-            # A copy, since the receiver may write into it.
-            made[self.sound] = np.frombuffer(sound, dtype=np.float32).copy()
-        return self._make(**made)
+_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 
-def _reader(hint: Any) -> Callable[[Any], Any]:
-    """Return what turns a value of JSON into one of a field's type."""
-    if is_dataclass(hint):
-        readers = [_reader(kind) for kind in get_type_hints(hint).values()]
-        return lambda value: hint(
-            *(read(each) for read, each in zip(readers, value, strict=True))  # type: ignore[operator]  # a class
-        )
-    if isinstance(hint, GenericAlias) and get_origin(hint) is tuple:
-        read_each = _reader(get_args(hint)[0])
-        return lambda value: tuple(read_each(each) for each in value)
-    return lambda value: value
+def _written(value: Any) -> Any:
+    """Return what an array is on the wire."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"no message holds a {type(value).__name__}")
+    data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    return data if value.ndim == 1 else (*value.shape[:2], data)
 
 
-def _inner(value: Any) -> list[Any]:
-    """Turn a dataclass within a message into a list."""
-    return [getattr(value, field.name) for field in fields(value)]
+def _read(kind: Any, value: Any) -> Any:
+    """Return the array that something on the wire is."""
+    if kind == Pcm:
+        # A copy, since the receiver may write into it.
+        return np.frombuffer(value, dtype=np.float32).copy()
+    height, width, data = value
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-_KINDS = {kind.__name__: _Kind(kind) for kind in KINDS}
-_write = json.JSONEncoder(separators=(",", ":"), default=_inner).encode
+_write = msgspec.msgpack.Encoder(enc_hook=_written).encode
+_READERS = [msgspec.msgpack.Decoder(kind, dec_hook=_read).decode for kind in KINDS]
 
 
 def encode(message: Message) -> bytes:
-    """Return the frame of a message."""
-    kind = _KINDS[type(message).__name__]
-    text = _write(kind.values(message)).encode("ascii")
-    if kind.sound is None:
-        return _LENGTHS.pack(len(text), 0) + text
-    sound = np.ascontiguousarray(getattr(message, kind.sound), dtype=np.float32).data.cast("B")
-    return b"".join((_LENGTHS.pack(len(text), len(sound)), text, sound))
+    """Return the frame of a message.
+
+    Raises:
+        WireError: a text in it is not valid Unicode, or a number needs more than 64 bits.
+    """
+    try:
+        body = _write(message)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise WireError(f"{type(message).__name__}: {error}") from None
+    return _HEAD.pack(len(body), _NUMBERS[type(message)]) + body
 
 
-def decode(text: bytes, sound: bytes) -> Message:
+def decode(number: int, body: bytes | memoryview) -> Message:
     """Return the message of a frame.
 
     Args:
-        text: its JSON.
-        sound: its samples.
+        number: of its kind.
+        body: its fields.
 
     Raises:
         WireError: it is none of ours.
     """
     try:
-        name, *values = json.loads(text)
-        message: Message = _KINDS[name].read(values, sound)
-    except (ValueError, TypeError, KeyError) as error:
-        raise WireError(f"expected a message, got {text[:80]!r} ({error!r})") from None
+        message: Message = _READERS[number](body)
+    except (ValueError, TypeError, IndexError) as error:
+        raise WireError(f"expected a message, got {bytes(body[:80])!r} ({error!r})") from None
     return message
 
 
@@ -200,16 +171,14 @@ def received(connection: socket.socket) -> Generator[Message | Silence, None, No
 def _whole(waiting: bytearray) -> Generator[Message, None, None]:
     """Yield the messages that are there as a whole, and leave the rest."""
     at = 0
-    while len(waiting) - at >= _LENGTHS.size:
-        text_bytes, sound_bytes = _LENGTHS.unpack_from(waiting, at)
-        text_at = at + _LENGTHS.size
-        end = text_at + text_bytes + sound_bytes
-        if len(waiting) < end:
+    while len(waiting) - at >= _HEAD.size:
+        num_bytes, number = _HEAD.unpack_from(waiting, at)
+        start, at_next = at + _HEAD.size, at + _HEAD.size + num_bytes
+        if len(waiting) < at_next:
             break
-        text = bytes(waiting[text_at : text_at + text_bytes])
-        sound = bytes(waiting[text_at + text_bytes : end])
-        at = end
-        yield decode(text, sound)
+        body = bytes(waiting[start:at_next])
+        at = at_next
+        yield decode(number, body)
     del waiting[:at]
 
 

@@ -95,7 +95,7 @@ def _unpack(
     if absmax is None:
         raise WeightsError(f"{path}: {name}.weight.absmax: missing")
     shape = (linear.out_features, linear.in_features)
-    quantised = NF4Linear(linear.in_features, linear.out_features)
+    quantised = NF4Linear(linear.in_features, linear.out_features, backend="reference")
     _check_tensor(path, f"{name}.weight.nf4", packed, quantised.packed)
     _check_tensor(path, f"{name}.weight.absmax", absmax, quantised.absmax)
     if not is_packed:

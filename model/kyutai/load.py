@@ -13,7 +13,7 @@ from model.kyutai.config import KyutaiConfig
 from model.kyutai.weights import Weights, open_weights, skeleton
 from model.precision import Linears
 from model.transformer.layout import for_few_rows
-from model.transformer.linears import hot_linears, to_int8
+from model.transformer.linears import hot_linears, to_int8, use_bitsandbytes
 from model.transformer.lm import LM
 
 # Worked out once a session, and kept exact: the reference has them in float32 as well.
@@ -36,7 +36,8 @@ def load_lm(
         config: what its `config.json` says.
         dtype: of the weights in memory, conditioners excepted, which are float32.
         linears: how the linears are held that a step spends its time in: "dense" in `dtype`, "nf4",
-            or "int8". On a CPU that is for few rows, and widths that are multiples of 16.
+            "bitsandbytes" (NF4, by that package's kernels), or "int8". On a CPU that is for few
+            rows, and widths that are multiples of 16.
         device: where the weights are put. They are converted on the CPU.
 
     Returns:
@@ -45,7 +46,8 @@ def load_lm(
     Raises:
         WeightsError: naming the file and the tensor that is missing, cut short, left over, or has
             another shape (got and expected); before anything is read.
-        ConfigError: if the model has a width that int8 cannot do on the device.
+        ConfigError: if the model has a width that int8 cannot do on the device, or bitsandbytes is
+            asked for and not installed.
     """
     weights = open_weights(TensorFile(path), config)
     lm = skeleton(config)
@@ -72,14 +74,16 @@ def load_lm(
     for name in empty:
         _assign(lm, name, torch.empty(targets[name].shape, dtype=dtype, device=device))
     lm.rope_frequencies = lm.rope_frequencies.to(device)
+    if linears == "bitsandbytes":
+        use_bitsandbytes(lm)
     return lm.eval()
 
 
 def _quantised(
     weights: Weights, name: str, linear: nn.Linear, linears: Linears, device: torch.device
 ) -> nn.Module:
-    if linears == "nf4":
-        packed = NF4Linear(linear.in_features, linear.out_features)
+    if linears in ("nf4", "bitsandbytes"):
+        packed = NF4Linear(linear.in_features, linear.out_features, backend="reference")
         packed.packed, packed.absmax = weights.read_nf4(name)
         return packed
     dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")

@@ -7,16 +7,37 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 
 from model.errors import ScriptError
-from model.messages import Respond, Tool
+from model.messages import Respond
 from model.scripted.memory import Memory
 from model.scripted.script import Pace, Rule, Script, ScriptedCall, When
+from model.scripted.sight import Seen
 from model.scripted.template import NAMES, filled
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Arguments that a function must take before they are sent.
+
+    Attributes:
+        place: in the script.
+        function: name of it.
+        parameters: its JSON schema, as JSON text.
+        arguments: as JSON text.
+    """
+
+    place: str
+    function: str
+    parameters: str
+    arguments: str
+
+    def refused(self, misfit: str) -> str:
+        """Say that it does not take them, and why, as the checker says it."""
+        colon = "" if misfit.startswith("[") else ": "
+        return (
+            f"{self.place}: the function {self.function!r} does not take arguments{colon}{misfit}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +45,22 @@ class Answer:
     """What a response consists of.
 
     Attributes:
+        rule: index of the script's reply.
         words: to say or to write.
         calls: name and arguments of functions to call after that, arguments as compact JSON.
         fail: message with which the response fails at its end, None to complete it.
         lose_session: message with which the session is lost at its end, None to keep it.
         pace: how fast it is made.
+        checks: that must be passed first, one a call.
     """
 
+    rule: int
     words: tuple[str, ...]
     calls: tuple[tuple[str, str], ...]
     fail: str | None
     lose_session: str | None
     pace: Pace
+    checks: tuple[Check, ...] = ()
 
 
 def choose(
@@ -51,7 +76,7 @@ def choose(
         uses: how often each reply of the script was given in this session.
 
     Raises:
-        ScriptError: no reply fits, or its calls are not what their functions take.
+        ScriptError: no reply fits.
     """
     for index, rule in enumerate(script.reply):
         if rule.at_most is not None and uses[index] >= rule.at_most:
@@ -60,9 +85,8 @@ def choose(
         if groups is None or not _is_allowed(rule, request):
             continue
         values = {**dict.fromkeys(NAMES, ""), **_values(memory, instructions), **groups}
-        answer = _answer(rule, f"reply[{index}]", values, request, script.pace)
         uses[index] += 1
-        return answer
+        return _answer(rule, index, values, request, script.pace)
     raise ScriptError(
         f"no reply of the script fits {memory.last_user!r} with tool_choice "
         f"{request.tool_choice!r}: add one without 'when' at its end"
@@ -82,6 +106,8 @@ def _match(when: When, memory: Memory, instructions: str) -> Mapping[str, str] |
         found.append(when.history.search(memory.history))
     if when.instructions is not None:
         found.append(when.instructions.search(instructions))
+    if when.image is not None:
+        found.append(when.image.search(_images(memory)))
     if when.function is not None and when.function not in {item.name for item in returned}:
         return None
     if when.turn is not None and when.turn != memory.num_turns:
@@ -110,6 +136,24 @@ def _values(memory: Memory, instructions: str) -> dict[str, str]:
         "output": _outputs(memory),
         "instructions": instructions,
         "turn": str(memory.num_turns),
+        "images": _images(memory),
+        **_image(memory.last_image),
+    }
+
+
+def _images(memory: Memory) -> str:
+    return "; ".join(map(str, memory.images))
+
+
+def _image(seen: Seen | None) -> dict[str, str]:
+    """Say what there is to say about the last picture, nothing if there was none."""
+    if seen is None:
+        return {}
+    return {
+        "image.width": str(seen.width),
+        "image.height": str(seen.height),
+        "image.colour": seen.colour,
+        "image.rgb": seen.hexadecimal,
     }
 
 
@@ -118,29 +162,22 @@ def _outputs(memory: Memory) -> str:
 
 
 def _answer(
-    rule: Rule, place: str, values: Mapping[str, str], request: Respond, pace: Pace
+    rule: Rule, index: int, values: Mapping[str, str], request: Respond, pace: Pace
 ) -> Answer:
     tools = {tool.name: tool for tool in request.tools}
-    calls = tuple(
-        (call.name, _arguments(call, f"{place}.call[{index}]", values, tools[call.name]))
-        for index, call in enumerate(rule.call)
-    )
-    words = tuple(str(filled(rule.say, values)).split())
-    return Answer(words, calls, rule.fail, rule.lose_session, rule.pace.of(pace))
-
-
-def _arguments(call: ScriptedCall, place: str, values: Mapping[str, str], tool: Tool) -> str:
-    """Write the arguments of a call, which the function must take.
-
-    Raises:
-        ScriptError: it does not take them.
-    """
-    arguments: Any = filled(call.arguments, values)  # Any: whatever JSON can hold
-    validator = Draft202012Validator(json.loads(tool.parameters))
-    error = best_match(validator.iter_errors(arguments))
-    if error is not None:
-        where = "".join(f"[{part!r}]" for part in error.absolute_path)
-        raise ScriptError(
-            f"{place}: the function {tool.name!r} does not take arguments{where}: {error.message}"
+    checks = tuple(
+        Check(
+            f"reply[{index}].call[{number}]",
+            call.name,
+            tools[call.name].parameters,
+            _arguments(call, values),
         )
-    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+        for number, call in enumerate(rule.call)
+    )
+    calls = tuple((check.function, check.arguments) for check in checks)
+    words = tuple(str(filled(rule.say, values)).split())
+    return Answer(index, words, calls, rule.fail, rule.lose_session, rule.pace.of(pace), checks)
+
+
+def _arguments(call: ScriptedCall, values: Mapping[str, str]) -> str:
+    return json.dumps(filled(call.arguments, values), ensure_ascii=False, separators=(",", ":"))

@@ -6,6 +6,7 @@ import heapq
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from itertools import count
 
 from model.engine.faults import told
@@ -21,6 +22,8 @@ from model.messages import (
     SessionFailed,
 )
 from model.metrics import EngineMetrics
+from model.schemas.service import SchemaService
+from model.scripted.checker import Checker
 from model.scripted.program import Program, Progress
 from model.scripted.script import Script
 from model.scripted.voice import VOICES
@@ -29,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _RATE_HZ = 24_000  # what clients send and get by default
 _FRAME_MS = 80
+_IMAGE_SIDE = 4_096  # so that the server's settings say how large pictures are
 _MAX_QUEUED_COMMANDS = 4096
 # Sessions that were closed and whose progress is kept.
 _MAX_CLOSED = 1024
@@ -43,6 +47,7 @@ class ScriptedCore:
         ahead_ms: audio of a reply that may be made before its time to be played.
         clock: returns seconds, never going back.
         name: of the model.
+        checker: of calls' arguments; None for a process of its own, when there are any.
     """
 
     def __init__(
@@ -53,11 +58,16 @@ class ScriptedCore:
         ahead_ms: int,
         clock: Callable[[], float],
         name: str = "scripted",
+        checker: Checker | None = None,
     ) -> None:
         self.metrics = EngineMetrics()
         self._script, self._ahead_s, self._clock = script, ahead_ms / 1000, clock
-        self._info = EngineInfo(name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions)
+        self._info = EngineInfo(
+            name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions, image_side=_IMAGE_SIDE
+        )
+        self._checker: Checker = checker or SchemaService()
         self._programs: dict[str, Program] = {}
+        self._waiting: list[Program] = []  # for what the checker says
         # A gateway that has to tell a conversation anew closes the session and opens it again
         # under its id. What was heard of the script stays heard.
         self._closed: OrderedDict[str, Progress] = OrderedDict()
@@ -75,16 +85,23 @@ class ScriptedCore:
         return _MAX_QUEUED_COMMANDS
 
     def warm_up(self) -> None:
-        """Do nothing: a script needs no warming."""
+        """Have the checker ready, if the script makes any calls."""
+        if any(rule.call for rule in self._script.reply):
+            wait([self._checker.misfit("warm-up", "{}", "{}")])
 
     def on_wake(self, wake: Callable[[], None]) -> None:
-        """Do nothing: all that happens is made by commands and by time."""
+        """Have `wake` called when `next_due_s` may say something else, from any thread."""
+        self._checker.on_done = wake
 
     def close(self) -> None:
-        """Do nothing: nothing works for the engine elsewhere."""
+        """End what works for the engine elsewhere."""
+        self._checker.close()
 
     def next_due_s(self) -> float | None:
         """Say when the next tick has something to do, on the clock; None if never as things are."""
+        waiting, self._waiting = self._waiting, []
+        for program in waiting:
+            self._note_due(program)
         while self._due:
             due_s, _, program = self._due[0]
             is_open = self._programs.get(program.session_id) is program
@@ -122,6 +139,7 @@ class ScriptedCore:
         failed = [SessionFailed(session_id, message) for session_id in self._programs]
         self._programs.clear()
         self._due.clear()
+        self._waiting.clear()
         self._closed.clear()
         self.metrics.sessions_failed += len(failed)
         self.metrics.sessions = 0
@@ -136,7 +154,9 @@ class ScriptedCore:
             return [SessionFailed(session_id, message)]
         progress = self._closed.pop(session_id, None) or Progress()
         try:
-            program = Program(command, self._script, progress, self._info, self._ahead_s)
+            program = Program(
+                command, self._script, progress, self._info, self._ahead_s, self._checker
+            )
         except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
             return [SessionFailed(session_id, told(session_id, error))]
         self._programs[session_id] = program
@@ -172,6 +192,13 @@ class ScriptedCore:
                     return outputs
                 case _:
                     pass
-        if program.due_s is not None:
-            heapq.heappush(self._due, (program.due_s, next(self._numbers), program))
+        self._note_due(program)
         return outputs
+
+    def _note_due(self, program: Program) -> None:
+        if self._programs.get(program.session_id) is not program:
+            return
+        if program.is_waiting:
+            self._waiting.append(program)
+        elif program.due_s is not None:
+            heapq.heappush(self._due, (program.due_s, next(self._numbers), program))

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias, assert_never
 
 from model.messages import num_words_heard
+from model.scripted.sight import Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture within a turn; it stands after `at` characters of the turn's words."""
+
+    at: int
+    seen: Seen
 
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """What the user said or typed; `num_frames` of audio, none if it was typed."""
+    """What the user said or typed, and showed.
+
+    Attributes:
+        text: the words.
+        num_frames: of audio; none if it was typed.
+        shown: pictures, in order.
+        item_id: of the item; what follows under the same one belongs to it.
+    """
 
     text: str
     num_frames: int = 0
+    shown: tuple[Shown, ...] = ()
+    item_id: str = ""
+
+    @property
+    def written(self) -> str:
+        """Write words and pictures in order: `what is [red 640x480] this`."""
+        parts, begin = [], 0
+        for each in self.shown:
+            parts += [self.text[begin : each.at].strip(), f"[{each.seen}]"]
+            begin = each.at
+        return " ".join(part for part in (*parts, self.text[begin:].strip()) if part)
+
+    def longer(self, text: str, images: Iterable[Seen]) -> UserTurn:
+        """Return the turn with more words, and pictures after them."""
+        words = f"{self.text} {text}".strip()
+        shown = (*self.shown, *(Shown(len(words), seen) for seen in images))
+        return replace(self, text=words, shown=shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +88,18 @@ class Returned:
 
     name: str
     output: str
+
+
+class Tokens(NamedTuple):
+    """Count words, frames of audio, and squares of pictures."""
+
+    text: int = 0
+    audio: int = 0
+    image: int = 0
+
+    def at_most(self, other: Tokens) -> Tokens:
+        """Return the smaller of each."""
+        return Tokens(*map(min, self, other))
 
 
 Item: TypeAlias = UserTurn | Note | Said | Called | Returned
@@ -100,9 +146,32 @@ class Memory:
         """Write down everything that is remembered."""
         return "; ".join(_line(item) for item in self.items)
 
-    def count_tokens(self) -> tuple[int, int]:
-        """Count what is remembered: words, and frames of audio."""
-        text = audio = 0
+    @property
+    def images(self) -> list[Seen]:
+        """Return the pictures of the user's last turn."""
+        turns = (item.shown for item in reversed(self.items) if isinstance(item, UserTurn))
+        return [each.seen for each in next(turns, ())]
+
+    @property
+    def last_image(self) -> Seen | None:
+        """Return the last picture that the user has shown, in whatever turn."""
+        turns = (item.shown for item in reversed(self.items) if isinstance(item, UserTurn))
+        return next((shown[-1].seen for shown in turns if shown), None)
+
+    def add_user(
+        self, item_id: str, text: str, images: Sequence[Seen], num_frames: int = 0
+    ) -> None:
+        """Add a user's turn, or more of the last one, if the item is the same."""
+        last = self.items[-1] if self.items else None
+        if isinstance(last, UserTurn) and item_id and last.item_id == item_id:
+            self.items[-1] = last.longer(text, images)
+        else:
+            empty = UserTurn("", num_frames, item_id=item_id)
+            self.items.append(empty.longer(text, images))
+
+    def count_tokens(self) -> Tokens:
+        """Count what is remembered."""
+        text = audio = image = 0
         for item in self.items:
             match item:
                 case Said():
@@ -111,9 +180,10 @@ class Memory:
                 case UserTurn():
                     text += len(item.text.split())
                     audio += item.num_frames
+                    image += sum(each.seen.num_tokens for each in item.shown)
                 case _:
                     text += len(_line(item).split())
-        return text, audio
+        return Tokens(text, audio, image)
 
     def truncate(self, item_id: str, heard_ms: int, frame_ms: int) -> None:
         """Forget what was not heard of a reply.
@@ -140,7 +210,7 @@ class Memory:
 def _line(item: Item) -> str:
     match item:
         case UserTurn():
-            return f"user: {item.text}"
+            return f"user: {item.written}"
         case Note():
             return f"system: {item.text}"
         case Said():

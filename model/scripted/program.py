@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
-from model.errors import EngineError, ScriptError
+from model.errors import EngineError, GrammarError, OverloadedError, ScriptError
 from model.messages import (
     AppendAudio,
     AppendCall,
@@ -37,11 +38,13 @@ from model.messages import (
     TurnChecked,
     Usage,
 )
-from model.scripted.answer import choose
+from model.scripted.answer import Answer, Check, choose
+from model.scripted.checker import Checker
 from model.scripted.hearing import HeardEnd, Hearing
-from model.scripted.memory import Called, Memory, Note, Returned, Said, UserTurn
+from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
 from model.scripted.script import Script
+from model.scripted.sight import look
 from model.scripted.voice import VOICES
 
 SessionCommand: TypeAlias = (
@@ -78,7 +81,32 @@ class _Tentative:
     item_id: str
     num_items: int
     uses: Counter[int]
-    paid: tuple[int, int]
+    paid: Tokens
+
+
+@dataclass(slots=True)
+class _Checks:
+    """What is asked before an answer is given."""
+
+    answer: Answer
+    asked: list[tuple[Check, Future[str | None]]]
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether all of it is known."""
+        return all(misfit.done() for _, misfit in self.asked)
+
+    @property
+    def refusal(self) -> str | None:
+        """Say why the answer cannot be given; None if it can."""
+        for check, asked in self.asked:
+            try:
+                misfit = asked.result()
+            except (GrammarError, OverloadedError) as error:
+                misfit = str(error)
+            if misfit is not None:
+                return check.refused(misfit)
+        return None
 
 
 class Program:
@@ -90,6 +118,7 @@ class Program:
         progress: how far the session has come; kept up to date.
         info: of the engine.
         ahead_s: audio that may be made before its time to be played.
+        checker: of calls' arguments.
 
     Attributes:
         session_id: whose conversation it is.
@@ -103,6 +132,8 @@ class Program:
     __slots__ = (
         "_ahead_s",
         "_call",
+        "_checker",
+        "_checks",
         "_hearing",
         "_info",
         "_instructions",
@@ -118,12 +149,20 @@ class Program:
     )
 
     def __init__(
-        self, session: Open, script: Script, progress: Progress, info: EngineInfo, ahead_s: float
+        self,
+        session: Open,
+        script: Script,
+        progress: Progress,
+        info: EngineInfo,
+        ahead_s: float,
+        checker: Checker,
     ) -> None:
         self.session_id, self._instructions = session.session_id, session.instructions
         self._voice = _known_voice(session.voice)
         self._script, self.progress = script, progress
         self._info, self._ahead_s = info, ahead_s
+        self._checker = checker
+        self._checks: _Checks | None = None  # that the reply in progress waits for
         self._hearing = Hearing(
             script.hear,
             progress.heard,
@@ -134,13 +173,18 @@ class Program:
         self._pending: deque[SessionCommand] = deque()
         self._reply: Reply | None = None
         self._call: tuple[str, str] = "", ""  # the call in progress: name, arguments so far
-        self._paid = 0, 0  # text and audio tokens that responses have been charged for
+        self._paid = Tokens()  # that responses have been charged for
         self._tentative: _Tentative | None = None
 
     @property
     def due_s(self) -> float | None:
-        """Say when something is to be made; None if nothing is."""
-        return None if self._reply is None else self._reply.due_s
+        """Say when something is to be made; None if nothing is, or `is_waiting`."""
+        return None if self._reply is None or self.is_waiting else self._reply.due_s
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the reply cannot begin before its calls were checked elsewhere."""
+        return self._checks is not None and not self._checks.is_done
 
     def accept(self, command: SessionCommand | Cancel, now_s: float) -> list[Output]:
         """Take a command, now or after the reply in progress; returns what follows at once."""
@@ -149,7 +193,7 @@ class Program:
                 return [*self._cancel(command.turn), *self._advance(now_s)]
             case Reopen():
                 # Nothing but responses can have been asked for since the tentative commit.
-                self._reply = None
+                self._reply = self._checks = None
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)
@@ -160,7 +204,9 @@ class Program:
 
     def tick(self, now_s: float) -> list[Output]:
         """Make what is due by now."""
-        outputs: list[Output] = []
+        if self.is_waiting:
+            return []
+        outputs = self._pass_checks(now_s)
         while self._reply is not None and self._reply.due_s <= now_s:
             reply = self._reply
             made = reply.make()
@@ -195,7 +241,7 @@ class Program:
             case Reopen():
                 self._reopen(command)
             case AppendText():
-                items.append(_written(command))
+                self._append(command)
             case AppendCall():
                 items.append(Called(command.name, command.arguments))
             case AppendCallOutput():
@@ -210,7 +256,19 @@ class Program:
 
     def _truncate(self, command: Truncate) -> None:
         self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)
-        self._paid = self._known(self._paid)
+        self._paid = self._known
+
+    def _append(self, command: AppendText) -> None:
+        match command.role:
+            case "user":
+                images = [look(image) for image in command.images]
+                self.memory.add_user(command.item_id, command.text, images)
+            case "system":
+                self.memory.items.append(Note(command.text))
+            case "assistant":
+                self.memory.items.append(Said(command.item_id, command.text.split()))
+            case _:
+                assert_never(command.role)
 
     # The user's turn.
 
@@ -228,10 +286,11 @@ class Program:
                 command.item_id, len(self.memory.items), self.progress.uses.copy(), self._paid
             )
         heard = self._hearing.commit(is_tentative=command.is_tentative)
-        if heard is None:
-            return InputTranscript(self.session_id, command.item_id, "")
-        self.memory.items.append(UserTurn(*heard))
-        return InputTranscript(self.session_id, command.item_id, heard[0])
+        images = [look(image) for image in command.images]
+        text, num_frames = heard or ("", 0)
+        if heard is not None or images:
+            self.memory.add_user(command.item_id, text, images, num_frames)
+        return InputTranscript(self.session_id, command.item_id, text)
 
     def _reopen(self, command: Reopen) -> None:
         before = self._tentative
@@ -253,7 +312,12 @@ class Program:
             answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
-        usage = Usage(*self.memory.count_tokens(), *self._known(self._paid))
+        asked = [
+            (check, self._checker.misfit(self.session_id, check.parameters, check.arguments))
+            for check in answer.checks
+        ]
+        self._checks = _Checks(answer, asked) if asked else None
+        usage = self._usage
         self._reply = Reply(
             request,
             answer,
@@ -264,6 +328,17 @@ class Program:
             now_s=now_s,
         )
         return [ResponseStarted(self.session_id, request.turn, usage), *self.tick(now_s)]
+
+    def _pass_checks(self, now_s: float) -> list[Output]:
+        """Give up a reply whose calls are not what their functions take."""
+        checks, self._checks = self._checks, None
+        refusal = None if checks is None else checks.refusal
+        if checks is None or refusal is None:
+            return []
+        assert self._reply is not None
+        turn, self._reply = self._reply.request.turn, None
+        self.progress.uses[checks.answer.rule] -= 1
+        return [ResponseFailed(self.session_id, turn, refusal), *self._advance(now_s)]
 
     def _cancel(self, turn: int) -> list[Output]:
         reply = self._reply
@@ -277,13 +352,26 @@ class Program:
         return []
 
     def _finish(self) -> None:
-        self._reply = None
+        self._reply = self._checks = None
         self._paid = self.memory.count_tokens()
 
-    def _known(self, tokens: tuple[int, int]) -> tuple[int, int]:
-        """Return text and audio tokens, not more than are remembered."""
-        text, audio = self.memory.count_tokens()
-        return min(tokens[0], text), min(tokens[1], audio)
+    @property
+    def _known(self) -> Tokens:
+        """Return what was paid for of the tokens that are remembered."""
+        return self._paid.at_most(self.memory.count_tokens())
+
+    @property
+    def _usage(self) -> Usage:
+        """Count what a response is based on."""
+        tokens, known = self.memory.count_tokens(), self._known
+        return Usage(
+            input_text_tokens=tokens.text,
+            input_audio_tokens=tokens.audio,
+            input_image_tokens=tokens.image,
+            input_cached_text_tokens=known.text,
+            input_cached_audio_tokens=known.audio,
+            input_cached_image_tokens=known.image,
+        )
 
     def _remember(self, reply: Reply, outputs: list[Output]) -> None:
         """Remember what was made of a reply."""
@@ -313,18 +401,6 @@ class Program:
         item = Said(item_id)
         self.memory.items.append(item)
         return item
-
-
-def _written(command: AppendText) -> UserTurn | Note | Said:
-    match command.role:
-        case "user":
-            return UserTurn(command.text)
-        case "system":
-            return Note(command.text)
-        case "assistant":
-            return Said(command.item_id, command.text.split())
-        case _:
-            assert_never(command.role)
 
 
 def _known_voice(voice: str) -> str:

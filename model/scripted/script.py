@@ -88,6 +88,7 @@ class When(_Strict):
         history: found in everything that is remembered, as `{history}` writes it.
         turn: how many turns the user has had, this one included.
         instructions: found in the instructions that are in force.
+        image: found in what is seen in the user's last turn, as `{images}` writes it.
     """
 
     user: Pattern | None = None
@@ -96,11 +97,12 @@ class When(_Strict):
     history: Pattern | None = None
     turn: Annotated[int, Field(ge=1)] | None = None
     instructions: Pattern | None = None
+    image: Pattern | None = None
 
     @property
     def patterns(self) -> list[re.Pattern[str]]:
         """Return the regular expressions that are given."""
-        given = (self.user, self.output, self.history, self.instructions)
+        given = (self.user, self.output, self.history, self.instructions, self.image)
         return [pattern for pattern in given if pattern is not None]
 
 

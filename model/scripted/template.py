@@ -1,15 +1,41 @@
-"""Fill placeholders in the texts of a script: `you said {last_user}`."""
+"""Fill placeholders in the texts of a script: `you said {last_user}`, `it is {image.colour}`."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = frozenset({"last_user", "last_reply", "history", "output", "instructions", "turn"})
+NAMES = frozenset(
+    {
+        "last_user",
+        "last_reply",
+        "history",
+        "output",
+        "instructions",
+        "turn",
+        "images",
+        "image.width",
+        "image.height",
+        "image.colour",
+        "image.rgb",
+    }
+)
 """Placeholders that every text may use, besides the named groups of its reply's patterns."""
 
-_FORMATTER = string.Formatter()
+
+class _Formatter(string.Formatter):
+    """Take a name with a dot as one name, and not as an attribute of something."""
+
+    def get_field(
+        self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, str]:
+        """Return the value of a placeholder."""
+        del args
+        return kwargs[field_name], field_name
+
+
+_FORMATTER = _Formatter()
 
 
 def placeholders(text: str) -> set[str]:
@@ -26,7 +52,7 @@ def placeholders(text: str) -> set[str]:
     for _, name, form, conversion in parts:
         if name is None:
             continue
-        if not name.isidentifier() or form or conversion:
+        if not (name.isidentifier() or name in NAMES) or form or conversion:
             raise ValueError(f"a placeholder is a name in braces, got {{{name}}}")
         names.add(name)
     return names
@@ -41,7 +67,7 @@ def filled(value: Any, values: Mapping[str, str]) -> Any:  # Any: whatever JSON 
     """
     match value:
         case str():
-            return value.format_map(values)
+            return _FORMATTER.vformat(value, (), values)
         case dict():
             return {key: filled(part, values) for key, part in value.items()}
         case list():

@@ -1,4 +1,4 @@
-"""Which linears a step spends its time in, and how they become int8."""
+"""Which linears a step spends its time in, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import nn
 
 from kernels.int8 import Int8Linear
 from kernels.int8.op import Backend
+from kernels.nf4 import use_library
 from model.errors import ConfigError
 from model.transformer.lm import LM
 
@@ -31,6 +32,20 @@ def hot_linears(lm: LM) -> dict[str, nn.Linear]:
         if isinstance(linear, nn.Linear)
         and ("layers." in name or name.startswith(("depth.in_proj", "depth.heads.")))
     }
+
+
+def use_bitsandbytes(lm: LM) -> None:
+    """Let bitsandbytes multiply by the model's NF4 linears, in place.
+
+    Those of a width that it cannot do, which are small ones, stay as they are.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    try:
+        use_library(lm)
+    except ValueError as error:
+        raise ConfigError(f"engine.linears: bitsandbytes cannot be used: {error}") from error
 
 
 def to_int8(name: str, linear: nn.Linear, backend: Backend) -> Int8Linear:

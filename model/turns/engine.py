@@ -334,9 +334,10 @@ class TickEngine:
                 slot.playout,
                 is_awaited=program.is_answer_awaited,
                 is_flooded=program.num_waiting_frames > _FLOOD_FRAMES,
+                is_far_behind=program.num_waiting_steps > self._limits.max_prefill_steps,
             )
-        # Every frame waits anew; an answer is waited for as a whole.
-        is_anew = was_served and work in (Urgency.FRAME, Urgency.CATCH_UP)
+        # An answer is waited for as a whole; everything else waits anew once it was served.
+        is_anew = was_served and work is not Urgency.ANSWER
         if work is not slot.work or is_anew:
             slot.work, slot.waiting_since_s = work, self._clock()
 

@@ -35,7 +35,7 @@ def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pi
             text, is_reply = remembered(item.name, item.arguments), True
         case AppendCallOutput():
             text, is_reply = item.output, False
-    pieces = vocabulary.encode(text)[-max_pieces:]
+    pieces = vocabulary.last_pieces(text, max_pieces)
     if is_reply:
         pieces = [vocabulary.reply, *pieces, vocabulary.eos]
         start, stop = len(history), len(history) + len(pieces)

@@ -14,7 +14,12 @@ _BACKGROUND_S = 0.5
 
 
 def urgency(
-    phase: Phase, playout: Playout, *, is_awaited: bool = False, is_flooded: bool = False
+    phase: Phase,
+    playout: Playout,
+    *,
+    is_awaited: bool = False,
+    is_flooded: bool = False,
+    is_far_behind: bool = False,
 ) -> Urgency:
     """Say why a session with work has it.
 
@@ -23,8 +28,11 @@ def urgency(
         playout: the audio in hand.
         is_awaited: whether its user has said everything and waits, though not all is heard.
         is_flooded: whether more audio waits than a live user can have said meanwhile.
+        is_far_behind: whether the model has to read so much before anything follows that it takes
+            many ticks, long ones. An answer that comes so late anyway must not delay others'.
     """
-    if is_flooded and phase is Phase.LISTENING:
+    has_audio = phase is Phase.SPEAKING and playout.ends_s is not None
+    if (is_flooded and phase is Phase.LISTENING) or (is_far_behind and not has_audio):
         return Urgency.CATCH_UP
     if is_awaited:
         return Urgency.ANSWER
@@ -81,7 +89,8 @@ class Scheduler:
         Returns:
             At most `max_batch` slots; those whose work can wait are left out while others' cannot.
             Of those with much to catch up on, only the most urgent is among them: their steps
-            cannot be batched, and the others wait for every one of them.
+            cannot be batched, and the others wait for every one of them. Whoever is due shares a
+            tick that is long for such a one's sake.
         """
         due = [
             (self.deadline_s(slot), slot.index, slot)
@@ -97,13 +106,14 @@ class Scheduler:
         limit_s = max(due[0][0], now_s) + horizon_ms / 1000
         hears = any(s.work is Urgency.FRAME for deadline_s, _, s in due if deadline_s <= limit_s)
         chosen: list[Slot] = []
-        has_long = False
+        has_long = catches_up = False
         for deadline_s, _, slot in due:
             # Frames are cheap to hear together, and all of them are due within one.
-            joins = deadline_s <= limit_s or (hears and slot.work is Urgency.FRAME)
+            joins = deadline_s <= limit_s or catches_up or (hears and slot.work is Urgency.FRAME)
             if joins and not (slot.is_behind and has_long):
                 chosen.append(slot)
                 has_long |= slot.is_behind
+                catches_up |= slot.is_behind and slot.work is Urgency.CATCH_UP
         return chosen[: config.max_batch]
 
     def next_due_s(self, slots: Iterable[Slot]) -> float | None:

@@ -16,7 +16,7 @@ class Urgency(Enum):
     ANSWER = auto()  # someone waits for a transcript, or for the first audio of a reply
     PLAYOUT = auto()  # audio in hand runs out later
     FRAME = auto()  # a frame of the user is to be heard before the next one arrives
-    CATCH_UP = auto()  # audio came faster than it can be spoken, and is heard as there is time
+    CATCH_UP = auto()  # much came at once, sound or text, and is taken as there is time
     BACKGROUND = auto()  # steps between turns, wanted by nobody until the next turn
 
 

@@ -203,7 +203,8 @@ class Speaker:
         if reply.call is None or reply.call.is_complete:
             if reply.call is not None:
                 history.cut(item.start + 1)
-                for piece in vocabulary.encode(reply.call.memory)[-self._limits.max_item_pieces :]:
+                max_pieces = self._limits.max_item_pieces
+                for piece in vocabulary.last_pieces(reply.call.memory, max_pieces):
                     history.append(Kind.TEXT, piece)
             history.append(Kind.TEXT, vocabulary.eos)
             item.stop = len(history)

@@ -131,10 +131,10 @@ class DuplexFeed:
         del item
         return True
 
-    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+    def item_audio(self, pcm: Pcm, item: Message) -> list[Command]:
         """Let the model hear an item that is audio."""
-        self._awaited.add(item_id)
-        return [*self.stream(pcm), CommitAudio(self._session_id, item_id)]
+        self._awaited.add(item.id)
+        return [*self.stream(pcm), CommitAudio(self._session_id, item.id)]
 
     def add(self, item: Item) -> list[Command]:
         """Tell nothing: items are heard, as `item_audio`."""

@@ -7,11 +7,12 @@ from typing import assert_never
 
 from server.errors import ClientError
 from server.protocol.events import InputAudio, Reaction
-from server.protocol.items.item_parse import parse_item
+from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import (
     AudioPart,
     Message,
     with_audio_ms,
+    with_pictures_shown,
     with_recording,
     with_transcript,
 )
@@ -31,6 +32,8 @@ from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetri
 
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200
+# Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.
+_MAX_SHOWN_BYTES = (1 << 20) * 3 // 4 - 16_384
 
 
 class Editing:
@@ -65,11 +68,12 @@ class Editing:
         event: ItemCreate | ItemRetrieve | ItemTruncate | ItemDelete,
         now_s: float,
         audio: InputAudio | None,
+        pictures: Pictures,
     ) -> list[Reaction]:
         """Carry out one edit; arguments as of `SessionMachine.receive`."""
         match event:
             case ItemCreate():
-                return self._create(event, audio)
+                return self._create(event, audio, pictures)
             case ItemRetrieve():
                 return self._retrieve(event)
             case ItemTruncate():
@@ -79,9 +83,13 @@ class Editing:
             case _:
                 assert_never(event)
 
-    def _create(self, event: ItemCreate, audio: InputAudio | None) -> list[Reaction]:
-        item = parse_item(event.item, "item", self._state.ids, self._conversation.called_name)
+    def _create(
+        self, event: ItemCreate, audio: InputAudio | None, pictures: Pictures
+    ) -> list[Reaction]:
+        called_name = self._conversation.called_name
+        item = parse_item(event.item, "item", self._state.ids, called_name, pictures)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
+        self._conversation.check_pictures(item)
         self._feed.check(item, audio)
         is_heard = False
         if audio is not None and len(audio.pcm) and isinstance(item, Message):
@@ -98,8 +106,8 @@ class Editing:
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
-        if is_heard and audio is not None:
-            return [*reactions, *self._feed.item_audio(audio.pcm, item.id)]
+        if is_heard and audio is not None and isinstance(item, Message):
+            return [*reactions, *self._feed.item_audio(audio.pcm, item)]
         return [*reactions, *self._feed.add(item)]
 
     def _retrieve(self, event: ItemRetrieve) -> list[Reaction]:
@@ -110,6 +118,7 @@ class Editing:
             item = replace(item, content=(part,))
         if isinstance(item, Message):
             item = with_recording(item, partial(self._recordings.base64, item.id))
+            item = with_pictures_shown(item, _MAX_SHOWN_BYTES)
         return [ItemRetrieved(item)]
 
     def _lengths_ms(self, audio: InputAudio) -> list[int]:

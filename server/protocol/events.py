@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from model.messages import Command, Pcm
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
@@ -63,6 +64,13 @@ class EndInDoubt:
 Heard: TypeAlias = (
     InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | EndInDoubt | SpeechEnded
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """The user's camera shows something; it is part of the turn that ends next."""
+
+    picture: Picture
 
 
 @dataclass(frozen=True, slots=True)

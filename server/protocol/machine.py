@@ -10,6 +10,7 @@ conversation, and `Feed` what the engine has to be told. All share one `SessionS
 that takes turns and one that does not differ in the first two and the last; the rest is the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -32,10 +33,12 @@ from model.messages import (
 from model.messages import ResponseDone as EngineResponseDone
 from server.config import DEFAULTS
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
     EndReason,
+    Glimpse,
     Hangup,
     Heard,
     InputAudio,
@@ -45,8 +48,10 @@ from server.protocol.events import (
 )
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
+from server.protocol.items.item_parse import Pictures
 from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
+from server.protocol.items.sight import Sight
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
@@ -97,6 +102,8 @@ class Limits:
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
+        max_image_bytes: pictures of the conversation that are kept.
+        max_glimpses: pictures of a camera that wait for the end of the user's turn.
     """
 
     max_items: int = DEFAULTS.max_items
@@ -104,6 +111,8 @@ class Limits:
     max_recording_bytes: int = 8 << 20
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
+    max_image_bytes: int = 8 << 20
+    max_glimpses: int = 3
 
 
 class SessionMachine:
@@ -136,8 +145,9 @@ class SessionMachine:
             profile,
             voices,
             ids,
-            Conversation(limits.max_items, limits.max_conversation_chars),
+            Conversation(limits.max_items, limits.max_conversation_chars, limits.max_image_bytes),
             Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
+            Sight(limits.max_glimpses),
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -180,9 +190,10 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Played | Output | News | NoSlot,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot,
         now_s: float,
         audio: InputAudio | None = None,
+        pictures: Mapping[str, Picture] | None = None,
     ) -> list[Reaction]:
         """Take one event and return what follows from it.
 
@@ -193,17 +204,23 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, from the session's ears, from what plays, or from the engine.
+            event: from the client, its camera, the session's ears, what plays, or the engine.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
+            pictures: those that the event carries, by their parts' paths (`carried_images`); left
+                out, they are refused, as they are where the model cannot see.
 
         Raises:
             ClientError: the client's event is refused; nothing has changed.
         """
         if isinstance(event, News):
             followed = self._on_news(event, now_s)
+        elif isinstance(event, Glimpse):
+            self._state.sight.see(event.picture)
+            followed = []
         else:
-            followed = self._received(event, now_s, audio)
+            seen = pictures if self._state.profile.sees else None
+            followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         return self._noted([*followed, *self._listened(now_s)], now_s)
 
@@ -260,6 +277,7 @@ class SessionMachine:
         event: ClientEvent | Heard | Played | Output | NoSlot,
         now_s: float,
         audio: InputAudio | None,
+        pictures: Pictures,
     ) -> list[Reaction]:
         if isinstance(event, Heard):
             return self._turns.heard(event, now_s)
@@ -273,11 +291,11 @@ class SessionMachine:
             case Played() | OutputAudioBufferClear():
                 return self._on_playout(event, now_s)
             case ItemCreate() | ItemRetrieve() | ItemTruncate() | ItemDelete():
-                return self._editing.receive(event, now_s, audio)
+                return self._editing.receive(event, now_s, audio, pictures)
             case NoSlot():
                 return self._responses.running.refused(event.session_id)
             case ResponseCreate() | ResponseCancel():
-                return self._on_response(event, now_s)
+                return self._on_response(event, now_s, pictures)
             case _:
                 assert_never(event)
 
@@ -353,13 +371,14 @@ class SessionMachine:
             for item in self._state.conversation
         )
 
-    def _on_response_create(self, event: ResponseCreate) -> list[Reaction]:
+    def _on_response_create(self, event: ResponseCreate, pictures: Pictures) -> list[Reaction]:
         request = parse_request(
             event.response,
             self.config,
             self._state.voices,
             self._state.conversation,
             self._state.ids,
+            pictures,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
@@ -373,11 +392,13 @@ class SessionMachine:
             )
         return self._responses.create(request)
 
-    def _on_response(self, event: ResponseCreate | ResponseCancel, now_s: float) -> list[Reaction]:
+    def _on_response(
+        self, event: ResponseCreate | ResponseCancel, now_s: float, pictures: Pictures
+    ) -> list[Reaction]:
         if self.config.kind == "transcription":
             raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
         if isinstance(event, ResponseCreate):
-            return self._on_response_create(event)
+            return self._on_response_create(event, pictures)
         return self._responses.cancel(event, now_s)
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:

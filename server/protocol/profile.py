@@ -11,8 +11,10 @@ class EngineProfile:
         sample_rate_hz: of all PCM, in and out.
         frame_ms: length of one audio token.
         is_duplex: whether it listens and speaks all the time, as in `EngineInfo`.
+        sees: whether it takes pictures.
     """
 
     sample_rate_hz: int
     frame_ms: int
     is_duplex: bool = False
+    sees: bool = False

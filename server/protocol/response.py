@@ -40,12 +40,12 @@ def usage_json(usage: Usage) -> JsonObject:
         "input_token_details": {
             "text_tokens": usage.input_text_tokens,
             "audio_tokens": usage.input_audio_tokens,
-            "image_tokens": 0,
+            "image_tokens": usage.input_image_tokens,
             "cached_tokens": usage.input_cached_tokens,
             "cached_tokens_details": {
                 "text_tokens": usage.input_cached_text_tokens,
                 "audio_tokens": usage.input_cached_audio_tokens,
-                "image_tokens": 0,
+                "image_tokens": usage.input_cached_image_tokens,
             },
         },
         "output_token_details": {

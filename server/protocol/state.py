@@ -6,6 +6,7 @@ from model.messages import Open
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
+from server.protocol.items.sight import Sight
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.request import ResponseRequest, session_request
@@ -22,6 +23,7 @@ class SessionState:
         ids: makes ids.
         conversation: the items.
         recordings: their sound.
+        sight: what the user's camera has shown, which becomes part of the turn that ends next.
     """
 
     config: SessionConfig
@@ -30,6 +32,7 @@ class SessionState:
     ids: Ids
     conversation: Conversation
     recordings: Recordings
+    sight: Sight
 
     @property
     def session_id(self) -> str:

@@ -23,7 +23,7 @@ from model.messages import (
     Respond,
     Taken,
     TurnChecked,
-    text_chars,
+    weight,
 )
 
 # Half of what the engine holds.
@@ -36,10 +36,10 @@ _QUESTION_S = 5.0
 _JOINED_S = 0.5
 # Commands on their way to the engine, which reports every few of them that it has taken.
 _MAX_SENT = 256
-_MAX_SENT_CHARS = 256 * 1024
+_MAX_SENT_WEIGHT = 256 * 1024
 # What may wait here before the client is not read: all the audio that may, and a retelling.
 _MAX_WAITING = 2_048
-_MAX_WAITING_CHARS = 1 << 20
+_MAX_WAITING_WEIGHT = 1 << 20
 
 
 class Intake:
@@ -58,10 +58,10 @@ class Intake:
         self._asked: deque[tuple[str, int]] = deque()
         self._num_unasked = 0  # samples submitted since the newest question
         self._waiting: deque[Command] = deque()
-        self._num_waiting_samples = self._num_waiting_chars = 0
-        # Characters of each command that the engine has not reported yet.
+        self._num_waiting_samples = self._waiting_weight = 0
+        # The weight of each command that the engine has not reported yet.
         self._sent: deque[int] = deque()
-        self._num_sent_chars = 0
+        self._sent_weight = 0
         self._num_aside: dict[str, int] = {}  # the same, of sessions beside this one: commands
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -76,7 +76,7 @@ class Intake:
         match command:
             case Close():
                 self._waiting.clear()
-                self._num_waiting_samples = self._num_waiting_chars = 0
+                self._num_waiting_samples = self._waiting_weight = 0
                 self._forget_questions()  # it is told anew what it has not heard yet
                 self._send(command)
             case Cancel():
@@ -110,7 +110,7 @@ class Intake:
                 del self._num_aside[report.session_id]
         else:
             for _ in range(min(report.num_commands, len(self._sent))):
-                self._num_sent_chars -= self._sent.popleft()
+                self._sent_weight -= self._sent.popleft()
             self._release()
         self._note_room()
 
@@ -125,7 +125,7 @@ class Intake:
     def forget(self) -> None:
         """Note that the engine is another one, which has been given nothing."""
         self._sent.clear()
-        self._num_sent_chars = 0
+        self._sent_weight = 0
         self._num_aside.clear()
         self._forget_questions()
         self._note_room()
@@ -151,12 +151,12 @@ class Intake:
 
     @property
     def _is_sent_full(self) -> bool:
-        return len(self._sent) >= _MAX_SENT or self._num_sent_chars >= _MAX_SENT_CHARS
+        return len(self._sent) >= _MAX_SENT or self._sent_weight >= _MAX_SENT_WEIGHT
 
     def _note_room(self) -> None:
         is_full = (
             len(self._waiting) > _MAX_WAITING
-            or self._num_waiting_chars > _MAX_WAITING_CHARS
+            or self._waiting_weight > _MAX_WAITING_WEIGHT
             or sum(self._num_aside.values()) > _MAX_WAITING
         )
         if is_full:
@@ -181,13 +181,13 @@ class Intake:
 
     def _enqueue(self, command: Command) -> None:
         self._waiting.append(command)
-        self._num_waiting_chars += text_chars(command)
+        self._waiting_weight += weight(command)
         if isinstance(command, AppendAudio):
             self._num_waiting_samples += len(command.pcm)
         self._release()
 
     def _unqueued(self, command: Command) -> None:
-        self._num_waiting_chars -= text_chars(command)
+        self._waiting_weight -= weight(command)
         if isinstance(command, AppendAudio):
             self._num_waiting_samples -= len(command.pcm)
 
@@ -212,7 +212,7 @@ class Intake:
 
     def _send(self, command: Command) -> None:
         # First, since an engine may report from within.
-        num_chars = text_chars(command)
-        self._sent.append(num_chars)
-        self._num_sent_chars += num_chars
+        weighs = weight(command)
+        self._sent.append(weighs)
+        self._sent_weight += weighs
         self._submit(command)

@@ -23,8 +23,9 @@ from model.messages import (
 )
 from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
+from server.images.picture import Picture
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import EndReason, Hangup, InputAudio, NoSlot, Reaction, Refusal
+from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
 from server.protocol.machine import SessionMachine
 from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
@@ -43,6 +44,7 @@ from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_c
 from server.session.alarm import Alarm
 from server.session.counts import Counts, count_in
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
 from server.session.link import NOT_READY, EngineLink, at_capacity_text
@@ -101,6 +103,7 @@ class Session:
         link: leads to the engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
+        gallery: reads the pictures that an event brings.
         counts: of all sessions.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
@@ -117,6 +120,7 @@ class Session:
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
+        gallery: Gallery,
         counts: Counts,
         player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -131,6 +135,7 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
+        self._gallery = gallery
         self._counts = counts
         self._clock = clock
         self._id = machine.config.id
@@ -285,15 +290,17 @@ class Session:
                 else:
                     await self._hear(event.audio)
             case ItemCreate():
+                pictures = await self._gallery.pictures(event)
                 carried = carried_audio(event.item)
                 audio = await self._carried(carried) if carried else None
-                self._react(self._machine.receive(event, self._clock(), audio))
+                self._react(self._machine.receive(event, self._clock(), audio, pictures))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
                 self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
-                self._react(self._machine.receive(event, self._clock()))
+                pictures = await self._gallery.pictures(event)
+                self._react(self._machine.receive(event, self._clock(), None, pictures))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
@@ -357,6 +364,15 @@ class Session:
         try:
             self._ears.hear_pcm(pcm)
             self._listen()
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
+    def see(self, picture: Picture) -> None:
+        """See what the user's camera shows."""
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(Glimpse(picture), self._clock()))
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 

@@ -15,6 +15,7 @@ from time import time
 
 from server.errors import OverloadedError
 from server.protocol.settings.config import SessionConfig
+from server.transport.envelope import bad_key
 
 KEY_PREFIX = "ek_"
 # What can be asked for, and what is given to those who do not ask, in seconds.
@@ -27,7 +28,7 @@ MAX_SESSIONS = 1_000
 _KEY_BYTES = 24
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class EphemeralKey:
     """Hold one key.
 
@@ -40,6 +41,7 @@ class EphemeralKey:
         max_sessions: that may be open at once.
         is_bound: True if its sessions may not change their instructions and functions.
         ends: end the sessions that are open with it.
+        is_revoked: True once it is no key any more, whoever still holds this.
     """
 
     value: str = field(repr=False)
@@ -49,6 +51,7 @@ class EphemeralKey:
     max_sessions: int = 1
     is_bound: bool = False
     ends: set[Callable[[], None]] = field(default_factory=set, repr=False)
+    is_revoked: bool = False
 
     @contextlib.contextmanager
     def opened(self, end: Callable[[], None]) -> Iterator[None]:
@@ -59,7 +62,10 @@ class EphemeralKey:
 
         Raises:
             OverloadedError: so many are open already as may be.
+            RefusedError: it was revoked since it was found.
         """
+        if self.is_revoked:
+            raise bad_key("The ephemeral key was revoked.")
         if len(self.ends) >= self.max_sessions:
             raise OverloadedError(f"{self.max_sessions} sessions are open with this ephemeral key")
         self.ends.add(end)
@@ -135,6 +141,7 @@ class EphemeralKeys:
         key = self._keys.pop(_digest(value), None)
         if key is None:
             return False
+        key.is_revoked = True
         for end in [*key.ends]:
             end()
         return True

@@ -16,6 +16,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -65,6 +66,7 @@ class Gateway:
     metrics: Metrics
     tries: FailedTries
     schemas: SchemaGate
+    gallery: Gallery
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -131,7 +133,7 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex),
+                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
                 self.voices,
                 ids,
                 Limits(
@@ -139,6 +141,8 @@ class Gateway:
                     settings.max_kept_audio_s,
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
+                    max_image_bytes=self.settings.images.max_kept_bytes,
+                    max_glimpses=self.settings.webrtc.camera_images,
                 ),
                 ears,
                 is_played=player is not None,
@@ -157,6 +161,7 @@ class Gateway:
                 max_text_chars=settings.max_text_chars,
             ),
             schemas=self.schemas,
+            gallery=self.gallery,
             counts=self.counts,
             player=player,
         )

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fastapi import WebSocket, WebSocketDisconnect
 
@@ -32,6 +32,7 @@ from server.transport.door import (
 from server.transport.envelope import (
     RefusedError,
     at_capacity,
+    bad_key,
     error_response,
     no_such_url,
 )
@@ -105,19 +106,45 @@ async def serve_realtime(socket: WebSocket) -> None:
     """Answer a WebSocket request."""
     gateway: Gateway = socket.app.state.gateway
     gateway.counts.connections += 1
-    offered = socket.scope["subprotocols"]
     transport = WebSocketTransport(socket)
+    with contextlib.ExitStack() as opened:
+        session = await _let_in(socket, gateway, transport, opened)
+        if session is not None:
+            _leave_place(socket)
+            await session.run()
+
+
+async def _let_in(
+    socket: WebSocket,
+    gateway: Gateway,
+    transport: WebSocketTransport,
+    opened: contextlib.ExitStack,
+) -> Session | None:
+    """Return the session of a WebSocket request, not begun; None if it has been answered.
+
+    Args:
+        socket: of the request, not accepted.
+        gateway: that it came to.
+        transport: of the socket.
+        opened: counts the session with the ephemeral key that it comes by, until it is closed.
+    """
+    offered = socket.scope["subprotocols"]
+    holder = _Holder()
     try:
         check_origin(socket, gateway)
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
-            return
+            return None
         key = await let_session_in(socket)
         check_readiness(gateway)
         check_room(key)
         if key is None or not key.has_model:
             gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
-        session = await _accepted(socket, gateway, transport, key)
+        if key is not None:
+            opened.enter_context(key.opened(holder.revoke))
+        holder.session = await _accepted(socket, gateway, transport, key)
+        if holder.is_revoked:
+            await _hang_up(transport, CLOSE_BAD_KEY, bad_key("The ephemeral key was revoked."))
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
         close_code = _UNREADABLE.get(str(error.code))
@@ -126,14 +153,31 @@ async def serve_realtime(socket: WebSocket) -> None:
             await _hang_up(transport, close_code, error)
         else:
             await socket.send_denial_response(error_response(error))
-        return
+        return None
     except ClientError as error:
         count_in(gateway.counts.refused, str(error.code))
         await _hang_up(transport, CLOSE_BAD_REQUEST, error)
-        return
-    _leave_place(socket)
-    with key.opened(session.revoke) if key is not None else contextlib.nullcontext():
-        await session.run()
+        return None
+    return None if holder.is_revoked else holder.session
+
+
+@dataclass(slots=True)
+class _Holder:
+    """Stand for the session of an ephemeral key before there is one.
+
+    Attributes:
+        session: once it is there.
+        is_revoked: whether the key was revoked.
+    """
+
+    session: Session | None = None
+    is_revoked: bool = False
+
+    def revoke(self) -> None:
+        """End the session, also one that has not begun."""
+        self.is_revoked = True
+        if self.session is not None:
+            self.session.revoke()
 
 
 def _leave_place(socket: WebSocket) -> None:

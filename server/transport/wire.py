@@ -8,7 +8,11 @@ descriptor for as long as they like. Here each has an end:
   connection that is closing `LINGER_S`, then it is aborted.
 - A peer that sends pings and reads no pongs makes them pile up: nothing is read while writing is
   paused.
+- A peer that asks again and again before it is answered has 256 KiB more read with every answer:
+  it gets the answer to its first question, and is closed.
 - A message may come in any number of fragments, each an object: `MAX_FRAGMENTS`.
+- What one read brings may be 40,000 small frames, which take a second: they are parsed for
+  `PARSE_S`, and the rest after others had their turn, or when the session has taken what came.
 - A peer that leaves a ping unanswered is waited for until its buffer drains, and its session is not
   told: here the connection is aborted and the session ends at once.
 - Any number of connections may be open: those without a session have `Places`.
@@ -32,6 +36,8 @@ BODY_S = 30.0
 ANSWER_S = 10.0
 LINGER_S = 2.0
 MAX_FRAGMENTS = 1_024
+PARSE_S = 0.005
+_PIECE_BYTES = 1_024  # the smallest frames of it take 5 ms
 
 PLACE_KEY = "parley.place"
 """Where the connection's `Place` is in the `state` of an ASGI scope."""
@@ -99,6 +105,8 @@ class HttpProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of this one."""
+        if self.flow.read_paused and self.conn.trailing_data[0]:
+            self.transport.close()  # the next request is here already
         super().on_response_complete()
         if self.transport.is_closing():
             self._linger_on()
@@ -177,6 +185,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._place: Place | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._is_write_paused = False
+        self._unparsed = bytearray()
+        self._going_on: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the place that the request had."""
@@ -186,11 +196,35 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._linger = _cancel(self._linger)
+        self._unparsed.clear()
         if self._place is not None:
             self._place.leave()
         super().connection_lost(exc)
 
-    # Reading waits for writing.
+    # Reading waits for writing, for the session and for others.
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, as far as it is time for it."""
+        self._unparsed += data
+        if self._going_on is None:
+            self._parse()
+
+    def _parse(self) -> None:
+        self._going_on = None
+        until_s = self.loop.time() + PARSE_S
+        while self._unparsed and not (self.read_paused or self._is_write_paused):
+            piece = bytes(self._unparsed[:_PIECE_BYTES])
+            del self._unparsed[:_PIECE_BYTES]
+            super().data_received(piece)
+            if self.transport.is_closing():
+                self._unparsed.clear()
+            if self._unparsed and self.loop.time() > until_s:
+                self._going_on = self.loop.call_soon(self._parse)
+                break
+        if self._unparsed:
+            self.transport.pause_reading()
+        elif not (self.read_paused or self._is_write_paused):
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """Stop reading as well: what is read may have to be answered."""
@@ -202,17 +236,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Read again, unless the session has not taken what came before."""
         super().resume_writing()
         self._is_write_paused = False
-        if not self.read_paused:
-            self.transport.resume_reading()
+        self._read_on()
 
     async def receive(self) -> Any:
         """Return the next ASGI message; as uvicorn's, which knows one reason to pause only."""
         message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
-            if not self._is_write_paused:
-                self.transport.resume_reading()
+            self._read_on()
         return message
+
+    def _read_on(self) -> None:
+        """Go on with what was read, then read again, unless there is another reason not to."""
+        if self._going_on is None and not self.transport.is_closing():
+            self._parse()
 
     # Messages in pieces.
 

@@ -14,10 +14,13 @@ from aiortc.rtp import AnyRtcpPacket, RtpPacket
 
 from model.messages import Pcm
 from server.config import WebRtcSettings
+from server.images.picture import Picture
+from server.images.service import ImageService
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.webrtc.audio_in import AudioReceiver, ReceiverCounts
 from server.webrtc.audio_out import AudioSender
+from server.webrtc.camera import Camera
 from server.webrtc.channel import ChannelTransport
 from server.webrtc.dtls import Handlers, SecureTransport, fingerprints
 from server.webrtc.ice import Credentials, IceAgent
@@ -26,6 +29,7 @@ from server.webrtc.offer import Candidate, Offer, Ours, is_dtls_server, write_an
 from server.webrtc.opus import OpusDecoder, OpusEncoder
 from server.webrtc.reports import PERIOD_S, Reports
 from server.webrtc.timer import Timer
+from server.webrtc.video_in import VideoReceiver
 
 EndReason: TypeAlias = Literal[
     "client",
@@ -59,6 +63,8 @@ class CallParts:
         certificate: of the server.
         network: that the call comes by.
         new_session: makes its session, once it is connected.
+        images: decodes what its camera shows.
+        image_side: largest side of that, in pixels.
         release_place: gives back the place that was kept for it, when its session joins or never
             will.
     """
@@ -69,6 +75,8 @@ class CallParts:
     network: Network
     new_session: Callable[[Transport, Player], Session]
     release_place: Callable[[], None]
+    images: ImageService
+    image_side: int
 
 
 class Call:
@@ -99,7 +107,9 @@ class Call:
         self._secure = SecureTransport(
             self._agent,
             parts.certificate,
-            Handlers(self._on_rtp, self._on_rtcp, self._channel.take, self._on_closed),
+            Handlers(
+                self._on_rtp, self._on_rtcp, self._channel.take, self._on_closed, self._on_video
+            ),
             is_server=is_dtls_server(offer),
         )
         settings = parts.settings
@@ -120,7 +130,22 @@ class Call:
             first_timestamp=secrets.randbits(32),
         )
         self._receiver = AudioReceiver(self._decoder, parts.rate_hz, self._hear)
-        self._reports = Reports(self._ssrc, self._sender, self._receiver, self._loop.time)
+        self._video: VideoReceiver | None = None
+        self._camera: Camera | None = None
+        if offer.video is not None:
+            codec = offer.video.codec
+            self._video = video = VideoReceiver(
+                codec, 1 / settings.camera_fps, self._on_frame, self._ask_for_key_frame
+            )
+            self._camera = Camera(codec, parts.images, parts.image_side, self._see, video.again)
+        self._reports = Reports(
+            self._ssrc,
+            self._sender,
+            self._receiver,
+            self._loop.time,
+            video=self._video,
+            max_video_bitrate=settings.camera_bitrate,
+        )
         self._last_rtp_s = self._loop.time()
         self._reason: EndReason | None = None
         self._session: Session | None = None
@@ -158,11 +183,12 @@ class Call:
         """
         known = {(each.algorithm, each.value.upper()) for each in self._offer.dtls.fingerprints}
         given = {(each.algorithm, each.value.upper()) for each in offer.dtls.fingerprints}
-        same = (offer.sections, offer.audio, offer.channel)
+        same = (offer.sections, offer.audio, offer.channel, offer.video)
         if known != given or same != (
             self._offer.sections,
             self._offer.audio,
             self._offer.channel,
+            self._offer.video,
         ):
             return None
         self._offer = offer
@@ -211,6 +237,7 @@ class Call:
             late=self._receiver.counts.late,
             round_trip_ms=round((self._reports.round_trip_s or 0) * 1000, 1),
             path_switches=self._agent.num_switches,
+            pictures=0 if self._video is None else self._video.counts.frames,
         )
         return reason
 
@@ -226,13 +253,16 @@ class Call:
         self._play_timer.set(self._loop.time())
         self._sender.due_s = self._loop.time()
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(self._watch(), name=f"watch {self.id}")
+            tasks = [group.create_task(self._watch(), name=f"watch {self.id}")]
+            if self._camera is not None:
+                tasks.append(group.create_task(self._camera.run(), name=f"camera {self.id}"))
             try:
                 await self._session.run()
             finally:
                 # It is forgotten when it has ended.
                 self._session = None
-                watching.cancel()
+                for task in tasks:
+                    task.cancel()
 
     async def _connected(self) -> bool:
         try:
@@ -250,9 +280,11 @@ class Call:
         if not is_open:
             self._end("refused")
             return False
-        audio, channel = self._offer.audio, self._offer.channel
+        audio, channel, video = self._offer.audio, self._offer.channel, self._offer.video
         if audio is not None:
             self._secure.hear(audio.payload_type, self._ssrc)
+        if video is not None:
+            self._secure.watch(video.payload_type, self._ssrc)
         if channel is not None:
             await self._secure.open_channels(channel.sctp_port, channel.max_message_bytes)
         return True
@@ -261,7 +293,7 @@ class Call:
         """Report once a second, and end the call when its network is silent."""
         while True:
             await asyncio.sleep(PERIOD_S)
-            if self._offer.audio is not None:
+            if self._offer.audio is not None or self._video is not None:
                 self._secure.send(self._reports.compound())
             heard_s = max(self._agent.last_check_s, self._last_rtp_s)
             if self._loop.time() - heard_s > self._parts.settings.lost_after_s:
@@ -310,6 +342,31 @@ class Call:
             packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now_s
         )
         self._hear_timer.set(self._receiver.deadline_s)
+
+    def _on_video(self, packet: RtpPacket) -> None:
+        now_s = self._loop.time()
+        self._last_rtp_s = now_s
+        if self._session is None or self._video is None:
+            return
+        self._video.packet(
+            packet.ssrc,
+            packet.sequence_number,
+            packet.timestamp,
+            packet.payload,
+            now_s,
+            is_last=bool(packet.marker),
+        )
+
+    def _on_frame(self, data: bytes) -> None:
+        assert self._camera is not None, "there is video"
+        self._camera.frame(data)
+
+    def _ask_for_key_frame(self) -> None:
+        self._secure.send(self._reports.key_frame_request())
+
+    def _see(self, picture: Picture) -> None:
+        if self._session is not None:
+            self._session.see(picture)
 
     def _on_rtcp(self, packet: AnyRtcpPacket) -> None:
         if self._reports.take(packet) and self._parts.settings.fec:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from server.config import WebRtcSettings
 from server.errors import ClientError
 from server.session.counts import Counts, count_in
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.session import Session
 from server.session.transport import Player, Transport
@@ -32,13 +33,19 @@ class Calls:
         network: bound; it is opened and closed with this.
         link: to the engine, whose places calls take.
         counts: of the gateway.
+        gallery: reads what cameras show, where the model sees.
 
     Raises:
         ConfigError: there is no libopus.
     """
 
     def __init__(
-        self, settings: WebRtcSettings, network: Network, link: EngineLink, counts: Counts
+        self,
+        settings: WebRtcSettings,
+        network: Network,
+        link: EngineLink,
+        counts: Counts,
+        gallery: Gallery,
     ) -> None:
         assert link.info.sample_rate_hz in RATES_HZ, "engines speak at rates that Opus has"
         library()
@@ -46,11 +53,17 @@ class Calls:
         self._network = network
         self._link = link
         self._counts = counts
+        self._gallery = gallery
         self._certificates = CertificateStore()
         name = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
         self._server_id = settings.server_id or name
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def takes_video(self) -> bool:
+        """Say whether calls can have a camera."""
+        return self._gallery.sees and self.settings.camera_fps > 0
 
     @property
     def num_calls(self) -> int:
@@ -118,6 +131,8 @@ class Calls:
                 self._network,
                 new_session,
                 place.close,
+                self._gallery.images,
+                self._gallery.side("auto"),
             )
             call = Call(call_id, offer, asked, parts)
             if key is not None:
@@ -169,7 +184,7 @@ class Calls:
         Raises:
             ClientError: there is no such call, or the offer is not this client's.
         """
-        answer = self.find(call_id).restart(parse_offer(sdp))
+        answer = self.find(call_id).restart(parse_offer(sdp, sees=self.takes_video))
         if answer is None:
             raise ClientError(
                 "The offer is not one of this call: its certificate or its sections differ.",

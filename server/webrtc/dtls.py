@@ -67,16 +67,18 @@ class Handlers:
     """Say what is done with what arrives. None of them may raise.
 
     Attributes:
-        rtp: takes a packet and when it came, in milliseconds of aiortc's clock.
+        rtp: takes a packet of audio.
         rtcp: takes a report.
         channel: takes a data channel that the client opened; a message may follow at once.
         closed: called once, when the transport ends for whatever reason.
+        video: takes a packet of video.
     """
 
     rtp: Callable[[RtpPacket], None]
     rtcp: Callable[[AnyRtcpPacket], None]
     channel: Callable[[RTCDataChannel], None]
     closed: Callable[[], None]
+    video: Callable[[RtpPacket], None] = lambda _: None
 
 
 class SecureTransport:
@@ -125,14 +127,20 @@ class SecureTransport:
             payload_type: of the client's audio.
             ssrc: ours.
         """
-        receiver = _Receiver(self._handlers, ssrc)
-        codec = RTCRtpCodecParameters(
-            mimeType="audio/opus", clockRate=48_000, channels=2, payloadType=payload_type
-        )
+        receiver = _Receiver(self._handlers.rtp, self._handlers.rtcp, ssrc)
+        self._register(receiver, "audio/opus", 48_000, payload_type)
+        self._dtls._rtp_router.register_sender(receiver, ssrc)  # noqa: SLF001
+
+    def watch(self, payload_type: int, ssrc: int) -> None:
+        """Take RTP of the payload type of the client's video; arguments as of `hear`."""
+        receiver = _Receiver(self._handlers.video, self._handlers.rtcp, ssrc)
+        self._register(receiver, "video/any", 90_000, payload_type)
+
+    def _register(self, receiver: "_Receiver", kind: str, rate_hz: int, payload_type: int) -> None:
+        codec = RTCRtpCodecParameters(mimeType=kind, clockRate=rate_hz, payloadType=payload_type)
         self._dtls._register_rtp_receiver(  # noqa: SLF001
             receiver, RTCRtpReceiveParameters(codecs=[codec])
         )
-        self._dtls._rtp_router.register_sender(receiver, ssrc)  # noqa: SLF001
 
     async def open_channels(self, remote_port: int, max_message_bytes: int) -> None:
         """Begin with data channels, which the client opens."""
@@ -201,16 +209,22 @@ class _GuardedSctp(RTCSctpTransport):
 class _Receiver:
     """Be what aiortc hands packets to, as a receiver and, for reports, as a sender."""
 
-    def __init__(self, handlers: Handlers, ssrc: int) -> None:
-        self._handlers = handlers
+    def __init__(
+        self,
+        take: Callable[[RtpPacket], None],
+        report: Callable[[AnyRtcpPacket], None],
+        ssrc: int,
+    ) -> None:
+        self._take = take
+        self._report = report
         self._ssrc = ssrc
 
     async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
         del arrival_time_ms
-        self._handlers.rtp(packet)
+        self._take(packet)
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
-        self._handlers.rtcp(packet)
+        self._report(packet)
 
     def _handle_disconnect(self) -> None:
         """Leave it to the transport's own state, which changes as well."""

@@ -1,18 +1,21 @@
 """Read a client's SDP offer, and write the answer (RFC 8829). No I/O.
 
-An answer has a section for each of the offer's, in its order. One audio section with Opus is taken
-and one data channel; what else is offered is refused with port 0.
+An answer has a section for each of the offer's, in its order. One audio section with Opus is taken,
+one data channel and, where the model sees, one video section; what else is offered is refused with
+port 0.
 """
 
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, TypeAlias, cast
 
-from aiortc import RTCDtlsParameters
+from aiortc import RTCDtlsParameters, RTCRtpCodecParameters
 from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 
 from server.errors import ClientError
+from server.images.picture import VideoCodec
 from server.webrtc.ice import Credentials
 from server.webrtc.opus import FRAME_MS
 
@@ -26,6 +29,12 @@ _ANSWERS: dict[Direction, Direction] = {
     "sendonly": "recvonly",
     "recvonly": "sendonly",
     "inactive": "inactive",
+}
+# The cheapest to decode in the quality that a camera's pictures come in, first.
+_VIDEO_CODECS: dict[str, tuple[int, VideoCodec]] = {
+    "video/vp8": (0, "vp8"),
+    "video/h264": (1, "h264"),
+    "video/h265": (3, "h265"),
 }
 _DEFAULT_SCTP_PORT = 5_000
 _DEFAULT_MESSAGE_BYTES = 65_536  # RFC 8841, section 6.1
@@ -86,6 +95,23 @@ class AudioOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoOffer:
+    """Describe the video section that is taken.
+
+    Attributes:
+        index: of the section.
+        payload_type: of the codec in the offer.
+        codec: that the client is to send.
+        lines: that say so in the answer.
+    """
+
+    index: int
+    payload_type: int
+    codec: VideoCodec
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelOffer:
     """Describe the section of data channels that is taken.
 
@@ -111,6 +137,7 @@ class Offer:
         dtls: fingerprints of the client's certificate, and its role.
         audio: None if no audio is taken.
         channel: None if no data channel is taken.
+        video: None if no video is taken.
         is_bundled: whether the offer puts the sections on one transport by name.
     """
 
@@ -119,7 +146,14 @@ class Offer:
     dtls: RTCDtlsParameters
     audio: AudioOffer | None
     channel: ChannelOffer | None
+    video: VideoOffer | None
     is_bundled: bool
+
+    @property
+    def taken(self) -> set[int]:
+        """Return the indices of the sections that are taken."""
+        found = (self.audio, self.channel, self.video)
+        return {each.index for each in found if each is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +166,12 @@ class Section:
     mid: str
 
 
-def parse_offer(sdp: str) -> Offer:
+def parse_offer(sdp: str, *, sees: bool = False) -> Offer:
     """Return what an offer asks for.
+
+    Args:
+        sdp: the offer.
+        sees: whether video is taken.
 
     Raises:
         ClientError: it is no SDP, lacks what WebRTC needs, or holds nothing that we can do.
@@ -153,16 +191,22 @@ def parse_offer(sdp: str) -> Offer:
     group = next((each for each in parsed.group if each.semantic == "BUNDLE"), None)
     audio: AudioOffer | None = None
     channel: ChannelOffer | None = None
+    video: VideoOffer | None = None
     first: MediaDescription | None = None
     for index, media in enumerate(parsed.media):
         if not _may_join(media, first, group):
             continue
         found_audio = _audio(index, media) if audio is None else None
         found_channel = _channel(index, media) if channel is None else None
-        audio, channel = audio or found_audio, channel or found_channel
-        if found_audio is not None or found_channel is not None:
+        found_video = _video(index, media) if sees and video is None else None
+        audio, channel, video = (
+            audio or found_audio,
+            channel or found_channel,
+            video or found_video,
+        )
+        if found_audio or found_channel or found_video:
             first = first or media
-    if first is None:
+    if first is None or (audio is None and channel is None):
         raise _bad(
             "it has neither an audio section with Opus (opus/48000/2) nor one for data channels "
             "('m=application … webrtc-datachannel')"
@@ -174,7 +218,20 @@ def parse_offer(sdp: str) -> Offer:
         Section(media.kind, media.profile, tuple(str(fmt) for fmt in media.fmt), media.rtp.muxId)
         for media in parsed.media
     )
-    return Offer(sections, remote, dtls, audio, channel, group is not None)
+    if audio is not None and video is not None and video.payload_type == audio.payload_type:
+        video = None  # on one transport nobody could tell them apart
+    return Offer(sections, remote, dtls, audio, channel, video, group is not None)
+
+
+def _codec_lines(codec: RTCRtpCodecParameters) -> list[str]:
+    """Write a codec as the offer has it."""
+    parameters = ";".join(
+        name if value is None else f"{name}={value}" for name, value in codec.parameters.items()
+    )
+    return [
+        f"a=rtpmap:{codec.payloadType} {codec}",
+        *([f"a=fmtp:{codec.payloadType} {parameters}"] if parameters else []),
+    ]
 
 
 def _bad(reason: str) -> ClientError:
@@ -208,6 +265,24 @@ def _audio(index: int, media: MediaDescription) -> AudioOffer | None:
         payload_type,
         direction,
     )
+
+
+def _video(index: int, media: MediaDescription) -> VideoOffer | None:
+    if media.kind != "video" or not media.rtcp_mux:
+        return None
+    if media.direction not in (None, "sendrecv", "sendonly"):
+        return None  # we have nothing to show
+    found: list[tuple[int, VideoOffer]] = []
+    for codec in media.rtp.codecs:
+        known = _VIDEO_CODECS.get(codec.mimeType.lower())
+        if known is None or codec.payloadType is None:
+            continue
+        rank = known[0]
+        # With mode 1 of H.264 a picture need not be cut to the size of packets.
+        rank += known[1] == "h264" and str(codec.parameters.get("packetization-mode")) != "1"
+        offered = VideoOffer(index, codec.payloadType, known[1], (*_codec_lines(codec),))
+        found.append((rank, offered))
+    return min(found, key=itemgetter(0), default=(0, None))[1]
 
 
 def _channel(index: int, media: MediaDescription) -> ChannelOffer | None:
@@ -264,7 +339,7 @@ def is_dtls_server(offer: Offer) -> bool:
 
 def write_answer(offer: Offer, ours: Ours) -> str:
     """Return the answer, complete: no candidates follow."""
-    taken = {each.index for each in (offer.audio, offer.channel) if each is not None}
+    taken = offer.taken
     mids = " ".join(offer.sections[index].mid for index in sorted(taken))
     lines = [
         "v=0",
@@ -287,6 +362,7 @@ def write_answer(offer: Offer, ours: Ours) -> str:
             *_mid(section),
             *_transport_lines(offer, ours),
             *(_audio_lines(offer, ours) if offer.audio and index == offer.audio.index else []),
+            *(_video_lines(offer.video) if offer.video and index == offer.video.index else []),
             *(_channel_lines() if offer.channel and index == offer.channel.index else []),
             *(f"a=candidate:{candidate.to_sdp()}" for candidate in candidates),
             *(["a=end-of-candidates"] if candidates else []),
@@ -311,6 +387,8 @@ def _mid(section: Section) -> list[str]:
 def _formats(offer: Offer, index: int) -> str:
     if offer.audio is not None and index == offer.audio.index:
         return str(offer.audio.payload_type)
+    if offer.video is not None and index == offer.video.index:
+        return str(offer.video.payload_type)
     return "webrtc-datachannel"
 
 
@@ -351,6 +429,17 @@ def _audio_lines(offer: Offer, ours: Ours) -> list[str]:
             if audio.speaks
             else []
         ),
+    ]
+
+
+def _video_lines(video: VideoOffer) -> list[str]:
+    payload = video.payload_type
+    return [
+        "a=recvonly",
+        "a=rtcp-mux",
+        *video.lines,
+        f"a=rtcp-fb:{payload} nack pli",
+        f"a=rtcp-fb:{payload} goog-remb",
     ]
 
 

@@ -1,20 +1,29 @@
-"""Write and read RTCP (RFC 3550, section 6): what was sent, what arrived, and the round trip."""
+"""Write and read RTCP (RFC 3550, section 6): what was sent, what arrived, and the round trip.
+
+Of video there is also said how fast it may come (REMB, draft-alvestrand-rmcat-remb-03), and that a
+key frame is wanted (PLI, RFC 4585).
+"""
 
 import time
 from collections.abc import Callable
 
 from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_PLI,
     AnyRtcpPacket,
+    RtcpPsfbPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
     RtcpSourceInfo,
     RtcpSrPacket,
+    pack_remb_fci,
 )
 
 from server.webrtc.audio_in import AudioReceiver
 from server.webrtc.audio_out import AudioSender
+from server.webrtc.video_in import VideoReceiver
 
 PERIOD_S = 1.0
 _CNAME = (1, b"parley")
@@ -24,76 +33,26 @@ _LOSSY = 0.02
 _EXPECTED_LOSS_PERCENT = 10  # from 6 % on libopus spends bits on it at 24 kbit/s
 
 
-class Reports:
-    """Exchange reports about one call's audio.
+class _Reception:
+    """Follow what arrives of one stream."""
 
-    Args:
-        ssrc: of what we send.
-        sender: what we send.
-        receiver: what we hear.
-        clock: seconds that do not jump, of sender and receiver.
-        wall: seconds since 1970.
-    """
-
-    def __init__(
-        self,
-        ssrc: int,
-        sender: AudioSender,
-        receiver: AudioReceiver,
-        clock: Callable[[], float],
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._ssrc = ssrc
-        self._sender = sender
+    def __init__(self, receiver: AudioReceiver | VideoReceiver) -> None:
         self._receiver = receiver
-        self._clock = clock
-        self._wall = wall
-        self.round_trip_s: float | None = None
-        self.loss = 0.0  # of what we sent, as the client saw it last
         self._last_sr: tuple[int, float] | None = None  # middle of its NTP time, arrival
         self._expected_before = 0
         self._received_before = 0
 
-    def compound(self) -> bytes:
-        """Return a report of both directions as they are now."""
-        now_s = self._clock()
-        reports = self._receiver_info(now_s)
-        counts = self._sender.counts
-        packet: RtcpSrPacket | RtcpRrPacket = RtcpRrPacket(self._ssrc, reports)
-        if counts.packets:
-            # Times of now, not of the last packet: there are pauses between packets.
-            info = RtcpSenderInfo(
-                ntp_timestamp=self._ntp(),
-                rtp_timestamp=self._sender.timestamp(now_s),
-                packet_count=counts.packets & 0xFFFFFFFF,
-                octet_count=counts.octets & 0xFFFFFFFF,
-            )
-            packet = RtcpSrPacket(self._ssrc, info, reports)
-        source = RtcpSourceInfo(self._ssrc, [_CNAME])
-        return bytes(packet) + bytes(RtcpSdesPacket([source]))
-
-    def take(self, packet: AnyRtcpPacket) -> bool:
-        """Read a report; returns whether it said something about what we send."""
-        if isinstance(packet, RtcpSrPacket) and packet.ssrc == self._receiver.ssrc:
-            middle = (packet.sender_info.ntp_timestamp >> 16) & 0xFFFFFFFF
-            self._last_sr = middle, self._clock()
-        if not isinstance(packet, RtcpSrPacket | RtcpRrPacket):
-            return False
-        ours = [report for report in packet.reports if report.ssrc == self._ssrc]
-        for report in ours:
-            self.loss = report.fraction_lost / 256
-            if report.lsr:
-                elapsed = ((self._ntp() >> 16) - report.lsr - report.dlsr) & 0xFFFFFFFF
-                if elapsed < 1 << 31:  # else the client's arithmetic puts it into the future
-                    self.round_trip_s = elapsed / 65_536
-        return bool(ours)
-
     @property
-    def expected_loss_percent(self) -> int:
-        """Return what the encoder should prepare for."""
-        return _EXPECTED_LOSS_PERCENT if self.loss > _LOSSY else 0
+    def ssrc(self) -> int | None:
+        """Return the stream's name, None before its first packet."""
+        return self._receiver.ssrc
 
-    def _receiver_info(self, now_s: float) -> list[RtcpReceiverInfo]:
+    def reported(self, ntp: int, now_s: float) -> None:
+        """Take note of the sender's report."""
+        self._last_sr = (ntp >> 16) & 0xFFFFFFFF, now_s
+
+    def info(self, now_s: float) -> list[RtcpReceiverInfo]:
+        """Return what there is to report since the report before."""
         receiver = self._receiver
         if receiver.ssrc is None:
             return []
@@ -115,6 +74,96 @@ class Reports:
                 dlsr=round((now_s - arrived_s) * 65_536) & 0xFFFFFFFF if self._last_sr else 0,
             )
         ]
+
+
+class Reports:
+    """Exchange reports about one call's media.
+
+    Args:
+        ssrc: of what we send.
+        sender: what we send.
+        receiver: what we hear.
+        video: what we see, None for nothing.
+        max_video_bitrate: bits a second that the client is told it may send of it.
+        clock: seconds that do not jump, of sender and receiver.
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        ssrc: int,
+        sender: AudioSender,
+        receiver: AudioReceiver,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        *,
+        video: VideoReceiver | None = None,
+        max_video_bitrate: int = 0,
+    ) -> None:
+        self._ssrc = ssrc
+        self._sender = sender
+        self._receptions = [_Reception(each) for each in (receiver, video) if each is not None]
+        self._video = video
+        self._max_video_bitrate = max_video_bitrate
+        self._clock = clock
+        self._wall = wall
+        self.round_trip_s: float | None = None
+        self.loss = 0.0  # of what we sent, as the client saw it last
+
+    def compound(self) -> bytes:
+        """Return a report of both directions as they are now."""
+        now_s = self._clock()
+        reports = [info for reception in self._receptions for info in reception.info(now_s)]
+        counts = self._sender.counts
+        packet: RtcpSrPacket | RtcpRrPacket = RtcpRrPacket(self._ssrc, reports)
+        if counts.packets:
+            # Times of now, not of the last packet: there are pauses between packets.
+            info = RtcpSenderInfo(
+                ntp_timestamp=self._ntp(),
+                rtp_timestamp=self._sender.timestamp(now_s),
+                packet_count=counts.packets & 0xFFFFFFFF,
+                octet_count=counts.octets & 0xFFFFFFFF,
+            )
+            packet = RtcpSrPacket(self._ssrc, info, reports)
+        return bytes(packet) + self._source() + self._video_limit()
+
+    def key_frame_request(self) -> bytes:
+        """Return a report that asks for a key frame of the video."""
+        assert self._video is not None, "there is video"
+        assert self._video.ssrc is not None, "it has come"
+        request = RtcpPsfbPacket(RTCP_PSFB_PLI, self._ssrc, self._video.ssrc)
+        return bytes(RtcpRrPacket(self._ssrc)) + self._source() + bytes(request)
+
+    def _source(self) -> bytes:
+        return bytes(RtcpSdesPacket([RtcpSourceInfo(self._ssrc, [_CNAME])]))
+
+    def _video_limit(self) -> bytes:
+        if self._video is None or self._video.ssrc is None:
+            return b""
+        limit = pack_remb_fci(self._max_video_bitrate, [self._video.ssrc])
+        return bytes(RtcpPsfbPacket(RTCP_PSFB_APP, self._ssrc, 0, limit))
+
+    def take(self, packet: AnyRtcpPacket) -> bool:
+        """Read a report; returns whether it said something about what we send."""
+        if isinstance(packet, RtcpSrPacket):
+            for reception in self._receptions:
+                if reception.ssrc == packet.ssrc:
+                    reception.reported(packet.sender_info.ntp_timestamp, self._clock())
+        if not isinstance(packet, RtcpSrPacket | RtcpRrPacket):
+            return False
+        ours = [report for report in packet.reports if report.ssrc == self._ssrc]
+        for report in ours:
+            self.loss = report.fraction_lost / 256
+            if report.lsr:
+                elapsed = ((self._ntp() >> 16) - report.lsr - report.dlsr) & 0xFFFFFFFF
+                if elapsed < 1 << 31:  # else the client's arithmetic puts it into the future
+                    self.round_trip_s = elapsed / 65_536
+        return bool(ours)
+
+    @property
+    def expected_loss_percent(self) -> int:
+        """Return what the encoder should prepare for."""
+        return _EXPECTED_LOSS_PERCENT if self.loss > _LOSSY else 0
 
     def _ntp(self) -> int:
         return round((self._wall() + _NTP_EPOCH_S) * (1 << 32))

@@ -133,7 +133,7 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     key = await _admit(request)
     check_readiness(gateway)
     sdp, session = await _offered(request)
-    offer = parse_offer(sdp)
+    offer = parse_offer(sdp, sees=_calls(request).takes_video)
     config = await _config(gateway, key, session, request.query_params.get("model"))
     check_room(key)
     is_bound = key is not None and key.is_bound

@@ -1,7 +1,7 @@
 """Attack a server beside somebody who is talking to it, and report what that person notices.
 
-An attack is a coroutine that is given the server's address. It runs in a process of its own, the
-server in another, and the victim here: what one of them computes does not show as another's delay.
+An attack is a coroutine that is given a `Target`. It runs in a process of its own, the server in
+another, and the victim here: what one of them computes does not show as another's delay.
 
     served         a server of its own process, for as long as the context lasts
     talk           what a victim hears of one reply: when it begins, and its longest gap
@@ -16,29 +16,80 @@ import json
 import multiprocessing
 import os
 import re
+import resource
+import statistics
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 ROOT = Path(__file__).resolve().parents[2]
+KEY = "a-key-of-sixteen-or-more"
 _QUESTION = ROOT / "tests" / "assets" / "two_plus_two.wav"
-_START_S, _TALK_S = 120.0, 60.0
+_START_S, _TALK_S, _READY_S = 120.0, 60.0, 60.0
 _CHUNK_S = 0.1
 _PROBE_S = 0.005
-# A victim is hurt by a first sound that is later, or a gap that is longer, than by so much of its
-# own without the attack: a ratio, and what a busy machine may add to anybody.
-RATIO, GRACE_MS = 3.0, 250.0
+_REST_S = 3.0
+_LEAD_S = 0.3  # an attack has begun when its victim speaks, whose question takes longer than this
+_NICENESS = 10
 
-Attacker = Callable[[str], Awaitable[None]]
+# A victim is hurt by a first sound that is so much later than without the attack, or a gap that is
+# so much longer: ratios of medians. What is shorter than a frame of sound is no gap.
+MAX_RATIO = 3.0
+FRAME_MS = 80.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an attacker knows of a server.
+
+    Attributes:
+        port: of HTTP and of WebSockets.
+        pid: of its process.
+    """
+
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Return the address for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def engine_pid(self) -> int:
+        """Return the process of its engine."""
+        (found,) = (pid for pid in _family(self.pid) if _name(pid) == "parley-engine")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a server is set up.
+
+    Attributes:
+        settings: `key=value`, beside its preset.
+        max_descriptors: that its process may have; None for what there is.
+    """
+
+    settings: tuple[str, ...] = ()
+    max_descriptors: int | None = None
+
+
+OPEN = Setup()
+KEYED = Setup((f"server.api_keys=[{KEY}]",))
+FEW_DESCRIPTORS = Setup(KEYED.settings, max_descriptors=160)
+IN_PROCESS = Setup(("engine.placement=process",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +98,25 @@ class Attack:
 
     Attributes:
         name: of the attack.
-        run: attacks the server at an address; a module's function, since it runs elsewhere.
+        run: attacks until it is cancelled, or once, and is then called again; a module's function,
+            since it runs elsewhere. It raises `AssertionError` where the server does not do what
+            protects it.
+        setup: of the server.
+        is_outage: whether it takes the engine away, once a round. Then the victim hears no reply
+            meanwhile, and what counts is its next one, in the same session.
         configs: engines that it concerns.
     """
 
     name: str
-    run: Attacker
+    run: Callable[[Target], Awaitable[None]]
+    setup: Setup = OPEN
+    is_outage: bool = False
     configs: tuple[str, ...] = ("scripted", "starter")
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a victim has heard of one reply, in milliseconds.
+    """What a victim has heard, in milliseconds.
 
     Attributes:
         first_ms: from the request to the first sound.
@@ -73,25 +131,40 @@ class Heard:
 
 @dataclass(slots=True)
 class Figures:
-    """What came of one attack."""
+    """What came of one attack.
+
+    Attributes:
+        alone: medians of the victim's replies without the attack.
+        beside: the same, with it.
+        num_waves: times that the attack was begun.
+        fault: what the server did not do; None if it did all.
+        loop_held_alone_ms: the longest work before the smallest question there is was answered,
+            without it.
+        loop_held_ms: the same, with it.
+        memory_kept_mb: more than before, after it.
+    """
 
     name: str
     config: str
     alone: Heard
     beside: Heard
+    num_waves: int
+    fault: str | None
+    loop_held_alone_ms: float
     loop_held_ms: float
     memory_kept_mb: float
 
     @property
-    def is_victim_hurt(self) -> bool:
-        """Tell whether the victim has noticed something."""
-        return self.beside.failure is not None or any(
-            with_it > max(RATIO * alone, alone + GRACE_MS)
-            for with_it, alone in (
-                (self.beside.first_ms, self.alone.first_ms),
-                (self.beside.gap_ms, self.alone.gap_ms),
-            )
-        )
+    def harm(self) -> str | None:
+        """Say what the victim has noticed; None for nothing."""
+        alone, beside = self.alone, self.beside
+        if beside.failure is not None:
+            return beside.failure
+        if beside.first_ms > MAX_RATIO * alone.first_ms:
+            return "it waited for its reply"
+        if beside.gap_ms > MAX_RATIO * max(alone.gap_ms, FRAME_MS):
+            return "there was a gap in its reply"
+        return None
 
 
 @dataclass(slots=True)
@@ -103,9 +176,9 @@ class Server:
     log: list[str] = field(default_factory=list)
 
     @property
-    def url(self) -> str:
-        """Return the address for WebSockets."""
-        return f"ws://127.0.0.1:{self.port}"
+    def target(self) -> Target:
+        """Return what an attacker knows of it."""
+        return Target(self.port, self.process.pid)
 
     @property
     def memory_mb(self) -> float:
@@ -114,18 +187,21 @@ class Server:
 
 
 @contextlib.contextmanager
-def served(config: str, *settings: str) -> Iterator[Server]:
-    """Serve a preset of `configs/` on a free port; `settings` are `key=value`."""
+def served(config: str, setup: Setup = OPEN) -> Iterator[Server]:
+    """Serve a preset of `configs/` on a free port."""
     command = [sys.executable, "-m", "server.cli", "serve", "--config", f"configs/{config}.yaml"]
-    for setting in ("server.port=0", *settings):
+    for setting in ("server.port=0", *setup.settings):
         command += ["--set", setting]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    if setup.max_descriptors is not None:  # before it has come so far as to raise its limit
+        limits = (setup.max_descriptors, setup.max_descriptors)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
     server = Server(0, process)
     reader = threading.Thread(target=_read, args=(server,), name="server's log")
     reader.start()
     try:
         deadline_s = time.monotonic() + _START_S
-        while not _is_ready(server):
+        while not (server.port and is_ready(server.target)):
             if process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("\n".join(["the server did not start", *server.log[-20:]]))
             time.sleep(0.1)
@@ -150,24 +226,25 @@ def _read(server: Server) -> None:
     server.process.stderr.close()
 
 
-def _is_ready(server: Server) -> bool:
-    if not server.port:
-        return False
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
+def is_ready(target: Target) -> bool:
+    """Say whether new sessions are let in."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", target.port)) as client:
         try:
             client.request("GET", "/readyz")
             return client.getresponse().status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
 
-# The victim.
+# Clients, of victims and attackers.
 
 
 @contextlib.asynccontextmanager
-async def victim(url: str) -> AsyncIterator[ClientConnection]:
-    """Open a session that pushes to talk."""
-    async with connect(f"{url}/v1/realtime", max_queue=None) as client:
+async def session(target: Target, **options: Any) -> AsyncIterator[ClientConnection]:
+    """Open a session that pushes to talk; `options` as for `connect`."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    given = {"additional_headers": headers, "max_queue": None, "max_size": None, **options}
+    async with connect(f"{target.url}/v1/realtime", **given) as client:
         audio = {"input": {"turn_detection": None}}
         await send(client, "session.update", session={"type": "realtime", "audio": audio})
         await until(client, "session.updated")
@@ -228,57 +305,174 @@ async def until(client: ClientConnection, *kinds: str) -> dict[str, Any]:
             return event
 
 
+async def warm_up(target: Target) -> None:
+    """Use everything once: what is started when it is first needed is no attack's doing."""
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"type": "function", "name": "get_weather", "parameters": parameters}
+    async with session(target) as client:
+        await send(client, "session.update", session={"type": "realtime", "tools": [tool]})
+        await until(client, "session.updated")
+        await send(client, "response.create", response={"tool_choice": "required"})
+        await until(client, "response.done")
+        await talk(client)
+
+
 # Both.
 
 
-async def attacked(server: Server, attack: Attack, config: str, *, rounds: int = 3) -> Figures:
-    """Let a victim talk alone and then beside an attack, for as long as that lasts."""
-    async with victim(server.url) as client:
-        alone = _worst([await talk(client) for _ in range(rounds)])
-    memory_mb = server.memory_mb
+async def attacked(server: Server, attack: Attack, config: str, *, rounds: int) -> Figures:
+    """Let a victim talk alone and beside an attack, in turn: what else changes changes both."""
+    target = server.target
+    before_mb = server.memory_mb
     context = multiprocessing.get_context("spawn")
-    attacker = context.Process(target=_attack, args=(attack.run, server.url), daemon=True)
-    with _probing(server) as held_ms:
-        heard: list[Heard] = []
-        async with victim(server.url) as client:
-            await asyncio.to_thread(attacker.start)
-            while (attacker.is_alive() or len(heard) < rounds) and not (
-                heard and heard[-1].failure
-            ):
-                heard.append(await talk(client))
-    attacker.kill()
-    attacker.join()
-    await asyncio.sleep(1.0)  # what the attack has held is given back by now
-    kept_mb = max(0.0, server.memory_mb - memory_mb)
-    return Figures(attack.name, config, alone, _worst(heard), max(held_ms, default=0.0), kept_mb)
+    is_on, ours, theirs = context.Event(), *context.Pipe()
+    attacker = context.Process(target=_attack, args=(attack, target, is_on, theirs), daemon=True)
+    await asyncio.to_thread(attacker.start)
+    theirs.close()
+    alone: list[Heard] = []
+    beside: list[Heard] = []
+    calmly_held_ms: list[float] = []
+    held_ms: list[float] = []
+    num_waves, fault = 0, None
+    await asyncio.to_thread(ours.recv)  # it is ready
+    try:
+        async with session(target) as client:
+            for _ in range(rounds):
+                with _probing(target) as calm_ms:
+                    alone.append(await talk(client))
+                calmly_held_ms += calm_ms
+                with _probing(target) as probed_ms:
+                    is_on.set()
+                    await asyncio.sleep(_LEAD_S)
+                    if attack.is_outage:
+                        outage = asyncio.to_thread(ours.recv)
+                        (_, (waves, said)) = await asyncio.gather(talk(client), outage)
+                        await _until_ready(target)
+                        await _drain(client)
+                        beside.append(await talk(client))
+                        is_on.clear()
+                    else:
+                        beside.append(await talk(client))
+                        is_on.clear()
+                        waves, said = await asyncio.to_thread(ours.recv)
+                num_waves, fault = num_waves + waves, fault or said
+                held_ms += probed_ms
+                if beside[-1].failure is not None:
+                    break
+            kept_mb = await _kept_mb(server, before_mb)
+    except ConnectionClosed as error:
+        beside.append(Heard(0.0, 0.0, f"closed: {error}"))
+        kept_mb = 0.0
+    finally:
+        attacker.kill()
+        attacker.join()
+    return Figures(
+        attack.name,
+        config,
+        _median(alone),
+        _median(beside),
+        num_waves,
+        fault,
+        max(calmly_held_ms, default=0.0),
+        max(held_ms, default=0.0),
+        kept_mb,
+    )
 
 
-def _attack(run: Attacker, url: str) -> None:
-    with contextlib.suppress(ConnectionClosed, OSError):
-        asyncio.run(run(url))  # type: ignore[arg-type]  # every attacker is a coroutine function
+async def _drain(client: ClientConnection) -> None:
+    """Leave what a victim is still told of an outage to that outage."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            await asyncio.wait_for(client.recv(), _REST_S / 2)
 
 
-def _worst(heard: list[Heard]) -> Heard:
+async def _until_ready(target: Target) -> None:
+    deadline_s = time.monotonic() + _READY_S
+    while not await asyncio.to_thread(is_ready, target):
+        assert time.monotonic() < deadline_s, "the engine did not come back"
+        await asyncio.sleep(0.1)
+
+
+async def _kept_mb(server: Server, before_mb: float) -> float:
+    """Return what is held beyond what was, once everything had time to be given back."""
+    least_mb = server.memory_mb
+    deadline_s = time.monotonic() + _REST_S
+    while time.monotonic() < deadline_s:
+        await asyncio.sleep(0.2)
+        least_mb = min(least_mb, server.memory_mb)
+    return max(0.0, least_mb - before_mb)
+
+
+def _attack(attack: Attack, target: Target, is_on: Event, ours: Any) -> None:
+    """Be the attacker: attack while it is on, then say how often and what went wrong."""
+    os.nice(_NICENESS)  # it is another machine's processor that it uses
+    ours.send("ready")
+    while is_on.wait():
+        fault = None
+        num_waves = 0
+        try:
+            num_waves = asyncio.run(_waves(attack, target, is_on))
+        except Exception:  # noqa: BLE001 - whatever it was, it is shown
+            fault = traceback.format_exc()
+        if not attack.is_outage:
+            while is_on.is_set():  # the victim is in the middle of its talk
+                time.sleep(0.01)
+        ours.send((num_waves, fault))
+        while attack.is_outage and is_on.is_set():
+            time.sleep(0.01)
+
+
+async def _waves(attack: Attack, target: Target, is_on: Event) -> int:
+    num_waves = 0
+    while is_on.is_set():
+        wave_ = asyncio.ensure_future(attack.run(target))
+        num_waves += 1
+        while not wave_.done() and (attack.is_outage or is_on.is_set()):
+            await asyncio.wait((wave_,), timeout=0.05)
+        wave_.cancel()
+        # How a connection ends that the server closes on an attacker is no fault of it.
+        with contextlib.suppress(
+            asyncio.CancelledError, ConnectionClosed, InvalidStatus, InvalidMessage, OSError
+        ):
+            await wave_
+        if attack.is_outage:
+            break
+        await asyncio.sleep(0)
+    return num_waves
+
+
+def _median(heard: list[Heard]) -> Heard:
     failure = next((each.failure for each in heard if each.failure), None)
-    return Heard(max(h.first_ms for h in heard), max(h.gap_ms for h in heard), failure)
+    return Heard(
+        statistics.median(each.first_ms for each in heard),
+        statistics.median(each.gap_ms for each in heard),
+        failure,
+    )
 
 
 @contextlib.contextmanager
-def _probing(server: Server) -> Iterator[list[float]]:
-    """Collect how long the event loop took for the smallest question there is, in milliseconds."""
+def _probing(target: Target) -> Iterator[list[float]]:
+    """Collect how long the server worked until it answered the smallest question there is, in ms.
+
+    That is its processor time, so that a busy machine does not pass for a held event loop.
+    """
     held_ms: list[float] = []
     is_over = threading.Event()
+    client = http.client.HTTPConnection("127.0.0.1", target.port, timeout=_TALK_S)
+    client.connect()
 
     def probe() -> None:
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_TALK_S)
         while not is_over.wait(_PROBE_S):
-            begin_s = time.monotonic()
+            begin_s, before_s = time.monotonic(), _worked_s(target.pid)
             try:
                 client.request("GET", "/healthz")
                 client.getresponse().read()
             except (OSError, http.client.HTTPException):
                 client.close()
-            held_ms.append((time.monotonic() - begin_s) * 1000)
+                continue  # there was no room for it; that the loop was held shows elsewhere
+            # Where other processes take the processor, all that passes is time.
+            worked_s = _worked_s(target.pid) - before_s
+            held_ms.append(min(time.monotonic() - begin_s, worked_s) * 1000)
         client.close()
 
     thread = threading.Thread(target=probe, name="probe")
@@ -294,9 +488,28 @@ def _family(pid: int) -> list[int]:
     """Return a process and those that it has started, and theirs."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if task.name != str(pid):
+                children += (task / "children").read_text(encoding="ascii").split()
     except OSError:
         return []
     return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _worked_s(pid: int) -> float:
+    """Return the processor time that the threads of a process have used."""
+    worked_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            worked_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return worked_ns / 1e9
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _resident_mb(pid: int) -> float:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -194,6 +195,18 @@ async def test_a_peer_that_answers_no_ping_frees_its_slot(monkeypatch: pytest.Mo
         writer.close()
 
 
+async def test_sessions_that_the_server_ends_are_counted_as_such() -> None:
+    """Not as clients that left, nor as a fault."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving(EchoEngine(), Settings()) as served:
+            client = await stack.enter_async_context(connect(f"{served.url}/v1/realtime"))
+            await _until(client, "session.created")
+            counts = served.app.state.gateway.counts
+        await client.wait_closed()
+        assert client.close_code == 1012
+    assert counts.sessions_ended == {"stopping": 1}
+
+
 async def test_reading_waits_for_writing() -> None:
     """Pings of a peer that reads nothing are left in its own buffers."""
     async with attacked() as (served, _):
@@ -212,6 +225,91 @@ async def test_reading_waits_for_writing() -> None:
         assert num_taken < 500
         writer.transport.abort()
         del reader
+
+
+async def test_an_answer_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the answer: its connection is aborted, with what was left of it."""
+    monkeypatch.setattr(wire, "ANSWER_S", 0.05)
+    answering: list[asyncio.Transport] = []
+    made = wire.HttpProtocol.connection_made
+
+    def made_narrow(self: wire.HttpProtocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        # What a page takes fits into the buffers of a usual connection.
+        transport.set_write_buffer_limits(0)
+        narrow = transport.get_extra_info("socket")
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        if transport.get_extra_info("peername")[0] == "127.0.0.9":
+            answering.append(transport)
+
+    async with attacked() as (served, _):
+        monkeypatch.setattr(wire.HttpProtocol, "connection_made", made_narrow)
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        peer.bind(("127.0.0.9", 0))
+        peer.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", served.port))
+        peer.send(b"GET /playground.js HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(TIMEOUT_S):
+            while not (answering and answering[0].is_closing()):
+                await served.get("/healthz")
+        peer.close()
+
+
+async def test_who_asks_again_before_the_answer_has_one_answer() -> None:
+    """With every answer, more questions would be read than were answered."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with attacked() as (served, _):
+        reader, writer = await _open(served, request * 1_000)
+        assert (await _ends(reader)).count(b"HTTP/1.1 200 OK") == 1
+        writer.close()
+        # One after the other is what a connection is kept for.
+        reader, writer = await _open(served, b"")
+        for _ in range(3):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 200 OK" in head
+            length = next(line for line in head.lower().split(b"\r\n") if b"content-length" in line)
+            await reader.readexactly(int(length.partition(b":")[2]))
+        writer.close()
+
+
+async def test_a_read_full_of_small_frames_is_parsed_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others have theirs in between; what follows is not lost, and comes in order."""
+    monkeypatch.setattr(wire, "PARSE_S", 0.0)
+    turns = [0]
+    pieces: list[tuple[int, int]] = []  # the loop's turn, and bytes
+    parse = WebSocketsSansIOProtocol.data_received
+
+    def noting(self: WebSocketsSansIOProtocol, data: bytes) -> None:
+        pieces.append((turns[0], len(data)))
+        parse(self, data)
+
+    async def turning() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async with attacked() as (served, victim):
+        monkeypatch.setattr(WebSocketsSansIOProtocol, "data_received", noting)
+        turning_task = asyncio.create_task(turning())
+        reader, writer = await _upgraded(served, KEY)
+        pieces.clear()
+        last = b'{"type": "input_audio_buffer.clear"}'
+        writer.write(_frame(9, b"") * 20_000 + _frame(1, last))
+        await talks(victim)
+        async with asyncio.timeout(TIMEOUT_S):
+            received = b""
+            while b"input_audio_buffer.cleared" not in received:
+                received += await reader.read(65_536)
+        assert received.count(b"\x8a\x00") == 20_000, "every ping has its pong"
+        writer.close()
+        turning_task.cancel()
+    assert max(size for _, size in pieces) <= 1_024
+    begun = [turn for turn, size in pieces if size == 1_024]
+    assert len(begun) == len({*begun}), "one piece a turn"
 
 
 async def test_a_rebound_name_reads_nothing() -> None:

@@ -31,3 +31,18 @@ def test_special_pieces_are_no_words() -> None:
     assert not VOCABULARY.starts_word(VOCABULARY.pad)
     assert VOCABULARY.is_word_piece(LEY)
     assert not VOCABULARY.starts_word(LEY)
+
+
+def test_of_a_long_text_the_end_is_spelled() -> None:
+    """From a whole word on, in time that depends on what is kept."""
+    read: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        read.append(text)
+        return [X] * len(text.split())
+
+    vocabulary = TurnVocabulary(pieces=PIECES, encode=encode, voices={"ann": 9})
+    assert vocabulary.last_pieces("one two", 4) == [X, X]
+    assert vocabulary.last_pieces("word " * 10_000, 4) == [X] * 4
+    assert vocabulary.last_pieces("x" * 10_000, 4) == [X]
+    assert read == ["one two", "word word word word ", "x" * 24]

@@ -105,3 +105,22 @@ def test_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit) as caught:
             main([*arguments, "--help"])
         assert caught.value.code == 0
+
+
+def test_a_certificate_of_our_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made once, and clients are told which to trust; with one configured it is refused."""
+    monkeypatch.setattr("server.cli._TLS_DIR", tmp_path / "tls")
+    arguments = ["serve", "--config", str(STARTER), "--tls-self-signed", "--check"]
+    assert main(arguments) == 0
+    certificate = tmp_path / "tls" / "certificate.pem"
+    assert f"trust this certificate in the client: {certificate}" in capsys.readouterr().err
+    before = certificate.read_bytes()
+    assert main(arguments) == 0
+    assert certificate.read_bytes() == before
+
+    key = tmp_path / "tls" / "key.pem"
+    given = ["--set", f"server.tls_certificate={certificate}", "--set", f"server.tls_key={key}"]
+    assert main([*arguments, *given]) == EXIT_CONFIG
+    assert "tls_certificate is set already" in capsys.readouterr().err

@@ -4,7 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from server.config import DEFAULTS
 from server.errors import ClientError
-from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item
+from server.protocol.items.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    without_pictures,
+)
 
 # No model remembers more: what lies further back is not told again.
 _MAX_RETOLD_ITEMS = 500
@@ -16,11 +22,18 @@ class Conversation:
     Args:
         max_items: past it the oldest is forgotten, so that a session may go on for ever.
         max_chars: the same for the characters of all items together.
+        max_image_bytes: of their pictures together; past it those of the oldest are forgotten.
     """
 
-    def __init__(self, max_items: int, max_chars: int = DEFAULTS.max_conversation_chars) -> None:
+    def __init__(
+        self,
+        max_items: int,
+        max_chars: int = DEFAULTS.max_conversation_chars,
+        max_image_bytes: int = 8 << 20,
+    ) -> None:
         self._max_items, self._max_chars = max_items, max_chars
-        self._num_chars = 0
+        self._max_image_bytes = max_image_bytes
+        self._num_chars = self._image_bytes = 0
         self._order: list[str] = []
         self._items: dict[str, Item] = {}
 
@@ -71,6 +84,17 @@ class Conversation:
                 param="item.id",
             )
 
+    def check_pictures(self, item: Item) -> None:
+        """Refuse an item whose pictures alone are more than may be kept."""
+        if item.image_bytes > self._max_image_bytes:
+            raise ClientError(
+                f"Error adding item: its images take {item.image_bytes} bytes as the model is "
+                f"given them, and a conversation keeps at most {self._max_image_bytes}. Send fewer "
+                "or with a lower detail.",
+                code="invalid_value",
+                param="item.content",
+            )
+
     def insert(self, item: Item, previous_item_id: str | None) -> str | None:
         """Add an item at the end (None), the front ("root") or after another.
 
@@ -97,12 +121,24 @@ class Conversation:
         self._order.insert(index, item.id)
         self._items[item.id] = item
         self._num_chars += item.num_chars
+        self._image_bytes += item.image_bytes
+        self._forget_pictures()
         while len(self._order) > self._max_items or self._num_chars > self._max_chars:
             finished = (i for i in self._order if i != item.id and not self._is_open(i))
             oldest = next(finished, None)
             if oldest is None:
                 return
             self.remove(oldest)
+
+    def _forget_pictures(self) -> None:
+        """Forget the oldest pictures, as many as are too many."""
+        if self._image_bytes <= self._max_image_bytes:
+            return
+        for item in [*self]:
+            if self._image_bytes <= self._max_image_bytes:
+                return
+            if isinstance(item, Message) and item.image_bytes:
+                self.replace(without_pictures(item))
 
     def _is_open(self, item_id: str) -> bool:
         item = self._items[item_id]
@@ -111,13 +147,17 @@ class Conversation:
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""
         assert item.id in self._items, f"no item {item.id} to replace"
-        self._num_chars += item.num_chars - self._items[item.id].num_chars
+        before = self._items[item.id]
+        self._num_chars += item.num_chars - before.num_chars
+        self._image_bytes += item.image_bytes - before.image_bytes
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
         """Take an item out."""
         self._order.remove(item_id)
-        self._num_chars -= self._items.pop(item_id).num_chars
+        item = self._items.pop(item_id)
+        self._num_chars -= item.num_chars
+        self._image_bytes -= item.image_bytes
 
     def demand(self, item_id: str, doing: str, verb: str) -> Item:
         """Return an item, or refuse in the API's words: "Error deleting item: …"."""

@@ -11,6 +11,7 @@ from server.protocol.items.items import (
     AudioPart,
     FunctionCall,
     FunctionCallOutput,
+    ImagePart,
     Item,
     Message,
     Part,
@@ -59,6 +60,11 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
     kind = names.get(part.type, part.type)
     if isinstance(part, TextPart):
         return {"type": kind, "text": part.text}
+    if isinstance(part, ImagePart):
+        image: JsonObject = {"type": kind, "detail": part.detail}
+        if part.is_shown and part.picture is not None:
+            image["image_url"] = part.picture.data_url
+        return image
     written: JsonObject = {"type": kind, "transcript": part.remembered}
     if part.recording is not None:
         written |= {"audio": part.recording, "format": "pcm16"}

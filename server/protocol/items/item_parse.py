@@ -1,14 +1,16 @@
 """Check items as clients send them."""
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
 
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.ids import Ids
 from server.protocol.items.items import (
     AudioPart,
     FunctionCall,
     FunctionCallOutput,
+    ImagePart,
     Item,
     Message,
     Part,
@@ -27,11 +29,18 @@ from server.protocol.wire.checks import (
 )
 
 MAX_ID_LENGTH = 32
+
+Pictures: TypeAlias = Mapping[str, Picture] | None
+"""The pictures of an event by their parts' paths, read; None where the model cannot see."""
 _MCP_TYPES = ("mcp_approval_request", "mcp_approval_response", "mcp_call", "mcp_list_tools")
 
 
 def parse_item(
-    raw: JsonObject, path: str, ids: Ids, called_name: Callable[[str], str | None]
+    raw: JsonObject,
+    path: str,
+    ids: Ids,
+    called_name: Callable[[str], str | None],
+    pictures: Pictures = None,
 ) -> Item:
     """Return an item, checked.
 
@@ -40,6 +49,7 @@ def parse_item(
         path: where the client sent it, such as "item".
         ids: makes the ids that the client did not give.
         called_name: returns the name of the function that a call of the conversation called.
+        pictures: of the event.
 
     Raises:
         ClientError: with the path of the first thing that is wrong.
@@ -48,26 +58,25 @@ def parse_item(
     if kind in _MCP_TYPES:
         reason = f"Items of type '{kind}' are not available on this server yet."
         raise unsupported(f"{path}.type", reason)
-    if kind not in _PARSERS:
-        raise invalid_choice(kind, f"{path}.type", tuple(_PARSERS))
+    if kind not in ("message", *_PARSERS):
+        raise invalid_choice(kind, f"{path}.type", ("message", *_PARSERS))
     item_id = _id_at(raw, "id", path) or ids.new("item")
+    if kind == "message":
+        return _message(raw, path, item_id, pictures)
     return _PARSERS[kind](raw, path, item_id, ids, called_name)
 
 
 _Parser = Callable[[JsonObject, str, str, Ids, Callable[[str], str | None]], Item]
 
 
-def _message(
-    raw: JsonObject,
-    path: str,
-    item_id: str,
-    _ids: Ids,
-    _called_name: Callable[[str], str | None],
-) -> Message:
+def _message(raw: JsonObject, path: str, item_id: str, pictures: Pictures) -> Message:
     roles = ("user", "assistant", "system")
     role = cast("Role", choice_at(required(raw, "role", path), f"{path}.role", roles))
     content = array_at(required(raw, "content", path), f"{path}.content")
-    parts = (_parse_part(part, role, f"{path}.content[{i}]") for i, part in enumerate(content))
+    parts = (
+        _parse_part(part, role, f"{path}.content[{index}]", pictures)
+        for index, part in enumerate(content)
+    )
     return Message(item_id, role, "completed", tuple(parts))
 
 
@@ -95,7 +104,6 @@ def _call_output(
 
 
 _PARSERS: dict[str, _Parser] = {
-    "message": _message,
     "function_call": _call,
     "function_call_output": _call_output,
 }
@@ -123,11 +131,13 @@ _PART_TYPES: dict[Role, dict[str, str]] = {
 }
 
 
-def _parse_part(raw: object, role: Role, path: str) -> Part:
+def _parse_part(raw: object, role: Role, path: str, pictures: Pictures) -> Part:
     part = object_at(raw, path)
     kind = string_at(required(part, "type", path), f"{path}.type")
     if role == "user" and kind == "input_image":
-        raise unsupported(f"{path}.type", "Images are not available on this server yet.")
+        if pictures is None:
+            raise unsupported(f"{path}.type", "The model that is served here cannot see images.")
+        return ImagePart(part.get("detail") or "auto", pictures[path])
     if kind not in _PART_TYPES[role]:
         raise invalid_choice(kind, f"{path}.type", tuple(_PART_TYPES[role]))
     match _PART_TYPES[role][kind]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-from model.messages import num_words_heard
+from model.messages import Pixels, num_words_heard
+from server.images.picture import Picture
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -71,7 +72,23 @@ class AudioPart:
         return round(heard_ms * self.speed)
 
 
-Part: TypeAlias = TextPart | AudioPart
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """Hold a picture that a user has sent, or a camera shown.
+
+    Attributes:
+        detail: "auto", "low" or "high", as the client asked for it.
+        picture: as the model is given it; None once it was forgotten.
+        is_shown: whether clients are sent the picture itself; only in what a retrieve answers.
+    """
+
+    type: ClassVar[Literal["input_image"]] = "input_image"
+    detail: str
+    picture: Picture | None
+    is_shown: bool = False
+
+
+Part: TypeAlias = TextPart | AudioPart | ImagePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +103,44 @@ class Message:
     @property
     def num_chars(self) -> int:
         """Count the characters of its texts."""
-        texts = (p.text if isinstance(p, TextPart) else p.transcript for p in self.content)
+        texts = (p.transcript if isinstance(p, AudioPart) else _text(p) for p in self.content)
         return sum(len(text) for text in texts if text)
 
     @property
     def words(self) -> str:
         """Return what was said or written, for the model's memory."""
-        parts = (p.text if isinstance(p, TextPart) else p.remembered for p in self.content)
-        return " ".join(text for text in parts if text)
+        return " ".join(words for words, _ in self.sections if words)
+
+    @property
+    def sections(self) -> list[tuple[str, tuple[Pixels, ...]]]:
+        """Return its words and pictures in order: some words, and the pictures after them."""
+        sections: list[tuple[list[str], list[Pixels]]] = [([], [])]
+        for part in self.content:
+            words, images = sections[-1]
+            if isinstance(part, ImagePart):
+                images += [] if part.picture is None else [part.picture.pixels]
+            elif text := part.remembered if isinstance(part, AudioPart) else part.text:
+                if images:
+                    sections.append(([text], []))
+                else:
+                    words.append(text)
+        return [(" ".join(words), tuple(images)) for words, images in sections]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Return its pictures that are kept."""
+        parts = (part.picture for part in self.content if isinstance(part, ImagePart))
+        return [picture for picture in parts if picture is not None]
+
+    @property
+    def image_bytes(self) -> int:
+        """Count the bytes of its pictures that are kept."""
+        return sum(picture.num_bytes for picture in self.pictures)
 
     @property
     def is_known(self) -> bool:
         """Say whether the words of all its audio are known."""
-        return all(isinstance(p, TextPart) or p.transcript is not None for p in self.content)
+        return all(p.transcript is not None for p in self.content if isinstance(p, AudioPart))
 
     @property
     def output_audio(self) -> AudioPart | None:
@@ -125,6 +167,8 @@ class FunctionCall:
     name: str
     arguments: str
 
+    image_bytes: ClassVar[int] = 0
+
     @property
     def num_chars(self) -> int:
         """Count the characters of its texts."""
@@ -145,6 +189,8 @@ class FunctionCallOutput:
     call_id: str
     name: str
     output: str
+
+    image_bytes: ClassVar[int] = 0
 
     @property
     def num_chars(self) -> int:
@@ -206,6 +252,36 @@ def with_recording(item: Message, sound: Callable[[int, int | None], str | None]
         return part if recording is None else replace(part, recording=recording)
 
     return _with_audio(_with_audio(item, "input_audio", recorded), "output_audio", recorded)
+
+
+def with_pictures_shown(item: Message, max_bytes: int) -> Message:
+    """Return an item with its pictures, for a client that asks for it.
+
+    Args:
+        item: a message.
+        max_bytes: of all files; what is beyond them is left out.
+    """
+    content: list[Part] = []
+    for part in item.content:
+        if isinstance(part, ImagePart) and part.picture is not None:
+            max_bytes -= len(part.picture.jpeg)
+            content.append(replace(part, is_shown=max_bytes >= 0))
+        else:
+            content.append(part)
+    return replace(item, content=tuple(content))
+
+
+def without_pictures(item: Message) -> Message:
+    """Return an item whose pictures are forgotten."""
+    content = tuple(
+        replace(part, picture=None) if isinstance(part, ImagePart) else part
+        for part in item.content
+    )
+    return replace(item, content=content)
+
+
+def _text(part: TextPart | ImagePart) -> str:
+    return part.text if isinstance(part, TextPart) else ""
 
 
 def _with_audio(item: Message, kind: str, change: Callable[[AudioPart], AudioPart]) -> Message:

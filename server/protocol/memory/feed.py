@@ -23,6 +23,7 @@ from model.messages import (
     Command,
     CommitAudio,
     Pcm,
+    Pixels,
     Reopen,
     Respond,
     Truncate,
@@ -58,7 +59,7 @@ class Feed(Protocol):
         """Say whether an item that is audio is to be heard, not told in words."""
         ...
 
-    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+    def item_audio(self, pcm: Pcm, item: Message) -> list[Command]:
         """Add an item that is audio at the conversation's end."""
         ...
 
@@ -138,26 +139,35 @@ class TurnFeed:
         self._turn_check.forget()
         return commands
 
-    def commit(self, item_id: str) -> list[Command]:
-        """End the user turn; it becomes an item."""
+    def commit(self, item_id: str, images: tuple[Pixels, ...] = ()) -> list[Command]:
+        """End the user turn; it becomes an item.
+
+        Args:
+            item_id: of the item.
+            images: what was shown in it.
+        """
         commands = [
             *self.withdraw(),
             *self._start_over(),
-            CommitAudio(self._session_id, item_id),
+            CommitAudio(self._session_id, item_id, images=images),
         ]
         self._committed(item_id, item_id)
         return commands
 
-    def speculate(self, commit_id: str, command: Respond) -> list[Command]:
+    def speculate(
+        self, commit_id: str, command: Respond, images: tuple[Pixels, ...] = ()
+    ) -> list[Command]:
         """Commit the user turn and start its response, for the case that the user has finished.
 
         Args:
             commit_id: names the commit to the engine, this one only: a transcript that was made
                 before it was taken back must not be mistaken for a later one.
             command: starts the response.
+            images: what was shown in the turn so far.
         """
         assert self.can_speculate, "there is nothing to foresee"
-        self._tentative = CommitAudio(self._session_id, commit_id, is_tentative=True), command
+        commit = CommitAudio(self._session_id, commit_id, is_tentative=True, images=images)
+        self._tentative = commit, command
         return [*self._tentative]
 
     def commit_silence(self, item: Message) -> list[Command]:
@@ -221,11 +231,12 @@ class TurnFeed:
         """Say whether an item that is audio is to be heard; one whose words are known is not."""
         return not item.is_known
 
-    def item_audio(self, pcm: Pcm, item_id: str) -> list[Command]:
+    def item_audio(self, pcm: Pcm, item: Message) -> list[Command]:
         """Add an item that is audio; it goes before a user turn that is open."""
+        item_id, images = item.id, tuple(picture.pixels for picture in item.pictures)
         spoken: list[Command] = [
             AppendAudio(self._session_id, pcm),
-            CommitAudio(self._session_id, item_id),
+            CommitAudio(self._session_id, item_id, images=images),
         ]
         commands: list[Command] = [*self.withdraw(), *self._start_over()]
         self._awaited.add(item_id)

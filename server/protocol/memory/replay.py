@@ -26,16 +26,20 @@ def replayed(
         sound_of: returns an item's sound, for what a user said and whose words are not known yet.
     """
     match item:
-        case Message() if item.words:
-            return [AppendText(session_id, item.id, item.role, _text(item.words))]
-        case Message() if item.role == "user" and item.is_known:
+        case Message() if item.words or (item.role == "user" and item.is_known):
             # A turn without words is a turn all the same: silence, or noise.
-            return [AppendText(session_id, item.id, "user", "")]
+            return [
+                AppendText(session_id, item.id, item.role, _text(words), images)
+                for words, images in item.sections
+            ]
         case Message():
             sound = sound_of(item.id) if sound_of is not None and item.role == "user" else None
-            if sound is None:
-                return []
-            return [AppendAudio(session_id, sound), CommitAudio(session_id, item.id)]
+            images = tuple(picture.pixels for picture in item.pictures)
+            if sound is not None:
+                commit = CommitAudio(session_id, item.id, images=images)
+                return [AppendAudio(session_id, sound), commit]
+            # What was said is lost, and what was shown is not.
+            return [AppendText(session_id, item.id, item.role, "", images)] if images else []
         case FunctionCall(status="completed"):
             name, arguments = _text(item.name), _text(item.arguments)
             return [AppendCall(session_id, item.id, name, arguments)]

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 from server.errors import ClientError
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.item_parse import parse_item
+from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
@@ -92,6 +92,7 @@ def parse_request(
     voices: VoiceMap,
     conversation: Conversation,
     ids: Ids,
+    pictures: Pictures = None,
     *,
     is_voice_locked: bool,
     max_tools: int,
@@ -113,7 +114,7 @@ def parse_request(
     if raw.get("audio") is not None:
         changes |= _audio(raw["audio"], config, voices, is_voice_locked=is_voice_locked)
     if raw.get("input") is not None:
-        changes["input"] = _input(raw["input"], conversation, ids)
+        changes["input"] = _input(raw["input"], conversation, ids, pictures)
     request = replace(session_request(config), **changes)
     if "tool_choice" in changes:
         check_choice_exists(request.tool_choice, request.tools, "response.tool_choice")
@@ -135,7 +136,9 @@ def _audio(
     return changes
 
 
-def _input(raw: object, conversation: Conversation, ids: Ids) -> tuple[Item, ...]:
+def _input(
+    raw: object, conversation: Conversation, ids: Ids, pictures: Pictures
+) -> tuple[Item, ...]:
     """Check the items that take the conversation's place."""
     items: list[Item] = []
 
@@ -150,8 +153,9 @@ def _input(raw: object, conversation: Conversation, ids: Ids) -> tuple[Item, ...
         if item.get("type") == "item_reference":
             items.append(_referred(item, path, conversation))
         else:
-            given_item = parse_item(item, path, ids, called_name)
+            given_item = parse_item(item, path, ids, called_name, pictures)
             _refuse_sound(given_item, path)
+            conversation.check_pictures(given_item)
             items.append(given_item)
     return tuple(items)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.messages import InputTranscript, Output
+from server.images.picture import Picture
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import ResponseOutput
 
@@ -14,12 +15,14 @@ class Speculation:
     Attributes:
         commit_id: names the tentative commit to the engine.
         reply: not announced yet.
+        pictures: that the engine was told of the turn.
         transcript: of the turn, if it has come.
         made: of the reply so far.
     """
 
     commit_id: str
     reply: Reply
+    pictures: tuple[Picture, ...] = ()
     transcript: InputTranscript | None = None
     made: list[ResponseOutput] = field(default_factory=list)
 

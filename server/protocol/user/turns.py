@@ -6,7 +6,8 @@ on, neither the client nor the model learns of it; if not, it is there already.
 
 from typing import Protocol, assert_never
 
-from model.messages import InputTranscript, InputTranscriptDelta, Output
+from model.messages import InputTranscript, InputTranscriptDelta, Output, Pixels
+from server.images.picture import Picture
 from server.protocol.events import (
     EndInDoubt,
     Heard,
@@ -207,14 +208,17 @@ class AnsweredTurns:
         if not self._is_answering or not is_free:
             return []
         reply, command = self._responses.prepare(self._state.request)
-        self._speculation = Speculation(self._state.ids.new("item"), reply)
-        return [*self._feed.speculate(self._speculation.commit_id, command)]
+        pictures = self._state.sight.pictures
+        self._speculation = Speculation(self._state.ids.new("item"), reply, pictures)
+        commit_id = self._speculation.commit_id
+        return [*self._feed.speculate(commit_id, command, _pixels(pictures))]
 
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
         assert self._speculation is not None, "a reply was begun"
         speculation, self._speculation = self._speculation, None
-        reactions = self._user_items.added(item_id, audio_ms)
+        # What the camera has shown since then is for the next turn.
+        reactions = self._user_items.added(item_id, audio_ms, pictures=speculation.pictures)
         self._feed.confirm(item_id)
         self._items[speculation.commit_id] = item_id
         if speculation.transcript is not None:
@@ -267,10 +271,15 @@ class AnsweredTurns:
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
         is_silence = self._listening.is_silence(item_id)
-        added = self._user_items.added(item_id, audio_ms)
+        pictures = self._state.sight.pictures
+        added = self._user_items.added(item_id, audio_ms, pictures=pictures)
         if not is_silence:
-            return [*added, *self._feed.commit(item_id)]
+            return [*added, *self._feed.commit(item_id, _pixels(pictures))]
         transcribed = self._transcribed(item_id, "")
         item = self._state.conversation[item_id]
         assert isinstance(item, Message), "a turn is a message"
         return [*added, *transcribed, *self._feed.commit_silence(item)]
+
+
+def _pixels(pictures: tuple[Picture, ...]) -> tuple[Pixels, ...]:
+    return tuple(picture.pixels for picture in pictures)

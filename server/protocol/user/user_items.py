@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from server.errors import ClientError
+from server.images.picture import Picture
 from server.protocol.events import InputAudio, Reaction, SpeechBegan
-from server.protocol.items.items import AudioPart, Message
+from server.protocol.items.items import AudioPart, ImagePart, Message
 from server.protocol.moves import TurnMove
 from server.protocol.server_events import (
     InputAudioBufferCommitted,
@@ -79,16 +80,26 @@ class UserItems:
         stopped = [SpeechStopped(self._listening.heard_ms, item_id)] if was_announced else []
         return [*stopped], item_id, audio_ms
 
-    def added(self, item_id: str, audio_ms: int, after: str | None = None) -> list[Reaction]:
+    def added(
+        self,
+        item_id: str,
+        audio_ms: int,
+        after: str | None = None,
+        pictures: tuple[Picture, ...] = (),
+    ) -> list[Reaction]:
         """Make a closed turn an item.
 
         Args:
             item_id: of the turn.
             audio_ms: its length.
             after: the item that it follows, "root" for none; None for the conversation's last.
+            pictures: that the camera has shown in it; they are no other turn's.
         """
+        # Sound first: clients look for the transcript in the first part.
         part = AudioPart("input_audio", None, audio_ms)
-        item = Message(item_id, "user", "completed", (part,))
+        shown = (ImagePart("auto", picture) for picture in pictures)
+        item = Message(item_id, "user", "completed", (part, *shown))
+        self._state.sight.shown(pictures)
         previous_id = self._state.conversation.insert(item, after)
         return [
             InputAudioBufferCommitted(previous_id, item_id),

@@ -5,6 +5,7 @@ with its type known. The texts and codes are those of the hosted service, becaus
 match on them.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ _MAX_SHOWN_BITS = 128
 MAX_DEPTH = 64  # of what an event holds: what is read can then always be written again
 MAX_VALUES = 20_000  # that an event holds, inner ones and keys included
 MAX_TEXT_CHARS = DEFAULTS.max_text_chars
+_IMAGE_PLACE = re.compile(r"(?:item|response\.input\[\d+\])\.content\[\d+\]\.image_url")
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as parsed; `Any`, because its values are what the checks are about."""
@@ -232,7 +234,8 @@ def refuse_oversized(event: JsonObject, *, max_text_chars: int = MAX_TEXT_CHARS)
     """Refuse an event that holds too much, before anything is done with it.
 
     Everything that clients write is bounded here: no string is longer than `max_text_chars`, but
-    for sound, which is under a key "audio" and has a bound of its own; nothing is nested deeper
+    for sound, which is under a key "audio", and pictures of items, under "image_url", both of which
+    have bounds of their own; nothing is nested deeper
     than `MAX_DEPTH`; and there are at most `MAX_VALUES` values.
 
     Raises:
@@ -275,7 +278,14 @@ def _refuse_long(fields: JsonObject, path: str, max_text_chars: int) -> None:
         if len(key) > max_text_chars:
             raise _too_long(key, f"{path}.{key[:64]}…", max_text_chars)
         if isinstance(value, str) and len(value) > max_text_chars and key != "audio":
-            raise _too_long(value, f"{path}.{key}" if path else key, max_text_chars)
+            place = f"{path}.{key}" if path else key
+            if not is_image_place(place):
+                raise _too_long(value, place, max_text_chars)
+
+
+def is_image_place(path: str) -> bool:
+    """Say whether a picture can stand at a path of an event."""
+    return _IMAGE_PLACE.fullmatch(path) is not None
 
 
 def required(value: JsonObject, key: str, path: str) -> object:

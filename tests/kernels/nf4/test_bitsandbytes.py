@@ -11,7 +11,15 @@ import pytest
 import torch
 
 import kernels
-from kernels.nf4 import dequantize_nf4, nest_nf4, quantize_nf4
+from kernels.nf4 import (
+    NF4Linear,
+    dequantize_nf4,
+    nest_nf4,
+    quantize_nf4,
+    use_library,
+    use_planar,
+)
+from kernels.nf4.library import load_library
 from kernels.nf4.reference import nested_code
 
 SHAPES = [(96, 512), (5, 64), (3, 704), (300, 128), (1, 50)]
@@ -82,3 +90,51 @@ def test_other_packages_bear_with_our_name(bnb: ModuleType) -> None:
     importlib.import_module("transformers.integrations.bitsandbytes")
     assert sys.modules["kernels"] is kernels
     assert Path(kernels.__file__ or "").parent == Path(__file__).parents[3] / "kernels"
+
+
+@pytest.mark.parametrize("shape", [(96, 512), (5, 64), (3, 704)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_its_product_is_ours(
+    bnb: ModuleType, shape: tuple[int, int], dtype: torch.dtype, rows: int
+) -> None:
+    """It multiplies by weights as we store them."""
+    del bnb
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(shape[1], shape[0], bias=False)
+    layer = NF4Linear.from_linear(linear, "reference")
+    x = torch.randn(2, rows, shape[1]).to(dtype)
+    expected = layer(x)
+    assert use_library(layer) == 1
+    y = layer(x)
+    assert (y.dtype, y.shape) == (dtype, expected.shape)
+    torch.testing.assert_close(
+        y, expected, rtol=1e-2, atol=1e-2 if dtype != torch.float32 else 1e-4
+    )
+
+
+def test_widths_that_it_cannot_do(bnb: ModuleType) -> None:
+    """A layer whose blocks straddle rows stays ours, and cannot be given to it."""
+    del bnb
+    layers = torch.nn.Sequential(NF4Linear(64, 8, "reference"), NF4Linear(96, 64, "reference"))
+    assert use_library(layers) == 1
+    assert [layer.backend for layer in layers] == ["bitsandbytes", "reference"]
+    with pytest.raises(ValueError, match="expected rows a multiple of 64 wide, got 96"):
+        NF4Linear(96, 64, "bitsandbytes")(torch.zeros(1, 96))
+
+
+def test_what_it_multiplies_by_is_not_repacked(bnb: ModuleType) -> None:
+    """A device with kernels of ours leaves it the layers that it was chosen for."""
+    del bnb
+    layers = torch.nn.Sequential(NF4Linear(64, 8, "reference"))
+    use_library(layers)
+    assert use_planar(layers, "reference") == 0
+
+
+def test_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it is told, and nothing else needs it."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    load_library.cache_clear()
+    with pytest.raises(ValueError, match="the package bitsandbytes cannot be loaded"):
+        use_library(NF4Linear(64, 8, "reference"))
+    load_library.cache_clear()

@@ -25,8 +25,8 @@ from kernels.nf4.reference import NestedScales
 def small_model(width: int = 128) -> nn.Sequential:
     """Return two NF4 layers, one of them deep inside, and a dense one."""
     return nn.Sequential(
-        NF4Linear.from_linear(nn.Linear(128, width, bias=False)),
-        nn.Sequential(NF4Linear.from_linear(nn.Linear(width, 64, bias=False))),
+        NF4Linear.from_linear(nn.Linear(128, width, bias=False), backend="reference"),
+        nn.Sequential(NF4Linear.from_linear(nn.Linear(width, 64, bias=False), backend="reference")),
         nn.Linear(64, 5),
     )
 

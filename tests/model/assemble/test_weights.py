@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 
 from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
+from kernels.nf4.library import load_library
 from model.assemble.weights import load_lm, load_starter, save_starter
 from model.cache.state import Kind, Steps
 from model.config import LMConfig
@@ -28,6 +30,9 @@ from tests.fakes.tiny import CODEC_CONFIG, LM_CONFIG, make_codec, make_lm
 def lm() -> LM:
     """Return a tiny random language model."""
     return make_lm()
+
+
+STARTER = Path(__file__).parents[3] / "model" / "starter"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,27 @@ def test_packed_and_dense_linears_agree(saved: Path) -> None:
     assert sum(isinstance(module, NF4Linear) for module in packed.modules()) == 18
     with torch.no_grad():
         torch.testing.assert_close(packed(make_steps()), dense(make_steps()))
+
+
+def test_bitsandbytes_multiplies_by_the_shipped_weights() -> None:
+    """What it computes is what our own product of the packed weights is."""
+    pytest.importorskip("bitsandbytes", reason="needs the package bitsandbytes")
+    ours, theirs = load_lm(STARTER, linears="nf4"), load_lm(STARTER, linears="bitsandbytes")
+    layers = [(name, each) for name, each in theirs.named_modules() if isinstance(each, NF4Linear)]
+    others = {name for name, layer in layers if layer.backend != "bitsandbytes"}
+    assert {name.rpartition(".")[0] for name in others} == {"depth.code_proj"}
+    for name, layer in layers:
+        x = torch.randn(3, layer.in_features)
+        torch.testing.assert_close(layer(x), ours.get_submodule(name)(x), rtol=1e-4, atol=1e-4)
+
+
+def test_bitsandbytes_is_missing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting that asks for it is named."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    load_library.cache_clear()
+    with pytest.raises(ConfigError, match=r"engine.linears: .* cannot be loaded"):
+        load_lm(saved, linears="bitsandbytes")
+    load_library.cache_clear()
 
 
 def test_int8_linears_are_close(saved: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_cpu_keeps_plain_modules() -> None:
     """There a model is left as it was loaded."""
     norm, linear = (
         RMSNorm(8, 1e-5),
-        NF4Linear.from_linear(nn.Linear(64, 8, bias=False)),
+        NF4Linear.from_linear(nn.Linear(64, 8, bias=False), "reference"),
     )
     model = nn.Sequential(norm, linear)
     use_kernels(model)
@@ -62,7 +62,7 @@ def quantised(form: Callable[[nn.Linear], nn.Module]) -> LM:
 @torch.no_grad()
 def test_gated_mlps_run_in_one_launch() -> None:
     """Gate, up and what multiplies them are one module, in depth too; the model says the same."""
-    lm = quantised(NF4Linear.from_linear)
+    lm = quantised(partial(NF4Linear.from_linear, backend="reference"))
     hidden = torch.randn(3, CONFIG.dim)
     text = torch.tensor([1, 2, 3])
     codes = torch.randint(CONFIG.codebook_size, (3, CONFIG.num_codebooks))
@@ -85,7 +85,7 @@ def test_a_fused_mlp_on_the_kernels() -> None:
     for name in ("gate_up", "down"):
         linear = mlp.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        mlp.set_submodule(name, NF4Linear.from_linear(linear))
+        mlp.set_submodule(name, NF4Linear.from_linear(linear, backend="reference"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mlp.to(device)
     x = torch.randn(3, 64, device=device)

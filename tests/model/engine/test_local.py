@@ -27,11 +27,14 @@ from model.messages import (
     Respond,
     ResponseDone,
     SessionFailed,
+    Taken,
 )
+from model.scripted.script import parse_script
 from model.transformer.lm import LM
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
+from tests.fakes.scripted import scripted_engine
 
 _WAIT_S = 60.0
 
@@ -219,3 +222,24 @@ def test_receiver_that_raises_does_not_hurt(make_local: Callable[..., LocalEngin
     engine.submit(Open("s", "ann"))
     engine.submit(Respond("s", 1, "a"))
     assert wait_for(outputs, ResponseDone).turn == 1
+
+
+def test_what_is_heavy_is_reported_at_once() -> None:
+    """A session that waits until its few long texts or pictures were taken is told so."""
+    outputs: Queue[Output] = Queue()
+    engine = scripted_engine(
+        parse_script("reply: [{say: hi}]", "test"), max_sessions=1, ahead_ms=1_000
+    )
+    engine.start(outputs.put)  # type: ignore[arg-type]  # there is no news
+    try:
+        picture = np.zeros((200, 200, 3), dtype=np.uint8)
+        engine.submit(Open("s", "alloy"))
+        engine.submit(AppendText("s", "a", "user", "short"))
+        engine.submit(AppendText("s", "b", "user", "", (picture,)))
+        taken = wait_for(outputs, Taken)
+        while taken.num_commands < 3:
+            taken = Taken("s", taken.num_commands + wait_for(outputs, Taken).num_commands)
+        engine.submit(AppendText("s", "c", "user", "w" * 60_000))
+        assert wait_for(outputs, Taken).num_commands == 1
+    finally:
+        engine.stop()

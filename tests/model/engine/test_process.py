@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from model.assemble.spec import ScriptedSpec
+from model.engine import process
 from model.engine.core import CoreSpec
 from model.engine.process import ProcessEngine, RestartPolicy
 from model.errors import ConfigError, EngineError, OverloadedError, ScriptError, WeightsError
@@ -336,6 +338,46 @@ def test_a_session_that_an_engine_dies_of(make: MakeEngine) -> None:
         culprits.append(_wait_for(outputs, EngineLost).culprit)
         _wait_for(outputs, EngineBack)
     assert culprits == ["", "s"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_descriptors_are_no_failed_start(
+    number: int, make: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Peers have them, and give them back: there is one try, and it waits until it can be made."""
+    engine, outputs = make(policy=RestartPolicy(delays_s=(0.0,))), Outputs()
+    engine.start(outputs.put)
+    tries, child = count(), process._Child
+
+    def launched(spec: CoreSpec, policy: RestartPolicy) -> Any:
+        if next(tries) < 3:
+            raise OSError(number, "no descriptors")
+        return child(spec, policy)
+
+    monkeypatch.setattr(process, "_Child", launched)
+    monkeypatch.setattr(process, "_DESCRIPTORS_WAIT_S", 0.0)
+    _kill(engine)
+    _wait_for(outputs, EngineLost)
+    _wait_for(outputs, EngineBack)
+    assert next(tries) == 4
+
+
+def test_what_else_keeps_an_engine_from_starting_is_a_failed_start(
+    make: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as no memory: after the last try it is given up."""
+    engine, outputs = make(policy=RestartPolicy(delays_s=(0.0, 0.0))), Outputs()
+    engine.start(outputs.put)
+    tries = count()
+
+    def launched(spec: CoreSpec, policy: RestartPolicy) -> Any:
+        del spec, policy
+        raise OSError(errno.ENOMEM, f"no memory, try {next(tries)}")
+
+    monkeypatch.setattr(process, "_Child", launched)
+    _kill(engine)
+    _wait_for(outputs, EngineGone)
+    assert next(tries) == 2
 
 
 @dataclass(frozen=True)

@@ -10,32 +10,38 @@ from dataclasses import asdict, fields
 from itertools import takewhile
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from model import messages
 from model.engine.wire import KINDS, Message, Outgoing, WireError, decode, encode, received
 from model.errors import OverloadedError
-from model.messages import AppendAudio, AppendText, Close, Command, Output, ResponseAudio
+from model.messages import AppendAudio, AppendText, Close, Command, Output, ResponseAudio, Truncate
 
-# As JSON brings it from clients: any code point, halves of surrogate pairs included.
-st.register_type_strategy(str, st.text(st.characters(codec=None)))
+st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
 st.register_type_strategy(float, st.floats(allow_nan=False))
 _SOUND = st.binary(max_size=64).map(lambda data: np.frombuffer(data[: len(data) // 4 * 4], "f4"))
 
 
+_SIDE = st.integers(1, 5)
+_PICTURES = st.lists(arrays("u1", st.tuples(_SIDE, _SIDE, st.just(3))), max_size=3).map(tuple)
+
+
 def _messages(kind: type[Any]) -> st.SearchStrategy[Any]:
-    has_sound = any(field.name == "pcm" for field in fields(kind))
-    return st.builds(kind, pcm=_SOUND) if has_sound else st.from_type(kind)
+    names = {field.name for field in fields(kind)}
+    data = {name: what for name, what in (("pcm", _SOUND), ("images", _PICTURES)) if name in names}
+    return st.builds(kind, **data) if data else st.from_type(kind)
 
 
 def _over_the_wire(message: Message) -> Message:
     frame = encode(message)
-    text_bytes, sound_bytes = struct.unpack("<II", frame[:8])
-    assert len(frame) == 8 + text_bytes + sound_bytes
-    return decode(frame[8 : 8 + text_bytes], frame[8 + text_bytes :])
+    num_bytes, number = struct.unpack("<IB", frame[:5])
+    assert len(frame) == 5 + num_bytes
+    return decode(number, frame[5:])
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_all_that_crosses_is_listed() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_a_message_arrives_as_it_was(kind: type[Any], data: st.DataObject) -> None:
-    """Equal in every field and every bit of its sound, and of its own kind."""
+    """Equal in every field and every bit of its sound and pictures, and of its own kind."""
     message = data.draw(_messages(kind))
     arrived: Any = _over_the_wire(message)
     assert type(arrived) is kind
@@ -63,6 +69,9 @@ def test_a_message_arrives_as_it_was(kind: type[Any], data: st.DataObject) -> No
         if field.name == "pcm":
             assert (got.dtype, got.tobytes()) == (np.float32, sent.tobytes())
             assert got.flags.writeable
+        elif field.name == "images":
+            assert [image.tolist() for image in got] == [image.tolist() for image in sent]
+            assert all(image.dtype == np.uint8 for image in got)
         elif field.name == "metrics":
             assert asdict(got) == asdict(sent)
         else:
@@ -77,13 +86,49 @@ def test_sound_of_any_layout() -> None:
     assert arrived.pcm.tolist() == pcm.tolist()
 
 
+_CLOSE, _TEXT = KINDS.index(Close), KINDS.index(AppendText)
+_PICTURE = {"session_id": "s", "item_id": "i", "role": "user", "text": ""}
+
+
 @pytest.mark.parametrize(
-    "text", [b"", b"{}", b'["Popen","rm"]', b'["Close"]', b'["Close","s","t"]', b'"Close"', b"[[]]"]
+    ("number", "fields"),
+    [
+        (_CLOSE, {}),
+        (_CLOSE, {"session_id": 1}),
+        (_CLOSE, ["s"]),
+        (_CLOSE, None),
+        (len(KINDS), {"session_id": "s"}),
+        (_TEXT, {**_PICTURE, "role": "root"}),
+        (_TEXT, {**_PICTURE, "images": None}),
+        (_TEXT, {**_PICTURE, "images": [[2, 2, bytes(3)]]}),
+        (_TEXT, {**_PICTURE, "images": [[1, 1, bytes(4)]]}),
+        (_TEXT, {**_PICTURE, "images": [[1, bytes(3)]]}),
+        (_TEXT, {**_PICTURE, "images": [["1", 1, bytes(3)]]}),
+    ],
 )
-def test_nothing_but_messages(text: bytes) -> None:
-    """What is none of the listed kinds, with its fields, is refused."""
+def test_nothing_but_messages(number: int, fields: object) -> None:
+    """What is none of the listed kinds, with fields of their types, is refused."""
     with pytest.raises(WireError, match="expected a message"):
-        decode(text, b"")
+        decode(number, msgspec.msgpack.encode(fields))
+
+
+def test_a_body_that_is_cut_short() -> None:
+    """Half a message is none."""
+    with pytest.raises(WireError, match="expected a message"):
+        decode(_CLOSE, encode(Close("s"))[5:-1])
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (AppendText("s", "i", "user", "\ud800"), "AppendText: .*surrogates not allowed"),
+        (Truncate("s", "i", 2**64), "Truncate: .*ints"),
+    ],
+)
+def test_what_does_not_cross(message: Message, reason: str) -> None:
+    """Half a character is no text, and numbers have 64 bits; whoever sends it is told."""
+    with pytest.raises(WireError, match=reason):
+        encode(message)
 
 
 def test_order_and_end(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -47,7 +47,7 @@ def test_sessions_and_windows(moshi: Memory) -> None:
     assert one == moshi.weights["nf4"] + moshi.mimi + moshi.session()
 
 
-@pytest.mark.parametrize("linears", ["dense", "int8", "nf4"])
+@pytest.mark.parametrize("linears", ["dense", "int8", "nf4", "bitsandbytes"])
 def test_a_model_in_memory_is_as_large(golden: Path, tmp_path: Path, linears: Linears) -> None:
     """All its parameters and buffers, however the linears are held."""
     config, path = random_moshi(golden, tmp_path)
@@ -55,7 +55,8 @@ def test_a_model_in_memory_is_as_large(golden: Path, tmp_path: Path, linears: Li
     lm = load_lm(path, config, torch.bfloat16, linears=linears)
     memory = memory_of(config, mimi_config)
     held = sum(tensor.nbytes for tensor in lm.state_dict().values())
-    assert memory.weights["bf16" if linears == "dense" else linears] == held
+    names = {"dense": "bf16", "bitsandbytes": "nf4"}
+    assert memory.weights[names.get(linears, linears)] == held
     step_bytes = memory.session(2) - memory.session(1)
     heads = 2 * lm.config.num_layers * lm.config.num_kv_heads
     assert step_bytes == heads * lm.config.head_dim * 2

@@ -9,6 +9,7 @@ import numpy as np
 from model.messages import Command, Open, Output, Pcm, ResponseAudio, ResponseText
 from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
+from tests.fakes.checker import CheckerHere
 
 RATE_HZ = 24_000
 SESSION = "s"
@@ -53,7 +54,13 @@ class Stage:
         self.outputs += [(self.time[0] * 1000, output) for output in outputs]
 
 
-def make_stage(script: str, *, instructions: str = "", ahead_ms: int = 1000) -> Stage:
+def make_stage(
+    script: str,
+    *,
+    instructions: str = "",
+    ahead_ms: int = 1000,
+    checker: CheckerHere | None = None,
+) -> Stage:
     """Return a stage with one session open, in the default voice."""
     time = [0.0]
     core = ScriptedCore(
@@ -61,6 +68,7 @@ def make_stage(script: str, *, instructions: str = "", ahead_ms: int = 1000) -> 
         max_sessions=2,
         ahead_ms=ahead_ms,
         clock=lambda: time[0],
+        checker=checker or CheckerHere(),
     )
     stage = Stage(core, time)
     stage.do(Open(SESSION, "alloy", instructions))

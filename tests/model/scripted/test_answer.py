@@ -10,9 +10,11 @@ import pytest
 
 from model.errors import ScriptError
 from model.messages import Respond, Tool
+from model.schemas.desk import Desk
 from model.scripted.answer import Answer, choose
-from model.scripted.memory import Called, Item, Memory, Returned, Said, UserTurn
+from model.scripted.memory import Called, Item, Memory, Returned, Said, Shown, UserTurn
 from model.scripted.script import Script, parse_script
+from model.scripted.sight import Seen
 
 PARAMETERS = {
     "type": "object",
@@ -103,12 +105,14 @@ def test_required_calls_are_made_or_missed_loudly() -> None:
 
 def test_arguments_that_the_function_refuses_name_their_place() -> None:
     """The script, the call, the argument and the reason."""
-    with pytest.raises(ScriptError) as caught:
-        answer(CALLS, UserTurn("weather in amsterdam"), tools=(WEATHER,))
-    assert str(caught.value) == (
+    (check,) = answer(CALLS, UserTurn("weather in amsterdam"), tools=(WEATHER,)).checks
+    misfit = Desk().misfit(check.parameters, check.arguments)
+    assert misfit is not None
+    assert check.refused(misfit) == (
         "reply[0].call[0]: the function 'weather' does not take arguments['city']: "
         "'amsterdam' is too long"
     )
+    assert check.refused("it is late").endswith("does not take arguments: it is late")
 
 
 def test_replies_can_be_limited() -> None:
@@ -124,3 +128,22 @@ def test_pace_of_one_reply() -> None:
     script = "{pace: {write_ms: 9}, reply: [{pace: {first_output_ms: 7}}]}"
     pace = answer(script).pace
     assert (pace.first_output_ms, pace.write_ms, pace.words_per_minute) == (7, 9, 150)
+
+
+RED, BLUE = Shown(0, Seen(640, 480, (220, 30, 30))), Shown(4, Seen(32, 16, (30, 60, 220)))
+
+
+def test_pictures_can_be_asked_about() -> None:
+    """The last one is described; conditions are about those of the last turn."""
+    script = """
+    reply:
+      - when: {image: '(?P<colour>blue|green)'}
+        say: '{colour} {image.colour} {image.width} {image.height} {image.rgb}, {images}'
+      - {say: 'no {image.colour} {images}'}
+    """
+    shown = UserTurn("look", shown=(RED, BLUE))
+    words = "blue blue 32 16 #1e3cdc, red 640x480; blue 32x16"
+    assert " ".join(answer(script, shown).words) == words
+    assert answer(script, UserTurn("look", shown=(RED,))).words == ("no", "red", "red", "640x480")
+    assert answer(script, shown, UserTurn("and now")).words == ("no", "blue")
+    assert answer(script, UserTurn("look")).words == ("no",)

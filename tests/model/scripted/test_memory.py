@@ -30,7 +30,7 @@ def test_truncation_keeps_what_was_heard(heard_ms: int, words: str, num_frames: 
     memory = spoken()
     memory.truncate("a", heard_ms, 80)
     assert memory.last_reply == words
-    assert memory.count_tokens() == (1 + len(words.split()), 4 + num_frames)
+    assert memory.count_tokens() == (1 + len(words.split()), 4 + num_frames, 0)
 
 
 @pytest.mark.parametrize("heard_ms", [0, 79])

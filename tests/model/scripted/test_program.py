@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from model.messages import (
     AppendAudio,
     AppendCall,
     AppendCallOutput,
     AppendText,
+    CallArguments,
+    CallDone,
     Cancel,
     ClearAudio,
     CommitAudio,
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
+    Open,
     Output,
+    Pixels,
     Reopen,
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseFailed,
+    ResponseStarted,
     ResponseText,
     SessionFailed,
+    Tool,
     Truncate,
     Usage,
 )
+from tests.fakes.checker import CheckerHere
 from tests.model.scripted.stage import SESSION, Stage, make_stage, silence, sound, text_of
 
 SCRIPT = """
@@ -41,9 +51,9 @@ def ask(stage: Stage, turn: int = 99) -> str:
     return text_of(outputs)
 
 
-def typed(text: str) -> AppendText:
+def typed(text: str, item_id: str = "typed", *images: Pixels) -> AppendText:
     """Return a typed turn."""
-    return AppendText(SESSION, "typed", "user", text)
+    return AppendText(SESSION, item_id, "user", text, images)
 
 
 def test_spoken_turn_becomes_what_the_script_heard() -> None:
@@ -100,7 +110,7 @@ def test_unheard_reply_was_never_there() -> None:
     """As if nothing had been said since the turn before."""
     stage = make_stage(SCRIPT)
     stage.start(typed("say it"), Respond(SESSION, 1, "a"))
-    stage.start(Cancel(SESSION, 1), Truncate(SESSION, "a", 0), typed("and"))
+    stage.start(Cancel(SESSION, 1), Truncate(SESSION, "a", 0), typed("and", "later"))
     assert ask(stage) == "user: say it; user: and"
 
 
@@ -186,3 +196,117 @@ def test_instructions_are_the_responses_or_the_sessions() -> None:
     own = Respond(SESSION, 1, "a", audio=False, instructions="now")
     assert text_of(stage.do(own)) == "now"
     assert text_of(stage.do(Respond(SESSION, 2, "b", audio=False))) == "always"
+
+
+CALLS = """
+reply:
+  - {when: {user: late}, call: [{name: f, arguments: {a: '{last_user}'}}], at_most: 1}
+  - {say: hello}
+"""
+PARAMETERS = '{"properties": {"a": {"maxLength": 4}}}'
+
+
+def demanded(turn: int, parameters: str = PARAMETERS) -> Respond:
+    """Return a request that may call a function."""
+    return Respond(SESSION, turn, f"a{turn}", audio=False, tools=(Tool("f", "", parameters),))
+
+
+def test_a_call_waits_until_it_was_checked_and_nobody_else_does() -> None:
+    """What follows it waits as for any reply; it then takes the time that it would have taken."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    (started,) = stage.do(typed("late"), demanded(1), demanded(2))
+    assert isinstance(started, ResponseStarted)
+    assert stage.core.next_due_s() is None
+    stage.core.apply(Open("other", "alloy"))
+    assert text_of(stage.do(Respond("other", 1, "a", audio=False))) == "hello"
+    checker.release()
+    made = stage.do()
+    called = [output.text for output in made if isinstance(output, CallArguments)]
+    assert "".join(called) == '{"a":"late"}'
+    assert [output.turn for output in made if isinstance(output, ResponseDone)] == [1, 2]
+    assert text_of(made) == "hello"
+
+
+def test_a_call_that_its_function_does_not_take_was_not_made() -> None:
+    """Nor is it used up: with another function it is made."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    stage.do(typed("late"), demanded(1, '{"properties": {"a": {"maxLength": 3}}}'))
+    checker.release()
+    (failed,) = stage.do()
+    assert isinstance(failed, ResponseFailed)
+    assert "does not take arguments['a']: 'late' is too long" in failed.message
+    stage.do(demanded(2))
+    checker.release()
+    assert any(isinstance(output, CallDone) for output in stage.do())
+
+
+def test_a_call_that_waits_can_be_taken_back() -> None:
+    """By a cancellation, or because the user goes on; what is said of it later is nothing."""
+    checker = CheckerHere(holds=True)
+    stage = make_stage(CALLS, checker=checker)
+    stage.do(typed("late"), demanded(1))
+    done = stage.do(Cancel(SESSION, 1))[-1]
+    assert isinstance(done, ResponseDone)
+    assert done.reason == "cancelled"
+    checker.release()
+    assert stage.do() == []
+
+    stage = make_stage(f"hear: [late, later]\n{CALLS}", checker=checker)
+    stage.do(AppendAudio(SESSION, sound(960)), CommitAudio(SESSION, "u", is_tentative=True))
+    stage.do(demanded(1), Reopen(SESSION, "u"))
+    checker.release()
+    assert stage.do() == []
+    assert stage.core.next_due_s() is None
+
+
+RED = np.full((48, 64, 3), (220, 30, 30), dtype=np.uint8)
+BLUE = np.full((32, 32, 3), (30, 60, 220), dtype=np.uint8)
+
+
+def usage(outputs: list[Output]) -> Usage:
+    """Return what the response among outputs is based on."""
+    (done,) = [output for output in outputs if isinstance(output, ResponseDone)]
+    return done.usage
+
+
+def test_pictures_stand_where_they_were_shown() -> None:
+    """Words and pictures of one item are one turn, in order; another item is another."""
+    stage = make_stage(SCRIPT)
+    stage.do(typed("compare this", "a", RED), typed("with that", "a", BLUE), typed("", "b", RED))
+    remembered = "user: compare this [red 64x48] with that [blue 32x32]; user: [red 64x48]"
+    assert ask(stage) == remembered
+    assert stage.core._programs[SESSION].memory.num_turns == 2
+
+
+def test_pictures_of_a_spoken_turn() -> None:
+    """They stand after its words, and one without words is a turn all the same."""
+    stage = make_stage(SCRIPT)
+    stage.do(AppendAudio(SESSION, sound(960)), CommitAudio(SESSION, "u", images=(RED, BLUE)))
+    stage.do(CommitAudio(SESSION, "v", images=(BLUE,)))
+    remembered = "user: how are you [red 64x48] [blue 32x32]; user: [blue 32x32]"
+    assert ask(stage) == remembered
+
+
+def test_pictures_of_a_turn_that_goes_on() -> None:
+    """A tentative commit that is taken back takes its pictures back."""
+    stage = make_stage(SCRIPT)
+    stage.do(AppendAudio(SESSION, sound(960)))
+    stage.do(CommitAudio(SESSION, "u", is_tentative=True, images=(RED,)))
+    stage.do(Respond(SESSION, 1, "a"), Reopen(SESSION, "u"))
+    stage.do(AppendAudio(SESSION, sound(80)), CommitAudio(SESSION, "v", images=(BLUE,)))
+    assert ask(stage) == "user: how are you [blue 32x32]"
+
+
+def test_pictures_are_counted() -> None:
+    """A token for each square of 32 pixels that is begun; what was paid for is cached."""
+    stage = make_stage(SCRIPT)
+    stage.do(typed("say it", "a", RED))
+    first = usage(stage.do(Respond(SESSION, 1, "x", audio=False)))
+    assert (first.input_image_tokens, first.input_cached_image_tokens) == (4, 0)
+    assert first.input_tokens == first.input_text_tokens + 4
+    stage.do(typed("say it", "b", BLUE))
+    second = usage(stage.do(Respond(SESSION, 2, "y", audio=False)))
+    assert (second.input_image_tokens, second.input_cached_image_tokens) == (5, 4)
+    assert second.input_cached_tokens == second.input_cached_text_tokens + 4

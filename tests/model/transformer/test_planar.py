@@ -16,7 +16,7 @@ def packed_mlp(dim: int, ff_dim: int) -> nn.Sequential:
     """Return a gated MLP in NF4, within something else."""
     mlp = GatedMLP(dim, ff_dim)
     for name in ("gate_up", "down"):
-        linear = NF4Linear.from_linear(mlp.get_submodule(name))
+        linear = NF4Linear.from_linear(mlp.get_submodule(name), backend="reference")
         mlp.set_submodule(name, linear)
     return nn.Sequential(mlp)
 

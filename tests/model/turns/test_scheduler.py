@@ -97,6 +97,27 @@ def test_only_one_history_is_caught_up_with_in_a_tick() -> None:
     assert chosen(*joining) == [2]
 
 
+def test_who_has_much_to_read_delays_no_answer() -> None:
+    """Its ticks are long: it has one now and then, and whoever is due has it as well."""
+    reader = slot(0, Urgency.CATCH_UP, NOW_S - 0.4)
+    reader.is_behind = True
+    answer, rich = slot(1, Urgency.ANSWER), slot(2, Urgency.PLAYOUT, ends_s=NOW_S + 0.9)
+    assert chosen(reader, answer, rich) == [1]
+    assert chosen(reader, rich) == [0, 2]
+    reader.waiting_since_s = NOW_S - 0.6
+    assert chosen(reader, answer, rich) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.SPEAKING])
+def test_whatever_it_is_read_for(phase: Phase) -> None:
+    """A reply that has much to read before its first word is no more urgent than other reading."""
+    for is_awaited in (False, True):
+        work = urgency(phase, Playout(), is_awaited=is_awaited, is_far_behind=True)
+        assert work is Urgency.CATCH_UP
+    assert urgency(Phase.SPEAKING, Playout(), is_far_behind=True) is Urgency.CATCH_UP
+    assert urgency(Phase.SPEAKING, Playout(1.0), is_far_behind=True) is Urgency.PLAYOUT
+
+
 WORKS = st.sampled_from([Urgency.ANSWER, Urgency.FRAME, Urgency.BACKGROUND])
 TICK_S = 0.02
 

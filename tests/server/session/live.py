@@ -9,13 +9,15 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config import ImageSettings, VadSettings
+from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -78,9 +80,10 @@ async def living(
     ids = CountingIds()
     config = SessionConfig(id="sess_1", model="echo", voice="alloy", expires_at=0, **changes)
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
-    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms)
+    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms, sees=INFO.sees)
     machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
     schemas = SchemaGate(SchemaService(), max_tools=128)
+    images = ImageService()
     session = Session(
         transport,
         machine,
@@ -90,6 +93,7 @@ async def living(
         link,
         limits,
         schemas=schemas,
+        gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
     )
     try:
@@ -99,6 +103,7 @@ async def living(
     finally:
         await link.stop()
         await schemas.close()
+        await images.close()
     assert engine.num_open == 0, "the slot was given back"
     assert link.num_sessions == 0, "nobody listens any more"
     assert engine.commands[-1] == Close("sess_1")

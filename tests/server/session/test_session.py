@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ from server.config import VadSettings
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import EndReason, Hangup
 from server.protocol.settings.config import ServerVad, Transcription
+from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW
 from server.session.session import SessionLimits
 from tests.server.fakes import INFO, MemoryTransport
-from tests.server.session.live import TIMEOUT_S, living
+from tests.server.session.live import LIMITS, TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
 
 pytestmark = pytest.mark.usefixtures("no_tasks_left")
@@ -391,3 +393,19 @@ async def test_a_report_that_cannot_be_taken_ends_its_session_alone(
         assert await live.transport.closed == Hangup(
             EndReason.INTERNAL_ERROR, "server_error.server_error"
         )
+
+
+async def test_a_session_that_is_idle_ends(vad_model: SileroModel) -> None:
+    """Its client is told why, and it is counted as what it was."""
+    counts = Counts()
+    limits = replace(LIMITS, idle_session_s=0.05)
+    async with living(vad_model, limits, counts=counts) as live:
+        error = (await live.until("error"))["error"]
+        assert error["code"] == "session_expired"
+        assert "idle" in error["message"]
+        async with asyncio.timeout(TIMEOUT_S):
+            hangup = await live.transport.closed
+        assert hangup is not None
+        assert hangup.reason is EndReason.EXPIRED
+    assert sum(counts.sessions_ended.values()) == 1
+    assert "client" not in counts.sessions_ended

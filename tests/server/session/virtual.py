@@ -20,16 +20,20 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import VadSettings
+from server.config import ImageSettings, VadSettings
+from server.images.picture import Picture
+from server.images.service import ImageService
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
 from server.session.ears import Ears
+from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from tests.fakes.checker import CheckerHere
 from tests.server.fakes import CountingIds, MemoryTransport
 
 TIMEOUT_S = 60.0
@@ -125,6 +129,7 @@ class Virtual:
     transport: _Transport
     events: list[tuple[float, Event]]
     format: AudioFormat
+    session: Session
 
     async def settle(self) -> None:
         """Let everything happen that happens at this moment."""
@@ -154,6 +159,12 @@ class Virtual:
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await self.send("conversation.item.create", item=item)
+
+    async def see(self, colour: tuple[int, int, int]) -> None:
+        """Let the user's camera show a picture of one colour, 64 by 32."""
+        pixels = np.full((32, 64, 3), colour, dtype=np.uint8)
+        self.session.see(Picture(pixels, b"a file"))
+        await self.settle()
 
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
@@ -199,7 +210,8 @@ class Virtual:
 def scripted(script: str, time: Time) -> ScriptedCore:
     """Return the core of a scripted engine."""
     parsed = parse_script(script, "test")
-    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time)
+    checker = CheckerHere()
+    return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time, checker=checker)
 
 
 @asynccontextmanager
@@ -230,10 +242,11 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    profile = EngineProfile(rate_hz, engine.info.frame_ms)
+    profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
     machine = SessionMachine(config, profile, voices, ids, Limits(), ears)
     schemas = SchemaGate(SchemaService(), max_tools=128)
+    images = ImageService()
     session = Session(
         transport,
         machine,
@@ -243,16 +256,18 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
+        gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         clock=time,
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")
-            virtual = Virtual(time, engine, transport, [], config.input_format)
+            virtual = Virtual(time, engine, transport, [], config.input_format, session)
             await virtual.settle()
             yield virtual
             transport.disconnect()
     finally:
         await schemas.close()
+        await images.close()
         await link.stop()

@@ -3,6 +3,7 @@
 import pytest
 
 from server.errors import OverloadedError
+from server.transport.envelope import RefusedError
 from server.transport.ephemeral import EphemeralKeys
 from tests.server.protocol.harness import CONFIG
 
@@ -51,3 +52,12 @@ def test_a_key_is_not_shown() -> None:
     """Logs print objects."""
     key = EphemeralKeys(1).issue(CONFIG, 60, has_model=False)
     assert key.value not in repr(key)
+
+
+def test_a_key_that_was_revoked_opens_nothing() -> None:
+    """Also for whoever has found it before."""
+    keys = EphemeralKeys(2)
+    key = keys.issue(CONFIG, 60, has_model=False)
+    assert keys.revoke(key.value)
+    with pytest.raises(RefusedError, match="revoked"), key.opened(lambda: None):
+        pass

@@ -13,6 +13,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.config import ModelSettings, ServerSettings, Settings
+from server.transport import websocket
+from server.transport.ephemeral import EphemeralKey
+from server.transport.gateway import Gateway
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
@@ -283,6 +286,25 @@ async def test_a_key_opens_so_many_sessions_and_is_revoked() -> None:
             assert (await _close_of(client))[0] == 3000
         with pytest.raises(InvalidStatus):
             await _connect(served, "", key)
+
+
+async def test_a_key_that_is_revoked_while_its_session_is_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is found, and gone before the session begins: there is no session, and no place taken."""
+    initial_config = websocket._initial_config
+
+    def revoking(socket: Any, gateway: Gateway, key: EphemeralKey) -> Any:
+        assert gateway.keys.revoke(key.value)
+        return initial_config(socket, gateway, key)
+
+    monkeypatch.setattr(websocket, "_initial_config", revoking)
+    async with _serving() as served:
+        key = await _mint(served, "client_secrets", {})
+        async with _connect(served, "", key) as client:
+            assert (await _next(client))["error"]["code"] == "invalid_api_key"
+            assert (await _close_of(client))[0] == 3000
+        assert (await served.get("/readyz"))[1]["sessions"] == 0
 
 
 async def test_a_bound_key_keeps_instructions_and_functions() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fractions
 import json
+import re
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,10 +18,11 @@ from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCPeerConnection,
+    RTCRtpSender,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from av import AudioFrame
+from av import AudioFrame, VideoFrame
 
 from server.audio.resample import StreamResampler
 from tests.server.serving import Served
@@ -78,15 +80,66 @@ class Microphone(MediaStreamTrack):
         return frame
 
 
-class Caller:
-    """One call under test."""
+class FilmCamera(MediaStreamTrack):
+    """Show one colour, and count the frames.
 
-    def __init__(self, served: Served) -> None:
+    Args:
+        colour: red, green and blue.
+        size: width and height.
+        fps: frames a second.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self,
+        colour: tuple[int, int, int],
+        size: tuple[int, int] = (640, 480),
+        fps: int = 15,
+    ) -> None:
+        super().__init__()
+        self.colour = colour
+        self.is_on = asyncio.Event()
+        self.is_on.set()
+        self.num_frames = 0
+        self._size = size
+        self._fps = fps
+        self._start_s = self._next_s = asyncio.get_running_loop().time()
+
+    async def recv(self) -> VideoFrame:
+        """Return the next frame when its time has come."""
+        loop = asyncio.get_running_loop()
+        self.num_frames += 1
+        await asyncio.sleep(max(0.0, self._next_s - loop.time()))
+        await self.is_on.wait()
+        self._next_s = max(self._next_s + 1 / self._fps, loop.time())
+        width, height = self._size
+        image = np.full((height, width, 3), self.colour, dtype=np.uint8)
+        frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        frame.pts = int((loop.time() - self._start_s) * 90_000)
+        frame.time_base = fractions.Fraction(1, 90_000)
+        return frame
+
+
+class Caller:
+    """One call under test.
+
+    Args:
+        served: the server.
+        camera: what it shows; None for no video.
+        codec: of the video, such as "video/H264"; None for what aiortc prefers.
+    """
+
+    def __init__(
+        self, served: Served, camera: FilmCamera | None = None, codec: str | None = None
+    ) -> None:
         self._served = served
+        self._camera = camera
+        self._codec = codec
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.microphone = Microphone()
         self.channel = self.pc.createDataChannel("oai-events")
-        self.call_id = ""
+        self.call_id = self.answer = ""
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.seen: list[dict[str, Any]] = []
         self.heard: list[npt.NDArray[np.int16]] = []
@@ -101,6 +154,11 @@ class Caller:
     async def call(self, path: str = "/v1/realtime/calls", **headers: str) -> httpx.Response:
         """Make the offer, and connect."""
         self.pc.addTrack(self.microphone)
+        if self._camera is not None:
+            shown = self.pc.addTransceiver(self._camera, direction="sendonly")
+            if self._codec is not None:
+                known = RTCRtpSender.getCapabilities("video").codecs
+                shown.setCodecPreferences([each for each in known if each.mimeType == self._codec])
         await self.pc.setLocalDescription(await self.pc.createOffer())
         url = f"http://127.0.0.1:{self._served.port}{path}"
         async with httpx.AsyncClient() as client:
@@ -112,7 +170,9 @@ class Caller:
             )
         assert response.status_code == 201, response.text
         self.call_id = response.headers["location"].rpartition("/")[2]
-        await self.pc.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        self.answer = response.text
+        known = _without_refusals(response.text, self.pc.localDescription.sdp)
+        await self.pc.setRemoteDescription(RTCSessionDescription(known, "answer"))
         async with asyncio.timeout(TIMEOUT_S):
             await self.is_open.wait()
         return response
@@ -148,10 +208,35 @@ class Caller:
             return
 
 
+def _without_refusals(answer: str, offer: str) -> str:
+    """Return an answer in which a camera that is refused is one that is never switched on.
+
+    aiortc knows no refused sections, and would wait for a transport of theirs.
+    """
+    head, *sections = answer.split("m=")
+    _, *offered = offer.split("m=")
+    ours = next(each for each in sections if not each.startswith("video 0 "))
+    for index, section in enumerate(sections):
+        if section.startswith("video 0 "):
+            kept = [line for line in offered[index].splitlines() if "rtpmap" in line]
+            kept += [line for line in offered[index].splitlines() if "fmtp" in line]
+            way = [line for line in ours.splitlines() if line[:5] in ("a=ice", "a=fin", "a=set")]
+            lines = [section.replace("video 0 ", "video 9 ").rstrip(), *kept, *way, "a=rtcp-mux"]
+            sections[index] = "\r\n".join([*lines, ""])
+            (mid,) = (line[6:] for line in section.splitlines() if line.startswith("a=mid:"))
+            head = re.sub(r"(a=group:BUNDLE[^\r]*)", rf"\1 {mid}", head)
+    return "m=".join([head, *sections])
+
+
 @asynccontextmanager
-async def calling(served: Served, path: str = "/v1/realtime/calls") -> AsyncIterator[Caller]:
+async def calling(
+    served: Served,
+    path: str = "/v1/realtime/calls",
+    camera: FilmCamera | None = None,
+    codec: str | None = None,
+) -> AsyncIterator[Caller]:
     """Call, and leave as a browser does."""
-    caller = Caller(served)
+    caller = Caller(served, camera, codec)
     try:
         await caller.call(path)
         yield caller

@@ -27,7 +27,15 @@ a=max-message-size:262144
 VIDEO = (
     AUDIO.replace("m=audio", "m=video")
     .replace("a=mid:0", "a=mid:2")
-    .replace("opus/48000/2", "VP8/90000")
+    .replace("111 63", "96")
+    .replace(
+        "a=rtpmap:111 opus/48000/2\na=fmtp:111 minptime=10;useinbandfec=1\na=rtpmap:63 red/48000/2",
+        "a=rtpmap:96 VP8/90000",
+    )
+)
+H264 = (
+    "a=rtpmap:{pt} H264/90000\n"
+    "a=fmtp:{pt} level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id=42e01f\n"
 )
 
 

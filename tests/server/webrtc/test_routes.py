@@ -18,7 +18,7 @@ from server.config import IceServer, ServerSettings, Settings, WebRtcSettings
 from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server
 from tests.fakes.scripted import scripted_engine
-from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, VIDEO, offer
+from tests.server.webrtc.offers import AUDIO, CHANNEL, FINGERPRINT, H264, VIDEO, offer
 
 KEY = "sk-parley-of-a-test"
 
@@ -104,12 +104,34 @@ async def test_an_offer_is_answered(client: httpx.AsyncClient) -> None:
         (
             (AUDIO, CHANNEL, VIDEO),
             "0 1 2",
-            ["audio 9 sendrecv", "application 9", "video 0 inactive"],
+            ["audio 9 sendrecv", "application 9", "video 9 recvonly"],
         ),
         (
             (VIDEO, AUDIO, CHANNEL),
             "2 0 1",
-            ["video 0 inactive", "audio 9 sendrecv", "application 9"],
+            ["video 9 recvonly", "audio 9 sendrecv", "application 9"],
+        ),
+        # A second camera; one that shows nothing; codecs that are not read; a number of audio's.
+        (
+            (CHANNEL, VIDEO, VIDEO.replace("a=mid:2", "a=mid:3")),
+            "1 2 3",
+            ["application 9", "video 9 recvonly", "video 0 inactive"],
+        ),
+        (
+            (CHANNEL, VIDEO.replace("sendrecv", "recvonly")),
+            "1 2",
+            ["application 9", "video 0 inactive"],
+        ),
+        ((CHANNEL, VIDEO.replace("VP8", "AV1")), "1 2", ["application 9", "video 0 inactive"]),
+        (
+            (AUDIO, VIDEO.replace("96", "111")),
+            "0 2",
+            ["audio 9 sendrecv", "video 0 inactive"],
+        ),
+        (
+            (AUDIO, VIDEO.replace("a=rtcp-mux\n", "")),
+            "0 2",
+            ["audio 9 sendrecv", "video 0 inactive"],
         ),
         (
             (AUDIO, AUDIO.replace("a=mid:0", "a=mid:3"), CHANNEL),
@@ -155,6 +177,33 @@ async def test_what_is_taken_of_an_offer(
         direction = re.search(r"^a=(sendrecv|sendonly|recvonly|inactive)$", section, re.MULTILINE)
         found.append(f"{kind} {port} {direction[1]}" if direction else f"{kind} {port}")
     assert found == expected
+
+
+def _h264(payload_type: int, mode: int) -> str:
+    return H264.format(pt=payload_type, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("codecs", "payload_type", "line"),
+    [
+        (_h264(102, 1) + "a=rtpmap:96 VP8/90000\n", 96, "a=rtpmap:96 VP8/90000"),
+        (_h264(97, 0) + _h264(102, 1), 102, "packetization-mode=1;profile-level-id=42e01f"),
+        ("a=rtpmap:99 H265/90000\n" + _h264(97, 0), 97, "a=rtpmap:97 H264/90000"),
+        ("a=rtpmap:99 H265/90000\n", 99, "a=rtpmap:99 H265/90000"),
+    ],
+)
+async def test_codecs_of_a_camera(
+    client: httpx.AsyncClient, codecs: str, payload_type: int, line: str
+) -> None:
+    """One is taken: what is cheapest to decode; key frames can be asked for."""
+    video = VIDEO.replace("a=rtpmap:96 VP8/90000\n", codecs)
+    video = video.replace("SAVPF 96", "SAVPF 96 97 99 102")
+    response = await _post(client, offer(AUDIO, video, mids="0 2"))
+    section = _sections(response.text)[1]
+    assert section.splitlines()[0] == f"m=video 9 UDP/TLS/RTP/SAVPF {payload_type}"
+    assert line in section
+    assert f"a=rtcp-fb:{payload_type} nack pli" in section
+    assert section.count("a=rtpmap") == 1
 
 
 async def test_a_client_that_waits_for_our_handshake(client: httpx.AsyncClient) -> None:

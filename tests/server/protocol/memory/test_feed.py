@@ -18,8 +18,15 @@ from model.messages import (
     Truncate,
 )
 from server.protocol.items.conversation import Conversation
-from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
+from server.protocol.items.items import (
+    AudioPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    TextPart,
+)
 from server.protocol.items.recordings import Recordings
+from server.protocol.items.sight import Sight
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
@@ -28,6 +35,13 @@ from server.protocol.state import SessionState
 from tests.server.fakes import CountingIds
 
 HELLO = Message("a", "user", "completed", (TextPart("input_text", "hello"),))
+
+
+def _audio(item_id: str) -> Message:
+    """Return an item that is audio whose words are not known."""
+    return Message(item_id, "user", "completed", (AudioPart("input_audio", None),))
+
+
 AGAIN = [Close, Open, AppendText]
 
 
@@ -61,7 +75,7 @@ def feed(memory: Memory, recordings: Recordings) -> TurnFeed:
     config = SessionConfig(id="s", model="m", voice="alloy", expires_at=0)
     voices = VoiceMap({"alloy": "amber"}, "alloy")
     profile = EngineProfile(16_000, 80)
-    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings)
+    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings, Sight(3))
     return TurnFeed(state, 1_000, TurnCheck(), memory.hears_again)
 
 
@@ -166,9 +180,9 @@ def test_the_sound_of_a_whole_turn_is_kept(feed: TurnFeed, recordings: Recording
 
 def test_an_item_of_audio_goes_before_the_open_turn(feed: TurnFeed, memory: Memory) -> None:
     """The turn's audio is taken back, the item is heard, the turn follows."""
-    assert _kinds(feed.item_audio(_pcm(3), "a")) == [AppendAudio, CommitAudio]
+    assert _kinds(feed.item_audio(_pcm(3), _audio("a"))) == [AppendAudio, CommitAudio]
     feed.audio(_pcm(10))
-    commands = feed.item_audio(_pcm(3), "b")
+    commands = feed.item_audio(_pcm(3), _audio("b"))
     assert _kinds(commands) == [ClearAudio, AppendAudio, CommitAudio, AppendAudio]
     assert memory.heard_again == 1
 

@@ -1,0 +1,19 @@
+"""Give memory back to the system when it is freed."""
+
+import ctypes
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_LARGE_BYTES = 512 * 1024
+
+
+def give_memory_back() -> bool:
+    """Have large blocks returned as soon as they are freed; says whether the system knows how.
+
+    glibc learns from the first large block that is freed to keep blocks of this size, up to 32 MiB,
+    between smaller ones that are still in use. So a few appends of minutes of sound would leave a
+    hundred megabytes for good.
+    """
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
+    except (OSError, AttributeError):  # another C library
+        return False

@@ -1,0 +1,150 @@
+"""Calls with a camera, with stock aiortc as the client, against the scripted engine."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from model.messages import EngineInfo
+from model.scripted.engine import ScriptedCore
+from tests.server.images.files import BLUE, GREEN, RED
+from tests.server.webrtc.caller import Caller, FilmCamera, calling, question
+from tests.server.webrtc.serving import taking_calls
+
+SCRIPT = """
+hear: [{ text: what do you see, repeat: true }]
+pace: { first_output_ms: 20, words_per_minute: 600, real_time_factor: 0.1 }
+reply:
+  - when: { image: '.' }
+    say: i see something {image.colour}, {images}
+  - say: i see nothing
+"""
+
+
+async def seen(caller: Caller) -> int:
+    """Wait until the server has made a picture; returns how many it has."""
+    served = caller._served
+    session = await served.app.state.calls.session(caller.call_id)
+    sight = session._machine._state.sight
+    async with asyncio.timeout(30):
+        while not sight.pictures:  # noqa: ASYNC110 - pictures come in real time
+            await asyncio.sleep(0.02)
+    return len(sight.pictures)
+
+
+@pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
+async def test_what_the_camera_shows(codec: str, no_tasks_left: None) -> None:
+    """A spoken turn has the newest pictures, and the engine answers what it sees in them."""
+    del no_tasks_left
+    camera = FilmCamera(RED)
+    async with (
+        taking_calls(SCRIPT, camera_images=2, camera_fps=4) as served,
+        calling(served, camera=camera, codec=codec) as caller,
+    ):
+        await caller.until("session.created")
+        await seen(caller)
+        for colour, name in ((RED, "red"), (GREEN, "green"), (BLUE, "blue")):
+            camera.colour = colour
+            caller.microphone.say(question("two_plus_two"))
+            added = await caller.until("conversation.item.added")
+            kinds = [part["type"] for part in added["item"]["content"]]
+            assert kinds in (["input_audio", *["input_image"] * num] for num in (1, 2))
+            said = await caller.until("response.output_audio_transcript.done")
+            # The question takes longer than the last pictures of the colour before.
+            assert said["transcript"].startswith(f"i see something {name}, ")
+            assert said["transcript"].endswith(f"{name} 640x480")
+            done = await caller.until("response.done")
+            details = done["response"]["usage"]["input_token_details"]
+            assert details["image_tokens"] % (20 * 15) == 0
+            await caller.until("output_audio_buffer.stopped")
+        caller.send(type="conversation.item.retrieve", item_id=added["item"]["id"])
+        item = (await caller.until("conversation.item.retrieved"))["item"]
+        assert item["content"][1]["image_url"].startswith("data:image/jpeg;base64,")
+
+
+async def test_a_camera_that_is_switched_off_and_on() -> None:
+    """Pictures of one turn are not those of the next; after a pause there are new ones."""
+    camera = FilmCamera(RED)
+    async with (
+        taking_calls(SCRIPT, camera_fps=4) as served,
+        calling(served, camera=camera) as caller,
+    ):
+        await caller.until("session.created")
+        await seen(caller)
+        camera.is_on.clear()
+        caller.microphone.say(question("two_plus_two"))
+        await caller.until("output_audio_buffer.stopped")
+        caller.microphone.say(question("two_plus_two"))
+        said = await caller.until("response.output_audio_transcript.done")
+        assert said["transcript"] == "i see nothing"
+        await caller.until("output_audio_buffer.stopped")
+        camera.colour = BLUE
+        camera.is_on.set()
+        await seen(caller)
+        caller.microphone.say(question("two_plus_two"))
+        said = await caller.until("response.output_audio_transcript.done")
+        assert said["transcript"].startswith("i see something blue")
+
+
+async def test_a_model_that_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The camera is refused in the answer, and the call goes on with sound."""
+    told = ScriptedCore.info.fget
+    assert told is not None
+
+    def blind(core: ScriptedCore) -> EngineInfo:
+        return replace(told(core), image_side=0)
+
+    monkeypatch.setattr(ScriptedCore, "info", property(blind))
+    camera = FilmCamera(RED)
+    async with taking_calls(SCRIPT) as served, calling(served, camera=camera) as caller:
+        await caller.until("session.created")
+        assert "m=video 0 " in caller.answer
+        caller.microphone.say(question("two_plus_two"))
+        added = await caller.until("conversation.item.added")
+        assert [part["type"] for part in added["item"]["content"]] == ["input_audio"]
+        said = await caller.until("response.output_audio_transcript.done")
+        assert said["transcript"] == "i see nothing"
+        content = [{"type": "input_image", "image_url": "data:image/png;base64,AA"}]
+        item = {"type": "message", "role": "user", "content": content}
+        caller.send(type="conversation.item.create", item=item, event_id="mine")
+        refused = (await caller.until("error"))["error"]
+        assert (refused["code"], refused["event_id"]) == ("unsupported_parameter", "mine")
+        assert "cannot see" in refused["message"]
+    assert served.app.state.gateway.gallery.images.num_starts == 0
+
+
+async def test_no_camera_by_settings() -> None:
+    """With no pictures a second, video is refused."""
+    async with (
+        taking_calls(SCRIPT, camera_fps=0) as served,
+        calling(served, camera=FilmCamera(RED)) as caller,
+    ):
+        await caller.until("session.created")
+        assert "m=video 0 " in caller.answer
+
+
+async def test_nothing_is_left(no_tasks_left: None) -> None:
+    """After calls with cameras, no slot, task or descriptor is taken; the reader is shared."""
+    del no_tasks_left
+    from tests.server.webrtc.test_call import num_descriptors  # noqa: PLC0415 - of a test
+
+    async with taking_calls(SCRIPT, camera_fps=4) as served:
+        calls, link = served.app.state.calls, served.app.state.gateway.link
+        images = served.app.state.gateway.gallery.images
+        descriptors = None
+        for way in ("client", "server", "client"):
+            async with calling(served, camera=FilmCamera(GREEN)) as caller:
+                await caller.until("session.created")
+                await seen(caller)
+                if way == "server":
+                    assert await caller.hang_up() == 200
+                    async with asyncio.timeout(10):
+                        await caller.is_closed.wait()
+            async with asyncio.timeout(10):
+                await calls.until_none()
+            assert link.num_sessions == 0
+            count = num_descriptors()
+            descriptors = descriptors or count
+            assert count <= descriptors
+        assert images.num_starts == 1
+        assert not images._tasks

@@ -113,8 +113,13 @@ class KyutaiConfig:
         """Codebooks worth making: PersonaPlex's user codes would be thrown away."""
         return self.num_codebooks // 2 if self.kind == "personaplex" else self.num_generated
 
-    def lm(self) -> LMConfig:
-        """Return what the language model is configured with."""
+    def lm(self, rewind_steps: int = 0) -> LMConfig:
+        """Return what the language model is configured with.
+
+        Args:
+            rewind_steps: newest steps of a conversation that can be taken back. No weight depends
+                on it, only the memory of a conversation.
+        """
         stack, depth, num_made = self.backbone, self.depth, self.num_made
         return LMConfig(
             dim=stack.dim,
@@ -132,7 +137,7 @@ class KyutaiConfig:
             text_window=0,
             audio_window=stack.context,
             prefix_steps=0,
-            rewind_steps=0,
+            rewind_steps=rewind_steps,
             family=Family(
                 num_user_codebooks=self.num_codebooks - num_made,
                 text_out=self.text_card_out,

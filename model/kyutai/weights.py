@@ -75,10 +75,10 @@ def open_weights(file: TensorFile, config: KyutaiConfig) -> Weights:
     return _Converted(PublishedWeights(file, config))
 
 
-def skeleton(config: KyutaiConfig) -> LM:
+def skeleton(config: KyutaiConfig, rewind_steps: int = 0) -> LM:
     """Return the model without memory for its weights; what is no weight it has."""
     with torch.device("meta"), _NoDraws():
-        return LM(config.lm())
+        return LM(config.lm(rewind_steps))
 
 
 class _NoDraws(TorchFunctionMode):

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from model.messages import Tool
 from model.messages import ToolChoice as EngineToolChoice
@@ -205,7 +205,8 @@ def parse_tool_choice(value: object, path: str) -> ToolChoice:
     The beta documentation also nests the name as `{"type": "function", "function": {"name": f}}`.
     """
     if not isinstance(value, dict):
-        return cast("ToolChoice", choice_at(value, path, ("none", "auto", "required")))
+        modes: tuple[Literal["none", "auto", "required"], ...] = ("none", "auto", "required")
+        return choice_at(value, path, modes)
     kind = choice_at(required(value, "type", path), f"{path}.type", ("function", "mcp"))
     if kind == "mcp":
         raise unsupported(path, _MCP_REASON)

@@ -22,7 +22,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -113,6 +113,21 @@ bench-reference: setup $(REFERENCE)/.ready ## speed and memory beside Kyutai's o
 
 bench-gpu: setup ## what needs a CUDA device: its tests, then its benchmarks
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+measures: setup ## how the code reads: sizes, comments, sources, circles, files of one reply (ARGS='--root PATH')
+	@$(BIN)/python -m benchmarks.measures $(ARGS)
+
+# The version stands in pyproject.toml alone; what shows it asks the installed project.
+release: setup ## check, test, and make a version: commit and tag (VERSION=0.2.0); pushing it is up to you
+	@[[ "$(VERSION)" =~ ^[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo "Say which: make release VERSION=0.2.0" >&2; exit 1; }
+	@[ -z "$$(git status --porcelain)" ] || { echo "Commit what was changed first" >&2; exit 1; }
+	@! git rev-parse --quiet --verify "refs/tags/v$(VERSION)" >/dev/null || { echo "There is a v$(VERSION)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory check test
+	@sed -i 's/^version = ".*"$$/version = "$(VERSION)"/' pyproject.toml
+	@sed -i "s/^## \[Unreleased\]$$/## [Unreleased]\n\n## [$(VERSION)] - $$(date +%F)/" CHANGELOG.md
+	@git commit --quiet --allow-empty --all --message "release: $(VERSION)"
+	@git tag --annotate "v$(VERSION)" --message "Parley $(VERSION)"
+	@echo "v$(VERSION) is made. To publish it: git push --follow-tags"
 
 # What libraries say of damaged files would hide the figures.
 fuzz: setup ## play, damage and invent what nobody foresaw (SECONDS=60 each); figures at the end

@@ -109,7 +109,7 @@ class Server:
 
 
 def start_server(*advertised: str) -> Server:
-    """Start the server."""
+    """Start `probe_server`, which writes where it listens to its output."""
     command = [sys.executable, "-m", "benchmarks.probe_server"]
     for address in advertised:
         command += ["--advertise", address]

@@ -58,7 +58,7 @@ class NotingEngine:
         self._engine.submit(command)
 
     def stop(self) -> None:
-        """Stop the engine."""
+        """End the wrapped engine; see `Engine.stop`."""
         self._engine.stop()
 
 

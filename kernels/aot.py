@@ -28,6 +28,21 @@ ARCHITECTURES = (80, 89, 90)  # A100; RTX 4090, L4, L40S; H100, H200
 # per Compute Capability".
 MAX_SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 
+# A worked example of what is counted. Of this machine code the main loop is the two instructions
+# from .L_x_1 to the jump back to it; the jump of .L_x_2 to itself is the padding at every kernel's
+# end:
+#
+#             /*0000*/  MOV R1, c[0x0][0x28] ;
+#     .L_x_1:
+#             /*0010*/  HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
+#             /*0020*/  @P0 BRA `(.L_x_1) ;
+#             /*0030*/  EXIT ;
+#     .L_x_2:
+#             /*0040*/  BRA `(.L_x_2) ;
+#
+# If one turn of the loop does 2,048 weights with 4 warps, that is 2 * 4 * 32 / 2,048 = 0.125 thread
+# instructions for each weight.
+
 _WARP = 32
 _LABEL = re.compile(r"^(\.L\w+):")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(.*?);")

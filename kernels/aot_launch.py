@@ -50,7 +50,8 @@ def launched(
         if case not in cases:
             cases.append(case)
 
-    # Triton's own hooks run after it has asked for a device, which there need not be.
+    # The host function runs as always and computes grid and constants; only the launch itself is
+    # caught. Triton's own hooks would not do: they run after it has asked for a device.
     with mock.patch.object(JITFunction, "run", record):
         call()
     functions = [case.kernel.__name__.strip("_") for case in cases]

@@ -30,11 +30,13 @@ def check_triton(*tensors: Tensor | None) -> None:
     """
     if not _has_triton():
         raise ValueError("backend triton: expected the package triton, which is not installed")
+    # None stands for an optional argument that was left out.
     devices = sorted({str(each.device) for each in tensors if each is not None})
     if len(devices) != 1:
         raise ValueError(f"backend triton: expected one device, got {', '.join(devices)}")
     if devices[0].startswith("cuda"):
         return
+    # The interpreter runs a kernel's body as numpy on the CPU: slow, and the same numbers.
     import triton  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is used
 
     if not (devices[0] == "cpu" and triton.knobs.runtime.interpret):

@@ -7,7 +7,6 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
-from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
 from server.memory import give_memory_back
 from server.metrics import Metrics
+from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
 from server.session.counts import Counts
 from server.session.gallery import Gallery
@@ -91,7 +91,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
     app = FastAPI(
         title="Parley",
-        version=version("parley"),
+        version=parley_version(),
         description="A voice model behind a Realtime API. Sessions are WebSockets at "
         "`/v1/realtime`, whose events docs/api.md describes; this is the HTTP side.",
         # No page of theirs: it would load its scripts from another site.
@@ -253,6 +253,7 @@ def serve(settings: Settings) -> None:
             secure = "s" if settings.server.tls_certificate else ""
             log.info(
                 "serving",
+                version=parley_version(),
                 url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
                 playground=f"http{secure}://{host}:{port}/",
                 webrtc_udp_port=network and network.udp_port,

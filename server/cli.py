@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from server.errors import ConfigError, EngineGoneError, ParleyError
-from server.names import ROOT, check_names
+from server.names import ROOT, check_names, parley_version
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -258,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"parley {parley_version()}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 

@@ -307,6 +307,10 @@ class ImageSettings(_Strict):
         return self
 
 
+IMAGE_DEFAULTS = ImageSettings()
+"""As `DEFAULTS`, of pictures."""
+
+
 class IceServer(_Strict):
     """A STUN or TURN server that clients are told of.
 
@@ -389,6 +393,10 @@ class WebRtcSettings(_Strict):
         if self.ports is not None and self.port is not None:
             raise ValueError("port and ports are two ways to say it: give one")
         return self
+
+
+CALL_DEFAULTS = WebRtcSettings()
+"""As `DEFAULTS`, of calls."""
 
 
 class Settings(_Strict):

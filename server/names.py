@@ -18,6 +18,11 @@ DISTRIBUTION = "parley"
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def parley_version() -> str:
+    """Return the version that is installed; `pyproject.toml` is the one place that says it."""
+    return importlib.metadata.version(DISTRIBUTION)
+
+
 def check_names(path: Iterable[str] | None = None) -> None:
     """Raise if any of our import names is also provided from outside this checkout.
 

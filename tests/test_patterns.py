@@ -39,7 +39,7 @@ def _patterns() -> Iterator[tuple[str, str | None]]:
             if is_re and node.func.attr in _CALLS:
                 given = node.args[0]
                 is_literal = isinstance(given, ast.Constant) and isinstance(given.value, str)
-                yield f"{place}:{node.lineno}", given.value if is_literal else None  # type: ignore[attr-defined, misc]  # it is one
+                yield f"{place}:{node.lineno}", given.value if is_literal else None  # type: ignore[attr-defined]  # it is one
 
 
 def _script_patterns() -> Iterator[tuple[str, str]]:
@@ -122,7 +122,7 @@ class _Steps:
         ends = [at]
         while len(ends) <= high and ends[-1] < len(text):
             self.num += 1
-            if not _is_one(*inner[0], text[ends[-1]]):
+            if not _is_one(inner[0][0], inner[0][1], text[ends[-1]]):
                 break
             ends.append(ends[-1] + 1)
         for end in reversed(ends[low:]) if is_greedy else ends[low:]:
@@ -161,8 +161,9 @@ def _is_one(op: Any, given: Any, char: str) -> bool:
         case ops.ANY:
             return char != "\n"
         case ops.IN:
-            is_in = any(_is_in(*item, char) for item in given if item[0] is not ops.NEGATE)
-            return is_in is not any(item[0] is ops.NEGATE for item in given)
+            is_negated = any(kind is ops.NEGATE for kind, _ in given)
+            among = [(kind, of) for kind, of in given if kind is not ops.NEGATE]
+            return any(_is_in(kind, of, char) for kind, of in among) is not is_negated
         case _:
             raise AssertionError(f"the matcher does not know {op}: teach it")
 

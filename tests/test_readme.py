@@ -65,8 +65,8 @@ def test_the_example_holds_three_turns_with_memory(url: str, tmp_path: Path) -> 
 
 
 def test_every_link_leads_somewhere() -> None:
-    """Files that the README and the docs point at exist."""
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    """Files that the README, what stands beside it, and the docs point at exist."""
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
@@ -74,7 +74,6 @@ def test_every_link_leads_somewhere() -> None:
 def test_commands_of_the_readme_are_targets() -> None:
     """Every `make` command that the documents name is in the Makefile."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for document in (ROOT / "README.md", ROOT / "docs" / "development.md"):
+    for document in (*ROOT.glob("[A-Z]*.md"), ROOT / "docs" / "development.md"):
         named = re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text(), re.MULTILINE)
-        assert named
-        assert set(named) <= set(targets)
+        assert set(named) <= set(targets), document.name

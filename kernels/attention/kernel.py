@@ -1,6 +1,16 @@
 """Paged decode attention in Triton: a split kernel over chunks of columns, then a combine step.
 
+For a query q of one head, over the columns c that it sees:
+
+    score[c] = scale * q . k[c]
+    out      = sum over c of exp(score[c]) * v[c]  /  sum over c of exp(score[c])
+
 Layout, launch shape and derivation: README.md beside this file.
+
+Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", algorithm 3 (the
+running softmax); Dao et al. 2022, "FlashAttention", section 3.1 (tiles); Kwon et al. 2023,
+"Efficient memory management for large language model serving with PagedAttention", section 4.1
+(pages).
 """
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -17,6 +27,28 @@ from torch import Tensor
 
 from kernels.arithmetic import ceil_div
 from kernels.triton_device import is_interpreted
+
+# A worked example. Pages hold 4 columns, chunks 8, and one query of one head has
+#
+#     table = [7, -1, 2]          columns 0-3 lie in page 7, 4-7 have no page, 8-11 lie in page 2
+#     spans = [[0, 2], [9, 12]]   it sees columns 0 and 1 (a pinned prefix) and 9, 10, 11 (a ring)
+#
+# Two programs share the work. Column 9 is entry 9 % 4 = 1 of page table[9 // 4] = 2. Let the
+# scores, in base 2, be
+#
+#     chunk 0 (columns 0-7):   1  3           -> sum 2 + 8 = 10,    mean0 = (2 v0 + 8 v1) / 10
+#     chunk 1 (columns 8-11):  2  2  0        -> sum 4 + 4 + 1 = 9, mean1 = (4 v9 + 4 v10 + v11) / 9
+#
+# Each program stores its mean (`part`) and the base-2 logarithm of its sum (`lse`). `_combine` then
+# weighs the means by the sums: out = (10 mean0 + 9 mean1) / 19. Columns 2-8 are never read: they
+# may hold anything.
+#
+# The sums are kept relative to the largest score so far (`top`), so that no power overflows. When a
+# larger score comes, what was summed before shrinks by 2 ** (top - new_top):
+#
+#     scores 1, then 3:   top 1, total 1   ->   top 3, total 1 * 2 ** (1 - 3) + 1 = 1.25
+#
+# and 1.25 * 2 ** 3 = 10 is the same sum as above.
 
 # Below any score, yet finite: a difference of running maxima is then never inf - inf.
 _LOWEST = tl.constexpr(-1e30)
@@ -37,7 +69,7 @@ def _locate(
     PAGE_SIZE: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Locate the BLOCK_N columns from `first` on.
+    """Locate the BLOCK_N columns from `first` on, by the table of one row.
 
     Returns int64 offsets of their keys (values lie alike) and scales, and which have a page.
     """
@@ -45,14 +77,14 @@ def _locate(
     table_ptr += row.to(tl.int64) * table_row
     if PAGE_SIZE % BLOCK_N == 0:  # they share one page: one lookup, and no arithmetic a column
         page = tl.load(table_ptr + first // PAGE_SIZE, first < last, -1)
-        within = first % PAGE_SIZE + tl.arange(0, BLOCK_N)
+        within = first % PAGE_SIZE + tl.arange(0, BLOCK_N)  # [N]
     else:
-        columns = first + tl.arange(0, BLOCK_N)
-        page = tl.load(table_ptr + columns // PAGE_SIZE, seen, -1)
-        within = columns % PAGE_SIZE
+        columns = first + tl.arange(0, BLOCK_N)  # [N]
+        page = tl.load(table_ptr + columns // PAGE_SIZE, seen, -1)  # [N]
+        within = columns % PAGE_SIZE  # [N]
     exists, page, head = page >= 0, page.to(tl.int64), kv_head.to(tl.int64)
-    entries = page * page_stride + head * head_stride + within * column_stride
-    scales = page * scale_page + head * scale_head + within
+    entries = page * page_stride + head * head_stride + within * column_stride  # [N]
+    scales = page * scale_page + head * scale_head + within  # [N]
     return entries, scales, exists
 
 
@@ -95,6 +127,7 @@ def _split_one(
     """
     head, row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_heads = tl.num_programs(0)
+    # Where this chunk begins and ends, narrowed to what the query sees at all.
     first, last = num_columns, 0
     spans_ptr += row.to(tl.int64) * spans_row
     for span in tl.static_range(NUM_SPANS):
@@ -106,7 +139,7 @@ def _split_one(
     last = tl.minimum(tl.minimum(last, num_columns), (split + 1) * CHUNK)
 
     out_row = row.to(tl.int64) * num_heads + head
-    d = tl.arange(0, BLOCK_D)
+    d = tl.arange(0, BLOCK_D)  # [D]
     in_head = d < HEAD_DIM
     if first >= last:
         if NUM_SPLITS > 1:
@@ -117,15 +150,15 @@ def _split_one(
         return
 
     q = tl.load(q_ptr + row.to(tl.int64) * q_row + head.to(tl.int64) * q_head + d, in_head, 0.0)
-    q = q.to(tl.float32) * score_scale
-    top = tl.full([BLOCK_N], _LOWEST, tl.float32)
-    total = tl.zeros([BLOCK_N], tl.float32)
-    mixed = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    q = q.to(tl.float32) * score_scale  # [D]
+    top = tl.full([BLOCK_N], _LOWEST, tl.float32)  # [N], one running softmax a lane
+    total = tl.zeros([BLOCK_N], tl.float32)  # [N]
+    mixed = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)  # [N, D]
     strides = table_row, page_stride, head_stride, column_stride, scale_page, scale_head
     for block in tl.range(0, CHUNK, BLOCK_N):
         begin = split * CHUNK + block
-        columns = begin + tl.arange(0, BLOCK_N)
-        seen = columns < 0
+        columns = begin + tl.arange(0, BLOCK_N)  # [N]
+        seen = columns < 0  # [N], none yet
         for span in tl.static_range(NUM_SPANS):
             start, stop = tl.load(spans_ptr + 2 * span), tl.load(spans_ptr + 2 * span + 1)
             seen = seen | ((columns >= start) & (columns < stop))
@@ -135,26 +168,28 @@ def _split_one(
         )
         # What is not seen is not read either: it may be anything, even NaN.
         seen = seen & exists
-        mask = seen[:, None] & in_head[None, :]
-        k = tl.load(k_ptr + entries[:, None] + d[None, :], mask, 0).to(tl.float32)
-        v = tl.load(v_ptr + entries[:, None] + d[None, :], mask, 0).to(tl.float32)
-        score = tl.sum(k * q[None, :], 1)
+        mask = seen[:, None] & in_head[None, :]  # [N, D]
+        k = tl.load(k_ptr + entries[:, None] + d[None, :], mask, 0).to(tl.float32)  # [N, D]
+        v = tl.load(v_ptr + entries[:, None] + d[None, :], mask, 0).to(tl.float32)  # [N, D]
+        score = tl.sum(k * q[None, :], 1)  # [N]
         if IS_INT8:
             score *= tl.load(k_scale_ptr + scales, seen, 0.0).to(tl.float32)
+        # exp2(-inf) is 0: what is not seen adds nothing.
         score = tl.where(seen, score, float("-inf"))
-        new_top = tl.maximum(top, score)
+        new_top = tl.maximum(top, score)  # [N]
         shrink, weight = tl.exp2(top - new_top), tl.exp2(score - new_top)
-        total = total * shrink + weight
+        total = total * shrink + weight  # [N]
         if IS_INT8:
             weight *= tl.load(v_scale_ptr + scales, seen, 0.0).to(tl.float32)
         mixed = mixed * shrink[:, None] + weight[:, None] * v
         top = new_top
 
+    # The lanes meet for the first time: each is brought to the highest of their maxima.
     highest = tl.max(top, 0)
-    lane = tl.exp2(top - highest)
+    lane = tl.exp2(top - highest)  # [N]
     sum_ = tl.sum(total * lane, 0)
     divisor = tl.where(sum_ > 0.0, sum_, 1.0)
-    out = tl.sum(mixed * lane[:, None], 0) / divisor
+    out = tl.sum(mixed * lane[:, None], 0) / divisor  # [D]
     if NUM_SPLITS > 1:
         lse = tl.where(sum_ > 0.0, highest + tl.log2(divisor), float("-inf"))
         tl.store(lse_ptr + out_row * NUM_SPLITS + split, lse)
@@ -168,8 +203,8 @@ def _limits(spans_ptr, is_query, num_columns, split, NUM_SPANS: tl.constexpr, CH
     """Return the range of a chunk's columns outside of which no query of a tile sees anything."""
     first, last = num_columns, 0
     for span in tl.static_range(NUM_SPANS):
-        start = tl.load(spans_ptr + 2 * span, is_query, 0)
-        stop = tl.load(spans_ptr + 2 * span + 1, is_query, 0)
+        start = tl.load(spans_ptr + 2 * span, is_query, 0)  # [M]
+        stop = tl.load(spans_ptr + 2 * span + 1, is_query, 0)  # [M]
         is_empty = start >= stop
         first = tl.minimum(first, tl.min(tl.where(is_empty, num_columns, start), 0))
         last = tl.maximum(last, tl.max(tl.where(is_empty, 0, stop), 0))
@@ -183,8 +218,8 @@ def _seen(spans_ptr, is_query, columns, NUM_SPANS: tl.constexpr):
     """Say which columns each query of a tile sees, [M, N]."""
     seen = (columns[None, :] < 0) & is_query[:, None]
     for span in tl.static_range(NUM_SPANS):
-        start = tl.load(spans_ptr + 2 * span, is_query, 0)[:, None]
-        stop = tl.load(spans_ptr + 2 * span + 1, is_query, 0)[:, None]
+        start = tl.load(spans_ptr + 2 * span, is_query, 0)[:, None]  # [M, 1]
+        stop = tl.load(spans_ptr + 2 * span + 1, is_query, 0)[:, None]  # [M, 1]
         seen = seen | ((columns[None, :] >= start) & (columns[None, :] < stop))
     return seen
 
@@ -230,19 +265,21 @@ def _split_many(
     """Attend from a tile of queries (steps times the heads of a group) to one chunk of columns."""
     kv_head, tile_row, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_heads = tl.num_programs(0) * GROUP
+    # With 2 heads in a group and 3 steps, a tile's queries are (step 0, head 0), (0, 1), (1, 0),
+    # (1, 1), (2, 0), (2, 1), and the rest of its BLOCK_M rows repeat step 0 and are not stored.
     num_tiles = tl.cdiv(q_len * GROUP, BLOCK_M)
     row = tile_row // num_tiles
-    m = tile_row % num_tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-    step, head = m // GROUP, kv_head * GROUP + m % GROUP
-    is_query = step < q_len
+    m = tile_row % num_tiles * BLOCK_M + tl.arange(0, BLOCK_M)  # [M]
+    step, head = m // GROUP, kv_head * GROUP + m % GROUP  # [M], [M]
+    is_query = step < q_len  # [M]
     step = tl.where(is_query, step, 0).to(tl.int64)
 
     spans_ptr += row.to(tl.int64) * spans_row + step * spans_step
     first, last = _limits(spans_ptr, is_query, num_columns, split, NUM_SPANS, CHUNK)
 
-    d = tl.arange(0, BLOCK_D)
+    d = tl.arange(0, BLOCK_D)  # [D]
     in_head = d < HEAD_DIM
-    q_mask = is_query[:, None] & in_head[None, :]
+    q_mask = is_query[:, None] & in_head[None, :]  # [M, D]
     out_row = (row.to(tl.int64) * q_len + step) * num_heads + head  # [M]
     if first >= last:
         if NUM_SPLITS > 1:
@@ -253,45 +290,46 @@ def _split_many(
             tl.store(out_ptr + out_row[:, None] * HEAD_DIM + d[None, :], zero, q_mask)
         return
 
-    q_offset = row.to(tl.int64) * q_row + step * q_step + head.to(tl.int64) * q_head
-    q = tl.load(q_ptr + q_offset[:, None] + d[None, :], q_mask, 0.0).to(DOT_TYPE)
-    top = tl.full([BLOCK_M], _LOWEST, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    mixed = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    q_offset = row.to(tl.int64) * q_row + step * q_step + head.to(tl.int64) * q_head  # [M]
+    q = tl.load(q_ptr + q_offset[:, None] + d[None, :], q_mask, 0.0).to(DOT_TYPE)  # [M, D]
+    top = tl.full([BLOCK_M], _LOWEST, tl.float32)  # [M]
+    total = tl.zeros([BLOCK_M], tl.float32)  # [M]
+    mixed = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)  # [M, D]
     strides = table_row, page_stride, head_stride, column_stride, scale_page, scale_head
     for block in tl.range(0, CHUNK, BLOCK_N):
         begin = split * CHUNK + block
-        columns = begin + tl.arange(0, BLOCK_N)
+        columns = begin + tl.arange(0, BLOCK_N)  # [N]
         seen = _seen(spans_ptr, is_query, columns, NUM_SPANS)  # [M, N]
-        seen_by_any = (tl.max(seen.to(tl.int32), 0) > 0) & (columns < last)
+        seen_by_any = (tl.max(seen.to(tl.int32), 0) > 0) & (columns < last)  # [N]
         entries, scales, exists = _locate(
             table_ptr, row, kv_head, begin, last, seen_by_any, strides, PAGE_SIZE, BLOCK_N
         )
         # What nobody sees is not read either: it may be anything, even NaN.
         seen_by_any = seen_by_any & exists
-        seen = seen & seen_by_any[None, :]
-        mask = seen_by_any[:, None] & in_head[None, :]
-        k = tl.load(k_ptr + entries[:, None] + d[None, :], mask, 0).to(DOT_TYPE)
-        v = tl.load(v_ptr + entries[:, None] + d[None, :], mask, 0).to(DOT_TYPE)
-        score = tl.dot(q, tl.trans(k), input_precision="ieee") * score_scale
+        seen = seen & seen_by_any[None, :]  # [M, N]
+        mask = seen_by_any[:, None] & in_head[None, :]  # [N, D]
+        k = tl.load(k_ptr + entries[:, None] + d[None, :], mask, 0).to(DOT_TYPE)  # [N, D]
+        v = tl.load(v_ptr + entries[:, None] + d[None, :], mask, 0).to(DOT_TYPE)  # [N, D]
+        score = tl.dot(q, tl.trans(k), input_precision="ieee") * score_scale  # [M, N]
         if IS_INT8:
             score *= tl.load(k_scale_ptr + scales, seen_by_any, 0.0).to(tl.float32)[None, :]
+        # exp2(-inf) is 0: what is not seen adds nothing.
         score = tl.where(seen, score, float("-inf"))
-        new_top = tl.maximum(top, tl.max(score, 1))
+        new_top = tl.maximum(top, tl.max(score, 1))  # [M]
         shrink, weight = tl.exp2(top - new_top), tl.exp2(score - new_top[:, None])
-        total = total * shrink + tl.sum(weight, 1)
+        total = total * shrink + tl.sum(weight, 1)  # [M]
         if IS_INT8:
             weight *= tl.load(v_scale_ptr + scales, seen_by_any, 0.0).to(tl.float32)[None, :]
         mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weight.to(DOT_TYPE), v, mixed, input_precision="ieee")
+        mixed = tl.dot(weight.to(DOT_TYPE), v, mixed, input_precision="ieee")  # [M, D]
         top = new_top
 
-    divisor = tl.where(total > 0.0, total, 1.0)
-    out = mixed / divisor[:, None]
+    divisor = tl.where(total > 0.0, total, 1.0)  # [M]
+    out = mixed / divisor[:, None]  # [M, D]
     if NUM_SPLITS > 1:
         lse = tl.where(total > 0.0, top + tl.log2(divisor), float("-inf"))
         tl.store(lse_ptr + out_row * NUM_SPLITS + split, lse, is_query)
-        part_row = out_row * NUM_SPLITS + split
+        part_row = out_row * NUM_SPLITS + split  # [M]
         tl.store(part_ptr + part_row[:, None] * HEAD_DIM + d[None, :], out, q_mask)
     else:
         out_ptr += out_row[:, None] * HEAD_DIM + d[None, :]
@@ -309,21 +347,24 @@ def _combine(
     BLOCK_S: tl.constexpr,
     STEP_S: tl.constexpr,
 ):
-    """Weigh the chunks of one query's head by their sums of exponentials, in a fixed order."""
+    """Weigh the chunks of one query's head by their sums of exponentials, in a fixed order.
+
+    out = sum over s of 2 ** lse[s] * part[s]  /  sum over s of 2 ** lse[s]
+    """
     row = tl.program_id(0).to(tl.int64)
-    s, d = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_D)
+    s, d = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_D)  # [S], [D]
     in_head = d < HEAD_DIM
-    lse = tl.load(lse_ptr + row * NUM_SPLITS + s, s < NUM_SPLITS, float("-inf"))
+    lse = tl.load(lse_ptr + row * NUM_SPLITS + s, s < NUM_SPLITS, float("-inf"))  # [S]
     highest = tl.maximum(tl.max(lse, 0), _LOWEST)
     total = tl.sum(tl.exp2(lse - highest), 0)
-    out = tl.zeros([BLOCK_D], tl.float32)
+    out = tl.zeros([BLOCK_D], tl.float32)  # [D]
     for begin in tl.range(0, NUM_SPLITS, STEP_S):
-        some = begin + tl.arange(0, STEP_S)
+        some = begin + tl.arange(0, STEP_S)  # [STEP_S]
         lse = tl.load(lse_ptr + row * NUM_SPLITS + some, some < NUM_SPLITS, float("-inf"))
         # An empty chunk has left its part unwritten.
-        mask = (lse > _LOWEST)[:, None] & in_head[None, :]
-        part = (row * NUM_SPLITS + some) * HEAD_DIM
-        x = tl.load(part_ptr + part[:, None] + d[None, :], mask, 0.0)
+        mask = (lse > _LOWEST)[:, None] & in_head[None, :]  # [STEP_S, D]
+        part = (row * NUM_SPLITS + some) * HEAD_DIM  # [STEP_S]
+        x = tl.load(part_ptr + part[:, None] + d[None, :], mask, 0.0)  # [STEP_S, D]
         out += tl.sum(tl.exp2(lse - highest)[:, None] * x, 0)
     out = out / tl.where(total > 0.0, total, 1.0)
     tl.store(out_ptr + row * HEAD_DIM + d, out.to(out_ptr.dtype.element_ty), in_head)

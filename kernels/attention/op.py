@@ -17,6 +17,16 @@ from kernels.triton_device import check_triton
 
 Backend = Literal["reference", "triton"]
 
+# A worked example of `table` and `spans`. Pages hold 16 columns. A slot has a prefix of 3 steps,
+# pinned in columns 0-2, and a ring of 32 columns, 16-47. It has written 40 steps to the ring, so
+# the last 8 of them went over the first 8: the oldest that is left is step 8 of the ring, in column
+# 24.
+#
+#     table = [5, 9, 2]                      columns 0-15, 16-31 and 32-47
+#     spans = [[0, 3], [16, 24], [24, 48]]   the prefix, what is after the wrap, what is before it
+#
+# Keys carry their position already, so the last two may be given in either order, or as one range.
+
 _Attention = Callable[
     [Tensor, Tensor, Tensor, Tensor, Tensor, float, Tensor | None, Tensor | None], Tensor
 ]
@@ -61,6 +71,9 @@ def quantize_kv(x: Tensor) -> tuple[Tensor, Tensor]:
         levels: int8 [..., head_dim] in [-127, 127]; scale: float16 [...]. `x` is about
         `levels * scale[..., None]`, off by at most 0.51 scales; vectors whose largest number is
         below 4e-6 become zero.
+
+    Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference", section 2.1, with a zero point of 0.
     """
     return reference.quantize(x)
 
@@ -99,6 +112,9 @@ def paged_attention(  # noqa: PLR0913 - what it reads is what it is given
 
     Raises:
         ValueError: if types, sizes or devices do not belong together or the backend cannot run.
+
+    Source: Kwon et al. 2023, "Efficient memory management for large language model serving with
+    PagedAttention", section 4.1; Ainslie et al. 2023, "GQA" (heads that share keys).
     """
     _check_sizes(q, k_pages, v_pages, table, spans)
     _check_types(q, k_pages, v_pages, k_scale, v_scale)

@@ -3,6 +3,11 @@
 A level fits exactly into bf16, fp16 and fp32, so nothing is rounded before the tensor cores, and
 the scale of a row comes after them, once an output, in fp32. Few rows of input wait for memory; to
 keep enough of it under way, programs share a tile, each with a part of the inputs.
+
+    y[m, n] = scale[n] * sum over k of x[m, k] * levels[n, k]
+
+Source: Dettmers et al. 2022, "LLM.int8()" (a scale for each row of the weight); Osama et al. 2023,
+"Stream-K" (programs that share the inputs of one tile, there called a fixed split).
 """
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -21,6 +26,18 @@ from torch import Tensor
 from kernels.arithmetic import ceil_div
 from kernels.int8.reference import MIN_TILE
 from kernels.triton_device import is_interpreted
+
+# A worked example. Weight 1 of a layer with 4 inputs is [0.5, -1, 0.25, 0]: its scale is 1 / 127
+# and its levels are [64, -127, 32, 0] (63.5 and 31.75, rounded). For x = [1, 1, 1, 1] the sum of
+# products is 64 - 127 + 32 + 0 = -31, an integer, and y = -31 / 127 = -0.244; the exact answer is
+# -0.25.
+#
+# How a launch is divided: one row of input, 4,096 inputs, 4,096 outputs, 132 multiprocessors. Tiles
+# are 16 rows x 64 outputs, so there are 64 of them with 2 warps each, and the device wants 132 * 8
+# = 1,056 warps: 1,056 / (64 * 2) rounds up to 9 programs for each tile, of which 8 are allowed. A
+# tile's inputs are 32 turns of 128; each of 8 programs takes 4 turns, stores what it summed, and
+# counts itself in `arrived`. The one that counts last, and so finds 7 there, adds the 8 parts in
+# order, and sets the counter back to 0.
 
 _WARPS_PER_SM = 8  # that should be resident to hide the latency of memory
 _MIN_TURNS = 2  # of a program: fewer would leave nothing to prefetch
@@ -52,9 +69,9 @@ class Tiling:
 @triton.jit
 def _store(acc, scale_ptr, y_ptr, y_stride, m, n, M, N):
     """Scale a finished tile [BLOCK_M, BLOCK_N] and store it."""
-    scale = tl.load(scale_ptr + tl.minimum(n, N - 1)).to(tl.float32)
-    y = acc * scale[None, :]
-    mask = (m[:, None] < M) & (n[None, :] < N)
+    scale = tl.load(scale_ptr + tl.minimum(n, N - 1)).to(tl.float32)  # [BLOCK_N]
+    y = acc * scale[None, :]  # [BLOCK_M, BLOCK_N]
+    mask = (m[:, None] < M) & (n[None, :] < N)  # [BLOCK_M, BLOCK_N]
     y_ptrs = y_ptr + m[:, None].to(tl.int64) * y_stride + n[None, :]
     tl.store(y_ptrs, y.to(y_ptr.dtype.element_ty), mask)
 
@@ -90,24 +107,25 @@ def linear_kernel(
     sets the count back: so the same input gives the same bits, and nothing has to be cleared
     between launches.
     """
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
     split = tl.program_id(2)
     # Rows beyond the end repeat the last one and are not stored: they need no mask in the loop.
-    row = tl.minimum(n, N - 1).to(tl.int64)
-    x_row = tl.minimum(m, M - 1).to(tl.int64)
-    k = tl.arange(0, BLOCK_K)
-    x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]
+    row = tl.minimum(n, N - 1).to(tl.int64)  # [BLOCK_N]
+    x_row = tl.minimum(m, M - 1).to(tl.int64)  # [BLOCK_M]
+    k = tl.arange(0, BLOCK_K)  # [BLOCK_K]
+    x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]  # [BLOCK_M, BLOCK_K]
     if IS_WEIGHT_FIRST:
-        levels_ptrs = levels_ptr + row[:, None] * levels_stride + k[None, :]
+        levels_ptrs = levels_ptr + row[:, None] * levels_stride + k[None, :]  # [BLOCK_N, K]
         acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     else:
-        levels_ptrs = levels_ptr + row[None, :] * levels_stride + k[:, None]
+        levels_ptrs = levels_ptr + row[None, :] * levels_stride + k[:, None]  # [K, BLOCK_N]
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    # The loop prefetches: while one turn is multiplied, the next NUM_STAGES - 1 are under way.
     for turn in tl.range(0, NUM_TURNS, num_stages=NUM_STAGES):
         first_k = (split * NUM_TURNS + turn) * BLOCK_K
         if HAS_TAIL:
-            inside = first_k + k < in_features
+            inside = first_k + k < in_features  # [BLOCK_K]
             x = tl.load(x_ptrs + first_k, inside[None, :], 0.0)
             if IS_WEIGHT_FIRST:
                 levels = tl.load(levels_ptrs + first_k, inside[None, :], 0)
@@ -116,13 +134,13 @@ def linear_kernel(
         else:
             x = tl.load(x_ptrs + first_k)
             levels = tl.load(levels_ptrs + first_k)
-        weight = levels.to(DOT_TYPE)
+        weight = levels.to(DOT_TYPE)  # [N, K] or [K, N], exact
         if IS_WEIGHT_FIRST:
             acc = tl.dot(weight, tl.trans(x.to(DOT_TYPE)), acc, input_precision="ieee")
         else:
             acc = tl.dot(x.to(DOT_TYPE), weight, acc, input_precision="ieee")
     if IS_WEIGHT_FIRST:
-        acc = tl.trans(acc)
+        acc = tl.trans(acc)  # [BLOCK_M, BLOCK_N]
     if NUM_SPLITS > 1:
         SIZE: tl.constexpr = BLOCK_M * BLOCK_N
         tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
@@ -218,7 +236,7 @@ def launch(x: Tensor, levels: Tensor, scale: Tensor, arrived: Tensor | None, how
     """
     num_rows, in_features = x.shape
     out_features = len(levels)
-    y = x.new_empty(num_rows, out_features)
+    y = x.new_empty(num_rows, out_features)  # [rows, out_features]
     grid = (ceil_div(out_features, how.block_n), ceil_div(num_rows, how.block_m), how.num_splits)
     turns = ceil_div(in_features, how.block_k)
     num_turns = ceil_div(turns, how.num_splits)

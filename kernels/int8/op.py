@@ -73,6 +73,7 @@ def int8_linear(
             f"expected [..., in], [out, in], [out], got {list(x.shape)}, {list(levels.shape)}, "
             f"{list(scale.shape)}"
         )
+    # What the backend cannot do is refused by name; nothing falls back to another one silently.
     _check_backend(backend, levels.shape[1])
     if backend == "aten" and x.dtype != torch.bfloat16:
         raise ValueError(f"backend aten: expected bfloat16, got {x.dtype}")
@@ -95,6 +96,7 @@ def _check_backend(backend: str, in_features: int) -> None:
 def _linear(
     x: Tensor, levels: Tensor, scale: Tensor, arrived: Tensor | None, backend: Backend
 ) -> Tensor:
+    # PyTorch's kernel reads rows that lie one after the other, and takes two dimensions only.
     if backend == "aten":
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         y = torch._weight_int8pack_mm(rows, levels, scale)  # noqa: SLF001 - the only name it has
@@ -169,6 +171,7 @@ def use_int8(module: nn.Module, backend: Backend) -> int:
         ValueError: naming the first layer that has a width or device that the backend cannot do;
             nothing is switched then.
     """
+    # First all are checked, then all are switched: an error leaves the module as it was.
     found = {name: each for name, each in module.named_modules() if isinstance(each, Int8Linear)}
     for name, each in found.items():
         try:

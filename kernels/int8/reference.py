@@ -1,4 +1,10 @@
-"""The meaning of an int8 linear layer, in plain PyTorch, on any device."""
+"""The meaning of an int8 linear layer, in plain PyTorch, on any device.
+
+    levels[n, k] = round(weight[n, k] / scale[n]),    scale[n] = max over k of |weight[n, k]| / 127
+    y[m, n]      = scale[n] * sum over k of x[m, k] * levels[n, k]
+
+Source: Dettmers et al. 2022, "LLM.int8()" (a scale for each row of the weight).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +21,8 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return levels and scales of a weight; see `kernels.int8.op.quantize_int8`."""
     weight = weight.detach().float()
     # The scale is rounded to its storage type first, so that levels fit the scale that is stored.
-    scale = (weight.abs().amax(dim=1).clamp(min=1e-30) / 127).bfloat16()
-    levels = (weight / scale.float()[:, None]).round().clamp(-127, 127)
+    scale = (weight.abs().amax(dim=1).clamp(min=1e-30) / 127).bfloat16()  # [N]
+    levels = (weight / scale.float()[:, None]).round().clamp(-127, 127)  # [N, K]
     return levels.to(torch.int8), scale
 
 

@@ -63,6 +63,7 @@ def rotate_and_write(
             f"backend triton: expected qkv in fp32, fp16 or bf16 and rope in complex64, got "
             f"{qkv.dtype} and {rope.dtype}"
         )
+    # Heads, pages and steps may have any stride; what one program reads in one go may not.
     written = (k_pages, v_pages, k_scale, v_scale)
     if any(each is not None and each.stride(-1) != 1 for each in written):
         raise ValueError("backend triton: expected pages and scales contiguous in the last axis")

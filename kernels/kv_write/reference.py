@@ -1,4 +1,7 @@
-"""The meaning of a write into the paged cache, in plain PyTorch, on any device."""
+"""The meaning of a write into the paged cache, in plain PyTorch, on any device.
+
+Source: Su et al. 2021, "RoFormer", equation 34 (rotation).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ def rotate_and_write(
     """Rotate and store; arguments as `kernels.kv_write.op.rotate_and_write`."""
     kv_heads, page_size = k_pages.shape[1:3]
     q, k, v = torch.split(qkv, [qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], dim=2)
-    q, k = _rotate(q, rope), _rotate(k, rope)
-    page, entry = (places // page_size).long(), (places % page_size).long()
+    q, k = _rotate(q, rope), _rotate(k, rope)  # [R, T, H, D] each
+    page, entry = (places // page_size).long(), (places % page_size).long()  # [R, T] each
     for new, pages, scale in ((k, k_pages, k_scale), (v, v_pages, v_scale)):
         if scale is None:
             pages[page, :, entry] = new

@@ -2,6 +2,13 @@
 
 Up to a number of rows that depends on the GPU, the weight is looked up in registers and multiplied
 on the tensor cores as it streams by. Beyond, it is written out once and multiplied by cuBLAS.
+
+    y[m, n] = sum over blocks b of scale[n, b] * (sum over k in b of x[m, k] * LEVELS[index[n, k]])
+    gated:  y[m, n] = silu(gate[m, n]) * up[m, n]
+
+Source: Dettmers et al. 2023, "QLoRA", section 3 (NF4, double quantisation); Shazeer 2020, "GLU
+variants improve transformer", equation 6 (the gate); Osama et al. 2023, "Stream-K" (programs that
+share the inputs of one tile, there called a fixed split).
 """
 # Triton ships without types, and the arguments of its kernels are pointers and numbers:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -23,9 +30,24 @@ from kernels.arithmetic import ceil_div
 from kernels.nf4.layout import BLOCKS, PLANE, SUPER_BLOCK, PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NESTED_BLOCK_SIZE
 
+# A worked example: one row of input, 1,024 inputs, so 4 super-blocks of 256 a row of the weight.
+#
+#     for each super-block         load 32 words of each of the tile's weights, once
+#       for each block 0 to 3      planes 2b and 2b + 1 of those words
+#         words >> 8b              32 indices: look up, multiply with inputs 64b to 64b + 31
+#         words >> 8b + 4          32 more: look up, multiply with inputs 64b + 32 to 64b + 63
+#         acc += dots * scale[b]   once for 64 products
+#
+# (The inputs are counted within the super-block.) With two splits, program 0 takes super-blocks 0
+# and 1 and program 1 takes 2 and 3; both leave their sums in `partial`, and the one that arrives
+# last adds them.
+#
+# Nested scales: block 300 of the weight at rest has the byte 17 and the coarse scale of block
+# 300 >> 8 = 1, so its scale is code[17] * coarse[1] + offset.
+
 _MAX_ROWS = 256  # of one launch of the fused kernel; the counters of a weight are made for them
 
-_TALL = 64
+_TALL = 64  # rows of input from where on the weight is the left operand
 _WARPS_PER_SM = 8  # that should be resident to hide the latency of lookups
 _MIN_SUPER_BLOCKS = 2  # of a program: fewer would leave nothing to prefetch
 _MAX_SPLITS = 8
@@ -105,7 +127,7 @@ _NESTED_SHIFT = tl.constexpr(NESTED_BLOCK_SIZE.bit_length() - 1)
 @triton.jit
 def _level(words, levels_ptr, PLANE_INDEX: tl.constexpr):
     """Look up the levels of one plane of words, float32."""
-    index = words >> (4 * PLANE_INDEX)
+    index = words >> (4 * PLANE_INDEX)  # [K, N] or [N, K], low nibbles
     if levels_ptr is not None:  # the interpreter cannot run PTX
         level = tl.load(levels_ptr + (index & 15))
     else:
@@ -119,13 +141,16 @@ def _level(words, levels_ptr, PLANE_INDEX: tl.constexpr):
 
 @triton.jit
 def _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, block):
-    """Load the scales of one block of each row, float32."""
-    fine = tl.load(scales_ptrs + block)
+    """Load the scales of one block of each row, float32.
+
+    Source: Dettmers et al. 2023, "QLoRA", section 3, double quantisation.
+    """
+    fine = tl.load(scales_ptrs + block)  # [N]
     if code_ptr is None:
         scale = fine
     else:
-        coarse = tl.load(coarse_ptr + ((flat_block + block) >> _NESTED_SHIFT))
-        scale = tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset
+        coarse = tl.load(coarse_ptr + ((flat_block + block) >> _NESTED_SHIFT))  # [N]
+        scale = tl.load(code_ptr + fine.to(tl.int32)) * coarse + offset  # [N]
     return scale
 
 
@@ -142,17 +167,17 @@ def _finish(acc, y_ptr, y_stride, m, first_n, M, N, IS_GATED: tl.constexpr):
     """Store a finished tile [BLOCK_M, BLOCK_N]; of a gated one `silu(gate) * up`."""
     BLOCK_M: tl.constexpr = acc.shape[0]
     BLOCK_N: tl.constexpr = acc.shape[1]
-    y_row = y_ptr + m[:, None].to(tl.int64) * y_stride
+    y_row = y_ptr + m[:, None].to(tl.int64) * y_stride  # [M, 1]
     if IS_GATED:
-        gate, up = tl.split(acc.reshape(BLOCK_M, BLOCK_N // 2, 2))
+        gate, up = tl.split(acc.reshape(BLOCK_M, BLOCK_N // 2, 2))  # [M, N / 2] each
         decay = tl.exp(-tl.abs(gate))  # never overflows
-        value = gate * tl.where(gate < 0, decay, 1.0) / (1.0 + decay) * up
-        n = first_n // 2 + tl.arange(0, BLOCK_N // 2)
-        mask = (m[:, None] < M) & (n[None, :] < N // 2)
+        value = gate * tl.where(gate < 0, decay, 1.0) / (1.0 + decay) * up  # [M, N / 2]
+        n = first_n // 2 + tl.arange(0, BLOCK_N // 2)  # [N / 2]
+        mask = (m[:, None] < M) & (n[None, :] < N // 2)  # [M, N / 2]
     else:
         value = acc
-        n = first_n + tl.arange(0, BLOCK_N)
-        mask = (m[:, None] < M) & (n[None, :] < N)
+        n = first_n + tl.arange(0, BLOCK_N)  # [N]
+        mask = (m[:, None] < M) & (n[None, :] < N)  # [M, N]
     tl.store(y_row + n[None, :], value.to(y_ptr.dtype.element_ty), mask)
 
 
@@ -179,7 +204,7 @@ def _finish_last(
     BLOCK_N: tl.constexpr = acc.shape[1]
     SIZE: tl.constexpr = BLOCK_M * BLOCK_N
     tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    at = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    at = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]  # [M, N]
     part_ptrs = partial_ptr + tile.to(tl.int64) * (NUM_SPLITS * SIZE) + at
     tl.store(part_ptrs + tl.program_id(2) * SIZE, acc)
     tl.debug_barrier()  # all threads' stores come before the one thread's announcement
@@ -229,24 +254,24 @@ def linear_kernel(
     at a time only where it knows that an argument is a multiple of 16.
     """
     first_n = tl.program_id(0) * BLOCK_N
-    n = first_n + tl.arange(0, BLOCK_N)
-    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = first_n + tl.arange(0, BLOCK_N)  # [N]
+    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)  # [M]
     # Rows beyond the end repeat the last one and are not stored: no mask is needed in the loop.
     safe_n = tl.minimum(n, N - 1)
-    row = safe_n.to(tl.int64)
-    x_row = tl.minimum(m, M - 1).to(tl.int64)
-    k = tl.arange(0, _PLANE)
-    x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]
+    row = safe_n.to(tl.int64)  # [N]
+    x_row = tl.minimum(m, M - 1).to(tl.int64)  # [M]
+    k = tl.arange(0, _PLANE)  # [32]
+    x_ptrs = x_ptr + x_row[:, None] * x_stride + k[None, :]  # [M, 32]
     scales_ptrs = scales_ptr + row * scales_stride
     flat_block = _row_at_rest(safe_n, N, IS_GATED) * num_blocks
     offset = 0.0
     if offset_ptr is not None:
         offset = tl.load(offset_ptr)
     if IS_WEIGHT_FIRST:
-        words_ptrs = words_ptr + row[:, None] * words_stride + k[None, :]
+        words_ptrs = words_ptr + row[:, None] * words_stride + k[None, :]  # [N, 32]
         acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     else:
-        words_ptrs = words_ptr + row[None, :] * words_stride + k[:, None]
+        words_ptrs = words_ptr + row[None, :] * words_stride + k[:, None]  # [32, N]
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     # The interpreter takes bf16 for integers in arithmetic, so there everything is fp32.
     DOT: tl.constexpr = x_ptr.dtype.element_ty if levels_ptr is None else tl.float32
@@ -257,7 +282,7 @@ def linear_kernel(
         s = split * NUM_TURNS + turn
         if HAS_TAIL:  # beyond the last super-block it is read again, and multiplied by zeros
             s = tl.minimum(s, num_super - 1)
-        words = tl.load(words_ptrs + s * _PLANE)
+        words = tl.load(words_ptrs + s * _PLANE)  # [32, N] or [N, 32]
         for block in tl.static_range(_BLOCKS):
             tile = tl.zeros_like(acc)
             for half in tl.static_range(2):
@@ -266,17 +291,17 @@ def linear_kernel(
                     x = tl.load(x_ptrs + first_k, (first_k + k < last_k)[None, :], 0.0)
                 else:
                     x = tl.load(x_ptrs + first_k)
-                level = _level(words, levels_ptr, 2 * block + half).to(DOT)
+                level = _level(words, levels_ptr, 2 * block + half).to(DOT)  # as `words`
                 if IS_WEIGHT_FIRST:
                     tile = tl.dot(level, tl.trans(x.to(DOT)), tile, input_precision="ieee")
                 else:
                     tile = tl.dot(x.to(DOT), level, tile, input_precision="ieee")
             # Scaling 64 products at once, in fp32: exact, and cheaper than scaling the weights.
             index = s * _BLOCKS + block
-            scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)
+            scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)  # [N]
             acc += tile * (scale[:, None] if IS_WEIGHT_FIRST else scale[None, :])
     if IS_WEIGHT_FIRST:
-        acc = tl.trans(acc)
+        acc = tl.trans(acc)  # [M, N]
     if NUM_SPLITS > 1:
         _finish_last(
             acc, partial_ptr, arrived_ptr, y_ptr, y_stride, m, first_n, M, N, NUM_SPLITS, IS_GATED
@@ -304,11 +329,11 @@ def dequantize_kernel(
     IS_PADDED: tl.constexpr,
 ):
     """Write a tile of one super-block out, rows as at rest."""
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)  # [N]
     s = tl.program_id(1)
     row = tl.minimum(n, N - 1).to(tl.int64)
-    row_at_rest = _row_at_rest(row, N.to(tl.int64), IS_GATED)
-    k = tl.arange(0, _PLANE)
+    row_at_rest = _row_at_rest(row, N.to(tl.int64), IS_GATED)  # [N]
+    k = tl.arange(0, _PLANE)  # [32]
     words = tl.load(words_ptr + row[:, None] * words_stride + (s * _PLANE + k)[None, :])
     offset = 0.0
     if offset_ptr is not None:
@@ -317,21 +342,21 @@ def dequantize_kernel(
         index = s * _BLOCKS + block
         scales_ptrs = scales_ptr + row * scales_stride
         flat_block = row_at_rest * num_blocks
-        scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)
+        scale = _scale(scales_ptrs, code_ptr, coarse_ptr, offset, flat_block, index)  # [N]
         for half in tl.static_range(2):
             plane = 2 * block + half
-            weight = _level(words, levels_ptr, plane) * scale[:, None]
-            at_k = s * _SUPER + plane * _PLANE + k
+            weight = _level(words, levels_ptr, plane) * scale[:, None]  # [N, 32]
+            at_k = s * _SUPER + plane * _PLANE + k  # [32]
             mask = (n < N)[:, None]
             if IS_PADDED:
                 mask &= (at_k < in_features)[None, :]
-            at = row_at_rest[:, None] * in_features + at_k[None, :]
+            at = row_at_rest[:, None] * in_features + at_k[None, :]  # [N, 32]
             tl.store(weight_ptr + at, weight.to(weight_ptr.dtype.element_ty), mask)
 
 
 def multiply(x: Tensor, weight: PlanarWeight) -> Tensor:
     """Multiply; if the weight is gated, gate as well: see `planar_linear`, `planar_gated`."""
-    rows = x.reshape(-1, weight.in_features)
+    rows = x.reshape(-1, weight.in_features)  # [M, K]
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     gpu = _gpu(x.device)
@@ -449,10 +474,10 @@ def dequantize(weight: PlanarWeight, dtype: torch.dtype) -> Tensor:
 
 
 def _written_out(x: Tensor, weight: PlanarWeight) -> Tensor:
-    y = F.linear(x, dequantize(weight, x.dtype))
+    y = F.linear(x, dequantize(weight, x.dtype))  # [M, N]
     if not weight.is_gated:
         return y
-    gate, up = y.chunk(2, dim=1)
+    gate, up = y.chunk(2, dim=1)  # [M, N / 2] each
     return F.silu(gate) * up
 
 

@@ -17,6 +17,17 @@ from torch import Tensor
 from kernels.arithmetic import ceil_div
 from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales
 
+# A worked example. Weight 100 of a row is in super-block 0, plane 100 // 32 = 3, word 100 % 32 = 4:
+# it is bits 12-15 of word 4. At rest it was the high nibble of byte 50. Its block of 64 is 100 //
+# 64 = 1, which planes 2 and 3 share.
+#
+#     word 4 of a super-block:   weight 228 196 164 132 100  68  36   4
+#                                plane    7   6   5   4   3   2   1   0
+#                                bits  31-28 ...          15-12 ... 3-0
+#
+# So `words >> 12` brings weights 96-127 of all 32 words to the low nibbles at once, in the order in
+# which the inputs 96-127 lie in memory.
+
 SUPER_BLOCK = 256
 PLANE = 32  # weights of a super-block with the same nibble index
 PLANES = SUPER_BLOCK // PLANE
@@ -72,10 +83,10 @@ def repack(
 ) -> PlanarWeight:
     """Bring a weight into the kernel's layout; see `kernels.nf4.op.repack_nf4`."""
     rows, width = shape
-    index = torch.stack((packed >> 4, packed & 0xF), dim=1).view(rows, width)
+    index = torch.stack((packed >> 4, packed & 0xF), dim=1).view(rows, width)  # [N, K]
     index = F.pad(index, (0, -width % SUPER_BLOCK), value=_ZERO)
-    planes = _rows(index, is_gated=is_gated).view(rows, -1, PLANES, PLANE).int()
-    words = torch.zeros_like(planes[:, :, 0])
+    planes = _rows(index, is_gated=is_gated).view(rows, -1, PLANES, PLANE).int()  # [N, S, 8, 32]
+    words = torch.zeros_like(planes[:, :, 0])  # [N, S, 32]
     for plane in range(PLANES):
         words |= planes[:, :, plane] << (4 * plane)
     fine: Tensor
@@ -106,11 +117,11 @@ def repack(
 def unpack(weight: PlanarWeight) -> tuple[Tensor, Tensor]:
     """Return what `repack` was given: packed levels, and scales expanded to float32."""
     rows, width = weight.out_features, weight.in_features
-    words = weight.words.view(rows, -1, 1, PLANE)
-    shifts = 4 * torch.arange(PLANES, device=words.device, dtype=torch.int32)
+    words = weight.words.view(rows, -1, 1, PLANE)  # [N, S, 1, 32]
+    shifts = 4 * torch.arange(PLANES, device=words.device, dtype=torch.int32)  # [8]
     index = ((words >> shifts[:, None]) & 0xF).to(torch.uint8).view(rows, -1)[:, :width]
     index = _rows_at_rest(index, is_gated=weight.is_gated).flatten()
-    fine = weight.scales[:, : width // BLOCK_SIZE]
+    fine = weight.scales[:, : width // BLOCK_SIZE]  # [N, K / 64]
     fine = _rows_at_rest(fine, is_gated=weight.is_gated).flatten()
     if weight.code is not None:
         assert weight.coarse is not None

@@ -23,6 +23,15 @@ from kernels.triton_device import check_triton
 Backend = Literal["reference", "bitsandbytes"]
 PlanarBackend = Literal["reference", "triton"]
 
+# A worked example of the storage: a weight of 2 rows of 64 is two blocks.
+#
+#     packed   uint8 [64]     byte i holds weight 2i in its high nibble and 2i + 1 in its low one
+#     absmax   float32 [2]    the scale of row 0 and that of row 1
+#
+# A weight of 2 rows of 96 is three blocks, and the second one straddles the rows: 32 weights of row
+# 0 and 32 of row 1. At rest that is allowed; the kernel's layout refuses it, because there each row
+# has scales of its own.
+
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_BLOCKS = 2**31  # of a weight: the kernel counts them in 32 bits
 
@@ -43,6 +52,8 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: if the weight holds a value that no scale can carry.
+
+    Source: Dettmers et al. 2023, "QLoRA", section 3 and appendix E.
     """
     if not weight.isfinite().all():
         raise ValueError("expected a finite weight, got inf or nan in it")
@@ -57,6 +68,8 @@ def nest_nf4(absmax: Tensor) -> NestedScales:
 
     Raises:
         ValueError: for another type or shape, or a value that no scale can carry.
+
+    Source: Dettmers et al. 2023, "QLoRA", section 3, double quantisation.
     """
     if absmax.dtype != torch.float32 or absmax.ndim != 1 or absmax.numel() == 0:
         raise ValueError(f"expected float32 [blocks], got {absmax.dtype} {list(absmax.shape)}")

@@ -27,6 +27,7 @@ class _Planar(nn.Module):
         super().__init__()
         self.in_features, self.backend = weight.in_features, backend
         self._is_gated = weight.is_gated
+        # Not saved: what is at rest is the packed form, and this one is made from it at every load.
         for name in ("words", "scales", "code", "coarse", "offset", "arrived"):
             self.register_buffer(name, getattr(weight, name), persistent=False)
 
@@ -121,6 +122,7 @@ def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str]
         ValueError: naming the first layer that has a width the layout cannot do; nothing is
             switched then.
     """
+    # All are repacked before the first is switched: an error leaves the module as it was.
     planar: dict[str, nn.Module] = {}
     for name, linear in module.named_modules():
         if isinstance(linear, NF4Linear) and linear.backend == "reference":

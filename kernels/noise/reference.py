@@ -1,4 +1,7 @@
-"""The meaning of counted noise, in plain PyTorch, on any device."""
+"""The meaning of counted noise, in plain PyTorch, on any device.
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", Philox4x32-10.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from torch import Tensor
 
 from kernels.arithmetic import ceil_div
 
+# Source: Salmon et al. 2011, as above. The Weyl constants are the fractional parts
+# of the golden ratio and of the square root of 3, in 32 bits.
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -42,10 +47,10 @@ def philox(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor, Tensor, Te
 def exponential_noise(keys: Tensor, steps: Tensor, shape: Sequence[int], stream: int) -> Tensor:
     """Draw; arguments as `kernels.noise.op.exponential_noise`."""
     width = math.prod(shape)
-    key, step = keys[:, None], steps[:, None]
-    block = torch.arange(ceil_div(width, 4), device=keys.device)
+    key, step = keys[:, None], steps[:, None]  # [R, 1] each
+    block = torch.arange(ceil_div(width, 4), device=keys.device)  # [counts]
     counter = block, torch.full_like(block, stream), step & _LOW, step >> 32 & _LOW
     bits = philox((key & _LOW, key >> 32 & _LOW), counter).flatten(1)[:, :width]
     # The middle of one of 2^23 equal parts of [0, 1], which fp32 holds exactly: never 0 nor 1.
-    uniform = ((bits >> 9).float() + 0.5) * 2.0**-23
+    uniform = ((bits >> 9).float() + 0.5) * 2.0**-23  # [R, width]
     return -uniform.log().view(len(keys), *shape)

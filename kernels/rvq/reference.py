@@ -1,4 +1,7 @@
-"""The meaning of the residual search, in plain PyTorch, on any device."""
+"""The meaning of the residual search, in plain PyTorch, on any device.
+
+Source: Zeghidour et al. 2021, "SoundStream", algorithm 1 (residual vector quantisation).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def nearest_codes(x: Tensor, tables: Tensor, norms: Tensor) -> Tensor:
     left, codes = x, []
     for table, norm in zip(tables, norms, strict=True):
         # Of half the squared distance |left - e|^2 only |e|^2 / 2 - left.e depends on the entry.
-        nearest = (left @ table.T - norm).argmax(1)
-        left = left - F.embedding(nearest, table)
+        nearest = (left @ table.T - norm).argmax(1)  # [R]
+        left = left - F.embedding(nearest, table)  # [R, D]
         codes.append(nearest)
     return torch.stack(codes, dim=1)

@@ -15,6 +15,17 @@ from typing import NamedTuple, Self
 
 from kernels.arithmetic import ceil_div
 
+# A worked example: pages of 4, a text ring of 8 columns, a prefix of 4, an audio ring of 8. After 2
+# pinned steps, 3 text steps and 10 audio steps:
+#
+#     columns   0 1 2 3 | 4 5 6 7 | 8 9 . . | 12 13 14 15 | 16 17 18 19
+#     holds     . . . . | . 2 1 0 | 0 1 . . |  8  9  2  3 |  4  5  6  7     (ordinals)
+#
+# Text grows to the left, so that a young slot is one contiguous range around its prefix, here 5 to
+# 19 once the audio ring has gone around. The last audio steps 8 and 9 went over 0 and 1. With 6
+# audio steps in view, `seen` is [5, 8), empty, [8, 10), [16, 20), [12, 14): two ranges a ring,
+# whether it needs them or not, so that the shape of a plan never changes.
+
 Range = tuple[int, int]
 
 
@@ -89,6 +100,7 @@ class Areas:
 
     def live(self, held: Held) -> Range:
         """Return the smallest range of columns that holds every visible one, empty if none is."""
+        # Rings that have gone around are live as a whole: the mask hides what is not seen of them.
         start = self.text - min(held.text, self.text)
         if held.audio:
             if not held.text and not held.prefix:
@@ -116,6 +128,8 @@ class Areas:
 
     def parts_beyond(self, held: Held, high: Held) -> set[int]:
         """Return the pages that hold nothing of `held`, if `high` is the most there ever was."""
+        # A ring that has ever gone around may hold something in each of its pages, and keeps them
+        # all.
         parts: set[int] = set()
         first = (self.text + self.prefix) // self.page_steps
         if high.text <= self.text:
@@ -130,6 +144,8 @@ class Areas:
 
 def ring_ranges(count: int, num_seen: int, size: int) -> tuple[Range, Range]:
     """Return where the newest `num_seen` of `count` steps lie in a ring, as two ranges."""
+    # 10 steps in a ring of 8, of which 6 are seen: ordinals 4-9 begin at 4 and end before 10 % 8 =
+    # 2, so they are (4, 8) and (0, 2).
     if num_seen == 0:
         return (0, 0), (0, 0)
     start, stop = (count - num_seen) % size, (count - 1) % size + 1

@@ -20,9 +20,36 @@ import numpy as np
 
 from model.cache.areas import Areas, Held, Range, ring_ranges
 from model.cache.kinds import Kind
-from model.cache.pages import NO_PAGE, NOBODY, PageTables
+from model.cache.pages import NO_PAGE, PADDING, PageTables
 from model.config import LMConfig
 from model.errors import EngineError, OutOfPagesError, RewindError
+
+# A worked example, with pages of 4 steps, a text window of 4 and an audio window of 6, 2 steps that
+# can be taken back, and a prefix of 2. The areas of a slot are whole pages:
+#
+#     text ring   4 + 2 = 6 -> 8 columns    0-7      pages (parts) 0 and 1
+#     prefix      2         -> 4 columns    8-11     part 2
+#     audio ring  6 + 2 = 8 -> 8 columns   12-19     parts 3 and 4
+#
+# A conversation takes steps, and each is counted in the area of its kind:
+#
+#     step   kind     ordinal   column           what this step sees
+#     0      PREFIX   0         8                8
+#     1      PREFIX   1         9                8-9
+#     2      LISTEN   0         12               8-9, 12
+#     ...
+#     11     LISTEN   9         12 + 9 % 8 = 13  8-9, and ordinals 4-9, in 16-19 and 12-13
+#     12     TEXT     0         7                7, 8-9, 16-19, 12-13
+#
+# Step 11 was written over ordinal 1, and that is safe: no step sees it any more, not even after 2
+# steps were taken back. That is what the 2 extra columns of a ring are for. `rewind(slot, 10)` then
+# takes steps 12, 11 and 10 back. Counters go down (text 1 -> 0, audio 10 -> 8), nothing is moved or
+# wiped, and the next LISTEN step is ordinal 8 again, column 12. Taking back one step more would
+# make ordinals 1-6 the newest 6, and column 13 no longer holds ordinal 1: `RewindError`, and the
+# caller feeds the conversation again (`model/turns/history.py`).
+#
+# `audio_high` remembers how far the ring was ever written, because that is what decides which old
+# ordinals are gone, and going back does not bring them back.
 
 _LISTEN_OR_PAD = (Kind.LISTEN, Kind.PAD)
 _NOTHING = Held(0, 0, 0, 0, 0)
@@ -200,10 +227,14 @@ class Ledger:
         if length < 0 or num_back < 0 or num_back > len(recent):
             msg = f"cannot rewind slot {slot} to {length}: it has {self.length(slot)} steps"
             raise RewindError(msg)
+        # What is taken back is counted by its kind: only the ring of that kind moves.
         back = [recent[-1 - i] for i in range(num_back)]
         text = now.text - back.count(Kind.TEXT)
         audio = now.audio - sum(k > Kind.TEXT for k in back)
         config = self._config
+        # Of each ring, the oldest step that would be seen again must not have been written over.
+        # For the example above: 8 steps kept, seen from 8 - 6 = 2 on; 10 at most, so 10 - 6 - 2 = 2
+        # is left.
         for kept, high, window in (
             (text, now.text_high, config.text_window),
             (audio, now.audio_high, config.audio_window),
@@ -286,8 +317,8 @@ class Ledger:
         (group,) = self.groups
         size = group.areas.audio
         row = np.array(slots)
-        is_somebody = row != NOBODY
-        held = np.array([0 if s == NOBODY else self._counters[s].audio for s in slots])
+        is_somebody = row != PADDING
+        held = np.array([0 if s == PADDING else self._counters[s].audio for s in slots])
         part = held % size // group.areas.page_steps
         pages = group.tables.of(slots)[np.arange(len(row)), part]
         refs = group.tables.pool.refs
@@ -296,13 +327,15 @@ class Ledger:
         for i in wanted:
             group.own(slots[i], (int(part[i]),))
         for slot, step_kind in zip(slots, kind, strict=True):
-            if slot != NOBODY:
+            if slot != PADDING:
                 self._count(slot, step_kind)
         held += is_somebody
         return held
 
     def has_room(self, kind: Sequence[Sequence[int]], slots: Sequence[int]) -> bool:
         """Say whether there are pages for `advance`; arguments as there."""
+        # The first, cheap answer is nearly always enough. It counts a page for each step, where in
+        # truth most steps go to a page that their slot has already.
         most = sum(len(row) for row in kind)  # a step is written to one page
         return all(
             most <= group.tables.pool.num_free
@@ -317,7 +350,7 @@ class Ledger:
 
         Args:
             kind: `Kind` values [n][T]; PAD only at the end of a row.
-            slots: n distinct slots; any number may be `NOBODY`, whose rows are PAD.
+            slots: n distinct slots; any number may be `PADDING`, whose rows are PAD.
 
         Returns:
             For each group a row of each slot; None for a group that no step enters.
@@ -326,7 +359,7 @@ class Ledger:
             EngineError: if the prefix area is full; nothing has changed then.
             OutOfPagesError: if there are no pages for what is new; nothing has changed then.
         """
-        num_steps, somebody = len(kind[0]), [slot for slot in slots if slot != NOBODY]
+        num_steps, somebody = len(kind[0]), [slot for slot in slots if slot != PADDING]
         assert num_steps <= self.max_call_steps, (num_steps, self.max_call_steps)
         assert len(set(somebody)) == len(somebody), slots
         self._check_prefix(kind, slots)
@@ -351,17 +384,19 @@ class Ledger:
         """Count the steps of one row in and say where they go."""
         rows = []
         for group in groups:
-            pages = [] if group is None or slot == NOBODY else group.tables.rows[slot]
-            if group is not None and slot == NOBODY:
+            pages = [] if group is None or slot == PADDING else group.tables.rows[slot]
+            if group is not None and slot == PADDING:
                 pages = [NO_PAGE] * group.areas.num_pages
             rows.append(Row(pages, [], [], (0, 0)))
         for step_kind in kind:
+            # A step is counted before it is placed, so it sees itself and nothing that comes after
+            # it, though the whole call is computed at once: this is the causal mask.
             if step_kind != Kind.PAD:
                 self._count(slot, step_kind)
             for row, group in zip(rows, groups, strict=True):
                 if group is None:
                     continue
-                held = _NOTHING if slot == NOBODY else self._held(slot, group)
+                held = _NOTHING if slot == PADDING else self._held(slot, group)
                 row.columns.append(_column(step_kind, held, group))
                 row.seen.append(group.areas.seen(held))
                 row.live = group.areas.live(held)
@@ -419,6 +454,8 @@ class Ledger:
         self, kind: Sequence[Sequence[int]], slots: Sequence[int], groups: Sequence[LayerGroup]
     ) -> None:
         """Let slots own the pages that new steps are written to."""
+        # Two rounds: pages are counted for all layers before the first one is taken, so that a call
+        # that does not fit changes nothing.
         taken = []
         for group in groups:
             wanted = self._wanted(kind, slots, group)
@@ -436,7 +473,7 @@ class Ledger:
         return [
             (slot, part)
             for slot, row in zip(slots, kind, strict=True)
-            if slot != NOBODY
+            if slot != PADDING
             for part in self._parts(slot, row, group)
             if group.tables.num_missing(slot, (part,))
         ]

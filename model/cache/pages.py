@@ -17,8 +17,23 @@ import numpy as np
 
 from model.errors import OutOfPagesError
 
+# A worked example: 4 pages, slots of 2 parts.
+#
+#                              table of A    table of B    counts of pages 0-3
+#     A owns part 0            [0, -]        [-, -]        1 0 0 0
+#     A owns part 1            [0, 1]        [-, -]        1 1 0 0
+#     B forks A: `share`       [0, 1]        [0, 1]        2 2 0 0
+#     B owns part 1            [0, 1]        [0, 3]        2 1 0 1    the store copies page 1 to 3
+#     A is cleared             [-, -]        [0, 3]        1 0 0 1
+#
+# B got page 3 and not 2, because slot B's own place for part 1 is 1 * 2 + 1 = 3 (`_wish`): where
+# nothing is shared, a slot's pages lie one after the other, and a CPU reads them as one piece.
+#
+# Source: Kwon et al. 2023, "Efficient memory management for large language model serving with
+# PagedAttention", section 4.4 (sharing, and a copy at the first write).
+
 NO_PAGE = -1
-NOBODY = -1  # the slot of rows that only fill a batch up
+PADDING = -1  # the slot of rows that only fill a batch up
 
 
 class PagePool:
@@ -100,10 +115,10 @@ class PageTables:
         self._array = np.full((num_slots, pages_per_slot), NO_PAGE, np.int32)
 
     def of(self, slots: Sequence[int]) -> np.ndarray:
-        """Return the rows of some slots, int32 [n, pages_per_slot]; `NOBODY` has no pages."""
+        """Return the rows of some slots, int32 [n, pages_per_slot]; `PADDING` has no pages."""
         index = np.array(slots)
         rows: np.ndarray = self._array[index]
-        rows[index == NOBODY] = NO_PAGE
+        rows[index == PADDING] = NO_PAGE
         return rows
 
     def num_missing(self, slot: int, parts: Iterable[int]) -> int:
@@ -121,6 +136,7 @@ class PageTables:
         Raises:
             OutOfPagesError: there is no page; nothing has changed then.
         """
+        # A page that others read as well must not change under them: whoever writes gets a copy.
         row = self.rows[slot]
         old = row[part]
         if old != NO_PAGE and self.pool.refs(old) == 1:
@@ -134,6 +150,7 @@ class PageTables:
     def _wish(self, slot: int, part: int) -> int:
         """Say which page makes the slot's memory one piece: of its place, else a neighbour's."""
         row, pool = self.rows[slot], self.pool
+        # Fragmentation is only a matter of speed, so this is a wish and no promise.
         after = row[part + 1] if part + 1 < len(row) else NO_PAGE
         before = row[part - 1] if part else NO_PAGE
         places = [slot * len(row) + part]

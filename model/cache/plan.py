@@ -1,4 +1,12 @@
-"""Plan one call: where its steps are written in a store, and what each of them sees."""
+"""Plan one call: where its steps are written in a store, and what each of them sees.
+
+`LMState` counts steps and says, in the columns of each slot, what a row writes and sees (`Row`).
+Here that becomes what attention reads: for the kernels one table of pages and ranges (`PagedPlan`),
+for a CPU views of the store with a mask (`Run`).
+
+Source: Kwon et al. 2023, "Efficient memory management for large language model serving with
+PagedAttention", section 4.1 (block tables); here of rings, so that a call may last for hours.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +21,28 @@ from kernels.attention import op
 from model.cache.ledger import Row
 from model.cache.pages import NO_PAGE
 from model.cache.store import LayerMemory, PagedLayer, Run, Store, ViewedLayer
+
+# A worked example: two rows of one step each, pages of 4 columns. Slot A has pages [6, 7] and takes
+# its 6th step; slot B has pages [2, -1] and takes its 2nd. Both are single rings of 8 columns, and
+# see the newest 4.
+#
+#     row   newest column   page, entry          column of the store   ranges seen
+#     A     5               table 7, entry 1     7 * 4 + 1 = 29        [2, 6)
+#     B     1               table 2, entry 1     2 * 4 + 1 = 9         [0, 2)
+#
+#     columns [29, 9]    table [[6, 7], [2, -1]]    spans [[[2, 6], [0, 0]], [[0, 2], [0, 0]]]
+#
+# Four steps later A has taken 10: its newest column is 9 % 8 = 1, and the newest 4 are ordinals
+# 6-9, which lie in columns 6, 7, 0, 1. That is two ranges, [6, 8) and [0, 2), hence two places in
+# `spans`.
+#
+# The same on a CPU. A's pages 6 and 7 follow each other in the store, so its columns 2-5 are the
+# view of the store from column 6 * 4 + 2 = 26 on, and nothing is copied. Rows whose views are
+# equally far apart are one view with a stride, and one attention (`_runs`). Were A's pages [6, 3],
+# its columns would be gathered by an index instead, with the same numbers.
+#
+# A row without a session (padding) has no pages, sees nothing, and writes to the waste column,
+# which nobody reads. So a batch of any size has tensors of one shape.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +67,8 @@ class PagedPlan:
     @classmethod
     def of(cls, rows: Sequence[Row], table: np.ndarray, store: Store) -> PagedPlan:
         """Plan a call of `rows`, whose pages are also `table`: int32 [n, pages_per_slot]."""
-        spans = np.array([row.seen for row in rows], np.int32)
-        columns = np.array(_store_columns(rows, store), np.int32)
+        spans = np.array([row.seen for row in rows], np.int32)  # [n, T, ranges, 2]
+        columns = np.array(_store_columns(rows, store), np.int32)  # [n * T]
         return cls._packed(columns, table, spans, store)
 
     @classmethod
@@ -54,12 +84,16 @@ class PagedPlan:
             table: int32 [n, pages_per_slot].
             store: of the pages.
         """
+        # Step `held - 1` is the newest. Its page is looked up as attention will: column //
+        # page_steps.
         newest = (held - 1) % size
-        page = table[np.arange(len(table)), newest // store.page_steps]
-        columns = page * store.page_steps + newest % store.page_steps
+        page = table[np.arange(len(table)), newest // store.page_steps]  # [n]
+        columns = page * store.page_steps + newest % store.page_steps  # [n]
         columns = np.where(held > 0, columns, store.waste).astype(np.int32)
+        # The window ends at the newest step. Where it began before the ring's end and went on at
+        # its start, it is two ranges: [start, size) and [0, stop).
         start, stop = (held - np.minimum(held, window)) % size, newest + 1
-        is_split = start >= stop
+        is_split = start >= stop  # [n]
         spans = np.zeros((len(held), 1, 2, 2), np.int32)
         spans[:, 0, 0, 0], spans[:, 0, 0, 1] = start, np.where(is_split, size, stop)
         spans[:, 0, 1, 1] = np.where(is_split, stop, 0)
@@ -70,6 +104,7 @@ class PagedPlan:
     def _packed(
         cls, columns: np.ndarray, table: np.ndarray, spans: np.ndarray, store: Store
     ) -> PagedPlan:
+        # One tensor, one copy to the device: three small copies would cost three times as much.
         parts = (columns, table, spans)
         packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
         packed = packed.to(store.kv.device)
@@ -120,6 +155,7 @@ def _runs(rows: Sequence[Row], store: Store) -> list[Run]:
     not its own, and their slots are equally far apart. Whether pages lie in one piece changes
     where they are read from and not what is computed.
     """
+    # Rows join a run as long as each starts one stride after the one before it.
     size = store.page_steps
     spots = [_spot(row, size) for row in rows]
     runs, begin = [], 0
@@ -161,6 +197,7 @@ def _go_together(spots: Sequence[_Spot | None]) -> bool:
         return one is two
     if one.page is None or two.page is None or (one.first, one.last) != (two.first, two.last):
         return False
+    # Two rows define the stride; a third one has to keep it.
     zero = spots[-3] if len(spots) > 2 else None
     if zero is None:
         return two.page > one.page
@@ -172,6 +209,8 @@ def _run(where: slice, rows: Sequence[Row], spots: Sequence[_Spot | None], store
     spot = spots[0]
     if spot is None:
         return Run(where, None)
+    # The rows of a run are read from the first live column of any of them to the last of any: the
+    # mask hides what is not a row's own.
     start, stop = min(row.live[0] for row in rows), max(row.live[1] for row in rows)
     mask = _mask(rows, start, stop).to(store.kv.device, store.dtype)
     size = store.page_steps
@@ -202,5 +241,5 @@ def _index(row: Row, start: int, stop: int, size: int) -> Tensor:
     first, last = start // size, (stop - 1) // size
     pages = np.array(row.pages[first : last + 1])
     pages[pages == NO_PAGE] = max(pages)  # hidden by the mask, so any page of the slot's will do
-    columns = (pages[:, None] * size + np.arange(size)).ravel()
+    columns = (pages[:, None] * size + np.arange(size)).ravel()  # [pages * page_steps]
     return torch.from_numpy(columns[start - first * size : stop - first * size])

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from model.cache.kinds import Kind
 from model.cache.ledger import Ledger, Row, SlotRecord, areas_of
-from model.cache.pages import NO_PAGE, NOBODY
+from model.cache.pages import NO_PAGE, PADDING
 from model.cache.plan import PagedPlan, paged_layers, viewed_layers
 from model.cache.store import LayerMemory, MemoryConfig, PageContents, Reading, Store
 from model.config import LMConfig
@@ -309,7 +309,7 @@ class LMState:
 
         Args:
             kind: `Kind` values [n][T]; PAD only at the end of a row.
-            slots: n distinct slots; any number may be `NOBODY`, whose rows are PAD.
+            slots: n distinct slots; any number may be `PADDING`, whose rows are PAD.
 
         Returns:
             For every layer what it reads and writes; None for layers that no step enters.
@@ -337,7 +337,7 @@ class LMState:
         groups = self._ledger.groups
         if self._ledger.is_ring and len(kind[0]) == 1:
             is_step = [row[0] != Kind.PAD for row in kind]
-            if is_step == [slot != NOBODY for slot in slots]:
+            if is_step == [slot != PADDING for slot in slots]:
                 held = self._ledger.advance_rings([row[0] for row in kind], slots)
                 self._fill()
                 (group,), (store,) = groups, self.stores

@@ -26,6 +26,11 @@ from model.cache.rotary import rotate_
 from model.errors import ConfigError
 from model.precision import Precision
 
+# A worked example: 2 pages of 4 columns and the waste page. Column 5 is entry 1 of page 1; columns
+# 8-11 are the waste page, and `waste` is 8. A page is a slice of 4 columns of every head of every
+# layer: so pages 0 and 1 together are 8 neighbouring columns of each head, which is what makes a
+# view possible.
+#
 # "views" reads pages where they lie; the others are those of `kernels.attention.op`.
 Reading = Literal["views", op.Backend]
 
@@ -138,6 +143,7 @@ class Store:
 
     def fill(self, page: int, source: int | None) -> None:
         """Begin a page with a copy of page `source`, or wiped."""
+        # Wiped, not just free: a mask hides columns by adding -inf, and NaN + -inf is NaN.
         for tensor in (self.kv, self.scale):
             if tensor is None:
                 continue
@@ -292,6 +298,8 @@ class Run:
         for tensor in (store.kv, store.scale):
             if tensor is None:
                 continue
+            # Row i begins `stride` columns after row i - 1, in the same memory: a view of several
+            # rows without a copy. Rows may even overlap; they are only read.
             layers, two, heads, column, *rest = tensor.stride()
             view = tensor.as_strided(
                 (len(tensor), 2, num_rows, tensor.shape[2], num_columns, *tensor.shape[4:]),
@@ -346,7 +354,7 @@ class ViewedLayer:
 
     def attend(self, q: Tensor) -> Tensor:
         """Attend; see `LayerMemory.attend`."""
-        queries = q.transpose(1, 2)
+        queries = q.transpose(1, 2)  # [n, heads, T, head_dim]
         parts = [self._attend(run, found, queries[run.rows]) for run, found in self.runs]
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
         return y.transpose(1, 2)
@@ -357,7 +365,7 @@ class ViewedLayer:
             return torch.zeros_like(q)
         if run.index is not None:
             found = tuple(run.gather(t) for t in (self.kv, self.scale) if t is not None)
-        kv = found[0]
+        kv = found[0]  # [2, rows, kv_heads, columns, head_dim]
         if self.scale is not None:
             kv = kv.to(self.dtype) * found[1].to(self.dtype)[..., None]
         return F.scaled_dot_product_attention(

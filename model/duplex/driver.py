@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels.noise import exponential_noise
-from model.cache.pages import NOBODY
+from model.cache.pages import PADDING
 from model.cache.state import Kind, SlotMemory, Steps
 from model.cache.store import LayerMemory, MemoryConfig
 from model.errors import RewindError
@@ -28,6 +28,25 @@ from model.transformer.condition import Condition
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
 from model.transformer.sampling import guide, sample
+
+# A worked example of the ring. Three streams: text and the semantic code come without delay, the
+# acoustic code one frame late. The longest delay is 1, so a conversation has 1 + 2 = 3 columns, and
+# position p lies in column p % 3. T1 is the text of frame 1, S1 and A1 its codes, "first" what a
+# model is fed before there is anything:
+#
+#     step  reads                     writes                    whole after it
+#     0     column 0: first           column 1: T0 S0 -         -
+#     1     column 1: T0 S0 first     column 2: T1 S1 A0        frame 0: T0, S0 in column 1, A0 in 2
+#     2     column 2: T1 S1 A0        column 0: T2 S2 A1        frame 1: T1, S1 in column 2, A1 in 0
+#     3     column 0: T2 S2 A1        column 1: T3 S3 A2        frame 2
+#
+# So a frame is given out one step after its first token, and what a step needs is never more than
+# three columns old. Each conversation counts its own steps (`calls`), so rows of one batch may
+# stand in different columns; a captured graph reads the counts from a tensor.
+#
+# Source: Copet et al. 2023, "Simple and controllable music generation", section 2.2 (delay
+# pattern); Défossez et al. 2024, "Moshi", sections 3.4.3 and 3.4.4 (text and both sides' codes as
+# streams).
 
 
 class _Stream(IntEnum):
@@ -353,11 +372,11 @@ class Duplex:
         up to `num_rows`.
         """
         num_filler = (num_rows or len(slots)) - len(slots)
-        slots = [*slots, *[NOBODY] * num_filler]
-        has_begun = [slot != NOBODY and self._calls[slot] >= self.config.lag for slot in slots]
+        slots = [*slots, *[PADDING] * num_filler]
+        has_begun = [slot != PADDING and self._calls[slot] >= self.config.lag for slot in slots]
         kinds = [[int(Kind.DUPLEX if begun else Kind.PAD)] for begun in has_begun]
         theirs = [
-            slot + side * self._num_slots if begun else NOBODY
+            slot + side * self._num_slots if begun else PADDING
             for side in range(self._sides)
             for slot, begun in zip(slots, has_begun, strict=True)
         ]

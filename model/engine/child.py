@@ -38,6 +38,10 @@ from model.messages import Command, Output, SessionFailed
 
 _log = logging.getLogger(__name__)
 
+# The child begins with `Described`, once its core is built, waits for `Begin`, answers `Began` when
+# it is warm, and takes commands from then on. It ends when the connection does, which is however
+# the parent ends.
+
 NAME = "parley-engine"  # at most 15 characters, as Linux shows them
 REPORT_S = 0.5
 

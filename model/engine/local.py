@@ -31,6 +31,15 @@ from model.metrics import EngineMetrics
 _log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10.0
+# How the two threads meet. The event loop calls `submit`, which puts a command into a queue and
+# wakes the engine's thread; it never waits for the model. The engine's thread calls `deliver` with
+# each output, which puts it into the event loop (`call_soon_threadsafe`). Between the two there is
+# nothing else:
+#
+#     engine's thread:   wait -> take each session's turn of commands -> tick -> deliver -> wait
+#
+# `next_due_s` says until when it may sleep: until a reply would run dry, or a frame would be late.
+#
 # Commands of a session after which it is told that they were taken, and what they may weigh. Both
 # are a small part of what a session keeps on its way, or it would wait for a word that never comes.
 _REPORTED = 32
@@ -170,6 +179,7 @@ class LocalEngine:
 
     def _wait(self) -> list[Turn] | None:
         """Sleep until there is something to do; return the sessions' turns, or None to stop."""
+        # The condition guards against a lost wake-up: what came before this line is seen here.
         self._busy_since_s = None
         with self._changed:
             while not self._is_stopping and not self._commands:
@@ -191,6 +201,7 @@ class LocalEngine:
 
     def _advance(self, turns: list[Turn]) -> list[Output]:
         """Carry out commands and tick once; if the engine breaks, every session is lost."""
+        # What is noted names the session to whoever finds this process dead or stuck.
         outputs: list[Output] = []
         for turn in turns:
             self._note(turn.session_id)

@@ -58,6 +58,17 @@ from model.metrics import EngineMetrics
 
 _log = logging.getLogger(__name__)
 
+# A worked example of a crash. Sessions A and B are open; a driver kills the child while it works on
+# A.
+#
+#     the connection ends     EngineLost to A and B: their machines note that they have no engine
+#     0 s later               a new child is spawned from the same spec, and loads the model
+#     it is ready             EngineBack: A and B open again, and tell their conversations
+#     it dies on A again      A is ended (SessionFailed); B is told to the next one
+#
+# For which session it works, the child notes in shared memory before each command (`Noted`),
+# because a process that is dead cannot be asked.
+
 _STOP_TIMEOUT_S = 5.0
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _DESCRIPTORS_WAIT_S = 1.0

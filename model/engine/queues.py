@@ -14,6 +14,18 @@ from model.messages import (
     weight,
 )
 
+# A worked example. A sends 40 items at once, then B one `Respond`; both wait between the same two
+# ticks.
+#
+#     round 1   A: 16 commands   B: its Respond
+#     tick                       B's reply begins
+#     round 2   A: 16 commands
+#     tick      ...
+#     round 3   A: 8 commands
+#
+# Without turns B would wait until all of A's items were spelled. A `Close` of A meanwhile makes
+# what A has waiting void, and goes first.
+#
 # What one session may have carried out before the others have their turn: a history is told in
 # slices, and spelling 16,000 characters takes some 10 ms.
 _TURN_COMMANDS = 16

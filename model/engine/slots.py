@@ -53,6 +53,8 @@ class SlotTable(Generic[S]):
         """Return the session's slot, None if it has none."""
         return self._by_session.get(session_id)
 
+    # The lowest free slot, so that busy slots are neighbours: their memory is then read as one
+    # piece.
     def take(self, session_id: str, make: Callable[[int], S]) -> S:
         """Give a session the lowest free slot, made of its index; there must be one."""
         assert session_id not in self._by_session

@@ -121,7 +121,7 @@ class Reply:
         return [*step.outputs]
 
     def end(self, reason: DoneReason) -> ResponseDone:
-        """End the reply as it is."""
+        """Say that it is over, with what was put out of it until now as its usage."""
         self.is_over = True
         usage = replace(
             self._usage,

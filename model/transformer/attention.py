@@ -22,6 +22,18 @@ from model.cache.store import LayerMemory
 from model.config import LMConfig
 from model.transformer.backend import KernelModule
 
+# One layer, as two additions to what flows through it:
+#
+#     x = x + attention(norm1(x))
+#     x = x + mlp(norm2(x))
+#
+# Training runs it over [B, T] with a mask (`forward`), serving over the newest steps with their
+# memory (`step`): `LayerMemory.enter` stores keys and values, `attend` reads what each step sees.
+#
+# Source: Vaswani et al. 2017, "Attention is all you need", section 3.2; Xiong et al. 2020, "On
+# layer normalization in the transformer architecture" (norms first); Shazeer 2020, "GLU variants
+# improve transformer" (the MLP).
+
 
 class RMSNorm(KernelModule):
     """Scale to unit mean square, in fp32, then by a learned weight."""
@@ -105,8 +117,8 @@ class Attention(nn.Module):
         Returns:
             float [B, T, D].
         """
-        q, k, v = self._project(x, rope)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        q, k, v = self._project(x, rope)  # [B, T, H, head_dim] each
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, H, T, head_dim]
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and mask is not None:
             y = _attend_in_steps(q, k, v, mask)
         else:
@@ -124,7 +136,7 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads, kv_heads = self.num_heads, self.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (heads + 2 * kv_heads, self.head_dim))  # [B, T, H, D]
-        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)
+        qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)  # [B, T, H, D] each
         if rope is not None:
             qk = rotate(qk, rope)
         q, k = qk.split((heads, kv_heads), dim=2)
@@ -144,7 +156,7 @@ class Attention(nn.Module):
         n, steps, _ = x.shape
         heads, kv_heads, head_dim = self.num_heads, self.num_kv_heads, self.head_dim
         qkv = self.qkv(x).to(memory.dtype).view(n, steps, heads + 2 * kv_heads, head_dim)
-        y = memory.attend(memory.enter(qkv, rope))
+        y = memory.attend(memory.enter(qkv, rope))  # [n, T, H, D]
         out: Tensor = self.out(y.reshape(n, steps, heads * head_dim))
         return out
 
@@ -157,7 +169,7 @@ def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, T, T]
     weights: Tensor = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
     return weights.to(v.dtype) @ v
 

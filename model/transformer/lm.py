@@ -21,6 +21,19 @@ from model.transformer.condition import Condition, Conditioners
 from model.transformer.depth import CodebookVectors, Depth
 from model.transformer.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
 
+# A worked example of one step's input, for the starter (dim 256, 8 codes a frame):
+#
+#     LISTEN   text_emb(the last piece put out) + user_emb(8 codes)
+#     TEXT     text_emb(a word's piece)
+#     SPEAK    text_emb(the last piece put out) + assistant_emb(8 codes, as delayed)
+#
+# All of it is one vector [256]; what is absent adds an exact zero. The step runs through all
+# layers, or, if it is a LISTEN step, from `audio_entry_layer` on, and comes out as `hidden` [256].
+# From there `text_head` says the next piece, and in SPEAK steps `depth` the frame's codes.
+#
+# Source: Défossez et al. 2024, "Moshi", section 3.4 (temporal and depth transformer, streams
+# summed).
+
 
 class AudioEmbedding(nn.Module):
     """Embed one audio stream's codes.
@@ -161,10 +174,12 @@ class LM(nn.Module):
             float [B, T, dim], the normalised backbone output, for `text_logits` and `depth`.
             At PAD steps it is finite and means nothing.
         """
+        # Whole sequences: the mask says what each step sees, windows and prefix as in serving, so
+        # that training and serving compute the same function. Tests compare the two.
         config = self.config
         x = self.embed(steps)
-        rope = rope_table(steps.position, self.rope_frequencies)
-        mask = visibility(steps.kind, config)
+        rope = rope_table(steps.position, self.rope_frequencies)  # [B, T, 1, head_dim / 2]
+        mask = visibility(steps.kind, config)  # [B, T, T]
         x = self._low_layers(x, steps.kind, rope, mask)
         for layer in list(self.layers)[config.audio_entry_layer :]:
             x = layer(x, rope, mask[:, None])
@@ -174,16 +189,16 @@ class LM(nn.Module):
     def _low_layers(self, x: Tensor, kind: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
         """Run the layers that LISTEN steps skip, on the remaining steps packed together."""
         entry = self.config.audio_entry_layer
-        listens = kind == Kind.LISTEN
+        listens = kind == Kind.LISTEN  # [B, T]
         num_steps = int((~listens).sum(dim=1).max())
         if entry == 0 or num_steps == 0:
             return x
         # A stable sort moves LISTEN steps behind the others; the first `num_steps` cover those.
         # A row with fewer brings some LISTEN steps along, which nobody sees and which are dropped.
         index = listens.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_steps]  # [B, T']
-        row = torch.arange(len(kind), device=kind.device)[:, None]
-        packed = x[row, index]
-        packed_listens = listens[row, index]
+        row = torch.arange(len(kind), device=kind.device)[:, None]  # [B, 1]
+        packed = x[row, index]  # [B, T', dim]
+        packed_listens = listens[row, index]  # [B, T']
         mask = mask[row[..., None], index[:, :, None], index[:, None, :]]
         mask = mask & ~packed_listens[:, None, :]
         mask = mask | torch.eye(num_steps, dtype=torch.bool, device=kind.device)
@@ -299,7 +314,7 @@ class LM(nn.Module):
         layers = list(zip(self.layers, memory, strict=True))
         if added is not None:
             x = x + added[:, None]
-        rope = rope_table(steps.position, self.rope_frequencies)
+        rope = rope_table(steps.position, self.rope_frequencies)  # [B, T, 1, head_dim / 2]
         start = x
         for layer, remembered in layers[:entry]:
             if remembered is not None:

@@ -17,6 +17,16 @@ import numpy as np
 from model.arrays import Ints
 from model.cache.state import Kind
 
+# A worked example of `fed`. A history has 20 steps, and the model has seen all of them: fed = 20.
+# The client truncates the last reply, steps 10-19, to steps 10-14: the first difference is at step
+# 14, where <eos> now stands. So fed = min(20, 14) = 14, and nothing else happens yet. At the
+# session's next turn to step, the pager sees that the state holds 20 steps and the history wants
+# 14: it rewinds 6 steps if the ring allows, else it resets the slot and feeds all 15 steps again.
+# Both give the same numbers.
+#
+# Deleting an item, changing the voice, reopening a turn and truncation are all this one movement:
+# change the log, lower `fed`.
+
 VOICE_INDEX = 1  # of the voice's piece in the prefix
 
 # Assistant items that can still be truncated. A client truncates what it is hearing or has just
@@ -103,10 +113,10 @@ class History:
     )
 
     def __init__(self, prefix: Sequence[int], num_codebooks: int, max_steps: int) -> None:
-        self._text = np.zeros(max_steps, dtype=np.int32)
-        self._kind = np.zeros(max_steps, dtype=np.int8)
-        self._user = np.full((max_steps, num_codebooks), -1, dtype=np.int16)
-        self._assistant = np.full((max_steps, num_codebooks), -1, dtype=np.int16)
+        self._text = np.zeros(max_steps, dtype=np.int32)  # [steps]
+        self._kind = np.zeros(max_steps, dtype=np.int8)  # [steps]
+        self._user = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
+        self._assistant = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
         self._base = 0  # steps dropped after the prefix
         self._rows = 0
         self._prefix = len(prefix)
@@ -170,6 +180,7 @@ class History:
         Returns:
             By how much every later step has moved.
         """
+        # What is equal at the beginning stays fed: a reply that is cut at its end costs no step.
         assert item.stop is not None
         start, stop = item.start, item.stop
         delta = len(block) - (stop - start)
@@ -246,6 +257,7 @@ class History:
         return index - self._base
 
     def _drop_oldest(self) -> None:
+        # A quarter at once, so that moving the rest costs little for each step.
         start, kept = self._prefix, self._rows - self._prefix
         num = kept // 4 + 1
         for log in (self._text, self._kind, self._user, self._assistant):

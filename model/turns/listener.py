@@ -12,6 +12,21 @@ from model.turns.history import History, StepBlock
 from model.turns.steps import Event, Mask, TurnLimits
 from model.vocabulary import TurnVocabulary
 
+# A worked example of the two transcripts. While the user says "what is your name", LISTEN steps put
+# out the live transcript: "what is your name". At the end it is fed as a draft, and one call asks
+# what the model would write after each piece of it:
+#
+#     fed           <user>   what   is    your   name   <reply>
+#     put out       what     is     your  name   <reply>  hello ...
+#
+# Every piece that was put out is the next one that was fed, so the draft is right, <reply> was
+# rightly fed early, and "hello" is already the reply's first piece: transcript and reply began in
+# one call.
+#
+# Had the live transcript been "what is your mane", then "name" comes out where "mane" was fed.
+# Steps after "your" are taken back, the model writes on from "name", and "what is your mane" is the
+# rival: at the end the likelier of the two stands, with a bonus for the rival, which was heard.
+
 # In nats: so much likelier than the live transcript another one must be to stand in its place. The
 # live one was heard piece by piece, which the likelihood of a text does not know of. Chosen for the
 # fewest word errors of the starter among 0 to 20, in conversations that are not in its scores.
@@ -191,7 +206,8 @@ class Listener:
         turn = self.turn
         assert turn is not None
         limit = min(self._limits.max_transcript_pieces, self._limits.max_prefill_steps - 2)
-        # Whether there was time to see what the last frame put out must not matter.
+        # Whether there was time to see what the last frame put out must not matter: the same audio
+        # has the same transcript on a fast machine and on a slow one.
         draft = turn.pieces[: min(turn.num_certain, limit)]
         turn.item_id, turn.pieces = item_id, []
         self._history.append(Kind.TEXT, self._vocabulary.user)
@@ -237,6 +253,7 @@ class Listener:
         turn, history = self.turn, self._history
         assert turn is not None
         asked, draft, turn.draft = self.weighed, turn.draft, []
+        # `first` is where the draft begins in the history; a fed <reply> stands behind it.
         first = len(history) - len(draft) - turn.is_reply_fed
         # The draft stands as far as the model would have written the same.
         num_right = 0

@@ -23,6 +23,16 @@ from model.transformer.lm import LM
 from model.turns.history import StepBlock
 from model.turns.prompts import PromptCache
 
+# A worked example: pages for two sessions, and three of them.
+#
+#     A and B have talked; the pool is empty. `_used` is [A, B], the longest idle first.
+#     C is due: its step raises `OutOfPagesError`, and nothing has changed.
+#     `make_room` parks A: its pages go to host memory, and are free. C's step is tried again.
+#     A is due: `run` finds it parked. B gives way in its turn, A comes back, and its step is taken.
+#
+# The numbers are the same as if there had been room for all three, only later. If A, B and C are in
+# one batch, nobody can give way, and the runner halves the batch until it fits.
+
 _T = TypeVar("_T")
 
 
@@ -89,6 +99,7 @@ class Pager:
         Returns:
             Steps that the slot remembers now: all of them or none.
         """
+        # The steps themselves are the key: sessions begin alike if they were fed the same.
         parts = (prompt.text, prompt.kind, prompt.user, prompt.assistant)
         key = b"".join(part.tobytes() for part in parts)
         known = self._prompts.get(key)
@@ -113,6 +124,8 @@ class Pager:
         self.make_room(partial(self._parking.bring, slot), [slot])
         if state.length(slot) == length:
             return True
+        # What the rings cannot take back is fed again from the start, which costs time and changes
+        # nothing: the history has every step.
         try:
             state.rewind(slot, length)
         except RewindError:
@@ -171,6 +184,7 @@ class Pager:
         known = self._prompts.put(prompt.key)
         if known is None:
             return
+        # The slot may have gone on already; what is kept is the beginning and no more.
         if self._try_fork(slot, known):
             self.state.rewind(known, prompt.num_steps)
         else:

@@ -62,8 +62,23 @@ from model.turns.phase import TRANSITIONS, Cue, Phase
 from model.turns.reply import SpeechTiming
 from model.turns.speaker import Speaker, demands_call
 from model.turns.steps import Event, Mask, NextSteps, TurnLimits
-from model.turns.tentative import Noise, Perhaps
+from model.turns.tentative import Noise, TentativeCommit
 from model.turns.truncation import truncated
+
+# A worked example: what a program goes through for one spoken question.
+#
+#     command or tick          phase          history grows by
+#     Open                     IDLE           <bos> <voice>
+#     AppendAudio              LISTENING      -
+#     plan, observe            LISTENING      LISTEN, one for each whole frame; words come out
+#     CommitAudio, Respond     TRANSCRIBING   <user>, the draft, <reply>
+#     observe                  REPLYING       the reply's words, one a step
+#     observe                  SPEAKING       SPEAK, one a frame, with its codes; the words again
+#     observe <eos>            IDLE           <eos>
+#
+# Commands that come while the phase does not allow them wait in `_pending`, in order: the next
+# question may be appended while the reply is still being made. Which cue leads from which phase to
+# which is a table, `TRANSITIONS` in `model/turns/phase.py`.
 
 # Commands that a conversation takes one after another.
 SessionCommand = (
@@ -105,8 +120,8 @@ class TurnProgram:
         "_limits",
         "_listener",
         "_pending",
-        "_perhaps",
         "_speaker",
+        "_tentative",
         "_timing",
         "_vocabulary",
         "_waiting_samples",
@@ -145,7 +160,7 @@ class TurnProgram:
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
-        self._perhaps = Perhaps(self.history, self._listener, self._speaker, noise)
+        self._tentative = TentativeCommit(self.history, self._listener, self._speaker, noise)
         self._events: list[Event] = []
 
     # What the engine asks.
@@ -246,7 +261,8 @@ class TurnProgram:
             return None
         masks = self._masks()
         if stop - start > max_steps:
-            # What is sampled from stays together in the last call.
+            # A long history is fed in several calls, so that no tick is long. What is sampled from
+            # stays together in the last call.
             stop = min(start + max_steps, stop - len(masks))
             return NextSteps(start, history.block(start, stop))
         is_speaking = self.phase is Phase.SPEAKING
@@ -306,7 +322,7 @@ class TurnProgram:
         if self.phase not in (Phase.IDLE, Phase.LISTENING):
             return False
         if not isinstance(command, Respond | CheckTurn):
-            self._perhaps.confirm()
+            self._tentative.confirm()
         match command:
             case AppendAudio():
                 self._listen()
@@ -343,7 +359,7 @@ class TurnProgram:
     def _shift(self, delta: int) -> None:
         """Move along with steps of the history."""
         self._listener.shift(delta)
-        self._perhaps.shift(delta)
+        self._tentative.shift(delta)
 
     # The user's turn.
 
@@ -366,7 +382,7 @@ class TurnProgram:
             if listener.frames.num_frames:
                 return False
         if command.is_tentative:
-            self._perhaps.commit(command.item_id)
+            self._tentative.commit(command.item_id)
         if listener.turn is None or not listener.turn.num_frames:
             self._clear(keeps_audio=command.is_tentative)
             self._events.append(InputTranscript(self.session_id, command.item_id, ""))
@@ -411,7 +427,7 @@ class TurnProgram:
             del self._pending[index]
             self._forget_requests(index)
             return
-        is_listening = self._perhaps.reopen(item_id)
+        is_listening = self._tentative.reopen(item_id)
         self._forget_requests(0)
         if is_listening:
             self._move(Cue.REOPEN)

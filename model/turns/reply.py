@@ -27,6 +27,17 @@ class SpeechTiming:
     word_lead_frames: int = 2
 
 
+# A worked example of `decoded_range`. Frames have 1,280 samples, and the decoder is 640 behind the
+# steps that it is given. A reply of two frames needs three steps of the decoder:
+#
+#     step   its output holds samples   of the reply     what is kept
+#     0      -640 to 640                0 to 640         [640, 1280)
+#     1      640 to 1,920               all of it        [0, 1280)
+#     2      1,920 to 3,200             to 2,560         [0, 640)     `needs_flush` until then
+#
+# So no silence comes before the first sample, and none after the last.
+
+
 @dataclass(slots=True)
 class Reply:
     """One response in the making.

@@ -120,8 +120,8 @@ class Runner:
         for slot, first in zip(slots, is_first, strict=True):
             if first:
                 self._codec.reset_encoder(self._encoder, slot)
-        pcm = torch.from_numpy(np.stack(frames)).to(self._device)
-        codes = self._codec.encode_step(pcm, self._encoder, self._index(slots))[:, 0]
+        pcm = torch.from_numpy(np.stack(frames)).to(self._device)  # [n, frame_samples]
+        codes = self._codec.encode_step(pcm, self._encoder, self._index(slots))[:, 0]  # [n, K]
         self._metrics.encode_seconds += perf_counter() - start
         return codes.cpu().numpy()
 
@@ -140,7 +140,7 @@ class Runner:
         for slot, first in zip(slots, is_first, strict=True):
             if first:
                 self._codec.reset_decoder(self._decoder, slot)
-        batch = torch.from_numpy(np.stack(codes))[:, None].to(self._device)
+        batch = torch.from_numpy(np.stack(codes))[:, None].to(self._device)  # [n, 1, K]
         pcm = self._codec.decode_step(batch, self._decoder, self._index(slots))
         self._metrics.decode_seconds += perf_counter() - start
         return pcm.cpu().numpy()
@@ -154,6 +154,9 @@ class Runner:
         Returns:
             One result a request, in their order.
         """
+        # Three speaking sessions and one that is fed an item of 40 pieces: the three run as [3, 1]
+        # and the fourth as [1, 40]. As one batch they would be [4, 40], with 117 columns of
+        # padding.
         single = [i for i, r in enumerate(requests) if len(r.steps.block) == 1]
         single.sort(key=lambda i: requests[i].slot)  # neighbouring slots are fastest
         groups = [[i] for i, r in enumerate(requests) if len(r.steps.block) > 1]
@@ -209,8 +212,8 @@ class Runner:
         Returns:
             Pieces, their scores where these are wanted, and whether the numbers mean anything.
         """
-        logits = self._lm.text_logits(hidden).float()
-        is_finite = logits.isfinite().all(-1)
+        logits = self._lm.text_logits(hidden).float()  # [rows, text_vocab]
+        is_finite = logits.isfinite().all(-1)  # [rows]
         wanted = [(mask, r) for r in group for mask in r.steps.masks]
         allowed = self._masks[[int(mask) for mask, _ in wanted]]  # [rows, text_vocab], a copy
         row = -1
@@ -218,8 +221,9 @@ class Runner:
             row += len(r.steps.masks)
             if r.steps.also:
                 allowed[row, list(r.steps.also)] = 0.0
+        # Added, not multiplied: -inf where a piece may not stand, whatever its logit is.
         logits += allowed
-        pieces = logits.argmax(-1)
+        pieces = logits.argmax(-1)  # [rows]
         sampling = self._config.reply_sampling
         rows = [row for row, (mask, _) in enumerate(wanted) if mask in (Mask.REPLY, Mask.CALL)]
         if sampling.temperature > 0 and rows:
@@ -277,8 +281,8 @@ class Runner:
 
 def _to_steps(group: list[Request], device: torch.device) -> Steps:
     blocks = [r.steps.block for r in group]
-    start = np.array([[r.steps.start] for r in group])
-    position = start + np.arange(len(blocks[0]))
+    start = np.array([[r.steps.start] for r in group])  # [n, 1]
+    position = start + np.arange(len(blocks[0]))  # [n, T]
     parts = (
         np.stack([b.text for b in blocks]),
         np.stack([b.user for b in blocks]),

@@ -9,6 +9,22 @@ from model.engine.config import EngineConfig
 from model.turns.phase import Phase
 from model.turns.slot import Playout, Slot, Urgency
 
+# A worked example, in milliseconds on the engine's clock; frames are 80, replies run at most 400
+# ahead, and nobody's answer is awaited. At 1,000 there are
+#
+#     session   work        since   its audio ends   due from   deadline
+#     A         PLAYOUT             1,250            850        1,250    it speaks, 250 in hand
+#     B         FRAME       990                      990        1,070    its user speaks
+#     C         PLAYOUT             1,900            1,500      1,900    it speaks, 900 in hand
+#     D         BACKGROUND  700                      700        1,200    a typed item to be fed
+#
+# C is not due: it has enough. The earliest deadline is B's. Who shares its tick is a matter of the
+# horizon: those whose deadline is within it of B's join, since a larger batch costs little more. So
+# A and D wait for a later tick, unless the horizon reaches them.
+#
+# Source: Liu and Layland 1973, "Scheduling algorithms for multiprogramming in a hard-real-time
+# environment", section 7 (earliest deadline first).
+
 # Long enough that it never delays anyone, short enough to be done before the user speaks again.
 _BACKGROUND_S = 0.5
 
@@ -31,6 +47,7 @@ def urgency(
         is_far_behind: whether the model has to read so much before anything follows that it takes
             many ticks, long ones. An answer that comes so late anyway must not delay others'.
     """
+    # Who sent more than a live user can have said is not live: it must not delay those who are.
     has_audio = phase is Phase.SPEAKING and playout.ends_s is not None
     if (is_flooded and phase is Phase.LISTENING) or (is_far_behind and not has_audio):
         return Urgency.CATCH_UP
@@ -97,12 +114,14 @@ class Scheduler:
             for slot in slots
             if (due_s := self.due_s(slot)) is not None and due_s <= now_s
         ]
+        # The index breaks ties, so that two runs of the same conversation are the same.
         due.sort(key=lambda entry: entry[:2])
         if not due:
             return []
         is_awaited = any(slot.work is Urgency.ANSWER for _, _, slot in due)
         config = self.config
         horizon_ms = config.answer_horizon_ms if is_awaited else config.horizon_ms
+        # A deadline that has passed counts as now: being late does not make the tick smaller.
         limit_s = max(due[0][0], now_s) + horizon_ms / 1000
         hears = any(s.work is Urgency.FRAME for deadline_s, _, s in due if deadline_s <= limit_s)
         chosen: list[Slot] = []

@@ -10,6 +10,23 @@ from model.turns.history import VOICE_INDEX, History
 from model.turns.listener import Listener, UserTurn
 from model.turns.speaker import Speaker
 
+# A worked example, with time from left to right. The user says "my name is ... peter" and pauses.
+#
+#     the user        my name is  (pause of 200 ms)  peter
+#     gateway                     ^ 96 ms: tentative commit; a reply is asked for, and kept back
+#     history         [L L L L L] [<user> my name is <reply> nice ...]
+#     bookmark        length = 5, the live transcript, usage, the state of the noise
+#
+# The user goes on before the turn counts as over. The gateway sends `Reopen`, and
+#
+#     history         [L L L L L]                cut back to the bookmark
+#     model's state   rewound to 5 steps         at its next step, as `history.fed` says
+#     listener        hears the silence and "peter" as steps 6, 7, ...
+#
+# The noise goes back as well, so the conversation goes on with the same choices, token for token,
+# as if the pause had never been tried. Had the user stayed silent, the reply would have gone out at
+# the turn's end, already begun.
+
 
 class Noise(Protocol):
     """Draw random numbers from a state that can be put back."""
@@ -44,7 +61,7 @@ class _Bookmark:
     noise: Any
 
 
-class Perhaps:
+class TentativeCommit:
     """Keep a way back to the user's turn for as long as it may go on.
 
     Args:
@@ -69,7 +86,7 @@ class Perhaps:
         self._bookmark = _Bookmark(
             item_id,
             len(self._history),
-            None if turn is None else turn.copy(),
+            None if turn is None else turn.copy(),  # the listener goes on changing its own
             voice=self._history.prefix_piece(VOICE_INDEX),
             paid=self._speaker.paid,
             noise=None if self._noise is None else self._noise.get_state(),

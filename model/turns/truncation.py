@@ -9,6 +9,27 @@ from model.messages import num_words_heard
 from model.turns.history import AssistantItem, History, StepBlock
 from model.vocabulary import TurnVocabulary
 
+# A worked example. The reply "i am parley" was made, and the client says that it heard 250 ms of
+# it, which is three whole frames of 80 ms. The steps of the item, before and after:
+#
+#     index   before                         after
+#     0       <reply>                        <reply>
+#     1       i        the words, written    i            begins at 160 ms: heard
+#     2       am       ahead of the audio    am           begins at 240 ms: heard
+#     3       parley                         -            begins at 320 ms: never said, then
+#     4       SPEAK <speak>                  the same     its output is frame 0
+#     5       SPEAK i         frame 0        the same
+#     6       SPEAK am        frame 1        the same
+#     7       SPEAK parley    frame 2        SPEAK pad    its word is taken, its sound stays
+#     8       SPEAK pad       frame 3        -
+#     ...
+#     12      <eos>                          <eos>
+#
+# A word is put out two frames before it is heard: that is why step 7 has to be silenced.
+#
+# Which words count as heard is decided by one rule on both sides of the process line: those that
+# start before the cut. `server/protocol/items` cuts the transcript by it, this file the memory.
+
 
 def truncated(
     history: History,

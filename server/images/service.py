@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from server.config import IMAGE_DEFAULTS
 from server.errors import ImageError
 from server.images.picture import Picture, VideoCodec
 from server.images.worker import LENGTHS, Bounds, framed
@@ -37,7 +38,11 @@ class ImageService:
     """
 
     def __init__(
-        self, *, max_bytes: int = 8 << 20, max_pixels: int = 1 << 24, bounds: Bounds | None = None
+        self,
+        *,
+        max_bytes: int = IMAGE_DEFAULTS.max_bytes,
+        max_pixels: int = IMAGE_DEFAULTS.max_pixels,
+        bounds: Bounds | None = None,
     ) -> None:
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels

@@ -59,6 +59,20 @@ _NO_TRANSCRIPT: Mapping[str, str | None] = {
 }
 
 
+# A worked example of a duplex conversation. `Respond` stands from the beginning: "say something
+# whenever you like, it will be response 1".
+#
+#     to the engine             from the engine          to the client
+#     Open, Respond(1, stands)
+#     AppendAudio ...                                    speech_started, speech_stopped, the item
+#                               ResponseText(1) "hi"     response.created, and "hi"
+#                               ResponseDone(1)          response.done
+#     Respond(2, stands)
+#
+# So the protocol between gateway and engine is the same as with turns, and no race can arise over
+# who numbers a response. response.create announces the standing one at once.
+
+
 class DuplexFeed:
     """Make the commands of one session; see `Feed` for what is not said here.
 

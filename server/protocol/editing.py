@@ -30,6 +30,9 @@ from server.protocol.state import SessionState
 from server.protocol.user.listening import Listening
 from server.protocol.wire.client_events import ItemCreate, ItemDelete, ItemRetrieve, ItemTruncate
 
+# Source: Realtime API reference, client events, conversation.item.create, .retrieve, .truncate,
+# .delete; the texts of the refusals are the hosted service's.
+#
 # Clients count played time by their own clocks and frames; this much over the end is the end.
 _TRUNCATE_SLACK_MS = 200
 # Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.
@@ -103,6 +106,8 @@ class Editing:
         reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
         if is_heard and audio is not None:
             self._listening.item_audio(item.id, len(audio.pcm))
+        # An engine takes new items at its end only. For one in the middle its memory is outdated,
+        # and it is told the conversation anew before the next thing that depends on it.
         if self._conversation.last_id != item.id:
             self._feed.outdate()
             return reactions
@@ -141,6 +146,8 @@ class Editing:
                 code="unsupported_content_type",
                 param="item_id",
             )
+        # A worked example: the item has 2,000 ms. 1,200 is a cut; 2,150 is its end, by a client
+        # whose clock runs a little fast; 2,300 is a mistake, and refused with the item's length.
         if event.audio_end_ms > part.audio_ms + _TRUNCATE_SLACK_MS:
             raise ClientError(
                 f"Audio content of {part.audio_ms}ms is already shorter than "

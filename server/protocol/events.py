@@ -14,7 +14,13 @@ from server.images.picture import Picture
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
-# What the session's own ears report, in the order of the audio.
+# What the session's own ears report, in the order of the audio. For a turn with one pause they are
+#
+#     InputAudio, SpeechBegan, InputAudio, SpeechPaused, SpeechResumed,
+#     InputAudio, SpeechPaused, SpeechEnded
+#
+# and with semantic_vad an EndInDoubt stands at each window of silence, until the model has said
+# whether the turn sounds finished.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +97,8 @@ class Refusal:
     error: ClientError
 
 
+# Source: RFC 6455, section 7.4 (close codes); server/transport/close_codes.py has one for each
+# reason.
 class EndReason(StrEnum):
     """Say why a connection to a session ends. How that looks is its transport's business."""
 

@@ -4,6 +4,9 @@ import os
 import string
 from typing import Protocol
 
+# Source: Realtime API reference, conversation items, `id`: at most 32 characters. Ids look like
+# those of the hosted service, "item_" or "resp_" and letters; clients treat them as opaque.
+#
 # Clients replay our ids, and a replayed id may have at most 32 characters: "event_" + 21 fits.
 _RANDOM_CHARS = 21
 _ALPHABET = (string.ascii_letters + string.digits).encode()

@@ -31,7 +31,7 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
-from server.config import DEFAULTS
+from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
 from server.images.picture import Picture
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
@@ -111,8 +111,25 @@ class Limits:
     max_recording_bytes: int = 8 << 20
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
-    max_image_bytes: int = 8 << 20
-    max_glimpses: int = 3
+    max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
+    max_glimpses: int = CALL_DEFAULTS.camera_images
+
+
+# A worked example of a whole turn, as `receive` sees it:
+#
+#     receive(InputAudioBufferAppend)   [SpeechStarted, AppendAudio, ...], once speech is found
+#     receive(InputAudioBufferAppend)   [AppendAudio, ..., SpeechStopped, InputAudioBufferCommitted,
+#                                        ItemAdded, ItemDone, CommitAudio, ResponseCreated, Respond]
+#     receive(InputTranscript)          [InputTranscriptionCompleted]
+#     receive(ResponseText)             [OutputItemAdded, ItemAdded, ContentPartAdded, ...Delta]
+#     receive(ResponseAudio)            [OutputAudioDelta]
+#     receive(ResponseDone)             [... done, ... done, ResponseDone, RateLimitsUpdated]
+#
+# Commands go to the engine and events to the client, in this order. A machine never waits, never
+# looks at a clock and never fails by what a client sends: a ClientError says that nothing has
+# changed.
+#
+# Source: Realtime API reference, server events, for their order.
 
 
 class SessionMachine:

@@ -10,6 +10,20 @@ from enum import StrEnum
 
 from server.errors import ClientError
 
+# How to read the tables: (where it is, what happens) -> where it is then. A spoken reply with a
+# call:
+#
+#     NONE --CREATE--> CREATED --OUTPUT--> SPEAKING --OUTPUT--> SPEAKING --CALL--> CALLING
+#          --ARGUMENTS--> CALLING --CALL_DONE--> CALLED --FINISH--> NONE
+#
+# Only one response is in progress at a time: CREATE in any state but NONE is the client's mistake,
+# and its refusal is in `RESPONSE_REFUSALS`. A move that is in neither table, such as ARGUMENTS in
+# SPEAKING, can only be our bug, and fails an assertion.
+#
+# Every response ends by CANCEL or FINISH, from wherever it is: that is why response.done always
+# comes. Source: Realtime API reference, server events, response.done; client events,
+# response.cancel.
+
 
 class ResponseState(StrEnum):
     """Say how far a response is."""
@@ -53,6 +67,17 @@ RESPONSE_MOVES: dict[tuple[ResponseState, ResponseMove], ResponseState] = {
 }
 
 
+# The user's turn in the three ways in which it can come about:
+#
+#     server_vad       QUIET --BEGIN--> SPEECH --APPEND--> SPEECH --END--> QUIET
+#     push to talk     QUIET --APPEND--> OPEN --APPEND--> OPEN --COMMIT--> QUIET
+#     changed midway   QUIET --APPEND--> OPEN --BEGIN--> SPEECH --END--> QUIET
+#
+# With voice detection on, what is appended between turns moves nothing: it waits before the turn,
+# and the padding of the next one is cut from it. Source: Realtime guide, "Voice activity
+# detection"; Realtime API reference, input_audio_buffer.commit.
+
+
 class TurnState(StrEnum):
     """Say what the input audio buffer is."""
 
@@ -87,6 +112,10 @@ TURN_MOVES: dict[tuple[TurnState, TurnMove], TurnState] = {
     (TurnState.SPEECH, TurnMove.COMMIT): TurnState.QUIET,
     (TurnState.SPEECH, TurnMove.CLEAR): TurnState.QUIET,
 }
+
+
+# The texts of both refusals are the hosted service's: clients match on them.
+# Source: Realtime API reference, client events, response.create and response.cancel.
 
 
 def _already_active(response_id: str) -> ClientError:

@@ -12,6 +12,12 @@ from server.protocol.wire.checks import JsonObject
 ResponseStatus: TypeAlias = Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
 
 
+# Source: Realtime API reference, the response object: statuses, status_details, usage.
+# `status_details` is {"type": "cancelled", "reason": "turn_detected"} for an interruption,
+# "client_cancelled" for response.cancel, and {"type": "incomplete", "reason": "max_output_tokens"}
+# at the limit.
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """Hold one state of a response.

@@ -15,6 +15,8 @@ from server.protocol.settings.config import SessionConfig
 class ErrorEvent:
     """Refuse one client event (`event_id` is the client's), or report our own fault."""
 
+    # Realtime API reference, server events, error: most are recoverable, and the session stays
+    # open. `event_id` inside is the client's, the one outside is ours.
     type: ClassVar[str] = "error"
     kind: str
     code: str | None
@@ -27,6 +29,7 @@ class ErrorEvent:
 class SessionCreated:
     """Open the session; always the first event."""
 
+    # Realtime API reference, server events, session.created: clients may send before it, and do.
     type: ClassVar[str] = "session.created"
     session: SessionConfig
 
@@ -35,6 +38,7 @@ class SessionCreated:
 class SessionUpdated:
     """Acknowledge an update with the whole effective session."""
 
+    # Realtime API reference, server events, session.updated.
     type: ClassVar[str] = "session.updated"
     session: SessionConfig
 
@@ -43,6 +47,8 @@ class SessionUpdated:
 class SpeechStarted:
     """Announce the user item that the speech will become."""
 
+    # Realtime API reference, server events, input_audio_buffer.speech_started: counted in appended
+    # audio, not in time; clients stop playing here.
     type: ClassVar[str] = "input_audio_buffer.speech_started"
     audio_start_ms: int
     item_id: str
@@ -52,6 +58,7 @@ class SpeechStarted:
 class SpeechStopped:
     """Say where the announced item's audio ends."""
 
+    # Realtime API reference, server events, input_audio_buffer.speech_stopped.
     type: ClassVar[str] = "input_audio_buffer.speech_stopped"
     audio_end_ms: int
     item_id: str
@@ -61,6 +68,8 @@ class SpeechStopped:
 class InputAudioBufferCommitted:
     """Say that the buffered audio became an item."""
 
+    # Realtime API reference, server events, input_audio_buffer.committed: before the item's own
+    # events.
     type: ClassVar[str] = "input_audio_buffer.committed"
     previous_item_id: str | None
     item_id: str
@@ -70,6 +79,8 @@ class InputAudioBufferCommitted:
 class TimeoutTriggered:
     """Say that the user was silent for too long; the silence becomes an item."""
 
+    # Realtime API reference, server events, input_audio_buffer.timeout_triggered: with server_vad's
+    # `idle_timeout_ms` only. GA alone has it.
     type: ClassVar[str] = "input_audio_buffer.timeout_triggered"
     audio_start_ms: int
     audio_end_ms: int
@@ -80,6 +91,7 @@ class TimeoutTriggered:
 class InputAudioBufferCleared:
     """Acknowledge a clear."""
 
+    # Realtime API reference, server events, input_audio_buffer.cleared.
     type: ClassVar[str] = "input_audio_buffer.cleared"
 
 
@@ -87,6 +99,8 @@ class InputAudioBufferCleared:
 class ItemAdded:
     """Put an item into the conversation; assistant items are still in progress."""
 
+    # Realtime API reference, server events, conversation.item.added; beta calls it
+    # conversation.item.created and has nothing for `done`.
     type: ClassVar[str] = "conversation.item.added"
     previous_item_id: str | None
     item: Item
@@ -96,6 +110,7 @@ class ItemAdded:
 class ItemDone:
     """Say that an item is final."""
 
+    # Realtime API reference, server events, conversation.item.done.
     type: ClassVar[str] = "conversation.item.done"
     previous_item_id: str | None
     item: Item
@@ -105,6 +120,7 @@ class ItemDone:
 class ItemRetrieved:
     """Answer a retrieve."""
 
+    # Realtime API reference, server events, conversation.item.retrieved.
     type: ClassVar[str] = "conversation.item.retrieved"
     item: Item
 
@@ -113,6 +129,7 @@ class ItemRetrieved:
 class ItemTruncated:
     """Acknowledge a truncation."""
 
+    # Realtime API reference, server events, conversation.item.truncated.
     type: ClassVar[str] = "conversation.item.truncated"
     item_id: str
     content_index: int
@@ -123,6 +140,7 @@ class ItemTruncated:
 class ItemDeleted:
     """Acknowledge a deletion."""
 
+    # Realtime API reference, server events, conversation.item.deleted.
     type: ClassVar[str] = "conversation.item.deleted"
     item_id: str
 
@@ -131,6 +149,8 @@ class ItemDeleted:
 class InputTranscriptionDelta:
     """Add to the transcript of a user item."""
 
+    # Realtime API reference, server events, conversation.item.input_audio_transcription.delta:
+    # comes independently of the response, before it or after it.
     type: ClassVar[str] = "conversation.item.input_audio_transcription.delta"
     item_id: str
     content_index: int
@@ -141,6 +161,8 @@ class InputTranscriptionDelta:
 class InputTranscriptionCompleted:
     """Give the final transcript of a user item."""
 
+    # Realtime API reference, server events, …input_audio_transcription.completed: with its own
+    # usage.
     type: ClassVar[str] = "conversation.item.input_audio_transcription.completed"
     item_id: str
     content_index: int
@@ -152,6 +174,7 @@ class InputTranscriptionCompleted:
 class InputTranscriptionFailed:
     """Say that there will be no transcript of a user item."""
 
+    # Realtime API reference, server events, …input_audio_transcription.failed: not an `error`.
     type: ClassVar[str] = "conversation.item.input_audio_transcription.failed"
     item_id: str
     content_index: int
@@ -162,6 +185,8 @@ class InputTranscriptionFailed:
 class ResponseCreated:
     """Open a response."""
 
+    # Realtime API reference, server events, response.created: `status` is in_progress, `output`
+    # empty.
     type: ClassVar[str] = "response.created"
     response: Response
 
@@ -170,6 +195,8 @@ class ResponseCreated:
 class ResponseDone:
     """Close a response; exactly one follows every `ResponseCreated`."""
 
+    # Realtime API reference, server events, response.done: always the last of a response, however
+    # it ended; cancelled, failed and incomplete are statuses of it.
     type: ClassVar[str] = "response.done"
     response: Response
 
@@ -178,6 +205,7 @@ class ResponseDone:
 class OutputItemAdded:
     """Open an item of a response."""
 
+    # Realtime API reference, server events, response.output_item.added.
     type: ClassVar[str] = "response.output_item.added"
     response_id: str
     output_index: int
@@ -188,6 +216,7 @@ class OutputItemAdded:
 class OutputItemDone:
     """Close an item of a response."""
 
+    # Realtime API reference, server events, response.output_item.done: also when interrupted.
     type: ClassVar[str] = "response.output_item.done"
     response_id: str
     output_index: int
@@ -198,6 +227,8 @@ class OutputItemDone:
 class ContentPartAdded:
     """Open a content part."""
 
+    # Realtime API reference, server events, response.content_part.added: `part.type` is "audio" or
+    # "text", where an item's content has "output_audio" or "output_text".
     type: ClassVar[str] = "response.content_part.added"
     response_id: str
     item_id: str
@@ -210,6 +241,7 @@ class ContentPartAdded:
 class ContentPartDone:
     """Close a content part with its whole text or transcript."""
 
+    # Realtime API reference, server events, response.content_part.done.
     type: ClassVar[str] = "response.content_part.done"
     response_id: str
     item_id: str
@@ -222,6 +254,7 @@ class ContentPartDone:
 class OutputTextDelta:
     """Add to the text of a text response."""
 
+    # Realtime API reference, server events, response.output_text.delta; beta: response.text.delta.
     type: ClassVar[str] = "response.output_text.delta"
     response_id: str
     item_id: str
@@ -234,6 +267,7 @@ class OutputTextDelta:
 class OutputTextDone:
     """Close the text of a text response."""
 
+    # Realtime API reference, server events, response.output_text.done.
     type: ClassVar[str] = "response.output_text.done"
     response_id: str
     item_id: str
@@ -246,6 +280,8 @@ class OutputTextDone:
 class OutputAudioDelta:
     """Add audio: base64 of whole samples in the response's output format."""
 
+    # Realtime API reference, server events, response.output_audio.delta; beta:
+    # response.audio.delta. Not sent where the transport carries the sound.
     type: ClassVar[str] = "response.output_audio.delta"
     response_id: str
     item_id: str
@@ -258,6 +294,7 @@ class OutputAudioDelta:
 class OutputAudioDone:
     """Close the audio."""
 
+    # Realtime API reference, server events, response.output_audio.done: without the audio.
     type: ClassVar[str] = "response.output_audio.done"
     response_id: str
     item_id: str
@@ -269,6 +306,7 @@ class OutputAudioDone:
 class OutputAudioTranscriptDelta:
     """Add to the words of the audio; they run ahead of it."""
 
+    # Realtime API reference, server events, response.output_audio_transcript.delta.
     type: ClassVar[str] = "response.output_audio_transcript.delta"
     response_id: str
     item_id: str
@@ -281,6 +319,7 @@ class OutputAudioTranscriptDelta:
 class OutputAudioTranscriptDone:
     """Close the words of the audio."""
 
+    # Realtime API reference, server events, response.output_audio_transcript.done.
     type: ClassVar[str] = "response.output_audio_transcript.done"
     response_id: str
     item_id: str
@@ -293,6 +332,7 @@ class OutputAudioTranscriptDone:
 class OutputAudioBufferStarted:
     """Say that a response begins to be played; only where the transport plays it itself."""
 
+    # Realtime API reference, server events, output_audio_buffer.started: WebRTC and SIP only.
     type: ClassVar[str] = "output_audio_buffer.started"
     response_id: str
 
@@ -301,6 +341,7 @@ class OutputAudioBufferStarted:
 class OutputAudioBufferStopped:
     """Say that a response was played to its end."""
 
+    # Realtime API reference, server events, output_audio_buffer.stopped: when all was played.
     type: ClassVar[str] = "output_audio_buffer.stopped"
     response_id: str
 
@@ -309,6 +350,7 @@ class OutputAudioBufferStopped:
 class OutputAudioBufferCleared:
     """Say that a response is not played any further."""
 
+    # Realtime API reference, server events, output_audio_buffer.cleared: when it was cut off.
     type: ClassVar[str] = "output_audio_buffer.cleared"
     response_id: str
 
@@ -317,6 +359,7 @@ class OutputAudioBufferCleared:
 class FunctionCallArgumentsDelta:
     """Add to the arguments of a function call."""
 
+    # Realtime API reference, server events, response.function_call_arguments.delta.
     type: ClassVar[str] = "response.function_call_arguments.delta"
     response_id: str
     item_id: str
@@ -329,6 +372,7 @@ class FunctionCallArgumentsDelta:
 class FunctionCallArgumentsDone:
     """Close the arguments of a function call: JSON, unless the response was cut short."""
 
+    # Realtime API reference, server events, response.function_call_arguments.done: with `name`.
     type: ClassVar[str] = "response.function_call_arguments.done"
     response_id: str
     item_id: str
@@ -342,6 +386,8 @@ class FunctionCallArgumentsDone:
 class RateLimitsUpdated:
     """Report rate limits; this server has none, so the list is empty."""
 
+    # Realtime API reference, server events, rate_limits.updated: after each response; ours are
+    # empty.
     type: ClassVar[str] = "rate_limits.updated"
     rate_limits: tuple[dict[str, Any], ...] = ()
 

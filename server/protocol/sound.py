@@ -10,6 +10,16 @@ from typing import TypeAlias
 
 from model.messages import Pcm
 
+# A worked example over WebRTC. A reply of 2 s is made in 0.3 s:
+#
+#     machine   PlayAudio x 25, EndOfAudio
+#     call      Played(1,600), Played(3,200), ...          one for each frame that was sent
+#     user      speaks at 1.2 s
+#     machine   StopAudio; the item is shortened to the last Played, to the sample
+#
+# Source: Realtime guide, "Realtime conversations", interruption: over WebRTC the server truncates,
+# since it knows what was played; over a WebSocket the client has to.
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlayAudio:

@@ -11,6 +11,19 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.request import ResponseRequest, session_request
 
+# One value that every part of a session's protocol holds, in the place of callbacks from one to
+# another. The configuration in it is frozen: a session.update makes a new one, and puts it here as
+# a whole, so that no part ever sees half of an update. A worked example:
+#
+#     session.update {"instructions": "be brief"}
+#     `updated` checks all of it, and returns a SessionConfig, which `state.config` is from then on
+#     turns      ask `state.config.turn_detection` at the next sound
+#     replies    ask `state.request` at the next response
+#     the feed   is told that instructions changed: its memory is outdated
+#
+# Who writes what: `config` the machine alone; `conversation` and `recordings` turns, replies and
+# edits.
+
 
 @dataclass(slots=True)
 class SessionState:

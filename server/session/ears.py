@@ -60,6 +60,20 @@ class _Stretch:
     probabilities: deque[float]
 
 
+# A worked example, with semantic_vad. 900 ms are appended at once: 500 ms of speech, 400 ms of
+# silence.
+#
+#     hear      decodes, resamples, and finds the probability of speech of each window of 32 ms
+#     next      SpeechBegan, and the audio from 300 ms before it
+#     next      InputAudio up to the end of the first window of silence, then EndInDoubt
+#               (the machine asks the engine; `next` returns None until the answer is there)
+#     next      sounds finished: SpeechEnded; not yet: on to the next window of silence
+#
+# So the model's word falls at the same place in the audio, however fast the audio came.
+#
+# Source: Realtime guide, "Voice activity detection", semantic_vad.
+
+
 class Ears:
     """Turn appended audio into what was heard in it.
 
@@ -182,6 +196,8 @@ class Ears:
         if self._found is not None:
             found, self._found = self._found, None
             return found
+        # Window by window, and never further than a boundary: what lies beyond it may depend on
+        # what the machine does with it.
         while self._stretches:
             stretch, segmenter = self._stretches[0], self._segmenter
             if not stretch.probabilities:

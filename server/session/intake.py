@@ -26,6 +26,15 @@ from model.messages import (
     weight,
 )
 
+# A worked example. A client appends five minutes of audio in one event:
+#
+#     0-60 s     goes to the engine, with a question (`CheckTurn`) after every 5 s of it
+#     60-300 s   waits here
+#     answer     "everything up to 5 s has been heard": another 5 s goes
+#     ...        so the engine never holds more than a minute of this session
+#
+# A live microphone is hardly ahead at all, and there is one question in a minute of its audio.
+#
 # Half of what the engine holds.
 _MAX_AHEAD_S = 60.0
 _PIECE_S = 10.0

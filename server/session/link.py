@@ -42,6 +42,13 @@ class LinkState(StrEnum):
     STOPPED = "stopped"
 
 
+# What the words say of an engine that dies and comes back:
+#
+#     STARTING -> READY -> SILENT (nothing said for 1.5 s) -> READY
+#                 READY -> RESTARTING (lost) -> READY (sessions are told again) ...
+#                          RESTARTING -> FAILED (lost too often): the server ends
+
+
 class EngineLink:
     """Pass commands to the engine and its outputs to the sessions they name.
 
@@ -111,7 +118,7 @@ class EngineLink:
         self.state = LinkState.READY
 
     async def stop(self) -> None:
-        """Stop the engine."""
+        """Take no more sessions, and wait until the engine's thread or process has ended."""
         self.state = LinkState.STOPPED
         await asyncio.to_thread(self._engine.stop)
 

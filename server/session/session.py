@@ -53,6 +53,21 @@ from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
 
+# How a session is put together. Three tasks, and one door from the engine's thread:
+#
+#     read     waits for a text frame -> `_take` -> `_perform` -> machine.receive -> `_react`
+#     write    takes from the outbox what `_put` put there, and sends it
+#     alarm    calls `_tick` when the machine's deadline has come
+#     engine   `_on_output`, in the event loop -> machine.receive -> `_react`
+#
+# The machine is called by one of them at a time, since all run on one event loop and none waits
+# inside of it. What it returns is carried out by `_react`, in order and at once: events go to the
+# outbox, commands to the intake. So an event that the client gets is never older than a command
+# that the engine got after it.
+#
+# What may take long leaves the event loop: decoding long audio, reading large events, compiling
+# schemas. While it does, clients' events wait (`_performing`), and the engine's outputs do not.
+
 # Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
 _INLINE_AUDIO_BYTES = 6 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
@@ -455,6 +470,8 @@ class Session:
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
+        # A response beside the conversation for which the engine has no slot is refused when all
+        # else is done: its first command says so, and the others of it are for nobody.
         refused: set[str] = set()
         refusal: ClientError | None = None
         for reaction in reactions:

@@ -6,14 +6,15 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.metrics import CONTENT_TYPE
+from server.names import parley_version
 from server.transport.door import let_backend_in
 from server.transport.gateway import Gateway, no_model
 
 
 async def healthz(request: Request) -> Response:
-    """Say that the process answers."""
+    """Say that the process answers, and which version it is."""
     del request
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok", "version": parley_version()})
 
 
 async def readyz(request: Request) -> Response:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -40,7 +40,7 @@ def upgrade(key: str, origin: str = "https://example.org", host: str = "127.0.0.
     ).encode()
 
 
-def addresses() -> AsyncIterator[str] | Any:
+def addresses() -> Iterator[str]:
     """Return addresses of this machine, one after another."""
     return (f"127.1.{high}.{low}" for high in itertools.count() for low in range(1, 250))
 
@@ -67,7 +67,8 @@ async def pings(target: Target) -> None:
             writer.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_RCVBUF, 1
             )
-            writer.transport.pause_reading()
+            reading: Any = writer.transport
+            reading.pause_reading()
             many = frame(9, b"x" * 100) * 1_000
             while True:
                 writer.write(many)
@@ -130,7 +131,8 @@ async def unread_answers(target: Target) -> None:
             writer.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_RCVBUF, 1
             )
-            writer.transport.pause_reading()
+            reading: Any = writer.transport
+            reading.pause_reading()
             while True:
                 writer.write(request)
                 await writer.drain()

@@ -1,5 +1,6 @@
 """Function schemas that cost their compiler minutes, gigabytes or its life."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -31,7 +32,7 @@ async def _offer(client: ClientConnection, schema: Any) -> str:
     return event["error"]["code"] if event["type"] == "error" else "taken"
 
 
-async def _refused(target: Target, schemas: list[dict[str, Any]]) -> None:
+async def _refused(target: Target, schemas: Sequence[Any]) -> None:
     async with session(target) as client:
         for number in range(100):
             for schema in schemas:

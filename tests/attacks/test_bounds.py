@@ -150,7 +150,7 @@ async def test_a_frame_of_nothing(frame: str, monkeypatch: pytest.MonkeyPatch) -
         parsed.append(len(text))
         return loads(text, **options)
 
-    monkeypatch.setattr(parse.json, "loads", noting)
+    monkeypatch.setattr(json, "loads", noting)
     prefix = '{"type": "conversation.item.create", "item": ['
     async with living(SileroModel()) as live:
         await live.until("session.created")

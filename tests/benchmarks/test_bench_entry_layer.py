@@ -39,8 +39,8 @@ def test_variants_differ_in_what_is_varied(lm: LM) -> None:
 
 
 def test_nothing_is_measured_of_a_model_that_is_wrong(
-    lm: LM, capsys: pytest.CaptureFixture
-) -> None:  # type: ignore[type-arg]  # of text
+    lm: LM, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The gate compares steps with the whole sequence."""
     assert is_right(lm)
     broken = variants(lm, 1)[2].lm

@@ -3,7 +3,7 @@
 from queue import Queue
 
 from benchmarks.gateway_server import NotingEngine
-from model.messages import Open, Output, Respond, ResponseAudio, ResponseDone
+from model.messages import News, Open, Output, Respond, ResponseAudio, ResponseDone
 from model.scripted.script import parse_script
 from tests.fakes.scripted import scripted_engine
 
@@ -14,7 +14,7 @@ def test_frames_are_noted_and_nothing_is_changed() -> None:
     """One time a frame, in order, and every output is passed on."""
     script = parse_script("{pace: {first_output_ms: 0}, reply: [{say: hi}]}", "s")
     engine = NotingEngine(scripted_engine(script, max_sessions=1, ahead_ms=1000))
-    outputs: Queue[Output] = Queue()
+    outputs: Queue[Output | News] = Queue()
     engine.start(outputs.put)
     try:
         engine.submit(Open("s", engine.info.voices[0]))

@@ -133,7 +133,7 @@ _BETA_RESPONSES: list[Line] = [
 _GA = st.sampled_from(_events(_GA_SESSIONS, _items("output_text", "output_audio"), _GA_RESPONSES))
 _BETA = st.sampled_from(_events(_BETA_SESSIONS, _items("text", "audio"), _BETA_RESPONSES))
 
-_HARSH = (
+_HARSH: Any = (
     JUNK
     | st.sampled_from(
         ["", "\ud800", "\x00", "ы" * 300, "x" * 100_000, "9" * 5000, "auto", "inf", "audio/pcma"]

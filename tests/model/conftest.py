@@ -71,7 +71,7 @@ def lm() -> LM:
     torch.manual_seed(3)
     lm = LM(LM_CONFIG).eval()
     for audio in (lm.user_emb, lm.assistant_emb):
-        torch.nn.init.normal_(audio.semantic_emb.weight)
+        torch.nn.init.normal_(audio.get_parameter("semantic_emb.weight"))
     lm.set_codebook_vectors(torch.randn(3, 16, 8))
     return lm.double().requires_grad_(False)
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.cache.pages import NOBODY
+from model.cache.pages import PADDING
 from model.cache.state import Kind, LMState, SlotMemory, Steps
 from model.cache.store import MemoryConfig, Reading, Store
 from model.config import LMConfig
@@ -271,7 +271,7 @@ def test_nobody_fills_a_batch_up() -> None:
     rows = [make_steps([Kind.TEXT], 3, 0), make_steps([Kind.PAD], 5, 0)]
     for reading in ("views", "reference"):
         state = LM_.init_state(2, MemoryConfig(reading=reading))
-        hidden = LM_.step(stacked([*rows, rows[1]]), state, [1, NOBODY, NOBODY])
+        hidden = LM_.step(stacked([*rows, rows[1]]), state, [1, PADDING, PADDING])
         alone = LM_.step(rows[0], LM_.init_state(1), [0])
         torch.testing.assert_close(hidden[:1], alone)
         assert hidden.isfinite().all()

@@ -90,7 +90,7 @@ def test_text_cannot_spell_special_pieces(tokenizer: Tokenizer) -> None:
 
 def test_decode_skips_special_pieces(tokenizer: Tokenizer) -> None:
     """A stream with pads between words reads as its words."""
-    spread = [Special.PAD]
+    spread: list[int] = [Special.PAD]
     for piece in tokenizer.encode("three plus four"):
         spread += [piece, Special.PAD]
     assert tokenizer.decode([*spread, Special.EOS]) == "three plus four"

@@ -30,6 +30,7 @@ from model.messages import (
     InputTranscriptDelta,
     Open,
     Output,
+    Pcm,
     Reopen,
     Respond,
     ResponseAudio,
@@ -297,8 +298,8 @@ class PlainEars:
         self.is_in_doubt = False
         self.done: list[str] = []
         self._num_held = num_held
-        self._pcm = np.zeros(0, np.float32)
-        self._held = self._pcm
+        self._pcm: Pcm = np.zeros(0, np.float32)
+        self._held: Pcm = self._pcm
 
     def configure(self, config: SessionConfig) -> None:
         """Note it."""
@@ -307,7 +308,8 @@ class PlainEars:
 
     def hear(self, data: bytes) -> None:
         """Hear."""
-        pcm = np.concatenate((self._held, np.frombuffer(data, np.int16).astype(np.float32) / 32768))
+        new = np.frombuffer(data, np.int16).astype(np.float32) / np.float32(32768)
+        pcm: Pcm = np.concatenate((self._held, new))
         split = max(0, len(pcm) - self._num_held)
         self._pcm, self._held = np.concatenate((self._pcm, pcm[:split])), pcm[split:]
 

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from server.app import listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
+from server.names import parley_version
 from tests.server import oracle
 from tests.server.fakes import INFO, EchoEngine
 from tests.server.serving import Served, serving
@@ -201,9 +202,8 @@ async def test_responses_beside_the_conversation() -> None:
     async with echoing() as served, served.realtime() as connection:
         await connection.conversation.item.create(item=_message("hello"))
         aside: Any = {"conversation": "none", "output_modalities": ["text"]}
-        await connection.response.create(
-            response={**aside, "input": [_message("psst")], "metadata": {"topic": "secret"}}
-        )
+        whispered: Any = {**aside, "input": [_message("psst")], "metadata": {"topic": "secret"}}
+        await connection.response.create(response=whispered)
         events = await _until(connection, "response.done")
         assert events[-1]["response"]["metadata"] == {"topic": "secret"}
         assert _only(events, "response.output_text.done")["text"] == "you said psst"
@@ -219,7 +219,8 @@ async def test_responses_beside_the_conversation() -> None:
         events = await _until(connection, "response.done")
         assert _only(events, "response.output_text.done")["text"] == "you said hello"
         # What goes on beside a conversation ends with its connection.
-        await connection.response.create(response={**aside, "input": [_message("endless")]})
+        endless: Any = {**aside, "input": [_message("endless")]}
+        await connection.response.create(response=endless)
         await _until(connection, "response.output_text.delta")
 
 
@@ -339,7 +340,7 @@ async def test_every_path_that_clients_use() -> None:
 async def test_health_readiness_and_models() -> None:
     """The plain HTTP side answers."""
     async with echoing() as served:
-        assert await served.get("/healthz") == (200, {"status": "ok"})
+        assert await served.get("/healthz") == (200, {"status": "ok", "version": parley_version()})
         status, body = await served.get("/readyz")
         assert (status, body["status"], body["max_sessions"]) == (200, "ready", 2)
         status, body = await served.get("/v1/models")

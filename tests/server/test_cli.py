@@ -1,10 +1,12 @@
 """The command's exit codes and its one line for every error."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from server.cli import EXIT_CONFIG, EXIT_RUNTIME, main
+from server.names import parley_version
 
 ASSETS = Path(__file__).parents[1] / "assets"
 STARTER = Path(__file__).parents[2] / "configs" / "starter.yaml"
@@ -16,6 +18,16 @@ def test_check_says_that_the_shipped_configuration_is_good(
     """`serve --check` reads the settings and starts nothing."""
     assert main(["serve", "--config", str(STARTER), "--check"]) == 0
     assert capsys.readouterr().out == f"{STARTER}: ok\n"
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    """`parley --version` prints it and nothing else; `pyproject.toml` is where it stands."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"parley {parley_version()}\n"
+    project = tomllib.loads((STARTER.parents[1] / "pyproject.toml").read_text())["project"]
+    assert parley_version() == project["version"]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ from server.protocol.server_events import (
 from server.protocol.settings.config import SessionConfig, max_output_tokens_json
 from server.protocol.wire.checks import JsonObject
 
+# A worked example, the same moment in both shapes:
+#
+#     GA      {"type": "response.output_audio.delta", "delta": ...}
+#     beta    {"type": "response.audio.delta", "delta": ...}
+#
+# and a session.update of a beta client, on its way in:
+#
+#     beta    {"modalities": ["text"], "input_audio_format": "g711_ulaw"}
+#     GA      {"type": "realtime", "output_modalities": ["text"],
+#              "audio": {"input": {"format": {"type": "audio/pcmu"}}}}
+#
+# Source: Realtime guide, "Beta to GA migration". The wire's own names count: the published beta
+# schema of 2026 gives GA's names to beta's events, which no client of beta understands.
+#
+# GA's name of an event -> beta's; None for an event that beta does not have.
 _NAMES: dict[str, str | None] = {
     ItemAdded.type: "conversation.item.created",
     ItemDone.type: None,
@@ -61,6 +76,7 @@ _NAMES: dict[str, str | None] = {
     OutputAudioTranscriptDelta.type: "response.audio_transcript.delta",
     OutputAudioTranscriptDone.type: "response.audio_transcript.done",
 }
+# Source: Realtime guide, "Beta to GA migration", content types.
 _CONTENT_TYPES = {"output_text": "text", "output_audio": "audio"}
 _RESPONSE_PLACES: Places = {
     "modalities": ("output_modalities",),
@@ -132,6 +148,8 @@ class GuessingDialect:
         """Return the event's JSON object, None where the dialect has no such event."""
         return self._dialect.write(event, event_id)
 
+    # The first session.update decides, for good: a client does not change its shape midway, and
+    # what was sent to it before, `session.created`, both shapes understand.
     def _guess(self, *, is_beta: bool) -> None:
         self._has_guessed = True
         if is_beta:

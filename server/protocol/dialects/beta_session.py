@@ -18,6 +18,7 @@ from server.protocol.wire.checks import (
     unknown_parameter,
 )
 
+# Source: Realtime API reference, beta, session; Realtime guide, "Beta to GA migration".
 Places = Mapping[str, tuple[str, ...]]
 
 _TRANSCRIPTION_PLACES: Places = {
@@ -73,6 +74,8 @@ def read_transcription_session(session: JsonObject) -> JsonObject:
 
 def looks_beta(session: JsonObject) -> bool:
     """Say whether a session that a client sent first shows that it speaks beta."""
+    # GA demands `type` in a session, and beta has none. A session that has neither it nor a telling
+    # key, such as one with instructions alone, reads the same in both shapes.
     telling = (
         "modalities",
         "input_audio_format",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from server.config import DEFAULTS
+from server.config import DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
 from server.protocol.items.items import (
     FunctionCall,
@@ -12,6 +12,15 @@ from server.protocol.items.items import (
     without_pictures,
 )
 
+# A worked example of places. The conversation is a, b, c.
+#
+#     insert(d, None)      a b c d      conversation.item.added with previous_item_id "c"
+#     insert(d, "root")    d a b c      previous_item_id null
+#     insert(d, "a")       a d b c      previous_item_id "a"
+#     insert(d, "x")       refused: there is no x
+#
+# Source: Realtime API reference, client events, conversation.item.create, previous_item_id.
+#
 # No model remembers more: what lies further back is not told again.
 _MAX_RETOLD_ITEMS = 500
 
@@ -29,7 +38,7 @@ class Conversation:
         self,
         max_items: int,
         max_chars: int = DEFAULTS.max_conversation_chars,
-        max_image_bytes: int = 8 << 20,
+        max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes,
     ) -> None:
         self._max_items, self._max_chars = max_items, max_chars
         self._max_image_bytes = max_image_bytes
@@ -77,6 +86,8 @@ class Conversation:
             item_id: of the item that is to be added.
             taken: the id of an item that will be added later, if there is one.
         """
+        # Source: Realtime API reference, client events, conversation.item.create: ids are unique.
+        # An item that is announced and not there yet has its id already.
         if item_id in self._items or item_id == taken:
             raise ClientError(
                 "Error adding item: an item with this ID already exists.",
@@ -123,6 +134,8 @@ class Conversation:
         self._num_chars += item.num_chars
         self._image_bytes += item.image_bytes
         self._forget_pictures()
+        # What is still being made is never forgotten, nor the item that has just come: a client
+        # that has seen it added may ask for it.
         while len(self._order) > self._max_items or self._num_chars > self._max_chars:
             finished = (i for i in self._order if i != item.id and not self._is_open(i))
             oldest = next(finished, None)

@@ -27,6 +27,8 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
         item: of the conversation or of a response.
         content_types: GA's names of content types → what to write instead.
     """
+    # Source: Realtime API reference, conversation items. `call_id: null` on a message makes one
+    # client drop the event, and a user's part without `transcript` makes another one fail.
     written: JsonObject = {"id": item.id, "object": "realtime.item"}
     match item:
         case Message():
@@ -73,6 +75,8 @@ def _content(part: Part, names: Mapping[str, str]) -> JsonObject:
 
 def part_json(part: TextPart | AudioPart) -> JsonObject:
     """Write a response's content part: its types are not renamed as items' contents are."""
+    # Source: Realtime API reference, server events, response.content_part.added: the part of an
+    # item whose content says "output_audio" is called "audio" here.
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     return {"type": "audio", "transcript": part.transcript}

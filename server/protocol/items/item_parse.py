@@ -28,7 +28,7 @@ from server.protocol.wire.checks import (
     unsupported,
 )
 
-MAX_ID_LENGTH = 32
+MAX_ID_LENGTH = 32  # Realtime API reference, conversation items, `id`
 
 Pictures: TypeAlias = Mapping[str, Picture] | None
 """The pictures of an event by their parts' paths, read; None where the model cannot see."""
@@ -86,6 +86,8 @@ def _call(
     name = string_at(required(raw, "name", path), f"{path}.name")
     arguments = string_at(required(raw, "arguments", path), f"{path}.arguments")
     call_id = _id_at(raw, "call_id", path) or ids.new("call")
+    # Source: Realtime API reference, conversation items, function_call. A client that replays its
+    # history sends calls as well.
     # A call without arguments is one with an empty object: clients refuse an empty string.
     return FunctionCall(item_id, "completed", call_id, name, arguments or "{}")
 
@@ -95,6 +97,8 @@ def _call_output(
 ) -> FunctionCallOutput:
     call_id = string_at(required(raw, "call_id", path), f"{path}.call_id")
     output = string_at(required(raw, "output", path), f"{path}.output")
+    # Source: Realtime API reference, conversation items, function_call_output. The model remembers
+    # an output under the function's name, so the call has to be there.
     name = called_name(call_id)
     if name is None:
         raise ClientError(
@@ -117,6 +121,9 @@ def _id_at(raw: JsonObject, key: str, path: str) -> str | None:
     return string_at(given, f"{path}.{key}", max_length=MAX_ID_LENGTH) or None
 
 
+# Source: Realtime API reference, conversation items, message: users have input_text, input_audio
+# and input_image, the system input_text, the assistant output_text and output_audio.
+#
 # Which content a role may have; the names on the right are what the item then holds. The beta
 # names `text` and `audio` are taken too, because old histories are replayed with them.
 _PART_TYPES: dict[Role, dict[str, str]] = {

@@ -11,6 +11,12 @@ import soxr
 from model.messages import Pcm
 from server.audio.pcm import PcmDecoder, encode_pcm
 
+# Source: Realtime API reference, client events, conversation.item.retrieve: the answer holds the
+# audio as the server has it. How long it is kept the API does not say; here as long as there is
+# room.
+#
+# Eight minutes of 16 kHz are 8 * 60 * 16,000 * 2 = 15.4 MB; with the default of 8 MiB a session
+# keeps the sound of about the last four.
 _BYTES_PER_SAMPLE = 2
 _CLIENT_RATE_HZ = 24_000  # of what a retrieve answers
 # Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.

@@ -92,6 +92,17 @@ class Feed(Protocol):
         ...
 
 
+# A worked example of an outdated memory. The conversation is a (user), b (assistant), c (user), and
+# the engine remembers it. The client deletes a, which the engine cannot forget by itself. So
+#
+#     delete a          nothing is sent; `outdate` notes it
+#     the user speaks   Close, Open, AppendText(b), AppendText(c), AppendAudio ...
+#
+# Closing and opening again costs the engine a few steps of prefill, which it does while the user
+# speaks. If a reply is being made meanwhile, or a transcript is due, starting over waits: these
+# exist in the engine alone (`_can_start_over`).
+
+
 class TurnFeed:
     """Make the commands of one session with an engine that takes turns.
 
@@ -124,6 +135,8 @@ class TurnFeed:
     def audio(self, pcm: Pcm) -> list[Command]:
         """Add audio to the user turn; the first opens it."""
         self._turn.add(pcm)
+        # The pause is kept here: if the user goes on, it is heard after all, and before what
+        # follows.
         if self._tentative is not None:
             self._held.append(pcm)
             return []
@@ -277,6 +290,8 @@ class TurnFeed:
 
     def unsay(self, item_id: str, heard_ms: int) -> list[Command]:
         """Forget what was not heard of an assistant's item; 0 ms heard is nothing of it."""
+        # What the engine said aloud it can go back in. What it was told in words it can only be
+        # told anew.
         if item_id in self._spoken:
             return [*self.withdraw(), Truncate(self._session_id, item_id, heard_ms)]
         self.outdate()

@@ -13,6 +13,10 @@ from server.protocol.settings.request import ResponseRequest
 from server.protocol.settings.tools import engine_tools
 from server.protocol.state import SessionState
 
+# The ids of a response are made before anybody is told of it, so that an early reply, and one that
+# a duplex model may begin at any time, are the same objects as all others. `_turn` counts
+# responses: it is what the engine's outputs bear, and what makes an old one stale.
+
 
 class Beginning:
     """Turn requests into replies that the engine can make.

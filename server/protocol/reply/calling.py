@@ -8,6 +8,15 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 
+# The events of one call, in order:
+#
+#     response.output_item.added            status in_progress, arguments ""
+#     response.function_call_arguments.delta, ...
+#     response.function_call_arguments.done
+#     response.output_item.done             status completed, all arguments
+#
+# Source: Realtime guide, "Function calling"; Realtime API reference, server events.
+#
 # Clients take an empty string for no call at all.
 _NO_ARGUMENTS = "{}"
 

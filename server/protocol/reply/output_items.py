@@ -10,6 +10,17 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 
+# Every item of a response is announced twice over, as part of the response and as part of the
+# conversation:
+#
+#     response.output_item.added, conversation.item.added
+#     ... its content ...
+#     conversation.item.done, response.output_item.done
+#
+# A response with `conversation: "none"` has the outer pair only.
+# Source: Realtime API reference, server events; Realtime guide, "Responses outside of the default
+# conversation".
+
 
 class OutputItems:
     """Hold what a response has made so far.

@@ -11,6 +11,16 @@ from server.protocol.server_events import (
 )
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
 
+# A worked example, one item at 16 kHz:
+#
+#     add 1,280 samples       PlayAudio
+#     played 320              output_audio_buffer.started: the first that is really heard
+#     finish                  EndOfAudio; the item is whole, and not over
+#     played 1,280            output_audio_buffer.stopped, and the item is forgotten
+#
+# Cut after 640 instead, it is StopAudio and output_audio_buffer.cleared, and `heard_ms` was 40.
+# Source: Realtime API reference, server events, output_audio_buffer.started, .stopped, .cleared.
+
 
 @dataclass(slots=True)
 class _Track:

@@ -77,6 +77,16 @@ class Responses(Protocol):
         ...
 
 
+# A worked example of a response that is owed. `interrupt_response` is off; a response is in
+# progress, and the user says something. At the end of that turn another response is due, and only
+# one may be in progress in the conversation: it is owed, and begins when the first is done. A
+# second such turn meanwhile changes nothing: one response answers both, since it sees the whole
+# conversation.
+#
+# Source: Realtime API reference, client events, response.create:
+# conversation_already_has_active_response.
+
+
 class TurnResponses:
     """Answer turns, one after another.
 

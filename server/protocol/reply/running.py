@@ -23,6 +23,7 @@ from server.protocol.wire.client_events import ResponseCancel
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
 ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
 
+# Source: Realtime API reference, the response object, status and status_details.
 # What the engine says of an end → status and its details on the wire.
 _ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
     "completed": ("completed", None),
@@ -36,6 +37,20 @@ _ERROR_TYPES = {
     "response_failed": "server_error",
     "session_expired": "invalid_request_error",
 }
+
+
+# A worked example of an interruption. A reply of 4 s was made and sent within 1 s; the user speaks
+# 1.5 s after its first audio. `cut` then
+#
+#     ends the response        response.done, status cancelled, reason turn_detected
+#     tells the engine         Cancel(turn 3): what it still makes of turn 3 is stale
+#     says what was heard      at most 1,500 ms, since a client plays in real time: the item's words
+#                              end there, and Truncate(item, 1500) lets the model forget the rest
+#
+# A client that heard less, because it buffers, says so by conversation.item.truncate afterwards.
+#
+# Source: Realtime API reference, client events, response.cancel, and server events, response.done;
+# Realtime guide, "Realtime conversations", interruption and truncation.
 
 
 class Running:
@@ -110,6 +125,7 @@ class Running:
 
     def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
         """Pass on what the engine made of a response in progress."""
+        # An aside has a session of its own in the engine, whose id the output bears.
         reply = self.asides.get(output.session_id)
         if output.session_id == self._state.session_id and self.default is not None:
             reply = self.default
@@ -118,6 +134,7 @@ class Running:
             return []
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
+        # A reply that went on with calls cannot be cut within its words any more: see `called`.
         events = reply.take(output, now_s)
         if reply.has_called:
             self._feed.called(reply.message.item_id)

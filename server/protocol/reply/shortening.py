@@ -9,6 +9,18 @@ from server.protocol.server_events import ItemTruncated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
 
+# Three ways in which it becomes known what was heard of a reply:
+#
+#     the client says it       conversation.item.truncate, to the millisecond of its own clock
+#     the transport says it    Played, to the sample: calls by WebRTC
+#     nobody says it           it was cut, and at most the time since its first audio was heard
+#
+# The first two shorten the item; the last one only bounds what the model remembers, because a
+# client may still say that it heard less.
+#
+# Source: Realtime API reference, client events, conversation.item.truncate; Realtime guide,
+# "Realtime conversations", interruption over WebRTC and over WebSocket.
+
 
 class Shortening:
     """Let replies have said what was heard of them, and no more.

@@ -24,6 +24,20 @@ from server.protocol.server_events import (
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.sound import Sound
 
+# The events of one spoken message, in order:
+#
+#     response.output_item.added, conversation.item.added, response.content_part.added
+#     response.output_audio_transcript.delta and response.output_audio.delta, as they are made
+#     response.output_audio.done, response.output_audio_transcript.done, response.content_part.done
+#     conversation.item.done, response.output_item.done
+#
+# A worked example of lengths. `speed` is 2: the engine makes 800 ms of sound, the client is sent
+# 400 ms. Tokens count what was made, places such as audio_end_ms what is played;
+# `AudioPart.model_ms` brings a place of the client's back into the engine's time: 300 ms heard are
+# 600 ms made.
+#
+# Source: Realtime API reference, server events, response.output_audio.delta and its neighbours.
+
 _CONTENT_INDEX = 0  # a message has one content part
 
 

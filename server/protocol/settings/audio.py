@@ -78,6 +78,8 @@ def output_changes(
             given["voice"], f"{path}.voice", before.voice, voices, is_locked=is_voice_locked
         )
     if "speed" in given:
+        # Source: Realtime API reference, session, audio.output.speed: 0.25 to 1.5. More of it is
+        # an extension, which no client notices that does not ask for it.
         changes["speed"] = decimal_at(
             given["speed"], f"{path}.speed", low=MIN_SPEED, high=MAX_SPEED
         )
@@ -90,6 +92,8 @@ def parse_format(value: object, path: str) -> AudioFormat:
     refuse_unknown_keys(given, path, ("type", "rate"))
     encodings: tuple[Encoding, ...] = ("audio/pcm", "audio/pcmu", "audio/pcma")
     encoding = choice_at(given.get("type", "audio/pcm"), f"{path}.type", encodings)
+    # Source: Realtime API reference, session, audio.input.format: PCM is 24 kHz, G.711 is 8 kHz. A
+    # rate that says otherwise is refused rather than resampled: the client would be mistaken.
     audio_format = AudioFormat(encoding)
     rate = given.get("rate")
     if rate is not None and integer_at(rate, f"{path}.rate") != audio_format.rate_hz:
@@ -110,6 +114,8 @@ def changed_voice(
 ) -> str:
     """Return the voice asked for; once there is assistant audio it must be the current one."""
     voice = parse_voice(value, path, voices)
+    # Source: Realtime API reference, session, voice: it cannot change once there is audio of it.
+    # Naming the voice that is in force is no change, and clients do that with every update.
     if is_locked and voice != current:
         raise ClientError(
             "Cannot update a conversation's voice if assistant audio is present.",
@@ -118,6 +124,8 @@ def changed_voice(
     return voice
 
 
+# Source: Realtime API reference, session, turn_detection: the leaves and their ranges; the range of
+# idle_timeout_ms is 5,000 to 30,000.
 _RESPONSE_FLAGS: Mapping[str, Parser[bool]] = {
     "create_response": boolean_at,
     "interrupt_response": boolean_at,
@@ -140,6 +148,7 @@ _SEMANTIC_VAD_LEAVES: Mapping[str, Parser[Any]] = {
 
 def _parse_turn_detection(value: object, path: str) -> TurnDetection | None:
     """Return turn detection as given: absent leaves take their defaults, not what was before."""
+    # null means push to talk. Source: Realtime guide, "Voice activity detection", disable VAD.
     if value is None:
         return None
     given = object_at(value, path)
@@ -162,6 +171,7 @@ def _strings(value: object, path: str) -> None:
         string_at(entry, f"{path}[{index}]")
 
 
+# Source: Realtime API reference, session, audio.input.transcription.
 _TRANSCRIPTION_LEAVES: Mapping[str, Parser[object]] = {
     "model": _string_or_null,
     "language": _string_or_null,
@@ -204,6 +214,7 @@ def _merged_noise_reduction(
         return None
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("type", "strength"))
+    # Source: Realtime API reference, session, audio.input.noise_reduction.
     kind = choice_at(required(given, "type", path), f"{path}.type", ("near_field", "far_field"))
     reduction: JsonObject = {"type": kind}
     # An absent strength keeps its value; clients that never send one are not shown the key.

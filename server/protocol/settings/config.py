@@ -16,6 +16,7 @@ Modality: TypeAlias = Literal["audio", "text"]
 Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 
+# Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
 G711_RATE_HZ = 8_000
 MAX_OUTPUT_TOKENS = 4096
@@ -37,6 +38,10 @@ class AudioFormat:
         if self.encoding == "audio/pcm":
             return {"type": self.encoding, "rate": PCM_RATE_HZ}
         return {"type": self.encoding}
+
+
+# Source: Realtime API reference, session, turn_detection; Realtime guide, "Voice activity
+# detection".
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,7 @@ class SessionConfig:
     def _input_json(self) -> JsonObject:
         detection = self.turn_detection.to_json() if self.turn_detection else None
         if detection is not None and self.kind == "transcription":
+            # Source: Realtime API reference, transcription sessions.
             # They are about responses, and there are none.
             for leaf in ("create_response", "interrupt_response", "idle_timeout_ms"):
                 detection.pop(leaf, None)

@@ -36,6 +36,7 @@ from server.protocol.wire.checks import (
 
 Destination: TypeAlias = Literal["auto", "none"]
 
+# Source: Realtime API reference, client events, response.create, metadata.
 # The API's limits on metadata: 16 pairs, keys of 64 and values of 512 characters.
 _MAX_METADATA_PAIRS = 16
 _MAX_METADATA_KEY = 64
@@ -106,6 +107,10 @@ def parse_request(
     Raises:
         ClientError: with the path of the first thing that is wrong.
     """
+    # A worked example: {"output_modalities": ["text"], "conversation": "none", "metadata": {"for":
+    # "me"}} asks for a response in text, beside the conversation, which a client tells from others
+    # by its metadata. All else is the session's. Source: Realtime guide, "Responses outside of the
+    # default conversation".
     changes: dict[str, Any] = {}
     for key, (name, parse) in _FIELDS.items():
         if raw.get(key) is not None:
@@ -141,6 +146,8 @@ def _input(
     raw: object, conversation: Conversation, ids: Ids, pictures: Pictures
 ) -> tuple[Item, ...]:
     """Check the items that take the conversation's place."""
+    # Source: Realtime API reference, client events, response.create, input: items in the place of
+    # the conversation, or references to it; an empty list is a context without any.
     items: list[Item] = []
 
     def called_name(call_id: str) -> str | None:

@@ -27,6 +27,7 @@ from server.protocol.wire.checks import (
 
 MAX_TOOLS = DEFAULTS.max_tools
 _MAX_NAME_LENGTH = 64
+# Source: Realtime API reference, session, tools: function names.
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
 _MCP_REASON = "MCP tools are not available on this server yet."
@@ -88,6 +89,7 @@ def engine_tools(
     A named function is passed as the only one, and required. Where there is nothing to call,
     nothing is required.
     """
+    # Source: Realtime API reference, session, tool_choice: none, auto, required, or one function.
     if isinstance(choice, NamedFunction):
         tools, choice = [tool for tool in tools if tool.name == choice.name], "required"
     offered = tuple(tool.for_engine() for tool in tools)

@@ -40,6 +40,19 @@ from server.protocol.wire.checks import (
 )
 
 T = TypeVar("T")
+
+# A worked example of merging. In force: server_vad with silence_duration_ms 700, transcription in
+# English.
+#
+#     audio.input.turn_detection: {"type": "server_vad"}   silence_duration_ms is its default, 500
+#     audio.input.transcription: {"prompt": "names"}       the language stays, the prompt comes
+#     audio.input.transcription: null                      no transcripts
+#     (nothing of audio)                                   all of it stays
+#
+# Source: Realtime API reference, client events, session.update: "only the fields that are present
+# are updated"; to clear a field an empty value is sent.
+
+# Source: Realtime API reference, beta, session, temperature: 0.6 to 1.2.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.6, 1.2
 
 
@@ -63,6 +76,7 @@ def updated(
     Raises:
         ClientError: with the path of the first thing that is wrong.
     """
+    # Source: Realtime API reference, client events, session.update: the type cannot change.
     kind = _kind_of(patch)
     if kind != config.kind:
         raise ClientError(
@@ -84,6 +98,7 @@ def updated(
         string_at(patch["model"], "session.model")
     if "audio" in patch:
         changes |= _audio_changes(patch["audio"], config, voices, is_voice_locked=is_voice_locked)
+    # Here, and not before, something changes: one new frozen value, or none.
     result = replace(config, **changes)
     check_choice_exists(result.tool_choice, result.tools, "session.tool_choice")
     return result
@@ -129,6 +144,7 @@ def requested(
 
 def parse_modalities(value: object, path: str) -> Modality:
     """Return the one output modality of a list that must hold exactly one."""
+    # Source: Realtime API reference, session, output_modalities: ["audio"] or ["text"], never both.
     names = [string_at(name, path) for name in array_at(value, path)]
     modalities: tuple[Modality, ...] = ("audio", "text")
     for modality in modalities:
@@ -143,6 +159,7 @@ def parse_modalities(value: object, path: str) -> Modality:
 
 def parse_max_output_tokens(value: object, path: str) -> int | None:
     """Return a limit, or None for "inf"."""
+    # Source: Realtime API reference, session, max_output_tokens: 1 to 4,096, or "inf".
     if value == "inf":
         return None
     return integer_at(value, path, low=1, high=MAX_OUTPUT_TOKENS)
@@ -166,6 +183,7 @@ def _optional(parse: Parser[T]) -> Parser[T | None]:
 
 def _changed_tracing(value: object, path: str, before: str | Mapping[str, Any] | None) -> Any:
     """Return the tracing asked for: once it is on, it cannot be changed."""
+    # Source: Realtime API reference, session, tracing: once enabled it cannot be modified.
     tracing = None if value is None else _parse_tracing(value, path)
     if before is not None and tracing != before:
         raise ClientError(
@@ -190,6 +208,7 @@ def _parse_tracing(value: object, path: str) -> str | JsonObject:
 
 
 def _parse_truncation(value: object, path: str) -> str | JsonObject:
+    # Source: Realtime API reference, session, truncation.
     if isinstance(value, str):
         return choice_at(value, path, ("auto", "disabled"))
     given = object_at(value, path)
@@ -206,6 +225,7 @@ def _parse_truncation(value: object, path: str) -> str | JsonObject:
     return given
 
 
+# Source: Realtime API reference, session, prompt: a template's id, version and variables.
 # Kinds of variables in a prompt, and what each can have; all of it is text.
 _VARIABLE_LEAVES: Mapping[str, tuple[str, ...]] = {
     "input_text": ("text",),

@@ -14,6 +14,13 @@ from server.protocol.server_events import (
 )
 from server.protocol.settings.config import ServerVad, TurnDetection
 
+# A worked example with `idle_timeout_ms` 6,000. A response with 4 s of audio is done at 10 s,
+# though its audio went out faster than it plays. The user is taken to have heard it at 14 s, and
+# falls silent there; at 20 s the timeout is due. The user speaks at 17 s: the wait is over, until
+# the next response.
+#
+# Source: Realtime API reference, session, turn_detection of server_vad, idle_timeout_ms.
+
 
 class Idle:
     """Follow what a session sends, for the time at which its user falls silent.

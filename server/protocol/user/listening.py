@@ -13,6 +13,22 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 
+# A worked example, with audio at 16 kHz and voice detection on:
+#
+#     appended 0-2,000 ms     nobody speaks: it waits as preroll, the latest of it where it is long
+#     speech found at 1,700   the turn begins 300 ms before (prefix_padding_ms): `began(1400)` takes
+#                             600 ms out of the preroll and forgets the rest
+#     appended 2,000-4,000    belongs to the turn
+#     end found at 3,900      the turn is closed with 2,600 ms: 1,400 to 4,000
+#
+# Words come from the engine as it hears them, for the oldest turn that is not transcribed yet.
+# `emitted` is what the client has, `heard` what the engine has said. If the engine hears a turn
+# again, because it was lost, `heard` begins anew, and only what goes beyond `emitted` is sent: no
+# word comes twice.
+#
+# Source: Realtime guide, "Voice activity detection", prefix_padding_ms; Realtime API reference,
+# server events, input_audio_buffer.speech_started (`item_id` is that of the item to come).
+
 
 @dataclass(slots=True)
 class Utterance:
@@ -116,6 +132,7 @@ class Listening:
         if is_detecting and not self.has_turn:
             self._preroll.append(heard)
             self._num_preroll_samples += num_samples
+            # The oldest piece goes only if what is left is still enough.
             while self._num_preroll_samples - len(self._preroll[0].pcm) >= self._max_kept_samples:
                 self._num_preroll_samples -= len(self._preroll.popleft().pcm)
             return []
@@ -168,6 +185,7 @@ class Listening:
 
     def item_audio(self, item_id: str, num_samples: int) -> None:
         """Expect the words of an item that came as audio; they are heard before an open turn's."""
+        # Before the open turn, which is always the last: the engine hears in this order.
         place = len(self._utterances) - self.has_turn
         self._utterances.insert(place, Utterance(item_id, is_announced=True))
         self._utterances[place].num_samples = num_samples
@@ -216,6 +234,7 @@ class Listening:
                 self._utterances.remove(utterance)
                 utterance.heard = text
                 seconds = utterance.num_samples / self._rate_hz
+                # Realtime API reference, …input_audio_transcription.completed: usage by duration.
                 usage = {"type": "duration", "seconds": seconds}
                 return [*utterance.news(), InputTranscriptionCompleted(item_id, 0, text, usage)]
         return []

@@ -7,6 +7,10 @@ from server.images.picture import Picture
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import ResponseOutput
 
+# What belongs to an early reply is told from the rest by names: the transcript by the commit's,
+# outputs by the number of the response. If the user goes on, this object is dropped or replaced,
+# and what the engine still sends under the old names finds nobody: it is stale.
+
 
 @dataclass(slots=True)
 class Speculation:

@@ -81,6 +81,28 @@ class Turns(Protocol):
         ...
 
 
+# A worked example of an early reply, with server_vad. Times are of the appended audio, in
+# milliseconds.
+#
+#     heard                 to the engine                       to the client
+#     SpeechBegan(700)      AppendAudio                         speech_started
+#     InputAudio ...        AppendAudio ...
+#     SpeechPaused          CommitAudio(tentative), Respond     nothing
+#     (the engine answers: transcript, words, audio: `holds` keeps them back)
+#
+#     either the user goes on:
+#     SpeechResumed         Reopen, AppendAudio (the pause)     nothing: what was held is stale
+#
+#     or the turn is over:
+#     SpeechEnded(2900)     nothing: it was told already        speech_stopped, committed, the item,
+#                                                               its transcript, response.created,
+#                                                               and what was held back, in order
+#
+# Source: Realtime guide, "Voice activity detection"; Realtime API reference, server events,
+# input_audio_buffer.speech_started to .committed, in this order. That a reply may begin in the
+# pause is ours: no event shows it.
+
+
 class AnsweredTurns:
     """Follow turns that an engine is told of, and that it answers.
 
@@ -174,6 +196,8 @@ class AnsweredTurns:
             return self._fed(chunks)
         reactions: list[Reaction] = [SpeechStarted(start_ms, item_id)]
         detection = self._state.config.turn_detection
+        # Source: Realtime API reference, session, turn_detection, interrupt_response: the response
+        # of the conversation is cut; responses beside it go on.
         if detection and detection.interrupt_response:
             if self._responses.running.is_active:
                 reactions += self._responses.cut("turn_detected", now_s)
@@ -191,6 +215,7 @@ class AnsweredTurns:
     @property
     def _is_answering(self) -> bool:
         """Say whether the end of a turn asks for a response."""
+        # Source: Realtime API reference, session, turn_detection, create_response.
         config = self._state.config
         detection = config.turn_detection
         return config.kind == "realtime" and detection is not None and detection.create_response
@@ -216,6 +241,7 @@ class AnsweredTurns:
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
         assert self._speculation is not None, "a reply was begun"
+        # The engine made the transcript under the commit's name; the client knows the item's.
         speculation, self._speculation = self._speculation, None
         # What the camera has shown since then is for the next turn.
         reactions = self._user_items.added(item_id, audio_ms, pictures=speculation.pictures)
@@ -242,6 +268,8 @@ class AnsweredTurns:
         """
         if self._listening.has_turn:
             return []
+        # Source: Realtime API reference, server events, input_audio_buffer.timeout_triggered: an
+        # empty turn is committed, and the model is asked to go on.
         end_ms = self._listening.heard_ms
         start_ms = max(end_ms - silence_ms, self._listening.begins_ms)
         item_id, chunks = self._listening.began(start_ms, is_speech=False)

@@ -18,7 +18,9 @@ from server.protocol.state import SessionState
 from server.protocol.user.listening import Listening
 from server.protocol.wire.checks import JsonObject
 
-_MIN_COMMIT_MS = 100  # the API refuses to commit less
+# Source: Realtime API reference, client events, input_audio_buffer.commit: an empty buffer is
+# refused; the hosted service refuses less than 100 ms, in these words.
+_MIN_COMMIT_MS = 100
 _LOST: JsonObject = {
     "type": "transcription_error",
     "code": "engine_failed",
@@ -95,6 +97,7 @@ class UserItems:
             after: the item that it follows, "root" for none; None for the conversation's last.
             pictures: that the camera has shown in it; they are no other turn's.
         """
+        # The order is the reference's: committed, added, done. The transcript may come much later.
         # Sound first: clients look for the transcript in the first part.
         part = AudioPart("input_audio", None, audio_ms)
         shown = (ImagePart("auto", picture) for picture in pictures)

@@ -12,6 +12,14 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from server.config import DEFAULTS
 from server.errors import ClientError
 
+# The texts, codes and paths are those of the hosted service, as far as they were observed. Some
+# examples:
+#
+#     {"audio": 5}                invalid_type: expected a string, but got an integer instead.
+#     {"threshold": 2}            decimal_above_max_value, with the path of `threshold`
+#     {"type": "sesion.update"}   invalid_value: Supported values are: 'session.update', ...
+#
+# Source: Realtime API reference, server events, error: type, code, message, param, event_id.
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 _MAX_SHOWN_BITS = 128
 MAX_DEPTH = 64  # of what an event holds: what is read can then always be written again
@@ -189,6 +197,8 @@ def integer_at(value: object, path: str, *, low: int = MIN_INTEGER, high: int = 
 
     No bound is beyond 64 bits, where neither numpy nor JSON's other readers could follow.
     """
+    # JavaScript has one type of number, and some clients write 1500.0. True is an int in Python,
+    # and not a number in JSON.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -226,6 +236,7 @@ def refuse_unknown_keys(value: JsonObject, path: str, known: Iterable[str]) -> N
 
 def refuse_deep(value: JsonObject, path: str) -> None:
     """Refuse a free-form object whose values are nested too deeply to be handled."""
+    # Level by level and not by recursion: depth is what is in question.
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         containers = [each for each in level if isinstance(each, (dict, list))]

@@ -14,6 +14,8 @@ from server.protocol.wire.checks import JsonObject
 class SessionUpdate:
     """Change parts of the session's configuration; `session` is the raw patch."""
 
+    # Realtime API reference, client events, session.update: only what is there changes, and the
+    # whole effective session comes back in session.updated. GA wants the session's `type`.
     type: ClassVar[str] = "session.update"
     event_id: str | None
     session: JsonObject
@@ -23,6 +25,8 @@ class SessionUpdate:
 class InputAudioBufferAppend:
     """Append audio; `audio` is in the session's input format."""
 
+    # Realtime API reference, client events, input_audio_buffer.append: no answer, at most 15 MiB.
+    # Clients need not pace it: minutes of audio may come at once.
     type: ClassVar[str] = "input_audio_buffer.append"
     event_id: str | None
     audio: bytes
@@ -32,6 +36,8 @@ class InputAudioBufferAppend:
 class InputAudioBufferCommit:
     """End the user's turn by hand."""
 
+    # Realtime API reference, client events, input_audio_buffer.commit: makes a user item and asks
+    # for no response; that is response.create's part.
     type: ClassVar[str] = "input_audio_buffer.commit"
     event_id: str | None
 
@@ -40,6 +46,7 @@ class InputAudioBufferCommit:
 class InputAudioBufferClear:
     """Forget the audio that is not committed."""
 
+    # Realtime API reference, client events, input_audio_buffer.clear.
     type: ClassVar[str] = "input_audio_buffer.clear"
     event_id: str | None
 
@@ -48,6 +55,8 @@ class InputAudioBufferClear:
 class OutputAudioBufferClear:
     """Play no more of what was said; only where the transport plays it itself."""
 
+    # Realtime API reference, client events, output_audio_buffer.clear: WebRTC and SIP only. Clients
+    # send response.cancel first, so that nothing more is made.
     type: ClassVar[str] = "output_audio_buffer.clear"
     event_id: str | None
 
@@ -60,6 +69,8 @@ class ItemCreate:
         previous_item_id: None to append, "root" for the front, else the item to insert after.
     """
 
+    # Realtime API reference, client events, conversation.item.create: history, typed turns, and
+    # what functions returned. An unknown `previous_item_id` is refused.
     type: ClassVar[str] = "conversation.item.create"
     event_id: str | None
     item: JsonObject
@@ -70,6 +81,8 @@ class ItemCreate:
 class ItemRetrieve:
     """Ask for an item as the server has it."""
 
+    # Realtime API reference, client events, conversation.item.retrieve: also the item's audio, as
+    # the server has it after noise reduction and truncation.
     type: ClassVar[str] = "conversation.item.retrieve"
     event_id: str | None
     item_id: str
@@ -79,6 +92,8 @@ class ItemRetrieve:
 class ItemTruncate:
     """Say that an assistant item was only heard up to `audio_end_ms`."""
 
+    # Realtime API reference, client events, conversation.item.truncate: a client that plays faster
+    # than real time alone knows what was heard. `content_index` is 0.
     type: ClassVar[str] = "conversation.item.truncate"
     event_id: str | None
     item_id: str
@@ -90,6 +105,7 @@ class ItemTruncate:
 class ItemDelete:
     """Remove an item from the conversation."""
 
+    # Realtime API reference, client events, conversation.item.delete.
     type: ClassVar[str] = "conversation.item.delete"
     event_id: str | None
     item_id: str
@@ -99,6 +115,8 @@ class ItemDelete:
 class ResponseCreate:
     """Ask for a response; `response` holds the raw overrides."""
 
+    # Realtime API reference, client events, response.create: what it says holds for this response
+    # only; `conversation: "none"` keeps it out of the conversation.
     type: ClassVar[str] = "response.create"
     event_id: str | None
     response: JsonObject
@@ -108,6 +126,8 @@ class ResponseCreate:
 class ResponseCancel:
     """Stop the response in progress."""
 
+    # Realtime API reference, client events, response.cancel: the answer is response.done with the
+    # status "cancelled"; there is no event response.cancelled.
     type: ClassVar[str] = "response.cancel"
     event_id: str | None
     response_id: str | None

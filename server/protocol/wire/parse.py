@@ -34,7 +34,7 @@ from server.protocol.wire.client_events import (
     SessionUpdate,
 )
 
-MAX_EVENT_ID_LENGTH = 512
+MAX_EVENT_ID_LENGTH = 512  # Realtime API reference, client events, event_id
 
 
 # An event without its sound and pictures: longer ones are refused unread. Instructions and the
@@ -44,6 +44,18 @@ MAX_EVENT_CHARS = 256 * 1024
 _LONG_CHARS = MAX_TEXT_CHARS
 # It stands for a long string while the rest is read; nobody can guess it.
 _MARK = secrets.token_hex(16)
+
+
+# A worked example of a long frame. A client appends 10 MiB of base64:
+#
+#     {"type": "input_audio_buffer.append", "audio": "UklGR...(10 MiB)..."}
+#
+# `_set_aside` finds the long string by its quotes, keeps it apart, and leaves
+#
+#     {"type": "input_audio_buffer.append", "audio": "3f9c...0"}
+#
+# which is parsed in microseconds. `_put_back` puts the sound in the place of its mark. Anything
+# long that does not stand under "audio" is refused before it costs anything.
 
 
 def json_object(text: str | bytes) -> JsonObject | None:
@@ -228,6 +240,8 @@ def parse(raw: JsonObject) -> ClientEvent:
         ClientError: the event is unknown or its own fields are wrong. What depends on the session
             is checked by the machine.
     """
+    # Source: Realtime API reference, client events: `type` is required, `event_id` is optional and
+    # comes back in the error that the event causes.
     if raw.get("type") is None:
         raise ClientError("The 'type' field is missing.", code="invalid_event")
     kind = string_at(raw["type"], "type")
@@ -267,6 +281,7 @@ def _item_delete(raw: JsonObject, event_id: str | None) -> ClientEvent:
 
 
 def _item_truncate(raw: JsonObject, event_id: str | None) -> ClientEvent:
+    # Source: Realtime API reference, client events, conversation.item.truncate.
     end_ms = required(raw, "audio_end_ms", "")
     if isinstance(end_ms, float) and math.isfinite(end_ms):
         # Browsers count played time in fractions.

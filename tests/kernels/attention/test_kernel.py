@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -106,12 +107,13 @@ def poison_at(x: Tensor, hidden: Tensor) -> None:
     x[:, hidden] = poison(torch.empty((), dtype=x.dtype))
 
 
-def _tensors(case: Case) -> tuple[Tensor | None, ...]:
+def _tensors(case: Case) -> tuple[Any, ...]:
     return tuple(getattr(case, field.name) for field in fields(case))
 
 
 def _to(device: str, case: Case) -> Case:
-    return Case(*(None if each is None else each.to(device) for each in _tensors(case)))
+    parts: Any = (None if each is None else each.to(device) for each in _tensors(case))
+    return Case(*parts)
 
 
 def _laid_out(pages: Tensor, scale: Tensor | None, table: Tensor) -> Tensor:
@@ -285,7 +287,7 @@ def test_refusals() -> None:
     )
     with pytest.raises(ValueError, match=r"fp32, fp16 or bf16, got torch\.float64"):
         double.run("triton")
-    meta = Case(*(None if each is None else each.to("meta") for each in _tensors(case)))
+    meta = _to("meta", case)
     with pytest.raises(ValueError, match="expected tensors on cuda, got meta"):
         meta.run("triton")
     with pytest.raises(ValueError, match="expected one device, got cpu, meta"):

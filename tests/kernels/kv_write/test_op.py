@@ -55,11 +55,12 @@ def test_writes_what_the_reference_writes(
             q = rotate_and_write(
                 qkv,
                 rope,
-                *pages,
+                pages[0],
+                pages[1],
                 places,
                 k_scale=k_scale,
                 v_scale=v_scale,
-                backend=backend,  # type: ignore[arg-type]  # one of the two
+                backend=backend,
             )
         written[backend] = [q, *pages, *scales]
     for got, expected in zip(written["triton"], written["reference"], strict=True):

@@ -6,7 +6,7 @@ import pytest
 
 from model.cache.kinds import Kind
 from model.cache.ledger import Ledger
-from model.cache.pages import NO_PAGE, NOBODY
+from model.cache.pages import NO_PAGE, PADDING
 from model.config import LMConfig
 from model.errors import OutOfPagesError, RewindError
 from model.family import Family
@@ -57,7 +57,7 @@ def test_rings_are_planned_together_as_one_by_one() -> None:
     """Columns follow from how many steps a ring has taken, those of nobody from nothing."""
     together, alone = Ledger(RING, 2, 2, None), Ledger(RING, 2, 2, None)
     for _ in range(9):
-        held = together.advance_rings([Kind.DUPLEX, Kind.PAD], [1, NOBODY])
+        held = together.advance_rings([Kind.DUPLEX, Kind.PAD], [1, PADDING])
         alone.advance([[Kind.DUPLEX]], [1])
         assert held.tolist() == [alone.length(1), 0]
         assert together.groups[0].tables.rows == alone.groups[0].tables.rows

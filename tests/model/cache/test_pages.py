@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.cache.pages import NO_PAGE, NOBODY, PagePool, PageTables
+from model.cache.pages import NO_PAGE, PADDING, PagePool, PageTables
 from model.errors import OutOfPagesError
 
 SLOTS, PARTS = 4, 5
@@ -28,7 +28,7 @@ def check(tables: PageTables) -> None:
     unused = [page for page in range(pool.num_pages) if page not in named]
     assert all(pool.refs(page) == 0 for page in unused)
     assert pool.num_free == len(unused)
-    everybody = [*range(SLOTS), NOBODY]
+    everybody = [*range(SLOTS), PADDING]
     assert tables.of(everybody).tolist() == [*tables.rows, [NO_PAGE] * PARTS]
 
 

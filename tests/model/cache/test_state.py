@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.cache.ledger import Row
-from model.cache.pages import NOBODY
+from model.cache.pages import PADDING
 from model.cache.plan import PagedPlan
 from model.cache.state import Kind, LMState
 from model.cache.store import MemoryConfig
@@ -110,7 +110,7 @@ def test_padding_is_written_nowhere() -> None:
     """It counts for nothing, and rows of nobody take no slot."""
     state = make_state()
     kind = [[Kind.TEXT, Kind.TEXT], [Kind.TEXT, Kind.PAD], [Kind.PAD] * 2, [Kind.PAD] * 2]
-    _, rows = state.plan(kind, [0, 1, NOBODY, NOBODY])
+    _, rows = state.plan(kind, [0, 1, PADDING, PADDING])
     assert rows is not None
     assert [row.columns for row in rows] == [[5, 4], [5, None], [None] * 2, [None] * 2]
     assert visible(rows[2]) == []
@@ -145,7 +145,7 @@ RING = replace(
     family=Family(num_user_codebooks=8, text_out=12, depth_sets=tuple(range(8))),
 )
 OPERATIONS = st.one_of(
-    st.tuples(st.just("step"), st.permutations([0, 1, 2, NOBODY]), st.integers(1, 4)),
+    st.tuples(st.just("step"), st.permutations([0, 1, 2, PADDING]), st.integers(1, 4)),
     st.tuples(st.just("fork"), st.permutations([0, 1, 2]), st.just(0)),
     st.tuples(st.just("rewind"), st.permutations([0, 1, 2]), st.integers(1, 3)),
     st.tuples(st.just("reset"), st.permutations([0, 1, 2]), st.just(0)),
@@ -164,7 +164,7 @@ def test_rings_are_planned_together_as_they_are_one_by_one(operations: list[Any]
         match name:
             case "step":
                 slots = order[:num]
-                kind = [[Kind.PAD if slot == NOBODY else Kind.DUPLEX] for slot in slots]
+                kind = [[Kind.PAD if slot == PADDING else Kind.DUPLEX] for slot in slots]
                 (plan,) = together.plan_paged(kind, slots)
                 (rows,) = one_by_one.plan(kind, slots)
                 assert plan is not None

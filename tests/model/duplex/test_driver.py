@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ DRIVE = DuplexConfig(
 )
 
 
-def make(num_slots: int, reach: int = 0, **drive: int) -> Duplex:
+def make(num_slots: int, reach: int = 0, **drive: Any) -> Duplex:
     """Return a small random model ready for conversations."""
     torch.manual_seed(5)
     config = replace(CONFIG, rewind_steps=reach)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def parts_of(kind: str, guidance: float = 1.0) -> DuplexParts:
     return make_small_parts(kind, guidance=guidance)
 
 
-def make(parts: DuplexParts, clock: FakeClock, **config: int) -> DuplexEngine:
+def make(parts: DuplexParts, clock: FakeClock, **config: Any) -> DuplexEngine:
     """Return an engine on a clock that stands still."""
     config = {"max_sessions": 4, **config}
     return DuplexEngine(parts, EngineConfig(**config), clock=clock)

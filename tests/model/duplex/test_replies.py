@@ -93,7 +93,7 @@ def test_talk_waits_for_whoever_asks() -> None:
     for turn, outputs in ((1, first), (2, second)):
         assert text_of(outputs) == "the dog"
         assert isinstance(outputs[-1], ResponseDone)
-        assert {output.turn for output in outputs} == {turn}  # type: ignore[union-attr]  # all have
+        assert {output.turn for output in outputs} == {turn}
 
 
 def test_a_wish_that_is_not_met_ends() -> None:

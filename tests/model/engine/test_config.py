@@ -12,7 +12,7 @@ from model.errors import ConfigError
 def test_settings_that_cannot_work_are_refused(field: str) -> None:
     """Every count is at least one, and the message names the field."""
     with pytest.raises(ConfigError, match=field):
-        EngineConfig(**{field: 0})
+        EngineConfig(**{field: 0})  # type: ignore[arg-type]  # these fields are numbers
 
 
 def test_horizon_may_be_nothing_but_not_less() -> None:

@@ -39,6 +39,12 @@ from tests.fakes.scripted import scripted_engine
 _WAIT_S = 60.0
 
 
+def _runner_of(engine: LocalEngine) -> Any:
+    """Return what runs the model, to break it."""
+    core: Any = engine._core
+    return core._runner
+
+
 @pytest.fixture
 def make_local(
     lm: LM, codec: MelCodec, vocabulary: TurnVocabulary
@@ -152,7 +158,7 @@ def test_crash_ends_the_session_that_was_served(
     engine.start(outputs.put)
     engine.submit(Open("a", "ann"))
     engine.submit(Open("b", "ann"))
-    runner = engine._core._runner
+    runner = _runner_of(engine)
     step = runner.step
 
     def broken(_requests: object) -> None:
@@ -175,7 +181,7 @@ def test_engine_on_which_nothing_works_starts_over(
     names = ["a", "b", "c", "d", "e"]
     for name in names:
         engine.submit(Open(name, "ann"))
-    runner = engine._core._runner
+    runner = _runner_of(engine)
     step = runner.step
 
     def broken(_requests: object) -> None:
@@ -202,7 +208,7 @@ def test_model_that_cannot_run_is_noticed_at_the_start(
     def broken(_requests: object) -> None:
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr(engine._core._runner, "step", broken)
+    monkeypatch.setattr(_runner_of(engine), "step", broken)
     before = threading.active_count()
     with pytest.raises(EngineError) as caught:
         engine.start(lambda _: None)
@@ -230,7 +236,7 @@ def test_what_is_heavy_is_reported_at_once() -> None:
     engine = scripted_engine(
         parse_script("reply: [{say: hi}]", "test"), max_sessions=1, ahead_ms=1_000
     )
-    engine.start(outputs.put)  # type: ignore[arg-type]  # there is no news
+    engine.start(outputs.put)
     try:
         picture = np.zeros((200, 200, 3), dtype=np.uint8)
         engine.submit(Open("s", "alloy"))

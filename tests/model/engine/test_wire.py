@@ -137,7 +137,7 @@ def test_order_and_end(ends: tuple[socket.socket, socket.socket]) -> None:
     outgoing = Outgoing(ours, max_waiting=1000)
     pcm = np.ones(20_000, dtype=np.float32)
     for number in range(50):
-        outgoing.put(ResponseAudio("s", number, pcm))
+        outgoing.put(ResponseAudio("s", number, pcm))  # type: ignore[arg-type]  # any message
     messages_in = received(theirs)
     turns = [next(messages_in) for _ in range(50)]
     assert [each.turn for each in turns if isinstance(each, ResponseAudio)] == [*range(50)]

@@ -94,7 +94,7 @@ SPLIT = {"a.safetensors": ["x", "y"], "b.safetensors": ["z"]}
 
 def write_split(directory: Path) -> Path:
     """Write a file in two parts, and return its index."""
-    where = {}
+    where: dict[str, str] = {}
     for part, names in SPLIT.items():
         save_file({name: torch.full((2,), ord(name)) * 1.0 for name in names}, directory / part)
         where |= dict.fromkeys(names, part)

@@ -131,7 +131,7 @@ def tensor_with(
     """Return an archive with a tensor of a storage of four float32."""
     file = io.BytesIO()
     rebuild = torch._utils._rebuild_tensor_v2
-    args = (first or "STORAGE", offset, shape, stride, False, OrderedDict())
+    args: tuple[Any, ...] = (first or "STORAGE", offset, shape, stride, False, OrderedDict())
     Persistent(file, storage).dump({"a": Calls(rebuild, *args)})
     return archive(file.getvalue(), data__0=bytes(16))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def equal(one: LM, other: LM) -> bool:
 
 def split_attention(tensors: Tensors, depth_sets: int) -> Tensors:
     """Name attention as today's package has it in memory, one tensor a weight set."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, tensor in tensors.items():
         sets = depth_sets if name.startswith("depformer.") else 1
         for fused, split in (("in_proj_weight", "in_projs"), ("out_proj.weight", "out_projs")):

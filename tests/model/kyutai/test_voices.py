@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def config(golden: Path) -> KyutaiConfig:
     return KyutaiConfig.from_dict(json.loads((golden / "personaplex.json").read_text()))
 
 
-def voice(steps: int = 4, **changes: object) -> dict[str, object]:
+def voice(steps: int = 4, **changes: object) -> dict[str, Any]:
     """Return a voice as NVIDIA's program saves it."""
     cache = torch.full((1, STREAMS, COLUMNS), -2)
     cache[:, :, :2] = 3

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model.errors import GrammarError
-from model.schemas.grammar import MAX_REASON_CHARS, Alphabet, Matcher, check_schema
+from model.schemas.grammar import Alphabet, Matcher, check_schema
+from model.schemas.results import MAX_REASON_CHARS
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

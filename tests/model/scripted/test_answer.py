@@ -97,7 +97,7 @@ def test_calls_that_may_not_be_made_do_not_fit(request_: dict[str, Any]) -> None
 
 def test_required_calls_are_made_or_missed_loudly() -> None:
     """Replies without calls do not fit; if none is left, that is an error and not a guess."""
-    required = {"tools": (WEATHER,), "tool_choice": "required"}
+    required: dict[str, Any] = {"tools": (WEATHER,), "tool_choice": "required"}
     assert answer(CALLS, UserTurn("weather in rome"), **required).calls
     with pytest.raises(ScriptError, match="no reply of the script fits 'hi' with tool_choice"):
         answer(CALLS, UserTurn("hi"), **required)

@@ -114,7 +114,7 @@ def test_written_reply_has_words_only() -> None:
         *[ResponseText] * 3,
         ResponseDone,
     ]
-    assert outputs[-1].usage == Usage(output_text_tokens=3)  # type: ignore[union-attr]  # as shown
+    assert outputs[-1].usage == Usage(output_text_tokens=3)
 
 
 @pytest.mark.parametrize(("limit", "num_words", "num_frames"), [(2, 2, 0), (5, 3, 2)])

@@ -28,9 +28,7 @@ def work(worker: int, meeting: Path, out: Path) -> None:
 
 def test_gradients_are_the_mean_everywhere(tmp_path: Path) -> None:
     """Both workers end with the mean of what each had."""
-    spawn(  # type: ignore[no-untyped-call]  # torch gives it no types
-        work, (tmp_path / "meeting", tmp_path), nprocs=2
-    )
+    spawn(work, (tmp_path / "meeting", tmp_path), nprocs=2)
     for worker in range(2):
         weight, bias = torch.load(tmp_path / f"{worker}.pt", weights_only=True)
         assert weight.tolist() == [[0.5, 0.5]]

@@ -55,7 +55,7 @@ def make_lm(seed: int = 0, **changes: object) -> LM:
     shape = (config.num_codebooks, config.codebook_size, config.audio_rank)
     lm.set_codebook_vectors(torch.randn(shape))
     for audio in (lm.user_emb, lm.assistant_emb):
-        torch.nn.init.normal_(audio.semantic_emb.weight)
+        torch.nn.init.normal_(audio.get_parameter("semantic_emb.weight"))
     return lm
 
 
@@ -140,7 +140,12 @@ def test_no_gradient_from_the_future() -> None:
     lm = make_lm()
     steps = make_steps([random_kinds(30, 5)], 2)
     embedded: list[torch.Tensor] = []
-    lm.embed = lambda s: embedded.append(LM.embed(lm, s).detach().requires_grad_()) or embedded[-1]  # type: ignore[method-assign, func-returns-value]  # taps the inputs
+
+    def tap(steps: Steps) -> torch.Tensor:
+        embedded.append(LM.embed(lm, steps).detach().requires_grad_())
+        return embedded[-1]
+
+    lm.embed = tap  # type: ignore[method-assign]  # taps the inputs
     hidden = lm(steps)
     for step in (0, 7, 19):
         (grad,) = torch.autograd.grad(hidden[0, step].sum(), embedded[0], retain_graph=True)
@@ -155,7 +160,7 @@ def test_listen_steps_skip_the_low_layers() -> None:
     steps = make_steps([[Kind.LISTEN] * 20], 3)
     expected = stream(lm, steps, lm.init_state(1), [0], [1])
     for layer in lm.layers[: CONFIG.audio_entry_layer]:
-        layer.mlp.down.weight.data.fill_(torch.nan)
+        layer.get_parameter("mlp.down.weight").data.fill_(torch.nan)
     got = stream(lm, steps, lm.init_state(1), [0], [1])
     assert torch.equal(got, expected)
     with torch.no_grad():

@@ -16,7 +16,9 @@ def packed_mlp(dim: int, ff_dim: int) -> nn.Sequential:
     """Return a gated MLP in NF4, within something else."""
     mlp = GatedMLP(dim, ff_dim)
     for name in ("gate_up", "down"):
-        linear = NF4Linear.from_linear(mlp.get_submodule(name), backend="reference")
+        dense = mlp.get_submodule(name)
+        assert isinstance(dense, nn.Linear)
+        linear = NF4Linear.from_linear(dense, backend="reference")
         mlp.set_submodule(name, linear)
     return nn.Sequential(mlp)
 

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,14 +103,14 @@ class Stage:
         self.transcripts = [pieces(text + " <reply>") for text in self.script.transcripts]
         self.replies = [deque(pieces(text + " <speak>")) for text in self.script.replies]
         self.spoken = [deque(pieces(text)) for text in self.script.spoken]
-        self.calls = [deque(pieces(text)) for text in self.script.calls]
+        self.written = [deque(pieces(text)) for text in self.script.calls]
 
     @property
     def made(self) -> list[Output]:
         """Return the outputs but those that say that a response has started."""
         return [output for output in self.outputs if not isinstance(output, ResponseStarted)]
 
-    def send(self, *commands: object) -> None:
+    def send(self, *commands: Any) -> None:
         """Hand commands over without running the model."""
         for command in commands:
             self.program.accept(command)
@@ -199,7 +200,7 @@ class Stage:
                     self.spoken.pop(0)
                 return piece
             case Mask.CALL:
-                piece = self.calls[0].popleft()
+                piece = self.written[0].popleft()
                 assert piece in steps.also
                 return piece
             case mask:

@@ -151,6 +151,6 @@ def test_served_steps_are_the_trained_steps(num_turns: int) -> None:
     heard = [o.text for o in outputs if isinstance(o, InputTranscript)]
     assert heard == [turn.user for turn in turns if turn.heard is not None]
     said = "".join(o.text for o in outputs if isinstance(o, ResponseText))
-    assert said.replace(" ", "") == "".join(turn.reply for turn in turns).replace(" ", "")
+    assert said.replace(" ", "") == "".join(turn.reply or "" for turn in turns).replace(" ", "")
     frames = [o.usage.output_audio_tokens for o in outputs if isinstance(o, ResponseDone)]
     assert frames == [0 if turn.said is None else len(turn.said.codes) for turn in turns]

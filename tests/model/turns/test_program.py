@@ -178,7 +178,7 @@ def test_other_voice_starts_the_conversation_over_with_it(stage: MakeStage) -> N
     "command",
     [
         Respond("s", 1, "a", voice="nobody"),
-        AppendAudio("s", np.zeros(4)),
+        AppendAudio("s", np.zeros(4)),  # type: ignore[arg-type]  # float64 is what is wrong
         AppendAudio("s", np.zeros((1, 4), dtype=np.float32)),
         AppendAudio("s", np.array([np.nan], dtype=np.float32)),
         AppendAudio("s", np.zeros(1000, dtype=np.float32)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def slot(
     return Slot(index, program, torch.Generator(), Playout(ends_s), work, since_s)  # type: ignore[arg-type]
 
 
-def chosen(*slots: Slot, **settings: int) -> list[int]:
+def chosen(*slots: Slot, **settings: Any) -> list[int]:
     """Return the indices of those served at `NOW_S`, in order."""
     scheduler = Scheduler(EngineConfig(**settings), frame_s=0.08)
     return [s.index for s in scheduler.choose(slots, NOW_S)]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,9 @@ class CrowdedCore(ScriptedCore):
 
 def test_the_sweep_makes_an_engine_for_each_number_and_tells_of_each() -> None:
     """One line a number; one session is watched for longer."""
-    clock, made, text = SkippingClock(lambda: 0.0), [], []
+    clock = SkippingClock(lambda: 0.0)
+    made: list[Any] = []
+    text: list[str] = []
 
     def make_core(num_sessions: int) -> ScriptedCore:
         made.append(num_sessions)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,8 @@ def test_other_settings_are_another_measurement(changed: dict[str, object]) -> N
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Machine)])
 def test_another_machine_is_another_measurement(field: str) -> None:
     """In whatever it differs."""
-    changed = dataclasses.replace(MACHINE, **{field: ("x",) if field == "gpus" else 99})
+    other: dict[str, Any] = {field: ("x",) if field == "gpus" else 99}
+    changed = dataclasses.replace(MACHINE, **other)
     assert key_of(SETTINGS, changed) != key_of(SETTINGS, MACHINE)
 
 

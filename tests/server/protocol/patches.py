@@ -166,9 +166,10 @@ def put(patch: Patch, name: str, value: Any) -> None:
 
 def at(session: Patch, name: str) -> Any:
     """Return the value at a dotted place; None for a key that is only echoed once it is set."""
+    value: Any = session
     for section in name.split("."):
-        session = session.get(section) if isinstance(session, dict) else None  # type: ignore[assignment]  # the last is any value
-    return session
+        value = value.get(section) if isinstance(value, dict) else None
+    return value
 
 
 # Taken and not shown: they mean nothing here, or clients break on their echo.

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from server.protocol.events import (
 )
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
-from server.protocol.server_events import ErrorEvent
+from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.user.hearing import Hearing
 from server.protocol.wire.parse import decode, event_id_of, parse
@@ -118,7 +118,9 @@ class Player:
             elif isinstance(reaction, messages.Command):
                 lines.append({"command": written_command(reaction)})
             else:
-                event = self._dialect.write(reaction, self._event_ids.new("event"))
+                event = self._dialect.write(
+                    cast("ServerEvent", reaction), self._event_ids.new("event")
+                )
                 # What goes over the wire is what is checked, not the Python objects.
                 if event is not None:
                     written = json.loads(json.dumps(event))

@@ -131,7 +131,12 @@ class World:
         frame = line["client"]
         item = frame.get("item") if isinstance(frame, dict) else None
         item_id = item.get("id") if isinstance(item, dict) else None
-        if not isinstance(item_id, str) or item_id in self._known or "_" not in item_id:
+        if (
+            not isinstance(item, dict)
+            or not isinstance(item_id, str)
+            or item_id in self._known
+            or "_" not in item_id
+        ):
             return line
         return {"client": {**frame, "item": {**item, "id": "b"}}}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.engine.local import EngineCore
+from model.engine.core import EngineCore
 from model.messages import Command, EngineInfo, News, Open, Output, Taken
 from model.metrics import EngineMetrics
 from model.schemas.service import SchemaService

@@ -91,7 +91,7 @@ async def test_stock_clients_make_keys() -> None:
     transport = httpx.ASGITransport(new_app(api_keys=(KEY,)))
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
-        AsyncOpenAI(api_key=KEY, base_url="http://localhost/v1", http_client=http_client) as client,
+        AsyncOpenAI(api_key=KEY, base_url="http://localhost/v1", http_client=http_client) as client,  # type: ignore[arg-type]  # two copies of httpx
     ):
         secret = await client.realtime.client_secrets.create(
             expires_after={"anchor": "created_at", "seconds": 7200},

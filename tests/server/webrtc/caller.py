@@ -171,8 +171,8 @@ class Caller:
         assert response.status_code == 201, response.text
         self.call_id = response.headers["location"].rpartition("/")[2]
         self.answer = response.text
-        known = _without_refusals(response.text, self.pc.localDescription.sdp)
-        await self.pc.setRemoteDescription(RTCSessionDescription(known, "answer"))
+        taken = _without_refusals(response.text, self.pc.localDescription.sdp)
+        await self.pc.setRemoteDescription(RTCSessionDescription(taken, "answer"))
         async with asyncio.timeout(TIMEOUT_S):
             await self.is_open.wait()
         return response
@@ -202,7 +202,7 @@ class Caller:
     async def _listen(self, track: MediaStreamTrack) -> None:
         try:
             while True:
-                frame = await track.recv()
+                frame: Any = await track.recv()
                 self.heard.append(frame.to_ndarray()[0, ::2].copy())
         except MediaStreamError:
             return

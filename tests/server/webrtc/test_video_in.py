@@ -55,7 +55,7 @@ class Viewer:
 
     def colours(self) -> list[tuple[int, ...]]:
         """Return the colours of the pictures."""
-        found = []
+        found: list[tuple[int, ...]] = []
         for _, data in self.taken:
             pixels = read_frame(data, codec=self.codec, side=64, max_pixels=1 << 20)
             mean = pixels.reshape(-1, 3).mean(0)

@@ -62,8 +62,10 @@ def test_old_names_of_codebooks(
             tensors[name.replace(new, old)] = tensors.pop(name)
     tensors[f"{BOOK}.embed_avg"] = tensors.pop(f"{BOOK}.embedding_sum")
     save_file(tensors, tmp_path / "old.safetensors")
-    new, old = (load_mimi(tmp_path / f"{n}.safetensors", golden_config) for n in ("new", "old"))
-    assert equal(new, old)
+    first, second = (
+        load_mimi(tmp_path / f"{n}.safetensors", golden_config) for n in ("new", "old")
+    )
+    assert equal(first, second)
 
 
 def test_a_codec_within_a_larger_file(

@@ -66,7 +66,8 @@ class HummingUsers:
         """Hum with room for the last word's pieces and the end."""
         if voice.endswith(" 2"):
             raise SynthesisError("has a cold")
-        pcm = np.pad(hum(voice, text).pcm / np.float32(32768), (0, 24_000))
+        hummed = (hum(voice, text).pcm / 32768).astype(np.float32)
+        pcm = np.pad(hummed, (0, 24_000))
         words = tuple((w.text, w.start_s, w.end_s) for w in hum(voice, text).words)
         return Spoken(pcm, round(200 * len(words)), words)
 

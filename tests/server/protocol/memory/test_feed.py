@@ -14,6 +14,7 @@ from model.messages import (
     Command,
     CommitAudio,
     Open,
+    Pcm,
     Respond,
     Truncate,
 )
@@ -79,7 +80,7 @@ def feed(memory: Memory, recordings: Recordings) -> TurnFeed:
     return TurnFeed(state, 1_000, TurnCheck(), memory.hears_again)
 
 
-def _pcm(num_samples: int) -> np.ndarray:
+def _pcm(num_samples: int) -> Pcm:
     return np.arange(num_samples, dtype=np.float32)
 
 
@@ -166,8 +167,8 @@ def test_function_items_are_told_as_they_come(feed: TurnFeed) -> None:
 
 def test_the_sound_of_a_whole_turn_is_kept(feed: TurnFeed, recordings: Recordings) -> None:
     """Of a turn that was too long to be kept there is no sound, not its end alone."""
-    feed.audio(_pcm(10) / 10)
-    feed.audio(_pcm(10) / 10)
+    feed.audio(_pcm(10) / np.float32(10))
+    feed.audio(_pcm(10) / np.float32(10))
     feed.commit("c")
     pcm = recordings.pcm("c")
     assert pcm is not None

@@ -1,6 +1,7 @@
 """A spoken message is counted as the client plays it, and as the engine made it."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
 from server.protocol.server_events import OutputAudioDelta, ServerEvent
 from server.protocol.settings.request import session_request
+from server.protocol.sound import Sound
 from tests.server.protocol.harness import CONFIG
 
 RATE_HZ = 16_000
@@ -30,7 +32,7 @@ def _speaking(speed: float) -> tuple[Speaking, Conversation]:
     return speaking, conversation
 
 
-def _num_samples(events: list[ServerEvent]) -> int:
+def _num_samples(events: Sequence[ServerEvent | Sound]) -> int:
     deltas = [event.delta for event in events if isinstance(event, OutputAudioDelta)]
     return sum(len(base64.b64decode(delta)) for delta in deltas) // 2
 

@@ -41,7 +41,8 @@ def _refused(**raw: Any) -> ClientError:
 def test_nothing_asked_is_what_the_session_has() -> None:
     """Absent and null are the same here, and unknown keys are let through."""
     assert _parse() == session_request(CONFIG)
-    nothing = dict.fromkeys(("conversation", "input", "tools", "audio", "metadata", "instructions"))
+    names = ("conversation", "input", "tools", "audio", "metadata", "instructions")
+    nothing: dict[str, Any] = dict.fromkeys(names)
     assert _parse(**nothing, commentary="x", prompt=None) == session_request(CONFIG)
     assert not _parse().is_aside
 

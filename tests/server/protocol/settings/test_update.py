@@ -100,6 +100,7 @@ def test_tools_and_choice_are_judged_together() -> None:
     f, g = ({"type": "function", "name": name} for name in "fg")
     config = _update(CONFIG, tools=[f], tool_choice={"type": "function", "name": "f"})
     assert config.to_json()["tool_choice"] == {"type": "function", "name": "f"}
+    patch: dict[str, Any]
     for patch in (
         {"tools": [g]},
         {"tools": []},
@@ -203,6 +204,7 @@ def test_a_transcription_session_has_an_input_only() -> None:
     """What is about responses is unknown there; what is echoed says what it is."""
     wire = ConfigWire(GaDialect(), kind="transcription")
     assert wire.created()["session"]["object"] == "realtime.transcription_session"
+    patch: dict[str, Any]
     for patch in ({"instructions": "x"}, {"tools": []}, {"audio": {"output": {}}}, {"model": "m"}):
         answer = wire.update({"type": "transcription", **patch})
         assert answer["error"]["code"] == "unknown_parameter"

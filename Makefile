@@ -53,9 +53,13 @@ talk: setup ## start a server, ask it the bundled spoken question, print and kee
 test: setup ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-browser: setup ## call from Chromium, which apt-get installs where it is not there (ARGS='-k page')
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
-	@$(BIN)/python -m pytest -m browser $(ARGS)
+test-browser: setup ## talk from Chromium, which apt-get installs where it is not there, as npm (ARGS='-k page')
+	@missing=; \
+	command -v chromium >/dev/null || missing=chromium; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
+	@$(MAKE) --no-print-directory $(CLIENTS)/node-agents/.ready || echo "No @openai/agents-realtime: its tests skip"
+	@$(BIN)/python -m pytest -m browser tests/server/web tests/benchmarks/test_bench_transport.py $(ARGS)
 
 test-golden: setup ## compare with stored outputs of Kyutai's own package (DIR=path for others of the same form)
 	@$(BIN)/python -m pytest -m golden $(if $(DIR),--golden='$(DIR)') $(ARGS)
@@ -73,18 +77,19 @@ clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the 
 
 # npm writes locks that name a registry's host; ours are without, so any registry or mirror serves, and the
 # hash of every package is checked.
-$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(wildcard tests/clients/node/*/lock.json)
+$(CLIENTS)/node-%/.ready: tests/clients/node/%/lock.json
+	@mkdir -p $(@D)
+	@cp tests/clients/node/$*/package.json $(@D)
+	@cp tests/clients/node/$*/lock.json $(@D)/package-lock.json
+	@cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%=$(CLIENTS)/node-%/.ready)
 	@echo "Installing the clients (some 1.5 GB, once)"
 	@for name in $(PYTHON_CLIENTS); do \
 	  $(BIN)/python -m venv $(CLIENTS)/$$name; \
 	  $(CLIENTS)/$$name/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --no-compile \
 	    -r tests/clients/requirements/$$name.txt; \
-	done
-	@for name in $(NODE_CLIENTS); do \
-	  mkdir -p $(CLIENTS)/node-$$name; \
-	  cp tests/clients/node/$$name/package.json $(CLIENTS)/node-$$name; \
-	  cp tests/clients/node/$$name/lock.json $(CLIENTS)/node-$$name/package-lock.json; \
-	  (cd $(CLIENTS)/node-$$name && npm ci --silent --ignore-scripts --no-audit --no-fund); \
 	done
 	@touch $@
 

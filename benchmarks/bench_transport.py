@@ -12,6 +12,10 @@ Lossy: a relay loses 5 % of the packets and delays each by up to 60 ms, so that 
 other. Camera: the call also sends 15 frames a second of 640 × 480 in VP8, of which the server takes
 a picture a second. Load: more and more calls of which the server speaks half of the time, until the
 p99 of one more call passes 120 ms.
+
+Chromium: a headless one calls through the client of `server/web`, where it is installed. Its
+microphone hands over 10 ms at a time; a reply's sample counts when the audio context renders it,
+and what the context says of its output device is added.
 """
 
 import argparse
@@ -29,6 +33,8 @@ from typing import Any
 import numpy as np
 import websockets
 
+from benchmarks.chromium import CHROMIUM
+from benchmarks.chromium_caller import calling_from_chromium
 from benchmarks.film import Film
 from benchmarks.light_caller import LightCaller
 from benchmarks.probe_server import RATE_HZ, Finder, burst
@@ -207,6 +213,31 @@ async def measure_webrtc(
         return _result(microphone, finder, server.stop(), session_id)
 
 
+async def measure_chromium(count: int, weather: Weather | None = None) -> Latencies:
+    """Measure one call from Chromium, through a relay if there is weather."""
+    if weather is None:
+        return await _from_chromium(start_server(), count)
+    async with relaying(weather) as relay:
+        server = start_server(f"127.0.0.1:{relay.port}")
+        relay.lead_to(server.udp_port)
+        return await _from_chromium(server, count)
+
+
+async def _from_chromium(server: Server, count: int) -> Latencies:
+    draw = np.random.default_rng(7)
+    async with calling_from_chromium(server.port, count + 5.0) as caller:
+        for _ in range(count):
+            await asyncio.sleep(draw.uniform(0.7, 1.1))
+            await caller.ask()
+        await asyncio.sleep(0.5)
+        captured_s, heard_s, device_s = await caller.noted()
+        await caller.leave()
+    noted = server.stop()
+    up, lost_up = matched(captured_s, noted["heard_s"].get(caller.session_id, []))
+    down, lost_down = matched(noted["said_s"][caller.session_id], heard_s)
+    return Latencies(up, [each + device_s * 1000 for each in down], lost_up + lost_down)
+
+
 @contextmanager
 def _busy_calls(port: int, count: int) -> Iterator[None]:
     """Hold calls that are load, in a process of their own."""
@@ -254,6 +285,9 @@ async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
         "webrtc_camera": await measure_webrtc(num_bursts, film=Film()),
         "webrtc_lossy": await measure_webrtc(num_bursts, weather),
     }
+    if CHROMIUM is not None:
+        measured["webrtc_chromium"] = await measure_chromium(num_bursts)
+        measured["webrtc_chromium_lossy"] = await measure_chromium(num_bursts, weather)
     for name, result in measured.items():
         assert result.up, "nothing reached the engine"
         assert result.down, "nothing reached the client"

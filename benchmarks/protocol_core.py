@@ -24,9 +24,10 @@ from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, Heard, InputAudio, Reaction, Refusal
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
+from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.sound import EndOfAudio, PlayAudio, StopAudio
+from server.protocol.sound import Sound
 from server.protocol.wire.parse import decode, parse
 
 _RATE_HZ = 24_000
@@ -61,9 +62,9 @@ class _Ears:
         del data
         self._num_appends += 1
 
-    def next(self, *, is_finished: bool) -> Heard | None:
+    def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:
         """Return the audio once for each append."""
-        del is_finished
+        del is_finished, would_interrupt
         if not self._num_appends:
             return None
         self._num_appends -= 1
@@ -115,9 +116,9 @@ class _Wire:
     def _encode(self, reactions: list[Reaction]) -> list[str]:
         texts = []
         for reaction in reactions:
-            if isinstance(
-                reaction, Hangup | PlayAudio | EndOfAudio | StopAudio | Refusal
-            ) or hasattr(reaction, "session_id"):
+            if isinstance(reaction, Hangup | Sound | Refusal | ToolCommand) or hasattr(
+                reaction, "session_id"
+            ):
                 continue  # for the engine or a player, or the end
             written = self.dialect.write(reaction, self.ids.new("event"))
             if written is not None:

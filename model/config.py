@@ -37,6 +37,9 @@ class LMConfig:
         depth_layers: its layers.
         depth_heads: its heads.
         depth_ff: hidden width of its MLP.
+        has_end_head: 1 if a head says at every frame of the user whether the turn is over, else 0.
+        picture_size: pixels of a picture's side, 0 for a model that sees none.
+        patch_size: pixels of a patch's side; divides `picture_size`.
         family: what a checkpoint of the Kyutai family has besides; None for the starter, whose
             codes enter through the codec's vectors. Not part of the starter's files.
     """
@@ -62,6 +65,9 @@ class LMConfig:
     depth_layers: int = 2
     depth_heads: int = 4
     depth_ff: int = 704
+    has_end_head: int = 0
+    picture_size: int = 0
+    patch_size: int = 16
     family: Family | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +81,7 @@ class LMConfig:
             if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
                 msg = f"{field.name}: expected an integer, got {value!r}"
                 raise ConfigError(msg)
-        may_be_zero = {"audio_entry_layer", "rewind_steps"}
+        may_be_zero = {"audio_entry_layer", "rewind_steps", "has_end_head", "picture_size"}
         if self.family:  # one ring for all, and perhaps ears only
             may_be_zero |= {"text_window", "prefix_steps", "audio_rank", "num_codebooks"}
         for field in dataclasses.fields(self):
@@ -89,6 +95,7 @@ class LMConfig:
         _check_multiple("dim", self.dim, 2 * self.num_heads, "twice num_heads")
         _check_multiple("num_heads", self.num_heads, self.num_kv_heads, "num_kv_heads")
         _check_multiple("depth_dim", self.depth_dim, self.depth_heads, "depth_heads")
+        _check_multiple("picture_size", self.picture_size, self.patch_size, "patch_size")
         if self.audio_entry_layer >= self.num_layers:
             msg = (
                 f"audio_entry_layer: must be below {self.num_layers}, got {self.audio_entry_layer}"
@@ -97,6 +104,11 @@ class LMConfig:
         if len(self.delays) != self.num_codebooks or min(self.delays, default=0) < 0:
             msg = f"delays: expected {self.num_codebooks} numbers >= 0, got {self.delays}"
             raise ConfigError(msg)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a picture, a step each."""
+        return (self.picture_size // self.patch_size) ** 2
 
     @property
     def head_dim(self) -> int:

@@ -10,7 +10,7 @@ delivered in the order they were made.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -314,11 +314,16 @@ class InputTranscriptDelta:
 
 @dataclass(frozen=True, slots=True)
 class InputTranscript:
-    """Report the final words of a committed spoken turn; they replace the deltas."""
+    """Report the final words of a committed spoken turn; they replace the deltas.
+
+    Attributes:
+        score: log-probability, by the model, that these are all the words; None if it cannot tell.
+    """
 
     session_id: str
     item_id: str
     text: str
+    score: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,12 @@ class Special(IntEnum):
     END = 7  # the user's turn sounds finished
     SYSTEM = 8  # instructions follow
     VOICE0 = 9  # the first of `NUM_VOICES` voices
+    # Pieces of models that were taught more than to answer; older ones have none of these.
+    TOOL = 17  # a function that may be called: its name and parameters follow
+    CALL = 18  # a call of one follows
+    RESULT = 19  # what a call returned follows
+    UNSURE = 20  # the user was not understood
+    IMAGE = 21  # a patch of a picture
 
 
 NUM_SPECIAL = Special.VOICE0 + NUM_VOICES
@@ -75,6 +81,7 @@ _SPECIAL_PIECES = [
     *(f"<{special.name.lower()}>" for special in Special if special < Special.VOICE0),
     *(f"<voice{i}>" for i in range(NUM_VOICES)),
 ]
+_LATER_PIECES = [f"<{special.name.lower()}>" for special in Special if special > Special.VOICE0]
 
 
 def normalise(text: str) -> str:
@@ -140,6 +147,11 @@ class Tokenizer:
         model: bytes of a sentencepiece model whose first pieces are `Special` and the voices.
         source: where it comes from, for messages.
 
+    Attributes:
+        pieces: spelling of every piece.
+        is_taught_prompts: whether it has the pieces of instructions, functions and pictures.
+        num_special: pieces below this number are special, all others spell words.
+
     Raises:
         TextError: if the bytes are not such a model.
     """
@@ -159,6 +171,9 @@ class Tokenizer:
                 f"{source}: expected the first pieces to be {' '.join(_SPECIAL_PIECES)}, "
                 f"got {' '.join(self.pieces[:NUM_SPECIAL])}"
             )
+        taught = NUM_SPECIAL + len(_LATER_PIECES)
+        self.is_taught_prompts = list(self.pieces[NUM_SPECIAL:taught]) == _LATER_PIECES
+        self.num_special = taught if self.is_taught_prompts else NUM_SPECIAL
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -200,7 +215,7 @@ class Tokenizer:
             unk_piece=_SPECIAL_PIECES[Special.UNK],
             bos_piece=_SPECIAL_PIECES[Special.BOS],
             # Control pieces, unlike user-defined ones, can never be typed.
-            control_symbols=_SPECIAL_PIECES[Special.USER :],
+            control_symbols=[*_SPECIAL_PIECES[Special.USER :], *_LATER_PIECES],
             num_threads=1,
             minloglevel=2,
         )
@@ -220,5 +235,5 @@ class Tokenizer:
 
     def decode(self, pieces: Sequence[int]) -> str:
         """Return the text of pieces; special ones are silent."""
-        words = (self.pieces[piece] for piece in pieces if piece >= NUM_SPECIAL)
+        words = (self.pieces[piece] for piece in pieces if piece >= self.num_special)
         return "".join(words).replace("\u2581", " ").strip()

@@ -22,12 +22,15 @@ class TurnVocabulary:
         encode: text to pieces, normalising it on the way.
         voices: voice name to its piece, the default voice first.
         num_special: pieces below this number are special, all others spell words.
+        is_taught_prompts: whether the model was taught instructions, functions and doubt. One that
+            was not has no pieces for them, and those numbers spell words.
     """
 
     pieces: Sequence[str]
     encode: Callable[[str], list[int]]
     voices: Mapping[str, int]
     num_special: int = NUM_SPECIAL
+    is_taught_prompts: bool = False
     pad: int = Special.PAD
     bos: int = Special.BOS
     user: int = Special.USER
@@ -35,6 +38,9 @@ class TurnVocabulary:
     speak: int = Special.SPEAK
     eos: int = Special.EOS
     end: int = Special.END
+    call: int = Special.CALL
+    result: int = Special.RESULT
+    unsure: int = Special.UNSURE
 
     def is_word_piece(self, piece: int) -> bool:
         """Tell whether `piece` spells (part of) a word."""

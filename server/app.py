@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from model.messages import Engine
 from model.schemas.service import SchemaService
+from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
@@ -28,6 +29,8 @@ from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
@@ -73,6 +76,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     Raises:
         ConfigError: a voice maps onto one that the engine does not have.
     """
+    check_library()
     vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
 
@@ -87,6 +91,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         finally:
             await gateway.link.stop()
             await gateway.schemas.close()
+            gateway.tools.close()
             await gateway.gallery.images.close()
 
     app = FastAPI(
@@ -116,7 +121,9 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         add_routes(app, call_routes)
     keys = EphemeralKeys(settings.server.max_ephemeral_keys)
-    link, counts = EngineLink(engine), Counts()
+    link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
+    approvals = settings.approvals
+    audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
@@ -129,7 +136,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         counts,
         Metrics(counts, link),
         FailedTries(counts),
-        SchemaGate(SchemaService(), settings.server.max_tools),
+        SchemaGate(schemas, settings.server.max_tools),
+        ToolDesk(settings.mcp, schemas, audit),
         gallery,
     )
     app.state.calls = None

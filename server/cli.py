@@ -78,11 +78,12 @@ Let more and more callers talk to the engine in real time, and find the largest 
 
   - the 99th percentile of a tick's duration stays under a frame (80 ms),
   - no more than 1 % of the frames are missed: replies that run dry, users heard too late,
-  - the first audio of a reply takes no more than 1.5 times as long as with one caller (95th
-    percentiles; less a tenth, since a few seconds must speak for days),
+  - the first audio of a reply takes no more than 500 ms, and no more than 1.5 times as long as with
+    one caller (95th percentiles; less a tenth, since a few minutes must speak for days),
 
 at that number and at every smaller one that was tried. The numbers are doubled until one is too
-many, then the gap is halved; with the defaults that takes two to four minutes. The callers speak
+many, then the gap is halved down to a quarter of the answer. Each is tried three to six times, one
+caller alone beside it every time; with the defaults that takes some ten minutes. The callers speak
 three bundled sentences, hear the replies out, think for a moment and go on; they begin one by one.
 The engine is the configured one; the gateway, which has a core of its own to run on, is left out.
 
@@ -213,7 +214,7 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.assemble.starter import load_engine  # noqa: PLC0415
+    from model.assemble.starter import make_engine  # noqa: PLC0415
     from model.assemble.weights import load_starter  # noqa: PLC0415
     from model.training.evaluation import evaluate  # noqa: PLC0415
 
@@ -237,7 +238,22 @@ def _eval(args: argparse.Namespace) -> int:
             picture=args.picture,
         )
         return 0
-    engine = load_engine(directory, evaluate.engine_config(linears=settings.engine.linears))
+    starter = load_starter(directory, settings.engine.linears)
+    config = evaluate.engine_config(linears=settings.engine.linears)
+    if args.ends:
+        from model.training.evaluation.ends import run_ends  # noqa: PLC0415
+
+        ears = evaluate.default_ears()
+        run_ends(
+            starter,
+            ears.users,
+            ears.add_noise,
+            num_turns=args.dialogues,
+            seed=args.seed,
+            out=args.out,
+        )
+        return 0
+    engine = make_engine(starter, config, name=directory.name)
     if args.recordings is not None:
         evaluate.run_recordings(engine, args.recordings, out=args.out)
         return 0
@@ -246,6 +262,7 @@ def _eval(args: argparse.Namespace) -> int:
         num_dialogues=args.dialogues,
         seed=args.seed,
         conditions=tuple(conditions[name] for name in args.condition or conditions),
+        is_taught=starter.tokenizer.is_taught_prompts,
         out=args.out,
     )
     return 0
@@ -322,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=15,
         metavar="S",
-        help="how long each number of sessions is watched (15); one session alone, twice that",
+        help="how long each number of sessions is watched every time (15)",
     )
     capacity.add_argument(
         "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"
@@ -383,6 +400,12 @@ def _parser() -> argparse.ArgumentParser:
         "--codec",
         action="store_true",
         help="score the audio tokenizer alone: words heard before and after it, on N replies",
+    )
+    other.add_argument(
+        "--ends",
+        action="store_true",
+        help="measure how soon N turns with pauses inside are taken for over, and how often too "
+        "soon",
     )
     score.add_argument(
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"

@@ -13,6 +13,7 @@ may have been meant. Nothing else in Parley reads the environment.
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +30,7 @@ ENV_PREFIX = "PARLEY_"
 _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
 # What must not be shown in an error.
-_SECRETS = ("server", "api_keys")
+_SECRETS = (("server", "api_keys"), ("mcp", "servers"))
 _CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.
@@ -250,7 +251,14 @@ class VadSettings(_Strict):
     """What clients cannot set of voice detection.
 
     Attributes:
-        min_speech_ms: speech that it takes to begin a turn and to interrupt a reply.
+        min_speech_ms: speech that it takes to begin a turn.
+        interrupt_speech_ms: speech that it takes to interrupt a reply. Voice detection finds up to
+            352 ms of it in a "mhm" of 300 ms; a word as short as that does not interrupt either.
+            0 for no more than it takes to begin a turn.
+        interrupt_silence_ms: silence after which what began like an interruption was none. Pauses
+            between syllables are shorter.
+        interrupt_quieter_db: speech that is so much quieter than the user was so far is somebody
+            else's, and does not interrupt.
         speculate_after_ms: silence after which the reply is begun, unheard, before it is certain
             that the user has finished; it is thrown away if the user goes on. 0 for never. With
             semantic_vad it is begun once the turn sounds finished, unless this is 0.
@@ -259,6 +267,9 @@ class VadSettings(_Strict):
     """
 
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
+    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
+    interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
+    interrupt_quieter_db: Annotated[float, Field(gt=0)] = 12.0
     speculate_after_ms: Annotated[int, Field(ge=0)] = 96
     end_wait_ms: Mapping[str, int] = Field(
         default={"low": 600, "medium": 250, "auto": 250, "high": 100}
@@ -276,6 +287,18 @@ class VadSettings(_Strict):
             if given != levels:
                 raise ValueError(f"{name} needs exactly the keys {', '.join(sorted(levels))}")
         return self
+
+
+class AudioSettings(_Strict):
+    """What is done to the sound that clients send, before anybody hears it.
+
+    Attributes:
+        echo_cancellation: where a reply is taken out of what the microphone hears meanwhile:
+            "always", in "calls" by WebRTC, where the server plays replies itself and knows when, or
+            "never". See docs/interruptions.md.
+    """
+
+    echo_cancellation: Literal["always", "calls", "never"] = "always"
 
 
 class ImageSettings(_Strict):
@@ -399,6 +422,121 @@ CALL_DEFAULTS = WebRtcSettings()
 """As `DEFAULTS`, of calls."""
 
 
+class McpServer(_Strict):
+    """An MCP server that clients may choose by its label; see docs/tools.md.
+
+    Attributes:
+        url: where it is; any address is fine, also one of this machine.
+        transport: "http" (streamable), "sse" (its forerunner), or "auto" to find out.
+        authorization: token that is sent as `Authorization: Bearer …`.
+        headers: that are sent beside it.
+        command: program and arguments of a server that is a process of this machine and speaks on
+            its standard input and output.
+        env: variables of its environment, beside a few harmless ones of ours.
+        cwd: folder that it runs in.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@#]+$")] | None = None
+    transport: Literal["auto", "http", "sse"] = "auto"
+    authorization: str | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    cwd: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> "McpServer":
+        if (self.url is None) is (not self.command):
+            raise ValueError("give url, or command for a process of this machine, and not both")
+        return self
+
+
+class McpSettings(_Strict):
+    """Which MCP servers sessions may use, and how much of them; see docs/tools.md.
+
+    Attributes:
+        servers: label → server; a client names the label, and no address.
+        allowed: which others clients may name by `server_url`. An entry is a whole URL, or a host
+            (`mcp.example.com`, `mcp.example.com:8443`, `*.example.com`, or `*` for any), and then
+            the URL must be https. Addresses that are not public are refused all the same.
+        list_timeout_s: how long a server may take to list its tools.
+        call_timeout_s: how long a call may take.
+        cache_s: how long a listing is used again.
+        max_bytes: of all that a server sends for one listing or one call.
+        max_output_chars: of what a call returned, for clients and for the model; more is cut off.
+        max_calls: of one session at a time, listings included; more wait.
+    """
+
+    servers: Mapping[str, McpServer] = Field(default_factory=dict)
+    allowed: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    list_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    call_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    cache_s: Annotated[float, Field(ge=0)] = 300.0
+    max_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
+    max_output_chars: Annotated[int, Field(ge=16)] = 16_384
+    max_calls: Annotated[int, Field(ge=1)] = 8
+
+
+class ApprovalRule(_Strict):
+    """Which calls need a person's yes: all that is given must hold.
+
+    Attributes:
+        tool: pattern of the tool's name, as a shell's: `delete_*`.
+        server: pattern of the MCP server's label; functions of the client's own have none. Left
+            out, the rule is for tools of servers and for functions.
+        arguments: path of an argument, such as `amount` or `to.country` → regular expression that
+            is found in it. An argument that is not there matches nothing.
+        annotation: what the tool's own server says of it. `destructive` and `open_world` hold as
+            well where it says nothing, as the MCP specification has it; functions are never
+            annotated.
+    """
+
+    tool: str = "*"
+    server: str | None = None
+    arguments: Mapping[str, re.Pattern[str]] = Field(default_factory=dict)
+    annotation: Literal["destructive", "open_world", "not_read_only"] | None = None
+
+
+class ApprovalSettings(_Strict):
+    """What needs a person's yes, whatever clients ask for; see docs/tools.md.
+
+    Attributes:
+        rules: a call that one of them fits is held until somebody approves or denies it.
+        timeout_s: how long it waits; then it counts as denied. Also for what clients want held.
+        audit_file: where every decision and every end of a call is written, one JSON object a line;
+            None for nowhere.
+        audit_bytes: size at which the file is put aside and a new one begun.
+        audit_files: how many are kept beside the newest.
+    """
+
+    rules: tuple[ApprovalRule, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    audit_file: Path | None = None
+    audit_bytes: Annotated[int, Field(ge=1_024)] = 16 << 20
+    audit_files: Annotated[int, Field(ge=1)] = 4
+
+
+class ToolSettings(_Strict):
+    """How calls and replies go together; see docs/tools.md.
+
+    Attributes:
+        wait_for_calls: whether a response that a client asks for waits until every call made in the
+            conversation has ended. Then several outputs get one reply, and requests that come
+            meanwhile are the same one. Otherwise it begins at once, with the outputs there are.
+        output_timeout_s: how long a client may take to return what a function call of the model
+            returned; then the model is told that it did not. 0 for no limit.
+    """
+
+    wait_for_calls: bool = False
+    output_timeout_s: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _waits_with_an_end(self) -> "ToolSettings":
+        if self.wait_for_calls and not self.output_timeout_s:
+            raise ValueError("wait_for_calls needs an output_timeout_s, or it may wait for ever")
+        return self
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
@@ -412,8 +550,12 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     voices: Mapping[str, str] = Field(default_factory=dict)
     vad: VadSettings = VadSettings()
+    audio: AudioSettings = AudioSettings()
     images: ImageSettings = ImageSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
+    mcp: McpSettings = McpSettings()
+    tools: ToolSettings = ToolSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
 
 
 def load_settings(
@@ -570,6 +712,6 @@ def _first_problem(error: ValidationError, origins: Mapping[_KeyPath, str], path
         related = [origin for key, origin in origins.items() if key[: len(keys)] == keys]
         source = related[-1] if related else path
     message = problem["msg"].removeprefix("Value error, ")
-    is_told = problem["type"] == "value_error" or keys[:2] == _SECRETS
+    is_told = problem["type"] == "value_error" or keys[:2] in _SECRETS
     got = "" if is_told else f", got {problem['input']!r}"
     return f"{source}: {'.'.join(keys) or 'settings'}: {message}{got}"

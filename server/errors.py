@@ -4,6 +4,7 @@ ParleyError
 ├── ConfigError          a setting is missing, unknown or out of range (start-up)
 ├── OverloadedError      no capacity for another session (refuse at admission)
 ├── EngineGoneError      the engine died too often and the gateway ends, for a supervisor to see
+├── McpFailure           an MCP server did not do what it was asked; the call ends, nothing else
 ├── EngineError          ours: close the session, one traceback
 ├── ImageError           a picture that cannot be read; whoever brings it says to whom it came
 ├── ClientError          the peer's fault: answered by one `error` event, the session goes on

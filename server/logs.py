@@ -81,6 +81,8 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Filter(throttle))
+    # It logs what servers sent, with tracebacks; what went wrong is said in one line of ours.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

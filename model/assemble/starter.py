@@ -61,6 +61,10 @@ def make_core(
     starter.codec.requires_grad_(requires_grad=False)
     voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}
     vocabulary = TurnVocabulary(
-        pieces=starter.tokenizer.pieces, encode=starter.tokenizer.encode, voices=voices
+        pieces=starter.tokenizer.pieces,
+        encode=starter.tokenizer.encode,
+        voices=voices,
+        num_special=starter.tokenizer.num_special,
+        is_taught_prompts=starter.tokenizer.is_taught_prompts,
     )
     return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=clock, name=name)

@@ -20,6 +20,7 @@ from model.assemble.weights import load_starter, save_starter
 from model.codec.mel import MelCodec
 from model.errors import ConfigError
 from model.text import Tokenizer
+from model.training.adversary_stage import train_adversary
 from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
 from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
@@ -33,7 +34,15 @@ from model.training.snap import snap_encoder
 from model.training.speech.packages import fetch_voices
 from model.training.speech.types import SynthesisError
 from model.training.store import Clip, read_store
-from model.training.synthesis import ASSISTANT_NAMES, Script, read_scripts, speak_all, write_scripts
+from model.training.synthesis import (
+    ASSISTANT_NAMES,
+    FOREIGN,
+    Script,
+    read_scripts,
+    speak_all,
+    user_key,
+    write_scripts,
+)
 from model.training.vocoder_stage import train_vocoder
 from model.transformer.lm import LM
 
@@ -51,6 +60,7 @@ stages:
   speech    write the dialogues and speak them with flite, espeak-ng and festival
   codec     train the tokenizer
   vocoder   train what makes its codes audible
+  adversary train that further, against critics who tell speech from it
   codes     turn the speech into codes
   lm        train the language model
   export    write the weights that `parley serve` loads
@@ -137,7 +147,8 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
         recipe: what was asked for.
 
     Returns:
-        The recipe with the sizes of those weights.
+        The recipe with the sizes of those weights; with plain dialogues alone, if they have no
+        pieces for more.
 
     Raises:
         WeightsError: a file is missing or broken.
@@ -146,7 +157,13 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
     starter.tokenizer.save(directory / "tokenizer.model")
     for name in ("codec-snapped.pt", "codec-final.pt"):
         torch.save(starter.codec.state_dict(), directory / name)
-    return replace(recipe, codec=starter.codec.config, lm=starter.lm.config)
+    plain = 0 if starter.tokenizer.is_taught_prompts else recipe.dialogues
+    return replace(
+        recipe,
+        codec=starter.codec.config,
+        lm=starter.lm.config,
+        plain_dialogues=max(plain, recipe.plain_dialogues),
+    )
 
 
 def get_voices(run: Run) -> None:
@@ -163,7 +180,9 @@ def make_speech(run: Run) -> None:
     scripts = (
         read_scripts(run.scripts)
         if run.scripts.exists()
-        else write_scripts(run.scripts, run.recipe.dialogues, run.recipe.seed)
+        else write_scripts(
+            run.scripts, run.recipe.dialogues, run.recipe.seed, run.recipe.plain_dialogues
+        )
     )
     speak_all(scripts, run.directory / "speech", seed=run.recipe.seed, workers=run.workers)
     if not run.tokenizer.exists():
@@ -174,8 +193,9 @@ def make_speech(run: Run) -> None:
 
 def make_codec(run: Run) -> None:
     """Train the tokenizer."""
+    # What is spoken in another language has the labels of no phone.
     codec = train_codec(
-        run.clips("users"),
+        [clip for clip in run.clips("users") if not clip.voice.startswith(FOREIGN)],
         run.clips("replies"),
         run.directory,
         num_steps=run.recipe.codec_steps,
@@ -200,8 +220,24 @@ def make_vocoder(run: Run) -> None:
         seed=run.recipe.seed,
         device=torch.device(run.device),
     ).cpu()
-    torch.save(codec.state_dict(), run.directory / "codec-final.pt")
+    torch.save(codec.state_dict(), run.directory / "codec-vocoder.pt")
     plot_losses(run.directory / "vocoder.jsonl")
+
+
+def make_adversary(run: Run) -> None:
+    """Train the vocoder against critics."""
+    replies = run.clips("replies")
+    codec = train_adversary(
+        _codec(run, "codec-vocoder.pt"),
+        run.clips("users"),
+        replies,
+        run.directory,
+        num_steps=run.recipe.adversary_steps,
+        seed=run.recipe.seed,
+        device=torch.device(run.device),
+    ).cpu()
+    torch.save(codec.state_dict(), run.directory / "codec-final.pt")
+    plot_losses(run.directory / "adversary.jsonl")
     plot_spectrograms(
         codec, replies[:: max(1, len(replies) // 4)][:4], run.directory / "spectrograms.png"
     )
@@ -244,13 +280,20 @@ def export(run: Run) -> None:
         )
 
 
-_GIVEN_BY_START = ("codec", "vocoder")
+# Which stage writes a file of the tokenizer and vocoder.
+_MADE_BY = {
+    "codec-snapped.pt": "codec",
+    "codec-vocoder.pt": "vocoder",
+    "codec-final.pt": "adversary",
+}
+_GIVEN_BY_START = ("codec", "vocoder", "adversary")
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "voices": get_voices,
     "speech": make_speech,
     "codec": make_codec,
     "vocoder": make_vocoder,
+    "adversary": make_adversary,
     "codes": make_codes,
     "lm": make_lm,
     "export": export,
@@ -264,14 +307,12 @@ def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> 
     passes, replies, recordings = _codes(run)
     codec = _codec(run, "codec-snapped.pt")
     scripts: list[Script] = read_scripts(run.scripts)
-    sampler = DialogueSampler(
-        scripts, passes, replies, tokenizer, codec.config.num_codebooks, recordings
-    )
     if run.start is None:
         sizes = replace(run.recipe.lm, text_vocab=len(tokenizer))
         lm = new_lm(sizes, codec.codebook_vectors(), run.recipe.seed)
     else:
         lm = load_starter(run.start).lm.requires_grad_()
+    sampler = DialogueSampler(scripts, passes, replies, tokenizer, lm.config, recordings)
     train_lm(
         sampler,
         lm,
@@ -289,8 +330,16 @@ def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], 
     codec = _codec(run, "codec-snapped.pt").to(run.device)
     directory, seed = run.directory / "codes", run.recipe.seed
     users, replies = run.clips("users"), run.clips("replies")
+    spoilt = {
+        user_key(script, i): turn.spoilt
+        for script in read_scripts(run.scripts)
+        for i, turn in enumerate(script.turns)
+        if turn.spoilt
+    }
     passes = [
-        encode_store(codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True)
+        encode_store(
+            codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True, spoilt=spoilt
+        )
         for i in range(run.recipe.passes)
     ]
     said = encode_store(codec, replies, directory / "replies.npz", seed=seed, is_user=False)
@@ -311,9 +360,7 @@ def _codec(run: Run, name: str) -> MelCodec:
     try:
         codec.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except FileNotFoundError as error:
-        msg = (
-            f"{path}: missing; run the stage {'codec' if 'snapped' in name else 'vocoder'!r} first"
-        )
+        msg = f"{path}: missing; run the stage {_MADE_BY[name]!r} first"
         raise ConfigError(msg) from error
     return codec.eval()
 

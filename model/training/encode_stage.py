@@ -12,11 +12,14 @@ from tqdm import tqdm
 
 from kernels.arithmetic import ceil_div
 from model.codec.features import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from model.training.skills.unheard import WAYS
 from model.training.speech.augment import augment
 from model.training.speech.perturb import perturb_voice
+from model.training.speech.spoil import spoil
 from model.training.speech.types import Speech, Wave, Word
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
 BATCH_CLIPS = 48
 LEAD_S = (0.0, 0.5)  # silence before the first word: a voice activity detector's padding varies
 TAIL_S = (0.0, 1.0)  # silence after the last word: from push-to-talk to a patient detector
-PAUSE_SHARE = 0.15  # of user turns that hesitate between two words
-PAUSE_S = (0.2, 0.9)
+PAUSE_SHARE = 0.3  # of user turns that hesitate between two words
+PAUSE_S = (0.15, 1.4)
+LAST_WORDS_SHARE = 0.5  # of these: before one of the last two, where an end is most easily heard
 NEW_SPEAKER_SHARE = 0.5  # of user turns that somebody else says
 WORN_SHARE = 0.85  # of user turns that come through a room, noise, a microphone or a line
 GAIN_DB = (-14.0, 3.0)
@@ -45,12 +49,27 @@ class CodedClip:
 
 
 def encode_store(
-    codec: MelCodec, clips: list[Clip], path: Path, *, seed: int, is_user: bool
+    codec: MelCodec,
+    clips: list[Clip],
+    path: Path,
+    *,
+    seed: int,
+    is_user: bool,
+    spoilt: Mapping[str, str] | None = None,
 ) -> dict[str, CodedClip]:
     """Encode `clips` with `codec` into `path` (``.npz``), or read it if it is there.
 
     User clips get another speaker, silence around them, sometimes a pause within, a room and a
     microphone; replies stay clean.
+
+    Args:
+        codec: the tokenizer.
+        clips: what was spoken.
+        path: of the coded clips.
+        seed: of everything that is drawn.
+        is_user: whether users spoke.
+        spoilt: how clips are spoilt, by their keys, so that nobody could understand them; they
+            have no words then. See `model.training.skills.unheard`.
     """
     if not path.exists():
         order = sorted(range(len(clips)), key=lambda i: len(clips[i].pcm))
@@ -58,17 +77,22 @@ def encode_store(
         starts = range(0, len(order), BATCH_CLIPS)
         for batch, start in enumerate(tqdm(starts, desc=path.stem, mininterval=5.0)):
             part = [clips[i] for i in order[start : start + BATCH_CLIPS]]
-            coded.update(_encode_batch(codec, part, seed * 100_003 + batch, is_user=is_user))
+            coded.update(
+                _encode_batch(codec, part, seed * 100_003 + batch, spoilt or {}, is_user=is_user)
+            )
         _write(path, coded)
     return _read(path)
 
 
 def _encode_batch(
-    codec: MelCodec, clips: list[Clip], seed: int, *, is_user: bool
+    codec: MelCodec, clips: list[Clip], seed: int, spoilt: Mapping[str, str], *, is_user: bool
 ) -> dict[str, CodedClip]:
     rng = np.random.default_rng(seed)
     others = [_full_scale(clip.pcm) for clip in clips]
-    prepared = [_prepare(clip, rng, others) if is_user else _as_recorded(clip) for clip in clips]
+    prepared = [
+        _prepare(clip, rng, others, spoilt.get(clip.key, "")) if is_user else _as_recorded(clip)
+        for clip in clips
+    ]
     frames = [ceil_div(len(pcm), FRAME_SAMPLES) for pcm, _ in prepared]
     wave = torch.zeros(len(clips), max(frames) * FRAME_SAMPLES)
     for row, (pcm, _) in enumerate(prepared):
@@ -89,10 +113,12 @@ def _full_scale(pcm: NDArray[np.int16]) -> Wave:
     return pcm.astype(np.float32) / np.float32(32768.0)
 
 
-def _prepare(clip: Clip, rng: np.random.Generator, others: list[Wave]) -> tuple[Wave, Words]:
+def _prepare(
+    clip: Clip, rng: np.random.Generator, others: list[Wave], way: str
+) -> tuple[Wave, Words]:
     """Give a user clip a speaker, its silences, a room and a microphone; word times follow.
 
-    `others` may talk in the background.
+    `others` may talk in the background. What is spoilt, in some `way`, has no words.
     """
     pcm, words = clip.pcm, clip.words
     if rng.random() < NEW_SPEAKER_SHARE:
@@ -105,6 +131,10 @@ def _prepare(clip: Clip, rng: np.random.Generator, others: list[Wave]) -> tuple[
     tail = round(rng.uniform(*TAIL_S) * SAMPLE_RATE_HZ)
     shift = lead / SAMPLE_RATE_HZ
     wave = _full_scale(np.pad(pcm, (lead, tail)))
+    if way:
+        words = ()
+        if way in WAYS:
+            wave = spoil(wave, way, rng, [other for other in others if len(other)])
     if rng.random() < WORN_SHARE:
         wave = augment(wave, rng, float(rng.uniform(0.2, 1.0)), others)
     wave = np.clip(wave * np.float32(10 ** (rng.uniform(*GAIN_DB) / 20)), -1.0, 1.0)
@@ -115,7 +145,8 @@ def _hesitating(
     pcm: NDArray[np.int16], words: Words, rng: np.random.Generator
 ) -> tuple[NDArray[np.int16], Words]:
     """Insert a silence between two words."""
-    after = int(rng.integers(1, len(words)))
+    first = max(1, len(words) - 2) if rng.random() < LAST_WORDS_SHARE else 1
+    after = int(rng.integers(first, len(words)))
     cut = round((words[after - 1][2] + words[after][1]) / 2 * SAMPLE_RATE_HZ)
     pause_s = float(rng.uniform(*PAUSE_S))
     silence = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.int16)

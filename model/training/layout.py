@@ -40,26 +40,55 @@ class Pieces(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SpokenCall:
+    """A function call and what it returned, in pieces; see `model.prompts`.
+
+    Attributes:
+        pieces: of the call.
+        result: in words.
+        first: what is said before the call; empty for nothing.
+        said: its audio; None if it is written.
+    """
+
+    pieces: Sequence[int]
+    result: str
+    first: str = ""
+    said: CodedClip | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SpokenTurn:
     """One exchange.
 
     `heard` is None for a typed question, `said` for a written answer, `reply` if only the
-    transcript is known. `understood` are the words that the model takes for heard while it
-    listens, if they are not the right ones: its mistakes come back to it as input.
+    transcript is known, and `user` if nobody said anything: the assistant begins. `understood` are
+    the words that the model takes for heard while it listens, if they are not the right ones: its
+    mistakes come back to it as input.
+
+    `is_unsure` says that the transcript is nothing to rely on: the model puts out `<unsure>` where
+    `<reply>` would be. With an empty `user` that is right; other words are wrong ones, fed but not
+    taught, to which the reply is the same.
+
+    `patches` is the picture shown with the question, float32 [patches, values].
     """
 
-    user: str
+    user: str | None
     reply: str | None
     heard: CodedClip | None
     said: CodedClip | None
     understood: Words | None = None
+    calls: Sequence[SpokenCall] = ()
+    is_unsure: bool = False
+    patches: NDArray[np.float32] | None = None
 
 
 @dataclass(slots=True)
 class Rows:
     """One dialogue as parallel lists, a row a step.
 
-    `codes` are targets of the depth transformer (-1: none).
+    `codes` are targets of the depth transformer (-1: none); `ends` says of every frame of the user
+    whether the turn was over when it began (-1: nothing is known of it). `pictures` belong to the
+    steps that feed `<image>`, in their order.
     """
 
     num_codebooks: int
@@ -71,6 +100,8 @@ class Rows:
     user: list[NDArray[np.int16] | None] = field(default_factory=list)
     assistant: list[NDArray[np.int16] | None] = field(default_factory=list)
     codes: list[NDArray[np.int16] | None] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    pictures: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(
         self,
@@ -92,6 +123,7 @@ class Rows:
         self.user.append(user)
         self.assistant.append(assistant)
         self.codes.append(codes)
+        self.ends.append(-1)
         self.jumps.append(jump)
 
     def __len__(self) -> int:
@@ -105,6 +137,7 @@ def lay_out(
     pieces: Pieces,
     num_codebooks: int,
     jumps: Sequence[int],
+    prompt: Sequence[int] = (),
 ) -> Rows:
     """Lay out a dialogue.
 
@@ -115,19 +148,25 @@ def lay_out(
         num_codebooks: K.
         jumps: per turn, how many positions pass unused before it (longer calls than any in
             training).
+        prompt: pieces of instructions and functions, from `model.prompts`.
     """
     rows = Rows(num_codebooks)
-    rows.add(Kind.PREFIX, Special.BOS)
-    rows.add(Kind.PREFIX, Special.VOICE0 + voice)
+    for piece in (Special.BOS, Special.VOICE0 + voice, *prompt):
+        rows.add(Kind.PREFIX, piece)
     for turn, jump in zip(turns, jumps, strict=True):
         start = len(rows)
+        if turn.patches is not None:
+            rows.pictures.append(turn.patches)
+            for _ in turn.patches:
+                rows.add(Kind.TEXT, Special.IMAGE)
         if turn.heard is not None:
-            _listen(rows, turn.heard, turn.understood, pieces)
-        _burst(rows, turn, pieces)
-        if turn.said is not None:
-            _speak(rows, turn.said, pieces)
+            _listen(rows, turn, turn.heard, pieces)
+        if turn.user is not None:
+            _ask(rows, turn, pieces)
+        for call in turn.calls:
+            _call(rows, call, pieces)
         if turn.reply is not None:
-            rows.add(Kind.TEXT, Special.EOS)
+            _answer(rows, turn.reply, turn.said, pieces)
         rows.jumps[start] = jump
     return rows
 
@@ -176,32 +215,59 @@ def aligned_words(clip: CodedClip, pieces: Pieces) -> list[int]:
     return said
 
 
-def _listen(rows: Rows, clip: CodedClip, understood: Words | None, pieces: Pieces) -> None:
-    if not clip.words:  # nobody aligned them: only the final transcript can be taught
+def _listen(rows: Rows, turn: SpokenTurn, clip: CodedClip, pieces: Pieces) -> None:
+    if not clip.words:
+        # Of a recording nobody knows when what was said; of noise it is known that nothing was.
+        target = Special.PAD if turn.is_unsure else NO_TARGET
         for frame in clip.codes:
-            rows.add(Kind.LISTEN, Special.PAD, user=frame)
+            rows.add(Kind.LISTEN, Special.PAD, target, PAD_WEIGHT, user=frame)
         return
+    understood, end_s = turn.understood, clip.words[-1][2]
     due = live_transcript(clip.codes, clip.words, pieces)
     fed = due if understood is None else live_transcript(clip.codes, understood, pieces)
-    for frame, piece, before in zip(clip.codes, due, [Special.PAD, *fed[:-1]], strict=True):
+    taught = zip(clip.codes, due, [Special.PAD, *fed[:-1]], strict=True)
+    for number, (frame, piece, before) in enumerate(taught):
         weight = PAD_WEIGHT if piece == Special.PAD else 1.0
         rows.add(Kind.LISTEN, before, piece, weight, user=frame)
+        rows.ends[-1] = int(number * FRAME_S >= end_s)
 
 
-def _burst(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:
-    """Add ``<user> question <reply> answer``.
-
-    The question is what was typed or the final transcript; the answer's text follows.
-    """
-    question = [Special.USER, *pieces.encode(turn.user)]
+def _ask(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:
+    """Add ``<user> question``: what was typed or the final transcript."""
+    assert turn.user is not None
+    words = pieces.encode(turn.user)
+    question = [Special.USER, *words]
     weight = 1.0 if turn.heard is not None else TYPED_WEIGHT
-    for piece, following in zip(question, [*question[1:], Special.REPLY], strict=True):
-        rows.add(Kind.TEXT, piece, following, weight)
-    if turn.reply is None:
-        return
-    answer = [Special.REPLY, *pieces.encode(turn.reply)]
+    following = Special.UNSURE if turn.is_unsure else Special.REPLY
+    targets: list[int] = [*question[1:], following]
+    if turn.is_unsure and words:
+        targets = [NO_TARGET] * len(question)  # wrong words: nothing to learn to write
+    for piece, target in zip(question, targets, strict=True):
+        rows.add(Kind.TEXT, piece, target, weight)
+    if turn.is_unsure:
+        rows.add(Kind.TEXT, Special.UNSURE, Special.REPLY, TYPED_WEIGHT)
+
+
+def _call(rows: Rows, call: SpokenCall, pieces: Pieces) -> None:
+    """Add ``<reply> first words <call> name and values``, their audio, ``<result> words``."""
+    made = [Special.REPLY, *pieces.encode(call.first), *call.pieces]
+    for piece, following in zip(made, [*made[1:], NO_TARGET], strict=True):
+        rows.add(Kind.TEXT, piece, following)
+    if call.said is not None:
+        _speak(rows, call.said, pieces)
+    rows.add(Kind.TEXT, Special.EOS)
+    for piece in (Special.RESULT, *pieces.encode(call.result)):
+        rows.add(Kind.TEXT, piece)
+
+
+def _answer(rows: Rows, reply: str, said: CodedClip | None, pieces: Pieces) -> None:
+    """Add ``<reply> answer``, its audio and the end."""
+    answer = [Special.REPLY, *pieces.encode(reply)]
     for piece, following in zip(answer, [*answer[1:], Special.SPEAK], strict=True):
         rows.add(Kind.TEXT, piece, following)
+    if said is not None:
+        _speak(rows, said, pieces)
+    rows.add(Kind.TEXT, Special.EOS)
 
 
 def _speak(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:

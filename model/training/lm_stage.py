@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.cache.state import Kind, Steps
-from model.training.layout import NO_TARGET, SpokenTurn, lay_out
+from model.pictures import to_patches
+from model.prompts import call_pieces, prompt_pieces, result_text
+from model.text import NUM_VOICES
+from model.training.layout import NO_TARGET, SpokenCall, SpokenTurn, lay_out
 from model.training.loop import Trainer, step_generator
 from model.training.parallel import rank, world_size
-from model.training.synthesis import reply_key, user_key
+from model.training.pictures.render import render
+from model.training.pictures.scene import Scene
+from model.training.skills import SKILLS, Turn, pictures, sample_conversation, unheard
+from model.training.synthesis import Script, reply_key, user_key
 from model.transformer.lm import LM
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from model.config import LMConfig
     from model.training.encode_stage import CodedClip, Words
     from model.training.layout import Pieces, Rows
-    from model.training.synthesis import Script
+    from model.training.skills.phrasing import Style
 
 STEPS_PER_BATCH = 3_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
@@ -42,8 +49,14 @@ MISHEARD_WORDS = (0.05, 0.4)  # of the words of such a turn
 # Of those: nothing was understood at all, or a word more than there was; the others are replaced.
 MISSED_WORDS_SHARE = 0.25
 ADDED_WORDS_SHARE = 0.25
-# Of the steps of a batch: dialogues without any audio, which are cheap and carry facts.
-TEXT_DIALOGUE_SHARE = 0.06
+# Of the steps of a batch: dialogues without any audio, which are cheap and carry facts. Half are
+# made up on the spot: to copy names and values takes more functions than can be spoken.
+TEXT_DIALOGUE_SHARE = 0.12
+NEW_TEXT_SHARE = 0.5
+# Of spoken turns that are understood: the transcript comes back wrong and is known to be doubtful.
+# So "sorry i did not catch that" follows whatever words the server distrusts.
+DISTRUSTED_SHARE = 0.03
+END_WEIGHT = 0.3
 JUMP_SHARE = 0.25
 LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
 DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
@@ -58,19 +71,30 @@ POOL = 400  # dialogues that are sorted by length together
 class Batch:
     """Steps and what they should answer.
 
-    ``target [B, T]`` (-100: nothing), ``weight [B, T]``, ``codes [B, T, K]`` (-1: nothing).
+    ``target [B, T]`` (-100: nothing), ``weight [B, T]``, ``codes [B, T, K]`` (-1: nothing),
+    ``ends [B, T]`` (-1: nothing known; else whether the user's turn is over), ``pictures``
+    [pictures, patches, values] in the order of the steps that see them, None without any.
     """
 
     steps: Steps
     target: Tensor
     weight: Tensor
     codes: Tensor
+    ends: Tensor
+    pictures: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         s = self.steps
         steps = Steps(*(t.to(device) for t in (s.text, s.user, s.assistant, s.kind, s.position)))
-        return Batch(steps, self.target.to(device), self.weight.to(device), self.codes.to(device))
+        return Batch(
+            steps,
+            self.target.to(device),
+            self.weight.to(device),
+            self.codes.to(device),
+            self.ends.to(device),
+            None if self.pictures is None else self.pictures.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +117,33 @@ class _Talk:
     turns: Sequence[SpokenTurn]
     voice: int
     length: int
+    prompt: Sequence[int] = ()
 
     @classmethod
-    def of(cls, turns: Sequence[SpokenTurn], voice: int) -> _Talk:
-        length = 2
+    def of(cls, turns: Sequence[SpokenTurn], voice: int, prompt: Sequence[int] = ()) -> _Talk:
+        length = 2 + len(prompt)
         for turn in turns:
             length += 0 if turn.heard is None else len(turn.heard.codes)
             length += 0 if turn.said is None else len(turn.said.codes) + 1
-            length += len(turn.user.split()) + len((turn.reply or "").split()) + 4
-        return cls(turns, voice, length)
+            length += 0 if turn.patches is None else len(turn.patches)
+            length += len((turn.user or "").split()) + len((turn.reply or "").split()) + 4
+            for call in turn.calls:
+                length += len(call.pieces) + len(f"{call.result} {call.first}".split()) + 4
+                length += 0 if call.said is None else len(call.said.codes) + 1
+        return cls(turns, voice, length, prompt)
 
 
 class DialogueSampler:
-    """Assemble batches from scripts and coded speech, each a function of a generator alone."""
+    """Assemble batches from scripts and coded speech, each a function of a generator alone.
+
+    Args:
+        scripts: the conversations.
+        passes: coded user turns by key, as often as they were heard.
+        replies: coded replies by key.
+        pieces: the tokenizer.
+        config: of the model.
+        recordings: a user's own, mixed in.
+    """
 
     def __init__(
         self,
@@ -113,24 +151,28 @@ class DialogueSampler:
         passes: Sequence[dict[str, CodedClip]],
         replies: dict[str, CodedClip],
         pieces: Pieces,
-        num_codebooks: int,
+        config: LMConfig,
         recordings: Recordings | None = None,
     ) -> None:
         self.recordings = recordings
         self.passes, self.replies, self.pieces = passes, replies, pieces
-        self.num_codebooks = num_codebooks
-        self.scripts = [s for s in scripts if self._is_complete(s)]
-        self.texts = list(scripts)
+        self.config, self.num_codebooks = config, config.num_codebooks
+        # Where scripts are plain, the model may be an older one, with no pieces for anything else.
+        self.is_plain = all(turn.skill in SKILLS for script in scripts for turn in script.turns)
+        self.texts = [s for s in scripts if self._is_seen(s)]
+        self.scripts = [s for s in self.texts if self._is_heard(s)]
         # As often as they are said: what is taken for heard is mostly a common word.
         self.words = [w for script in scripts for turn in script.turns for w in turn.user.split()]
         weights = np.array([_weight(s) for s in self.scripts])
         self.chances = weights / weights.sum()
 
-    def _is_complete(self, script: Script) -> bool:
-        return all(
-            user_key(script, i) in self.passes[0]
-            and reply_key(script.voice, turn.reply) in self.replies
-            for i, turn in enumerate(script.turns)
+    def _is_heard(self, script: Script) -> bool:
+        keys = (user_key(script, i) for i, turn in enumerate(script.turns) if turn.user)
+        return all(key in self.passes[0] for key in keys)
+
+    def _is_seen(self, script: Script) -> bool:
+        return self.config.picture_size > 0 or all(
+            turn.skill != pictures.SKILL for turn in script.turns
         )
 
     def draw(self, generator: torch.Generator) -> Batch:
@@ -170,19 +212,62 @@ class DialogueSampler:
         users = self.passes[int(rng.integers(len(self.passes)))]
         turns = []
         for i, turn in enumerate(script.turns):
-            typed = rng.random() < TYPED_SHARE
+            typed = rng.random() < TYPED_SHARE and not turn.spoilt
             written = rng.random() < (TYPED_WRITTEN_SHARE if typed else HEARD_WRITTEN_SHARE)
-            heard = None if typed else users[user_key(script, i)]
-            turns.append(
-                SpokenTurn(
-                    turn.user,
-                    turn.reply,
-                    heard,
-                    None if written else self.replies[reply_key(script.voice, turn.reply)],
-                    None if heard is None else self._misheard(heard.words, rng),
-                )
+            heard = None if typed or not turn.user else users[user_key(script, i)]
+            made = self._turn(script, turn, heard, is_written=written)
+            if heard is not None and not turn.spoilt:
+                if not self.is_plain and rng.random() < DISTRUSTED_SHARE:
+                    made = self._distrusted(made, rng)
+                made = replace(made, understood=self._misheard(heard.words, rng))
+            turns.append(made)
+            if made.is_unsure and not turn.spoilt:
+                break  # what follows was about the words
+        return _Talk.of(turns, script.voice, self._prompt(script))
+
+    def _turn(
+        self, script: Script, turn: Turn, heard: CodedClip | None, *, is_written: bool
+    ) -> SpokenTurn:
+        """Lay a turn's texts, clips and picture beside each other."""
+
+        def said(text: str, style: Style = "plain") -> CodedClip | None:
+            return None if is_written else self.replies.get(reply_key(script.voice, text, style))
+
+        parameters = {tool.name: tool.parameters for tool in script.tools}
+        calls = [
+            SpokenCall(
+                call_pieces(call.name, call.arguments, self.pieces.encode, parameters[call.name]),
+                result_text(call.result),
+                turn.first if number == 0 else "",
+                said(turn.first) if number == 0 and turn.first else None,
             )
-        return _Talk.of(turns, script.voice)
+            for number, call in enumerate(turn.calls)
+        ]
+        picture = None
+        if turn.picture and self.config.picture_size:
+            size = self.config.picture_size
+            shown = render(Scene.read(turn.picture), size)
+            picture = to_patches(shown, size, self.config.patch_size)
+        return SpokenTurn(
+            (("" if turn.spoilt else turn.user) if turn.user else None),
+            turn.reply,
+            heard,
+            said(turn.reply, turn.style),
+            calls=calls,
+            is_unsure=bool(turn.spoilt),
+            patches=picture,
+        )
+
+    def _distrusted(self, turn: SpokenTurn, rng: np.random.Generator) -> SpokenTurn:
+        """Let a turn's transcript be a wrong one that is not relied on."""
+        words = rng.choice(len(self.words), size=int(rng.integers(1, 8)))
+        wrong = " ".join(self.words[i] for i in words)
+        return replace(turn, user=wrong, reply=unheard.REPLY, said=None, calls=(), is_unsure=True)
+
+    def _prompt(self, script: Script) -> list[int]:
+        room = self.config.prefix_steps - 2
+        encode = self.pieces.encode
+        return prompt_pieces(script.instructions, script.tools, encode, room)[0]
 
     def _misheard(self, words: Words, rng: np.random.Generator) -> Words | None:
         """Return what may be taken for `words`; None if they are understood."""
@@ -208,24 +293,61 @@ class DialogueSampler:
             rng.integers(0, LONGEST_JUMP, len(talk.turns)),
             0,
         )
-        return lay_out(talk.turns, talk.voice, self.pieces, self.num_codebooks, jumps.tolist())
+        return lay_out(
+            talk.turns, talk.voice, self.pieces, self.num_codebooks, jumps.tolist(), talk.prompt
+        )
 
     def _written(self, rng: np.random.Generator, longest: int) -> list[Rows]:
         """Fill rows with dialogues in writing only, as many one after the other as fit."""
         made = []
         for _ in range(max(1, int(STEPS_PER_BATCH * TEXT_DIALOGUE_SHARE) // longest)):
-            script = self.texts[int(rng.integers(len(self.texts)))]
-            turns = [SpokenTurn(t.user, t.reply, None, None) for t in script.turns]
-            used = sum(len(t.user.split()) + len(t.reply.split()) + 5 for t in script.turns)
-            while used < longest - 60:
-                turn = self.texts[int(rng.integers(len(self.texts)))].turns[0]
-                if turn.skill != "memory":
-                    turns.append(SpokenTurn(turn.user, turn.reply, None, None))
-                used += len(turn.user.split()) + len(turn.reply.split()) + 5
+            script = self._text(rng)
+            turns = self._typed(script)
+            used = _Talk.of(turns, 0, self._prompt(script)).length
+            # What a prompt says would go on to hold: such a conversation stands alone.
+            while used < longest - 60 and not (script.instructions or script.tools):
+                other = self.texts[int(rng.integers(len(self.texts)))]
+                if not (other.instructions or other.tools):
+                    more = [
+                        t for t in self._typed(other)[:1] if other.turns[0].skill in _AT_ANY_TIME
+                    ]
+                    turns += more
+                    used += _Talk.of(more, 0).length
+                used += 1
             made.append(
-                lay_out(turns, script.voice, self.pieces, self.num_codebooks, [0] * len(turns))
+                lay_out(
+                    turns,
+                    script.voice,
+                    self.pieces,
+                    self.num_codebooks,
+                    [0] * len(turns),
+                    self._prompt(script),
+                )
             )
         return made
+
+    def _text(self, rng: np.random.Generator) -> Script:
+        """Draw a conversation to be written: one of the scripts, or a new one."""
+        if not self.is_plain and rng.random() < NEW_TEXT_SHARE:
+            number = int(rng.integers(1 << 62))
+            talk = sample_conversation(Random(number), "train")
+            voice = int(rng.integers(NUM_VOICES))
+            script = Script(number, talk.turns, voice, talk.instructions, talk.tools)
+            if self._is_seen(script):
+                return script
+        return self.texts[int(rng.integers(len(self.texts)))]
+
+    def _typed(self, script: Script) -> list[SpokenTurn]:
+        """Lay out a conversation's turns in writing; what was not understood is left out."""
+        return [
+            self._turn(script, turn, None, is_written=True)
+            for turn in script.turns
+            if not turn.spoilt
+        ]
+
+
+# Skills whose replies do not depend on what was said before.
+_AT_ANY_TIME = frozenset(SKILLS) - {"memory"}
 
 
 def _weight(script: Script) -> float:
@@ -241,11 +363,12 @@ def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
     text, kind, position = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     target = np.full(shape, NO_TARGET, dtype=np.int64)
     weight = np.zeros(shape, dtype=np.float32)
+    ends = np.full(shape, -1, dtype=np.int64)
     user, assistant, codes = (np.full((*shape, books), -1, dtype=np.int64) for _ in range(3))
     for b, row in enumerate(rows):
         n = len(row)
         text[b, :n], kind[b, :n] = row.text, row.kind
-        target[b, :n], weight[b, :n] = row.target, row.weight
+        target[b, :n], weight[b, :n], ends[b, :n] = row.target, row.weight, row.ends
         position[b, :n] = np.arange(n) + np.cumsum(row.jumps)
         for table, column in ((user, row.user), (assistant, row.assistant), (codes, row.codes)):
             where = [i for i, c in enumerate(column) if c is not None]
@@ -255,7 +378,15 @@ def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
     wrong = (rng.random(assistant.shape) < FED_BACK_NOISE) & (assistant >= 0)
     assistant[wrong] = rng.integers(0, 1024, int(wrong.sum()))
     steps = Steps(*(torch.from_numpy(a) for a in (text, user, assistant, kind, position)))
-    return Batch(steps, torch.from_numpy(target), torch.from_numpy(weight), torch.from_numpy(codes))
+    shown = [picture for row in rows for picture in row.pictures]
+    return Batch(
+        steps,
+        torch.from_numpy(target),
+        torch.from_numpy(weight),
+        torch.from_numpy(codes),
+        torch.from_numpy(ends),
+        torch.from_numpy(np.stack(shown)) if shown else None,
+    )
 
 
 def _drop_acoustics(user: np.ndarray, rng: np.random.Generator) -> None:
@@ -281,7 +412,7 @@ class LMObjective(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and the figures to log."""
         with torch.autocast(batch.target.device.type, torch.bfloat16):
-            hidden = self.lm(batch.steps)
+            hidden = self.lm(batch.steps, batch.pictures)
             asked = batch.target != NO_TARGET
             target, weight = batch.target[asked], batch.weight[asked]
             logits = self.lm.text_logits(hidden[asked]).float()
@@ -299,15 +430,22 @@ class LMObjective(nn.Module):
             audio_each = torch.unflatten(audio_each, 0, codes.shape)
             present = (codes >= 0).float() * self.codebook_weights
             audio_loss = (audio_each * present).sum() / present.sum().clamp_min(1.0)
+        loss = text_loss + AUDIO_WEIGHT * audio_loss
+        figures = {"text": text_loss.item(), "audio": audio_loss.item()}
+        heard = batch.ends >= 0
+        if self.lm.config.has_end_head and heard.any():
+            sure = self.lm.end_logits(hidden[heard]).float()
+            end_loss = functional.binary_cross_entropy_with_logits(sure, batch.ends[heard].float())
+            loss = loss + END_WEIGHT * end_loss
+            figures["end"] = end_loss.item()
         with torch.no_grad():
             right = logits.argmax(-1) == target
             kinds = batch.steps.kind[asked]
             reply = (kinds == Kind.TEXT) & (weight == 1.0)
             live = (kinds == Kind.LISTEN) & (target != 0)
             semantic = (spoken[:, 0].argmax(-1) == codes[:, 0])[codes[:, 0] >= 0]
-        return text_loss + AUDIO_WEIGHT * audio_loss, {
-            "text": text_loss.item(),
-            "audio": audio_loss.item(),
+        return loss, {
+            **figures,
             "burst": _mean(right[reply]),
             "live": _mean(right[live]),
             "semantic": _mean(semantic),

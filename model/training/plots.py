@@ -24,16 +24,23 @@ if TYPE_CHECKING:
 SMOOTHING = 0.9
 
 
-def plot_losses(log: Path) -> Path:
-    """Draw every figure of a stage's log over its steps; returns the picture's path."""
+def plot_losses(log: Path) -> Path | None:
+    """Draw every figure of a stage's log over its steps.
+
+    Returns:
+        The picture's path; None where the stage was too short to log anything.
+    """
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    names = [name for name in rows[-1] if name not in {"step", "time"}]
+    if not rows:
+        return None
+    names = sorted({name for row in rows for name in row} - {"step", "time"})
     figure, axes = plt.subplots(
         1, len(names), figsize=(3.2 * len(names), 2.6), constrained_layout=True
     )
-    steps = [row["step"] for row in rows]
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        raw = [row[name] for row in rows]
+        # A batch without any of what a figure counts does not have it.
+        steps = [row["step"] for row in rows if name in row]
+        raw = [row[name] for row in rows if name in row]
         smooth, value = [], raw[0]
         for item in raw:
             value = SMOOTHING * value + (1 - SMOOTHING) * item
@@ -60,8 +67,10 @@ def plot_spectrograms(codec: MelCodec, clips: Sequence[Clip], path: Path) -> Non
         for axis, wave, what in zip(
             row, (original, made), ("original", "resynthesis"), strict=True
         ):
+            # Digital silence has no decibels; this is far below what is drawn.
+            hiss = 1e-7 * np.random.default_rng(0).standard_normal(len(wave))
             axis.specgram(
-                wave.numpy() + 1e-5, NFFT=512, noverlap=384, Fs=SAMPLE_RATE_HZ, vmin=-120, vmax=-30
+                wave.numpy() + hiss, NFFT=512, noverlap=384, Fs=SAMPLE_RATE_HZ, vmin=-120, vmax=-30
             )
             axis.set_title(f"{clip.voice}, {what}: {clip.text}", fontsize=8)
             axis.set_ylabel("Hz")

@@ -21,10 +21,13 @@ class Recipe:
     Attributes:
         seed: of all randomness.
         dialogues: conversations that are written and spoken.
+        plain_dialogues: the first so many of them are questions and answers and nothing else; their
+            speech can be taken over from a run of an older recipe.
         passes: times that the user speech is heard, each through other rooms and microphones.
         text_pieces: most pieces of the text vocabulary.
         codec_steps: training steps of the tokenizer.
         vocoder_steps: training steps of the vocoder.
+        adversary_steps: training steps of the vocoder against critics.
         lm_steps: training steps of the language model.
         lm_rate: how fast it learns, 1 from random weights; less goes on gently from trained ones.
         recordings_share: share of a batch's dialogues that are the user's own recordings, if there
@@ -35,10 +38,12 @@ class Recipe:
 
     seed: int = 7
     dialogues: int = 26_000
+    plain_dialogues: int = 0
     passes: int = 2
     text_pieces: int = 2048
     codec_steps: int = 1_500
     vocoder_steps: int = 900
+    adversary_steps: int = 2_000
     lm_steps: int = 4_000
     lm_rate: float = 1.0
     recordings_share: float = 0.15

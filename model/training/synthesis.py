@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from zlib import crc32
 
@@ -16,7 +16,17 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-from model.training.skills import Dialogue, Turn, sample_dialogue
+from model.messages import Tool
+from model.training.skills import (
+    Called,
+    Conversation,
+    Dialogue,
+    Turn,
+    reply_texts,
+    sample_conversation,
+    sample_dialogue,
+)
+from model.training.skills.phrasing import Style
 from model.training.speech.types import SAMPLE_RATE_HZ, Phone, Speech, SynthesisError, Word
 from model.training.speech.voices import (
     ASSISTANT_VOICES,
@@ -32,7 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIALOGUES_PER_SHARD = 100
-REPLY_SHARDS = 256
 # Of user voices that get another vocal tract than their synthesiser gave them.
 NEW_SPEAKER_SHARE = 0.6
 TRACT_LENGTH = (0.86, 1.16)  # relative; adults span about 13 to 18 cm
@@ -40,9 +49,19 @@ TRACT_LENGTH = (0.86, 1.16)  # relative; adults span about 13 to 18 cm
 ASSISTANT_NAMES = tuple(voice.name for voice in ASSISTANT_VOICES)
 
 
+# How a reply is spoken that is asked for slower, or louder.
+SLOW_STRETCH = 1.4
+LOUD_GAIN = 2.2
+# Replies that only one conversation has, such as words to repeat: so many of them are spoken, the
+# others answered in writing. Those that many conversations share are all spoken.
+SPOKEN_SHARE = 0.45
+FOREIGN = "foreign"
+_FOREIGN_VARIANTS = ("", "+f1", "+f2", "+f4", "+m1", "+m3", "+m4", "+m7")
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One dialogue to be spoken.
+    """One conversation to be spoken.
 
     Its `number` seeds every choice, `voice` indexes `ASSISTANT_VOICES`.
     """
@@ -50,23 +69,33 @@ class Script:
     number: int
     turns: Dialogue
     voice: int
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
 
 
-def write_scripts(path: Path, num_dialogues: int, seed: int) -> list[Script]:
-    """Write the texts of all dialogues as JSON lines and return them."""
+def write_scripts(path: Path, num_dialogues: int, seed: int, num_plain: int = 0) -> list[Script]:
+    """Write the texts of all dialogues as JSON lines and return them.
+
+    Args:
+        path: of the file.
+        num_dialogues: how many.
+        seed: of all of them.
+        num_plain: the first so many are answered questions and nothing else, whatever the recipe
+            has learned since.
+    """
     scripts = []
     for number in range(num_dialogues):
         rng = random.Random(f"{seed}/{number}")
-        scripts.append(
-            Script(number, sample_dialogue(rng, "train"), rng.randrange(len(ASSISTANT_VOICES)))
-        )
+        if number < num_plain:
+            talk = Conversation(sample_dialogue(rng, "train"))
+        else:
+            talk = sample_conversation(rng, "train")
+        voice = rng.randrange(len(ASSISTANT_VOICES))
+        scripts.append(Script(number, talk.turns, voice, talk.instructions, talk.tools))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         for script in scripts:
-            turns = [[t.user, t.reply, t.skill] for t in script.turns]
-            file.write(
-                json.dumps({"number": script.number, "voice": script.voice, "turns": turns}) + "\n"
-            )
+            file.write(json.dumps(asdict(script)) + "\n")
     return scripts
 
 
@@ -75,9 +104,11 @@ def read_scripts(path: Path) -> list[Script]:
     scripts = []
     for line in path.read_text().splitlines():
         item = json.loads(line)
-        scripts.append(
-            Script(item["number"], tuple(Turn(*t) for t in item["turns"]), item["voice"])
-        )
+        for turn in item["turns"]:
+            turn["calls"] = tuple(Called(**call) for call in turn["calls"])
+        item["turns"] = tuple(Turn(**turn) for turn in item["turns"])
+        item["tools"] = tuple(Tool(**tool) for tool in item["tools"])
+        scripts.append(Script(**item))
     return scripts
 
 
@@ -86,16 +117,18 @@ def user_key(script: Script, turn: int) -> str:
     return f"{script.number}.{turn}"
 
 
-def reply_key(voice: int, text: str) -> str:
+def reply_key(voice: int, text: str, style: Style = "plain") -> str:
     """Name the clip of a reply."""
-    return f"{voice}:{text}"
+    return f"{voice}:{text}" if style == "plain" else f"{voice}:{style}:{text}"
 
 
 def speak_all(scripts: list[Script], directory: Path, *, seed: int, workers: int) -> None:
-    """Write every missing shard of ``directory/users`` and ``directory/replies``."""
+    """Write every missing shard of ``directory/users`` and ``directory/replies``.
+
+    A shard of either is for a hundred dialogues; of replies it holds those that no earlier dialogue
+    has and that no other shard in the folder holds.
+    """
     jobs = list(_jobs(scripts, directory, seed))
-    # Interleaved, so that an early start of the tokenizer's training already finds both kinds.
-    jobs.sort(key=lambda job: int(job[0].name))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for _ in tqdm(
             pool.imap(_speak_shard, jobs), total=len(jobs), desc="speech", mininterval=5.0
@@ -103,30 +136,63 @@ def speak_all(scripts: list[Script], directory: Path, *, seed: int, workers: int
             pass
 
 
-# Clip key, text, dialogue number or assistant voice, is it a user's.
-_Line: TypeAlias = tuple[str, str, int, bool]
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is to be spoken: `number` is the dialogue's or the assistant voice's."""
+
+    key: str
+    text: str
+    number: int
+    is_user: bool
+    style: Style = "plain"
+    language: str = ""
+
+
 _Job: TypeAlias = "tuple[Path, int, list[_Line]]"
 
 
 def _jobs(scripts: list[Script], directory: Path, seed: int) -> Iterator[_Job]:
+    known: set[str] = set()
+    for index in sorted((directory / "replies").glob("*.json")):
+        known.update(item["key"] for item in json.loads(index.read_text()))
+    shared = frozenset(reply_texts())
     for start in range(0, len(scripts), DIALOGUES_PER_SHARD):
-        path = directory / "users" / f"{start // DIALOGUES_PER_SHARD:04d}"
+        name = f"{start // DIALOGUES_PER_SHARD:04d}"
         part = scripts[start : start + DIALOGUES_PER_SHARD]
-        lines = [
-            (user_key(s, i), t.user, s.number, True) for s in part for i, t in enumerate(s.turns)
-        ]
-        if not is_written(path):
-            yield path, seed, lines
-    replies = sorted({(s.voice, t.reply) for s in scripts for t in s.turns})
-    for shard in range(REPLY_SHARDS):
-        path = directory / "replies" / f"{shard:04d}"
-        mine = [
-            (v, text)
-            for v, text in replies
-            if crc32(f"{v}:{text}".encode()) % REPLY_SHARDS == shard
-        ]
-        if not is_written(path):
-            yield path, seed, [(reply_key(v, text), text, v, False) for v, text in mine]
+        if not is_written(directory / "users" / name):
+            yield directory / "users" / name, seed, [*_user_lines(part)]
+        replies = []
+        for line in _reply_lines(part, shared):
+            if line.key not in known:
+                known.add(line.key)
+                replies.append(line)
+        if not is_written(directory / "replies" / name):
+            yield directory / "replies" / name, seed, replies
+
+
+def _user_lines(scripts: list[Script]) -> Iterator[_Line]:
+    for script in scripts:
+        for i, turn in enumerate(script.turns):
+            language = turn.spoilt.removeprefix(FOREIGN).strip() if _is_foreign(turn) else ""
+            if turn.user:
+                key = user_key(script, i)
+                yield _Line(key, turn.user, script.number, is_user=True, language=language)
+
+
+def _is_foreign(turn: Turn) -> bool:
+    return turn.spoilt.startswith(FOREIGN)
+
+
+def _reply_lines(scripts: list[Script], shared: frozenset[str]) -> Iterator[_Line]:
+    for script in scripts:
+        for turn in script.turns:
+            voice = script.voice
+            if turn.first:
+                yield _Line(reply_key(voice, turn.first), turn.first, voice, is_user=False)
+            key = reply_key(voice, turn.reply, turn.style)
+            is_spoken = crc32(key.encode()) % 1000 < 1000 * SPOKEN_SHARE
+            if turn.reply in shared or is_spoken:
+                yield _Line(key, turn.reply, voice, is_user=False, style=turn.style)
 
 
 def _speak_shard(job: _Job) -> None:
@@ -135,25 +201,41 @@ def _speak_shard(job: _Job) -> None:
 
 
 def _speak_lines(seed: int, lines: list[_Line]) -> Iterator[tuple[str, str, str, Speech]]:
-    for key, text, number, is_user in lines:
-        if not is_user:
-            voice = ASSISTANT_VOICES[number]
-            yield key, text, voice.name, synthesise(voice, text)
-            continue
-        rng = np.random.default_rng([seed, number])  # one speaker for all turns of a dialogue
-        voice = pick_voice(rng, available(TRAIN_VOICES))
-        tract = float(rng.uniform(*TRACT_LENGTH)) if rng.random() < NEW_SPEAKER_SHARE else 1.0
+    for line in lines:
         try:
-            # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo
-            # back beforehand.
-            speech = resampled(
-                synthesise(replace(voice, stretch=voice.stretch / tract), text), tract
-            )
+            voice, speech = _user_said(seed, line) if line.is_user else _reply_said(line)
         except SynthesisError:
-            # A voice may refuse a word; a dialogue with a missing clip is left out when it is
-            # assembled.
+            # A voice may refuse a word. A dialogue whose user said nothing is left out when it is
+            # assembled, and a reply without a clip is answered in writing.
             continue
-        yield key, text, voice.name, speech
+        yield line.key, line.text, voice, speech
+
+
+def _reply_said(line: _Line) -> tuple[str, Speech]:
+    voice = ASSISTANT_VOICES[line.number]
+    if line.style == "slow":
+        return voice.name, synthesise(replace(voice, stretch=SLOW_STRETCH), line.text)
+    speech = synthesise(voice, line.text)
+    if line.style == "loud":
+        peak = float(np.abs(speech.pcm).max())
+        gain = min(LOUD_GAIN, 32_000 / max(peak, 1.0))
+        speech = replace(speech, pcm=np.round(speech.pcm * gain).astype(np.int16))
+    return voice.name, speech
+
+
+def _user_said(seed: int, line: _Line) -> tuple[str, Speech]:
+    rng = np.random.default_rng([seed, line.number])  # one speaker for all turns of a dialogue
+    voice = pick_voice(rng, available(TRAIN_VOICES))
+    tract = float(rng.uniform(*TRACT_LENGTH)) if rng.random() < NEW_SPEAKER_SHARE else 1.0
+    if line.language:
+        name = line.language + str(rng.choice(_FOREIGN_VARIANTS))
+        voice = replace(
+            voice, name=f"{FOREIGN} {line.language}", engine="espeak", engine_voice=name
+        )
+    # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo back
+    # beforehand.
+    speech = synthesise(replace(voice, stretch=voice.stretch / tract), line.text)
+    return voice.name, resampled(speech, tract)
 
 
 def resampled(speech: Speech, factor: float) -> Speech:

@@ -63,6 +63,11 @@ class VocoderObjective(nn.Module):
 
     def forward(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and the figures to log."""
+        loss, figures, _ = self.made(noisy, clean)
+        return loss, figures
+
+    def made(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, float], Tensor]:
+        """Return the loss, the figures to log and the wave that was made, ``[B, S]``."""
         codec, decoder = self.codec, self.codec.decoder
         with torch.no_grad():
             codes = codec.encode(noisy).clone()
@@ -89,12 +94,13 @@ class VocoderObjective(nn.Module):
         voicing_loss = functional.binary_cross_entropy_with_logits(logit, voiced.float())
         pitch_loss = ((octaves - pitch).abs() * voiced).sum() / voiced.sum().clamp_min(1)
         loss = stft + 2.0 * mel + 0.2 * voicing_loss + 0.7 * pitch_loss
-        return loss, {
+        figures = {
             "stft": stft.item(),
             "mel_db": mel.item() * MEL_UNIT_DB,
             "voicing": voicing_loss.item(),
             "octaves": pitch_loss.item(),
         }
+        return loss, figures, made
 
 
 def train_vocoder(

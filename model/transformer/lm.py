@@ -16,10 +16,12 @@ from model.cache.state import Kind, LMState, Steps
 from model.cache.store import LayerMemory, MemoryConfig
 from model.config import LMConfig
 from model.family import Family
+from model.text import Special
 from model.transformer.attention import Layer, Layers, RMSNorm, visibility
 from model.transformer.condition import Condition, Conditioners
 from model.transformer.depth import CodebookVectors, Depth
 from model.transformer.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
+from model.transformer.pictures import PatchEmbedding
 
 # A worked example of one step's input, for the starter (dim 256, 8 codes a frame):
 #
@@ -123,6 +125,10 @@ class LM(nn.Module):
         self.text_emb: nn.Module = nn.Embedding(config.text_vocab, config.dim)
         self.user_emb: nn.Module = AudioEmbedding(config, self.codebooks)
         self.assistant_emb: nn.Module = AudioEmbedding(config, self.codebooks)
+        if config.picture_size:
+            self.picture_emb = PatchEmbedding(config)
+        if config.has_end_head:
+            self.end_head = nn.Linear(config.dim, 1)
 
     def _make_family_inputs(self, config: LMConfig, family: Family) -> None:
         rows, num_made = config.codebook_size + 1, config.num_codebooks
@@ -157,18 +163,29 @@ class LM(nn.Module):
         assert isinstance(self.codebooks, CodebookVectors), "this model has tables of its own"
         self.codebooks.set(vectors)
 
-    def embed(self, steps: Steps) -> Tensor:
-        """Return the summed inputs, float [B, T, dim]."""
+    def embed(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
+        """Return the summed inputs, float [B, T, dim].
+
+        Args:
+            steps: what they are.
+            pictures: float [pictures, patches, values], from `model.pictures.to_patches`, for the
+                steps whose piece is `Special.IMAGE`, row by row; None where there are none.
+        """
         # The order is that of the Kyutai family: in bf16 each addition rounds.
         audio: Tensor | None = self.user_emb(steps.user, self.assistant_emb(steps.assistant, None))
         text: Tensor = self.text_emb(steps.text)
+        if pictures is not None:
+            patches = self.picture_emb(pictures).flatten(0, 1)
+            at = steps.text == Special.IMAGE
+            text = text.index_put((at,), text[at] + patches.to(text.dtype))
         return text if audio is None else audio + text
 
-    def forward(self, steps: Steps) -> Tensor:
+    def forward(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
         """Run whole sequences from their start, without a condition (training).
 
         Args:
             steps: [B, T]; PAD only where nothing is to be learned.
+            pictures: as in `embed`.
 
         Returns:
             float [B, T, dim], the normalised backbone output, for `text_logits` and `depth`.
@@ -177,7 +194,7 @@ class LM(nn.Module):
         # Whole sequences: the mask says what each step sees, windows and prefix as in serving, so
         # that training and serving compute the same function. Tests compare the two.
         config = self.config
-        x = self.embed(steps)
+        x = self.embed(steps, pictures)
         rope = rope_table(steps.position, self.rope_frequencies)  # [B, T, 1, head_dim / 2]
         mask = visibility(steps.kind, config)  # [B, T, T]
         x = self._low_layers(x, steps.kind, rope, mask)
@@ -213,6 +230,14 @@ class LM(nn.Module):
         """Map `hidden: [..., dim]` to logits of the step's output piece, [..., text_vocab]."""
         logits: Tensor = self.text_head(hidden)
         return logits
+
+    def end_logits(self, hidden: Tensor) -> Tensor:
+        """Map `hidden: [..., dim]` to how sure it is that the user's turn is over, [...]: logits.
+
+        Only for a model with `has_end_head`, and only of steps that hear the user.
+        """
+        logits: Tensor = self.end_head(hidden)
+        return logits.squeeze(-1)
 
     def init_state(
         self, num_slots: int, memory: MemoryConfig | None = None, num_attended: int = 0

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from model.errors import GrammarError
 from model.messages import Tool
+from model.prompts import with_gaps
 from model.schemas.results import Draft
 from model.schemas.spelling import Speller
 
@@ -89,9 +90,8 @@ class Call:
 
     def __init__(self, tools: Sequence[Tool], speller: Speller, writer: Writer, name: str) -> None:
         self._speller, self._writer, self._call = speller, writer, name
-        self._encode = speller.vocabulary.encode
         # A name that another one begins with is told from it by its end.
-        self._names = [(tool, [*self._encode(tool.name), speller.end]) for tool in tools]
+        self._names = [(tool, [*self._read(tool.name), speller.end]) for tool in tools]
         self._num_spelled = 0
         self._coming: Future[Draft] | None = None
         self._draft: Draft | None = None  # None while the name is spelled
@@ -170,11 +170,15 @@ class Call:
         if draft.misfit is not None or is_dead_end:
             return self._take_back(draft.misfit or "nothing else can be chosen")
         if self._kept is None:  # else the model has read it before
-            self._pieces += self._encode(draft.text[num_written + len(draft.spelled) :])
+            self._pieces += self._read(draft.text[num_written + len(draft.spelled) :])
         if draft.is_checked_late and not draft.is_complete:
             return self._wrote("")
         sent, self._num_sent = self._num_sent, len(draft.text)
         return self._wrote(draft.text[sent:])
+
+    def _read(self, text: str) -> list[int]:
+        """Return the pieces of what was written, names apart into their words."""
+        return self._speller.vocabulary.encode(with_gaps(text))
 
     def _begin_arguments(self) -> Written | None:
         """Settle on the first of the functions that are left."""

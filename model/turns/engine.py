@@ -82,7 +82,7 @@ class TickEngine:
             name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
         )
         self._speller = Speller(vocabulary)
-        self._limits = limits or TurnLimits()
+        self._limits = limits or TurnLimits(max_prefix_steps=lm.config.prefix_steps)
         self._clock = clock
         self._writer: CallService = writer or SchemaService(spelled(vocabulary))
         self._delays = lm.config.delays

@@ -204,22 +204,31 @@ class History:
         """Return a copy of the pinned steps."""
         return self._copy(slice(self._prefix))
 
-    def prefix_piece(self, index: int) -> int:
-        """Return one piece of the prefix."""
-        assert index < self._prefix
-        return int(self._text[index])
+    @property
+    def prefix_pieces(self) -> tuple[int, ...]:
+        """Return the pieces of the prefix."""
+        return tuple(self._text[: self._prefix].tolist())
 
-    def replace_prefix(self, index: int, piece: int) -> int:
-        """Change one piece of the prefix; everything after it has to be fed again.
+    def replace_prefix(self, pieces: Sequence[int]) -> int:
+        """Put other pieces into the prefix; everything after it has to be fed again.
 
         Returns:
             By how much every step after the prefix has moved.
         """
-        assert index < self._prefix
-        if self._text[index] == piece:
+        if self.prefix_pieces == tuple(pieces):
             return 0
-        self._text[index] = piece
-        return self.rebuild()
+        longer = len(pieces) - self._prefix
+        if self._rows + longer > len(self._text):
+            self._drop_oldest()
+        start, stop = self._prefix, self._rows
+        for log in (self._text, self._kind, self._user, self._assistant):
+            log[start + longer : stop + longer] = log[start:stop].copy()
+        self._prefix, self._rows = start + longer, stop + longer
+        self._text[: self._prefix], self._kind[: self._prefix] = pieces, Kind.PREFIX
+        self._user[: self._prefix] = self._assistant[: self._prefix] = -1
+        for item in self.items:
+            item.shift(longer)
+        return longer + self.rebuild()
 
     def rebuild(self) -> int:
         """Forget what the state has seen; indices start again after the prefix.

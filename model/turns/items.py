@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model.cache.state import Kind
 from model.messages import AppendCall, AppendCallOutput, AppendText
+from model.prompts import call_pieces, result_text
 from model.turns.call import remembered
 from model.turns.history import AssistantItem, History
 from model.vocabulary import TurnVocabulary
@@ -14,9 +15,9 @@ Item = AppendText | AppendCall | AppendCallOutput
 def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pieces: int) -> None:
     """Add an item to the history, in the words that the starter knows.
 
-    A call looks like a reply that says the function's name and the words of its arguments, and
-    what it returned like a typed turn: the starter has no pieces of their own for them. System
-    items are left out, since it was not taught to follow instructions.
+    To a model that was not taught functions, a call looks like a reply that says the function's
+    name and the words of its arguments, and what it returned like a typed turn. System items are
+    left out: instructions are those of the session or of a response.
 
     Args:
         history: written.
@@ -24,23 +25,28 @@ def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pi
         vocabulary: of the tokenizer.
         max_pieces: most pieces of its words; the last ones are kept.
     """
+    is_taught, opening = vocabulary.is_taught_prompts, vocabulary.user
+    is_reply = False
     match item:
         case AppendText(role="system"):
             return
-        case AppendText(role="assistant"):
-            text, is_reply = item.text, True
         case AppendText():
-            text, is_reply = item.text, False
+            text, is_reply = item.text, item.role == "assistant"
         case AppendCall():
             text, is_reply = remembered(item.name, item.arguments), True
+        case AppendCallOutput() if is_taught:
+            text, opening = result_text(item.output), vocabulary.result
         case AppendCallOutput():
-            text, is_reply = item.output, False
-    pieces = vocabulary.last_pieces(text, max_pieces)
+            text = item.output
+    if is_taught and isinstance(item, AppendCall):
+        pieces = call_pieces(item.name, item.arguments, vocabulary.encode)[-max_pieces:]
+    else:
+        pieces = vocabulary.last_pieces(text, max_pieces)
     if is_reply:
         pieces = [vocabulary.reply, *pieces, vocabulary.eos]
         start, stop = len(history), len(history) + len(pieces)
         history.items.append(AssistantItem(item.item_id, start, is_audio=False, stop=stop))
     else:
-        pieces = [vocabulary.user, *pieces]
+        pieces = [opening, *pieces]
     for piece in pieces:
         history.append(Kind.TEXT, piece)

@@ -51,6 +51,7 @@ class UserTurn:
         rival: the draft, where the model would have written something else.
         rival_score: its log-probability.
         is_reply_fed: whether the draft is followed by <reply>, in case it is right.
+        is_doubtful: whether the transcript is nothing to rely on.
         item_id: of the conversation item that it becomes.
     """
 
@@ -67,6 +68,7 @@ class UserTurn:
     rival: list[int] = field(default_factory=list)
     rival_score: float = 0.0
     is_reply_fed: bool = False
+    is_doubtful: bool = False
     item_id: str = ""
 
     def copy(self) -> UserTurn:
@@ -250,7 +252,7 @@ class Listener:
             Whether the transcript is complete. If <reply> was fed early and rightly so, it is
             still in the history.
         """
-        turn, history = self.turn, self._history
+        turn, history, vocabulary = self.turn, self._history, self._vocabulary
         assert turn is not None
         asked, draft, turn.draft = self.weighed, turn.draft, []
         # `first` is where the draft begins in the history; a fed <reply> stands behind it.
@@ -263,10 +265,12 @@ class Listener:
         turn.pieces += draft if is_right else draft[:num_right]
         piece = int(pieces[num_right])
         turn.score += float(scores[: num_right + 1, 0].sum())
-        is_complete = piece == self._vocabulary.reply
+        turn.is_doubtful = vocabulary.is_taught_prompts and piece == vocabulary.unsure
+        is_complete = turn.is_doubtful or piece == vocabulary.reply
         if not is_right:
             turn.rival, turn.rival_score = draft, float(scores[: len(draft), 1].sum())
-        turn.is_reply_fed = turn.is_reply_fed and is_complete and is_right
+        is_relied_on = is_complete and is_right and not self._doubts(turn)
+        turn.is_reply_fed = turn.is_reply_fed and is_relied_on
         if not turn.is_reply_fed:
             history.cut(first + len(turn.pieces) if draft else first)
         if turn.rival and turn.score < turn.rival_score + _LIVE_BONUS:  # and it can only fall
@@ -284,14 +288,25 @@ class Listener:
         assert turn is not None
         history.cut(len(history) - len(turn.pieces))
         draft, turn.rival, turn.pieces, turn.is_settled = turn.rival, [], [], True
+        turn.score = turn.rival_score
         self._check(draft)
 
+    def _doubts(self, turn: UserTurn) -> bool:
+        """Tell whether a complete transcript is nothing to rely on."""
+        is_unlikely = turn.score < self._limits.doubt_below
+        return self._vocabulary.is_taught_prompts and (turn.is_doubtful or is_unlikely)
+
     def finish(self) -> InputTranscript:
-        """Close the turn and return its final transcript, empty if nothing was heard."""
+        """Close the turn and return its final transcript, empty if nothing was heard.
+
+        The model reads on that it was not understood, if so.
+        """
         turn, self.turn = self.turn, None
         assert turn is not None
+        if self._doubts(turn):
+            self._history.append(Kind.TEXT, self._vocabulary.unsure)
         text = self._vocabulary.spell(turn.pieces)
-        return InputTranscript(self._session_id, turn.item_id, text)
+        return InputTranscript(self._session_id, turn.item_id, text, turn.score)
 
     def _take_back(self) -> StepBlock:
         assert self.turn is not None

@@ -43,6 +43,7 @@ TRANSITIONS: dict[tuple[Phase, Cue], Phase] = {
     (Phase.SPEAKING, Cue.END): Phase.IDLE,
     (Phase.REPLYING, Cue.CALL): Phase.CALLING,
     (Phase.CALLING, Cue.END): Phase.IDLE,
+    (Phase.CALLING, Cue.SPEAK): Phase.SPEAKING,
     (Phase.TRANSCRIBING, Cue.REOPEN): Phase.LISTENING,
     (Phase.IDLE, Cue.REOPEN): Phase.LISTENING,
     (Phase.REPLYING, Cue.REOPEN): Phase.LISTENING,

@@ -18,9 +18,21 @@ The piece that a step puts out is the text of the next step. A typed turn looks 
 of a spoken one, so what is learned as text serves speech. `<reply>` is put out at the end of a
 transcript and fed when a reply is asked for.
 
-The starter was trained to answer in words. It follows no instructions: those of a session or of a
-response are ignored. It never calls a function of its own accord; a response that demands a call is
-one, with arguments that the function's schema accepts and that mean little.
+A model that was taught them has instructions and functions in its prefix, after the voice, and may
+go on, once it has said what it says first, with a call:
+
+    <reply> one moment please <call> get weather <speak> city paris <speak>
+    <speak> SPEAK SPEAK ...            the words before the call
+    <eos>
+    <result> dry and nine degrees      what it returned
+
+and <unsure> stands before <reply> where nobody could understand the user. Such a call is made at
+once and told when the words before it have been spoken. Where the functions of a response are
+others than before, the prefix changes and everything is fed again.
+
+A model that was not answers in words. It follows no instructions and never calls a function of its
+own accord; a response that demands a call is one, with arguments that the function's schema accepts
+and that mean little.
 
 Commands are taken in order, each when the phase allows; `Cancel` and `Reopen` are taken at once.
 """
@@ -49,10 +61,12 @@ from model.messages import (
     Reopen,
     Respond,
     ResponseDone,
+    Tool,
     Truncate,
     TurnChecked,
     Usage,
 )
+from model.prompts import prompt_pieces
 from model.schemas.spelling import Speller
 from model.turns.call import Writer
 from model.turns.history import VOICE_INDEX, History, StepBlock
@@ -117,6 +131,7 @@ class TurnProgram:
 
     __slots__ = (
         "_events",
+        "_instructions",
         "_limits",
         "_listener",
         "_pending",
@@ -125,6 +140,7 @@ class TurnProgram:
         "_timing",
         "_vocabulary",
         "_waiting_samples",
+        "_written",
         "history",
         "phase",
         "session_id",
@@ -145,7 +161,10 @@ class TurnProgram:
         self.session_id = session.session_id
         self.phase = Phase.IDLE
         self._vocabulary, self._timing, self._limits = vocabulary, timing, limits
-        prefix = (vocabulary.bos, self._voice_piece(session.voice))
+        self._instructions = session.instructions
+        # The newest prompt: what it is made of, its pieces and the functions that had room.
+        self._written: tuple[str, tuple[Tool, ...], list[int], tuple[Tool, ...]] | None = None
+        prefix = (vocabulary.bos, self._voice_piece(session.voice), *self._prompt(None)[0])
         self.history = History(prefix, len(delays), limits.max_history_steps)
         self._listener = Listener(
             self.session_id,
@@ -266,7 +285,11 @@ class TurnProgram:
             stop = min(start + max_steps, stop - len(masks))
             return NextSteps(start, history.block(start, stop))
         is_speaking = self.phase is Phase.SPEAKING
-        also = self._speaker.choices if is_speaking or self.phase is Phase.CALLING else ()
+        also: tuple[int, ...] = ()
+        if is_speaking or self.phase is Phase.CALLING:
+            also = self._speaker.choices
+        elif self._may_call():
+            also = (self._vocabulary.call,)
         weighed = self._listener.weighed if self.phase is Phase.TRANSCRIBING else ()
         block = history.block(start, stop)
         return NextSteps(start, block, masks, also, weighed, has_codes=is_speaking)
@@ -442,20 +465,60 @@ class TurnProgram:
     # The assistant's turn.
 
     def _respond(self, request: Respond, *, is_fed: bool = False) -> None:
-        if request.voice is not None:
-            self._shift(self.history.replace_prefix(VOICE_INDEX, self._voice_piece(request.voice)))
+        pieces, tools = self._prefix_for(request)
+        self._shift(self.history.replace_prefix(pieces))
         self._move(Cue.RESPOND)
-        self._go_on(*self._speaker.begin(request, is_fed=is_fed))
+        self._go_on(*self._speaker.begin(request, tools, is_fed=is_fed))
+
+    def _prefix_for(self, request: Respond) -> tuple[tuple[int, ...], tuple[Tool, ...]]:
+        """Say what a response is led by, and which functions of the request are part of it."""
+        voice = self.history.prefix_pieces[VOICE_INDEX]
+        if request.voice is not None:
+            voice = self._voice_piece(request.voice)
+        prompt, tools = self._prompt(request)
+        return (self._vocabulary.bos, voice, *prompt), tools
+
+    def _prompt(self, request: Respond | None) -> tuple[list[int], tuple[Tool, ...]]:
+        """Write instructions and functions, those of a response or of the session.
+
+        A response that demands a call may ask for one of any function, whether the model was
+        shown it or not.
+        """
+        instructions: str = self._instructions
+        tools: tuple[Tool, ...] = ()
+        if request is not None:
+            if request.instructions is not None:
+                instructions = request.instructions
+            tools = () if request.tool_choice == "none" else request.tools
+        if not self._vocabulary.is_taught_prompts:
+            return [], tools
+        if self._written is None or self._written[:2] != (instructions, tools):
+            room = self._limits.max_prefix_steps - 2
+            made = prompt_pieces(instructions, tools, self._vocabulary.encode, room)
+            self._written = instructions, tools, *made
+        _, _, pieces, shown = self._written
+        return pieces, tools if request is not None and demands_call(request) else shown
 
     def _next_reply(self) -> Respond | None:
         """Return the request that comes next, if words continue the conversation as it was fed."""
         command = self._pending[0] if self._pending else None
         if not isinstance(command, Respond) or demands_call(command):
             return None
-        is_other_voice = command.voice is not None and (
-            self._voice_piece(command.voice) != self.history.prefix_piece(VOICE_INDEX)
-        )
-        return None if is_other_voice else command
+        is_led_so = self._prefix_for(command)[0] == self.history.prefix_pieces
+        return command if is_led_so else None
+
+    def _may_call(self) -> bool:
+        """Tell whether the newest step may begin a function call instead of words."""
+        if self.phase is Phase.REPLYING:
+            return self._speaker.may_call
+        turn = self._listener.turn
+        if self.phase is not Phase.TRANSCRIBING or turn is None or not turn.is_reply_fed:
+            return False
+        request = self._next_reply()
+        return request is not None and self._can_call(request)
+
+    def _can_call(self, request: Respond) -> bool:
+        return self._vocabulary.is_taught_prompts and bool(self._prefix_for(request)[1])
 
     def _cancel(self, turn: int) -> None:
         """Stop a response. Nothing of it is made afterwards: this is where stale output ends."""

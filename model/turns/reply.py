@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model.messages import Respond, ResponseWord, Usage
+from model.messages import Output, Respond, ResponseWord, Tool, Usage
 from model.turns.call import Call
 from model.turns.history import AssistantItem
 from model.vocabulary import TurnVocabulary
@@ -47,7 +47,10 @@ class Reply:
         item: where it lies in the history.
         usage: tokens that it could be based on; output counts are filled in at its end.
         timing: of its audio.
+        tools: functions that may be called.
         call: the function call that it consists of, if it is one.
+        call_offset: steps from the reply's first one to the first one of the call.
+        held: what is to be told of the call once the words before it have been spoken.
         num_call_pieces: pieces of the call.
         plan: pieces of its text, written before it is spoken.
         num_spoken: pieces of the plan that have been spoken.
@@ -60,7 +63,10 @@ class Reply:
     item: AssistantItem
     usage: Usage
     timing: SpeechTiming
+    tools: tuple[Tool, ...] = ()
     call: Call | None = None
+    call_offset: int = 0
+    held: list[Output] = field(default_factory=list)
     num_call_pieces: int = 0
     plan: list[int] = field(default_factory=list)
     num_spoken: int = 0

@@ -298,9 +298,12 @@ def _mask_table(vocabulary: TurnVocabulary, text_vocab: int) -> Tensor:
     table = torch.full((len(Mask), text_vocab), -torch.inf)
     table[Mask.NOTHING] = 0.0
     words = slice(vocabulary.num_special, len(vocabulary.pieces))
+    ends_of_transcripts = [vocabulary.reply]
+    if vocabulary.is_taught_prompts:
+        ends_of_transcripts.append(vocabulary.unsure)
     for mask, special in (
         (Mask.LISTEN, [vocabulary.pad, vocabulary.end]),
-        (Mask.TRANSCRIPT, [vocabulary.reply]),
+        (Mask.TRANSCRIPT, ends_of_transcripts),
         (Mask.REPLY, [vocabulary.speak]),
     ):
         table[mask, words] = 0.0

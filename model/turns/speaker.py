@@ -15,11 +15,13 @@ from model.messages import (
     CallDone,
     CallStarted,
     DoneReason,
+    Output,
     Respond,
     ResponseDone,
     ResponseFailed,
     ResponseStarted,
     ResponseText,
+    Tool,
     Usage,
 )
 from model.schemas.spelling import Speller
@@ -105,11 +107,20 @@ class Speaker:
         reply = self.reply
         return reply is not None and reply.call is not None and reply.call.has_answer
 
-    def begin(self, request: Respond, *, is_fed: bool) -> tuple[list[Event], Cue | None]:
+    @property
+    def may_call(self) -> bool:
+        """Tell whether the reply in progress may become a call instead of its next word."""
+        reply = self.reply
+        return reply is not None and bool(reply.tools) and self._vocabulary.is_taught_prompts
+
+    def begin(
+        self, request: Respond, tools: tuple[Tool, ...], *, is_fed: bool
+    ) -> tuple[list[Event], Cue | None]:
         """Begin a reply.
 
         Args:
             request: what is asked for.
+            tools: functions of the request that the model was shown.
             is_fed: whether its first step, <reply>, is in the history already.
 
         Returns:
@@ -123,14 +134,23 @@ class Speaker:
         text, audio = self._history.count_steps()
         text -= 1  # <reply> itself
         usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
-        self.reply = reply = Reply(request, item, usage, self._timing)
+        self.reply = reply = Reply(request, item, usage, self._timing, tools)
         started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
         if not demands_call(request):
             return started, None
+        events, cue = self._begin_call(reply)
+        return started + events, cue
+
+    def _begin_call(self, reply: Reply) -> tuple[list[Event], Cue | None]:
+        """Go on with a call; returns as `wrote`."""
+        request = reply.request
+        if self._vocabulary.is_taught_prompts:
+            self._history.append(Kind.TEXT, self._vocabulary.call)
         name = f"{self._session_id}/{request.turn}"
-        reply.call = Call(request.tools, self._speller, self._writer, name)
+        reply.call = Call(reply.tools, self._speller, self._writer, name)
+        reply.call_offset = len(self._history) - reply.item.start
         events, cue = self._write(reply, reply.call.go_on)
-        return started + events, cue or Cue.CALL
+        return events, cue or Cue.CALL
 
     def wrote(self, piece: int) -> tuple[list[Event], Cue | None]:
         """Take what the newest step of the burst put out.
@@ -151,10 +171,16 @@ class Speaker:
             if not reply.is_exhausted:
                 return events, None
             return [*events, self.end("max_output_tokens")], Cue.END
+        if piece == vocabulary.call and self.may_call:
+            return self._begin_call(reply)
         if not reply.request.audio:
             return [self.end("completed")], Cue.END
+        return self._begin_speech(reply)
+
+    def _begin_speech(self, reply: Reply) -> tuple[list[Event], Cue | None]:
+        """Speak the words that are planned; returns as `wrote`."""
         reply.item.speak = len(self._history)
-        self._history.append(Kind.SPEAK, vocabulary.speak)
+        self._history.append(Kind.SPEAK, self._vocabulary.speak)
         return [], Cue.SPEAK
 
     def spoke(self, piece: int, codes: Ints) -> tuple[list[Event], Cue | None]:
@@ -175,7 +201,9 @@ class Speaker:
             events.append(_decode(reply, np.where(self._delays > 0, codes, -1), is_last=True))
             while reply.needs_flush:
                 events.append(_decode(reply, np.full_like(codes, -1), is_last=True))
-            return [*events, self.end("max_output_tokens" if is_long else "completed")], Cue.END
+            end = self.end("max_output_tokens" if is_long else "completed")
+            # The words before a call are complete: it may be told.
+            return [*events, *reply.held, end], Cue.END
         word = reply.speak(piece, self._vocabulary)
         self._history.append(Kind.SPEAK, piece, assistant=codes)
         decode = _decode(reply, codes)
@@ -200,8 +228,13 @@ class Speaker:
         reply, self.reply = self.reply, None
         assert reply is not None
         history, vocabulary, item = self._history, self._vocabulary, reply.item
-        if reply.call is None or reply.call.is_complete:
-            if reply.call is not None:
+        if reply.call is None or reply.call.is_complete or reply.plan:
+            if reply.call is not None and not reply.call.is_complete:
+                # What was said before it stays; the call was never made.
+                history.cut(item.start + reply.call_offset - 1)
+            elif reply.held and reason == "cancelled":
+                self._take_back_call(reply)
+            elif reply.call is not None and not vocabulary.is_taught_prompts:
                 history.cut(item.start + 1)
                 max_pieces = self._limits.max_item_pieces
                 for piece in vocabulary.last_pieces(reply.call.memory, max_pieces):
@@ -232,25 +265,42 @@ class Speaker:
         if not is_long:
             # What the model reads is bounded: past that it chooses nothing any more.
             self._feed(reply, written)
-        events: list[Event] = []
+        events: list[Output] = []
         if written.name is not None:
             events.append(CallStarted(session_id, turn, 0, written.name))
         if written.text:
             events.append(CallArguments(session_id, turn, 0, written.text))
         if call.is_complete:
-            return [*events, CallDone(session_id, turn, 0), self.end("completed")], Cue.END
+            events.append(CallDone(session_id, turn, 0))
+        if reply.plan and reply.request.audio:
+            # Told when the words before it have been spoken.
+            reply.held += events
+            events = []
+        if call.is_complete:
+            if reply.held:
+                return self._begin_speech(reply)
+            return [*events, self.end("completed")], Cue.END
         if not call.choices:
             return [*events, self.end("max_output_tokens")], Cue.END
         if not is_long:
-            return events, None
+            return [*events], None
         more, cue = self._write(reply, call.close)
         return [*events, *more], cue
+
+    def _take_back_call(self, reply: Reply) -> None:
+        """Forget a call that was made and never told, and keep the words around it."""
+        history, item = self._history, reply.item
+        assert item.speak is not None
+        spoken = history.take(item.speak)
+        item.speak = item.start + reply.call_offset - 1
+        history.cut(item.speak)
+        history.extend(spoken)
 
     def _feed(self, reply: Reply, written: Written) -> None:
         """Let the model read what was written of a call."""
         history = self._history
         if written.kept is not None:
-            history.cut(reply.item.start + 1 + written.kept)
+            history.cut(reply.item.start + reply.call_offset + written.kept)
             history.fed = min(history.fed, len(history) - 1)  # it is asked there once more
         for piece in written.pieces:
             history.append(Kind.TEXT, piece)

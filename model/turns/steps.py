@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -35,6 +36,10 @@ class TurnLimits:
         frames_per_piece: frames that a piece may take on average, before a reply counts as stuck.
         max_tail_frames: silence after the last word, before a reply counts as finished.
         max_waiting_samples: most audio that can wait to be heard.
+        max_prefix_steps: pinned steps, instructions and functions among them; as many as the
+            model's memory pins.
+        doubt_below: log-probability of a transcript below which it is nothing to rely on, for a
+            model that was taught doubt.
         max_history_steps: steps that are remembered for changes of the past.
     """
 
@@ -47,6 +52,8 @@ class TurnLimits:
     frames_per_piece: int = 15
     max_tail_frames: int = 25
     max_waiting_samples: int = 120 * 16_000
+    max_prefix_steps: int = 16
+    doubt_below: float = -math.inf
     max_history_steps: int = 4096  # five and a half minutes of uninterrupted audio
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from model.errors import EngineError
-from model.turns.history import VOICE_INDEX, History
+from model.turns.history import History
 from model.turns.listener import Listener, UserTurn
 from model.turns.speaker import Speaker
 
@@ -48,7 +48,7 @@ class _Bookmark:
         item_id: of the tentative commit.
         length: steps of the history.
         turn: the user's turn, None if there was none.
-        voice: piece of the reply's voice.
+        prefix: pieces that the conversation began with.
         paid: text and audio steps that responses have been charged for.
         noise: state of the session's noise.
     """
@@ -56,7 +56,7 @@ class _Bookmark:
     item_id: str
     length: int
     turn: UserTurn | None
-    voice: int
+    prefix: tuple[int, ...]
     paid: tuple[int, int]
     noise: Any
 
@@ -87,7 +87,7 @@ class TentativeCommit:
             item_id,
             len(self._history),
             None if turn is None else turn.copy(),  # the listener goes on changing its own
-            voice=self._history.prefix_piece(VOICE_INDEX),
+            prefix=self._history.prefix_pieces,
             paid=self._speaker.paid,
             noise=None if self._noise is None else self._noise.get_state(),
         )
@@ -118,7 +118,7 @@ class TentativeCommit:
         mark, history = self._bookmark, self._history
         if mark is None or mark.item_id != item_id:
             raise EngineError(f"the turn {item_id!r} is not one that can go on")
-        self.shift(history.replace_prefix(VOICE_INDEX, mark.voice))
+        self.shift(history.replace_prefix(mark.prefix))
         history.cut(mark.length)
         self._speaker.reply, self._speaker.paid = None, mark.paid
         if self._noise is not None:

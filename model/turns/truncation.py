@@ -41,7 +41,8 @@ def truncated(
     """Return the steps of `item` as if it had ended where it stopped being heard.
 
     The words written ahead of the audio are cut to those heard as well, so that the model does not
-    remember having said the others. A reply of which no word was heard leaves nothing.
+    remember having said the others. A reply of which no word was heard leaves nothing. A function
+    call that came with the words stays: it was made, whatever was heard.
 
     Args:
         history: where the item lies.
@@ -57,14 +58,18 @@ def truncated(
     steps = history.block(item.start, item.stop)
     num_words = num_words_heard(item.word_starts_ms, heard_ms)
     num_frames = heard_ms // frame_ms
+    last = len(steps) - 1
+    speak = last if item.speak is None else item.speak - item.start
+    call = speak
+    if vocabulary.is_taught_prompts and vocabulary.call in steps.text[:speak]:
+        call = int(np.argmax(steps.text == vocabulary.call))
     if item.speak is None or not num_words or not num_frames:
-        return _select(steps, [])
+        return _select(steps, [0, *range(call, speak), last] if call < speak else [])
     # The last step is <eos>; before it goes one step more than there are frames.
-    speak, last = item.speak - item.start, len(steps) - 1
-    plan = [int(piece) for piece in steps.text[1:speak]]
+    plan = [int(piece) for piece in steps.text[1:call]]
     num_kept = len(vocabulary.first_words(plan, num_words))
     stop = min(speak + num_frames + 1, last)
-    rows = [0, *range(1, 1 + num_kept), *range(speak, stop), last]
+    rows = [0, *range(1, 1 + num_kept), *range(call, speak), *range(speak, stop), last]
     result = _select(steps, rows)
     _silence_words(result, vocabulary, after=num_words)
     return result

@@ -13,13 +13,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from server.audio.vad import WINDOW_MS
+from server.audio.vad import WINDOW_MS, Window
 from server.errors import ConfigError
 
 VAD_RATE_HZ = 16_000
 _WINDOW_SAMPLES = VAD_RATE_HZ * WINDOW_MS // 1000  # 512
 _CONTEXT_SAMPLES = 64  # of the window before, which the model sees again
 _STATE_SHAPE = (1, 1, 128)
+_NO_POWER = 1e-12  # -120 dB
 _MODEL_FILE = "data/silero_vad_16k_sequence.onnx"
 
 Samples = npt.NDArray[np.float32]
@@ -67,6 +68,10 @@ class SileroStream:
 
     def feed(self, pcm: Samples) -> list[float]:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""
+        return [window.probability for window in self.windows(pcm)]
+
+    def windows(self, pcm: Samples) -> list[Window]:
+        """Return the windows that `pcm`, float32 [samples], completes."""
         samples = np.concatenate((self._kept, pcm))
         num_windows = (len(samples) - _CONTEXT_SAMPLES) // _WINDOW_SAMPLES
         self._kept = samples[num_windows * _WINDOW_SAMPLES :].copy()  # and not all that was fed
@@ -76,4 +81,9 @@ class SileroStream:
         views = np.lib.stride_tricks.sliding_window_view(samples, width)
         windows = np.ascontiguousarray(views[: num_windows * _WINDOW_SAMPLES : _WINDOW_SAMPLES])
         probabilities, self._h, self._c = self._model.run(windows, self._h, self._c)
-        return [float(p) for p in probabilities.reshape(-1)]
+        power = np.mean(windows[:, _CONTEXT_SAMPLES:] ** 2, axis=1)
+        levels_db = 10 * np.log10(np.maximum(power, _NO_POWER))
+        return [
+            Window(float(probability), float(level_db))
+            for probability, level_db in zip(probabilities.reshape(-1), levels_db, strict=True)
+        ]

@@ -4,6 +4,7 @@ Pure logic: one probability per window goes in, boundaries come out, in millisec
 that was fed. Where the probabilities come from is `server.audio.silero`'s business.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,9 +21,29 @@ _MIN_END_THRESHOLD = 0.01
 # utterances at -20 dBFS, all but 1 at -30, all but 11 at -40.
 _ANY_THRESHOLD = 0.5
 
+# A user's level is that of their speech so far, of which the last few seconds count for most.
+_LEVEL_WINDOWS = 64
+# Before they have spoken for so long it is not known.
+_MIN_LEVEL_WINDOWS = 8
+# How loud it is now is that of 128 ms: a syllable has louder and softer parts.
+_LEVEL_NOW_WINDOWS = 4
+
 # An end of turn that was announced from outside stands until the user has spoken on for so long:
 # probabilities fall only some windows after the voice does.
 _SPOKEN_ON_MS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is known of 32 ms of sound.
+
+    Attributes:
+        probability: of speech.
+        level_db: of its power, against that of 1.0; None where it says nothing of who speaks.
+    """
+
+    probability: float
+    level_db: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +59,8 @@ class VadRules:
         finished_ms: silence that ends a turn which sounds finished to the model, where the model
             is asked. A silence may then be the end only once the model says so; None where it is
             not asked.
+        interruption: what holds in place of `min_speech_ms` while speech would interrupt a reply;
+            None where the same holds.
     """
 
     threshold: float
@@ -46,6 +69,24 @@ class VadRules:
     min_speech_ms: int
     pause_ms: int = 0
     finished_ms: int | None = None
+    interruption: "InterruptionRules | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptionRules:
+    """Say what counts as speech while it would interrupt a reply; no rules: as at any time.
+
+    Attributes:
+        speech_ms: speech that it takes to begin a turn. What begins like one and is shorter does
+            not interrupt: a cough, a "mhm", what is left of an echo.
+        silence_ms: silence after which what began like speech was none.
+        quieter_db: speech that is so much quieter than the user was so far is somebody else's, or
+            an echo.
+    """
+
+    speech_ms: int
+    silence_ms: int
+    quieter_db: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +118,28 @@ class SpeechResumption:
     at_ms: int
 
 
-Boundary: TypeAlias = SpeechStart | SpeechPause | SpeechResumption | SpeechEnd
+@dataclass(frozen=True, slots=True)
+class InterruptionSuspected:
+    """Something began like speech, while it would interrupt; a start or a dismissal follows."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptionDismissed:
+    """What began like speech was none; known at `at_ms`."""
+
+    at_ms: int
+
+
+Boundary: TypeAlias = (
+    SpeechStart
+    | SpeechPause
+    | SpeechResumption
+    | SpeechEnd
+    | InterruptionSuspected
+    | InterruptionDismissed
+)
 
 
 class SpeechSpotter:
@@ -119,13 +181,16 @@ class SpeechSegmenter:
         self._rules = rules
         self._now_ms = start_ms
         self._previous_end_ms = start_ms
-        # Before a turn: the run of speech that may become one. In it: speech since its end was
-        # announced.
+        # Before a turn: the run of speech that may become one, from its onset. In it: speech since
+        # its end was announced.
         self._speech_ms = 0
-        self._silence_ms = 0  # since the last speech of the turn
+        self._onset_ms = start_ms
+        self._silence_ms = 0  # since the last speech, of the turn or of what may become one
+        self._is_suspected = False
         self._is_speech = False
         self._is_paused = False
         self._sounds_finished = False
+        self._level = _Level()
 
     @property
     def now_ms(self) -> int:
@@ -146,23 +211,73 @@ class SpeechSegmenter:
         self._sounds_finished = is_finished
         self._speech_ms = 0
 
-    def feed(self, probability: float) -> Boundary | None:
-        """Take the next window's probability and return the boundary it completes, if any."""
-        self._now_ms += WINDOW_MS
-        return self._in_speech(probability) if self._is_speech else self._in_silence(probability)
+    def feed(
+        self, probability: float, level_db: float | None = None, *, would_interrupt: bool = False
+    ) -> Boundary | None:
+        """Take the next window and return the boundary that it completes, if any.
 
-    def _in_silence(self, probability: float) -> Boundary | None:
-        if probability < self._rules.threshold:
+        Args:
+            probability: of speech.
+            level_db: of the window's sound, if it says anything.
+            would_interrupt: whether a turn that begins would end a reply.
+        """
+        self._now_ms += WINDOW_MS
+        is_speech = probability >= self._rules.threshold
+        self._level.feed(level_db, is_users=self._is_speech and is_speech)
+        if self._is_speech:
+            return self._in_speech(probability)
+        rules = self._rules.interruption if would_interrupt else None
+        if rules is None and not self._is_suspected:
+            return self._in_silence(self._rules.min_speech_ms if is_speech else None)
+        return self._in_reply(rules, is_speech=is_speech)
+
+    def _in_silence(self, needed_ms: int | None) -> Boundary | None:
+        """Take a window of no turn, which is speech if so much of it is needed."""
+        if needed_ms is None:
             self._speech_ms = 0
             return None
+        if not self._speech_ms:
+            self._onset_ms = self._now_ms - WINDOW_MS
         self._speech_ms += WINDOW_MS
+        return self._started() if self._speech_ms >= needed_ms else None
+
+    def _in_reply(self, rules: InterruptionRules | None, *, is_speech: bool) -> Boundary | None:
+        """Take a window of no turn; one that would interrupt, or was suspected to.
+
+        Args:
+            rules: None if the reply is over meanwhile.
+            is_speech: whether it may be speech, whosever.
+        """
+        if not is_speech or (rules is not None and self._level.is_quieter(rules.quieter_db)):
+            return self._not_spoken(rules)
+        self._silence_ms = 0
+        needed_ms = self._rules.min_speech_ms
+        if rules is not None:
+            needed_ms = max(needed_ms, rules.speech_ms)
+        start = self._in_silence(needed_ms)
+        if start is not None or self._is_suspected:
+            return start
         if self._speech_ms < self._rules.min_speech_ms:
             return None
+        self._is_suspected = True
+        return InterruptionSuspected(self._now_ms)
+
+    def _not_spoken(self, rules: InterruptionRules | None) -> Boundary | None:
+        if not self._is_suspected:
+            self._speech_ms = 0
+            return None
+        self._silence_ms += WINDOW_MS
+        if rules is not None and self._silence_ms < rules.silence_ms:
+            return None
+        self._is_suspected = False
+        self._speech_ms = 0
+        return InterruptionDismissed(self._now_ms)
+
+    def _started(self) -> SpeechStart:
         self._is_speech = True
-        self._sounds_finished = False
+        self._is_suspected = self._sounds_finished = False
         self._silence_ms = 0
-        onset_ms = self._now_ms - self._speech_ms
-        start_ms = max(onset_ms - self._rules.prefix_padding_ms, self._previous_end_ms)
+        start_ms = max(self._onset_ms - self._rules.prefix_padding_ms, self._previous_end_ms)
         return SpeechStart(start_ms, self._now_ms)
 
     def _in_speech(self, probability: float) -> Boundary | None:
@@ -199,3 +314,34 @@ class SpeechSegmenter:
             return None
         self._is_paused = True
         return SpeechPause(self._now_ms)
+
+
+class _Level:
+    """Know how loud a user speaks, and how loud it is now."""
+
+    def __init__(self) -> None:
+        self._power = 0.0  # of the user's speech
+        self._num_windows = 0
+        self._recent: deque[float] = deque(maxlen=_LEVEL_NOW_WINDOWS)
+
+    def feed(self, level_db: float | None, *, is_users: bool) -> None:
+        """Take the next window.
+
+        Args:
+            level_db: of its sound, None if it says nothing.
+            is_users: whether it is speech in a turn.
+        """
+        if level_db is None:
+            self._recent.clear()
+            return
+        power = 10 ** (level_db / 10)
+        self._recent.append(power)
+        if is_users:
+            self._num_windows = min(self._num_windows + 1, _LEVEL_WINDOWS)
+            self._power += (power - self._power) / self._num_windows
+
+    def is_quieter(self, by_db: float) -> bool:
+        """Say whether it is so much quieter now than the user was, as far as that is known."""
+        if self._num_windows < _MIN_LEVEL_WINDOWS or not self._recent:
+            return False
+        return sum(self._recent) / len(self._recent) < self._power * 10 ** (-by_db / 10)

@@ -10,7 +10,15 @@ from server.capacity.admission import with_max_sessions
 from server.capacity.drive import Clock, RealClock
 from server.capacity.measure import measure
 from server.capacity.record import find_record, key_of, this_machine, write_record
-from server.capacity.search import Measurement, as_row, largest_safe, next_sessions, problem
+from server.capacity.search import (
+    Measurement,
+    Trial,
+    is_settled,
+    largest_safe,
+    next_sessions,
+    problem,
+    trial_row,
+)
 from server.config import Settings
 from server.engine import core_spec
 from server.names import ROOT
@@ -18,7 +26,7 @@ from server.names import ROOT
 Write: TypeAlias = Callable[[str], object]
 MakeCore: TypeAlias = Callable[[int], EngineCore]
 
-_HEADER = "sessions   tick p50    p95    p99   first audio p50    p95   missed   replies   holds\n"
+_HEADER = "sessions   tick p50    p95    p99   first audio p50    p95   of one   missed   replies\n"
 
 
 def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> int:
@@ -42,11 +50,11 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
     key = key_of(settings, machine)
     find_record(path, key)  # a broken file is told of before minutes are spent
     print(f"{settings.model.name} on {machine.cpu}, {machine.num_cores} cores", flush=True)
-    measurements, frame_ms = sweep(make_core, RealClock(), seconds, max_sessions, write=_print)
-    sessions = largest_safe(measurements, frame_ms)
+    trials, frame_ms = sweep(make_core, RealClock(), seconds, max_sessions, write=_print)
+    sessions = largest_safe(trials, frame_ms)
     if sessions:
         date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        write_record(path, key, sessions, date, measurements)
+        write_record(path, key, sessions, date, [m for t in trials for m in t.together])
         print(f"\n{sessions} sessions are safe: kept in {path}")
         if "max_sessions" in settings.engine.model_fields_set:
             print(
@@ -55,46 +63,67 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
             )
     else:
         print("\nnot even one session is safe: nothing is kept")
-    rows = [as_row(m) | {"problem": problem(m, measurements[0], frame_ms)} for m in measurements]
+    rows = [trial_row(trial, frame_ms) for trial in trials]
     print(json.dumps({"capacity": {"sessions": sessions, "measured": rows}}))
     return sessions
 
 
 def sweep(
     make_core: MakeCore, clock: Clock, seconds: float, max_sessions: int, *, write: Write
-) -> tuple[list[Measurement], int]:
-    """Measure one number of sessions after the other until the answer is known.
+) -> tuple[list[Trial], int]:
+    """Try one number of sessions after the other until the answer is known.
 
     Args:
         make_core: makes an engine's core with so many slots, not warm, that goes by `clock`.
         clock: tells the time.
-        seconds: for which each number is watched; one session twice as long, since all others are
-            compared with it.
+        seconds: for which each number is watched every time.
         max_sessions: most to try.
         write: prints text without a line end of its own.
 
     Returns:
-        All measurements in order, that of one session first; and a frame's length in milliseconds.
+        All trials in order, that of one session first; and a frame's length in milliseconds.
     """
-    measurements: list[Measurement] = []
+    trials: list[Trial] = []
     frame_ms = 0
     write(_HEADER)
-    while (number := next_sessions(measurements, frame_ms, max_sessions)) is not None:
+
+    def watch(number: int, repeat: int) -> Measurement:
+        nonlocal frame_ms
         core = make_core(number)
         core.warm_up()
         frame_ms = core.info.frame_ms
-        watched_s = seconds if measurements else 2 * seconds
-        measurements.append(measure(core, clock, number, watched_s, seed=number))
-        write(line(measurements[-1], problem(measurements[-1], measurements[0], frame_ms)))
-    return measurements, frame_ms
+        return measure(core, clock, number, seconds, seed=1000 * repeat + number)
+
+    while (number := next_sessions(trials, frame_ms, max_sessions)) is not None:
+        trial = Trial(number)
+        while not trial.together or not is_settled(trial, frame_ms):
+            repeat = len(trial.together)
+            alone = watch(1, repeat)
+            together = alone if number == 1 else watch(number, repeat)
+            trial = trial.with_pair(alone, together)
+            write(line(together, alone))
+        trials.append(trial)
+        write(verdict(trial, problem(trial, frame_ms)))
+    return trials, frame_ms
 
 
-def line(m: Measurement, trouble: str) -> str:
-    """Return a measurement as a line of the table, and whether it holds."""
+def line(m: Measurement, alone: Measurement) -> str:
+    """Return a measurement as a line of the table, with the one session beside it."""
     return (
         f"{m.sessions:8}   {m.tick_p50_ms:8.1f} {m.tick_p95_ms:6.1f} {m.tick_p99_ms:6.1f}   "
-        f"{m.first_audio_p50_ms:15.1f} {m.first_audio_p95_ms:6.1f}   {m.missed:6.2%}   "
-        f"{m.num_replies:7}   {f'no: {trouble}' if trouble else 'yes'}\n"
+        f"{m.first_audio_p50_ms:15.1f} {m.first_audio_p95_ms:6.1f} {alone.first_audio_p95_ms:8.1f}"
+        f"   {m.missed:6.2%}   {m.num_replies:7}\n"
+    )
+
+
+def verdict(trial: Trial, trouble: str) -> str:
+    """Return what is said of a number of sessions, as a line of the table."""
+    low, high = trial.interval
+    held = f"too many: {trouble}" if trouble else "held"
+    return (
+        f"{trial.sessions:8}   {held}; first audio {trial.ratio:.2f} x that of one "
+        f"({low:.2f} to {high:.2f}), p95 {trial.first_audio_p95_ms:.0f} ms, "
+        f"{len(trial.together)} times\n"
     )
 
 

@@ -57,6 +57,7 @@ def measure(
         num_frames=_frames(core) - frames_before,
         num_missed=num_late + core.metrics.frames_heard_late - late_before,
         failure=next((caller.failure for caller in callers if caller.failure), ""),
+        waits_ms=tuple(waits_ms),
     )
     for caller in callers:
         core.apply(caller.leave())

@@ -28,6 +28,7 @@ from model.messages import (
 from server.errors import ClientError
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
 from server.protocol.items.items import Item, Message
+from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
@@ -150,7 +151,7 @@ class DuplexFeed:
         self._awaited.add(item.id)
         return [*self.stream(pcm), CommitAudio(self._session_id, item.id)]
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Tell nothing: items are heard, as `item_audio`."""
         del item
         return []
@@ -338,6 +339,11 @@ class DuplexTurns:
                 return [stopped, *added, *self._not_written(item_id)]
             case _:
                 return []  # pauses mean something to the model only
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say that it would not: when the user talks over a response, the model decides."""
+        del now_s
+        return False
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
         """Commit or clear the input buffer by hand.

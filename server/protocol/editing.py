@@ -6,6 +6,8 @@ from itertools import accumulate, pairwise
 from typing import assert_never
 
 from server.errors import ClientError
+from server.protocol.calls.calls import Calls
+from server.protocol.calls.listing import Listing
 from server.protocol.events import InputAudio, Reaction
 from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import (
@@ -48,6 +50,8 @@ class Editing:
         listening: waits for the words of items that come as audio.
         feed: leads to the engine.
         shortening: shortens what was not heard to its end.
+        calls: end by what clients add and delete.
+        listing: ends by what clients delete.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Editing:
         listening: Listening,
         feed: Feed,
         shortening: Shortening,
+        calls: Calls,
+        listing: Listing,
     ) -> None:
         self._state = state
         self._conversation = state.conversation
@@ -65,6 +71,8 @@ class Editing:
         self._listening = listening
         self._feed = feed
         self._shortening = shortening
+        self._calls = calls
+        self._listing = listing
 
     def receive(
         self,
@@ -89,9 +97,12 @@ class Editing:
     def _create(
         self, event: ItemCreate, audio: InputAudio | None, pictures: Pictures
     ) -> list[Reaction]:
+        if event.item.get("type") == "mcp_approval_response":
+            return self._calls.answer(event, self._listening.announced_id)
         called_name = self._conversation.called_name
         item = parse_item(event.item, "item", self._state.ids, called_name, pictures)
         self._conversation.check_id(item.id, taken=self._listening.announced_id)
+        self._calls.check_output(item)
         self._conversation.check_pictures(item)
         self._feed.check(item, audio)
         is_heard = False
@@ -103,7 +114,11 @@ class Editing:
             self._recordings.add(item.id, audio.pcm)
             is_heard = self._feed.is_heard(item)
         previous_id = self._conversation.insert(item, event.previous_item_id)
-        reactions: list[Reaction] = [ItemAdded(previous_id, item), ItemDone(previous_id, item)]
+        reactions: list[Reaction] = [
+            ItemAdded(previous_id, item),
+            ItemDone(previous_id, item),
+            *self._calls.output_added(item),
+        ]
         if is_heard and audio is not None:
             self._listening.item_audio(item.id, len(audio.pcm))
         # An engine takes new items at its end only. For one in the middle its memory is outdated,
@@ -158,6 +173,7 @@ class Editing:
         is_making = self._responses.running.is_making(item.id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(item.id)
+        self._responses.running.unheard(item.id)
         reactions.append(ItemTruncated(item.id, event.content_index, event.audio_end_ms))
         # What was cut short has words beyond its audio.
         item = self._conversation[item.id]
@@ -167,10 +183,12 @@ class Editing:
         return reactions
 
     def _delete(self, event: ItemDelete, now_s: float) -> list[Reaction]:
-        self._conversation.demand(event.item_id, "deleting", "delete")
+        item = self._conversation.demand(event.item_id, "deleting", "delete")
         is_making = self._responses.running.is_making(event.item_id)
         reactions = self._responses.cut("client_cancelled", now_s) if is_making else []
         reactions += self._shortening.cut_playout(event.item_id)
+        self._responses.running.unheard(event.item_id)
+        reactions += [*self._calls.deleted(item), *self._listing.deleted(item.id)]
         self._conversation.remove(event.item_id)
         self._recordings.forget(event.item_id)
         return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from model.messages import Command, Pcm
 from server.errors import ClientError
 from server.images.picture import Picture
+from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
 
@@ -63,12 +64,29 @@ class SpeechResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechSuspected:
+    """Something began like speech that would end a reply: that begins, or is dismissed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDismissed:
+    """What began like speech was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndInDoubt:
     """The user is silent, and whether that ends the turn is for the model to say."""
 
 
 Heard: TypeAlias = (
-    InputAudio | SpeechBegan | SpeechPaused | SpeechResumed | EndInDoubt | SpeechEnded
+    InputAudio
+    | SpeechSuspected
+    | SpeechDismissed
+    | SpeechBegan
+    | SpeechPaused
+    | SpeechResumed
+    | EndInDoubt
+    | SpeechEnded
 )
 
 
@@ -125,6 +143,7 @@ class Hangup:
     text: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | Sound | Refusal | Hangup
+Reaction: TypeAlias = ServerEvent | Command | ToolCommand | Sound | Refusal | Hangup
 """What the machine wants done: an event for the client, a command for the engine, something for
-a transport that plays, an error in answer to a client, or the end."""
+whoever speaks to MCP servers, something for a transport that plays, an error in answer to a
+client, or the end."""

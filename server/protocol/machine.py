@@ -34,6 +34,8 @@ from model.messages import ResponseDone as EngineResponseDone
 from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
 from server.images.picture import Picture
+from server.protocol.calls.calls import Calls
+from server.protocol.calls.listing import Listing
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -52,11 +54,20 @@ from server.protocol.items.item_parse import Pictures
 from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
+from server.protocol.mcp.outcomes import (
+    ListingFailed,
+    ToolFailed,
+    ToolOutcome,
+    ToolReturned,
+    ToolsListed,
+)
+from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.playout import Playout
+from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses
 from server.protocol.reply.running import ResponseOutput, Running
 from server.protocol.reply.shortening import Shortening
@@ -66,6 +77,7 @@ from server.protocol.settings.request import parse_request
 from server.protocol.settings.update import updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
@@ -102,6 +114,7 @@ class Limits:
         max_kept_audio_s: audio of an open or undetected turn that is kept.
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
+        policy: which calls need a person's yes, and what waits for calls.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
     """
@@ -111,6 +124,7 @@ class Limits:
     max_recording_bytes: int = 8 << 20
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
+    policy: ToolPolicy = NO_POLICY
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
 
@@ -165,6 +179,7 @@ class SessionMachine:
             Conversation(limits.max_items, limits.max_conversation_chars, limits.max_image_bytes),
             Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
             Sight(limits.max_glimpses),
+            limits.policy,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -172,12 +187,14 @@ class SessionMachine:
         self._listening = listening = Listening(state.rate_hz, max_kept_samples, ids)
         self._turn_check = TurnCheck()
         self._playout = Playout(state.rate_hz) if is_played else None
-        beginning = Beginning(state, self._playout)
+        self._doubt = Doubt(is_played=is_played)
         self._feed: Feed
         self._responses: Responses
         self._turns: Turns
         if profile.is_duplex:
             stream = DuplexFeed(state, max_kept_samples)
+            self._calls = Calls(state, stream)
+            beginning = Beginning(state, self._calls, self._playout)
             running = Running(state, stream)
             self._feed = stream
             self._shortening = Shortening(state, running, stream, self._playout)
@@ -185,12 +202,26 @@ class SessionMachine:
             self._turns = DuplexTurns(state, listening, stream)
         else:
             feed = TurnFeed(state, max_kept_samples, self._turn_check, listening.hears_again)
+            self._calls = Calls(state, feed)
+            beginning = Beginning(state, self._calls, self._playout)
             running = Running(state, feed)
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
             self._responses = responses = TurnResponses(beginning, running, feed)
-            self._turns = AnsweredTurns(state, listening, responses, feed, self._shortening)
-        self._editing = Editing(state, self._responses, listening, self._feed, self._shortening)
+            self._turns = AnsweredTurns(
+                state, listening, responses, feed, self._shortening, self._doubt
+            )
+        self._listing = Listing(state)
+        self._editing = Editing(
+            state,
+            self._responses,
+            listening,
+            self._feed,
+            self._shortening,
+            self._calls,
+            self._listing,
+        )
+        self._put_off = PutOff(state, self._calls, self._responses)
         self._idle = Idle()
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
@@ -203,11 +234,17 @@ class SessionMachine:
 
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
-        return [self._state.opening(), *self._responses.standing(), SessionCreated(self.config)]
+        opening, standing = self._state.opening(), self._responses.standing()
+        return [
+            opening,
+            *standing,
+            SessionCreated(self.config),
+            *self._listing.wanted(self.config.tools),
+        ]
 
     def receive(
         self,
-        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | ToolOutcome,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -221,7 +258,8 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, its camera, the session's ears, what plays, or the engine.
+            event: from the client, its camera, the session's ears, what plays, the engine, or an
+                MCP server.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
             pictures: those that the event carries, by their parts' paths (`carried_images`); left
@@ -239,7 +277,8 @@ class SessionMachine:
             seen = pictures if self._state.profile.sees else None
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
-        return self._noted([*followed, *self._listened(now_s)], now_s)
+        followed += self._listened(now_s)
+        return self._noted([*followed, *self._put_off.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
         """Take what the ears have heard, where they were given audio by somebody else."""
@@ -258,11 +297,15 @@ class SessionMachine:
         A client that sends an item and asks for a response in one go would get an answer to what
         was said before, and not notice.
         """
-        self._refused = None if error.code == "item_create_duplicate_item_id" else error
+        # It is there already, in one way or the other.
+        is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
+        self._refused = None if is_there else error
 
     def end(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End what is in progress, because the session ends."""
-        return self._tellable(self._responses.failed(code, message, now_s))
+        failed = self._responses.failed(code, message, now_s)
+        ended = [*self._calls.ended(message), *self._listing.ended(message)]
+        return self._tellable([*failed, *ended])
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
@@ -271,27 +314,37 @@ class SessionMachine:
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
-        return self._idle.deadline_s(self.config.turn_detection)
+        deadlines = (
+            self._idle.deadline_s(self.config.turn_detection),
+            self._doubt.deadline_s,
+            self._calls.deadline_s,
+        )
+        return min((each for each in deadlines if each is not None), default=None)
 
     def tick(self, now_s: float) -> list[Reaction]:
         """Do what is due by now."""
-        detection, deadline_s = self.config.turn_detection, self.deadline_s
+        doubt_s = self._doubt.deadline_s
+        resumed = self._doubt.end() if doubt_s is not None and now_s >= doubt_s else []
+        due = [*self._calls.tick(now_s), *self._idled(now_s), *self._put_off.due()]
+        return self._noted([*resumed, *due], now_s)
+
+    def _idled(self, now_s: float) -> list[Reaction]:
+        detection = self.config.turn_detection
+        deadline_s = self._idle.deadline_s(detection)
         if deadline_s is None or now_s < deadline_s:
             return []
         self._idle.stop()
         assert isinstance(detection, ServerVad), "only server_vad has an idle timeout"
-        reactions = self._tellable(self._turns.idled(detection.idle_timeout_ms or 0))
-        self._idle.watch(reactions, now_s)
-        return reactions
+        return self._turns.idled(detection.idle_timeout_ms or 0)
 
     def _tellable(self, reactions: list[Reaction]) -> list[Reaction]:
         if not self._is_engine_away:
             return reactions
         return [reaction for reaction in reactions if not isinstance(reaction, Command)]
 
-    def _received(
+    def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot,
+        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -301,6 +354,10 @@ class SessionMachine:
         if isinstance(event, Output):
             return self._on_output(event, now_s)
         match event:
+            case ToolsListed() | ListingFailed():
+                return self._listing.outcome(event)
+            case ToolReturned() | ToolFailed():
+                return self._calls.outcome(event)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
             case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
@@ -322,7 +379,7 @@ class SessionMachine:
         """Take what was heard, as far as it does not depend on what the model is asked."""
         reactions: list[Reaction] = []
         while not (self._ears.is_in_doubt and self._is_checking):
-            heard = self._ears.next(is_finished=self._turn_check.sounds_finished)
+            heard = self._next_heard(now_s)
             if heard is None:
                 break
             reactions += self._turns.heard(heard, now_s)
@@ -332,9 +389,15 @@ class SessionMachine:
         """Take all that was heard: a client who ends the turn itself does not ask the model."""
         self._ears.finish()
         reactions: list[Reaction] = []
-        while (heard := self._ears.next(is_finished=self._turn_check.sounds_finished)) is not None:
+        while (heard := self._next_heard(now_s)) is not None:
             reactions += self._turns.heard(heard, now_s)
         return reactions
+
+    def _next_heard(self, now_s: float) -> Heard | None:
+        return self._ears.next(
+            is_finished=self._turn_check.sounds_finished,
+            would_interrupt=self._turns.would_interrupt(now_s),
+        )
 
     @property
     def _is_checking(self) -> bool:
@@ -358,26 +421,30 @@ class SessionMachine:
                 raise
             return [*heard, Refusal(error)]
         self._ears.restart()
-        return [*heard, *done]
+        return [*heard, *done, *self._doubt.end()]
 
     # Configuration.
 
     def _on_session_update(self, event: SessionUpdate, now_s: float) -> list[Reaction]:
         before = self.config
-        self._state.config = updated(
+        config = updated(
             before,
             event.session,
             self._state.voices,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        if config.tools != before.tools:
+            self._listing.refuse_too_many(config.tools)
+        self._state.config = config
         if idle_timeout_ms(self.config.turn_detection) != idle_timeout_ms(before.turn_detection):
             self._idle.changed(now_s)
         if self.config.turn_detection is None:
             self._listening.forget_preroll()
         changed = [*self._turns.reconfigured(before), *self._responses.reconfigured()]
         self._ears.configure(self.config)
-        return [*changed, SessionUpdated(self.config)]
+        listing = self._listing.wanted(config.tools) if "tools" in event.session else []
+        return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -407,7 +474,13 @@ class SessionMachine:
                 "it is.",
                 code=refused.code,
             )
-        return self._responses.create(request)
+        listing: list[Reaction] = []
+        if request.tools != self.config.tools:
+            self._listing.refuse_too_many(request.tools)
+            listing = self._listing.wanted(request.tools)
+        if self._put_off.takes(request, event.event_id, is_listing=bool(listing)):
+            return listing
+        return [*listing, *self._responses.create(request)]
 
     def _on_response(
         self, event: ResponseCreate | ResponseCancel, now_s: float, pictures: Pictures
@@ -416,6 +489,8 @@ class SessionMachine:
             raise ClientError(f"'{event.type}' is not allowed in a transcription session.")
         if isinstance(event, ResponseCreate):
             return self._on_response_create(event, pictures)
+        if self._put_off.cancel(event):
+            return []
         return self._responses.cancel(event, now_s)
 
     def _on_playout(self, event: Played | OutputAudioBufferClear, now_s: float) -> list[Reaction]:

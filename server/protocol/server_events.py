@@ -3,12 +3,17 @@
 A dialect (`server.protocol.dialects.ga`) writes them to the wire, and adds `type` and `event_id`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from model.messages import Pcm
 from server.protocol.items.items import Item, Part
 from server.protocol.response import Response
 from server.protocol.settings.config import SessionConfig
+
+NOT_SENT: Mapping[str, bool] = {"is_sent": False}
+"""Marks fields that are for the session and not for clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +283,12 @@ class OutputTextDone:
 
 @dataclass(frozen=True, slots=True)
 class OutputAudioDelta:
-    """Add audio: base64 of whole samples in the response's output format."""
+    """Add audio: base64 of whole samples in the response's output format.
+
+    Attributes:
+        pcm: what is heard of it: float32 [samples] at the engine's rate. For the session, which
+            looks for its echo in what the client sends; it is not sent itself.
+    """
 
     # Realtime API reference, server events, response.output_audio.delta; beta:
     # response.audio.delta. Not sent where the transport carries the sound.
@@ -288,6 +298,7 @@ class OutputAudioDelta:
     output_index: int
     content_index: int
     delta: str
+    pcm: Pcm = field(repr=False, compare=False, metadata=NOT_SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +394,81 @@ class FunctionCallArgumentsDone:
 
 
 @dataclass(frozen=True, slots=True)
+class McpListToolsInProgress:
+    """Say that the tools of a server are being listed."""
+
+    type: ClassVar[str] = "mcp_list_tools.in_progress"
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpListToolsCompleted:
+    """Say that they have been; the item holds them."""
+
+    type: ClassVar[str] = "mcp_list_tools.completed"
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpListToolsFailed:
+    """Say that they cannot be; why is our own addition to the API."""
+
+    type: ClassVar[str] = "mcp_list_tools.failed"
+    item_id: str
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallArgumentsDelta:
+    """Add to the arguments of a call of a server's tool."""
+
+    type: ClassVar[str] = "response.mcp_call_arguments.delta"
+    response_id: str
+    item_id: str
+    output_index: int
+    delta: str
+    obfuscation: str = ""  # one client drops the event without it
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallArgumentsDone:
+    """Close the arguments of a call of a server's tool."""
+
+    type: ClassVar[str] = "response.mcp_call_arguments.done"
+    response_id: str
+    item_id: str
+    output_index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallInProgress:
+    """Say that a server carries out a call; 0 is the index of one that no response holds."""
+
+    type: ClassVar[str] = "response.mcp_call.in_progress"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallCompleted:
+    """Say that a call has returned something; the item holds it."""
+
+    type: ClassVar[str] = "response.mcp_call.completed"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpCallFailed:
+    """Say that a call has failed; the item holds why."""
+
+    type: ClassVar[str] = "response.mcp_call.failed"
+    output_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimitsUpdated:
     """Report rate limits; this server has none, so the list is empty."""
 
@@ -426,5 +512,13 @@ ServerEvent: TypeAlias = (
     | OutputAudioBufferCleared
     | FunctionCallArgumentsDelta
     | FunctionCallArgumentsDone
+    | McpListToolsInProgress
+    | McpListToolsCompleted
+    | McpListToolsFailed
+    | McpCallArgumentsDelta
+    | McpCallArgumentsDone
+    | McpCallInProgress
+    | McpCallCompleted
+    | McpCallFailed
     | RateLimitsUpdated
 )

@@ -48,7 +48,17 @@ class StopAudio:
     item_id: str
 
 
-Sound: TypeAlias = PlayAudio | EndOfAudio | StopAudio
+@dataclass(frozen=True, slots=True)
+class PauseAudio:
+    """Play nothing for now: the user may be about to interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAudio:
+    """Play on from where it was paused."""
+
+
+Sound: TypeAlias = PlayAudio | EndOfAudio | StopAudio | PauseAudio | ResumeAudio
 """What a transport that plays is told."""
 
 

@@ -3,17 +3,21 @@
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 
 from model.messages import Pcm
+from server.audio.cleaning import EchoCanceller, NoiseReducer
 from server.audio.resample import StreamResampler
 from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream
 from server.audio.vad import (
     WINDOW_MS,
     Boundary,
+    InterruptionDismissed,
+    InterruptionRules,
+    InterruptionSuspected,
     SpeechEnd,
     SpeechPause,
     SpeechResumption,
@@ -21,6 +25,7 @@ from server.audio.vad import (
     SpeechSpotter,
     SpeechStart,
     VadRules,
+    Window,
 )
 from server.audio.wire import AudioDecoder
 from server.config import VadSettings
@@ -29,9 +34,11 @@ from server.protocol.events import (
     Heard,
     InputAudio,
     SpeechBegan,
+    SpeechDismissed,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
+    SpeechSuspected,
 )
 from server.protocol.settings.config import (
     AudioFormat,
@@ -45,6 +52,8 @@ _PIECE_S = 10
 # A semantic turn is found with the defaults of server_vad; only its end is found differently.
 _SEMANTIC_THRESHOLD = 0.5
 _SEMANTIC_PADDING_MS = 300
+# What was played and has no recorded sound beside it yet: what a decoder holds back is far less.
+_MAX_FAR_S = 0.1
 
 
 @dataclass(slots=True)
@@ -53,11 +62,11 @@ class _Stretch:
 
     Attributes:
         pcm: float32 [samples] at the engine's rate.
-        probabilities: of speech, one for each window.
+        windows: in their order.
     """
 
     pcm: Pcm
-    probabilities: deque[float]
+    windows: deque[Window]
 
 
 # A worked example, with semantic_vad. 900 ms are appended at once: 500 ms of speech, 400 ms of
@@ -75,7 +84,7 @@ class _Stretch:
 
 
 class Ears:
-    """Turn appended audio into what was heard in it.
+    """Turn appended audio into what was heard in it, without the echo and noise in it.
 
     Audio goes in by `hear`; what was heard in it comes out of `next`, piece by piece. Where a turn
     ends is for the model to say as well if the client has asked for semantic_vad. Its word is asked
@@ -92,10 +101,17 @@ class Ears:
         engine_rate_hz: of the audio that the engine takes.
         vad: what clients cannot set of voice detection.
         config: the session's configuration at its start.
+        cancels_echo: whether what is played meanwhile is taken out of what is heard.
     """
 
     def __init__(
-        self, model: SileroModel, engine_rate_hz: int, vad: VadSettings, config: SessionConfig
+        self,
+        model: SileroModel,
+        engine_rate_hz: int,
+        vad: VadSettings,
+        config: SessionConfig,
+        *,
+        cancels_echo: bool = False,
     ) -> None:
         self._model = model
         self._rate_hz = engine_rate_hz
@@ -109,7 +125,16 @@ class Ears:
         self._format = config.input_format
         self._detection = config.turn_detection
         self._decoder = self._new_decoder()
+        self._echo = EchoCanceller(engine_rate_hz) if cancels_echo else None
+        self._far = np.zeros(0, dtype=np.float32)  # played beside what the decoder holds back
+        self._noise_reduction = config.noise_reduction
+        self._noise = self._new_noise_reducer()
         self._restart_detection()
+
+    @property
+    def cancels_echo(self) -> bool:
+        """Say whether it wants to know what is played."""
+        return self._echo is not None
 
     @property
     def is_in_doubt(self) -> bool:
@@ -127,6 +152,11 @@ class Ears:
             self.finish()
             self._format = config.input_format
             self._decoder = self._new_decoder()
+        if config.noise_reduction != self._noise_reduction:
+            self._noise_reduction = config.noise_reduction
+            if self._noise is not None:
+                self._listen_to(self._noise.finish())
+            self._noise = self._new_noise_reducer()
         if config.turn_detection != self._detection:
             self._detection = config.turn_detection
             self._is_in_doubt = False
@@ -149,8 +179,12 @@ class Ears:
         self._restart_detection()
 
     def finish(self) -> None:
-        """Hear what the decoder still holds back of the audio so far."""
+        """Hear what is still held back of the audio so far."""
         self._digest(self._decoder.finish())
+        if self._echo is not None:
+            self._reduce_noise(self._echo.finish())
+        if self._noise is not None:
+            self._listen_to(self._noise.finish())
 
     def sounds_finished(self) -> None:
         """Note that the model says by itself that the user's turn sounds finished."""
@@ -171,6 +205,15 @@ class Ears:
         for start in range(0, len(data), step):
             yield data[start : start + step]
 
+    def played(self, far: Pcm) -> None:
+        """Note what was played while the audio was recorded that is heard next.
+
+        Args:
+            far: float32 [samples] at the engine's rate, as long as that audio; silence where this
+                is not called.
+        """
+        self._far = np.concatenate((self._far, far))
+
     def hear_pcm(self, pcm: Pcm) -> None:
         """Hear audio that the transport decoded.
 
@@ -187,11 +230,12 @@ class Ears:
         """
         self._digest(self._decoder.decode(data))
 
-    def next(self, *, is_finished: bool) -> Heard | None:
+    def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:
         """Return what was heard next, None if there is nothing more so far.
 
         Args:
             is_finished: after an `EndInDoubt`, whether the turn sounds finished to the model.
+            would_interrupt: whether speech that begins would end a reply.
         """
         if self._found is not None:
             found, self._found = self._found, None
@@ -200,24 +244,26 @@ class Ears:
         # what the machine does with it.
         while self._stretches:
             stretch, segmenter = self._stretches[0], self._segmenter
-            if not stretch.probabilities:
+            if not stretch.windows:
                 self._stretches.popleft()
                 if len(stretch.pcm):
                     return self._passed(stretch.pcm)
                 continue
-            probability = stretch.probabilities[0]
+            window = stretch.windows[0]
             if segmenter is None:
-                self._spotter.feed(stretch.probabilities.popleft())
+                self._spotter.feed(stretch.windows.popleft().probability)
                 continue
             if self._is_in_doubt:
                 segmenter.sounds_finished(is_finished=is_finished)
                 self._is_in_doubt = False
-            elif segmenter.is_doubtful(probability):
+            elif segmenter.is_doubtful(window.probability):
                 self._is_in_doubt = True
                 return self._up_to(segmenter.now_ms + WINDOW_MS, EndInDoubt())
-            stretch.probabilities.popleft()
-            self._spotter.feed(probability)
-            boundary = segmenter.feed(probability)
+            stretch.windows.popleft()
+            self._spotter.feed(window.probability)
+            boundary = segmenter.feed(
+                window.probability, window.level_db, would_interrupt=would_interrupt
+            )
             if boundary is not None:
                 return self._up_to(boundary.at_ms, _heard(boundary))
         return None
@@ -248,9 +294,27 @@ class Ears:
         return self._format.rate_hz * (2 if self._format.encoding == "audio/pcm" else 1)
 
     def _digest(self, pcm: Pcm) -> None:
-        probabilities = self._stream.feed(self._to_vad_rate.feed(pcm))
+        """Take decoded audio."""
+        if self._echo is None:
+            self._reduce_noise(pcm)
+            return
+        missing = len(pcm) - len(self._far)
+        if missing > 0:
+            self._far = np.concatenate((np.zeros(missing, dtype=np.float32), self._far))
+        beside, rest = self._far[: len(pcm)], self._far[len(pcm) :]
+        self._far = rest[-int(_MAX_FAR_S * self._rate_hz) :].copy()
+        self._reduce_noise(self._echo.feed(pcm, beside))
+
+    def _reduce_noise(self, pcm: Pcm) -> None:
+        self._listen_to(pcm if self._noise is None else self._noise.feed(pcm))
+
+    def _listen_to(self, pcm: Pcm) -> None:
+        windows = self._stream.windows(self._to_vad_rate.feed(pcm))
+        if self._echo is not None and self._echo.is_cancelling:
+            # Some of the voice goes with the echo: it is not quieter because it is farther away.
+            windows = [replace(window, level_db=None) for window in windows]
         self._num_samples += len(pcm)
-        self._stretches.append(_Stretch(pcm, deque(probabilities)))
+        self._stretches.append(_Stretch(pcm, deque(windows)))
 
     def _up_to(self, place_ms: int, found: Heard) -> Heard:
         """Return the audio before a place in the first stretch, and after it what is there."""
@@ -273,6 +337,12 @@ class Ears:
         audio_format: AudioFormat = self._format
         return AudioDecoder(audio_format.encoding, audio_format.rate_hz, self._rate_hz)
 
+    def _new_noise_reducer(self) -> NoiseReducer | None:
+        wanted = self._noise_reduction
+        if wanted is None:
+            return None
+        return NoiseReducer(self._rate_hz, wanted["type"], wanted.get("strength", 1.0))
+
     def _restart_detection(self) -> None:
         self._stream = SileroStream(self._model)
         self._to_vad_rate = StreamResampler(self._rate_hz, VAD_RATE_HZ)
@@ -290,6 +360,7 @@ class Ears:
                     detection.silence_duration_ms,
                     self._vad.min_speech_ms,
                     self._vad.speculate_after_ms,
+                    interruption=self._interruption,
                 )
             case SemanticVad():
                 return VadRules(
@@ -299,7 +370,15 @@ class Ears:
                     self._vad.min_speech_ms,
                     self._vad.speculate_after_ms,
                     self._vad.end_wait_ms[detection.eagerness],
+                    interruption=self._interruption,
                 )
+
+    @property
+    def _interruption(self) -> InterruptionRules:
+        vad = self._vad
+        return InterruptionRules(
+            vad.interrupt_speech_ms, vad.interrupt_silence_ms, vad.interrupt_quieter_db
+        )
 
 
 def _heard(boundary: Boundary) -> Heard:
@@ -312,5 +391,9 @@ def _heard(boundary: Boundary) -> Heard:
             return SpeechResumed()
         case SpeechEnd():
             return SpeechEnded(boundary.at_ms)
+        case InterruptionSuspected():
+            return SpeechSuspected()
+        case InterruptionDismissed():
+            return SpeechDismissed()
         case _:
             assert_never(boundary)

@@ -21,16 +21,34 @@ from model.messages import (
     Taken,
     TurnChecked,
 )
+from server.audio.far_end import FarEnd
 from server.config import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.images.picture import Picture
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
 from server.protocol.machine import SessionMachine
-from server.protocol.server_events import ErrorEvent, ServerEvent, SessionCreated
+from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
+from server.protocol.server_events import (
+    ErrorEvent,
+    ItemTruncated,
+    OutputAudioDelta,
+    ServerEvent,
+    SessionCreated,
+    SpeechStarted,
+)
 from server.protocol.settings.bound import refuse_changes
-from server.protocol.sound import EndOfAudio, PlayAudio, Played, Sound, StopAudio
+from server.protocol.sound import (
+    EndOfAudio,
+    PauseAudio,
+    PlayAudio,
+    Played,
+    ResumeAudio,
+    Sound,
+    StopAudio,
+)
 from server.protocol.wire.audio import carried_audio, decode_base64
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
@@ -118,6 +136,7 @@ class Session:
         link: leads to the engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
+        tools: speak to MCP servers.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
         player: plays replies, where the transport does; the machine is made for it.
@@ -135,6 +154,7 @@ class Session:
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
+        tools: ToolDesk,
         gallery: Gallery,
         counts: Counts,
         player: Player | None = None,
@@ -147,9 +167,12 @@ class Session:
         self._player = player
         self._ids = ids
         self._ears = ears
+        # What the client plays, where its echo is looked for.
+        self._far_end = FarEnd(link.info.sample_rate_hz) if ears.cancels_echo else None
         self._link = link
         self._limits = limits
         self._schemas = schemas
+        self._tools = tools.for_session(machine.config.id, self._on_tool)
         self._gallery = gallery
         self._counts = counts
         self._clock = clock
@@ -208,6 +231,7 @@ class Session:
             await asyncio.gather(*self._side_readings, return_exceptions=True)
         finally:
             self._link.leave(self._id)
+            await self._tools.close()
             if has_begun:
                 self._count_end(hangup)
             self._log.info(
@@ -301,6 +325,7 @@ class Session:
             case InputAudioBufferAppend():
                 self._check_waiting(event.audio)
                 if len(event.audio) <= _INLINE_AUDIO_BYTES:
+                    self._listen_beside(self._ears.seconds_of(event.audio))
                     self._react(self._machine.receive(event, self._clock()))
                 else:
                     await self._hear(event.audio)
@@ -323,14 +348,29 @@ class Session:
         """Hear appended audio outside of the event loop, a piece at a time."""
         self._held_pcm = []
         try:
+            left_s = self._ears.seconds_of(data)
+            now_s = self._clock()
             for piece in self._ears.pieces(data):
+                piece_s = self._ears.seconds_of(piece)
+                left_s -= piece_s
+                self._listen_beside(piece_s, now_s - left_s)
                 await asyncio.to_thread(self._ears.hear, piece)
                 self._listen()
         finally:
             held, self._held_pcm = self._held_pcm, None
         for pcm in held:
-            self._ears.hear_pcm(pcm)
+            self._hear_pcm(pcm)
         self._listen()
+
+    def _listen_beside(self, seconds: float, now_s: float | None = None) -> None:
+        """Say what was played while the audio was recorded that is heard next."""
+        if self._far_end is not None:
+            now_s = self._clock() if now_s is None else now_s
+            self._ears.played(self._far_end.take(seconds, now_s))
+
+    def _hear_pcm(self, pcm: Pcm) -> None:
+        self._listen_beside(len(pcm) / self._link.info.sample_rate_hz)
+        self._ears.hear_pcm(pcm)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))
@@ -377,7 +417,7 @@ class Session:
             self._held_pcm.append(pcm)
             return
         try:
-            self._ears.hear_pcm(pcm)
+            self._hear_pcm(pcm)
             self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
@@ -394,6 +434,16 @@ class Session:
     def note_alive(self) -> None:
         """Note that the client sends sound, although not as events: it is not idle."""
         self._last_event_s = self._clock()
+
+    def sounded(self, pcm: Pcm, ago_s: float) -> None:
+        """Note what the client was given to play: float32 [samples] at the engine's rate.
+
+        Args:
+            pcm: the sound.
+            ago_s: since when it is heard.
+        """
+        if self._far_end is not None and not self._is_over:
+            self._far_end.play(pcm, self._clock() - ago_s)
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""
@@ -467,6 +517,16 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
+    # From MCP servers.
+
+    def _on_tool(self, outcome: ToolOutcome) -> None:
+        if self._is_over:
+            return
+        try:
+            self._react(self._machine.receive(outcome, self._clock()))
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._fail(error)
+
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
@@ -479,8 +539,10 @@ class Session:
                 refusal = reaction.error
             elif isinstance(reaction, Hangup):
                 self._own.put(reaction)
-            elif isinstance(reaction, PlayAudio | EndOfAudio | StopAudio):
+            elif isinstance(reaction, Sound):
                 self._play(reaction)
+            elif isinstance(reaction, ToolCommand):
+                self._tools.put(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
@@ -504,12 +566,24 @@ class Session:
 
     def _send(self, event: ServerEvent) -> None:
         self._stopwatch.see(event)
+        if self._far_end is not None:
+            self._note_played(event, self._far_end)
         if isinstance(event, ErrorEvent):
             count_in(self._counts.errors, event.kind)
         event_id = self._ids.new("event")
         self._put(self._own, event, event_id)
         for line in [*self._side_lines]:
             self._put(line, event, event_id)
+
+    def _note_played(self, event: ServerEvent, far_end: FarEnd) -> None:
+        """Note what a client that plays by itself will play, or not any more."""
+        match event:
+            case OutputAudioDelta():
+                far_end.play(event.pcm, self._clock())
+            case SpeechStarted() | ItemTruncated() if self._player is None:
+                far_end.stop(self._clock())
+            case _:
+                pass
 
     def _put(self, line: Line, event: ServerEvent, event_id: str) -> None:
         text = line.text(event, event_id)
@@ -535,6 +609,10 @@ class Session:
                 self._player.end(sound.item_id)
             case StopAudio():
                 self._player.stop(sound.item_id)
+            case PauseAudio():
+                self._player.pause()
+            case ResumeAudio():
+                self._player.resume()
             case _:
                 assert_never(sound)
 

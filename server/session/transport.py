@@ -24,6 +24,14 @@ class Player(Protocol):
         """Play no more of an item than what has been reported."""
         ...
 
+    def pause(self) -> None:
+        """Play nothing for now; what is played is not reported meanwhile."""
+        ...
+
+    def resume(self) -> None:
+        """Play on from where it was paused; where it was not, nothing changes."""
+        ...
+
 
 class Transport(Protocol):
     """Carry text frames to and from one client."""

@@ -8,10 +8,12 @@ import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
+from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.session.counts import Counts
@@ -66,6 +68,7 @@ class Gateway:
     metrics: Metrics
     tries: FailedTries
     schemas: SchemaGate
+    tools: ToolDesk
     gallery: Gallery
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
@@ -73,6 +76,16 @@ class Gateway:
     def api_keys(self) -> tuple[str, ...]:
         """Return the keys that clients may use; none: anyone on this machine may connect."""
         return self.settings.server.api_keys
+
+    @property
+    def policy(self) -> ToolPolicy:
+        """Return which calls need a person's yes, and what waits for calls."""
+        tools, approvals = self.settings.tools, self.settings.approvals
+        rules = tuple(
+            Rule(rule.tool, rule.server, rule.arguments, rule.annotation)
+            for rule in approvals.rules
+        )
+        return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
 
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
@@ -128,7 +141,13 @@ class Gateway:
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
-        ears = Ears(self.vad_model, info.sample_rate_hz, self.settings.vad, config)
+        ears = Ears(
+            self.vad_model,
+            info.sample_rate_hz,
+            self.settings.vad,
+            config,
+            cancels_echo=self._cancels_echo(is_played=player is not None),
+        )
         return Session(
             transport,
             SessionMachine(
@@ -141,6 +160,7 @@ class Gateway:
                     settings.max_kept_audio_s,
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
+                    policy=self.policy,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
                 ),
@@ -161,10 +181,16 @@ class Gateway:
                 max_text_chars=settings.max_text_chars,
             ),
             schemas=self.schemas,
+            tools=self.tools,
             gallery=self.gallery,
             counts=self.counts,
             player=player,
         )
+
+    def _cancels_echo(self, *, is_played: bool) -> bool:
+        """Say whether replies are taken out of what a client's microphone hears."""
+        where = self.settings.audio.echo_cancellation
+        return where == "always" or (where == "calls" and is_played)
 
 
 def no_model(name: str) -> RefusedError:

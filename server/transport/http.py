@@ -65,5 +65,6 @@ async def _served_model(request: Request) -> dict[str, object]:
         "created": 0,
         "owned_by": "parley",
     }
-    # Not part of the API: what those who use the model should know.
+    # Not part of the API: whom it can speak as, and what those who use it should know.
+    served["voices"] = list(gateway.voices.names)
     return {**served, "description": note} if (note := gateway.link.info.note) else served

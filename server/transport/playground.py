@@ -12,16 +12,19 @@ _WEB = Path(__file__).parent.parent / "web"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Permissions-Policy": "microphone=(self), camera=(self), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # the files of one version belong together
 }
+# Pages of other sites may use the client; which of them may reach the server, CORS and keys say.
+_CLIENT = ("parley-client.js", "client/")
 
 
 def playground_routes() -> APIRouter:
@@ -33,8 +36,13 @@ def playground_routes() -> APIRouter:
         name = request.url.path.lstrip("/") or "index.html"
         response = await files.get_response(name, request.scope)
         response.headers.update(_HEADERS)
+        if name.startswith(_CLIENT):
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
 
-    for name in ("", *(file.name for file in sorted(_WEB.iterdir()) if file.is_file())):
+    names = (
+        file.relative_to(_WEB).as_posix() for file in sorted(_WEB.rglob("*")) if file.is_file()
+    )
+    for name in ("", *names):
         router.add_api_route(f"/{name}", serve, methods=["GET", "HEAD"])
     return router

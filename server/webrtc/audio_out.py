@@ -61,6 +61,7 @@ class AudioSender:
         send: takes a packet: number (16 bits), timestamp (32 bits), whether speech begins with it,
             payload.
         report: told how many samples of an item were sent so far.
+        played: told what is heard from a moment on: float32 [samples], and when.
         wake: called when `due_s` has moved to now.
         clock: seconds that do not jump.
         dtx: whether silence is left out.
@@ -74,6 +75,7 @@ class AudioSender:
         rate_hz: int,
         send: Callable[[int, int, bool, bytes], None],
         report: Callable[[str, int], None],
+        played: Callable[[Pcm, float], None],
         wake: Callable[[], None],
         clock: Callable[[], float],
         *,
@@ -86,6 +88,7 @@ class AudioSender:
         self._fade_samples = rate_hz * _FADE_MS // 1000
         self._send = send
         self._report = report
+        self._played = played
         self._wake = wake
         self._clock = clock
         self._dtx = dtx
@@ -99,6 +102,8 @@ class AudioSender:
         self._is_idle = False
         self._items: deque[_Item] = deque()
         self._fading: Pcm | None = None
+        self._is_paused = False
+        self._is_fading_in = False
         self._silence = np.zeros(self._frame_samples, dtype=np.float32)
 
     def timestamp(self, time_s: float) -> int:
@@ -116,11 +121,7 @@ class AudioSender:
             self._items.append(item)
         item.chunks.append(pcm)
         item.num_waiting += len(pcm)
-        if self._is_idle and self._is_ready():
-            # Speech does not wait for the next place in time; it makes one.
-            self._is_idle = False
-            self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
-            self._wake()
+        self._play_now()
 
     def end(self, item_id: str) -> None:
         """Note that nothing more of an item comes."""
@@ -128,20 +129,47 @@ class AudioSender:
         if item is not None:
             item.is_whole = True
             # What is left may be less than a frame, and was waiting for more.
-            if self._is_idle and self._is_ready():
-                self._is_idle = False
-                self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
-                self._wake()
+            self._play_now()
 
     def stop(self, item_id: str) -> None:
         """Play no more of an item; 5 ms of it fade out where it was being heard."""
         item = self._named(item_id)
         if item is None:
             return
-        if item is self._items[0] and item.num_sent and item.chunks:
+        if item is self._items[0] and not self._is_paused:
+            self._fade_out()
+        self._items.remove(item)
+
+    def pause(self) -> None:
+        """Play nothing for now; 5 ms fade out, and are heard again when it goes on."""
+        if self._is_paused:
+            return
+        if self._items:
+            self._fade_out()
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Play on from the sample after the last that was reported."""
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        self._is_fading_in = bool(self._items and self._items[0].num_sent)
+        self._play_now()
+
+    def _fade_out(self) -> None:
+        """Let what is being heard end without a click."""
+        item = self._items[0]
+        if item.num_sent and item.chunks:
             end = item.chunks[0][: self._fade_samples]
             self._fading = end * np.linspace(1, 0, len(end), dtype=np.float32)
-        self._items.remove(item)
+
+    def _play_now(self) -> None:
+        """Begin at once, if there is something to be heard after silence."""
+        if self._is_idle and self._is_ready():
+            # Speech does not wait for the next place in time; it makes one.
+            self._is_idle = False
+            self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
+            self._wake()
 
     # In time.
 
@@ -158,6 +186,7 @@ class AudioSender:
         if frame is not None:
             is_beginning = self._is_silent_at(self.due_s)
             self._spoke_s = self.due_s
+            self._played(frame, self.due_s)
             self._emit(frame, is_beginning=is_beginning)
         else:
             self._emit(self._silence, is_beginning=False)
@@ -182,7 +211,7 @@ class AudioSender:
 
     def _is_ready(self) -> bool:
         """Say whether there is a frame, or the end of an item."""
-        if not self._items:
+        if not self._items or self._is_paused:
             return False
         first = self._items[0]
         return first.is_whole or first.num_waiting >= self._frame_samples
@@ -198,6 +227,9 @@ class AudioSender:
         while missing and self._is_ready():
             item = self._items[0]
             taken = self._taken(item, missing)
+            if taken and self._is_fading_in:
+                self._is_fading_in = False
+                taken[0] = self._faded_in(taken[0])
             pieces += taken
             num = sum(len(piece) for piece in taken)
             missing -= num
@@ -211,6 +243,11 @@ class AudioSender:
         if not pieces:
             return None, []
         return np.concatenate([*pieces, np.zeros(missing, dtype=np.float32)]), reports
+
+    def _faded_in(self, pcm: Pcm) -> Pcm:
+        beginning = pcm[: self._fade_samples]
+        rising = np.linspace(0, 1, len(beginning), dtype=np.float32)
+        return np.concatenate((beginning * rising, pcm[len(beginning) :]))
 
     @staticmethod
     def _taken(item: _Item, num_samples: int) -> list[Pcm]:

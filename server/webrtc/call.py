@@ -123,6 +123,7 @@ class Call:
             parts.rate_hz,
             self._send_rtp,
             self._report,
+            self._sounded,
             lambda: self._play_timer.set(self._sender.due_s),
             self._loop.time,
             dtx=settings.dtx,
@@ -395,6 +396,10 @@ class Call:
             _RTP_VERSION, marked | audio.payload_type, number, timestamp, self._ssrc
         )
         self._secure.send(header + payload)
+
+    def _sounded(self, pcm: Pcm, at_s: float) -> None:
+        if self._session is not None:
+            self._session.sounded(pcm, self._loop.time() - at_s)
 
     def _report(self, item_id: str, num_samples: int) -> None:
         if self._session is not None:

@@ -91,7 +91,7 @@ class ChannelTransport:
         limit = self._offer.max_message_bytes
         size = len(text) if text.isascii() else len(text.encode())
         try:
-            self._channel.send(_too_large(text, size, limit) if limit and size > limit else text)
+            self._channel.send(_fitting(text, size, limit) if limit and size > limit else text)
         except InvalidStateError:
             raise DisconnectedError from None
 
@@ -124,11 +124,28 @@ class ChannelTransport:
         self._has_waiting.set()
 
 
+def _fitting(text: str, size: int, limit: int) -> str:
+    """Return what is sent of an event that does not fit: an item goes without its sound."""
+    if _kind(text) == "conversation.item.retrieved":
+        event = json.loads(text)
+        for part in event["item"].get("content", []):
+            part.pop("audio", None)
+            part.pop("format", None)
+        text = json.dumps(event)
+        if len(text) <= limit:
+            return text
+    return _too_large(text, size, limit)
+
+
+def _kind(text: str) -> str:
+    found = _TYPE.search(text[:200])
+    return found[1] if found else ""
+
+
 def _too_large(text: str, size: int, limit: int) -> str:
     """Return what is sent in place of an event that does not fit."""
-    kind = _TYPE.search(text[:200])
     message = (
-        f"The event '{kind[1] if kind else ''}' of {size} bytes is larger than the {limit} bytes "
+        f"The event '{_kind(text)}' of {size} bytes is larger than the {limit} bytes "
         "that the data channel takes. A WebSocket with the call's id gets it."
     )
     event = ErrorEvent("server_error", "message_too_large", message, None, None)

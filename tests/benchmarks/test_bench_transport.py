@@ -1,8 +1,16 @@
 """The benchmark of transports measures sound that really came."""
 
 import numpy as np
+import pytest
 
-from benchmarks.bench_transport import Microphone, matched, measure_webrtc, measure_websocket
+from benchmarks.bench_transport import (
+    Microphone,
+    matched,
+    measure_chromium,
+    measure_webrtc,
+    measure_websocket,
+)
+from benchmarks.chromium import CHROMIUM
 from benchmarks.probe_server import THRESHOLD
 
 
@@ -27,3 +35,14 @@ async def test_both_transports_are_measured() -> None:
         result = await measure(2)
         assert result.up
         assert result.down
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+async def test_a_browser_is_measured() -> None:
+    """Bursts arrive in both directions, and later than they began."""
+    result = await measure_chromium(4)
+    assert result.up
+    assert result.down
+    assert min(result.up + result.down) > 0

@@ -5,13 +5,15 @@ versions, and prints one JSON line a scenario. The exit status is 0 only if noth
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -36,6 +38,15 @@ SCENARIOS = (
     "reconnect",
     "first audio",
 )
+# Of those that use tools of an MCP server, and functions that need a person's yes.
+TOOLS = (
+    "listing",
+    "call",
+    "approved",
+    "denied",
+    "needs approval, approved",
+    "needs approval, denied",
+)
 MARKS = {"pass": "pass", "n/a": "n/a", "fail": "FAIL"}
 # What it says when it passes is what was measured.
 MEASURED = "first audio"
@@ -51,6 +62,7 @@ class Client:
         command: without the server's address and name, which follow.
         turns: how the server finds the end of spoken turns.
         options: what else follows.
+        scenarios: what it is to manage.
     """
 
     name: str
@@ -58,6 +70,7 @@ class Client:
     turns: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = SCENARIOS
 
 
 @dataclass(slots=True)
@@ -72,7 +85,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Return whether no scenario failed or is missing."""
-        return all(self.verdict(name)[0] != "fail" for name in SCENARIOS)
+        return all(self.verdict(name)[0] != "fail" for name in self.client.scenarios)
 
     def verdict(self, scenario: str) -> tuple[str, str]:
         """Return how a scenario went, and why."""
@@ -91,6 +104,8 @@ _GA = _python("openai", "openai_sdk.py")
 _AGENTS = _python("openai", "agents_sdk.py")
 _DUPLEX = _python("openai", "openai_duplex.py")
 _NODE = _node("agents", "agents_realtime.mjs")
+_AGENTS_TOOLS = _python("openai", "agents_tools.py")
+_NODE_TOOLS = _node("agents", "agents_tools.mjs")
 _BETA, _AZURE = ("--dialect", "beta"), ("--azure",)
 _SERVER, _SEMANTIC, _MODEL = "server_vad", "semantic_vad", "the model"
 
@@ -117,6 +132,8 @@ CLIENTS = (
     Client(
         "LangChain voice agent", "scripted", _SERVER, _python("langchain", "langchain_voice.py")
     ),
+    Client("openai-agents", "scripted", "typing", _AGENTS_TOOLS, scenarios=TOOLS),
+    Client("@openai/agents-realtime", "scripted", "typing", _NODE_TOOLS, scenarios=TOOLS),
     Client("openai (GA)", "starter", _SERVER, _GA),
     Client("openai (beta)", "starter", _SERVER, _GA, _BETA),
     Client("openai-agents", "starter", _SEMANTIC, _AGENTS),
@@ -143,12 +160,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.copy(source, ENVIRONMENTS / f"node-{program.parent.name}")
     outcomes: list[Outcome] = []
     for config in dict.fromkeys(client.config for client in chosen):
-        with local_server(ROOT / "configs" / f"{config}.yaml", OVERRIDES.get(config, ())) as url:
+        with (
+            _mcp_server() as mcp,
+            local_server(
+                ROOT / "configs" / f"{config}.yaml", (*OVERRIDES.get(config, ()), mcp)
+            ) as url,
+        ):
             for client in chosen:
                 if client.config == config:
                     _write(sys.stderr, f"{client.name} with {config}")
                     outcomes.append(_talk(client, url.removeprefix("ws://")))
-    _write(sys.stdout, _table(outcomes))
+    for scenarios in dict.fromkeys(outcome.client.scenarios for outcome in outcomes):
+        alike = [outcome for outcome in outcomes if outcome.client.scenarios == scenarios]
+        _write(sys.stdout, _table(alike, scenarios))
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
 
@@ -182,25 +206,44 @@ def _talk(client: Client, host: str) -> Outcome:
     return outcome
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
+@contextlib.contextmanager
+def _mcp_server() -> Iterator[str]:
+    """Serve MCP on a free port, and yield the setting by which sessions may use it as `maps`."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.clients.mcp_server", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"mcp.servers={{maps: {{url: 'http://127.0.0.1:{port}/mcp'}}}}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _table(outcomes: Sequence[Outcome], scenarios: Sequence[str]) -> str:
     """Write the table as Markdown, then why what is not passed is not."""
     lines = [
-        "| client | server | turns by | " + " | ".join(SCENARIOS) + " |",
-        "|---" * (len(SCENARIOS) + 3) + "|",
+        "| client | server | turns by | " + " | ".join(scenarios) + " |",
+        "|---" * (len(scenarios) + 3) + "|",
     ]
     notes: list[str] = []
     for outcome in outcomes:
         client = outcome.client
         who = f"| {client.name} | {client.config} | {client.turns} | "
-        verdicts = [outcome.verdict(name) for name in SCENARIOS]
+        verdicts = [outcome.verdict(name) for name in scenarios]
         cells = [
             why if (name, verdict) == (MEASURED, "pass") else MARKS[verdict]
-            for name, (verdict, why) in zip(SCENARIOS, verdicts, strict=True)
+            for name, (verdict, why) in zip(scenarios, verdicts, strict=True)
         ]
         lines.append(who + " | ".join(cells) + " |")
         notes += [
             f"- {outcome.client.name} with {outcome.client.config}, {name}: {verdict}: {why}"
-            for name, (verdict, why) in zip(SCENARIOS, verdicts, strict=True)
+            for name, (verdict, why) in zip(scenarios, verdicts, strict=True)
             if verdict != "pass"
         ]
         if not outcome.is_good and outcome.noise:

@@ -35,6 +35,18 @@ _TOOL = {
     "description": "d",
     "parameters": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
 }
+_SERVER = {
+    "type": "mcp",
+    "server_label": "s",
+    "server_url": "https://s.example.com/mcp",
+    "server_description": "d",
+    "authorization": "t",
+    "headers": {"x-a": "b"},
+    "allowed_tools": {"tool_names": ["look"], "read_only": False},
+    "require_approval": {"always": {"tool_names": ["look"]}, "never": {"read_only": True}},
+    "defer_loading": False,
+    "allowed_callers": ["direct"],
+}
 _DETECTIONS: list[Any] = [
     None,
     {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 200},
@@ -58,6 +70,12 @@ def _items(text: str, said: str) -> list[Line]:
         {"type": "message", "role": "assistant", "content": [{"type": said, "transcript": "y"}]},
         {"type": "function_call", "name": "f", "call_id": "c", "arguments": '{"a":"b"}'},
         {"type": "function_call_output", "call_id": "c", "output": "z"},
+        {
+            "type": "mcp_approval_response",
+            "approval_request_id": "mcpr_1",
+            "approve": True,
+            "reason": "r",
+        },
     ]
 
 
@@ -66,8 +84,8 @@ _GA_SESSIONS: list[Line] = [
         "type": "realtime",
         "instructions": "be brief",
         "output_modalities": ["audio"],
-        "tools": [_TOOL],
-        "tool_choice": {"type": "function", "name": "f"},
+        "tools": [_TOOL, _SERVER],
+        "tool_choice": {"type": "mcp", "server_label": "s", "name": "look"},
         "max_output_tokens": 100,
         "truncation": {"type": "retention_ratio", "retention_ratio": 0.5},
         "tracing": "auto",
@@ -92,7 +110,7 @@ _BETA_SESSIONS: list[Line] = [
         "output_audio_format": "pcm16",
         "input_audio_transcription": {"model": "whisper-1"},
         "turn_detection": detection,
-        "tools": [_TOOL],
+        "tools": [_TOOL, _SERVER],
         "tool_choice": "auto",
         "temperature": 0.8,
         "max_response_output_tokens": "inf",

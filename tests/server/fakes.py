@@ -313,9 +313,9 @@ class PlainEars:
         split = max(0, len(pcm) - self._num_held)
         self._pcm, self._held = np.concatenate((self._pcm, pcm[:split])), pcm[split:]
 
-    def next(self, *, is_finished: bool) -> Heard | None:
+    def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:
         """Return all that was heard."""
-        del is_finished
+        del is_finished, would_interrupt
         pcm, self._pcm = self._pcm, self._pcm[:0]
         return InputAudio(pcm) if len(pcm) else None
 

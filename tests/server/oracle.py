@@ -25,6 +25,12 @@ _ITEM_KEYS = {
     "message": {"role", "content", "status"},
     "function_call": {"call_id", "name", "arguments", "status"},
     "function_call_output": {"call_id", "output", "status"},
+    "mcp_list_tools": {"server_label", "tools"},
+    "mcp_call": {
+        *("server_label", "name", "arguments", "approval_request_id", "output", "error"),
+    },
+    "mcp_approval_request": {"server_label", "name", "arguments"},
+    "mcp_approval_response": {"approval_request_id", "approve", "reason"},
 }
 _AUDIO_DELTAS = ("response.output_audio.delta", "response.audio.delta")
 
@@ -43,12 +49,13 @@ def check(event: Event, *, is_beta: bool = False) -> None:
         is_beta: of the beta dialect.
     """
     assert event.get("event_id"), f"no event_id: {event}"
+    given, event = event, _without_servers(event) if is_beta else event
     published = _as_published(event) if is_beta else event
     if is_beta:
         _check_beta_schema(event)
-    if not (is_beta and event["type"] in _UNPUBLISHED_BETA):
+    if not (is_beta and (event["type"] in _UNPUBLISHED_BETA or _is_about_mcp(event))):
         _adapter(is_beta=is_beta).validate_python(published, strict=True)
-    for item in _items(event):
+    for item in _items(given):
         _check_item(item)
     if "part" in event:
         assert event["part"]["type"] in ("audio", "text"), event
@@ -122,6 +129,21 @@ def _as_published(event: Event) -> Event:
     return {**event, "session": session}
 
 
+def _without_servers(event: Event) -> Event:
+    """Return a beta event without tools of type `mcp`, which its published sessions have not."""
+    tools = event.get("session", {}).get("tools")
+    if not tools:
+        return event
+    functions = [tool for tool in tools if tool["type"] == "function"]
+    return {**event, "session": {**event["session"], "tools": functions}}
+
+
+def _is_about_mcp(event: Event) -> bool:
+    """Say whether an event is about MCP tools, of which the published beta types know nothing."""
+    items = _items(event)
+    return "mcp" in event["type"] or any(item["type"].startswith("mcp_") for item in items)
+
+
 def _items(event: Event) -> list[Event]:
     items: list[Event] = [event["item"]] if "item" in event else []
     return items + (event["response"]["output"] if "response" in event else [])
@@ -131,7 +153,9 @@ def _check_item(item: Event) -> None:
     keys = _ITEM_KEYS[item["type"]] | {"id", "object", "type"}
     assert set(item) == keys, f"a {item['type']} has {sorted(item)}"
     assert len(item["id"]) <= 32, "clients replay ids, and a replayed id is at most 32 long"
-    assert None not in item.values(), item
+    # Of a call of a server's tool one client needs every key.
+    nullable = item["type"] in ("mcp_call", "mcp_approval_response")
+    assert nullable or None not in item.values(), item
     if item["type"] == "function_call" and item["status"] != "in_progress":
         assert item["arguments"], "a call without arguments is taken for no call"
     for part in item.get("content", []):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.app import listening_socket, voice_map
+from server.app import create_app, listening_socket, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
 from server.names import parley_version
@@ -441,3 +442,12 @@ async def _closed(client: ClientConnection) -> int | None:
         async with asyncio.timeout(TIMEOUT_S):
             await client.recv()
     return client.close_code
+
+
+def test_a_server_without_its_audio_library_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says what is missing; clients may ask for noise reduction at any time."""
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    with pytest.raises(ConfigError, match="pywebrtc-audio"):
+        create_app(Settings(), EchoEngine())

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from model.training.skills import Dialogue, sample_dialogue
+from model.messages import Tool
+from model.training.skills import (
+    Conversation,
+    Dialogue,
+    pictures,
+    sample_conversation,
+    sample_dialogue,
+)
 
 VoiceSet = Literal["known", "held out", "neural", "joe"]
 """Voices of training; those kept out of it: of the older synthesisers, of Kokoro, and Piper's."""
@@ -52,18 +59,36 @@ class Case:
     number: int
     dialogue: Dialogue
     voice: str
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
 
 
-def draw_cases(num_dialogues: int, seed: int, voices: Sequence[str]) -> list[Case]:
+def draw_cases(
+    num_dialogues: int, seed: int, voices: Sequence[str], *, is_taught: bool = False
+) -> list[Case]:
     """Draw conversations of the eval split; the assistant's voices take turns.
 
     They depend on nothing else: conditions differ in sound, never in what is said.
+
+    Args:
+        num_dialogues: how many.
+        seed: of all of them.
+        voices: of the assistant.
+        is_taught: whether the model was taught more than to answer questions, so that instructions
+            and functions lead the conversations.
     """
-    return [
-        Case(
-            number=number,
-            dialogue=sample_dialogue(Random(f"{seed}/{number}"), "eval"),
-            voice=voices[number % len(voices)],
-        )
-        for number in range(num_dialogues)
-    ]
+    cases = []
+    for number in range(num_dialogues):
+        rng = Random(f"{seed}/{number}")
+        talk = _taught(rng) if is_taught else Conversation(sample_dialogue(rng, "eval"))
+        voice = voices[number % len(voices)]
+        cases.append(Case(number, talk.turns, voice, talk.instructions, talk.tools))
+    return cases
+
+
+def _taught(rng: Random) -> Conversation:
+    """Draw a conversation without pictures, which an engine is not shown."""
+    while True:
+        talk = sample_conversation(rng, "eval")
+        if all(turn.skill != pictures.SKILL for turn in talk.turns):
+            return talk

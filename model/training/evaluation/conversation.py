@@ -18,7 +18,10 @@ import numpy.typing as npt
 from model.errors import EngineError, OverloadedError
 from model.messages import (
     AppendAudio,
+    AppendCallOutput,
     AppendText,
+    CallArguments,
+    CallStarted,
     Close,
     Command,
     CommitAudio,
@@ -30,8 +33,10 @@ from model.messages import (
     Respond,
     ResponseAudio,
     ResponseDone,
+    ResponseFailed,
     ResponseText,
     SessionFailed,
+    Tool,
 )
 
 Wave = npt.NDArray[np.float32]
@@ -40,16 +45,27 @@ CHUNK_FRAMES = 5
 """Pieces of this many frames are appended: as fast as possible, yet never a huge message."""
 RETRY_S = 0.01
 """How long to wait before offering a refused command again, unless an output comes first."""
+MOST_CALLS = 3
+"""Calls in one turn, after which nothing is returned any more."""
+NO_RESULT = '{"error": "there is no such thing"}'
+"""What is returned to a call that nobody expected."""
 SILENT_ENGINE_S = 120.0
 """An engine that delivers nothing for this long, with conversations open, is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """What the user does in a turn: speaks `pcm`, float32 [samples], or types when it is None."""
+    """What the user does in a turn.
+
+    Attributes:
+        text: what is said; empty where the assistant is to begin.
+        pcm: the same spoken, float32 [samples]; None if it is typed.
+        results: what the functions that are called return, one call after another.
+    """
 
     text: str
     pcm: Wave | None = None
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,8 @@ class Script:
     session_id: str
     voice: str
     turns: tuple[UserTurn, ...]
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,15 +85,21 @@ class Answer:
 
     Attributes:
         transcript: what the model heard; None when nothing was spoken or it never said.
-        text: the reply.
+        score: log-probability that the model gave to it; None if it did not say.
+        text: the reply, the last one if functions were called before.
         audio: pieces of the spoken reply, float32 [samples] each.
+        firsts: what was said before each call.
+        calls: names and arguments of the calls that were made.
         ends_ms: when the model heard the turn finish, from the turn's first sample; may repeat.
         failure: why the turn has no proper end; empty when all is well.
     """
 
     transcript: str | None = None
+    score: float | None = None
     text: str = ""
     audio: list[Wave] = field(default_factory=list)
+    firsts: list[str] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
     ends_ms: list[int] = field(default_factory=list)
     failure: str = ""
 
@@ -88,8 +112,10 @@ class Conversation:
         self.answers = [Answer() for _ in script.turns]
         self.is_over = False
         self._chunk_samples = chunk_samples
-        self._turn = 0
-        self._waiting: deque[Command] = deque([Open(script.session_id, script.voice)])
+        self._turn = self._response = 0
+        self._call: tuple[str, str] | None = None  # that the response in progress makes
+        opening = Open(script.session_id, script.voice, script.instructions)
+        self._waiting: deque[Command] = deque([opening])
         self._plan_turn()
 
     def submit(self, engine: Engine) -> None:
@@ -112,17 +138,25 @@ class Conversation:
             return
         answer = self.answers[self._turn]
         match output:
-            case InputTranscript(text=text):
-                answer.transcript = text
+            case InputTranscript(text=text, score=score):
+                answer.transcript, answer.score = text, score
             case EndOfTurn(audio_ms=audio_ms):
                 answer.ends_ms.append(audio_ms)
-            case ResponseText(turn=turn, text=text) if turn == self._turn:
+            case ResponseText(turn=turn, text=text) if turn == self._response:
                 answer.text += text
-            case ResponseAudio(turn=turn, pcm=pcm) if turn == self._turn:
+            case ResponseAudio(turn=turn, pcm=pcm) if turn == self._response:
                 answer.audio.append(pcm)
-            case ResponseDone(turn=turn, reason=reason) if turn == self._turn:
+            case CallStarted(turn=turn, name=name) if turn == self._response:
+                self._call = name, ""
+            case CallArguments(turn=turn, text=text) if turn == self._response and self._call:
+                self._call = self._call[0], self._call[1] + text
+            case ResponseDone(turn=turn, reason=reason) if turn == self._response:
                 answer.failure = "" if reason == "completed" else reason
-                self._next_turn()
+                self._go_on(answer)
+            case ResponseFailed(turn=turn, message=message) if turn == self._response:
+                answer.failure = message
+                self._call = None
+                self._go_on(answer)
             case SessionFailed(message=message):
                 for missed in self.answers[self._turn :]:
                     missed.failure = message
@@ -130,6 +164,43 @@ class Conversation:
                 self.is_over = True
             case _:
                 pass
+
+    def _go_on(self, answer: Answer) -> None:
+        """Return what a call asked for, or go on to the next turn."""
+        self._response += 1
+        call, self._call = self._call, None
+        if call is None or answer.failure:
+            self._next_turn()
+            return
+        results = self.script.turns[self._turn].results
+        number = len(answer.calls)
+        answer.calls.append(call)
+        answer.firsts.append(answer.text)
+        if number == MOST_CALLS:
+            answer.failure = "it calls functions without end"
+            self._next_turn()
+            return
+        answer.text = ""
+        answer.audio.clear()
+        result = results[number] if number < len(results) else NO_RESULT
+        item_id = f"result-{self._turn}-{number}"
+        session_id = self.script.session_id
+        self._waiting.append(AppendCallOutput(session_id, item_id, call[0], result))
+        self._ask_for_reply()
+
+    def _ask_for_reply(self) -> None:
+        # A typed conversation is scored on its text; speech in, speech out.
+        has_audio = self.script.turns[self._turn].pcm is not None
+        item_id = f"reply-{self._response}"
+        self._waiting.append(
+            Respond(
+                self.script.session_id,
+                self._response,
+                item_id,
+                audio=has_audio,
+                tools=self.script.tools,
+            )
+        )
 
     def _next_turn(self) -> None:
         self._turn += 1
@@ -142,16 +213,16 @@ class Conversation:
     def _plan_turn(self) -> None:
         session_id, turn = self.script.session_id, self.script.turns[self._turn]
         item_id = f"user-{self._turn}"
-        if turn.pcm is None:
+        if not turn.text and turn.pcm is None:
+            pass  # the assistant begins
+        elif turn.pcm is None:
             self._waiting.append(AppendText(session_id, item_id, "user", turn.text))
         else:
             for start in range(0, len(turn.pcm), self._chunk_samples):
                 piece = turn.pcm[start : start + self._chunk_samples]
                 self._waiting.append(AppendAudio(session_id, piece))
             self._waiting.append(CommitAudio(session_id, item_id))
-        # A typed conversation is scored on its text; speech in, speech out.
-        audio = turn.pcm is not None
-        self._waiting.append(Respond(session_id, self._turn, f"reply-{self._turn}", audio=audio))
+        self._ask_for_reply()
 
 
 def converse(

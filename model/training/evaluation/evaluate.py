@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 from queue import SimpleQueue
 from zlib import crc32
@@ -49,7 +50,10 @@ from model.training.evaluation.resynthesis import (
 )
 from model.training.evaluation.users import Spoken, Users
 from model.training.recordings import read_recordings
+from model.training.skills import Turn
+from model.training.speech.spoil import spoil
 from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
+from model.training.synthesis import FOREIGN
 
 Recognise = Callable[[Wave], str]
 """Write down the words in float32 [samples] at 16 kHz."""
@@ -73,6 +77,7 @@ class EvalOptions:
         voices: of the assistant; empty for all that the engine has.
         max_parallel: conversations at once, at most what the engine admits.
         num_heard: replies in each condition whose audio the recogniser hears.
+        is_taught: whether the model was taught instructions and functions.
     """
 
     num_dialogues: int = 200
@@ -81,6 +86,7 @@ class EvalOptions:
     voices: tuple[str, ...] = ()
     max_parallel: int = MAX_PARALLEL
     num_heard: int = 100
+    is_taught: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     voices = options.voices or info.voices
     if unknown := set(voices) - set(info.voices):
         raise ConfigError(f"the engine has no voice {', '.join(sorted(unknown))}")
-    cases = draw_cases(options.num_dialogues, options.seed, voices)
+    cases = draw_cases(options.num_dialogues, options.seed, voices, is_taught=options.is_taught)
     num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
     outputs: SimpleQueue[Output] = SimpleQueue()
 
@@ -177,10 +183,13 @@ class _ConditionRun:
     def _scripts(self) -> Iterator[Script]:
         for case in self._cases:
             session_id = f"{self._condition.name}/{case.number}"
-            texts = [turn.user for turn in case.dialogue]
+            results = [tuple(call.result for call in turn.calls) for turn in case.dialogue]
             if self._condition.voices is None:
+                if any(turn.spoilt for turn in case.dialogue):
+                    continue  # nobody types noise
+                typed = zip([turn.user for turn in case.dialogue], results, strict=True)
                 self._told[session_id] = (case, "", [])
-                yield Script(session_id, case.voice, tuple(UserTurn(text) for text in texts))
+                yield self._script(case, session_id, [UserTurn(t, None, r) for t, r in typed])
                 continue
             try:
                 voice = self._ears.users.choose(
@@ -191,15 +200,33 @@ class _ConditionRun:
                 tqdm.write(f"left out, {self._condition.name}: {error}")
                 return
             try:
-                spoken = [self._ears.users.speak(voice, text) for text in texts]
+                spoken = [self._spoken(case, turn, voice) for turn in case.dialogue]
             except SynthesisError as error:
                 # A synthesiser may fail on a text. Not the model's fault, so not its score.
                 tqdm.write(f"left out, {voice} cannot say it: {error}")
                 continue
             self._told[session_id] = (case, voice, spoken)
             waves = self._at_loudness([s.pcm for s in spoken], case.number)
-            turns = (UserTurn(text, pcm) for text, pcm in zip(texts, waves, strict=True))
-            yield Script(session_id, case.voice, tuple(turns))
+            said = zip(case.dialogue, waves, results, strict=True)
+            turns = [UserTurn(t.user, w if t.user else None, r) for t, w, r in said]
+            yield self._script(case, session_id, turns)
+
+    def _script(self, case: Case, session_id: str, turns: Sequence[UserTurn]) -> Script:
+        return Script(session_id, case.voice, tuple(turns), case.instructions, case.tools)
+
+    def _spoken(self, case: Case, turn: Turn, voice: str) -> Spoken:
+        """Speak a turn, or what nobody could understand; nothing where the assistant begins."""
+        users = self._ears.users
+        if not turn.user:
+            return Spoken(np.zeros(0, np.float32), 0)
+        if turn.spoilt.startswith(FOREIGN):
+            return users.speak(turn.spoilt, turn.user)
+        spoken = users.speak(voice, turn.user)
+        if not turn.spoilt:
+            return spoken
+        rng = np.random.default_rng((self._options.seed, case.number, 1))
+        crowd = [users.speak(voice, text).pcm for text in _CROWD]
+        return Spoken(spoil(spoken.pcm, turn.spoilt, rng, crowd), spoken.end_ms)
 
     def _at_loudness(self, waves: Sequence[Wave], number: int) -> list[Wave]:
         snr_db = self._condition.snr_db
@@ -215,15 +242,15 @@ class _ConditionRun:
             heard = self._ears.recognise(np.concatenate(answer.audio))
         elif voice and (case.number, turn) in self._heard:
             heard = ""  # a reply without audio: nothing to hear
-        ends_ms = answer.ends_ms if voice else []
+        ends_ms = answer.ends_ms if voice and meant.user and not meant.spoilt else []
         return TurnResult(
             condition=self._condition.name,
             dialogue=case.number,
             turn=turn,
             skill=meant.skill,
-            user_voice=self._ears.users.group(voice) if voice else "",
+            user_voice=self._ears.users.group(voice) if voice and meant.user else "",
             voice=case.voice,
-            user=meant.user,
+            user="" if meant.spoilt else meant.user,
             reply=meant.reply,
             transcript=answer.transcript,
             text=answer.text,
@@ -231,7 +258,16 @@ class _ConditionRun:
             end_delay_ms=ends_ms[-1] - end_ms if ends_ms else None,
             is_early=bool(ends_ms) and ends_ms[0] < end_ms - EARLY_MS,
             failure=answer.failure,
+            first=meant.first,
+            said_first=answer.firsts[0] if answer.firsts else "",
+            calls=tuple((call.name, call.arguments) for call in meant.calls),
+            made=tuple(answer.calls),
+            confidence=None if answer.score is None else exp(answer.score),
+            spoilt=meant.spoilt,
         )
+
+
+_CROWD = ("what is the capital of france", "count from three to nine", "my name is anna")
 
 
 def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, int]]:
@@ -252,14 +288,23 @@ def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense
     )
 
 
-def default_ears() -> Ears:
-    """Give the synthesisers, the noise and the recogniser of the training recipe."""
+def default_ears(*, is_taught: bool = False) -> Ears:
+    """Give the synthesisers, the noise and the recogniser of the training recipe.
+
+    Args:
+        is_taught: whether the model heard all that the recipe has now, Kokoro's voices among it.
+    """
     # Here, because only a real evaluation needs them: they bring programs that may be missing.
-    from model.training.evaluation.users import SynthesisedUsers  # noqa: PLC0415
+    from model.training.evaluation.users import (  # noqa: PLC0415
+        HEARD_BY_TAUGHT,
+        HEARD_IN_TRAINING,
+        SynthesisedUsers,
+    )
     from model.training.speech.augment import add_noise  # noqa: PLC0415
     from model.training.speech.recogniser import Recogniser  # noqa: PLC0415
 
-    return Ears(SynthesisedUsers(), Recogniser().recognise, add_noise)
+    users = SynthesisedUsers(HEARD_BY_TAUGHT if is_taught else HEARD_IN_TRAINING)
+    return Ears(users, Recogniser().recognise, add_noise)
 
 
 def run_eval(
@@ -268,6 +313,7 @@ def run_eval(
     num_dialogues: int = 200,
     seed: int = 0,
     conditions: tuple[Condition, ...] = CONDITIONS,
+    is_taught: bool = False,
     out: Path | None = None,
 ) -> Report:
     """Score with the synthesisers and the recogniser of the training recipe, and print.
@@ -279,10 +325,11 @@ def run_eval(
         num_dialogues: conversations in each condition.
         seed: decides the conversations, who speaks and the noise.
         conditions: how the user's turns reach the model.
+        is_taught: whether the model was taught instructions and functions.
         out: also write all figures and every turn to this file, as JSON.
     """
-    options = EvalOptions(num_dialogues=num_dialogues, seed=seed, conditions=conditions)
-    report = evaluate(engine, options, default_ears())
+    options = EvalOptions(num_dialogues, seed, conditions, is_taught=is_taught)
+    report = evaluate(engine, options, default_ears(is_taught=is_taught))
     print(report.table())
     if out is not None:
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")

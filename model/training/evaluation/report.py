@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -34,6 +35,10 @@ class TurnResult:
             finished; None when there was none, or nothing was spoken.
         is_early: the turn was called finished while the user was still speaking.
         failure: why the turn has no proper end; empty when all is well.
+        first: what is to be said before a call, `said_first` what was.
+        calls: names and arguments of the calls that are right, `made` of those that were made.
+        confidence: probability that the model gave to its transcript; None if it did not say.
+        spoilt: what was done so that nobody could understand the recording; empty for nothing.
     """
 
     condition: str
@@ -50,6 +55,17 @@ class TurnResult:
     end_delay_ms: int | None = None
     is_early: bool = False
     failure: str = ""
+    first: str = ""
+    said_first: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    made: tuple[tuple[str, str], ...] = ()
+    confidence: float | None = None
+    spoilt: str = ""
+
+    @property
+    def is_call_right(self) -> bool:
+        """Say whether the functions that were called are the right ones, with their arguments."""
+        return [(n, _read(a)) for n, a in self.calls] == [(n, _read(a)) for n, a in self.made]
 
     @property
     def is_spoken(self) -> bool:
@@ -58,8 +74,18 @@ class TurnResult:
 
     @property
     def is_exact(self) -> bool:
-        """Say whether the whole reply is right, word for word."""
-        return not self.failure and normalise(self.text) == normalise(self.reply)
+        """Say whether the whole reply is right, word for word, and so are all calls before it."""
+        said = (self.text, self.said_first)
+        meant = (self.reply, self.first)
+        is_said = all(normalise(a) == normalise(b) for a, b in zip(said, meant, strict=True))
+        return not self.failure and is_said and self.is_call_right
+
+
+def _read(arguments: str) -> object:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +101,7 @@ class Score:
     end_early: Share
     end_delay_ms: float | None
     failures: int
+    calls: Share
 
     def to_json(self) -> dict[str, Any]:
         """Give the figures under stable names; None where nothing was counted."""
@@ -93,6 +120,8 @@ class Score:
             "end_of_turn_early": _rounded(self.end_early.value),
             "end_of_turn_ms": self.end_delay_ms,
             "failures": self.failures,
+            "calls_right": _rounded(self.calls.value),
+            "calls": self.calls.total,
         }
 
 
@@ -116,7 +145,81 @@ def score(results: Sequence[TurnResult]) -> Score:
         end_early=Share(sum(r.is_early for r in spoken), len(spoken)),
         end_delay_ms=median(delays) if delays else None,
         failures=sum(bool(r.failure) for r in results),
+        calls=Share(sum(r.is_call_right for r in results if r.calls), sum(map(_calls, results))),
     )
+
+
+def _calls(result: TurnResult) -> bool:
+    return bool(result.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtPoint:
+    """What it would mean to ask again below a confidence.
+
+    Attributes:
+        threshold: a transcript that the model gives less is not relied on.
+        mistaken: turns that are answered, and wrongly, of all that can be understood.
+        needless: turns that are asked about though the reply was right, of the same.
+        caught: turns that nobody could understand and that are asked about.
+    """
+
+    threshold: float
+    mistaken: Share
+    needless: Share
+    caught: Share
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures under stable names."""
+        return {
+            "threshold": self.threshold,
+            "mistaken": _rounded(self.mistaken.value),
+            "needless": _rounded(self.needless.value),
+            "caught": _rounded(self.caught.value),
+        }
+
+    def line(self) -> str:
+        """Write the point for reading."""
+        caught = f", of the spoilt {_percent(self.caught.value)} % caught"
+        return (
+            f"below {self.threshold:.2f} asked again: {_percent(self.mistaken.value)} % wrong and "
+            f"confident, {_percent(self.needless.value)} % asked needlessly"
+            + (caught if self.caught.total else "")
+        )
+
+
+DOUBT_THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_ASKED_AGAIN = normalise("sorry i did not catch that")
+
+
+def doubt_curve(results: Sequence[TurnResult]) -> list[DoubtPoint]:
+    """Say for each threshold how often the model would be wrong and sure, or ask for nothing.
+
+    Only spoken turns count of which the model said how sure it is; a model that asks again by
+    itself does so at every threshold.
+    """
+    sure = [r for r in results if r.is_spoken and r.confidence is not None]
+    clear, spoilt = ([r for r in sure if bool(r.spoilt) == s] for s in (False, True))
+    if not clear:
+        return []
+
+    def asks(result: TurnResult, threshold: float) -> bool:
+        assert result.confidence is not None
+        return result.confidence < threshold or normalise(result.text) == _ASKED_AGAIN
+
+    return [
+        DoubtPoint(
+            threshold,
+            Share(sum(not asks(r, threshold) and not r.is_exact for r in clear), len(clear)),
+            Share(sum(asks(r, threshold) and _heard_right(r) for r in clear), len(clear)),
+            Share(sum(asks(r, threshold) for r in spoilt), len(spoilt)),
+        )
+        for threshold in DOUBT_THRESHOLDS
+    ]
+
+
+def _heard_right(result: TurnResult) -> bool:
+    return result.is_exact or normalise(result.transcript or "") == normalise(result.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +252,7 @@ class ConditionReport:
             "user_voices": _to_json(self.by(lambda r: r.user_voice)),
             "voices": _to_json(self.by(lambda r: r.voice)),
             "skipped_voices": list(self.skipped_voices),
+            "doubt": [point.to_json() for point in doubt_curve(self.results)],
         }
 
 
@@ -189,6 +293,7 @@ class Report:
             if condition.is_spoken:
                 voices = condition.by(lambda r: r.voice)
                 lines += [_row(f"  reply by {k}", s) for k, s in voices.items()]
+            lines += [f"  {point.line()}" for point in doubt_curve(condition.results)]
             if condition.skipped_voices:
                 lines.append(f"  not installed: {', '.join(condition.skipped_voices)}")
         return "\n".join(lines)
@@ -201,11 +306,12 @@ _COLUMNS = (
     "heard WER",
     "said WER",
     "own WER",
+    "calls",
     "end",
     "early",
     "ms",
 )
-_WIDTHS = (6, 11, 9, 9, 8, 8, 6, 6, 6)
+_WIDTHS = (6, 11, 9, 9, 8, 8, 6, 6, 6, 6)
 _HEADER = f"{'':36}" + " ".join(f"{c:>{w}}" for c, w in zip(_COLUMNS, _WIDTHS, strict=True))
 
 
@@ -218,6 +324,7 @@ def _row(name: str, figures: Score) -> str:
         _percent(figures.transcript.rate),
         _percent(figures.heard_intended.rate),
         _percent(figures.heard_own.rate),
+        _percent(figures.calls.value),
         _percent(figures.end_of_turn.value),
         _percent(figures.end_early.value),
         "" if figures.end_delay_ms is None else f"{figures.end_delay_ms:.0f}",

@@ -15,11 +15,13 @@ from model.training.speech.types import SAMPLE_RATE_HZ, Speech, SynthesisError
 from model.training.speech.voices import (
     HELD_OUT_NEURAL_VOICES,
     HELD_OUT_VOICES,
+    MIXED,
     SECOND_SYNTHESISER,
     TRAIN_VOICES,
     Voice,
     synthesise,
 )
+from model.training.synthesis import FOREIGN
 
 LEAD_S = 0.2
 TAIL_S = 0.6
@@ -59,14 +61,20 @@ class Users(Protocol):
     def speak(self, voice: str, text: str) -> Spoken:
         """Speak a user turn.
 
+        Args:
+            voice: as chosen, or "foreign" and a language.
+            text: what is said.
+
         Raises:
             SynthesisError: this voice cannot say it.
         """
         ...
 
 
-# The shipped weights were trained before Kokoro's voices joined the recipe.
+# The shipped weights were trained before Kokoro's voices joined the recipe, as all were that know
+# no prompts. Mixes of voices are drawn anew every time; nobody is one.
 HEARD_IN_TRAINING = tuple(voice for voice in TRAIN_VOICES if voice.engine != "kokoro")
+HEARD_BY_TAUGHT = tuple(voice for voice in TRAIN_VOICES if voice.engine_voice != MIXED)
 
 STRANGERS: Mapping[VoiceSet, Sequence[Voice]] = {
     "held out": HELD_OUT_VOICES,
@@ -131,7 +139,13 @@ class SynthesisedUsers:
         """Synthesise a user turn between two silences; see `Users`."""
         key = (voice, text)
         if key not in self._spoken:
-            self._spoken[key] = _between_silences(self._synthesise(self._voices[voice], text))
+            language = voice.removeprefix(FOREIGN).strip()
+            who = (
+                Voice(voice, "espeak", language)
+                if voice.startswith(FOREIGN)
+                else self._voices[voice]
+            )
+            self._spoken[key] = _between_silences(self._synthesise(who, text))
         return self._spoken[key]
 
     def _that_speak(self, voices: VoiceSet) -> tuple[str, ...]:

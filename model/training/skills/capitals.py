@@ -112,7 +112,7 @@ FAMILIES = (
             *make_cores(SKILL, "fragment", _FRAGMENTS),
         ),
         tuple(
-            Fact(f"the capital of {country} is {city}", {"country": country})
+            Fact(f"the capital of {country} is {city}", {"country": country}, city)
             for country, city in CAPITALS.items()
         ),
     ),

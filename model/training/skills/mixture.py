@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
+from model.prompts import plain_words, result_text
 from model.training.skills import (
     capitals,
+    control,
     counting,
+    functions,
+    instructions,
     memory,
     opposites,
+    pictures,
     repeat,
     sequence,
     small_talk,
     sums,
+    unheard,
     unknown,
 )
 from model.training.skills.memory import Remembered
-from model.training.skills.phrasing import Dialogue, Family, Split, Turn, choose_family
+from model.training.skills.phrasing import (
+    Conversation,
+    Dialogue,
+    Family,
+    Split,
+    Turn,
+    choose_family,
+)
 
 ONE_TURN_SHARE = 0.6
 MOST_TURNS = 4
@@ -36,6 +49,19 @@ WEIGHTS: Mapping[str, float] = {
     "unknown": 0.06,
 }
 SKILLS = tuple(WEIGHTS)
+
+NEW_WEIGHTS: Mapping[str, float] = {
+    functions.SKILL: 0.24,
+    instructions.SKILL: 0.14,
+    pictures.SKILL: 0.12,
+    control.SKILL: 0.06,
+    unheard.SKILL: 0.08,
+}
+"""Share of the conversations that exercise more than answering; the rest are plain dialogues."""
+ALL_SKILLS = (*SKILLS, *NEW_WEIGHTS)
+
+# Skills that are asked about when functions are offered: none of these looks like a function.
+_CLEAR = ("small_talk", "sums", "capitals", "repeat", "sequence", "counting", "opposites")
 
 FAMILIES: Mapping[str, tuple[Family, ...]] = {
     module.SKILL: module.FAMILIES
@@ -141,12 +167,121 @@ def sample_dialogue(rng: Random, split: Split, skill: str | None = None) -> Dial
     return _mixed_dialogue(rng, split, rng.randint(2, MOST_TURNS))
 
 
+_NOTHING_OFFERED_SHARE = 0.06
+
+
+def _clear_turn(rng: Random, split: Split, skill: str | None = None) -> Turn:
+    names = _CLEAR if skill is None else (skill,)
+    weights = [WEIGHTS[name] for name in names]
+    return _turn(rng, split, rng.choices(names, weights)[0], Remembered())[0]
+
+
+def _with_functions(rng: Random, split: Split) -> Conversation:
+    """Offer functions, and ask for one of them, for another one, or for something else."""
+    if rng.random() < _NOTHING_OFFERED_SHARE:
+        return Conversation((functions.refuse(rng, split, ()),))
+    offered: tuple[functions.Offered, ...] = ()
+    for _ in range(rng.randint(1, functions.MOST_TOOLS)):
+        offered = (*offered, functions.offer(rng, split, offered))
+    turns = []
+    for _ in range(rng.choices((1, 2, 3), (0.6, 0.28, 0.12))[0]):
+        act = rng.choices(("ask", "refuse", "other"), (0.68, 0.1, 0.22))[0]
+        if act == "ask":
+            turns.append(functions.ask(rng, split, rng.choice(offered)))
+        elif act == "refuse":
+            turns.append(functions.refuse(rng, split, offered))
+        else:
+            turns.append(_clear_turn(rng, split))
+    led = rng.random() < 0.3
+    rules = instructions.written(rng, instructions.Rules()) if led else ""
+    return Conversation(tuple(turns), rules, tuple(o.tool for o in offered))
+
+
+def _controlled(rng: Random, split: Split) -> Conversation:
+    """Say something about the reply before, or before there is one."""
+    turns = [] if rng.random() < 0.1 else [_clear_turn(rng, split)]
+    turns.append(control.sample(rng, split, turns[-1].reply if turns else ""))
+    if rng.random() < 0.3:
+        turns.append(_clear_turn(rng, split))
+    return Conversation(tuple(turns))
+
+
+def _unheard(rng: Random, split: Split) -> Conversation:
+    """Be not understood, and then, mostly, be understood."""
+    turns = [] if rng.random() < 0.6 else [_clear_turn(rng, split)]
+    question = _clear_turn(rng, split)
+    turns.append(unheard.sample(rng, split, question.user))
+    if rng.random() < 0.5:
+        turns.append(question)
+    return Conversation(tuple(turns))
+
+
+def _shown(rng: Random, split: Split) -> Conversation:
+    """Show a picture among other talk, or ask about one that nobody showed."""
+    if rng.random() < 0.08:
+        return Conversation((pictures.blind(rng, split),))
+    turns = pictures.sample(rng, split)
+    if rng.random() < 0.15:
+        turns = (_clear_turn(rng, split), *turns)
+    return Conversation(turns)
+
+
+_NEW: Mapping[str, Callable[[Random, Split], Conversation]] = {
+    functions.SKILL: _with_functions,
+    instructions.SKILL: lambda rng, split: instructions.sample(rng, split, _clear_or_unknown),
+    pictures.SKILL: _shown,
+    control.SKILL: _controlled,
+    unheard.SKILL: _unheard,
+}
+
+
+def _clear_or_unknown(rng: Random, split: Split, skill: str) -> Turn:
+    return _turn(rng, split, skill, Remembered())[0]
+
+
+def sample_conversation(rng: Random, split: Split, skill: str | None = None) -> Conversation:
+    """Draw a conversation, led by instructions and functions or by none.
+
+    Wordings are split as in `sample_dialogue`. Names of functions, greetings and languages are
+    split likewise: what eval offers, greets with and speaks was never in training.
+
+    Args:
+        rng: the only source of chance; the same state gives the same conversation.
+        split: which wordings may occur.
+        skill: one that it exercises; by default the training mixture.
+
+    Raises:
+        ValueError: there is no such skill.
+    """
+    if skill is None:
+        names = (*NEW_WEIGHTS, "")
+        weights = (*NEW_WEIGHTS.values(), 1.0 - sum(NEW_WEIGHTS.values()))
+        skill = rng.choices(names, weights)[0]
+        if not skill:
+            return Conversation(sample_dialogue(rng, split))
+    if skill in NEW_WEIGHTS:
+        return _NEW[skill](rng, split)
+    if skill not in WEIGHTS:
+        message = f"no such skill: {skill!r}; there are {', '.join(ALL_SKILLS)}"
+        raise ValueError(message)
+    return Conversation(sample_dialogue(rng, split, skill))
+
+
 def reply_texts() -> list[str]:
-    """List every distinct reply except those of ``repeat``, sorted; the same in both splits."""
+    """List every reply that conversations share, sorted; the same in both splits.
+
+    Left out are those made of the conversation's own words: repeated ones, results of functions,
+    greetings, several shapes.
+    """
     replies = {
         f.reply for families in FAMILIES.values() for family in families for f in family.facts
     }
-    return sorted(replies.union(memory.replies()))
+    for module in (memory, functions, instructions, pictures):
+        replies.update(module.replies())
+    facts = (f for families in FAMILIES.values() for family in families for f in family.facts)
+    replies.update(f.short for f in facts if f.short)
+    own = (control.NOTHING_SAID, control.STOPPED, unheard.REPLY)
+    return sorted(replies.union(own))
 
 
 def vocabulary() -> list[str]:
@@ -156,8 +291,9 @@ def vocabulary() -> list[str]:
         for family in families:
             for text in family.texts():
                 words.update(text.split())
-    for text in (*repeat.texts(), *memory.texts()):
-        words.update(text.split())
+    for module in (repeat, memory, functions, instructions, control, unheard, pictures):
+        for text in module.texts():
+            words.update(text.split())
     return sorted(words)
 
 
@@ -168,7 +304,14 @@ def corpus(num_dialogues: int, seed: int) -> Iterator[str]:
     """
     rng = Random(seed)
     for _ in range(num_dialogues):
-        for turn in sample_dialogue(rng, "train"):
-            yield turn.user
+        conversation = sample_conversation(rng, "train")
+        yield conversation.instructions
+        for tool in conversation.tools:
+            yield f"{plain_words(tool.name)} {tool.description}"
+        for turn in conversation.turns:
+            if not turn.spoilt:
+                yield turn.user
             yield turn.reply
+            for call in turn.calls:
+                yield result_text(call.result)
     yield from vocabulary()

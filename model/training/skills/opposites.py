@@ -96,7 +96,7 @@ FAMILIES = (
             *make_cores(SKILL, "fragment", _FRAGMENTS),
         ),
         tuple(
-            Fact(f"the opposite of {word} is {opposite}", {"word": word})
+            Fact(f"the opposite of {word} is {opposite}", {"word": word}, opposite)
             for pair in PAIRS
             for word, opposite in (pair, pair[::-1])
         ),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from model.messages import Tool
+
 Split = Literal["train", "eval"]
 Mood = Literal["question", "command", "statement", "fragment", "social", "repeat"]
 
@@ -16,16 +18,56 @@ BARE_SHARE = 0.4
 """Share of training utterances without opener and closer: what people say most."""
 
 
+Style = Literal["plain", "slow", "loud"]
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A function call that a reply makes, and what comes back: arguments and result as texts."""
+
+    name: str
+    arguments: str
+    result: str
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: what the user says, the only right reply, and the skill it exercises."""
+    """One exchange: what the user says, the only right reply, and the skill it exercises.
+
+    Attributes:
+        user: what the user says; empty where the assistant begins.
+        reply: what is said at the end.
+        short: the reply in one word, or as few as it takes; empty where it has no such form.
+        calls: that are made before the reply, one after another.
+        first: what is said before the first of them, because its result takes time.
+        style: how the reply is spoken.
+        spoilt: what makes that nobody could understand the user; empty for nothing. One of
+            `model.training.speech.spoil.WAYS`, or "foreign" and a language.
+        picture: what is shown with the question, as `model.training.pictures.Scene` reads it.
+    """
 
     user: str
     reply: str
     skill: str
+    short: str = ""
+    calls: tuple[Called, ...] = ()
+    first: str = ""
+    style: Style = "plain"
+    spoilt: str = ""
+    picture: str = ""
 
 
 Dialogue = tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A dialogue and what it is led by."""
+
+    turns: Dialogue
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
+
 
 _OPENERS: Mapping[Mood, tuple[str, ...]] = {
     "question": (
@@ -191,10 +233,11 @@ def choose_wording(rng: Random, split: Split, cores: Sequence[Core]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What fills a template, and the one reply that is right for it."""
+    """What fills a template, the one reply that is right for it, and that in one word."""
 
     reply: str
     slots: Mapping[str, str] = field(default_factory=dict)
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +253,7 @@ class Family:
         """Draw a fact and a wording independently."""
         fact = rng.choice(self.facts)
         wording = choose_wording(rng, split, self.cores)
-        return Turn(user=wording.format(**fact.slots), reply=fact.reply, skill=self.skill)
+        return Turn(wording.format(**fact.slots), fact.reply, self.skill, fact.short)
 
     def texts(self) -> Iterator[str]:
         """Yield texts that together hold every word of the family, and every reply."""

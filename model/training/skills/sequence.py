@@ -90,7 +90,7 @@ def _family(
 ) -> Family:
     cores = tuple(c for mood, texts in templates.items() for c in make_cores(SKILL, mood, texts))
     facts = tuple(
-        Fact(f"{relation} {given} comes {answer}", {"x": given, "kind": kind})
+        Fact(f"{relation} {given} comes {answer}", {"x": given, "kind": kind}, answer)
         for given, answer in pairs
     )
     return Family(SKILL, cores, facts, weight)

@@ -92,7 +92,8 @@ _TIMES: dict[Mood, tuple[str, ...]] = {
 
 def _fact(a: int, sign: str, b: int, result: int) -> Fact:
     left, right = number_words(a), number_words(b)
-    return Fact(f"{left} {sign} {right} is {number_words(result)}", {"a": left, "b": right})
+    answer = number_words(result)
+    return Fact(f"{left} {sign} {right} is {answer}", {"a": left, "b": right}, answer)
 
 
 def _family(templates: dict[Mood, tuple[str, ...]], facts: tuple[Fact, ...]) -> Family:

@@ -76,13 +76,13 @@ def _hum(length: int, rng: Rng) -> Wave:
     return hum
 
 
-_NOISES: tuple[Callable[[int, Rng], Wave], ...] = (_white, _pink, _pink, _machine, _machine, _hum)
+NOISES: tuple[Callable[[int, Rng], Wave], ...] = (_white, _pink, _pink, _machine, _machine, _hum)
 
 
-def _babble(length: int, rng: Rng, others: Sequence[Wave]) -> Wave:
-    """Several of `others` at once, each from a random place on and repeated as needed."""
+def babble(length: int, rng: Rng, others: Sequence[Wave], count: int) -> Wave:
+    """So many of `others` at once, each from a random place on and repeated as needed."""
     mixture = np.zeros(length, np.float32)
-    for _ in range(int(rng.integers(1, 6))):
+    for _ in range(count):
         other = others[int(rng.integers(len(others)))]
         power = speech_power(other)
         if power > 0.0:
@@ -287,10 +287,10 @@ def augment(pcm: Wave, rng: Rng, level: float = 1.0, others: Sequence[Wave] = ()
         # 5 to 40 dB at full level; even half of it knows a loud kitchen.
         snr_db = 40.0 - 35.0 * level**0.5 * float(rng.beta(1.2, 1.0))
         if len(others) and rng.random() < 0.25:
-            noise = _babble(len(heard), rng, others)
+            noise = babble(len(heard), rng, others, int(rng.integers(1, 6)))
             snr_db = max(snr_db, 8.0)  # who of several talks to us must stay clear
         else:
-            noise = _NOISES[int(rng.integers(len(_NOISES)))](len(heard), rng)
+            noise = NOISES[int(rng.integers(len(NOISES)))](len(heard), rng)
         heard = _mixed(heard, noise, snr_db)
     if strikes(0.1):
         heard = _clipped(heard, rng, level)

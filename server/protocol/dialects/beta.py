@@ -4,7 +4,7 @@ Many applications and devices still send it. `GuessingDialect` is for clients th
 which shape they speak.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from server.errors import ClientError
@@ -20,14 +20,11 @@ from server.protocol.dialects.beta_session import (
     renamed,
     session_json,
 )
-from server.protocol.dialects.ga import Dialect, GaDialect, error_json
+from server.protocol.dialects.ga import SENT_FIELDS, Dialect, GaDialect, error_json
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
     Item,
-    Message,
     TextPart,
 )
 from server.protocol.response import Response, usage_json
@@ -123,8 +120,8 @@ class BetaDialect:
         if isinstance(event, SessionCreated | SessionUpdated):
             name = f"transcription_{name}" if event.session.kind == "transcription" else name
         written: JsonObject = {"type": name, "event_id": event_id}
-        for each in fields(event):
-            written[each.name] = _value(getattr(event, each.name))
+        for field in SENT_FIELDS[type(event)]:
+            written[field] = _value(getattr(event, field))
         return written
 
 
@@ -181,7 +178,7 @@ def _renamed_error(event: ErrorEvent) -> ErrorEvent:
 def _value(value: Any) -> Any:
     """Write one field; `Any` because a field holds whatever its event declares."""
     match value:
-        case Message() | FunctionCall() | FunctionCallOutput():
+        case _ if isinstance(value, Item):
             return _item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)

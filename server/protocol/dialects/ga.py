@@ -11,18 +11,20 @@ from server.protocol.dialects.beta_session import refuse_beta_keys
 from server.protocol.items.item_json import item_json, part_json
 from server.protocol.items.items import (
     AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
-    Message,
+    Item,
     TextPart,
 )
 from server.protocol.response import Response, response_json
-from server.protocol.server_events import ErrorEvent, ServerEvent
+from server.protocol.server_events import NOT_SENT, ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig
 from server.protocol.wire.checks import JsonObject
 
 # Looked up for every event, and `fields` takes its time.
-_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in get_args(ServerEvent)}
+SENT_FIELDS = {
+    kind: tuple(each.name for each in fields(kind) if each.metadata != NOT_SENT)
+    for kind in get_args(ServerEvent)
+}
+"""Which fields of an event clients are sent."""
 
 
 class Dialect(Protocol):
@@ -74,7 +76,7 @@ class GaDialect:
         if isinstance(event, ErrorEvent):
             return error_json(event, event_id)
         written: JsonObject = {"type": event.type, "event_id": event_id}
-        for name in _FIELDS[type(event)]:
+        for name in SENT_FIELDS[type(event)]:
             written[name] = _value(getattr(event, name))
         return written
 
@@ -84,7 +86,7 @@ def _value(value: Any) -> Any:
     match value:
         case str() | int():
             return value  # most fields; what follows takes its time
-        case Message() | FunctionCall() | FunctionCallOutput():
+        case _ if isinstance(value, Item):
             return item_json(value)
         case TextPart() | AudioPart():
             return part_json(value)

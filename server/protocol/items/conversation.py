@@ -4,13 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from server.config import DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
-from server.protocol.items.items import (
-    FunctionCall,
-    FunctionCallOutput,
-    Item,
-    Message,
-    without_pictures,
-)
+from server.protocol.items.items import FunctionCall, Item, Message, without_pictures
+from server.protocol.items.mcp import McpCall, McpListTools, McpReturned
 
 # A worked example of places. The conversation is a, b, c.
 #
@@ -45,6 +40,8 @@ class Conversation:
         self._num_chars = self._image_bytes = 0
         self._order: list[str] = []
         self._items: dict[str, Item] = {}
+        # What calls of MCP tools returned, by the item after which it came.
+        self._returned: dict[str, list[McpReturned]] = {}
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the items in conversation order."""
@@ -59,9 +56,18 @@ class Conversation:
         return self._items[item_id]
 
     @property
-    def retold(self) -> Sequence[Item]:
+    def retold(self) -> Sequence[Item | McpReturned]:
         """Return what an engine that knows nothing is told of the conversation: the latest."""
-        return [self._items[item_id] for item_id in self._order[-_MAX_RETOLD_ITEMS:]]
+        told: list[Item | McpReturned] = []
+        for item_id in self._order[-_MAX_RETOLD_ITEMS:]:
+            told.append(self._items[item_id])
+            told += self._returned.get(item_id, ())
+        return told
+
+    def returned(self, returned: McpReturned) -> None:
+        """Note what a call returned, after everything that is there now."""
+        if self._order:
+            self._returned.setdefault(self._order[-1], []).append(returned)
 
     @property
     def last_id(self) -> str | None:
@@ -155,7 +161,9 @@ class Conversation:
 
     def _is_open(self, item_id: str) -> bool:
         item = self._items[item_id]
-        return not isinstance(item, FunctionCallOutput) and item.status == "in_progress"
+        if isinstance(item, McpCall | McpListTools):
+            return item.is_open
+        return isinstance(item, Message | FunctionCall) and item.status == "in_progress"
 
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""
@@ -166,7 +174,13 @@ class Conversation:
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
-        """Take an item out."""
+        """Take an item out; of a call also what it returned, and only that."""
+        index = self._order.index(item_id)
+        moved = self._returned.pop(item_id, [])
+        if index:
+            self._returned.setdefault(self._order[index - 1], []).extend(moved)
+        for place, returned in [*self._returned.items()]:
+            self._returned[place] = [each for each in returned if each.id != item_id]
         self._order.remove(item_id)
         item = self._items.pop(item_id)
         self._num_chars -= item.num_chars

@@ -17,6 +17,12 @@ from server.protocol.items.items import (
     Part,
     TextPart,
 )
+from server.protocol.items.mcp import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+)
 from server.protocol.wire.checks import JsonObject
 
 
@@ -53,6 +59,38 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
                 "status": "completed",
                 "call_id": item.call_id,
                 "output": item.output,
+            }
+        case McpListTools():
+            tools = [tool.to_json() for tool in item.tools]
+            return written | {
+                "type": "mcp_list_tools",
+                "server_label": item.server_label,
+                "tools": tools,
+            }
+        case McpCall():
+            # One client throws where `output` is not there.
+            return written | {
+                "type": "mcp_call",
+                "server_label": item.server_label,
+                "name": item.name,
+                "arguments": item.arguments,
+                "approval_request_id": item.approval_request_id,
+                "output": item.output,
+                "error": None if item.error is None else item.error.to_json(),
+            }
+        case McpApprovalRequest():
+            return written | {
+                "type": "mcp_approval_request",
+                "server_label": item.server_label,
+                "name": item.name,
+                "arguments": item.arguments,
+            }
+        case McpApprovalResponse():
+            return written | {
+                "type": "mcp_approval_response",
+                "approval_request_id": item.approval_request_id,
+                "approve": item.is_approved,
+                "reason": item.reason,
             }
         case _:
             assert_never(item)

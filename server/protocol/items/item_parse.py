@@ -17,9 +17,11 @@ from server.protocol.items.items import (
     Role,
     TextPart,
 )
+from server.protocol.items.mcp import McpApprovalResponse
 from server.protocol.wire.checks import (
     JsonObject,
     array_at,
+    boolean_at,
     choice_at,
     invalid_choice,
     object_at,
@@ -29,10 +31,10 @@ from server.protocol.wire.checks import (
 )
 
 MAX_ID_LENGTH = 32  # Realtime API reference, conversation items, `id`
+_OURS = ("mcp_approval_request", "mcp_call", "mcp_list_tools")
 
 Pictures: TypeAlias = Mapping[str, Picture] | None
 """The pictures of an event by their parts' paths, read; None where the model cannot see."""
-_MCP_TYPES = ("mcp_approval_request", "mcp_approval_response", "mcp_call", "mcp_list_tools")
 
 
 def parse_item(
@@ -55,9 +57,8 @@ def parse_item(
         ClientError: with the path of the first thing that is wrong.
     """
     kind = string_at(required(raw, "type", path), f"{path}.type")
-    if kind in _MCP_TYPES:
-        reason = f"Items of type '{kind}' are not available on this server yet."
-        raise unsupported(f"{path}.type", reason)
+    if kind in _OURS:
+        raise unsupported(f"{path}.type", f"Items of type '{kind}' are made by the server only.")
     if kind not in ("message", *_PARSERS):
         raise invalid_choice(kind, f"{path}.type", ("message", *_PARSERS))
     item_id = _id_at(raw, "id", path) or ids.new("item")
@@ -111,6 +112,38 @@ _PARSERS: dict[str, _Parser] = {
     "function_call": _call,
     "function_call_output": _call_output,
 }
+
+
+def parse_approval(
+    raw: JsonObject, path: str, ids: Ids, called_by: Callable[[str], str | None]
+) -> McpApprovalResponse:
+    """Return an answer to a request for approval, checked; some clients give it no id.
+
+    Args:
+        raw: the item's object.
+        path: where the client sent it, such as "item".
+        ids: makes the id that the client did not give.
+        called_by: returns what the model calls the tool that a request is about; None if there is
+            no such request, or it has been answered.
+
+    Raises:
+        ClientError: with the path of the first thing that is wrong.
+    """
+    key = f"{path}.approval_request_id"
+    request_id = string_at(required(raw, "approval_request_id", path), key)
+    is_approved = boolean_at(required(raw, "approve", path), f"{path}.approve")
+    reason = raw.get("reason")
+    if reason is not None:
+        string_at(reason, f"{path}.reason")
+    called = called_by(request_id)
+    if called is None:
+        raise ClientError(
+            f"No approval request with id '{request_id}' waits for an answer.",
+            code="invalid_approval_request_id",
+            param=key,
+        )
+    item_id = _id_at(raw, "id", path) or ids.new("item")
+    return McpApprovalResponse(item_id, request_id, is_approved, reason, called)
 
 
 def _id_at(raw: JsonObject, key: str, path: str) -> str | None:

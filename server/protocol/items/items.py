@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from model.messages import Pixels, num_words_heard
 from server.images.picture import Picture
+from server.protocol.items.mcp import McpItem
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -198,7 +199,7 @@ class FunctionCallOutput:
         return len(self.name) + len(self.output)
 
 
-Item: TypeAlias = Message | FunctionCall | FunctionCallOutput
+Item: TypeAlias = Message | FunctionCall | FunctionCallOutput | McpItem
 
 
 def truncated(item: Message, heard_ms: int) -> Message:

@@ -30,6 +30,7 @@ from model.messages import (
 )
 from server.protocol.events import InputAudio
 from server.protocol.items.items import Item, Message
+from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.memory.replay import replayed
 from server.protocol.memory.turn_check import TurnCheck
@@ -63,7 +64,7 @@ class Feed(Protocol):
         """Add an item that is audio at the conversation's end."""
         ...
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Add an item at the conversation's end; one that is heard comes as `item_audio`."""
         ...
 
@@ -282,7 +283,7 @@ class TurnFeed:
     def check(self, item: Item, audio: InputAudio | None) -> None:
         """Take every item."""
 
-    def add(self, item: Item) -> list[Command]:
+    def add(self, item: Item | McpReturned) -> list[Command]:
         """Add an item at the conversation's end."""
         # Starting over brings the whole conversation, this item included.
         added = [] if self._can_start_over else replayed(self._session_id, item)

@@ -13,10 +13,17 @@ from model.messages import (
     Pcm,
 )
 from server.protocol.items.items import FunctionCall, FunctionCallOutput, Item, Message
+from server.protocol.items.mcp import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+    McpReturned,
+)
 
 
-def replayed(
-    session_id: str, item: Item, sound_of: Callable[[str], Pcm | None] | None = None
+def replayed(  # noqa: PLR0911 - a case each
+    session_id: str, item: Item | McpReturned, sound_of: Callable[[str], Pcm | None] | None = None
 ) -> list[Command]:
     """Return the commands that make an engine remember an item.
 
@@ -48,6 +55,15 @@ def replayed(
         case FunctionCallOutput():
             name, output = _text(item.name), _text(item.output)
             return [AppendCallOutput(session_id, item.id, name, output)]
+        case McpApprovalRequest() | McpCall(approval_request_id=None):
+            return [AppendCall(session_id, item.id, _text(item.called), _text(item.arguments))]
+        case McpApprovalResponse(is_approved=False):
+            return [AppendCallOutput(session_id, item.id, _text(item.called), _text(item.told))]
+        case McpReturned():
+            return [AppendCallOutput(session_id, item.id, _text(item.called), _text(item.output))]
+        case McpListTools() | McpCall() | McpApprovalResponse():
+            # A call that was asked for is remembered from its request on.
+            return []
         case _:
             assert_never(item)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from model.messages import Command, Respond
+from server.protocol.calls.calls import Calls
 from server.protocol.memory.replay import replayed
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
@@ -10,7 +11,6 @@ from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import Response
 from server.protocol.settings.request import ResponseRequest
-from server.protocol.settings.tools import engine_tools
 from server.protocol.state import SessionState
 
 # The ids of a response are made before anybody is told of it, so that an early reply, and one that
@@ -23,11 +23,13 @@ class Beginning:
 
     Args:
         state: of the session.
+        calls: follow the calls that replies make.
         playout: follows the sound where the transport plays it; None: clients are sent it.
     """
 
-    def __init__(self, state: SessionState, playout: Playout | None = None) -> None:
+    def __init__(self, state: SessionState, calls: Calls, playout: Playout | None = None) -> None:
         self._state = state
+        self._calls = calls
         self._conversation_id = state.ids.new("conv")
         self._playout = playout
         self._turn = 0
@@ -61,6 +63,8 @@ class Beginning:
             message,
             outputs,
             self._state.ids.new,
+            self._state.listings.toolbox(request.tools, request.tool_choice, is_in_band=is_in_band),
+            self._calls if is_in_band else None,
         )
 
     def respond(self, reply: Reply, *, is_standing: bool = False) -> Respond:
@@ -71,7 +75,6 @@ class Beginning:
             is_standing: as in `Respond`.
         """
         request = reply.response.request
-        tools, tool_choice = engine_tools(request.tools, request.tool_choice)
         return Respond(
             reply.engine_id,
             reply.turn,
@@ -80,8 +83,8 @@ class Beginning:
             audio=request.modality == "audio",
             max_output_tokens=request.max_output_tokens,
             instructions=request.instructions,
-            tools=tools,
-            tool_choice=tool_choice,
+            tools=reply.toolbox.tools,
+            tool_choice=reply.toolbox.choice,
             is_standing=is_standing,
         )
 

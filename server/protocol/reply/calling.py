@@ -44,7 +44,7 @@ class Calling:
 
     def opened(self) -> list[ServerEvent]:
         """Open the item, without arguments yet."""
-        return self._outputs.opened(self._item("in_progress"))
+        return self._outputs.opened(self.item("in_progress"))
 
     def arguments(self, text: str) -> list[ServerEvent]:
         """Add to the arguments."""
@@ -57,7 +57,7 @@ class Calling:
         return [
             *events,
             FunctionCallArgumentsDone(*self._place, self._name, self._arguments),
-            *self._outputs.closed(self._item(status)),
+            *self._outputs.closed(self.item(status)),
         ]
 
     @property
@@ -65,5 +65,6 @@ class Calling:
         index = self._outputs.index(self.item_id)
         return self._response_id, self.item_id, index, self._call_id
 
-    def _item(self, status: Status) -> FunctionCall:
+    def item(self, status: Status) -> FunctionCall:
+        """Return the call as it is now."""
         return FunctionCall(self.item_id, status, self._call_id, self._name, self._arguments)

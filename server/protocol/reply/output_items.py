@@ -53,11 +53,17 @@ class OutputItems:
             events.append(ItemAdded(self._conversation.append(item), item))
         return events
 
-    def closed(self, item: Item) -> list[ServerEvent]:
-        """Put an item's final version in its place."""
+    def handed_over(self, item: Item) -> list[ServerEvent]:
+        """Let go of an item that will be final in the conversation later than in the response."""
         self._items[item.id] = item
-        events: list[ServerEvent] = []
         if self._conversation is not None:
             self._conversation.replace(item)
+        return [OutputItemDone(self._response_id, self.index(item.id), item)]
+
+    def closed(self, item: Item) -> list[ServerEvent]:
+        """Put an item's final version in its place."""
+        handed_over = self.handed_over(item)
+        events: list[ServerEvent] = []
+        if self._conversation is not None:
             events.append(ItemDone(self._conversation.previous_id(item.id), item))
-        return [*events, OutputItemDone(self._response_id, self.index(item.id), item)]
+        return [*events, *handed_over]

@@ -17,9 +17,13 @@ from model.messages import (
     ResponseWord,
     Usage,
 )
+from server.protocol.calls.calls import Calls
+from server.protocol.events import Reaction
 from server.protocol.items.items import Status
+from server.protocol.mcp.toolbox import Toolbox
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.calling import Calling
+from server.protocol.reply.mcp_calling import McpCalling
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import Response, ResponseStatus
@@ -29,7 +33,6 @@ from server.protocol.server_events import (
     ResponseDone,
     ServerEvent,
 )
-from server.protocol.sound import Sound
 from server.protocol.wire.checks import JsonObject
 
 Made: TypeAlias = (
@@ -54,6 +57,11 @@ class Reply:
         message: what it says or writes, if it does.
         outputs: what it has made.
         new_id: makes ids.
+        toolbox: what it offers to the engine.
+        calls: follow its calls when they go on after it; None out of band, where none does.
+
+    Attributes:
+        has_half_a_call: whether it ended within the arguments of a call.
     """
 
     def __init__(
@@ -64,15 +72,20 @@ class Reply:
         message: Speaking,
         outputs: OutputItems,
         new_id: Callable[[str], str],
+        toolbox: Toolbox,
+        calls: Calls | None,
     ) -> None:
         self.response = response
         self.engine_id = engine_id
         self.turn = turn
         self.message = message
         self.state = ResponseState.CREATED
+        self.has_half_a_call = False
         self._outputs = outputs
         self._new_id = new_id
-        self._calling: Calling | None = None
+        self.toolbox = toolbox
+        self._calls = calls
+        self._calling: Calling | McpCalling | None = None
         self._num_argument_texts = 0
         self._based_on = Usage()  # its input, once the engine has read it
 
@@ -83,7 +96,7 @@ class Reply:
 
     def is_making(self, item_id: str) -> bool:
         """Say whether an item is open in it."""
-        if self._calling is not None:
+        if isinstance(self._calling, Calling):
             return self._calling.item_id == item_id
         return self.message.is_open and self.message.item_id == item_id
 
@@ -91,7 +104,7 @@ class Reply:
         """Say that the response exists."""
         return [ResponseCreated(self.response)]
 
-    def take(self, made: Made, now_s: float) -> list[ServerEvent | Sound]:
+    def take(self, made: Made, now_s: float) -> list[Reaction]:
         """Pass on what the engine has made."""
         match made:
             case ResponseStarted():
@@ -114,10 +127,10 @@ class Reply:
                 self._move(ResponseMove.ARGUMENTS)
                 self._num_argument_texts += 1
                 assert self._calling is not None
-                return [*self._calling.arguments(made.text)]
+                return [*(self._calling.arguments(made.text) or ())]
             case CallDone():
                 self._move(ResponseMove.CALL_DONE)
-                return [*self._called("completed")]
+                return self._called("completed", now_s)
             case _:
                 assert_never(made)
 
@@ -127,7 +140,7 @@ class Reply:
         status: ResponseStatus,
         details: JsonObject | None = None,
         usage: Usage | None = None,
-    ) -> list[ServerEvent | Sound]:
+    ) -> list[Reaction]:
         """Close everything that is open, then the response.
 
         Args:
@@ -138,12 +151,15 @@ class Reply:
         """
         self._move(move)
         item_status: Status = "completed" if status == "completed" else "incomplete"
-        events: list[ServerEvent | Sound] = []
+        events: list[Reaction] = []
         if self.message.is_open:
             is_cut = status in ("cancelled", "failed")
             events += self.message.closed(item_status, is_cut=is_cut)
-        if self._calling is not None:
-            events += self._called(item_status)
+        calling, self._calling = self._calling, None
+        self.has_half_a_call = calling is not None and item_status == "incomplete"
+        if isinstance(calling, Calling):
+            # Of half a call of a server's tool nobody has been told.
+            events += calling.closed(item_status)
         self.response = replace(
             self.response,
             status=status,
@@ -151,7 +167,8 @@ class Reply:
             output=self._outputs.items,
             usage=usage or self._usage_so_far(),
         )
-        return [*events, ResponseDone(self.response), RateLimitsUpdated()]
+        after = [] if self._calls is None else self._calls.response_done(self.response.id)
+        return [*events, ResponseDone(self.response), RateLimitsUpdated(), *after]
 
     def _move(self, move: ResponseMove) -> None:
         self.state = next_response_state(self.state, move)
@@ -161,20 +178,30 @@ class Reply:
         self._move(ResponseMove.OUTPUT)
         return [] if self.message.is_open else self.message.opened()
 
-    def _call(self, name: str) -> list[ServerEvent | Sound]:
+    def _call(self, name: str) -> list[Reaction]:
         """Open a function call; what is said before it is said completely."""
         self._move(ResponseMove.CALL)
         is_open = self.message.is_open
-        said = self.message.closed("completed", is_cut=False) if is_open else []
-        self._calling = Calling(
-            self.response.id, self._new_id("item"), self._new_id("call"), name, self._outputs
-        )
+        said: list[Reaction] = []
+        if is_open:
+            said += self.message.closed("completed", is_cut=False)
+        response_id, new_id, offered = self.response.id, self._new_id, self.toolbox.offered
+        if name in offered:
+            assert self._calls is not None, "out of band no server's tools are offered"
+            ids = new_id("mcp"), new_id("mcpr")
+            self._calling = McpCalling(response_id, *ids, offered[name], self._outputs, self._calls)
+            return said
+        self._calling = Calling(response_id, new_id("item"), new_id("call"), name, self._outputs)
         return [*said, *self._calling.opened()]
 
-    def _called(self, status: Status) -> list[ServerEvent]:
-        assert self._calling is not None
+    def _called(self, status: Status, now_s: float) -> list[Reaction]:
         calling, self._calling = self._calling, None
-        return calling.closed(status)
+        if isinstance(calling, McpCalling):
+            return calling.made(now_s)
+        assert calling is not None, "a call is being made"
+        closed = calling.closed(status)
+        waits = [] if self._calls is None else self._calls.wait(calling.item(status), now_s)
+        return [*closed, *waits]
 
     def _usage_so_far(self) -> Usage:
         """Count what a response that the engine did not finish was based on, and what was sent."""

@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 from model.messages import Close, Command, DoneReason, ResponseFailed
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
-from server.protocol.items.items import AudioPart, FunctionCall, Message, Part, with_heard_ms
+from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.reply import Made, Reply
+from server.protocol.reply.speaking import Speaking
 from server.protocol.response import ResponseStatus
 from server.protocol.state import SessionState
 from server.protocol.wire.checks import JsonObject
@@ -70,6 +71,8 @@ class Running:
         self._feed = feed
         self.default: Reply | None = None
         self.asides: dict[str, Reply] = {}
+        # The message that may still be played although its response is done.
+        self._said: Speaking | None = None
 
     @property
     def is_active(self) -> bool:
@@ -80,6 +83,15 @@ class Running:
     def is_speaking(self) -> bool:
         """Say whether a spoken response of the conversation is in progress."""
         return self.default is not None and self.default.message.is_audio
+
+    def is_heard(self, now_s: float) -> bool:
+        """Say whether a response of the conversation is in progress, or what it said is heard."""
+        return self.is_active or (self._said is not None and self._said.is_played(now_s))
+
+    def unheard(self, item_id: str | None = None) -> None:
+        """Note that a client plays no more of an item, or of anything."""
+        if self._said is not None and item_id in (None, self._said.item_id):
+            self._said = None
 
     def part_of(self, item_id: str) -> Part | None:
         """Return the content so far of the message in progress, None if it is another item's."""
@@ -135,10 +147,10 @@ class Running:
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
-        events = reply.take(output, now_s)
+        reactions = reply.take(output, now_s)
         if reply.has_called:
             self._feed.called(reply.message.item_id)
-        return [*events]
+        return reactions
 
     def _finished(
         self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
@@ -217,10 +229,10 @@ class Running:
         """Let go of a response that has ended."""
         if reply is self.default:
             self.default = None
+            self._said = reply.message
         if reply.engine_id == self._state.session_id:
             self._feed.finish()
-            calls = [item for item in reply.response.output if isinstance(item, FunctionCall)]
-            if any(call.status == "incomplete" for call in calls):
+            if reply.has_half_a_call:
                 # The engine remembers half a call; clients take it for none.
                 self._feed.outdate()
             return []

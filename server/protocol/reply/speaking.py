@@ -122,6 +122,10 @@ class Speaking:
             return 0
         return min(self.audio_ms, max(0, round((now_s - self._first_audio_s) * 1000)))
 
+    def is_played(self, now_s: float) -> bool:
+        """Say whether a client may be hearing it, or will."""
+        return self.is_audio and self.heard_ms(now_s) < self.audio_ms
+
     def opened(self) -> list[ServerEvent]:
         """Open the message and its part."""
         self.is_open = True
@@ -145,7 +149,7 @@ class Speaking:
         played = self._noted(self._speed_changer.feed(pcm))
         if self._playout is not None:
             return self._playout.add(self._response_id, self.item_id, played)
-        return [*self._delta(self._encoder.encode(played))]
+        return [*self._delta(self._encoder.encode(played), played)]
 
     def word(self, text: str, start_ms: int) -> None:
         """Remember where a word begins."""
@@ -181,7 +185,7 @@ class Speaking:
             return [] if self._playout is None else self._playout.finish(self.item_id)
         rest = self._noted(self._speed_changer.finish())
         if self._playout is None:
-            return [*self._delta(self._encoder.encode(rest) + self._encoder.finish())]
+            return [*self._delta(self._encoder.encode(rest) + self._encoder.finish(), rest)]
         added = self._playout.add(self._response_id, self.item_id, rest)
         return [*added, *self._playout.finish(self.item_id)]
 
@@ -192,7 +196,7 @@ class Speaking:
             self._recordings.add(self.item_id, played)
         return played
 
-    def _delta(self, data: bytes) -> list[ServerEvent]:
+    def _delta(self, data: bytes, pcm: Pcm) -> list[ServerEvent]:
         if not data:
             return []
-        return [OutputAudioDelta(*self._place, base64.b64encode(data).decode("ascii"))]
+        return [OutputAudioDelta(*self._place, base64.b64encode(data).decode("ascii"), pcm)]

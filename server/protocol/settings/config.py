@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from server.protocol.settings.tools import FunctionTool, ToolChoice, tool_choice_json
+from server.protocol.settings.tools import AnyTool, ToolChoice, tool_choice_json
 from server.protocol.wire.checks import JsonObject
 
 SessionKind: TypeAlias = Literal["realtime", "transcription"]
@@ -157,7 +157,7 @@ class SessionConfig:
     )
     output_format: AudioFormat = AudioFormat()
     speed: float = 1.0
-    tools: tuple[FunctionTool, ...] = ()
+    tools: tuple[AnyTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     truncation: str | Mapping[str, Any] = "auto"

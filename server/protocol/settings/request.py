@@ -12,7 +12,7 @@ from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
 from server.protocol.settings.tools import (
-    FunctionTool,
+    AnyTool,
     ToolChoice,
     check_choice_exists,
     parse_tool_choice,
@@ -60,7 +60,7 @@ class ResponseRequest:
     output_format: AudioFormat
     max_output_tokens: int | None
     speed: float = 1.0
-    tools: tuple[FunctionTool, ...] = ()
+    tools: tuple[AnyTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     instructions: str | None = None
     destination: Destination = "auto"

@@ -1,6 +1,7 @@
-"""Hold the functions that a session offers to the model, and what a client asks of their use.
+"""Hold the tools that a session offers to the model, and what a client asks of their use.
 
-Only functions are tools so far: MCP tools are refused by name.
+A tool is a function of the client's own, or a server whose tools `server.protocol.mcp` lists and
+calls.
 """
 
 import json
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from model.messages import Tool
-from model.messages import ToolChoice as EngineToolChoice
 from server.config import DEFAULTS
 from server.errors import ClientError
+from server.protocol.settings.mcp import McpChoice, McpTool, parse_mcp_choice, parse_mcp_tool
 from server.protocol.wire.checks import (
     JsonObject,
     array_at,
@@ -22,15 +23,14 @@ from server.protocol.wire.checks import (
     refuse_unknown_keys,
     required,
     string_at,
-    unsupported,
 )
 
 MAX_TOOLS = DEFAULTS.max_tools
+MAX_SERVERS = 8  # among them
 _MAX_NAME_LENGTH = 64
 # Source: Realtime API reference, session, tools: function names.
 _NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 _NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
-_MCP_REASON = "MCP tools are not available on this server yet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +73,17 @@ class NamedFunction:
         return {"type": "function", "name": self.name}
 
 
-ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedFunction
+ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedFunction | McpChoice
+AnyTool: TypeAlias = FunctionTool | McpTool
 
 
 def tool_choice_json(choice: ToolChoice) -> str | JsonObject:
     """Write a choice as the API does."""
-    return choice.to_json() if isinstance(choice, NamedFunction) else choice
+    return choice if isinstance(choice, str) else choice.to_json()
 
 
-def engine_tools(
-    tools: Iterable[FunctionTool], choice: ToolChoice
-) -> tuple[tuple[Tool, ...], EngineToolChoice]:
-    """Return the functions and the choice as the engine takes them.
-
-    A named function is passed as the only one, and required. Where there is nothing to call,
-    nothing is required.
-    """
-    # Source: Realtime API reference, session, tool_choice: none, auto, required, or one function.
-    if isinstance(choice, NamedFunction):
-        tools, choice = [tool for tool in tools if tool.name == choice.name], "required"
-    offered = tuple(tool.for_engine() for tool in tools)
-    return offered, choice if offered else "none"
-
-
-def parse_tools(
-    value: object, path: str, *, max_tools: int = MAX_TOOLS
-) -> tuple[FunctionTool, ...]:
-    """Return the functions of a `tools` list.
+def parse_tools(value: object, path: str, *, max_tools: int = MAX_TOOLS) -> tuple[AnyTool, ...]:
+    """Return the functions and servers of a `tools` list.
 
     Args:
         value: the list as sent.
@@ -117,24 +101,34 @@ def parse_tools(
             code="array_above_max_length",
             param=path,
         )
-    tools: dict[str, FunctionTool] = {}
+    tools: dict[tuple[type[AnyTool], str], AnyTool] = {}
     for index, entry in enumerate(given):
         tool = _parse_tool(entry, f"{path}[{index}]")
-        if tool.name in tools:
+        is_function = isinstance(tool, FunctionTool)
+        name = tool.name if isinstance(tool, FunctionTool) else tool.label
+        if (type(tool), name) in tools:
+            noun, key = ("function", "name") if is_function else ("server label", "server_label")
             raise ClientError(
-                f"Invalid '{path}': the function '{tool.name}' is there more than once.",
+                f"Invalid '{path}': the {noun} '{name}' is there more than once.",
                 code="invalid_value",
-                param=f"{path}[{index}].name",
+                param=f"{path}[{index}].{key}",
             )
-        tools[tool.name] = tool
+        tools[type(tool), name] = tool
+    if sum(isinstance(tool, McpTool) for tool in tools.values()) > MAX_SERVERS:
+        raise ClientError(
+            f"Invalid '{path}': too many servers. Expected at most {MAX_SERVERS} tools of type "
+            "'mcp'.",
+            code="array_above_max_length",
+            param=path,
+        )
     return tuple(tools.values())
 
 
-def _parse_tool(value: object, path: str) -> FunctionTool:
+def _parse_tool(value: object, path: str) -> AnyTool:
     given = object_at(value, path)
     kind = choice_at(required(given, "type", path), f"{path}.type", ("function", "mcp"))
     if kind == "mcp":
-        raise unsupported(path, _MCP_REASON)
+        return parse_mcp_tool(given, path)
     # `strict` is no part of the schema here, yet often sent: arguments always follow their schema.
     refuse_unknown_keys(given, path, ("type", "name", "description", "parameters", "strict"))
     name = _parse_name(required(given, "name", path), f"{path}.name")
@@ -197,7 +191,7 @@ def offered_schemas(
     return tuple(
         OfferedSchema(json.dumps(tool.parameters), tool.name, f"{path}[{index}].parameters")
         for index, tool in enumerate(tools)
-        if tool.parameters is not None
+        if isinstance(tool, FunctionTool) and tool.parameters is not None
     )
 
 
@@ -211,7 +205,7 @@ def parse_tool_choice(value: object, path: str) -> ToolChoice:
         return choice_at(value, path, modes)
     kind = choice_at(required(value, "type", path), f"{path}.type", ("function", "mcp"))
     if kind == "mcp":
-        raise unsupported(path, _MCP_REASON)
+        return parse_mcp_choice(value, path)
     nested: Any = value.get("function")
     if nested is not None and "name" not in value:
         refuse_unknown_keys(value, path, ("type", "function"))
@@ -222,15 +216,21 @@ def parse_tool_choice(value: object, path: str) -> ToolChoice:
     return NamedFunction(string_at(required(value, "name", path), f"{path}.name"))
 
 
-def check_choice_exists(choice: ToolChoice, tools: Iterable[FunctionTool], path: str) -> None:
-    """Refuse a demand for a function that is not offered.
+def check_choice_exists(choice: ToolChoice, tools: Iterable[AnyTool], path: str) -> None:
+    """Refuse a demand for a function or a server that is not offered.
 
     Raises:
         ClientError: there is none of that name.
     """
-    if isinstance(choice, NamedFunction) and choice.name not in {tool.name for tool in tools}:
+    if isinstance(choice, str):
+        return
+    if isinstance(choice, NamedFunction):
+        name, known = choice.name, {t.name for t in tools if isinstance(t, FunctionTool)}
+    else:
+        name, known = choice.label, {t.label for t in tools if isinstance(t, McpTool)}
+    if name not in known:
         raise ClientError(
-            f"Tool choice '{choice.name}' not found in 'tools' parameter.",
+            f"Tool choice '{name}' not found in 'tools' parameter.",
             code="invalid_value",
             param=path,
         )

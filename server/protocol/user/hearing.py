@@ -26,11 +26,12 @@ class Hearing(Protocol):
         """Hear appended audio, in the session's input format."""
         ...
 
-    def next(self, *, is_finished: bool) -> Heard | None:
+    def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:
         """Return what was heard next, None if there is nothing more so far.
 
         Args:
             is_finished: after an `EndInDoubt`, whether the turn sounds finished to the model.
+            would_interrupt: whether speech that begins would end a reply.
         """
         ...
 

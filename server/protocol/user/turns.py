@@ -14,9 +14,11 @@ from server.protocol.events import (
     InputAudio,
     Reaction,
     SpeechBegan,
+    SpeechDismissed,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
+    SpeechSuspected,
 )
 from server.protocol.items.items import Message, with_transcript
 from server.protocol.memory.feed import TurnFeed
@@ -31,6 +33,7 @@ from server.protocol.server_events import (
 )
 from server.protocol.settings.config import SessionConfig
 from server.protocol.state import SessionState
+from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.speculation import Speculation
 from server.protocol.user.user_items import UserItems
@@ -42,6 +45,10 @@ class Turns(Protocol):
 
     def heard(self, event: Heard, now_s: float) -> list[Reaction]:
         """Take what the session heard in appended audio."""
+        ...
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say whether speech that begins now would end a reply, or stop it from being heard."""
         ...
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
@@ -112,6 +119,7 @@ class AnsweredTurns:
         responses: answer turns, and are cut short by them.
         feed: leads to the engine.
         shortening: stops what a transport plays by itself.
+        doubt: holds it back while it is not certain that the user interrupts.
     """
 
     def __init__(
@@ -121,12 +129,14 @@ class AnsweredTurns:
         responses: TurnResponses,
         feed: TurnFeed,
         shortening: Shortening,
+        doubt: Doubt,
     ) -> None:
         self._state = state
         self._listening = listening
         self._responses = responses
         self._feed = feed
         self._shortening = shortening
+        self._doubt = doubt
         self._user_items = UserItems(state, listening)
         self._speculation: Speculation | None = None
         # Of commits that were tentative at first: the engine's name → the item.
@@ -142,6 +152,10 @@ class AnsweredTurns:
                 return self._speech_began(event, now_s)
             case SpeechEnded():
                 return self._speech_ended(event, now_s)
+            case SpeechSuspected():
+                return [*self._doubt.begin(now_s)]
+            case SpeechDismissed():
+                return [*self._doubt.end()]
             case SpeechPaused():
                 return self._speculate()
             case SpeechResumed():
@@ -150,6 +164,12 @@ class AnsweredTurns:
                 return [*self._feed.check_turn()]
             case _:
                 assert_never(event)
+
+    def would_interrupt(self, now_s: float) -> bool:
+        """Say whether speech that begins now would end a reply, or stop it from being heard."""
+        detection = self._state.config.turn_detection
+        may_interrupt = detection is not None and detection.interrupt_response
+        return may_interrupt and self._responses.running.is_heard(now_s)
 
     def buffer(self, event: InputAudioBufferCommit | InputAudioBufferClear) -> list[Reaction]:
         """Commit or clear the input buffer by hand.
@@ -203,6 +223,9 @@ class AnsweredTurns:
                 reactions += self._responses.cut("turn_detected", now_s)
             # A transport may still be playing a response that is done.
             reactions += self._shortening.hush()
+        reactions += self._doubt.end()
+        # Clients stop playing when they are told of speech.
+        self._responses.running.unheard()
         return [*reactions, *self._fed(chunks)]
 
     def _speech_ended(self, event: SpeechEnded, now_s: float) -> list[Reaction]:

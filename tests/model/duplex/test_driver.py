@@ -145,9 +145,9 @@ class RecordingLM(LM):
         super().__init__(config)
         self.inputs: list[Tensor] = []
 
-    def embed(self, steps: Steps) -> Tensor:
+    def embed(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
         """Embed, and keep it."""
-        self.inputs.append(super().embed(steps))
+        self.inputs.append(super().embed(steps, pictures))
         return self.inputs[-1]
 
 

@@ -7,7 +7,14 @@ import numpy as np
 from model.cache.state import Kind
 from model.text import Special
 from model.training.encode_stage import CodedClip
-from model.training.layout import NO_TARGET, SpokenTurn, aligned_words, lay_out, live_transcript
+from model.training.layout import (
+    NO_TARGET,
+    SpokenCall,
+    SpokenTurn,
+    aligned_words,
+    lay_out,
+    live_transcript,
+)
 
 
 class Letters:
@@ -112,3 +119,62 @@ def test_recording_without_alignment_teaches_only_the_transcript() -> None:
     rows = lay_out([SpokenTurn("ab", None, clip(4), None)], 0, PIECES, 4, [0])
     assert rows.target[2:6] == [NO_TARGET] * 4
     assert rows.target[6:] == [A, B, Special.REPLY]
+
+
+def test_prompt_is_pinned() -> None:
+    """Instructions and functions follow the voice, and are remembered for good."""
+    rows = lay_out([SpokenTurn("a", "b", None, None)], 1, PIECES, 4, [0], [Special.SYSTEM, D])
+    assert rows.text[:4] == [Special.BOS, Special.VOICE0 + 1, Special.SYSTEM, D]
+    assert rows.kind[:5] == [Kind.PREFIX] * 4 + [Kind.TEXT]
+
+
+def test_call_is_made_and_its_result_answered() -> None:
+    """First words, the call, their audio; then the result is read and the reply made."""
+    call = SpokenCall([Special.CALL, A, Special.SPEAK], "d", "c", clip(2, ("c", 0.0, 0.1)))
+    rows = lay_out([SpokenTurn("a", "b", None, None, calls=[call])], 0, PIECES, 4, [0])
+    assert rows.text[2:] == [
+        Special.USER, A, Special.REPLY, C, Special.CALL, A, Special.SPEAK,
+        Special.SPEAK, C, 0, Special.EOS, Special.RESULT, D, Special.REPLY, B, Special.EOS,
+    ]  # fmt: skip
+    assert rows.kind[9:12] == [Kind.SPEAK] * 3
+    assert rows.target[4:9] == [C, Special.CALL, A, Special.SPEAK, NO_TARGET]
+    assert rows.target[12:16] == [NO_TARGET] * 3 + [B]
+
+
+def test_what_is_not_understood() -> None:
+    """No words live, none in the transcript, `<unsure>` in the place of `<reply>`."""
+    rows = lay_out([SpokenTurn("", "c", clip(3), None, is_unsure=True)], 0, PIECES, 4, [0])
+    assert rows.target[2:5] == [Special.PAD] * 3
+    assert rows.text[5:] == [Special.USER, Special.UNSURE, Special.REPLY, C, Special.EOS]
+    assert rows.target[5:8] == [Special.UNSURE, Special.REPLY, C]
+    assert rows.ends == [-1] * len(rows)
+
+
+def test_doubtful_words_are_fed_and_not_taught() -> None:
+    """After wrong words that are not relied on the reply is the same as after none."""
+    rows = lay_out([SpokenTurn("ab", "c", None, None, is_unsure=True)], 0, PIECES, 4, [0])
+    assert rows.text[2:7] == [Special.USER, A, B, Special.UNSURE, Special.REPLY]
+    assert rows.target[2:7] == [NO_TARGET] * 3 + [Special.REPLY, C]
+
+
+def test_assistant_begins() -> None:
+    """Where nobody said anything, the reply comes first."""
+    rows = lay_out([SpokenTurn(None, "c", None, None)], 0, PIECES, 4, [0])
+    assert rows.text[2:] == [Special.REPLY, C, Special.EOS]
+
+
+def test_picture_comes_before_the_question() -> None:
+    """One step a patch, nothing asked of it."""
+    patches = np.zeros((4, 12), np.float32)
+    rows = lay_out([SpokenTurn("a", "b", None, None, patches=patches)], 0, PIECES, 4, [0])
+    assert rows.text[2:8] == [Special.IMAGE] * 4 + [Special.USER, A]
+    assert rows.target[2:6] == [NO_TARGET] * 4
+    assert rows.pictures == [patches]
+
+
+def test_end_is_known_at_every_frame() -> None:
+    """Frames that begin after the last word are over; pauses before it are not."""
+    heard = clip(12, ("a", 0.0, 0.1), ("b", 0.5, 0.62))
+    rows = lay_out([SpokenTurn("ab", "c", heard, None)], 0, PIECES, 4, [0])
+    assert rows.ends[2:14] == [0] * 8 + [1] * 4
+    assert set(rows.ends[14:]) == {-1}

@@ -14,8 +14,9 @@ from model.cache.state import Kind
 from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.text import Special, Tokenizer
+from model.training.adversary_stage import train_adversary
 from model.training.cli import begin_with
-from model.training.codec_stage import train_codec
+from model.training.codec_stage import CropSampler, train_codec
 from model.training.encode_stage import encode_store
 from model.training.layout import NO_TARGET
 from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
@@ -39,6 +40,7 @@ CODEC = MelCodecConfig(
 SIZES = LMConfig(
     dim=32, num_layers=2, num_heads=2, num_kv_heads=2, ff_dim=48, audio_rank=12,
     audio_entry_layer=1, depth_dim=32, depth_layers=1, depth_heads=2, depth_ff=48,
+    prefix_steps=128, has_end_head=1, picture_size=32,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -69,6 +71,7 @@ def made(
         (user_key(s, i), t.user, "hum", spoken(t.user))
         for s in scripts
         for i, t in enumerate(s.turns)
+        if t.user
     ]
     replies = sorted({(s.voice, t.reply) for s in scripts for t in s.turns})
     write_shard(base / "users" / "0000", users)
@@ -93,6 +96,45 @@ def test_vocoder_stage_leaves_the_codes_alone(
     assert not torch.equal(codec.decode(before), wave)
 
 
+def test_adversary_stage_changes_the_wave_and_resumes(
+    made: tuple[list[Script], list[Clip], list[Clip], MelCodec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The codes stay, the wave changes, the critics learn, and a stopped run goes on the same."""
+    _, users, replies, codec = made
+    monkeypatch.setattr("model.training.adversary_stage.LEARNING_STEPS", 1)
+    monkeypatch.setattr("model.training.adversary_stage.BATCH", 2)
+    pcm = torch.from_numpy(users[0].pcm[: 1280 * 3] / np.float32(32768))[None]
+    before = codec.encode(pcm)
+
+    def train(name: str, num_steps: int) -> MelCodec:
+        fresh = MelCodec(CODEC)
+        fresh.load_state_dict(codec.state_dict())
+        return train_adversary(
+            fresh, users, replies, tmp_path / name, num_steps=num_steps, seed=1, device=CPU
+        )
+
+    whole = train("whole", 4)
+    assert torch.equal(whole.encode(pcm), before)
+    assert not torch.equal(whole.decode(before), codec.decode(before))
+    with monkeypatch.context() as patch:
+        patch.setattr("model.training.loop.CHECKPOINT_EVERY_S", -1.0)
+        draws = iter(range(2))
+        draw = CropSampler.draw
+
+        def draw_until_stopped(self: CropSampler, *args: object) -> object:
+            if next(draws, None) is None:
+                raise KeyboardInterrupt
+            return draw(self, *args)  # type: ignore[arg-type]
+
+        patch.setattr(CropSampler, "draw", draw_until_stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", 4)
+    parts = train("parts", 4)
+    assert torch.equal(whole.decode(before), parts.decode(before))
+
+
 def test_resumed_training_is_the_same_training(
     made: tuple[list[Script], list[Clip], list[Clip], MelCodec], tmp_path: Path
 ) -> None:
@@ -102,7 +144,7 @@ def test_resumed_training_is_the_same_training(
     config = replace(SIZES, text_vocab=len(tokenizer))
     coded = encode_store(codec, users, tmp_path / "users.npz", seed=1, is_user=True)
     said = encode_store(codec, replies, tmp_path / "replies.npz", seed=1, is_user=False)
-    sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8)
+    sampler = DialogueSampler(scripts, [coded], said, tokenizer, config)
 
     def train(name: str, steps: int, seed: int = 1) -> dict[str, torch.Tensor]:
         lm = new_lm(config, codec.codebook_vectors(), seed)
@@ -142,7 +184,7 @@ def test_recordings_are_mixed_in(
     mine = Clip("recording:1", "zzz", "recording", users[0].pcm, (), users[0].phones)
     heard = encode_store(codec, [mine], tmp_path / "recordings.npz", seed=1, is_user=True)
     recordings = Recordings({"recording:1": "zzz"}, {}, [heard], share=1.0)
-    sampler = DialogueSampler(scripts, [coded], said, tokenizer, 8, recordings)
+    sampler = DialogueSampler(scripts, [coded], said, tokenizer, SIZES, recordings)
     batch = sampler.draw(torch.Generator().manual_seed(1))
     spoken = (batch.steps.kind == Kind.LISTEN).any(1)
     last = batch.steps.text[spoken][:, len(heard["recording:1"].codes) + 2 :]

@@ -55,3 +55,10 @@ def test_silence_is_not_speech_and_a_voice_is(model: SileroModel) -> None:
     """The probabilities mean what the rules take them for."""
     assert max(SileroStream(model).feed(np.zeros(16_000, np.float32))) < 0.2
     assert max(SileroStream(model).feed(_voice(2.0))) > 0.5
+
+
+def test_windows_say_how_loud_they_are(model: SileroModel) -> None:
+    """In decibels of their power; digital silence has a level too."""
+    pcm = np.concatenate((np.zeros(512, np.float32), np.full(512, 0.1, np.float32)))
+    quiet, loud = SileroStream(model).windows(pcm)
+    assert (quiet.level_db, round(loud.level_db or 0)) == (-120, -20)

@@ -5,6 +5,9 @@ from dataclasses import replace
 from server.audio.vad import (
     WINDOW_MS,
     Boundary,
+    InterruptionDismissed,
+    InterruptionRules,
+    InterruptionSuspected,
     SpeechEnd,
     SpeechPause,
     SpeechResumption,
@@ -13,6 +16,7 @@ from server.audio.vad import (
     VadRules,
 )
 
+INTERRUPTION = InterruptionRules(speech_ms=384, silence_ms=192, quieter_db=12.0)
 RULES = VadRules(threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200, min_speech_ms=64)
 
 
@@ -128,3 +132,72 @@ def test_a_silence_that_ends_the_turn_is_no_pause() -> None:
     segmenter = SpeechSegmenter(replace(RULES, pause_ms=500))
     kinds = [type(boundary) for boundary in _boundaries(segmenter, [0.9] * 4 + [0.0] * 30)]
     assert kinds == [SpeechStart, SpeechEnd]
+
+
+def _in_reply(
+    segmenter: SpeechSegmenter, probabilities: list[float], level_db: float = -20.0
+) -> list[Boundary]:
+    """Return what is found while a reply is heard."""
+    found = (segmenter.feed(p, level_db, would_interrupt=True) for p in probabilities)
+    return [boundary for boundary in found if boundary is not None]
+
+
+def _careful() -> SpeechSegmenter:
+    return SpeechSegmenter(replace(RULES, interruption=INTERRUPTION))
+
+
+def test_words_interrupt_when_they_are_long_enough() -> None:
+    """They are suspected as soon as any speech is; the turn begins where they began."""
+    suspected, start = _in_reply(_careful(), [0.0] * 20 + [0.9] * 20)
+    assert suspected == InterruptionSuspected(22 * WINDOW_MS)
+    assert start == SpeechStart(start_ms=20 * WINDOW_MS - 300, at_ms=32 * WINDOW_MS)
+
+
+def test_what_is_short_does_not_interrupt() -> None:
+    """Eleven windows are a "mhm"; it is dismissed after 192 ms of silence."""
+    segmenter = _careful()
+    suspected, dismissed = _in_reply(segmenter, [0.9] * 11 + [0.0] * 20)
+    assert suspected == InterruptionSuspected(2 * WINDOW_MS)
+    assert dismissed == InterruptionDismissed(17 * WINDOW_MS)
+    # The next is judged by itself.
+    assert len(_in_reply(segmenter, [0.9] * 11 + [0.0] * 20)) == 2
+
+
+def test_pauses_between_syllables_are_part_of_words() -> None:
+    """Five windows of silence are one."""
+    found = _in_reply(_careful(), [0.9] * 6 + [0.0] * 5 + [0.9] * 6)
+    assert found == [InterruptionSuspected(2 * WINDOW_MS), SpeechStart(0, 17 * WINDOW_MS)]
+
+
+def test_a_click_is_not_suspected_in_a_reply() -> None:
+    """Nor do many become one."""
+    assert not _in_reply(_careful(), [0.9, 0.0] * 20)
+
+
+def test_who_is_far_quieter_than_the_user_does_not_interrupt() -> None:
+    """Once the user's own voice is known; until then anybody does."""
+    assert len(_in_reply(_careful(), [0.9] * 12, level_db=-50.0)) == 2
+    segmenter = _careful()
+    for probability in [0.9] * 20 + [0.0] * 7:
+        segmenter.feed(probability, -20.0 if probability else -60.0)
+    _in_reply(segmenter, [0.0] * 4, level_db=-60.0)
+    assert not _in_reply(segmenter, [0.9] * 50, level_db=-33.0)
+    assert len(_in_reply(segmenter, [0.9] * 15, level_db=-31.0)) == 2
+
+
+def test_a_suspicion_outlives_its_reply() -> None:
+    """When the reply is over meanwhile, what is said begins a turn as at any time."""
+    segmenter = _careful()
+    assert len(_in_reply(segmenter, [0.9] * 4)) == 1
+    assert segmenter.feed(0.9) == SpeechStart(0, 5 * WINDOW_MS)
+    segmenter = _careful()
+    assert len(_in_reply(segmenter, [0.9] * 4)) == 1
+    assert segmenter.feed(0.0) == InterruptionDismissed(5 * WINDOW_MS)
+    assert segmenter.feed(0.9) is None
+
+
+def test_without_a_reply_nothing_is_suspected() -> None:
+    """A turn begins at once."""
+    assert _boundaries(_careful(), [0.9] * 3) == [SpeechStart(0, 2 * WINDOW_MS)]
+    eager = replace(RULES, interruption=replace(INTERRUPTION, speech_ms=0))
+    assert _in_reply(SpeechSegmenter(eager), [0.9] * 3) == [SpeechStart(0, 2 * WINDOW_MS)]

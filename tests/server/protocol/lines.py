@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 Line = dict[str, Any]
 
 _TOOL = {"type": "function", "name": "get_time"}
+_SERVER = {"type": "mcp", "server_label": "s", "server_url": "https://s.example.com/mcp"}
 
 
 def client(kind: str, **values: Any) -> Line:
@@ -36,6 +37,15 @@ def message(role: str, item_id: str | None, previous: str | None) -> Line:
 
 def _function_item(kind: str, call_id: str, previous: str | None) -> Line:
     item = {"type": kind, "call_id": call_id, "name": "f", "arguments": "{}", "output": "y"}
+    return client("conversation.item.create", item=item, previous_item_id=previous)
+
+
+def _approval(number: int, approve: bool, previous: str | None) -> Line:
+    item = {
+        "type": "mcp_approval_response",
+        "approval_request_id": f"mcpr_{number}",
+        "approve": approve,
+    }
     return client("conversation.item.create", item=item, previous_item_id=previous)
 
 
@@ -79,6 +89,8 @@ CLIENTS = st.one_of(
             _detection({"type": "semantic_vad", "create_response": False}),
             _update(audio={"input": {"transcription": {"model": "whisper-1"}}}),
             _update(instructions="be brief", tools=[_TOOL]),
+            _update(tools=[_SERVER, _TOOL]),
+            _update(tools=[{**_SERVER, "require_approval": "never"}]),
             _update(output_modalities=["text"]),
             _update(audio={"output": {"voice": "echo", "format": {"type": "audio/pcmu"}}}),
             _update(audio={"output": {"speed": 1.5}}),
@@ -97,6 +109,7 @@ CLIENTS = st.one_of(
         st.sampled_from(["call_1", "call_2", "c"]),
         _previous,
     ),
+    st.builds(_approval, st.integers(1, 9), st.booleans(), _previous),
     st.builds(
         create,
         st.sampled_from([None, "auto", "none"]),
@@ -134,5 +147,6 @@ HAPPENINGS = st.sampled_from(
         *("audio", "voice", "pause", "hearing", "transcript", "later", "full", "lost", "away"),
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
+        *("server call", "listed", "unlisted", "returned"),
     ]
 )

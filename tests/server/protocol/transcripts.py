@@ -1,10 +1,12 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
-all the time. One JSON object a line. Inputs: `client` (a frame as
-sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine
-cannot open), `clock_s` (sets the time, and lets happen what is due). Results:
-`server` (an event on the wire) and `command` (to the engine), with audio shown by its length.
+all the time. One JSON object a line. The first may be the session's `policy` of tools. Inputs:
+`client` (a frame as sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a
+session that the engine cannot open), `tool` (an outcome of an MCP server's), `clock_s` (sets the
+time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
+engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers, or keeps the
+audit log).
 
 To write the results of all transcripts anew, and then review the difference:
 
@@ -13,6 +15,7 @@ To write the results of all transcripts anew, and then review the difference:
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -35,10 +38,15 @@ from server.protocol.events import (
     SpeechPaused,
     SpeechResumed,
 )
+from server.protocol.items.mcp import ListedTool, McpError
 from server.protocol.machine import Limits, SessionMachine
+from server.protocol.mcp import outcomes
+from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
+from server.protocol.mcp.policy import NO_POLICY, Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.settings.mcp import McpTool
 from server.protocol.user.hearing import Hearing
 from server.protocol.wire.parse import decode, event_id_of, parse
 from tests.server import oracle
@@ -47,27 +55,34 @@ from tests.server.fakes import CountingIds, PlainEars
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
 
-_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s")
+_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool")
 _RATE_HZ = 16_000
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
 
 
 def new_machine(
-    ears: Hearing | None = None, *, is_duplex: bool = False, **changes: Any
+    ears: Hearing | None = None,
+    *,
+    is_duplex: bool = False,
+    policy: ToolPolicy = NO_POLICY,
+    **changes: Any,
 ) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
     profile = EngineProfile(_RATE_HZ, 80, is_duplex)
-    return SessionMachine(config, profile, VOICES, CountingIds(), Limits(), ears or PlainEars())
+    limits = Limits(policy=policy)
+    return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
 class Player:
     """Play inputs to a machine and write down what comes out."""
 
-    def __init__(self, *, is_beta: bool = False, is_duplex: bool = False) -> None:
-        self.machine = new_machine(is_duplex=is_duplex)
+    def __init__(
+        self, *, is_beta: bool = False, is_duplex: bool = False, policy: Line | None = None
+    ) -> None:
+        self.machine = new_machine(is_duplex=is_duplex, policy=_policy(policy or {}))
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -86,6 +101,8 @@ class Player:
                 return self._lines(self.machine.receive(_heard(heard), self._now_s))
             case {"engine": output}:
                 return self._lines(self.machine.receive(_output(output), self._now_s))
+            case {"tool": outcome}:
+                return self._lines(self.machine.receive(_outcome(outcome), self._now_s))
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:
@@ -117,6 +134,8 @@ class Player:
                 lines.append({"hangup": reaction.reason, "text": reaction.text})
             elif isinstance(reaction, messages.Command):
                 lines.append({"command": written_command(reaction)})
+            elif isinstance(reaction, ToolCommand):
+                lines.append({"asked": _written_tool(reaction)})
             else:
                 event = self._dialect.write(
                     cast("ServerEvent", reaction), self._event_ids.new("event")
@@ -157,6 +176,39 @@ def _output(line: Line) -> messages.Output | messages.News:
         values["usage"] = messages.Usage(**values["usage"])
     output: messages.Output | messages.News = kind(**values)
     return output
+
+
+def _policy(given: Line) -> ToolPolicy:
+    rules = tuple(
+        Rule(
+            **{
+                **rule,
+                "arguments": {
+                    path: re.compile(pattern) for path, pattern in rule.get("arguments", {}).items()
+                },
+            }
+        )
+        for rule in given.get("rules", ())
+    )
+    return ToolPolicy(**{**given, "rules": rules})
+
+
+def _outcome(line: Line) -> ToolOutcome:
+    values = {key: value for key, value in line.items() if key != "type"}
+    if "error" in values:
+        values["error"] = McpError(**values["error"])
+    if "tools" in values:
+        values["tools"] = tuple(ListedTool(**tool) for tool in values["tools"])
+    outcome: ToolOutcome = getattr(outcomes, line["type"])(**values)
+    return outcome
+
+
+def _written_tool(command: ToolCommand) -> Line:
+    written: Line = {"type": type(command).__name__}
+    for each in fields(command):
+        value = getattr(command, each.name)
+        written[each.name] = value.label if isinstance(value, McpTool) else value
+    return written
 
 
 def written_command(command: messages.Command) -> Line:
@@ -211,8 +263,9 @@ def played(path: Path) -> list[Line]:
     """Play the inputs of a transcript and return it with the results that come out now."""
     lines = read(path)
     folder = path.parent.name
-    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex")
-    result = player.start()
+    policy = lines[0].get("policy")
+    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex", policy=policy)
+    result = [*lines[: policy is not None], *player.start()]
     for line in inputs(lines):
         result += [line, *player.play(line)]
     return result

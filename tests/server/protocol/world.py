@@ -22,6 +22,7 @@ DOCUMENTED = {
     "input_audio_buffer_commit_empty",
     "integer_above_max_value",
     "integer_below_min_value",
+    "invalid_approval_request_id",
     "invalid_event",
     "invalid_function_parameters",
     "invalid_tool_call_id",
@@ -56,6 +57,7 @@ class EngineReply:
     num_frames: int = 0
     num_calls: int = 0
     is_calling: bool = False
+    tools: list[str] = field(default_factory=list)  # that it offers
 
     def output(self, kind: str, **values: Any) -> Line:
         """Write an output of it."""
@@ -97,6 +99,7 @@ class World:
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
         self._known: set[str] = set()  # items that the client has heard of
+        self._asked: list[Line] = []  # of MCP servers, and not answered
         self._tell(self.player.start())
 
     def play(self, line: Line | str) -> None:
@@ -112,9 +115,11 @@ class World:
         """Let what is going on come to its end, and check that nothing is left open."""
         if self._is_away:
             self.play("away")
-        while self.replies or self.commits:
+        while self.replies or self.commits or self._asked:
             self.play("done")
             self.play("transcript")
+            self.play("listed")
+            self.play("returned")
         self._check_end()
 
     def end_early(self) -> None:
@@ -142,7 +147,7 @@ class World:
 
     # What happens beside the client.
 
-    def _happenings(self, kind: str) -> list[Line]:  # noqa: C901, PLR0911 - a case each
+    def _happenings(self, kind: str) -> list[Line]:  # noqa: C901, PLR0911, PLR0912 - a case each
         match kind:
             case "audio":
                 self._heard_ms += 100
@@ -167,6 +172,10 @@ class World:
                     return []
                 item_id = self.commits.pop(0)
                 return [{"engine": {"type": "InputTranscript", "item_id": item_id, "text": "hm"}}]
+            case "listed" | "unlisted":
+                return self._listed(kind)
+            case "returned":
+                return self._returned()
             case "stale":
                 for reply in self.over:
                     for line in (reply.output("ResponseAudio", audio_ms=80), _call(reply)):
@@ -174,6 +183,28 @@ class World:
                 return []
             case _:
                 return self._made(kind, self.replies[0]) if self.replies else []
+
+    def _listed(self, kind: str) -> list[Line]:
+        """Answer the oldest listing."""
+        asked = next((each for each in self._asked if each["type"] == "ListTools"), None)
+        if asked is None:
+            return []
+        self._asked.remove(asked)
+        outcome: Line = {"type": "ListingFailed", "item_id": asked["item_id"]}
+        if kind == "listed":
+            tools = [{"name": "look", "input_schema": {"type": "object"}}]
+            return [{"tool": {**outcome, "type": "ToolsListed", "tools": tools}}]
+        error = {"kind": "http_error", "message": "no", "code": 500}
+        return [{"tool": {**outcome, "error": error}}]
+
+    def _returned(self) -> list[Line]:
+        """Answer the newest call, and then say so again, which changes nothing."""
+        asked = [each for each in self._asked if each["type"] == "CallTool"]
+        if not asked:
+            return []
+        self._asked.remove(asked[-1])
+        outcome = {"type": "ToolReturned", "item_id": asked[-1]["item_id"], "output": "seen"}
+        return [{"tool": outcome}, {"tool": outcome}]
 
     def _voice(self) -> list[Line]:
         """Begin or end speech, as the ears do: never without detection, and again after a reset."""
@@ -214,7 +245,7 @@ class World:
         self.commits.clear()
         return [{"engine": {"type": "SessionFailed", "message": "lost"}}]
 
-    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: PLR0911 - a case each
+    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: C901, PLR0911 - a case each
         """Go on with a reply: words and sound, then calls, then its end."""
         match kind:
             case "other":
@@ -234,8 +265,10 @@ class World:
                 reply.num_words += 1
                 word = f"w{reply.num_words}"
                 return [reply.output("ResponseWord", text=word, start_ms=start_ms), sound]
-            case "call" if not reply.is_calling:
-                line = _call(reply)
+            case "call" | "server call" if not reply.is_calling:
+                line = _call(reply, "look" if kind == "server call" else "get_time")
+                if kind == "server call" and "look" not in reply.tools:
+                    return []
                 reply.is_calling, reply.num_calls = True, reply.num_calls + 1
                 return [line]
             case "arguments" if reply.is_calling:
@@ -266,6 +299,8 @@ class World:
             if "command" in line:
                 assert not self._is_away, "nobody is told what nobody would remember"
                 self._watch_command(line["command"])
+            elif "asked" in line:
+                self._watch_asked(line["asked"])
             else:
                 self._watch(line["server"])
 
@@ -279,7 +314,8 @@ class World:
             case Open.__name__ if self._is_full and "/" in session_id:
                 self._to_refuse.append(session_id)
             case Respond.__name__ if session_id not in self._to_refuse:
-                self.replies.append(EngineReply(session_id, command["turn"]))
+                tools = command.get("tools", [])
+                self.replies.append(EngineReply(session_id, command["turn"], tools=tools))
             case Cancel.__name__:
                 self._take_away(session_id, command["turn"])
             case CommitAudio.__name__ if session_id == "sess_1":
@@ -299,11 +335,18 @@ class World:
             case _:
                 pass
 
+    def _watch_asked(self, asked: Line) -> None:
+        match asked["type"]:
+            case "ListTools" | "CallTool":
+                self._asked.append(asked)
+            case "DropTool":
+                self._asked = [e for e in self._asked if e["item_id"] != asked["item_id"]]
+
     def _remembered(self) -> list[str]:
         """Return what the engine should remember of each item, as a client would tell it."""
         conversation = self.player.machine._state.conversation
         told = EngineMemory()
-        for item in conversation:
+        for item in conversation.retold:
             for command in replayed("sess_1", item):
                 told.told(written_command(command))
         return told.words
@@ -333,6 +376,8 @@ class World:
             self._watch_conversation(kind, event)
         elif kind in ("response.created", "response.done"):
             self._watch_response(kind, event["response"])
+        elif kind.startswith(("response.mcp_call.", "mcp_list_tools.")):
+            assert event["item_id"] in self.in_progress, "what goes on is told of"
         elif kind.startswith("response."):
             seen = self.seen[event["response_id"]]
             assert not seen.is_done, "nothing after done"
@@ -343,7 +388,7 @@ class World:
             case "added":
                 item_id, previous_id = event["item"]["id"], event["previous_item_id"]
                 assert item_id not in self.order, "an item is added once"
-                if event["item"]["status"] == "in_progress":
+                if event["item"].get("status") == "in_progress":
                     (seen,) = [each for each in self.seen.values() if item_id in each.open_items]
                     assert seen.is_in_band, "what is out of band is nowhere else"
                 place = 0 if previous_id is None else self.order.index(previous_id) + 1
@@ -357,6 +402,8 @@ class World:
                 self.in_progress.remove(item_id)
             case "deleted":
                 self.order.remove(event["item_id"])
+                if event["item_id"].startswith("mcp"):
+                    self.in_progress.discard(event["item_id"])  # it is given up
                 assert event["item_id"] not in self.in_progress, "what goes on is ended first"
             case "retrieved":
                 assert event["item"]["id"] in self.order, "what is retrieved is there"
@@ -380,22 +427,22 @@ class World:
         assert response["output"] == seen.items, "the output is what was done, in order"
         assert (response["status"] == "completed") == (response["status_details"] is None)
         if response["status"] == "completed":
-            assert all(item["status"] == "completed" for item in seen.items)
+            assert all(item.get("status", "completed") == "completed" for item in seen.items)
         seen.is_done = True
 
-    def _watch_output(self, seen: Seen, kind: str, event: Line) -> None:
+    def _watch_output(self, seen: Seen, kind: str, event: Line) -> None:  # noqa: C901 - a case each
         item = event.get("item")
         if kind == "output_item.added":
             assert item is not None
             assert event["output_index"] == len(seen.items), "indices count up"
-            assert item["status"] == "in_progress"
+            assert _is_in_progress(item)
             assert not seen.open_items, "one item after the other"
             seen.items.append(item)
             seen.open_items.add(item["id"])
             return
         if kind == "output_item.done":
             assert item is not None
-            assert item["status"] in ("completed", "incomplete")
+            assert item.get("status", "completed") in ("completed", "incomplete")
             assert item["id"] in self.order or not seen.is_in_band, "it is in the conversation"
             assert item["id"] == seen.items[event["output_index"]]["id"]
             seen.open_items.remove(item["id"])
@@ -411,6 +458,10 @@ class World:
                 seen.open_parts.add(event["item_id"])
             case "content_part.done":
                 seen.open_parts.remove(event["item_id"])
+            case "mcp_call_arguments.delta":
+                seen.deltas[event["item_id"]] += event["delta"]
+            case "mcp_call_arguments.done":
+                assert event["arguments"] == seen.deltas[event["item_id"]]
             case "function_call_arguments.delta":
                 seen.deltas[event["item_id"]] += event["delta"]
             case "function_call_arguments.done":
@@ -427,5 +478,10 @@ class World:
                 assert event["item_id"] in seen.open_parts, "audio belongs to an open part"
 
 
-def _call(reply: EngineReply) -> Line:
-    return reply.output("CallStarted", call=reply.num_calls, name="get_time")
+def _call(reply: EngineReply, name: str = "get_time") -> Line:
+    return reply.output("CallStarted", call=reply.num_calls, name=name)
+
+
+def _is_in_progress(item: Line) -> bool:
+    """Say whether an item goes on; those about servers do not say so themselves."""
+    return item.get("status", "in_progress") == "in_progress"

@@ -9,8 +9,10 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import ImageSettings, VadSettings
+from server.config import ImageSettings, McpSettings, VadSettings
 from server.images.service import ImageService
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
@@ -82,7 +84,8 @@ async def living(
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
     profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms, sees=INFO.sees)
     machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
-    schemas = SchemaGate(SchemaService(), max_tools=128)
+    service = SchemaService()
+    schemas = SchemaGate(service, max_tools=128)
     images = ImageService()
     session = Session(
         transport,
@@ -93,6 +96,7 @@ async def living(
         link,
         limits,
         schemas=schemas,
+        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
     )

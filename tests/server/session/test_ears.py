@@ -66,7 +66,7 @@ def _spoken() -> np.ndarray:
 def _heard(ears: Ears, *, is_finished: bool = False) -> list[Heard]:
     """Return what was heard so far, the model saying always the same."""
     heard: list[Heard] = []
-    while (event := ears.next(is_finished=is_finished)) is not None:
+    while (event := ears.next(is_finished=is_finished, would_interrupt=False)) is not None:
         heard.append(event)
     return heard
 

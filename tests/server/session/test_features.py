@@ -3,8 +3,7 @@
 All in virtual time, with the scripted engine: what comes when is exact.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations, product
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from server.protocol.settings.config import (
     ServerVad,
     TurnDetection,
 )
+from tests.server.session.pairs import covering
 from tests.server.session.virtual import WIRE_HZ, Samples, Time, Virtual, scripted, virtually
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -62,20 +62,6 @@ def vad_model() -> SileroModel:
     return SileroModel()
 
 
-def _pairs(case: Iterable[Any]) -> set[Any]:
-    return set(combinations(enumerate(case), 2))
-
-
-def _covering() -> Iterator[tuple[Any, ...]]:
-    """Choose cases so that any two values of different features meet in one."""
-    cases = list(product(*FEATURES.values()))
-    open_pairs = set().union(*(_pairs(case) for case in cases))
-    while open_pairs:
-        best = max(cases, key=lambda case: len(_pairs(case) & open_pairs))
-        open_pairs -= _pairs(best)
-        yield best
-
-
 def question(tail_s: float) -> Samples:
     """Ask for 1,400 ms, then be silent."""
     spoken = read_sound(ASSETS / "two_plus_two.wav", WIRE_HZ)[: SPEECH_MS * WIRE_HZ // 1000]
@@ -90,7 +76,7 @@ def _ends_ms(live: Virtual) -> list[int]:
     return [event["audio_end_ms"] for event in live.all(STOPPED)]
 
 
-@pytest.mark.parametrize(tuple(FEATURES), list(_covering()))
+@pytest.mark.parametrize(tuple(FEATURES), list(covering(FEATURES)))
 async def test_any_two_features_work_together(
     vad_model: SileroModel,
     *,

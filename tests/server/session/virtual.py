@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,11 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import ImageSettings, VadSettings
+from server.config import ImageSettings, McpSettings, VadSettings
 from server.images.picture import Picture
 from server.images.service import ImageService
+from server.mcp.audit import AuditLog
+from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
@@ -33,6 +35,8 @@ from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.webrtc.audio_out import AudioSender
+from server.webrtc.opus import OpusEncoder
 from tests.fakes.checker import CheckerHere
 from tests.server.fakes import CountingIds, MemoryTransport
 
@@ -130,6 +134,8 @@ class Virtual:
     events: list[tuple[float, Event]]
     format: AudioFormat
     session: Session
+    sender: AudioSender | None = None
+    played: list[tuple[float, Samples]] = field(default_factory=list)  # by the sender, and when
 
     async def settle(self) -> None:
         """Let everything happen that happens at this moment."""
@@ -169,8 +175,16 @@ class Virtual:
     async def wait(self, seconds: float, step_s: float = 0.02) -> None:
         """Let time pass."""
         for _ in range(round(seconds / step_s)):
-            self.time.now_s += step_s
+            self.advance(step_s)
             await self.settle()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in which a sender plays."""
+        end_s = self.time.now_s + seconds
+        while self.sender is not None and self.sender.due_s <= end_s:
+            self.time.now_s = max(self.time.now_s, self.sender.due_s)
+            self.sender.step(self.time.now_s)
+        self.time.now_s = end_s
 
     async def say(self, pcm: Samples, *, piece_s: float = 0.02, pace: float = 1.0) -> None:
         """Append audio.
@@ -186,7 +200,7 @@ class Virtual:
             piece = pcm[start : start + step]
             audio = base64.b64encode(encoder.encode(piece)).decode()
             if pace and piece_s:
-                self.time.now_s += len(piece) / WIRE_HZ / pace
+                self.advance(len(piece) / WIRE_HZ / pace)
             await self.send("input_audio_buffer.append", audio=audio)
 
     def kinds(self) -> list[str]:
@@ -214,6 +228,29 @@ def scripted(script: str, time: Time) -> ScriptedCore:
     return ScriptedCore(parsed, max_sessions=2, ahead_ms=1_000, clock=time, checker=checker)
 
 
+def _sender(
+    rate_hz: int,
+    time: Time,
+    session: Callable[[], Session],
+    played: list[tuple[float, Samples]],
+) -> AudioSender:
+    """Make what plays replies as a call by WebRTC does."""
+
+    def note(pcm: Samples, at_s: float) -> None:
+        played.append((at_s, pcm))
+        session().sounded(pcm, time() - at_s)
+
+    return AudioSender(
+        OpusEncoder(rate_hz, 24_000),
+        rate_hz,
+        lambda *_: None,
+        lambda item_id, num_samples: session().played(item_id, num_samples),
+        note,
+        lambda: None,
+        time,
+    )
+
+
 @asynccontextmanager
 async def virtually(
     vad_model: SileroModel,
@@ -221,6 +258,8 @@ async def virtually(
     *,
     vad: VadSettings | None = None,
     is_slow: bool = False,
+    cancels_echo: bool = False,
+    is_played: bool = False,
     **changes: Any,
 ) -> AsyncIterator[Virtual]:
     """Run a session.
@@ -230,6 +269,8 @@ async def virtually(
         make_core: makes the engine's core.
         vad: what clients cannot set of voice detection; None for the defaults.
         is_slow: whether the engine does nothing before everything else is done.
+        cancels_echo: whether what is played is taken out of what is heard.
+        is_played: whether the transport plays replies, as by WebRTC; else the client does.
         changes: of the session's configuration.
     """
     time = Time()
@@ -243,9 +284,12 @@ async def virtually(
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
     profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
-    ears = Ears(vad_model, rate_hz, vad or VadSettings(), config)
-    machine = SessionMachine(config, profile, voices, ids, Limits(), ears)
-    schemas = SchemaGate(SchemaService(), max_tools=128)
+    ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
+    machine = SessionMachine(config, profile, voices, ids, Limits(), ears, is_played=is_played)
+    played: list[tuple[float, Samples]] = []
+    sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
+    service = SchemaService()
+    schemas = SchemaGate(service, max_tools=128)
     images = ImageService()
     session = Session(
         transport,
@@ -256,14 +300,18 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
+        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
+        player=sender,
         clock=time,
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")
-            virtual = Virtual(time, engine, transport, [], config.input_format, session)
+            virtual = Virtual(
+                time, engine, transport, [], config.input_format, session, sender, played
+            )
             await virtual.settle()
             yield virtual
             transport.disconnect()

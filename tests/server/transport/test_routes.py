@@ -97,13 +97,25 @@ async def test_the_openapi_description_is_there_where_wanted() -> None:
 
 
 async def test_the_playground_is_guarded() -> None:
-    """Nothing but its own files runs in it."""
+    """Nothing but its own files runs in it; of those, other sites' pages may use the client."""
+    shared = {"/parley-client.js", "/client/tap-worklet.js"}
     async with asking(key=None) as client:
-        for path in ("/", "/playground.js"):
+        for path in ("/", "/playground/main.js", "/playground.css", *shared):
             answer = await client.get(path)
             assert answer.status_code == 200
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert answer.headers["x-content-type-options"] == "nosniff"
+            whose = "cross-origin" if path in shared else "same-origin"
+            assert answer.headers["cross-origin-resource-policy"] == whose
+        for path in ("/client", "/playground/nothing.js"):
+            assert (await client.get(path)).status_code in {401, 404}
+
+
+async def test_models_name_their_voices() -> None:
+    """What the API does not have, and a page that offers voices needs."""
+    async with asking() as client:
+        (model,) = (await client.get("/v1/models")).json()["data"]
+    assert model["voices"] == ["alloy", "echo", "amber", "birch"]
 
 
 async def test_a_malformed_origin_is_refused() -> None:

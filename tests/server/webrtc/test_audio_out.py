@@ -19,12 +19,14 @@ class Playing:
         self.now_s = 50.0
         self.packets: list[tuple[float, int, int, bool, bytes]] = []
         self.reports: list[tuple[str, int]] = []
+        self.played: list[tuple[float, int]] = []
         self.wakes = 0
         self.sender = AudioSender(
             OpusEncoder(RATE_HZ, 24_000),
             RATE_HZ,
             lambda *packet: self.packets.append((self.now_s, *packet)),
             lambda item, num: self.reports.append((item, num)),
+            lambda pcm, at_s: self.played.append((at_s, len(pcm))),
             self._wake,
             lambda: self.now_s,
             dtx=dtx,
@@ -149,3 +151,59 @@ def test_a_loop_that_stood_still_leaves_a_gap() -> None:
     playing.run(0.1)
     assert len(playing.packets) - before <= 16
     assert playing.sender.counts.slots_skipped >= 24
+
+
+def test_what_is_paused_goes_on_at_the_very_sample() -> None:
+    """Within a frame there is silence; what faded out is heard again, and nothing is missing."""
+    playing = Playing()
+    playing.say("a", 100 * FRAME)
+    playing.run(0.2)
+    sent = playing.reports[-1]
+    playing.sender.pause()
+    playing.sender.pause()
+    before = len(playing.packets)
+    playing.run(1.0)
+    assert playing.reports[-1] == sent
+    playing.sender.resume()
+    playing.run(3.0)
+    assert playing.reports[-1] == ("a", 100 * FRAME)
+    assert [num for _, num in playing.reports] == [FRAME * (n + 1) for n in range(100)]
+    decoder = OpusDecoder(RATE_HZ)
+    loudness = [
+        float(np.sqrt(np.mean(decoder.decode(payload) ** 2))) for *_, payload in playing.packets
+    ]
+    assert loudness[before - 1] > 0.1
+    assert max(loudness[before + 2 : before + 20]) < 0.01
+    at_s = [at for at, *_ in playing.packets]
+    # At once: two frames of the codec's delay, and the one that fades in.
+    resumed = next(n for n in range(before + 2, len(at_s)) if loudness[n] > 0.1)
+    assert at_s[resumed] - at_s[before] <= 1.0 + 3 * 0.02 + 1e-6
+
+
+def test_a_reply_that_is_stopped_in_a_pause_is_not_heard_again() -> None:
+    """And the next one is, once the pause is over."""
+    playing = Playing()
+    playing.say("a", 100 * FRAME)
+    playing.run(0.2)
+    playing.sender.pause()
+    playing.run(0.2)
+    playing.sender.stop("a")
+    playing.say("b", 5 * FRAME)
+    playing.run(0.5)
+    assert playing.reports[-1][0] == "a"
+    playing.sender.resume()
+    playing.sender.resume()
+    playing.run(0.5)
+    assert playing.reports[-1] == ("b", 5 * FRAME)
+
+
+def test_what_is_heard_is_told_with_its_time() -> None:
+    """For whoever looks for its echo: every frame of sound, at its place on the grid."""
+    playing = Playing()
+    playing.run(1.0)
+    assert not playing.played
+    playing.say("a", 3 * FRAME)
+    playing.run(1.0)
+    moments = [at_s for at_s, _ in playing.played]
+    assert [num for _, num in playing.played] == [FRAME] * 3
+    assert np.allclose(np.diff(moments), 0.02)

@@ -8,8 +8,28 @@ import numpy as np
 import pytest
 
 from model.errors import EngineError
-from model.messages import EndOfTurn, Output
-from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
+from model.messages import (
+    AppendCallOutput,
+    CallArguments,
+    CallStarted,
+    EndOfTurn,
+    Open,
+    Output,
+    Respond,
+    ResponseDone,
+    ResponseText,
+    Tool,
+    Usage,
+)
+from model.training.evaluation.conversation import (
+    MOST_CALLS,
+    Answer,
+    Conversation,
+    Script,
+    UserTurn,
+    Wave,
+    converse,
+)
 
 TABLE = {("a",): "reply a", ("a", "b"): "reply a then b", ("b",): "reply b"}
 
@@ -87,3 +107,51 @@ def test_silent_engine_is_reported(make_engine: Any) -> None:
 def test_nothing_to_hold(make_engine: Any) -> None:
     """No scripts, no conversations."""
     assert hold(make_engine(TABLE)) == {}
+
+
+def test_calls_are_answered_with_the_scripts_results() -> None:
+    """Each call gets the next result and a new reply is asked for; the last words are the reply."""
+    tool = Tool("set_light", "", "{}")
+    turns = (UserTurn("light", None, ('{"error": "try again"}', "ok")),)
+    talk = Conversation(Script("s", "one", turns, "be kind", (tool,)), 1)
+    opening, *_, asked = talk._waiting
+    assert isinstance(opening, Open)
+    assert opening.instructions == "be kind"
+    assert isinstance(asked, Respond)
+    assert asked.tools == (tool,)
+    talk._waiting.clear()
+    for response, text in enumerate(("wait", "")):
+        talk.receive(ResponseText("s", response, text))
+        talk.receive(CallStarted("s", response, 0, "set_light"))
+        talk.receive(CallArguments("s", response, 0, '{"on":'))
+        talk.receive(CallArguments("s", response, 0, "true}"))
+        talk.receive(ResponseDone("s", response, "completed", Usage()))
+        result, again = talk._waiting
+        talk._waiting.clear()
+        assert isinstance(result, AppendCallOutput)
+        assert result.output == turns[0].results[response]
+        assert isinstance(again, Respond)
+        assert again.turn == response + 1
+    talk.receive(ResponseText("s", 2, "done"))
+    talk.receive(ResponseDone("s", 2, "completed", Usage()))
+    (answer,) = talk.answers
+    assert talk.is_over
+    assert (answer.text, answer.firsts) == ("done", ["wait", ""])
+    assert answer.calls == [("set_light", '{"on":true}')] * 2
+
+
+def test_calls_without_end_are_stopped() -> None:
+    """A model that calls and calls loses the turn."""
+    talk = Conversation(Script("s", "one", (UserTurn("a"),), tools=(Tool("f", "", "{}"),)), 1)
+    for response in range(MOST_CALLS + 1):
+        assert not talk.is_over
+        talk.receive(CallStarted("s", response, 0, "f"))
+        talk.receive(ResponseDone("s", response, "completed", Usage()))
+    assert talk.is_over
+    assert "without end" in talk.answers[0].failure
+
+
+def test_the_assistant_may_begin() -> None:
+    """Nothing is said before the reply is asked for."""
+    talk = Conversation(Script("s", "one", (UserTurn(""),)), 1)
+    assert [type(command) for command in talk._waiting] == [Open, Respond]

@@ -11,6 +11,7 @@ from model.training.evaluation.report import (
     TurnResult,
     compare_runs,
     comparison_table,
+    doubt_curve,
     score,
 )
 from model.training.evaluation.scoring import Share, WordErrors
@@ -147,3 +148,42 @@ def test_compare_runs_refuses_other_conversations() -> None:
     """Runs with different seeds cannot be paired."""
     with pytest.raises(ValueError, match="different seeds"):
         compare_runs(report(RIGHT), report(replace(RIGHT, user="two plus two"), seed=1))
+
+
+def test_doubt_trades_mistakes_for_questions() -> None:
+    """The higher the threshold, the fewer answers are wrong and the more questions are needless."""
+    base = TurnResult(
+        condition="c", dialogue=0, turn=0, skill="sums", user_voice="ann", voice="one", user="a",
+        reply="b", transcript="a", text="b", confidence=0.95,
+    )  # fmt: skip
+    turns = [
+        base,
+        replace(base, confidence=0.45),
+        replace(base, transcript="x", text="y", confidence=0.25),
+        replace(base, transcript="x", text="y", confidence=0.85),
+        replace(base, user="", spoilt="noise", transcript="x", text="y", confidence=0.15),
+        replace(base, confidence=None),
+    ]
+    points = {point.threshold: point for point in doubt_curve(turns)}
+    figures = {t: (p.mistaken.hits, p.needless.hits, p.caught.hits) for t, p in points.items()}
+    assert figures[0.0] == (2, 0, 0)
+    assert figures[0.2] == (2, 0, 1)
+    assert figures[0.3] == (1, 0, 1)
+    assert figures[0.5] == (1, 1, 1)
+    assert figures[0.9] == (0, 1, 1)
+    assert points[0.5].mistaken.total == 4
+    assert doubt_curve([replace(base, confidence=None)]) == []
+
+
+def test_a_reply_is_exact_if_its_calls_are() -> None:
+    """Names and arguments count, however the JSON is written; so do the words before."""
+    right = TurnResult(
+        condition="c", dialogue=0, turn=0, skill="functions", user_voice="", voice="one", user="a",
+        reply="b", transcript=None, text="b", first="wait", said_first="wait",
+        calls=(("f", '{"x": 1, "y": "z"}'),), made=(("f", '{"y":"z","x":1}'),),
+    )  # fmt: skip
+    assert right.is_exact
+    assert not replace(right, made=(("f", '{"x":2,"y":"z"}'),)).is_exact
+    assert not replace(right, made=()).is_exact
+    assert not replace(right, said_first="").is_exact
+    assert score([right, replace(right, made=())]).calls.value == 0.5

@@ -1,15 +1,17 @@
 """Functions are checked when they are offered, not when they are called."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from server.errors import ClientError
+from server.protocol.mcp.toolbox import Listings
 from server.protocol.settings.tools import (
     FunctionTool,
     NamedFunction,
-    engine_tools,
+    ToolChoice,
     offered_schemas,
     parse_tool_choice,
     parse_tools,
@@ -33,6 +35,12 @@ def test_functions_are_echoed_as_given() -> None:
         _WEATHER,
         {"type": "function", "name": "hang_up"},
     ]
+
+
+def engine_tools(tools: Sequence[FunctionTool], choice: ToolChoice) -> tuple[Any, str]:
+    """Return what the engine is given."""
+    box = Listings().toolbox(tools, choice, is_in_band=True)
+    return box.tools, box.choice
 
 
 def test_the_engine_gets_a_schema_for_every_function() -> None:
@@ -126,11 +134,11 @@ def test_a_function_is_named_in_two_forms(given: Any) -> None:
         ({}, "missing_required_parameter", ".type"),
         ({"type": "function"}, "missing_required_parameter", ".name"),
         ({"type": "function", "function": {}}, "missing_required_parameter", ".function.name"),
-        ({"type": "mcp", "server_label": "s"}, "unsupported_parameter", ""),
+        ({"type": "mcp"}, "missing_required_parameter", ".server_label"),
     ],
 )
 def test_choices_that_are_refused(choice: Any, code: str, path: str) -> None:
-    """Among them those of MCP, which are not built yet."""
+    """With the place of what is wrong."""
     with pytest.raises(ClientError) as caught:
         parse_tool_choice(choice, "session.tool_choice")
     assert (caught.value.code, caught.value.param) == (code, f"session.tool_choice{path}")

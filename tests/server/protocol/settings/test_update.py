@@ -164,10 +164,10 @@ def test_tools_and_choice_are_judged_together() -> None:
         ({"prompt": {}}, "missing_required_parameter", "session.prompt.id", ""),
         ({"instructions": "\ud800"}, "invalid_value", "session.instructions", ""),
         (
-            {"tools": [{"type": "mcp", "server_label": "s", "server_url": "https://x"}]},
+            {"tools": [{"type": "mcp", "server_label": "s", "tunnel_id": "t"}]},
             "unsupported_parameter",
-            "session.tools[0]",
-            "Unsupported parameter: 'session.tools[0]'. MCP tools are not available",
+            "session.tools[0].tunnel_id",
+            "Unsupported parameter: 'session.tools[0].tunnel_id'. Tunnels belong to the hosted",
         ),
     ],
 )

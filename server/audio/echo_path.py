@@ -1,0 +1,124 @@
+"""Find out whether a loudspeaker is heard in a microphone at all.
+
+Most clients cancel the echo themselves, or have none. A canceller that finds none takes the user's
+voice for it: AEC3 makes the first second of somebody who talks over a reply up to 30 dB quieter.
+So it is let in only where there is something to cancel.
+
+An echo rises and falls as what was played did, in every band of frequencies, some time before. How
+much two spectrograms of 0.8 s are alike, at the delay where they are most, tells: measured over
+delays of 10 to 450 ms and levels of 0 to -20 dB, 98 % of 0.8 s windows had 0.71 or more with the
+echo alone; with a user's voice and no echo 99 % had 0.66 or less, noise 0.11.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+_FRAME_MS = 20
+_WINDOW_FRAMES = 40
+_MAX_DELAY_FRAMES = 25
+_STEP_FRAMES = 5  # from one look to the next
+_BANDS_HZ = np.geomspace(200, 6_000, 17)
+_FLOOR = 1e-6  # -60 dB: what is quieter disturbs nobody
+_PLAYED = 1e-5  # -50 dB: a frame in which there is something to be heard
+# Of a window, so many frames must be that before it says anything.
+_MIN_PLAYED_FRAMES = 15
+_ALIKE, _UNLIKE = 0.7, 0.5
+# So often in a row there must be nothing to be found: at first, and after there was something. A
+# user who talks over a reply hides its echo for a while.
+_NONE_AT_FIRST, _NONE_AFTERWARDS = 10, 30
+# Where there was none, so often in a row there must be one: two voices are alike now and then.
+_FOUND_AFTERWARDS = 3
+
+
+class EchoPath:
+    """Follow one client's echo.
+
+    Args:
+        rate_hz: of both ends.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        self._frame = rate_hz * _FRAME_MS // 1000
+        spectrum_hz = np.fft.rfftfreq(self._frame, 1 / rate_hz)
+        edges = np.unique(np.searchsorted(spectrum_hz, _BANDS_HZ))
+        self._edges = edges[edges < len(spectrum_hz)]
+        self._taper: Samples = np.hanning(self._frame).astype(np.float32)
+        # Of a frame's power spectrum to that of its samples.
+        self._scale = np.float32(2 / (self._frame * float(np.sum(self._taper**2))))
+        self.restart()
+        self._num_unlike = self._num_alike = 0  # looks in a row
+        self._is_found: bool | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether there is an echo, or may be: as long as nobody knows there may."""
+        return self._is_found is not False
+
+    def restart(self) -> None:
+        """Begin with sound that does not follow the last; what is known of the echo stays."""
+        self._near, self._far = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        num_bands = len(self._edges) - 1
+        quiet = np.log10(np.float32(_FLOOR / num_bands))
+        num_far = _WINDOW_FRAMES + _MAX_DELAY_FRAMES
+        # Before the beginning nothing was played, and the microphone heard what it hears then.
+        self._far_bands: Samples = np.full((num_far, num_bands), quiet, np.float32)
+        self._near_bands: Samples | None = None
+        self._num_new = 0
+
+    def feed(self, near: Samples, far: Samples) -> None:
+        """Take both ends while something is played, float32 [samples] of the same time."""
+        self._near = np.concatenate((self._near, near))
+        self._far = np.concatenate((self._far, far))
+        num = len(self._near) // self._frame
+        if not num:
+            return
+        used = num * self._frame
+        bands = self._bands(self._near[:used])
+        if self._near_bands is None:
+            self._near_bands = np.repeat(bands[:1], _WINDOW_FRAMES, axis=0)
+        self._near_bands = _joined(self._near_bands, bands)
+        self._far_bands = _joined(self._far_bands, self._bands(self._far[:used]))
+        self._near, self._far = self._near[used:].copy(), self._far[used:].copy()
+        self._num_new += num
+        if self._num_new >= _STEP_FRAMES:
+            self._num_new = 0
+            self._look(self._near_bands)
+
+    def _look(self, near: Samples) -> None:
+        power = np.sum(10 ** self._far_bands[-_WINDOW_FRAMES:], axis=1)
+        if np.count_nonzero(power > _PLAYED) < _MIN_PLAYED_FRAMES:
+            return
+        likeness = self._likeness(near)
+        self._num_alike = self._num_alike + 1 if likeness >= _ALIKE else 0
+        if self._num_alike:
+            self._num_unlike = 0
+        elif likeness < _UNLIKE:
+            self._num_unlike += 1
+        if self._num_alike >= (_FOUND_AFTERWARDS if self._is_found is False else 1):
+            self._is_found = True
+        elif self._num_unlike >= (_NONE_AFTERWARDS if self._is_found else _NONE_AT_FIRST):
+            self._is_found = False
+
+    def _likeness(self, near: Samples) -> float:
+        """Return the correlation of both ends at the delay where it is highest, 0 to 1."""
+        near = near - near.mean(axis=0)
+        # [delays, bands, frames]
+        far = np.lib.stride_tricks.sliding_window_view(self._far_bands, _WINDOW_FRAMES, axis=0)
+        far = far - far.mean(axis=2, keepdims=True)
+        likeness = np.einsum("dbt,tb->d", far, near)
+        power = np.sum(far**2, axis=(1, 2)) * np.sum(near**2)
+        return float(np.max(likeness / np.sqrt(power + 1e-6)))
+
+    def _bands(self, pcm: Samples) -> Samples:
+        """Return how loud bands of frequencies are: float32 [frames, bands], in powers of ten."""
+        frames = pcm.reshape(-1, self._frame) * self._taper
+        power = np.abs(np.fft.rfft(frames, axis=1)) ** 2 * self._scale
+        bands = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
+        logs: Samples = np.log10(bands + _FLOOR / bands.shape[1]).astype(np.float32)
+        return logs
+
+
+def _joined(before: Samples, new: Samples) -> Samples:
+    return np.concatenate((before, new))[-len(before) :]

@@ -1,0 +1,1 @@
+"""What becomes of calls after the response that made them: approvals, outcomes, ends."""

@@ -1,0 +1,300 @@
+"""The playground with a script: interruptions, tools, errors, and what calls leave behind."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
+from server.names import ROOT
+from tests.server.serving import Served
+from tests.server.web.scripted import KEY, scripted, speak
+from tests.server.web.talking import ask, until_said, watch
+
+# The replies that the page shows.
+SAID = "[...document.querySelectorAll('.said.assistant p')].map((p) => p.textContent)"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+
+@asynccontextmanager
+async def visiting(served: Served, folder: Path) -> AsyncIterator[tuple[Page, Microphone]]:
+    """Open the playground."""
+    microphone = Microphone(folder / "microphone.wav")
+    url = f"http://127.0.0.1:{served.port}/"
+    async with browsing(url, folder / "profile", microphone.path) as page:
+        await watch(page)
+        yield page, microphone
+
+
+async def connect(page: Page, transport: str) -> None:
+    """Press the buttons."""
+    await page.click(f"[name=transport][value={transport}]")
+    await page.click("#connect")
+    await page.until("parley.status === 'connected'")
+
+
+async def write(page: Page, text: str) -> None:
+    """Type a message, and send it."""
+    await page.fill("#text", text)
+    await page.click("#send")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something in this process that has no event."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+async def test_talking_over_a_reply(transport: str, tmp_path: Path) -> None:
+    """It stops; what was not heard is struck through, and forgotten by the model."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
+        await connect(page, transport)
+        await write(page, "please count")
+        await page.until("spy.numAudible() > 50")
+        reply = await speak(page, microphone)
+        cut = await page.until("document.querySelector('del')?.textContent")
+        heard = await page.run("document.querySelector('del').closest('p').firstChild.textContent")
+        assert heard.startswith("one two three")
+        assert cut.endswith("sixteen")
+        assert f"user: please count; assistant: {heard.strip()};" in reply
+        assert "sixteen" not in reply
+
+
+async def test_push_to_talk(tmp_path: Path) -> None:
+    """By the space bar: the turn is what was said while it was held."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
+        await page.fill("[name=detection]", "none")
+        await connect(page, "webrtc")
+        assert await page.run("document.activeElement.id") == "press"
+        assert await page.run("parley.microphone.enabled") is False
+        key = {"code": "Space", "key": " ", "windowsVirtualKeyCode": 32}
+        await page.send("Input.dispatchKeyEvent", type="keyDown", **key)
+        await page.until("document.querySelector('#press').ariaPressed === 'true'")
+        await until_said(page, microphone, "two_plus_two")
+        await page.send("Input.dispatchKeyEvent", type="keyUp", **key)
+        words = "[...document.querySelectorAll('.said.user p')].map((each) => each.textContent)"
+        await page.until(f"{words}.includes('what did i hear')")
+        assert not await page.run("spy.events.some((e) => e.type.endsWith('speech_started'))")
+
+
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """Mute, a device that goes, reload, hang-up: no slot, task, port or descriptor."""
+    async with scripted() as served:
+        async with visiting(served, tmp_path / "first") as (page, _):
+            await come_and_go(served, page)
+        # A browser keeps connections for its next question; it is gone now, and so are they.
+        num_before = await settled_descriptors()
+        tasks_before = asyncio.all_tasks()
+        async with visiting(served, tmp_path / "second") as (page, microphone):
+            await mute_and_lose(page, microphone)
+            await come_and_go(served, page)
+        await until(lambda: num_descriptors() <= num_before)
+        await until(lambda: asyncio.all_tasks() <= tasks_before)
+
+
+async def mute_and_lose(page: Page, microphone: Microphone) -> None:
+    """Be silent while muted, and go on after a microphone has gone; the call is left open."""
+    await connect(page, "webrtc")
+    await page.click("#mute")
+    assert not (await ask(page, microphone, "two_plus_two")).user
+    await page.click("#mute")
+    assert "what did i hear" in await speak(page, microphone)
+
+    await page.run(
+        "(() => { const { microphone } = parley; microphone.stop();"
+        " microphone.dispatchEvent(new Event('ended')); })()"
+    )
+    assert "Plug it in" in await page.until("document.querySelector('.problem')?.textContent")
+    await write(page, "hello")
+    await page.until(f"{SAID}.includes('hello there') && !spy.isSpeaking")
+    assert "what did i hear" in await speak(page, microphone)
+    await page.click("#connect")
+    await page.until("parley.status === 'closed'")
+
+
+async def come_and_go(served: Served, page: Page) -> None:
+    """Hang up, and reload in the middle of a call, on both transports."""
+    link, calls = served.app.state.gateway.link, served.app.state.calls
+    for transport in ("webrtc", "websocket"):
+        await connect(page, transport)
+        assert link.num_sessions == 1
+        assert calls.num_calls == (transport == "webrtc")
+        await page.click("#connect")
+        await page.until("parley.status === 'closed'")
+        await until(lambda: link.num_sessions == 0)
+        await connect(page, transport)
+        await page.open(f"http://127.0.0.1:{served.port}/")
+        await until(lambda: link.num_sessions == 0 and calls.num_calls == 0)
+        await watch(page)
+
+
+def num_descriptors() -> int:
+    """Count the files and sockets that this process has open."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def settled_descriptors() -> int:
+    """Count them once the browser's connections are closed: three looks in a row that agree."""
+    looks: list[int] = []
+    while len(looks) < 3 or len(set(looks[-3:])) > 1:
+        looks.append(num_descriptors())
+        await asyncio.sleep(0.2)
+    return looks[-1]
+
+
+async def test_tools(tmp_path: Path) -> None:
+    """Answered by hand, or with what was made up; MCP calls wait for a yes or a no."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("#tab-tools")
+        await page.click("#tools-example")
+        await connect(page, "websocket")
+        await write(page, "how is the weather")
+        call = await page.until(
+            "document.querySelector('.card form') && document.querySelector('.card').textContent"
+        )
+        assert "get_weather" in call
+        assert '"city": "paris"' in call
+        await page.fill(".card textarea", "sun")
+        await page.click(".card form button")
+        await page.until(f"{SAID}.includes('there will be sun')")
+        await page.until("!parley.isReplying")
+
+        await page.fill("#mocks select", "mock")
+        await page.fill("#mocks textarea", "rain")
+        await write(page, "how is the weather")
+        await page.until(f"{SAID}.includes('there will be rain')")
+
+        request = {
+            "id": "mcpr_1",
+            "type": "mcp_approval_request",
+            "server_label": "files",
+            "name": "remove",
+            "arguments": '{"path": "/tmp/a"}',
+        }
+        event = {"type": "conversation.item.done", "previous_item_id": None, "item": request}
+        await page.run(
+            "window.sent = []; parley.on('wire', ({ direction, event }) => "
+            "{ if (direction === 'out') sent.push(event); })"
+        )
+        await page.run(f"parley.receive({json.dumps(event)})")
+        card = await page.until("document.querySelector('.mcp_approval_request')?.textContent")
+        assert "files.remove" in card
+        assert '"path": "/tmp/a"' in card
+        await page.click(".mcp_approval_request button.primary")
+        (answer,) = await page.run("sent.map((event) => event.item).filter((item) => item)")
+        assert answer == {
+            "type": "mcp_approval_response",
+            "approval_request_id": "mcpr_1",
+            "approve": True,
+        }
+
+
+async def test_files_and_a_camera(tmp_path: Path) -> None:
+    """A file is spoken in place of a microphone; a camera is shown, offered, and let go."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("[name=source][value=files]")
+        await page.until("document.querySelector('[name=camera]').options.length > 1")
+        camera = await page.run("document.querySelector('[name=camera]').options[1].value")
+        await page.fill("[name=camera]", camera)
+        await connect(page, "webrtc")
+        await page.until("document.querySelector('#preview').videoWidth > 0")
+        # What becomes of the pictures is the server's to say, and the page says it.
+        can_see, told = await page.run(
+            "[parley.wire.canSee, document.querySelector('#problems').textContent]"
+        )
+        assert can_see or "camera" in told
+
+        file = await page.send(
+            "Runtime.evaluate", expression="document.querySelector('#sound-file')"
+        )
+        question = str(ROOT / "tests" / "assets" / "two_plus_two.wav")
+        await page.send(
+            "DOM.setFileInputFiles", files=[question], objectId=file["result"]["objectId"]
+        )
+        await page.until(f"{SAID}.some((words) => words.includes('what did i hear'))")
+
+        await page.run("window.tracks = [parley.camera, parley.microphone]")
+        await page.click("#connect")
+        await page.until("tracks.every((track) => track.readyState === 'ended')")
+        assert await page.run("document.querySelector('#preview').hidden")
+
+
+async def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    """No key, a wrong key, no microphone."""
+    problem = "document.querySelector('.problem')?.textContent"
+    async with (
+        scripted(api_keys=(KEY,)) as served,
+        visiting(served, tmp_path / "b") as (page, _),
+    ):
+        assert "server.api_keys" in await page.until(problem)
+        for transport in ("webrtc", "websocket"):
+            await page.click(f"[name=transport][value={transport}]")
+            await page.click("#connect")
+            assert "server.api_keys" in await page.until(f"parley.status === 'closed' && {problem}")
+        await page.fill("[name=key]", KEY)
+        await page.until("[...document.querySelector('[name=voice]').options].length > 5")
+        for name, advice in (
+            ("NotAllowedError", "Allow the microphone"),
+            ("NotFoundError", "Plug"),
+        ):
+            await page.run(
+                "navigator.mediaDevices.getUserMedia = async () =>"
+                f" {{ throw new DOMException('no', '{name}'); }}"
+            )
+            await page.click("#connect")
+            await page.until(
+                f"document.querySelector('#problems').textContent.includes('{advice}')"
+            )
+            assert await page.run("parley.status") == "closed"
+        assert served.app.state.gateway.link.num_sessions == 0
+        await page.click("[name=source][value=none]")
+        await connect(page, "webrtc")
+
+
+async def test_anybody_can_use_it(tmp_path: Path) -> None:
+    """Every control has a name, nothing is wider than a phone, log and code are there."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("[name=source][value=none]")
+        await connect(page, "webrtc")
+        await write(page, "hello")
+        await page.until(
+            "document.querySelector('#announced').textContent === 'Parley: hello there'"
+        )
+        tree = await page.send("Accessibility.getFullAXTree")
+        roles = {"button", "textbox", "combobox", "slider", "radio", "searchbox", "tab", "meter"}
+        controls = [
+            node for node in tree["nodes"] if not node["ignored"] and node["role"]["value"] in roles
+        ]
+        assert len(controls) > 15
+        assert all(node["name"]["value"] for node in controls)
+
+        await page.click("#tab-events")
+        names = "[...document.querySelectorAll('#events summary')].map((each) => each.textContent)"
+        await page.until(f"{names}.some((name) => name.includes('session.created'))")
+        await page.fill("#event-search", "session.")
+        assert all("session." in name for name in await page.run(names))
+        await page.click("#tab-code")
+        assert "new Parley" in await page.run("document.querySelector('#code').textContent")
+        await page.click("[name=language][value=python]")
+        code = await page.run("document.querySelector('#code').textContent")
+        compile(code, "copied", "exec")
+
+        await page.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=360, height=740, deviceScaleFactor=2, mobile=True,
+        )  # fmt: skip
+        for view in ("talk", "settings", "inspect"):
+            await page.click(f"#views [data-view={view}]")
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+            assert await page.run(f"document.querySelector('#{view}').offsetWidth > 300")
+        # Its own policy was broken by nothing.
+        assert not [line for line in page.log if "Content Security Policy" in line]

@@ -51,7 +51,7 @@ def launched(
             cases.append(case)
 
     # The host function runs as always and computes grid and constants; only the launch itself is
-    # caught.
+    # caught. Triton's own hooks would not do: they run after it has asked for a device.
     with mock.patch.object(JITFunction, "run", record):
         call()
     functions = [case.kernel.__name__.strip("_") for case in cases]

@@ -41,7 +41,6 @@ class Family:
         has_depth_norms: whether each depth step normalises before its head.
         conditioners: by name, in the order in which they are added.
         cross_position_scale: of the positions added to what is attended to; None for none.
-        extra_heads: how many more heads read the backbone, and how many classes each has.
     """
 
     num_user_codebooks: int
@@ -52,7 +51,11 @@ class Family:
     has_depth_norms: bool = False
     conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
     cross_position_scale: float | None = None
-    extra_heads: tuple[int, int] = (0, 0)
+
+    @property
+    def has_summed_conditions(self) -> bool:
+        """Whether a condition is added to every input."""
+        return any(c.how == "sum" for c in self.conditioners.values())
 
     @property
     def has_cross_attention(self) -> bool:

@@ -25,6 +25,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
 from kernels.triton_device import is_interpreted
 
 # A worked example. Pages hold 4 columns, chunks 8, and one query of one head has
@@ -399,7 +400,7 @@ def paged_attention(
     chunk = chunk or chunk_columns(num_columns)
     # Small next to the pages, and made contiguous only if a caller cut them out of something.
     q, table, spans = _rows_contiguous(q), table.contiguous(), spans.contiguous()
-    num_splits = triton.cdiv(num_columns, chunk)
+    num_splits = ceil_div(num_columns, chunk)
     out = q.new_empty(q.shape)
     part, lse = out, out  # not touched by a single split
     if num_splits > 1:
@@ -436,7 +437,7 @@ def paged_attention(
             **shared,
         )
     else:
-        num_tiles = triton.cdiv(q_len * group, _BLOCK_M)
+        num_tiles = ceil_div(q_len * group, _BLOCK_M)
         dot_type = tl.float32 if is_interpreted(q) else _DOT_TYPES[q.dtype]
         _split_many[(kv_heads, rows * num_tiles, num_splits)](
             *tensors,

@@ -23,6 +23,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
 from kernels.int8.reference import MIN_TILE
 from kernels.triton_device import is_interpreted
 
@@ -210,13 +211,13 @@ def tiling(
         block_m, block_n, num_warps = 64, MIN_TILE, 4
     else:
         block_m, block_n, block_k, num_warps = 128, 128, 64, 8
-    tiles = -(-num_rows // block_m) * -(-out_features // block_n)
-    turns = -(-in_features // block_k)
+    tiles = ceil_div(num_rows, block_m) * ceil_div(out_features, block_n)
+    turns = ceil_div(in_features, block_k)
     num_splits = 1
     if tiles <= num_counters:
-        wanted = -(-num_sms * _WARPS_PER_SM // (tiles * num_warps))
+        wanted = ceil_div(num_sms * _WARPS_PER_SM, tiles * num_warps)
         num_splits = max(1, min(wanted, turns // _MIN_TURNS, _MAX_SPLITS))
-        num_splits = -(-turns // -(-turns // num_splits))  # none without work
+        num_splits = ceil_div(turns, ceil_div(turns, num_splits))  # none without work
     return Tiling(block_m, block_n, block_k, num_warps, num_splits)
 
 
@@ -236,9 +237,9 @@ def launch(x: Tensor, levels: Tensor, scale: Tensor, arrived: Tensor | None, how
     num_rows, in_features = x.shape
     out_features = len(levels)
     y = x.new_empty(num_rows, out_features)  # [rows, out_features]
-    grid = (-(-out_features // how.block_n), -(-num_rows // how.block_m), how.num_splits)
-    turns = -(-in_features // how.block_k)
-    num_turns = -(-turns // how.num_splits)
+    grid = (ceil_div(out_features, how.block_n), ceil_div(num_rows, how.block_m), how.num_splits)
+    turns = ceil_div(in_features, how.block_k)
+    num_turns = ceil_div(turns, how.num_splits)
     partial = None
     if how.num_splits > 1:
         assert arrived is not None, how

@@ -11,6 +11,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from kernels.arithmetic import ceil_div
 from kernels.int8 import reference
 from kernels.triton_device import check_triton
 
@@ -36,7 +37,7 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def tile_counters(out_features: int) -> Tensor:
     """Return what lets programs of the Triton kernel share a tile, int32 [tiles], zeros."""
-    tiles = -(-out_features // reference.MIN_TILE) * reference.MAX_ROW_TILES
+    tiles = ceil_div(out_features, reference.MIN_TILE) * reference.MAX_ROW_TILES
     return torch.zeros(tiles, dtype=torch.int32)
 
 

@@ -23,6 +23,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # A worked example. 2 heads of queries and 1 of keys and values, 4 wide; pages hold 16 steps; the
 # step goes to place 37 = 2 * 16 + 5, which is entry 5 of page 2:
 #
@@ -167,7 +169,7 @@ def rotate_and_write(
     scales = (k_scale, v_scale) if k_scale is not None else (q, q)  # not touched without int8
     scale_strides = k_scale.stride()[:2] if k_scale is not None else (0, 0)
     strides = (*k_pages.stride()[:3], *v_pages.stride()[:3], *scale_strides)
-    _rotate_and_write[(rows * steps, triton.cdiv(all_heads, BLOCK_H))](
+    _rotate_and_write[(rows * steps, ceil_div(all_heads, BLOCK_H))](
         qkv,
         angles,
         q,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels.aot import ARCHITECTURES, CompileCase
 from kernels.aot_launch import launched
+from kernels.arithmetic import ceil_div
 from kernels.nf4 import kernel
 from kernels.nf4.kernel import Tiling
 from kernels.nf4.layout import BLOCKS, PLANE, SUPER_BLOCK, PlanarWeight
@@ -24,7 +25,7 @@ def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def _weight(
     out_features: int, in_features: int, *, is_nested: bool = True, is_gated: bool = False
 ) -> PlanarWeight:
-    num_super = -(-in_features // SUPER_BLOCK)
+    num_super = ceil_div(in_features, SUPER_BLOCK)
     return PlanarWeight(
         words=_meta(out_features, num_super * PLANE, dtype=torch.int32),
         scales=_meta(

@@ -26,6 +26,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
 from kernels.nf4.layout import BLOCKS, PLANE, SUPER_BLOCK, PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NESTED_BLOCK_SIZE
 
@@ -353,17 +354,8 @@ def dequantize_kernel(
             tl.store(weight_ptr + at, weight.to(weight_ptr.dtype.element_ty), mask)
 
 
-def planar_linear(x: Tensor, weight: PlanarWeight) -> Tensor:
-    """Multiply; see `kernels.nf4.op.planar_linear`."""
-    return _multiply(x, weight)
-
-
-def planar_gated(x: Tensor, weight: PlanarWeight) -> Tensor:
-    """Multiply and gate; see `kernels.nf4.op.planar_gated`."""
-    return _multiply(x, weight)
-
-
-def _multiply(x: Tensor, weight: PlanarWeight) -> Tensor:
+def multiply(x: Tensor, weight: PlanarWeight) -> Tensor:
+    """Multiply; if the weight is gated, gate as well: see `planar_linear`, `planar_gated`."""
     rows = x.reshape(-1, weight.in_features)  # [M, K]
     if rows.stride(1) != 1:
         rows = rows.contiguous()
@@ -391,11 +383,11 @@ def tiling(num_rows: int, weight: PlanarWeight, gpu: Gpu) -> Tiling:
         block_m, block_n, num_warps = 32, 64, 2
     else:
         block_m, block_n, num_warps = 64, 64, 4
-    tiles = _ceil_div(num_rows, block_m) * _ceil_div(weight.out_features, block_n)
+    tiles = ceil_div(num_rows, block_m) * ceil_div(weight.out_features, block_n)
     num_super = weight.words.shape[1] // PLANE
-    wanted = _ceil_div(gpu.num_sms * _WARPS_PER_SM, tiles * num_warps)
+    wanted = ceil_div(gpu.num_sms * _WARPS_PER_SM, tiles * num_warps)
     num_splits = max(1, min(wanted, num_super // _MIN_SUPER_BLOCKS, _MAX_SPLITS))
-    num_splits = _ceil_div(num_super, _ceil_div(num_super, num_splits))  # none without work
+    num_splits = ceil_div(num_super, ceil_div(num_super, num_splits))  # none without work
     return Tiling(block_m, block_n, num_warps, num_splits)
 
 
@@ -414,9 +406,9 @@ def launch(x: Tensor, weight: PlanarWeight, how: Tiling) -> Tensor:
     assert 1 <= num_rows <= _MAX_ROWS, num_rows
     out_features = weight.out_features
     y = x.new_empty(num_rows, out_features // 2 if weight.is_gated else out_features)
-    grid = (_ceil_div(out_features, how.block_n), _ceil_div(num_rows, how.block_m), how.num_splits)
+    grid = (ceil_div(out_features, how.block_n), ceil_div(num_rows, how.block_m), how.num_splits)
     num_super = weight.words.shape[1] // PLANE
-    num_turns = _ceil_div(num_super, how.num_splits)
+    num_turns = ceil_div(num_super, how.num_splits)
     partial = None
     if how.num_splits > 1:
         size = grid[0] * grid[1] * how.num_splits * how.block_m * how.block_n
@@ -460,7 +452,7 @@ def dequantize(weight: PlanarWeight, dtype: torch.dtype) -> Tensor:
     shape = (weight.out_features, weight.in_features)
     dense = torch.empty(shape, dtype=dtype, device=weight.words.device)
     block_n = 32
-    dequantize_kernel[(_ceil_div(shape[0], block_n), weight.words.shape[1] // PLANE)](
+    dequantize_kernel[(ceil_div(shape[0], block_n), weight.words.shape[1] // PLANE)](
         weight.words,
         weight.scales,
         weight.code,
@@ -506,7 +498,3 @@ def _gpu(device: torch.device) -> Gpu:
         write_out_from=_WRITE_OUT_FROM.get(capability, _WRITE_OUT_FROM_ELSE),
         has_tall_tiles=capability not in _WITHOUT_TALL_TILES,
     )
-
-
-def _ceil_div(value: int, divisor: int) -> int:
-    return -(-value // divisor)

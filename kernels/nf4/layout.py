@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
 from kernels.nf4.reference import BLOCK_SIZE, LEVELS, NestedScales
 
 # A worked example. Weight 100 of a row is in super-block 0, plane 100 // 32 = 3, word 100 % 32 = 4:
@@ -100,7 +101,7 @@ def repack(
     fine = F.pad(
         _rows(fine.view(rows, -1), is_gated=is_gated), (0, -(width // BLOCK_SIZE) % BLOCKS)
     )
-    tiles = -(-rows // _MIN_TILE) * _MAX_ROW_TILES
+    tiles = ceil_div(rows, _MIN_TILE) * _MAX_ROW_TILES
     return PlanarWeight(
         words=words.view(rows, -1),
         scales=fine.contiguous(),

@@ -14,6 +14,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from kernels.arithmetic import ceil_div
 from kernels.nf4 import layout, library, reference
 from kernels.nf4.layout import PlanarWeight
 from kernels.nf4.reference import BLOCK_SIZE, NestedScales
@@ -150,13 +151,13 @@ def repack_nf4(
         raise ValueError(
             f"NF4 weight {list(shape)}: expected as many gates as ups, got {rows} rows"
         )
+    blocks = rows * width // BLOCK_SIZE
     if isinstance(scales, NestedScales):
-        blocks = rows * width // BLOCK_SIZE
+        _check_part("packed", packed, torch.uint8, rows * width // 2, shape)
         _check_nested(scales, blocks)
-        _check(packed, torch.empty(blocks), shape)
     else:
         _check(packed, scales, shape)
-    if rows * width // BLOCK_SIZE >= _MAX_BLOCKS:
+    if blocks >= _MAX_BLOCKS:
         raise ValueError(f"NF4 weight {list(shape)}: expected fewer than 2**31 blocks")
     return layout.repack(packed, scales, shape, is_gated=is_gated)
 
@@ -182,7 +183,7 @@ def planar_linear(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) ->
         return reference.linear(x, *layout.unpack(weight), weight.out_features)
     from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
 
-    return kernel.planar_linear(x, weight)
+    return kernel.multiply(x, weight)
 
 
 def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> Tensor:
@@ -208,7 +209,7 @@ def planar_gated(x: Tensor, weight: PlanarWeight, *, backend: PlanarBackend) -> 
         return reference.gated(x, *layout.unpack(weight), weight.out_features)
     from kernels.nf4 import kernel  # noqa: PLC0415 - Triton is imported only where it is used
 
-    return kernel.planar_gated(x, weight)
+    return kernel.multiply(x, weight)
 
 
 class NF4Linear(nn.Module):
@@ -232,8 +233,8 @@ class NF4Linear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.backend: Backend = backend
         size = in_features * out_features
-        blocks = -(-size // reference.BLOCK_SIZE)
-        self.register_buffer("packed", torch.zeros(-(-size // 2), dtype=torch.uint8))
+        blocks = ceil_div(size, BLOCK_SIZE)
+        self.register_buffer("packed", torch.zeros(ceil_div(size, 2), dtype=torch.uint8))
         self.register_buffer("absmax", torch.zeros(blocks, dtype=torch.float32))
 
     @classmethod
@@ -275,19 +276,23 @@ def use_library(module: nn.Module) -> int:
 
 def _check(packed: Tensor, absmax: Tensor, shape: tuple[int, ...]) -> None:
     size = math.prod(shape)
-    expected = ((-(-size // 2),), (-(-size // reference.BLOCK_SIZE),))
-    if (tuple(packed.shape), tuple(absmax.shape)) != expected:
+    _check_part("packed", packed, torch.uint8, ceil_div(size, 2), shape)
+    _check_part("absmax", absmax, torch.float32, ceil_div(size, BLOCK_SIZE), shape)
+
+
+def _check_part(
+    name: str, part: Tensor, dtype: torch.dtype, num: int, shape: tuple[int, ...]
+) -> None:
+    if part.dtype != dtype or part.shape != (num,):
         raise ValueError(
-            f"NF4 weight {list(shape)}: expected packed and absmax of {expected[0][0]} and "
-            f"{expected[1][0]} entries, got {list(packed.shape)} and {list(absmax.shape)}"
+            f"NF4 weight {list(shape)}: expected {name} of {dtype} [{num}], "
+            f"got {part.dtype} {list(part.shape)}"
         )
-    if packed.dtype != torch.uint8 or absmax.dtype != torch.float32:
-        raise ValueError(f"expected uint8 and float32, got {packed.dtype} and {absmax.dtype}")
 
 
 def _check_nested(scales: NestedScales, blocks: int) -> None:
     parts = (scales.levels, scales.code, scales.absmax, scales.offset)
-    coarse = -(-blocks // reference.NESTED_BLOCK_SIZE)
+    coarse = ceil_div(blocks, reference.NESTED_BLOCK_SIZE)
     expected = ((blocks,), (256,), (coarse,), ())
     types = (torch.uint8, torch.float32, torch.float32, torch.float32)
     got = tuple(tuple(part.shape) for part in parts)

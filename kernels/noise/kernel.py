@@ -19,6 +19,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # A worked example. A row draws 6 numbers at step 70 of stream 1: counts 0 and 1 give four each, and
 # the last two are not stored.
 #
@@ -65,9 +67,9 @@ def exponential_noise(keys: Tensor, steps: Tensor, shape: Sequence[int], stream:
     """Launch; arguments as `kernels.noise.op.exponential_noise`."""
     width = math.prod(shape)
     noise = torch.empty((len(keys), *shape), dtype=torch.float32, device=keys.device)  # [R, ...]
-    counts = triton.cdiv(width, 4)
+    counts = ceil_div(width, 4)
     block = min(triton.next_power_of_2(counts), BLOCK)
-    _exponential_noise[(len(keys), triton.cdiv(counts, block))](
+    _exponential_noise[(len(keys), ceil_div(counts, block))](
         keys,
         steps,
         noise,

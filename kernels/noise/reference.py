@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # Source: Salmon et al. 2011, as above. The Weyl constants are the fractional parts
 # of the golden ratio and of the square root of 3, in 32 bits.
 _ROUNDS = 10
@@ -46,7 +48,7 @@ def exponential_noise(keys: Tensor, steps: Tensor, shape: Sequence[int], stream:
     """Draw; arguments as `kernels.noise.op.exponential_noise`."""
     width = math.prod(shape)
     key, step = keys[:, None], steps[:, None]  # [R, 1] each
-    block = torch.arange(-(-width // 4), device=keys.device)  # [counts]
+    block = torch.arange(ceil_div(width, 4), device=keys.device)  # [counts]
     counter = block, torch.full_like(block, stream), step & _LOW, step >> 32 & _LOW
     bits = philox((key & _LOW, key >> 32 & _LOW), counter).flatten(1)[:, :width]
     # The middle of one of 2^23 equal parts of [0, 1], which fp32 holds exactly: never 0 nor 1.

@@ -21,6 +21,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # A worked example. One row x = [3, 1], two levels of two entries each:
 #
 #     table[0] = [[2, 0], [0, 2]]    half norms 2, 2
@@ -116,7 +118,7 @@ def nearest_codes(x: Tensor, tables: Tensor, norms: Tensor, block_c: int = BLOCK
     """Launch; arguments as `kernels.rvq.op.nearest_codes`, and entries that a program compares."""
     (rows, dim), (levels, entries) = x.shape, tables.shape[:2]
     x = x if x.stride(1) == 1 else x.contiguous()
-    num_parts = triton.cdiv(entries, block_c)
+    num_parts = ceil_div(entries, block_c)
     codes = x.new_empty((rows, levels), dtype=torch.int64)  # [R, L]
     # Two of each: a launch writes one while it reads what the launch before wrote.
     left = x.new_empty((2, rows, dim))  # [2, R, D]
@@ -126,7 +128,7 @@ def nearest_codes(x: Tensor, tables: Tensor, norms: Tensor, block_c: int = BLOCK
     for level in range(levels + 1):
         is_last = level == levels
         now, before = level % 2, (level + 1) % 2
-        _level[(triton.cdiv(rows, BLOCK_N), 1 if is_last else num_parts)](
+        _level[(ceil_div(rows, BLOCK_N), 1 if is_last else num_parts)](
             source,
             left[now],
             tables[min(level, levels - 1)],

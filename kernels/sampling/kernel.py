@@ -27,6 +27,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # A worked example of keys. As integers, the bits of positive floats are in the order of the floats;
 # those of negative ones are in the opposite order, so all but their sign are turned over:
 #
@@ -179,7 +181,7 @@ def sample_tokens(
     num_candidates = 1 if noise is None else noise.shape[-1]
     num_best = 1 if noise is None else max(triton.next_power_of_2(num_candidates), 2)
     block = max(min(block, triton.next_power_of_2(vocab)), num_best)
-    num_blocks = triton.cdiv(vocab, block)
+    num_blocks = ceil_div(vocab, block)
     token = logits.new_empty(logits.shape[:-1], dtype=torch.int64)
     keys = token  # not touched by a single block
     if num_blocks > 1:
@@ -225,7 +227,7 @@ def num_merged(vocab: int, num_candidates: int) -> int:
     """Return how many keys the draw would merge, at most `MAX_MERGED`."""
     num_best = triton.next_power_of_2(num_candidates)
     block = max(BLOCK, num_best)
-    return triton.next_power_of_2(triton.cdiv(vocab, block) * num_best)  # type: ignore[no-any-return]
+    return triton.next_power_of_2(ceil_div(vocab, block) * num_best)  # type: ignore[no-any-return]
 
 
 def _num_warps(num_keys: int) -> int:

@@ -14,6 +14,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+from kernels.arithmetic import ceil_div
+
 # A worked example. gate_up = [2, -100, 3, 5] is the gates [2, -100] and the ups [3, 5]:
 #
 #     g = 2:       exp(-2) = 0.135, silu = 2 * 1 / 1.135 = 1.762,           y = 5.285
@@ -46,7 +48,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     y = gate_up.new_empty((*gate_up.shape[:-1], dim))
     block = min(triton.next_power_of_2(dim), BLOCK)
-    _gated_silu[(len(rows), triton.cdiv(dim, block))](
+    _gated_silu[(len(rows), ceil_div(dim, block))](
         rows, y, rows.stride(0), dim, BLOCK=block, num_warps=4
     )
     return y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,8 +120,6 @@ def make_parts(
         audio_sampling=audio,
         guidance=guidance,
     )
-    # Only the memory of a conversation depends on it, no weight.
-    lm.config = replace(lm.config, rewind_steps=REACH_FRAMES)
     is_translator = config.kind == "hibiki"
     traits = DuplexTraits(
         frame_samples=driven.mimi.frame_samples,
@@ -140,7 +138,7 @@ def make_parts(
             lm,
             driven.mimi,
             drive,
-            REACH_FRAMES,
+            lm.config.rewind_steps,
             lm.conditioners(_GOOD) if is_told else None,
             lm.conditioners(_BAD) if is_told and guidance != 1.0 else None,
         ),
@@ -225,9 +223,17 @@ def load_parts(
     config = found.config
     assert config is not None, "a sound directory has one"
     _check_device(device)
-    lm = load_lm(found.files["lm"], config, getattr(torch, dtype), linears=linears, device=device)
+    lm = load_lm(
+        found.files["lm"],
+        config,
+        getattr(torch, dtype),
+        linears=linears,
+        device=device,
+        rewind_steps=REACH_FRAMES,
+    )
     if config.kind == "hibiki":
-        # The piece that ends its text is heard by the model as one that says nothing.
+        # The piece that ends its text is heard by the model as one that says nothing. It is so in
+        # what is served; `load_lm` gives the weights as they were published.
         table = lm.get_parameter("text_emb.weight")
         table[_TEXT_END] = table[PAD]
     mimi = load_mimi(

@@ -24,6 +24,7 @@ from model.codec.mimi import Mimi, MimiConfig
 from model.duplex.engine import DuplexParts
 from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
+from model.kyutai.memory import REACH_FRAMES
 from model.messages import Pcm
 from model.pieces import PAD, TextPieces
 from model.sampling import Sampling
@@ -142,7 +143,7 @@ def make_twin(kind: TwinKind, seed: int, name: str, *, guidance: float = 1.0) ->
     )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        lm = LM(config.lm()).eval().requires_grad_(requires_grad=False)
+        lm = LM(config.lm(REACH_FRAMES)).eval().requires_grad_(requires_grad=False)
         mimi = _make_mimi()
     silence, sine = silence_of(mimi), sound_of(mimi)
     tones = Tones(silence[: config.num_made], sine[: config.num_codebooks - config.num_made])

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from kernels.arithmetic import ceil_div
+
 # A worked example: pages of 4, a text ring of 8 columns, a prefix of 4, an audio ring of 8. After 2
 # pinned steps, 3 text steps and 10 audio steps:
 #
@@ -62,7 +64,9 @@ class Areas:
     @classmethod
     def around(cls, text: int, prefix: int, audio: int, page_steps: int) -> Self:
         """Return areas for at least so many steps each."""
-        return cls(page_steps, *(-(-n // page_steps) * page_steps for n in (text, prefix, audio)))
+        return cls(
+            page_steps, *(ceil_div(n, page_steps) * page_steps for n in (text, prefix, audio))
+        )
 
     @property
     def num_pages(self) -> int:
@@ -131,7 +135,7 @@ class Areas:
         if high.text <= self.text:
             parts.update(range((self.text - held.text) // self.page_steps))
         if high.audio <= self.audio:
-            start = -(-held.audio // self.page_steps)
+            start = ceil_div(held.audio, self.page_steps)
             parts.update(range(first + start, self.num_pages))
         start = (self.text + held.prefix + self.page_steps - 1) // self.page_steps
         parts.update(range(start, first))

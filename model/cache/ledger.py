@@ -307,6 +307,10 @@ class Ledger:
     def advance_rings(self, kind: Sequence[int], slots: Sequence[int]) -> np.ndarray:
         """Do as `advance` where a slot `is_ring`, for a step of each: for all at once.
 
+        A second planner for the sake of speed: a frame of 256 sessions takes the host a fifth
+        longer with `advance` (`benchmarks/bench_host.py`). It cannot be the only one either: calls
+        of a turn model are few rows of unequal length, over three areas in two groups of layers.
+
         Returns:
             int [n], steps that each ring has taken, the new one included; 0 for nobody's.
         """

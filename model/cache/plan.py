@@ -129,14 +129,11 @@ def paged_layers(plan: PagedPlan, store: Store, backend: op.Backend) -> list[Lay
 
 def viewed_layers(rows: Sequence[Row], store: Store) -> list[LayerMemory]:
     """Return what each layer of `store` reads and writes in a call of `rows`."""
-    columns = _store_columns(rows, store)
-    where: Tensor | int = columns[0]
-    if len(columns) > 1:
-        where = torch.tensor(columns, device=store.kv.device)
+    columns = torch.tensor(_store_columns(rows, store), device=store.kv.device)
     runs = _runs(rows, store)
     views = zip(*(run.views(store) for run in runs), strict=True)
     return [
-        ViewedLayer(store.dtype, kv, scale, where, list(zip(runs, found, strict=True)))
+        ViewedLayer(store.dtype, kv, scale, columns, list(zip(runs, found, strict=True)))
         for (kv, scale), found in zip(store.layers, views, strict=True)
     ]
 

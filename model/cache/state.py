@@ -14,6 +14,9 @@ Besides, a slot may have, outside of pages,
     added   [slots, dim]                                       summed conditions, if any
     cross   [layers, 2, slots, heads, length, head_dim]        keys and values of conditions, if any
 
+which are allocated with the state, zeros, and stay where they are. Zeros are no condition: nothing
+is added, and attention over them returns zeros.
+
 The books are kept on the host, without a tensor (`model/cache/ledger.py`): a step plans there which
 columns it writes and sees. Memory is bounded by the windows, never by the call.
 """
@@ -103,8 +106,8 @@ class SlotMemory:
     Attributes:
         contents: of the slot's pages, in each store.
         record: which parts of the slot these pages are, and what lies in them.
-        added: [dim], None if no condition was summed.
-        cross: [layers, 2, heads, length, head_dim], None if no condition was attended to.
+        added: [dim], None if the model sums no condition.
+        cross: [layers, 2, heads, length, head_dim], None if it attends to none.
     """
 
     contents: tuple[PageContents, ...]
@@ -128,10 +131,11 @@ class LMState:
         dtype: that the model computes in.
         device: of keys and values.
         memory: how keys and values are kept.
+        num_attended: length of what each slot's condition lets every layer attend to; 0 for none.
 
     Attributes:
-        added: [slots, dim], what is added to every input; None without summed conditions.
-        cross: [layers, 2, slots, heads, length, head_dim]; None until a condition is attended to.
+        added: [slots, dim], what is added to every input; None if the model sums no condition.
+        cross: [layers, 2, slots, heads, num_attended, head_dim]; None if that is 0.
         stores: pages of the layers, the lowest layers first.
     """
 
@@ -144,6 +148,7 @@ class LMState:
         dtype: torch.dtype,
         device: torch.device,
         memory: MemoryConfig | None = None,
+        num_attended: int = 0,
     ) -> None:
         self._config, self._memory = config, memory or MemoryConfig()
         page_steps, num_pages = self._memory.page_steps, self._memory.num_pages
@@ -161,7 +166,12 @@ class LMState:
             for group in self._ledger.groups
         ]
         self.added: Tensor | None = None
+        if config.family is not None and config.family.has_summed_conditions:
+            self.added = torch.zeros((num_slots, config.dim), dtype=dtype, device=device)
         self.cross: Tensor | None = None
+        if num_attended:
+            shape = (num_slots, config.num_heads, num_attended, config.head_dim)
+            self.cross = torch.zeros((config.num_layers, 2, *shape), dtype=dtype, device=device)
 
     @property
     def num_slots(self) -> int:
@@ -220,9 +230,6 @@ class LMState:
         Its pages are free from then on, and wiped when they are handed out again.
         """
         self._ledger.reset(slot)
-        self._forget_conditions(slot)
-
-    def _forget_conditions(self, slot: int) -> None:
         if self.added is not None:
             self.added[slot].zero_()
         if self.cross is not None:
@@ -286,24 +293,14 @@ class LMState:
         """
         self._check_fits(memory)
         self._ledger.restore(slot, memory.record)
-        self._forget_conditions(slot)
         for store, pages, contents in zip(
             self.stores, self.pages(slot), memory.contents, strict=True
         ):
             store.write(pages, contents)
-        if memory.added is not None:
-            if self.added is None:
-                self.added = memory.added.new_zeros(
-                    (self.num_slots, *memory.added.shape), device=self.device
-                )
-            self.added[slot] = memory.added.to(self.device)
-        if memory.cross is not None:
-            if self.cross is None:
-                layers, two, *rest = memory.cross.shape
-                self.cross = memory.cross.new_zeros(
-                    (layers, two, self.num_slots, *rest), device=self.device
-                )
-            self.cross[:, :, slot] = memory.cross.to(self.device)
+        if self.added is not None and memory.added is not None:
+            self.added[slot] = memory.added
+        if self.cross is not None and memory.cross is not None:
+            self.cross[:, :, slot] = memory.cross
 
     def advance(
         self, kind: Sequence[Sequence[int]], slots: Sequence[int]
@@ -376,6 +373,16 @@ class LMState:
             msg = (
                 f"memory of another model: expected pages of {expected} and {num_columns} audio "
                 f"steps, got {got} and {len(memory.record.is_listen)}"
+            )
+            raise EngineError(msg)
+        added = None if self.added is None else self.added.shape[1:]
+        cross = None if self.cross is None else self.cross[:, :, 0].shape
+        got_added = None if memory.added is None else memory.added.shape
+        got_cross = None if memory.cross is None else memory.cross.shape
+        if (got_added, got_cross) != (added, cross):
+            msg = (
+                f"memory of another model: expected conditions of {added} and {cross}, "
+                f"got {got_added} and {got_cross}"
             )
             raise EngineError(msg)
 

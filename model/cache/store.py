@@ -325,14 +325,14 @@ class ViewedLayer:
         dtype: that the model computes in.
         kv: [2, kv_heads, pages * page_steps, head_dim].
         scale: float16 [2, kv_heads, pages * page_steps] or None.
-        columns: where the steps are written to: int64 [n * T], or a number if that is one.
+        columns: int64 [n * T], where the steps are written to.
         runs: with what each reads, nothing if it is in pieces.
     """
 
     dtype: torch.dtype
     kv: Tensor
     scale: Tensor | None
-    columns: Tensor | int
+    columns: Tensor
     runs: Sequence[tuple[Run, tuple[Tensor, ...]]]
 
     def enter(self, qkv: Tensor, rope: Tensor) -> Tensor:
@@ -346,20 +346,11 @@ class ViewedLayer:
 
     def _write(self, new: Tensor) -> None:
         """Store `new: [n, T, 2, kv_heads, head_dim]`, rotated."""
-        # One step of one session, the most frequent call on a CPU: plain indexing is several times
-        # as fast as `index_copy_` there.
-        columns = self.columns
-        if isinstance(columns, int):
-            rows = new[0, 0]
-            if self.scale is not None:
-                rows, self.scale[:, :, columns] = op.quantize_kv(rows)
-            self.kv[:, :, columns] = rows
-            return
         new = new.permute(2, 3, 0, 1, 4).flatten(2, 3)  # [2, H, n * T, D]
         if self.scale is not None:
             new, scale = op.quantize_kv(new)
-            self.scale.index_copy_(2, columns, scale)
-        self.kv.index_copy_(2, columns, new)
+            self.scale.index_copy_(2, self.columns, scale)
+        self.kv.index_copy_(2, self.columns, new)
 
     def attend(self, q: Tensor) -> Tensor:
         """Attend; see `LayerMemory.attend`."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kernels.arithmetic import ceil_div
 from kernels.int8 import use_int8
 from model.cache.store import Reading
 from model.duplex.driver import DuplexConfig
@@ -72,15 +73,13 @@ def reading_on(device: torch.device) -> Reading:
 
 def page_steps_on(device: torch.device, page_steps: int) -> int:
     """Return the size of a page there, at least as asked for: kernels read 32 columns at a time."""
-    return -(-page_steps // 32) * 32 if has_kernels(device) else page_steps
+    return ceil_div(page_steps, 32) * 32 if has_kernels(device) else page_steps
 
 
 def stepper(
     driven: Driven[Any, FrameT], sizes: Sequence[int] | None = None
 ) -> Callable[..., FrameT]:
     """Return what steps a model: its own `step`, or on a device with graphs what they captured.
-
-    Conditions, if the model has any, must have been set once before.
 
     Args:
         driven: to step.

@@ -172,6 +172,7 @@ class Duplex:
         reach: steps of a conversation that can be taken back. The model's `rewind_steps` must
             allow as many once its window is full.
         memory: how keys and values are kept; the defaults if None.
+        num_attended: length of what each condition lets every layer attend to; 0 for none.
 
     Attributes:
         config: as given.
@@ -184,12 +185,13 @@ class Duplex:
         num_slots: int,
         reach: int = 0,
         memory: MemoryConfig | None = None,
+        num_attended: int = 0,
     ) -> None:
         self._lm, self.config = lm, config
         self._num_made = lm.config.num_codebooks
         self._num_slots = num_slots
         # Guidance takes a second slot of the model for each conversation.
-        self.state = lm.init_state(num_slots * self._sides, memory)
+        self.state = lm.init_state(num_slots * self._sides, memory, num_attended)
         device = self.state.device
         self._delays = torch.tensor(config.delays, device=device)
         self._longest = max(config.delays)

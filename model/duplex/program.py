@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kernels.arithmetic import ceil_div
 from model.arrays import Ints
 from model.duplex.prompt import Prompt
 from model.duplex.replies import DuplexReplies
@@ -171,7 +172,7 @@ class DuplexProgram:
             traits.pieces,
             rules.talk,
             traits.frame_ms,
-            -(-rules.answer_ms // traits.frame_ms),
+            ceil_div(rules.answer_ms, traits.frame_ms),
         )
         self._replies.account.text = prompt.num_pieces
         self._num_calls = self._num_live = self._num_prompted = 0

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from model.arrays import Ints
@@ -117,8 +116,3 @@ def empty_prompt(num_made: int, num_user: int) -> Prompt:
     """Return the prompt of a model that takes none."""
     user, forced = np.zeros((0, num_user), np.int64), np.zeros((0, 1 + num_made), np.int64)
     return Prompt(None, user, forced, 0)
-
-
-def as_tensor(rows: Ints) -> Tensor:
-    """Return codes as a tensor on the CPU."""
-    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))

@@ -117,11 +117,8 @@ class DuplexRunner:
         )
         num_slots = config.max_sessions
         drive = drive_on(self._device, model.drive)
-        self._duplex = Duplex(model.lm, drive, num_slots, model.reach, memory)
-        if model.condition is not None:  # from then on it has its place in memory
-            with torch.inference_mode():
-                self._duplex.set_condition(0, model.condition, model.without)
-                self._duplex.reset(0)
+        num_attended = 0 if model.condition is None else model.condition.num_attended
+        self._duplex = Duplex(model.lm, drive, num_slots, model.reach, memory, num_attended)
         self._driven = AudioDuplex(self._duplex, model.mimi)
         self._step = stepper(self._driven)
         self._parking: Parking[DuplexMemory] = Parking(self._duplex, self._metrics)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.arithmetic import ceil_div
 from model.errors import ConfigError
 from model.messages import Pcm
 
@@ -92,7 +93,7 @@ class UserStream:
     @property
     def num_waiting_frames(self) -> int:
         """Count the frames that wait, one that is not full included."""
-        return -(-self._num_waiting // self._frame_samples)
+        return ceil_div(self._num_waiting, self._frame_samples)
 
     @property
     def num_whole_frames(self) -> int:

@@ -221,6 +221,8 @@ class ProcessEngine:
             self._open.clear()
         if before is not None:
             before.close()
+        if child is not None:
+            _log.info("the engine runs in process %s", self.process_id)
 
     # The supervisor's thread.
 

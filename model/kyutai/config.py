@@ -67,7 +67,8 @@ class KyutaiConfig:
         has_two_texts: whether a text token stands for two pieces (demultiplexed embedding).
         conditioners: by name.
         cross_position_scale: of the positions added to what is attended to; None for none.
-        extra_heads: how many more heads read the backbone, and how many classes each has.
+        num_extra_heads: how many more heads read the backbone. Speech-to-text models have some,
+            for the end of turns; nothing here asks them.
         files: names of the files that the model consists of, as far as they are given.
         options: parts that concern the program around the model: sampling, delays of speech-to-text
             and text-to-speech.
@@ -88,7 +89,7 @@ class KyutaiConfig:
     has_two_texts: bool
     conditioners: Mapping[str, Conditioner]
     cross_position_scale: float | None
-    extra_heads: tuple[int, int]
+    num_extra_heads: int
     files: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -112,8 +113,13 @@ class KyutaiConfig:
         """Codebooks worth making: PersonaPlex's user codes would be thrown away."""
         return self.num_codebooks // 2 if self.kind == "personaplex" else self.num_generated
 
-    def lm(self) -> LMConfig:
-        """Return what the language model is configured with."""
+    def lm(self, rewind_steps: int = 0) -> LMConfig:
+        """Return what the language model is configured with.
+
+        Args:
+            rewind_steps: newest steps of a conversation that can be taken back. No weight depends
+                on it, only the memory of a conversation.
+        """
         stack, depth, num_made = self.backbone, self.depth, self.num_made
         return LMConfig(
             dim=stack.dim,
@@ -131,7 +137,7 @@ class KyutaiConfig:
             text_window=0,
             audio_window=stack.context,
             prefix_steps=0,
-            rewind_steps=0,
+            rewind_steps=rewind_steps,
             family=Family(
                 num_user_codebooks=self.num_codebooks - num_made,
                 text_out=self.text_card_out,
@@ -141,7 +147,6 @@ class KyutaiConfig:
                 has_depth_norms=self.has_depth_norms,
                 conditioners=self.conditioners,
                 cross_position_scale=self.cross_position_scale,
-                extra_heads=self.extra_heads,
             ),
             **_depth_sizes(depth) if depth else {},
         )
@@ -316,7 +321,7 @@ def _read(kind: str, values: Mapping[str, Any]) -> KyutaiConfig:
         has_two_texts=bool(values.get("demux_second_stream")),
         conditioners=conditioners,
         cross_position_scale=position_scale,
-        extra_heads=(values.get("extra_heads_num_heads", 0), values.get("extra_heads_dim", 6)),
+        num_extra_heads=values.get("extra_heads_num_heads", 0),
         files={what: _local(values[key]) for key, what in _FILES.items() if values.get(key)},
         options={key: values[key] for key in _OPTIONS if key in values},
     )

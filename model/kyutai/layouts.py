@@ -87,7 +87,12 @@ class PublishedWeights:
         for source in self._sources.values():
             self.file.check_source(source)
             used |= source.tensors.keys()
-        extra = sorted(self.file.shapes.keys() - used - unused_tensors(self.config))
+        unused = unused_tensors(self.config)
+        extra = sorted(
+            name
+            for name in self.file.shapes.keys() - used
+            if name.removesuffix(_SCALE) not in unused
+        )
         if self.layout == "transformers":
             extra = [name for name in extra if not name.startswith(transformers.MIMI_PREFIX)]
         if extra:

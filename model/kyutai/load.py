@@ -27,6 +27,7 @@ def load_lm(
     *,
     linears: Linears = "dense",
     device: torch.device | str = "cpu",
+    rewind_steps: int = 0,
 ) -> LM:
     """Read a language model; no more than one tensor of it is ever there in full precision.
 
@@ -39,6 +40,7 @@ def load_lm(
             "bitsandbytes" (NF4, by that package's kernels), or "int8". On a CPU that is for few
             rows, and widths that are multiples of 16.
         device: where the weights are put. They are converted on the CPU.
+        rewind_steps: newest steps of a conversation that can be taken back.
 
     Returns:
         The model, for inference.
@@ -50,7 +52,7 @@ def load_lm(
             asked for and not installed.
     """
     weights = open_weights(TensorFile(path), config)
-    lm = skeleton(config)
+    lm = skeleton(config, rewind_steps)
     targets, hot = lm.state_dict(), hot_linears(lm)
     empty = {name for name, target in targets.items() if target.numel() == 0}
     is_slow_memory = torch.device(device).type == "cpu" and dtype == torch.float32

@@ -38,8 +38,6 @@ def _sources(config: KyutaiConfig) -> Iterator[_Entry]:
     yield "text_head.weight", ["text_linear.weight"], _as_is
     if config.depth:
         yield from _depth(config, config.depth)
-    heads = [f"extra_heads.{i}.weight" for i in range(config.extra_heads[0])]
-    yield "extra_head.weight", heads, _cat
     for name, condition in config.conditioners.items():
         theirs = f"condition_provider.conditioners.{name}"
         if condition.num_rows:

@@ -21,8 +21,10 @@ def expected_tensors(config: KyutaiConfig) -> dict[str, Shape]:
 
 def unused_tensors(config: KyutaiConfig) -> set[str]:
     """Return the names of tensors that a checkpoint may have although nothing uses them."""
-    # A demultiplexed embedding projects each piece by itself.
-    return {"depformer_text_emb.low_rank.weight"} if config.has_two_texts else set()
+    names = {f"extra_heads.{i}.weight" for i in range(config.num_extra_heads)}
+    if config.has_two_texts:  # such an embedding projects each piece by itself
+        names.add("depformer_text_emb.low_rank.weight")
+    return names
 
 
 def num_parameters(config: KyutaiConfig) -> int:
@@ -40,9 +42,6 @@ def _tensors(config: KyutaiConfig) -> Iterator[tuple[str, Shape]]:
     yield "out_norm.alpha", (1, 1, dim)
     if config.depth:
         yield from _depth(config, config.depth)
-    num_heads, num_classes = config.extra_heads
-    for i in range(num_heads):
-        yield f"extra_heads.{i}.weight", (num_classes, dim)
     for name, condition in config.conditioners.items():
         prefix = f"condition_provider.conditioners.{name}"
         if condition.num_rows:

@@ -114,7 +114,7 @@ def _read(values: Mapping[str, Any]) -> tuple[KyutaiConfig, MimiConfig]:
         has_two_texts=False,
         conditioners={},
         cross_position_scale=None,
-        extra_heads=(0, 6),
+        num_extra_heads=0,
     )
     return config, mimi
 

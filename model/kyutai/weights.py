@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kernels.arithmetic import ceil_div
 from kernels.nf4 import dequantize_nf4, quantize_nf4
 from model.errors import WeightsError
 from model.files.published import TensorFile
@@ -74,10 +75,10 @@ def open_weights(file: TensorFile, config: KyutaiConfig) -> Weights:
     return _Converted(PublishedWeights(file, config))
 
 
-def skeleton(config: KyutaiConfig) -> LM:
+def skeleton(config: KyutaiConfig, rewind_steps: int = 0) -> LM:
     """Return the model without memory for its weights; what is no weight it has."""
     with torch.device("meta"), _NoDraws():
-        return LM(config.lm())
+        return LM(config.lm(rewind_steps))
 
 
 class _NoDraws(TorchFunctionMode):
@@ -205,7 +206,7 @@ class _Quantised:
 def packed_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of what a weight in NF4 is stored as, its state apart."""
     size = math.prod(shape)
-    return {"": (-(-size // 2), 1), "absmax": (-(-size // BLOCK_SIZE),), "quant_map": (16,)}
+    return {"": (ceil_div(size, 2), 1), "absmax": (ceil_div(size, BLOCK_SIZE),), "quant_map": (16,)}
 
 
 def packed_state(shape: tuple[int, ...], dtype: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass
 
+from kernels.arithmetic import ceil_div
 from model.messages import Pixels
 
 # Hues in degrees, and what a colour is called up to there; from the last one on it is red again.
@@ -60,7 +61,7 @@ class Seen:
     @property
     def num_tokens(self) -> int:
         """Count its tokens: one for each square of 32 pixels, begun ones included."""
-        return -(-self.width // _TOKEN_SIDE) * -(-self.height // _TOKEN_SIDE)
+        return ceil_div(self.width, _TOKEN_SIDE) * ceil_div(self.height, _TOKEN_SIDE)
 
 
 def look(pixels: Pixels) -> Seen:

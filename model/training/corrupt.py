@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.arithmetic import ceil_div
+
 _REVERB_SAMPLES = 4_800  # 0.3 s at 16 kHz
 
 
@@ -33,7 +35,7 @@ def corrupt(pcm: Tensor, generator: torch.Generator, share: float = 0.7) -> Tens
         return torch.randn(rows, length, generator=generator).to(device)
 
     # A fast length that leaves room for the tail.
-    size = -(-(samples + _REVERB_SAMPLES) // 2048) * 2048
+    size = ceil_div(samples + _REVERB_SAMPLES, 2048) * 2048
     frequency = torch.linspace(1e-4, 1.0, size // 2 + 1, device=device)
     spectrum = torch.fft.rfft(pcm, n=size)
     decay = torch.exp(

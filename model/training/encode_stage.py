@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kernels.arithmetic import ceil_div
 from model.codec.features import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from model.training.skills.unheard import WAYS
 from model.training.speech.augment import augment
@@ -92,7 +93,7 @@ def _encode_batch(
         _prepare(clip, rng, others, spoilt.get(clip.key, "")) if is_user else _as_recorded(clip)
         for clip in clips
     ]
-    frames = [-(-len(pcm) // FRAME_SAMPLES) for pcm, _ in prepared]
+    frames = [ceil_div(len(pcm), FRAME_SAMPLES) for pcm, _ in prepared]
     wave = torch.zeros(len(clips), max(frames) * FRAME_SAMPLES)
     for row, (pcm, _) in enumerate(prepared):
         wave[row, : len(pcm)] = torch.from_numpy(pcm)

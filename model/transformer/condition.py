@@ -30,6 +30,11 @@ class Condition:
     added: Tensor | None
     attended: Tensor | None
 
+    @property
+    def num_attended(self) -> int:
+        """Length of what is attended to, 0 if there is nothing."""
+        return 0 if self.attended is None else len(self.attended)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:

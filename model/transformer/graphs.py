@@ -131,8 +131,7 @@ class FrameGraphs(Generic[InputsT, FrameT]):
     """Step a `Duplex` or `AudioDuplex` through captured graphs; captures them all at once.
 
     Args:
-        driven: whose memory is read through tables of pages ("triton" or "reference"), and whose
-            conditions, if it has any, were set once: where they lie is captured too.
+        driven: whose memory is read through tables of pages ("triton" or "reference").
         capture: `cuda_capture`; tests do the work again instead.
         sizes: numbers of rows to capture, ascending; those of `buckets` if None.
 
@@ -153,7 +152,6 @@ class FrameGraphs(Generic[InputsT, FrameT]):
             )
         self._driven, self._backend = driven, reading
         self._sizes = tuple(sizes or buckets(driven.num_slots))
-        self._conditions = self._where_conditions_are()
         self._graphs = [self._captured(size, capture) for size in self._sizes]
 
     @torch.inference_mode()
@@ -163,7 +161,6 @@ class FrameGraphs(Generic[InputsT, FrameT]):
         Raises:
             OutOfPagesError: there is no memory for another step; nothing has happened then.
         """
-        assert self._where_conditions_are() == self._conditions, "conditions came after capture"
         index = bisect_left(self._sizes, len(slots))
         assert index < len(self._sizes), (len(slots), self._sizes)
         graph, size = self._graphs[index], self._sizes[index]
@@ -193,7 +190,3 @@ class FrameGraphs(Generic[InputsT, FrameT]):
         plans = self._driven.state.plan_paged(*self._driven.planned(slots, size))
         assert None not in plans, "duplex steps enter at the first layer"
         return tuple(plan for plan in plans if plan is not None)
-
-    def _where_conditions_are(self) -> tuple[int | None, ...]:
-        state = self._driven.state
-        return tuple(None if t is None else t.data_ptr() for t in (state.added, state.cross))

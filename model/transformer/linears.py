@@ -26,11 +26,19 @@ def convert_to_int8(lm: LM) -> None:
 
 def hot_linears(lm: LM) -> dict[str, nn.Linear]:
     """Return the linears that a step spends its time in, by name: these may be quantised."""
+    parts: dict[str, nn.Module] = {"layers": lm.layers}
+    if lm.config.num_codebooks:
+        depth = lm.depth
+        parts |= {
+            "depth.in_proj": depth.in_proj,
+            "depth.layers": depth.layers,
+            "depth.heads": depth.heads,
+        }
     return {
         name: linear
-        for name, linear in lm.named_modules()
+        for prefix, part in parts.items()
+        for name, linear in part.named_modules(prefix=prefix)
         if isinstance(linear, nn.Linear)
-        and ("layers." in name or name.startswith(("depth.in_proj", "depth.heads.")))
     }
 
 

@@ -118,9 +118,6 @@ class LM(nn.Module):
             self.depth = Depth(config, self.codebooks)
         if family and family.conditioners:
             self.conditioners = Conditioners(family, config.dim)
-        if family and family.extra_heads[0]:
-            num_heads, num_classes = family.extra_heads
-            self.extra_head = nn.Linear(config.dim, num_heads * num_classes, bias=False)
         self._init_weights()
 
     def _make_starter_inputs(self, config: LMConfig) -> None:
@@ -242,43 +239,37 @@ class LM(nn.Module):
         logits: Tensor = self.end_head(hidden)
         return logits.squeeze(-1)
 
-    def extra_logits(self, hidden: Tensor) -> Tensor:
-        """Map `hidden: [..., dim]` to what the extra heads say, [..., heads, classes]."""
-        logits: Tensor = self.extra_head(hidden)
-        assert self.config.family is not None
-        return torch.unflatten(logits, -1, self.config.family.extra_heads)
-
-    def init_state(self, num_slots: int, memory: MemoryConfig | None = None) -> LMState:
+    def init_state(
+        self, num_slots: int, memory: MemoryConfig | None = None, num_attended: int = 0
+    ) -> LMState:
         """Allocate the memory of conversations, on the weights' device and dtype.
 
         Args:
             num_slots: conversations.
             memory: how it is kept; the defaults if None.
+            num_attended: length of what each condition lets every layer attend to; 0 for none.
         """
         weight = self.norm.weight
-        return LMState(self.config, num_slots, weight.dtype, weight.device, memory)
+        return LMState(self.config, num_slots, weight.dtype, weight.device, memory, num_attended)
 
     @torch.inference_mode()
     def set_condition(self, condition: Condition, state: LMState, slot: int) -> None:
         """Tell the model something about the whole session, before its first step.
 
         Args:
-            condition: from `conditioners`. What is attended to is equally long in all slots.
+            condition: from `conditioners`. What is attended to is as long as `state` has room for.
             state: written: `added` and `cross` of `slot`.
             slot: which slot.
         """
         if condition.added is not None:
-            if state.added is None:
-                state.added = condition.added.new_zeros(
-                    (state.num_slots, self.config.dim), dtype=state.dtype, device=state.device
-                )
+            assert state.added is not None, "this model sums no condition"
             state.added[slot] = condition.added
         if condition.attended is not None:
+            assert state.cross is not None, "the state has no room for what is attended to"
+            room = state.cross.shape[4]
+            assert condition.num_attended == room, (condition.num_attended, room)
             attended = condition.attended.to(state.device, state.dtype)
             kv = [layer.cross.remember(attended) for layer in self.layers if layer.cross]
-            if state.cross is None:
-                layers, (two, *rest) = len(kv), kv[0].shape
-                state.cross = kv[0].new_zeros((layers, two, state.num_slots, *rest))
             state.cross[:, :, slot] = torch.stack(kv)
 
     @torch.inference_mode()

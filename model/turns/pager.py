@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from kernels.arithmetic import ceil_div
 from model.cache.parking import Parking, with_room
 from model.cache.state import SlotMemory, areas_of
 from model.cache.store import MemoryConfig
@@ -63,7 +64,7 @@ class Pager:
         areas = areas_of(lm.config, config.kv_page_steps)
         num_pages = config.kv_pages
         if num_pages is None:
-            prompt_pages = -(-areas.prefix // areas.page_steps)
+            prompt_pages = ceil_div(areas.prefix, areas.page_steps)
             num_pages = config.max_sessions * areas.num_pages + config.cached_prompts * prompt_pages
         if num_pages < areas.num_pages:
             raise ConfigError(

@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arithmetic import ceil_div
+
 Samples = npt.NDArray[np.float32]
 
 _REJECTION_DB = 70.0  # below the noise of 16-bit speech over a microphone
@@ -69,7 +71,9 @@ class StreamResampler:
         self._kept = np.concatenate((self._kept, pcm))
         known = self._kept_start + len(self._kept)  # input samples so far
         # Output `n` reads up to input `n * down // up + lateness`.
-        return self._outputs_before(-(-(known - self.lateness_samples) * self._up // self._down))
+        return self._outputs_before(
+            ceil_div((known - self.lateness_samples) * self._up, self._down)
+        )
 
     def finish(self) -> Samples:
         """Return the samples held back, float32 [samples], and start a new stream."""
@@ -78,7 +82,7 @@ class StreamResampler:
         total = self._kept_start + len(self._kept)
         silence = np.zeros(self.lateness_samples + 1, dtype=np.float32)
         self._kept = np.concatenate((self._kept, silence))
-        rest = self._outputs_before(-(-total * self._up // self._down))
+        rest = self._outputs_before(ceil_div(total * self._up, self._down))
         self._restart()
         return rest
 
@@ -93,7 +97,7 @@ class StreamResampler:
             # Every `up`-th output has the same phase and moves on by `down` input samples.
             place, phase = divmod(first * self._down, self._up)
             row = place - self.lateness_samples - self._kept_start
-            count = -(-(end - first) // self._up)
+            count = ceil_div(end - first, self._up)
             rows = windows[row : row + (count - 1) * self._down + 1 : self._down]
             outputs = output[first - start :: self._up]
             # Overlapping windows are multiplied four times as fast once they are copied apart.

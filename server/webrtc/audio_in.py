@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.arithmetic import ceil_div
 from model.messages import Pcm
 from server.webrtc.opus import FRAME_MS, OpusDecoder, OpusError
 
@@ -223,7 +224,7 @@ class AudioReceiver:
         if hidden <= 0:
             return
         self._filled = 0
-        self.counts.concealed += -(-hidden // frame)
+        self.counts.concealed += ceil_div(hidden, frame)
         if hole > hidden:
             silence = hole - hidden
             if silence <= _MAX_PAUSE_S * _RTP_HZ:

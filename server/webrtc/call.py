@@ -164,11 +164,6 @@ class Call:
         """Return what became of the client's audio."""
         return self._receiver.counts
 
-    @property
-    def num_path_switches(self) -> int:
-        """Count how often the client came by another address than before."""
-        return self._agent.num_switches
-
     def answer(self) -> str:
         """Return the SDP answer to the offer."""
         ours = Ours(

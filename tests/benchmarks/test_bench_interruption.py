@@ -42,7 +42,8 @@ def test_an_echo_is_later_and_quieter() -> None:
     far = np.zeros(RATE_HZ, np.float32)
     far[1_000:1_400] = 0.1 * np.random.default_rng(0).standard_normal(400)
     echo = echoed(far, 100, -20)
-    assert not np.abs(echo[: 1_000 + 1_600 - 50]).max() > 1e-6
+    # Its band is limited, so a trace of it comes before it.
+    assert np.abs(echo[: 1_000 + 1_600 - 50]).max() < 0.01 * np.abs(echo).max()
     assert np.argmax(np.abs(echo)) >= 1_000 + 1_600 - 2
     assert len(echo) == len(far)
 

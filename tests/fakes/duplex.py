@@ -14,6 +14,7 @@ from model.codec.mimi import Mimi, MimiConfig
 from model.duplex.engine import DuplexParts
 from model.duplex.prompt import Tones, Voice
 from model.kyutai.config import KyutaiConfig
+from model.kyutai.memory import REACH_FRAMES
 from model.pieces import TextPieces
 from model.sampling import GREEDY, Sampling
 from model.transformer.lm import LM
@@ -92,7 +93,7 @@ def make_small_parts(
     config = config_of(kind)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(3)
-        lm = LM(config.lm()).eval().requires_grad_(requires_grad=False)
+        lm = LM(config.lm(REACH_FRAMES)).eval().requires_grad_(requires_grad=False)
         mimi = Mimi(MIMI).eval().requires_grad_(requires_grad=False)
     lm, mimi = lm.to(getattr(torch, dtype)), mimi.to(getattr(torch, dtype))
     num_user = config.num_codebooks - config.num_made

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from kernels.arithmetic import ceil_div
 from model.assemble.weights import Starter
 from model.cache.state import Kind, Steps
 from model.codec.mel import MelCodec
@@ -158,7 +159,7 @@ def listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
 
 def _listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
     count, size = len(turns), codec.frame_samples
-    frames = max(-(-len(turn.pcm) // size) for turn in turns)
+    frames = max(ceil_div(len(turn.pcm), size) for turn in turns)
     wave = torch.zeros(count, frames * size)
     for row, turn in enumerate(turns):
         wave[row, : len(turn.pcm)] = torch.from_numpy(turn.pcm)
@@ -186,7 +187,7 @@ def _listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
         else:
             sure.append(logits.softmax(-1)[:, Special.END])
     table = torch.stack(sure, 1).numpy()
-    lengths = [-(-len(turn.pcm) // size) for turn in turns]
+    lengths = [ceil_div(len(turn.pcm), size) for turn in turns]
     return [Heard(table[i, : lengths[i]], turn.end_s) for i, turn in enumerate(turns)]
 
 

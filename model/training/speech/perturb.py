@@ -12,6 +12,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from kernels.arithmetic import ceil_div
 from model.training.speech.augment import frames_of, from_frames
 from model.training.speech.types import SAMPLE_RATE_HZ, Pcm, Phone, Speech, Wave, Word
 
@@ -52,7 +53,7 @@ def stretched(pcm: Wave, factor: float) -> Wave:
     if abs(factor - 1.0) < 1e-3 or len(pcm) < 2 * size:
         return pcm
     length = round(len(pcm) * factor)
-    count = -(-length // hop) + 1
+    count = ceil_div(length, hop) + 1
     padded = np.pad(pcm, (size + reach, 2 * size + 2 * reach))
     origin = size + reach
     window = np.hanning(size + 1)[:-1].astype(np.float32)

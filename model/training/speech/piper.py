@@ -41,11 +41,6 @@ def _folder() -> Path:
     return VOICES_DIR / JOE / "data"
 
 
-def has_joe() -> bool:
-    """Say whether the voice was fetched and the program for its phonemes is there."""
-    return (_folder() / "en_US-joe-medium.onnx").exists() and bool(shutil.which("espeak-ng"))
-
-
 @cache
 def _model() -> bytes:
     """Return the graph with the durations as an output."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.arithmetic import ceil_div
 from model.training.speech.espeak import espeak_speech
 from model.training.speech.festival import festival_speech
 from model.training.speech.flite import flite_speech
@@ -202,7 +203,7 @@ def pick_voice(rng: np.random.Generator, pool: tuple[Voice, ...]) -> Voice:
 def _speech_frames(pcm: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each 10 ms frame is louder than 45 dB below the loudest: bool [frames]."""
     hop = SAMPLE_RATE_HZ // 100
-    frames = -(-len(pcm) // hop)
+    frames = ceil_div(len(pcm), hop)
     padded = np.zeros(frames * hop, np.float32)
     padded[: len(pcm)] = pcm
     power = np.mean(padded.reshape(frames, hop) ** 2, axis=1)

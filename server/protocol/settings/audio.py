@@ -1,7 +1,7 @@
 """Check and merge the `audio` part of a session: formats, voice, turn detection, transcription."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from server.audio.speed import MAX_SPEED, MIN_SPEED
 from server.errors import ClientError
@@ -18,6 +18,7 @@ from server.protocol.settings.config import (
 )
 from server.protocol.wire.checks import (
     JsonObject,
+    Parser,
     array_at,
     boolean_at,
     choice_at,
@@ -89,11 +90,11 @@ def parse_format(value: object, path: str) -> AudioFormat:
     """Return an audio format; PCM where only the rate is given, or nothing."""
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("type", "rate"))
-    encodings = ("audio/pcm", "audio/pcmu", "audio/pcma")
+    encodings: tuple[Encoding, ...] = ("audio/pcm", "audio/pcmu", "audio/pcma")
     encoding = choice_at(given.get("type", "audio/pcm"), f"{path}.type", encodings)
     # Source: Realtime API reference, session, audio.input.format: PCM is 24 kHz, G.711 is 8 kHz. A
     # rate that says otherwise is refused rather than resampled: the client would be mistaken.
-    audio_format = AudioFormat(cast("Encoding", encoding))
+    audio_format = AudioFormat(encoding)
     rate = given.get("rate")
     if rate is not None and integer_at(rate, f"{path}.rate") != audio_format.rate_hz:
         raise invalid_choice(str(rate), f"{path}.rate", (str(audio_format.rate_hz),))
@@ -125,11 +126,12 @@ def changed_voice(
 
 # Source: Realtime API reference, session, turn_detection: the leaves and their ranges; the range of
 # idle_timeout_ms is 5,000 to 30,000.
-_RESPONSE_FLAGS: Mapping[str, Callable[[object, str], Any]] = {
+_RESPONSE_FLAGS: Mapping[str, Parser[bool]] = {
     "create_response": boolean_at,
     "interrupt_response": boolean_at,
 }
-_SERVER_VAD_LEAVES: Mapping[str, Callable[[object, str], Any]] = {
+_EAGERNESS: tuple[Eagerness, ...] = ("low", "medium", "high", "auto")
+_SERVER_VAD_LEAVES: Mapping[str, Parser[Any]] = {
     "threshold": lambda value, path: decimal_at(value, path, low=0.0, high=1.0),
     "prefix_padding_ms": lambda value, path: integer_at(value, path, low=0),
     "silence_duration_ms": lambda value, path: integer_at(value, path, low=0),
@@ -138,10 +140,8 @@ _SERVER_VAD_LEAVES: Mapping[str, Callable[[object, str], Any]] = {
     ),
     **_RESPONSE_FLAGS,
 }
-_SEMANTIC_VAD_LEAVES: Mapping[str, Callable[[object, str], Any]] = {
-    "eagerness": lambda value, path: cast(
-        "Eagerness", choice_at(value, path, ("low", "medium", "high", "auto"))
-    ),
+_SEMANTIC_VAD_LEAVES: Mapping[str, Parser[Any]] = {
+    "eagerness": lambda value, path: choice_at(value, path, _EAGERNESS),
     **_RESPONSE_FLAGS,
 }
 
@@ -172,7 +172,7 @@ def _strings(value: object, path: str) -> None:
 
 
 # Source: Realtime API reference, session, audio.input.transcription.
-_TRANSCRIPTION_LEAVES: Mapping[str, Callable[[object, str], object]] = {
+_TRANSCRIPTION_LEAVES: Mapping[str, Parser[object]] = {
     "model": _string_or_null,
     "language": _string_or_null,
     "prompt": _string_or_null,

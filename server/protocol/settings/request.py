@@ -1,8 +1,8 @@
 """Say what a response is made with: the session's settings, and what a client asks of one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from server.errors import ClientError
 from server.protocol.ids import Ids
@@ -25,6 +25,7 @@ from server.protocol.settings.update import (
 )
 from server.protocol.wire.checks import (
     JsonObject,
+    Parser,
     array_at,
     choice_at,
     object_at,
@@ -186,7 +187,8 @@ def _referred(raw: JsonObject, path: str, conversation: Conversation) -> Item:
 
 
 def _parse_destination(value: object, path: str) -> Destination:
-    return cast("Destination", choice_at(value, path, ("auto", "none")))
+    destinations: tuple[Destination, ...] = ("auto", "none")
+    return choice_at(value, path, destinations)
 
 
 def _parse_metadata(value: object, path: str) -> Mapping[str, str]:
@@ -208,7 +210,7 @@ def _parse_metadata(value: object, path: str) -> Mapping[str, str]:
 
 
 # Key on the wire → field of `ResponseRequest` and its parser.
-_FIELDS: Mapping[str, tuple[str, Callable[[object, str], Any]]] = {
+_FIELDS: Mapping[str, tuple[str, Parser[object]]] = {
     "conversation": ("destination", _parse_destination),
     "output_modalities": ("modality", parse_modalities),
     "instructions": ("instructions", string_at),

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from model.messages import Tool
 from server.config import DEFAULTS
@@ -201,7 +201,8 @@ def parse_tool_choice(value: object, path: str) -> ToolChoice:
     The beta documentation also nests the name as `{"type": "function", "function": {"name": f}}`.
     """
     if not isinstance(value, dict):
-        return cast("ToolChoice", choice_at(value, path, ("none", "auto", "required")))
+        modes: tuple[Literal["none", "auto", "required"], ...] = ("none", "auto", "required")
+        return choice_at(value, path, modes)
     kind = choice_at(required(value, "type", path), f"{path}.type", ("function", "mcp"))
     if kind == "mcp":
         return parse_mcp_choice(value, path)

@@ -5,9 +5,9 @@ objects merge leaf by leaf, except `turn_detection`, which is replaced as a whol
 its absent leaves. `null` is a value and differs from an absent key.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from server.errors import ClientError
 from server.protocol.settings.audio import input_changes, output_changes
@@ -26,6 +26,7 @@ from server.protocol.settings.tools import (
 )
 from server.protocol.wire.checks import (
     JsonObject,
+    Parser,
     array_at,
     boolean_at,
     choice_at,
@@ -37,6 +38,8 @@ from server.protocol.wire.checks import (
     required,
     string_at,
 )
+
+T = TypeVar("T")
 
 # A worked example of merging. In force: server_vad with silence_duration_ms 700, transcription in
 # English.
@@ -143,8 +146,10 @@ def parse_modalities(value: object, path: str) -> Modality:
     """Return the one output modality of a list that must hold exactly one."""
     # Source: Realtime API reference, session, output_modalities: ["audio"] or ["text"], never both.
     names = [string_at(name, path) for name in array_at(value, path)]
-    if names in (["audio"], ["text"]):
-        return cast("Modality", names[0])
+    modalities: tuple[Modality, ...] = ("audio", "text")
+    for modality in modalities:
+        if names == [modality]:
+            return modality
     raise ClientError(
         f"Invalid modalities: {names}. Supported combinations are: ['text'] and ['audio'].",
         code="invalid_value",
@@ -167,10 +172,11 @@ def parse_temperature(value: object, path: str) -> float:
 
 def _kind_of(patch: JsonObject) -> SessionKind:
     kind = required(patch, "type", "session")
-    return cast("SessionKind", choice_at(kind, "session.type", ("realtime", "transcription")))
+    kinds: tuple[SessionKind, ...] = ("realtime", "transcription")
+    return choice_at(kind, "session.type", kinds)
 
 
-def _optional(parse: Callable[[object, str], Any]) -> Callable[[object, str], Any]:
+def _optional(parse: Parser[T]) -> Parser[T | None]:
     """Let null through."""
     return lambda value, path: None if value is None else parse(value, path)
 
@@ -285,7 +291,7 @@ def parse_reasoning(value: object, path: str) -> JsonObject:
 
 
 _READ_ONLY = ("type", "id", "object", "expires_at")
-_Field = tuple[str, Callable[[object, str], Any]]
+_Field = tuple[str, Parser[object]]
 # Key on the wire → field of `SessionConfig` and its parser.
 _TRANSCRIPTION_FIELDS: Mapping[str, _Field] = {"include": ("include", _optional(_parse_include))}
 _FIELDS: Mapping[str, _Field] = {

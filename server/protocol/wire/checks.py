@@ -7,7 +7,7 @@ match on them.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from server.config import DEFAULTS
 from server.errors import ClientError
@@ -26,6 +26,22 @@ MAX_DEPTH = 64  # of what an event holds: what is read can then always be writte
 MAX_VALUES = 20_000  # that an event holds, inner ones and keys included
 MAX_TEXT_CHARS = DEFAULTS.max_text_chars
 _IMAGE_PLACE = re.compile(r"(?:item|response\.input\[\d+\])\.content\[\d+\]\.image_url")
+
+ChoiceT = TypeVar("ChoiceT", bound=str)  # where the options are those of a `Literal`, it is that
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Parser(Protocol[T_co]):
+    """Check a value that a client sent under a path, and return it with its type known."""
+
+    def __call__(self, value: object, path: str, /) -> T_co:
+        """Return the value, or what it stands for.
+
+        Raises:
+            ClientError: naming the path.
+        """
+        ...
+
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as parsed; `Any`, because its values are what the checks are about."""
@@ -153,12 +169,13 @@ def boolean_at(value: object, path: str) -> bool:
     return value
 
 
-def choice_at(value: object, path: str, options: Sequence[str]) -> str:
+def choice_at(value: object, path: str, options: Sequence[ChoiceT]) -> ChoiceT:
     """Return the value if it is one of the options."""
     text = string_at(value, path)
-    if text not in options:
-        raise invalid_choice(text, path, options)
-    return text
+    for option in options:
+        if option == text:
+            return option
+    raise invalid_choice(text, path, options)
 
 
 def _check_range(value: float, path: str, noun: str, low: float | None, high: float | None) -> None:

@@ -18,8 +18,8 @@ from model.cache.plan import PagedPlan
 from model.cache.state import Kind, LMState
 from model.cache.store import MemoryConfig
 from model.config import LMConfig
-from model.errors import OutOfPagesError, RewindError
-from model.family import Family
+from model.errors import EngineError, OutOfPagesError, RewindError
+from model.family import Conditioner, Family
 
 # Columns of a slot in pages of 2: text ring 0..5, prefix 6..7, audio ring 8..15.
 CONFIG = LMConfig(
@@ -240,19 +240,51 @@ def test_forks_share_whole_pages_until_they_are_written() -> None:
     assert high0[0] in state.pages(1)[1]
 
 
+def told_state(num_slots: int, num_attended: int = 3) -> LMState:
+    """Return an empty state of a model that is told something."""
+    family = Family(
+        num_user_codebooks=1,
+        text_out=8,
+        conditioners={"tone": Conditioner(dim=4), "voice": Conditioner(dim=4, how="cross")},
+    )
+    config = replace(CONFIG, family=family)
+    memory = MemoryConfig(page_steps=2)
+    cpu = torch.device("cpu")
+    return LMState(config, num_slots, torch.float32, cpu, memory, num_attended)
+
+
 def test_conditions_belong_to_a_slots_memory() -> None:
-    """What is summed or attended to is forked, and restored into a state that has had none yet."""
-    state = make_state()
-    state.added = torch.randn(2, 16)
-    state.cross = torch.randn(2, 2, 2, 2, 3, 8)
-    added, cross = state.added[0].clone(), state.cross[:, :, 0].clone()
+    """What is summed or attended to is forked and restored, and never moves to another place."""
+    state, other = told_state(2), told_state(3)
+    places = []
+    for each in (state, other):
+        assert each.added is not None
+        assert each.cross is not None
+        assert not each.added.any()
+        assert not each.cross.any()
+        places.append((each.added, each.cross))
+    (added, cross), (other_added, other_cross) = places
+    added[0], cross[:, :, 0] = torch.randn(16), torch.randn(2, 2, 2, 3, 8)
     memory = state.snapshot(0)
-    assert memory.num_bytes >= added.nbytes + cross.nbytes
+    assert memory.num_bytes >= added[0].nbytes + cross[:, :, 0].nbytes
     state.fork(0, 1)
-    other = make_state(3)
     other.restore(2, memory)
-    for got, slot in ((state, 1), (other, 2)):
-        assert got.added is not None
-        assert got.cross is not None
-        assert torch.equal(got.added[slot], added)
-        assert torch.equal(got.cross[:, :, slot], cross)
+    assert torch.equal(added[1], added[0])
+    assert torch.equal(cross[:, :, 1], cross[:, :, 0])
+    assert torch.equal(other_added[2], added[0])
+    assert torch.equal(other_cross[:, :, 2], cross[:, :, 0])
+    state.reset(0)
+    assert not added[0].any()
+    assert not cross[:, :, 0].any()
+    assert state.added is added
+    assert other.cross is other_cross
+
+
+def test_memory_of_a_model_that_is_told_something_else_is_refused() -> None:
+    """A condition of another length, or none at all, does not fit; nothing has changed then."""
+    state = told_state(1)
+    for other in (told_state(1, num_attended=2), told_state(1, num_attended=0), make_state(1)):
+        plan(other, Kind.SPEAK)
+        with pytest.raises(EngineError, match="expected conditions of"):
+            state.restore(0, other.snapshot(0))
+    assert state.length(0) == 0

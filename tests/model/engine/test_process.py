@@ -92,13 +92,17 @@ def _ask(engine: ProcessEngine, outputs: Outputs, text: str, turn: int = 1) -> s
     return "".join(words)
 
 
-def test_a_conversation_through_two_processes(make: MakeEngine) -> None:
+def test_a_conversation_through_two_processes(
+    make: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     """Commands and outputs cross in order; Ctrl-C is not the child's business; the end is clean."""
+    caplog.set_level("INFO")
     engine, outputs = make(), Outputs()
     assert engine.info == INFO
     engine.start(outputs.put)
     process_id = engine.process_id
     assert process_id is not None
+    assert f"the engine runs in process {process_id}" in caplog.messages  # for whoever looks for it
     assert Path(f"/proc/{process_id}/comm").read_text().strip() == "parley-engine"
     _kill(engine, signal.SIGINT)
     engine.submit(Open("s", "amber"))

@@ -54,7 +54,7 @@ def test_hibiki_zero(golden: Path) -> None:
 def test_speech_to_text(golden: Path) -> None:
     """No depth transformer; more heads; delays for the program around it."""
     config = read(golden, "stt")
-    assert (config.depth, config.num_depth_sets, config.extra_heads) == (None, 0, (2, 6))
+    assert (config.depth, config.num_depth_sets, config.num_extra_heads) == (None, 0, 2)
     assert config.options["stt_config"]["audio_delay_seconds"] == 0.5
     assert config.num_mimi_codebooks == 6
 

@@ -121,9 +121,12 @@ def repeat(run: Run, slots: Sequence[int], lag: int = 0) -> None:
     config = KyutaiConfig.from_dict(run.values)
     lm = our_lm(run.theirs, run.values)
     drive = DuplexConfig(delays=config.delays, guidance=run.guidance, lag=lag)
-    duplex = Duplex(lm, drive, max(slots) + 1)
-    for slot, told, untold in zip(slots, run.told, run.untold or run.told, strict=bool(run.told)):
-        duplex.set_condition(slot, lm.conditioners(told), lm.conditioners(untold))
+    told = [lm.conditioners(said) for said in run.told]
+    untold = [lm.conditioners(said) for said in run.untold] or told
+    num_attended = told[0].num_attended if told else 0
+    duplex = Duplex(lm, drive, max(slots) + 1, num_attended=num_attended)
+    for slot, condition, without in zip(slots, told, untold, strict=bool(told)):
+        duplex.set_condition(slot, condition, without)
     for call in range(lag):
         duplex.step(slots, *inputs(run, config, call - lag))
     for index, step in enumerate(run.steps):
@@ -170,8 +173,6 @@ def compare(lm: LM, theirs: Step, ours: DuplexFrame, active: Tensor) -> None:
             chosen = ours.chosen.repeat(sides, 1)
             logits = lm.depth(ours.hidden, chosen[:, 0], chosen[:, 1:])
             close(logits, theirs.depth_logits[both, : streams - 1])
-        if theirs.heads is not None:
-            close(lm.extra_logits(ours.hidden).softmax(-1), theirs.heads[active])
 
 
 def users(values: Values) -> Tensor:

@@ -25,7 +25,6 @@ class Step:
         hidden: float [sides * B, dim].
         text_logits: float [B, text_out], guided.
         depth_logits: float [sides * B, K, card]; None without a depth transformer.
-        heads: float [B, heads, classes], what extra heads said; None without any.
     """
 
     tokens: Tensor
@@ -33,7 +32,6 @@ class Step:
     hidden: Tensor
     text_logits: Tensor
     depth_logits: Tensor | None
-    heads: Tensor | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,7 +135,6 @@ class Run:
                     chosen = seen["text"][:, None]
                     if "audio" in seen:
                         chosen = torch.cat([chosen, seen["audio"]], dim=1)
-                    heads = [head(hidden[:, 0]).softmax(-1) for head in lm.extra_heads]
                     self.steps.append(
                         Step(
                             out[:, :, 0].clone(),
@@ -145,7 +142,6 @@ class Run:
                             hidden[:, 0],
                             seen["logits"],
                             torch.stack(depth_logits, dim=1) if depth_logits else None,
-                            torch.stack(heads, dim=1) if heads else None,
                         )
                     )
         finally:

@@ -21,8 +21,9 @@ from model.duplex.audio import AudioDuplex
 from model.duplex.driver import Duplex, DuplexConfig
 from model.duplex.work import Work
 from model.errors import ConfigError
-from model.family import Family
+from model.family import Conditioner, Family
 from model.sampling import Sampling
+from model.transformer.condition import Vectors
 from model.transformer.graphs import FrameGraphs, buckets, cuda_capture
 from model.transformer.lm import LM
 
@@ -220,3 +221,32 @@ def test_memory_that_is_read_in_place_is_refused() -> None:
     duplex = Duplex(LM(CONFIG).eval(), GREEDY, 1)
     with pytest.raises(ConfigError, match='not "views"'):
         FrameGraphs(duplex, again)
+
+
+def test_a_condition_given_after_the_capture_is_followed() -> None:
+    """What a session is told is written to where captured steps read it."""
+    assert CONFIG.family is not None
+    conditioners = {
+        "tone": Conditioner(dim=4, values=("sad", "glad"), num_rows=3),
+        "voice": Conditioner(dim=4, how="cross"),
+    }
+    config = replace(CONFIG, family=replace(CONFIG.family, conditioners=conditioners))
+    torch.manual_seed(5)
+    lm = LM(config).eval()
+    voice = Vectors(torch.randn(3, 4), torch.ones(3, dtype=torch.bool))
+    told = lm.conditioners({"tone": "glad", "voice": voice})
+    memory = MemoryConfig(page_steps=2, reading="reference")
+    plain, captured = (
+        Duplex(lm, GREEDY, NUM_SLOTS, 2, memory, told.num_attended) for _ in range(2)
+    )
+    graphs = FrameGraphs(captured, again)
+    places = captured.state.added, captured.state.cross
+    for duplex in (plain, captured):
+        duplex.set_condition(1, told, None)
+    for tick in range(4):
+        user = user_of(1, tick).expand(2, -1)
+        one, two = plain.step([0, 1], user), graphs.step([0, 1], user)
+        torch.testing.assert_close(one.text_logits, two.text_logits)
+        assert not torch.allclose(two.text_logits[0], two.text_logits[1])
+    assert captured.state.added is places[0]
+    assert captured.state.cross is places[1]

@@ -196,7 +196,7 @@ async def test_an_address_that_changes() -> None:
         caller.send(type="input_audio_buffer.clear")
         await caller.until("input_audio_buffer.cleared")
         (call,) = served.app.state.calls.all
-        assert call.num_path_switches == 1
+        assert call._agent.num_switches == 1
 
 
 async def test_a_network_that_goes() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
-from model.training.speech.piper import first_words, has_joe, piper_speech
+from model.training.speech.packages import VOICES_DIR
+from model.training.speech.piper import first_words, piper_speech
 from model.training.speech.types import PHONES, SynthesisError
 from model.training.speech.voices import SECOND_SYNTHESISER, TRAIN_VOICES, synthesise
 
 needs_joe = pytest.mark.skipif(
-    not has_joe(), reason="needs espeak-ng and Piper's joe: parley train --stage voices"
+    not ((VOICES_DIR / "joe" / "data").exists() and shutil.which("espeak-ng")),
+    reason="needs espeak-ng and Piper's joe: parley train --stage voices",
 )
 
 

@@ -38,7 +38,9 @@ def local_server(config: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
         ServerStartError: it exited, or was not ready in time.
     """
     port = _free_port()
-    settings = [f"server.port={port}", "server.host=127.0.0.1", *overrides]
+    # Whoever started it has ended what there was to say when it stops.
+    ours = [f"server.port={port}", "server.host=127.0.0.1", "server.drain_s=0"]
+    settings = [*ours, *overrides]
     command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config.resolve())]
     for setting in settings:
         command += ["--set", setting]

@@ -190,7 +190,7 @@ class Server:
 def served(config: str, setup: Setup = OPEN) -> Iterator[Server]:
     """Serve a preset of `configs/` on a free port."""
     command = [sys.executable, "-m", "server.cli", "serve", "--config", f"configs/{config}.yaml"]
-    for setting in ("server.port=0", *setup.settings):
+    for setting in ("server.port=0", "server.drain_s=0", *setup.settings):
         command += ["--set", setting]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     if setup.max_descriptors is not None:  # before it has come so far as to raise its limit

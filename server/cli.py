@@ -194,10 +194,9 @@ def _capacity(args: argparse.Namespace) -> int:
 
 
 def _key(args: argparse.Namespace) -> int:
-    from server.config import NAME_PATTERN  # noqa: PLC0415
     from server.transport.api_keys import hashed, made_key  # noqa: PLC0415
 
-    if not re.fullmatch(NAME_PATTERN, args.name):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", args.name):
         raise ConfigError(f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'")
     key = made_key()
     print(f"# The key, which is shown this once:\n#   {key}\n# For the configuration:")

@@ -51,6 +51,7 @@ def at_capacity(max_sessions: int) -> RefusedError:
 
 def error_response(error: ClientError) -> JSONResponse:
     """Return the answer to a request that is refused."""
+    # Source: Realtime reference, "error"; the same four fields as in an `error` event.
     details = {
         "message": error.message,
         "type": error.kind,
@@ -60,6 +61,8 @@ def error_response(error: ClientError) -> JSONResponse:
     status = error.status if isinstance(error, RefusedError) else 400
     headers = {}
     if isinstance(error, RefusedError) and error.retry_after_s is not None:
+        # In seconds (RFC 9110, section 10.2.3). Official clients of the API wait that long and try
+        # again.
         headers["Retry-After"] = str(error.retry_after_s)
     return JSONResponse({"error": details}, status, headers)
 

@@ -135,6 +135,8 @@ class Gateway:
             is_bound: whether it keeps its instructions and functions.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
+        # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
+        # here.
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
         ears = Ears(

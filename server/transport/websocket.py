@@ -132,6 +132,9 @@ async def _let_in(
     offered = socket.scope["subprotocols"]
     holder = _Holder()
     try:
+        # From the cheapest check to the dearest: where it comes from, its key, whether there is an
+        # engine, and only then a place. What is refused before the upgrade is answered by an HTTP
+        # status.
         check_origin(socket, gateway)
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
@@ -150,6 +153,9 @@ async def _let_in(
             await _hang_up(transport, CLOSE_BAD_KEY, bad_key("The ephemeral key was revoked."))
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
+        # A browser's script sees a failed handshake as "error", without status or body (WebSocket
+        # API, "feedback from the protocol": so that no page can scan a network). A close code it
+        # can read.
         close_code = _UNREADABLE.get(str(error.code))
         if close_code is not None and is_browser(socket.headers, offered):
             await socket.accept(chosen_subprotocol(offered))
@@ -236,6 +242,8 @@ async def _accepted(
         ClientError: the address asks for what there is not; the connection is accepted.
     """
     try:
+        # Between the handshake and the session's start other connections run. The place is kept
+        # meanwhile.
         with gateway.link.place():
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
             config = _initial_config(socket, gateway, key)

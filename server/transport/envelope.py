@@ -98,5 +98,6 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
 async def on_server_error(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that failed through our own fault; the error itself goes to the log."""
     del request, error
+    # The wording of the API. What went wrong is nobody's business but ours.
     message = "The server had an error while processing your request."
     return error_response(RefusedError(500, message, code="server_error", kind="server_error"))

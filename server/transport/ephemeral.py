@@ -24,6 +24,8 @@ KEY_PREFIX = "ek_"
 # Source: Realtime reference, `POST /v1/realtime/client_secrets`, `expires_after.seconds`.
 MIN_TTL_S, MAX_TTL_S = 10, 7_200
 DEFAULT_TTL_S = 600
+# A minute is what beta's keys lasted, and its clients connect at once. Source: Realtime reference,
+# `POST /v1/realtime/sessions`, `client_secret.expires_at`.
 BETA_TTL_S = 60
 
 MAX_SESSIONS = 1_000

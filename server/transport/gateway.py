@@ -106,6 +106,7 @@ class Gateway:
             return name or model.name
         if model.other_names == "refuse":
             raise no_model(name)
+        # Told once for each name: a client that asks by another one does so with every call.
         if name not in self._other_names and len(self._other_names) < _MAX_OTHER_NAMES:
             self._other_names.add(name)
             _log.warning(

@@ -66,6 +66,7 @@ async def _served_model(request: Request) -> dict[str, object]:
     served: dict[str, object] = {
         "id": gateway.settings.model.name,
         "object": "model",
+        # The API has the field, and nothing of ours tells when a model was made.
         "created": 0,
         "owned_by": "parley",
     }

@@ -63,6 +63,7 @@ def _api(path: str, *, is_described: bool) -> APIRouter:
         status_code=426,
         response_description="The request was no WebSocket handshake.",
     )
+    # GA's address first, ours for revoking, then the two of beta.
     secrets = f"{path}/client_secrets"
     for place, endpoint, summary, extra in (
         (

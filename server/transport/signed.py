@@ -74,6 +74,7 @@ class Signer:
 
     def signed(self, facts: KeyFacts) -> str:
         """Write a key; see `MAX_KEY_CHARS` for what is too long."""
+        # Two bits in a number: bound and with a model is 3.
         flags = facts.is_bound + 2 * facts.has_model
         fields = [facts.id, facts.epoch, facts.expires_at, facts.max_sessions, flags]
         fields += [facts.model, facts.issuer, facts.session]

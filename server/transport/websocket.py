@@ -73,6 +73,7 @@ class WebSocketTransport:
 
     async def receive(self) -> str:
         """Return the next frame; a binary one, which the API does not have, as an empty text."""
+        # ASGI: `websocket.receive` has either "text" or "bytes".
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise DisconnectedError(message.get("cause", "client"))
@@ -111,6 +112,8 @@ async def serve_realtime(socket: WebSocket) -> None:
     with contextlib.ExitStack() as opened:
         session = await _let_in(socket, gateway, transport, opened)
         if session is not None:
+            # Sessions are counted by the engine's places. Kept, both bounds would count the same
+            # connection.
             _leave_place(socket)
             await session.run()
 
@@ -305,6 +308,8 @@ def asked_dialect(socket: WebSocket) -> Dialect:
         if not version.endswith(_PREVIEW):
             return GaDialect()
         return BetaDialect(has_transcript_deltas=version >= _TRANSCRIPT_DELTAS_SINCE)
+    # Beta's clients say so, in a header or, from a browser, by a subprotocol. All others are taken
+    # for GA until their first event has beta's shape.
     header = socket.headers.get("openai-beta", "")
     is_beta = _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     return BetaDialect() if is_beta else GuessingDialect()

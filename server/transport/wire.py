@@ -219,6 +219,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # 5 ms are a sixteenth of a frame of 80 ms: no other session's sound is late because of it.
         until_s = self.loop.time() + PARSE_S
         while self._unparsed and not (self.read_paused or self._is_write_paused):
+            # The clock is looked at after every KiB: one call of the parser is never longer than
+            # that.
             piece = bytes(self._unparsed[:_PIECE_BYTES])
             del self._unparsed[:_PIECE_BYTES]
             super().data_received(piece)
@@ -265,6 +267,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Take one more fragment of a message, if there are not too many."""
         if self.close_sent:
             return
+        # 1008, "policy violation" (RFC 6455, section 7.4.1). `fail` sends it and reads no more.
         if len(self.frames) >= MAX_FRAGMENTS:
             self.frames = []
             self.conn.fail(_CLOSE_POLICY, f"more than {MAX_FRAGMENTS} fragments")
@@ -293,6 +296,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         )
 
     async def _close(self, message: Any) -> None:
+        # RFC 6455, section 7.1.1: whoever gets a close answers it and the server closes TCP. A peer
+        # that does not gets 2 s.
         self._linger_on()  # first: a peer that reads nothing keeps the close from being sent
         await super().send(message)
         if self._is_write_paused:

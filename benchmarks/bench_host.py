@@ -54,6 +54,7 @@ def measure(num_sessions: int, num_frames: int) -> Row:
     """Time frames of so many sessions, without the networks."""
     clock = _Clock()
     engine = _engine(num_sessions, clock)
+    # All are opened at once and stay: opening and closing are not part of a frame.
     names = [str(number) for number in range(num_sessions)]
     for name in names:
         engine.apply(Open(name, engine.info.voices[0]))

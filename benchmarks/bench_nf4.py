@@ -226,6 +226,7 @@ def bars(rows: Sequence[Row], capability: tuple[int, int]) -> list[Row]:
             and each[bar.column] is not None
         ]
         if got:
+            # A number for all shapes and rows of the kind, so the slowest of them decides.
             worst = min(got)
             found.append(
                 {

@@ -42,7 +42,7 @@ from benchmarks.relay import Weather, relaying
 from benchmarks.report import ROOT
 from server.audio.pcm import encode_pcm
 
-# With 80 ms of a frame on top, a reply still begins within the gap that people leave each other.
+# ITU-T G.114 would have 150 ms one way at most for a conversation; the rest is for the network.
 _BAR_P99_MS = 120.0
 _MATCH_S = 0.3  # a burst that took longer was lost
 _FRAME_S = 0.02
@@ -138,6 +138,7 @@ async def _ask(send: Callable[[str], Any], count: int, seed: int) -> None:
     """Ask for replies at random times."""
     draw = np.random.default_rng(seed)
     for _ in range(count):
+        # Longer than a burst may be late, and never in step with the frames.
         await asyncio.sleep(draw.uniform(0.7, 1.1))
         sent = send(json.dumps({"type": "response.create"}))
         if asyncio.iscoroutine(sent):
@@ -290,8 +291,7 @@ def _print(name: str, result: Latencies, more: str = "") -> None:
 
 async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    # Bad for a home network and usual for a crowded one: every twentieth packet is lost, and each
-    # is up to three packets late.
+    # A bad network: every twentieth packet is lost, and each is up to three packets late.
     weather = Weather(loss=0.05, jitter_s=0.06, seed=5)
     measured = {
         "websocket": await measure_websocket(num_bursts),

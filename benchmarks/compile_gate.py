@@ -83,6 +83,8 @@ def compile_all() -> dict[str, Compiled]:
     # everywhere.
     jobs = [(index, arch) for index, case in enumerate(cases) for arch in case.architectures]
     with tempfile.TemporaryDirectory() as cache:
+        # An empty cache: what another version of the compiler has made must not be taken for this
+        # one's.
         os.environ["TRITON_CACHE_DIR"] = cache
         # Forked, for what was imported costs more than what is compiled.
         with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:

@@ -60,9 +60,10 @@ class Ceilings:
 def num_copies(bytes_of_a_call: int, cache_bytes: int) -> int:
     """Return how many calls on data of their own it takes for none to find it in the cache."""
     # For example, with a cache of 50 MB and 2 MB a call: 100 calls hold 200 MB. When the first one
-    # comes again its data has long been pushed out. With 25 MB a call it is 8, with 100 KB a call
-    # it would be 2,000, and 128 are enough to fill the graph.
+    # comes again its data has long been pushed out. With 25 MB a call it is 8, with 100 KB it would
+    # be 2,000. A graph takes 128 of those at most, which then lie in the cache.
     needed = math.ceil(_CACHES_FILLED * cache_bytes / max(bytes_of_a_call, 1))
+    # Eight at least: a call of one alone would have nothing behind it to overlap with.
     return min(max(needed, _MIN_COPIES), _MAX_COPIES)
 
 

@@ -51,6 +51,7 @@ class Listener:
     def _heard(self, pcm: Wave) -> str:
         # A session for each recording: what was said before would help with what is said now.
         self._engine.submit(Open("s", self._engine.info.voices[0]))
+        # 0.4 s at a time: a command has a largest size.
         for start in range(0, len(pcm), _PIECE_SAMPLES):
             self._engine.submit(AppendAudio("s", pcm[start : start + _PIECE_SAMPLES]))
         self._engine.submit(CommitAudio("s", "i"))

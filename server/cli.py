@@ -127,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             case _:
                 return EXIT_RUNTIME
     except Exception as error:  # noqa: BLE001
+        # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
         # A person at a terminal is told what to do. A traceback tells where we were, which is not
         # the same.
-        # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
         if is_debug:
             traceback.print_exc()
         kind = type(error).__name__

@@ -114,11 +114,11 @@ class _InPlace:
         """
         self._raw = _no_samples()  # fed, and not returned yet
         self._near, self._far = _no_samples(), _no_samples()  # of a frame that is not whole yet
+        # Of what the processor returns, so much lies before the place.
         # A worked example at 16 kHz, where the canceller is 124 samples late. 200 samples are fed:
         # one frame of 160 is whole, and 40 wait. Of the 160 that come out the first 124 belong to
         # before the place and are dropped; 36 are returned, which are the first 36 that were fed,
         # cleaned.
-        # Of what the processor returns, so much lies before the place.
         self._before = self._lateness
         if len(near):
             self._process(near, far)

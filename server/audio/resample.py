@@ -96,9 +96,9 @@ class StreamResampler:
         output = np.empty(end - start, dtype=np.float32)
         windows = np.lib.stride_tricks.sliding_window_view(self._kept, self._taps.shape[1])
         for first in range(start, min(start + self._up, end)):
+            # Every `up`-th output has the same phase and moves on by `down` input samples.
             # From 24 to 16 kHz, up is 2 and down is 3. Output 0 lies at input 0, output 1 at 1.5,
             # output 2 at 3, output 3 at 4.5: two phases, which take turns.
-            # Every `up`-th output has the same phase and moves on by `down` input samples.
             place, phase = divmod(first * self._down, self._up)
             row = place - self.lateness_samples - self._kept_start
             count = ceil_div(end - first, self._up)

@@ -144,10 +144,10 @@ class Caller:
             self.waits.append(Wait(self._asked_s, now_s - self._asked_s))
         is_late = self._heard_by_s is not None and self._heard_by_s < now_s
         self.spoken.append(Spoken(now_s, is_late))
+        # After a gap it hears on from here.
         # An example. 80 ms of sound come at 1.00 s and are heard until 1.08 s. The next 80 ms come
         # at 1.05 s: in time, heard until 1.16 s. The next come at 1.20 s: late by 40 ms, heard
         # until 1.28 s.
-        # After a gap it hears on from here.
         starts_s = now_s if self._heard_by_s is None or is_late else self._heard_by_s
         self._heard_by_s = starts_s + seconds
 

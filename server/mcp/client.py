@@ -166,8 +166,8 @@ async def _once(
     except Exception as error:  # noqa: BLE001 - a foreign server and a package may raise anything
         if not results:
             raise _failure(error, transport) from None
-    # Some servers close without a word once they have answered.
     # A result that is there stands, however the connection ends.
+    # Some servers close without a word once they have answered.
     return results[0]
 
 

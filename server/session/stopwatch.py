@@ -45,8 +45,8 @@ class Stopwatch:
             case SpeechStopped():
                 self._stopped_s = self._clock()
             case ResponseCreated():
-                # Of the end of speech and not of the response's creation: with an early reply the
-                # two are far apart, and what a person waits for begins when they stop talking.
+                # From the end of the user's turn where there was one, since a person waits from
+                # then on. A response that a client asks for otherwise begins with its creation.
                 began_s, self._stopped_s = self._stopped_s or self._clock(), None
                 self._turns[event.response.id] = _Turn(began_s)
                 self.num_turns += 1

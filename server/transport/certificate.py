@@ -92,7 +92,7 @@ def _holds(certificate: Path, key: Path, host: str) -> bool:
 
 
 def _make(certificate: Path, key: Path, host: str) -> None:
-    # P-256: every client has it, and a key takes no time to make.
+    # P-256: every client has it, and a key is made at once.
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Parley, for trying it out")])
     now = dt.datetime.now(dt.UTC)
@@ -107,8 +107,8 @@ def _make(certificate: Path, key: Path, host: str) -> None:
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=_DAYS))
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
-        # It signs itself and nothing else: whoever steals this key cannot make a certificate for a
-        # bank.
+        # It signs itself and nothing else: whoever steals this key cannot make certificates for
+        # other names with it.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )

@@ -160,8 +160,8 @@ class EphemeralKeys:
 
     def find(self, value: str) -> EphemeralKey | None:
         """Return the key, None if there is none or it has expired."""
-        # A dictionary's look-up stops at the first difference. Of a digest, that difference says
-        # nothing of the key: nobody can choose a key whose digest begins in a given way.
+        # A dictionary's look-up stops at the first difference. Where two digests differ says
+        # nothing about where the keys do, so nobody finds one piece by piece.
         digest = _digest(value)
         key = self._keys.get(digest)
         if key is not None and key.expires_at <= self._clock():

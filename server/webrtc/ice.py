@@ -141,9 +141,9 @@ class IceAgent:
         A client whose address was changed on its way, and that does not choose again, is followed
         once its old path is silent.
         """
-        # For example, a phone goes from Wi-Fi to mobile data and its operator gives it another
-        # port, but its ICE has noticed nothing and nominates nothing. 8 s without a check on the
-        # old path, and the new one is taken. RFC 8445, section 7.3.2, has a lite agent wait for
+        # For example, a router forgets the port that it gave a client and gives it another one. The
+        # client's ICE notices nothing and nominates nothing. 8 s without a check on the old path,
+        # and the new one is taken. RFC 8445, section 7.3.2, has a lite agent wait for
         # USE-CANDIDATE. A call would be lost by that.
         now_s = self.last_check_s
         if self._path is not None and self._path[1] != address:

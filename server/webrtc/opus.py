@@ -108,7 +108,8 @@ class OpusEncoder:
             pcm: float32 [frame_samples] in [−1, 1]; beyond that it is clipped.
         """
         assert len(pcm) == self.frame_samples
-        # libopus takes what is beyond, and clips it less well.
+        # libopus would code what is beyond as it is, and a client that decodes to 16 bits would
+        # clip it (opus.h, opus_encode_float).
         samples = np.ascontiguousarray(np.clip(pcm, -1.0, 1.0), dtype=np.float32)
         size = self._lib.opus_encode_float(
             self._state,

@@ -48,7 +48,7 @@ from model.transformer.lm import LM
 
 FORMS: tuple[Form, ...] = ("bf16", "int8", "nf4")
 FRAME_MS = 80.0
-# One session shows how far from the floor a step is, many show what a GPU can sell.
+# One session shows how far from the floor a step is, many show how many calls it can hold.
 BATCHES = (1, 8, 32, 64, 128, 256)
 # Frames of 80 ms: 15 s and 4 minutes. The second is what Moshi was published with.
 WINDOWS = (188, 3000)

@@ -30,6 +30,8 @@ class StarterSpec:
 
     def build(self) -> EngineCore:
         """Read the weights; see `CoreSpec.build`."""
+        # Here and not on top: the gateway imports this module to say which engine it wants, and
+        # must not load PyTorch for that.
         from model.assemble.starter import load_core  # noqa: PLC0415 - loads torch
 
         return load_core(self.directory, self.config, name=self.name)

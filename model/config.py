@@ -76,6 +76,8 @@ class LMConfig:
         Raises:
             ConfigError: naming the field, what it is and what it must be.
         """
+        # The annotations are texts here, since they are not evaluated: "int" and not int. True is
+        # an int to Python, and no size.
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
@@ -92,6 +94,7 @@ class LMConfig:
         if not (self.rope_base > 0 and self.norm_eps > 0):
             msg = f"rope_base and norm_eps: must be > 0, got {self.rope_base}, {self.norm_eps}"
             raise ConfigError(msg)
+        # A head's channels turn in pairs, so each head needs an even number of them.
         _check_multiple("dim", self.dim, 2 * self.num_heads, "twice num_heads")
         _check_multiple("num_heads", self.num_heads, self.num_kv_heads, "num_kv_heads")
         _check_multiple("depth_dim", self.depth_dim, self.depth_heads, "depth_heads")

@@ -117,6 +117,8 @@ class Detokenizer:
 
     def push(self, piece: int) -> str:
         """Return what one more piece adds; "" for padding, and for a part of a character."""
+        # A worked example: "é" is the bytes C3 A9, which come as the pieces <0xC3> and <0xA9>.
+        # After the first the decoder waits and nothing is returned; the second returns "é".
         return self._begin(self._decoder.decode(self._pieces.spelling(piece)))
 
     def finish(self) -> str:

@@ -77,6 +77,9 @@ class TurnVocabulary:
     def first_words(self, pieces: Sequence[int], num_words: int) -> list[int]:
         """Return the pieces of the first `num_words` words."""
         kept, seen = [], 0
+        # A worked example: the pieces "_good", "_mor", "ning", where _ marks a word's beginning,
+        # hold two words. The first word is "_good"; the third piece begins none and belongs to the
+        # second.
         for piece in pieces:
             seen += self.starts_word(piece)
             if seen > num_words:

@@ -74,6 +74,8 @@ def read_recordings(
             msg = f"{index}:{number}: {columns[0]} is listed twice"
             raise ConfigError(msg)
         keys.add(key)
+        # Nobody labelled the phones of a recording. All slots are pauses, and the tokenizer is not
+        # trained on it.
         silent = np.zeros(len(pcm) // 320, dtype=np.uint8)
         clips.append(Clip(key, normalise(columns[1]), "recording", pcm, (), silent))
         if len(columns) == 3:

@@ -190,6 +190,7 @@ def _reply_lines(scripts: list[Script], shared: frozenset[str]) -> Iterator[_Lin
             if turn.first:
                 yield _Line(reply_key(voice, turn.first), turn.first, voice, is_user=False)
             key = reply_key(voice, turn.reply, turn.style)
+            # A hash decides, so a reply is spoken in every run or in none.
             is_spoken = crc32(key.encode()) % 1000 < 1000 * SPOKEN_SHARE
             if turn.reply in shared or is_spoken:
                 yield _Line(key, turn.reply, voice, is_user=False, style=turn.style)
@@ -234,6 +235,9 @@ def _user_said(seed: int, line: _Line) -> tuple[str, Speech]:
         )
     # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo back
     # beforehand.
+    # A worked example with a tract of 1.1: the synthesiser speaks faster, at 1 / 1.1 of the length.
+    # Played slower by 1.1, the sound has the old tempo, and formants and pitch that are 9 % lower,
+    # as of a taller person.
     speech = synthesise(replace(voice, stretch=voice.stretch / tract), line.text)
     return voice.name, resampled(speech, tract)
 

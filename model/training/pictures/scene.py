@@ -44,6 +44,8 @@ class Scene:
         Raises:
             ValueError: it is something else.
         """
+        # "shapes:123:circle red,star blue" is a red circle and a blue star, and 123 decides where
+        # exactly they stand.
         name, seed, shown = line.split(":")
         kind = next((kind for kind in KINDS if kind == name), None)
         if kind is None:

@@ -97,6 +97,7 @@ def _family(
 
 
 def _ring(names: tuple[str, ...], step: int) -> list[tuple[str, str]]:
+    # After sunday comes monday, and before january december: the index goes around.
     return [(name, names[(i + step) % len(names)]) for i, name in enumerate(names)]
 
 

@@ -44,6 +44,10 @@ def bigram_arpa(texts: Iterable[str]) -> str:
     total = sum(unigrams.values()) + len(unigrams)  # each word once more: rare ones stay likely
     chance = {word: (count + 1) / total for word, count in unigrams.items()}
 
+    # A worked example: "what" was followed by "is" six times, by "time" twice. seen = 8 and kinds =
+    # 2, so two tenths go to what was not seen. "is" has 6 / 10 + 0.2 * P(is), and "banana" only 0.2
+    # * P(banana).
+    # Source: Witten and Bell 1991, "The zero-frequency problem", method C.
     pairs: list[str] = []
     backoff: dict[str, float] = {}
     for before, counts in sorted(followers.items()):

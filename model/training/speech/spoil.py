@@ -106,6 +106,7 @@ def _drowned(pcm: Wave, rng: Rng, others: Sequence[Wave]) -> Wave:
     power, noise_power = speech_power(pcm), float(np.mean(noise**2))
     if power == 0.0 or noise_power == 0.0:
         return noise
+    # With 10 dB the noise is ten times as strong as the speech: a voice is heard, and no word.
     gain = (power / noise_power) ** 0.5 * 10 ** (-rng.uniform(*_DROWNED_DB) / 20)
     drowned: Wave = (pcm + np.float32(gain) * noise) * np.float32(10 ** (rng.uniform(-20, -6) / 20))
     return drowned

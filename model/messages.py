@@ -387,6 +387,9 @@ class Usage:
         input_cached_image_tokens: those of them that an earlier response had paid for.
     """
 
+    # A worked example. Response 1 is based on 40 tokens and says 30. Response 2 is based on 95, of
+    # which 70 are cached: what the first was based on, and what it said. If the second says 25,
+    # then 120 of the third's input are cached.
     input_text_tokens: int = 0
     input_audio_tokens: int = 0
     input_cached_text_tokens: int = 0

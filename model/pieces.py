@@ -92,6 +92,8 @@ class TextPieces:
         is_text = not (
             processor.IsControl(piece) or processor.IsUnknown(piece) or processor.IsUnused(piece)
         )
+        # Pieces 0 and 3 say when a word is about to come and that none comes. They steer the
+        # model's own timing, and are no text even if a file gives them a name.
         if piece in (END_OF_PAD, PAD) or not is_text:
             return b""
         if processor.IsByte(piece) and (byte := _BYTE.fullmatch(name)):
@@ -130,6 +132,8 @@ class Detokenizer:
 
     def _begin(self, text: str) -> str:
         if not self._has_begun:
+            # The first piece of an utterance begins a word, and so with a space that nobody wants
+            # in front of a text.
             text = text.lstrip(" ")
             self._has_begun = bool(text)
         return text

@@ -37,6 +37,8 @@ _DIGITS = {str(digit): number_words(digit) for digit in range(10)} | {"-": "minu
 
 def with_gaps(text: str) -> str:
     """Put a space before every capital within a word: `getWeather` is "get Weather"."""
+    # "getHTTPStatus" is left as "get HTTPStatus": a space goes only where a small letter or a digit
+    # is followed by a capital.
     return _HUMP.sub(" ", text)
 
 
@@ -100,6 +102,8 @@ def required_parameters(parameters: str) -> dict[str, Any]:
     schema = json.loads(parameters)
     if not isinstance(schema, dict):
         return {}
+    # Optional parameters are left out: a model of this size is right more often the less there is
+    # to read. A call without them is valid.
     properties, required = schema.get("properties"), schema.get("required")
     if not isinstance(properties, dict) or not isinstance(required, list):
         return {}
@@ -116,6 +120,7 @@ def call_pieces(name: str, arguments: str, encode: Encode, parameters: str = "{}
         parameters: JSON schema of the arguments, as JSON text; one that says nothing if unknown.
     """
     pieces: list[int] = [Special.CALL, *encode(plain_words(name)), Special.SPEAK]
+    # What a client replays may be no JSON at all. It is then remembered as the text that it is.
     try:
         given = json.loads(arguments)
     except ValueError:

@@ -127,6 +127,7 @@ def number_words(number: int) -> str:
     # 105 is "one hundred and five", 1,005 "one thousand and five", 1,250 "one thousand two hundred
     # and fifty".
     joint = " and " if rest < 100 else " "
+    # Counts above the unit are numbers themselves: 144,000 is the count 144 with the name thousand.
     return f"{number_words(count)} {name}" + (f"{joint}{number_words(rest)}" if rest else "")
 
 
@@ -173,6 +174,8 @@ class Tokenizer:
         self.pieces: tuple[str, ...] = tuple(
             self._processor.IdToPiece(i) for i in range(self._processor.GetPieceSize())
         )
+        # A checkpoint knows pieces by their numbers. With a tokenizer of another order every
+        # special piece would mean something else, and nothing would fail.
         if list(self.pieces[:NUM_SPECIAL]) != _SPECIAL_PIECES:
             raise TextError(
                 f"{source}: expected the first pieces to be {' '.join(_SPECIAL_PIECES)}, "

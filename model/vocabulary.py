@@ -71,6 +71,7 @@ class TurnVocabulary:
 
     def delta(self, before: Sequence[int], piece: int) -> str:
         """Return what `piece` adds to the text that `before` spells; a text starts unspaced."""
+        # The piece "_two" adds " two" after a word, and "two" at the beginning of a text.
         text = self.continuation((piece,))
         return text if before else text.lstrip()
 

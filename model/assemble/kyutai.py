@@ -133,6 +133,8 @@ def make_parts(
         num_user=config.num_codebooks - config.num_made,
         pieces=driven.pieces,
         silence=driven.tones.silence,
+        # Hibiki is told that the input is over by a code that no sound has, one past the last entry
+        # of a codebook.
         input_end=config.card if is_translator else None,
         text_end=_TEXT_END if is_translator else None,
     )

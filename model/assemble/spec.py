@@ -84,6 +84,8 @@ class TwinSpec:
         guidance: see `model.assemble.kyutai.make_parts`.
     """
 
+    # Three kinds, since they differ in what a server has to do: Moshi talks by itself, PersonaPlex
+    # begins with a prompt and is a frame behind, Hibiki ends when its input does.
     kind: Literal["moshi", "personaplex", "hibiki"]
     name: str
     config: EngineConfig = field(default_factory=EngineConfig)

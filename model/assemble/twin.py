@@ -145,8 +145,12 @@ def make_twin(kind: TwinKind, seed: int, name: str, *, guidance: float = 1.0) ->
     """
     pieces = TextPieces(_train_pieces(), "text pieces of the twin")
     config = KyutaiConfig.from_dict(
+        # The names that a sentencepiece file has decide how many pieces there are; the model is
+        # made to fit them.
         {**_LM, **_OWN[kind], "model_type": kind, "text_card": len(pieces)}
     )
+    # The weights come from a seed of their own, and whoever drew random numbers before goes on with
+    # theirs as if nothing had been drawn.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         lm = LM(config.lm(REACH_FRAMES)).eval().requires_grad_(requires_grad=False)

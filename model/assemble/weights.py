@@ -73,6 +73,8 @@ def save_starter(
     """
     _check_fit(lm.config, codec.config, tokenizer, voices, str(directory))
     directory.mkdir(parents=True, exist_ok=True)
+    # What a step reads again and again goes into four bits. Embeddings are read a row at a time,
+    # and the text head chooses the words: both stay in fp16.
     if quantised:
         lm_tensors = pack(lm, {"layers": lm.layers, "depth": lm.depth})
         codec_tensors = pack(codec, {"encoder": codec.encoder})

@@ -170,6 +170,8 @@ def _check_files(found: Checkpoint) -> tuple[Layout | None, list[str]]:
     }  # fmt: skip
     for what, path in found.files.items():
         try:
+            # Only the language model has a layout; the checks of the other files return none, and
+            # leave what was found.
             layout = checks[what](found, path) or layout
         except (WeightsError, TextError) as error:
             problems.append(str(error))
@@ -198,6 +200,8 @@ def _check_codec(found: Checkpoint, path: Path) -> None:
 def _check_pieces(found: Checkpoint, path: Path) -> None:
     assert found.config is not None
     most, pieces = found.config.text_card, len(TextPieces.load(path))
+    # A file with fewer pieces than the model has rows is usual: rows to spare are never put out.
+    # With more, a piece would have no row.
     if pieces > most:
         raise TextError(f"{path}: expected at most {most} text pieces, got {pieces}")
 

@@ -125,6 +125,8 @@ def main_check(argv: Sequence[str], out: TextIO | None = None) -> int:
         names = convert_voices(args.directory)
         print(f"{len(names)} voices converted", file=out)
     found = check_directory(args.directory)
+    # Without a configuration nothing is known of the model, and the problems below are all there is
+    # to tell.
     if found.config is not None:
         _print_report(args.directory, found, out)
     if found.memory is not None:

@@ -119,6 +119,8 @@ def _layout_of(file: TensorFile) -> Layout:
         return "transformers"
     if found == ["kyutai"]:
         return "int8" if "I8" in file.dtypes.values() else "kyutai"
+    # A user who fetched the files of the wrong program is told so, and not that some tensor is
+    # missing.
     for mark, program in _FOREIGN.items():
         if any(mark in name for name in file.shapes):
             raise WeightsError(f"{file.path}: a file for {program}: the one for PyTorch is needed")

@@ -194,6 +194,8 @@ class Program:
             case Reopen():
                 # Nothing but responses can have been asked for since the tentative commit.
                 self._reply = self._checks = None
+                # A cancelled commit takes its answers along: whoever asked for them will ask again
+                # when the turn is over.
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)

@@ -100,6 +100,8 @@ class Reply:
     def make(self) -> list[Output]:
         """Make the step that is due."""
         step, limit = self._next, self.request.max_output_tokens
+        # The end is a step of its own, after all others: a script may let a response fail, or a
+        # session be lost, when everything was said.
         if step is None:
             self.is_over = True
             return [self._ending()]

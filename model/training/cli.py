@@ -117,6 +117,8 @@ def main(argv: Sequence[str]) -> None:
         recipe = begin_with(args.start, args.dir, recipe)
     run = Run(args.dir, recipe, device, workers, args.recordings, args.start)
     (args.dir / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    # Whoever goes on from weights keeps their tokenizer: other codes would mean nothing to the
+    # language model.
     stages = [name for name in STAGES if args.start is None or name not in _GIVEN_BY_START]
     for stage in stages if args.stage == "all" else [args.stage]:
         STAGES[stage](run)

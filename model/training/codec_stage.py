@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
     from model.training.store import Clip
 
+# Four labels a frame: a phone lasts 60 to 100 ms, so that one label for 80 ms would miss every
+# second boundary.
 PHONE_SLOTS_PER_FRAME = 4  # 20 ms each
 PHONE_DELAY_SLOTS = 2  # the frame's code names the phones up to 40 ms before its end
 UNQUANTISED_STEPS = 60  # the latents settle before k-means places the codebooks
+# 24 frames are just under 2 s, which is longer than what the encoder's blocks look back.
 CROP_FRAMES = 24
 BATCH = 32
 

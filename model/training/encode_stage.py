@@ -31,6 +31,8 @@ BATCH_CLIPS = 48
 LEAD_S = (0.0, 0.5)  # silence before the first word: a voice activity detector's padding varies
 TAIL_S = (0.0, 1.0)  # silence after the last word: from push-to-talk to a patient detector
 PAUSE_SHARE = 0.3  # of user turns that hesitate between two words
+# Of 0.15 s, which is a breath, up to 1.4 s, in which most detectors have long taken the turn for
+# over: the model has to learn from the words that it is not.
 PAUSE_S = (0.15, 1.4)
 LAST_WORDS_SHARE = 0.5  # of these: before one of the last two, where an end is most easily heard
 NEW_SPEAKER_SHARE = 0.5  # of user turns that somebody else says

@@ -59,6 +59,8 @@ def read_recordings(
             msg = f"{index}:{number}: expected 'file.wav<TAB>transcript[<TAB>reply]', got {line!r}"
             raise ConfigError(msg)
         wave = read_sound(directory / columns[0], SAMPLE_RATE_HZ)
+        # Stored as 16 bits like synthesised speech, so that whatever works on clips need not ask
+        # where they are from.
         pcm = np.round(wave * 32767).astype(np.int16)
         if not len(pcm):
             msg = f"{directory / columns[0]}: holds no audio"

@@ -153,6 +153,8 @@ _Job: TypeAlias = "tuple[Path, int, list[_Line]]"
 
 def _jobs(scripts: list[Script], directory: Path, seed: int) -> Iterator[_Job]:
     known: set[str] = set()
+    # A folder may hold shards of an older recipe. What they have is not spoken again, which is most
+    # of what a new recipe needs.
     for index in sorted((directory / "replies").glob("*.json")):
         known.update(item["key"] for item in json.loads(index.read_text()))
     shared = frozenset(reply_texts())
@@ -218,6 +220,7 @@ def _reply_said(line: _Line) -> tuple[str, Speech]:
         return voice.name, synthesise(replace(voice, stretch=SLOW_STRETCH), line.text)
     speech = synthesise(voice, line.text)
     if line.style == "loud":
+        # Louder by 2.2, which is 7 dB, as long as the loudest sample stays in 16 bits.
         peak = float(np.abs(speech.pcm).max())
         gain = min(LOUD_GAIN, 32_000 / max(peak, 1.0))
         speech = replace(speech, pcm=np.round(speech.pcm * gain).astype(np.int16))

@@ -177,6 +177,8 @@ class Conversation:
         if call is None or answer.failure:
             self._next_turn()
             return
+        # A script has as many results as calls are right. A model that calls once more gets an
+        # error, as a real function would give it.
         results = self.script.turns[self._turn].results
         number = len(answer.calls)
         answer.calls.append(call)

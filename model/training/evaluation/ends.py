@@ -137,6 +137,8 @@ def draw_turns(
 ) -> list[Hesitant]:
     """Have so many turns spoken, the sets of voices taking turns; none where nobody can speak."""
     turns = []
+    # Turn 0 is spoken by the first set of voices, turn 1 by the second, and so on: with three sets
+    # and 300 turns each has a hundred.
     for number in tqdm(range(num_turns), desc="ends", unit="turn", mininterval=5.0, disable=None):
         text = sample_dialogue(Random(f"{seed}/{number}"), "eval")[0].user
         try:
@@ -155,6 +157,8 @@ def draw_turns(
 def listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
     """Hear turns, each as a conversation's first, frame by frame."""
     heard = []
+    # Neighbours in length share a batch, as in training. The results go back into the order in
+    # which the turns came.
     order = sorted(range(len(turns)), key=lambda i: len(turns[i].pcm))
     for start in range(0, len(order), _BATCH):
         part = [turns[i] for i in order[start : start + _BATCH]]

@@ -282,6 +282,8 @@ def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, 
 
 def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense") -> EngineConfig:
     """Configure an engine for scoring: nobody listens, so nothing is paced by playout."""
+    # An hour ahead: all replies are made as fast as the machine can, and deadlines never keep
+    # anybody waiting.
     unpaced_ms = 3_600_000
     return EngineConfig(
         max_sessions=max_parallel,

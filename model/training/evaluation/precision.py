@@ -258,6 +258,8 @@ def _add_codes(tally: _Tally, frames: Sequence[Tensor], right: Tensor) -> None:
         ("acoustic", list(range(1, books))),
         *((f"acoustic_{k}", [k]) for k in range(1, books)),
     ):
+        # -1 in the codes that are right means that the frame has none there: the first frame of a
+        # reply has no acoustic codes yet.
         is_asked = right[:, group] >= 0
         first, second = (chosen[:, group][is_asked] for chosen in frames)
         tally.add(name, first, second, right[:, group][is_asked])

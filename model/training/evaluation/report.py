@@ -139,6 +139,8 @@ def score(results: Sequence[TurnResult]) -> Score:
     delays = [r.end_delay_ms for r in spoken if r.end_delay_ms is not None]
     return Score(
         exact=Share(sum(r.is_exact for r in results), len(results)),
+        # A turn of which nothing was heard counts with all of its words. Left out, a model that
+        # says nothing would have no errors.
         transcript=word_errors((r.user, r.transcript or "") for r in spoken),
         transcript_exact=Share(
             sum(normalise(r.transcript or "") == normalise(r.user) for r in spoken), len(spoken)
@@ -469,6 +471,8 @@ _Pairs = Sequence[tuple[TurnResult, TurnResult]]
 
 def _pair(first: Iterable[TurnResult], second: Iterable[TurnResult]) -> _Pairs:
     others = {(r.dialogue, r.turn): r for r in second}
+    # Turns are matched by conversation and place. One that only one of the runs could hold, because
+    # a synthesiser failed, is in neither count.
     pairs = [(r, others[r.dialogue, r.turn]) for r in first if (r.dialogue, r.turn) in others]
     if any(a.user != b.user for a, b in pairs):
         raise ValueError("the runs were held with different seeds: their turns do not match")

@@ -163,6 +163,8 @@ def _draw_shapes(canvas: Plane, scene: Scene, rng: Rng) -> None:
         middle = 0.04 + room * (number + 0.5)
         centre = middle + rng.uniform(-0.02, 0.02), rng.uniform(0.4, 0.6)
         turn = rng.uniform(-0.3, 0.3) if shape in ("square", "triangle") else rng.uniform(0, 6.28)
+        # A circle and a star may be turned as they like. A square on its tip would be a diamond,
+        # and a triangle on its tip is hardly one, so those are turned by a little only.
         x, y = _plane(side, centre, radius, turn)
         _paint(canvas, _INSIDE[shape](x, y), _colour(rng, colour), rng)
 

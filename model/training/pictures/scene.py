@@ -58,6 +58,8 @@ class Scene:
 
 def draw_scene(rng: Random) -> Scene:
     """Draw what to show."""
+    # Shapes are most frequent, since they are the hardest: several things, each with a colour, in
+    # an order.
     kind = rng.choices(KINDS, (0.45, 0.2, 0.1, 0.15, 0.1))[0]
     seed = rng.randrange(1 << 31)
     match kind:

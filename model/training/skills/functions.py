@@ -49,6 +49,8 @@ _SLOW_SHARE = 0.3
 _DESCRIBED_SHARE = 0.7
 _ANY_NAME_SHARE = 0.5  # of the functions put together from any words
 
+# What functions return when they have nothing to say, in the forms that programmers use. All of
+# these mean the same and have the same reply.
 _DONE_RESULTS = ("done", "ok", "true", '{"ok": true}', '{"success": true}', '{"status": "ok"}', "")
 _BROKEN = (
     '{"ok": false}',

@@ -135,6 +135,8 @@ def draw_rules(rng: Random, split: Split) -> Rules:
 
 
 def _greeting(rng: Random, split: Split) -> str:
+    # Drawn again until it is in the right split: greetings of eval are never in training, whole as
+    # they are.
     while True:
         text = rng.choice(_GREETINGS).format(
             noun=rng.choice(NOUNS),

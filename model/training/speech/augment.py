@@ -78,6 +78,8 @@ def _hum(length: int, rng: Rng) -> Wave:
     base = float(rng.choice([50.0, 60.0]))
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
     hum = 0.05 * _pink(length, rng)
+    # 50 or 60 Hz and the next seven multiples, each weaker than the last and at a phase of its own,
+    # as a transformer's hum is.
     for harmonic in range(1, 9):
         phase, level = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 1.0) / harmonic
         hum += (level * np.sin(2 * np.pi * base * harmonic * time + phase)).astype(np.float32)
@@ -120,6 +122,7 @@ def add_noise(pcm: Wave, snr_db: float, rng: Rng) -> Wave:
 
 def _room(rng: Rng, level: float) -> Wave:
     """An impulse response [samples]: the direct sound first, a few reflections, a decaying tail."""
+    # From 80 ms, which is a car, to 600 ms at the highest level, which is a large bare room.
     decay_s = float(rng.uniform(0.08, 0.15 + 0.45 * level))  # until 60 dB down
     length = round(min(decay_s, 0.5) * SAMPLE_RATE_HZ)
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
@@ -195,6 +198,8 @@ def telephone(pcm: Wave) -> Wave:
     hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
     band = 1 / np.sqrt((1 + (300.0 / np.maximum(hertz, 1.0)) ** 8) * (1 + (hertz / 3400.0) ** 24))
     narrow = np.fft.irfft(np.fft.rfft(pcm, size) * band, size)[: len(pcm)].astype(np.float32)
+    # 8,000 samples a second have room for frequencies below 4 kHz, and the line for 255 different
+    # values: that is what a call over the old network is.
     line = _mu_law(soxr.resample(narrow, SAMPLE_RATE_HZ, _TELEPHONE_HZ, "MQ"), 127)
     return _same_length(soxr.resample(line, _TELEPHONE_HZ, SAMPLE_RATE_HZ, "MQ"), len(pcm))
 

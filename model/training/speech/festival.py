@@ -192,6 +192,7 @@ _running: list[_Festival] = []
 
 def _engine() -> _Festival:
     """The child of this process: after a fork a new one, the parent keeps its own."""
+    # Two processes that write to one pipe would get each other's answers.
     if _running and _running[0].owner != os.getpid():
         _running.clear()
     if not _running:

@@ -233,6 +233,8 @@ def _assembled() -> Path:
         raise SynthesisError(
             f"{error.filename} is missing: 'parley train --stage voices' fetches Kokoro's voices"
         ) from error
+    # The packages are checked one by one when they are fetched, and the model as a whole here:
+    # parts of two versions would each be right, and the whole would not.
     whole = b"".join(parts)
     got = hashlib.sha256(whole).hexdigest()
     if got != expected:
@@ -374,6 +376,8 @@ def aligned(
             name, begin_s, _ = sounds[-1]
             sounds[-1] = (name, begin_s, spans[-1][1])
     words: list[Word] = []
+    # Words must not overlap, and must lie within the audio; durations that were rounded to 25 ms
+    # may say otherwise by a step.
     for text, (start, end) in zip(written, spans, strict=True):
         earliest = words[-1].end_s if words else 0.0
         begin = min(max(start, earliest), duration_s)

@@ -247,6 +247,7 @@ def trimmed(speech: Speech) -> Speech:
 
     words = tuple(Word(w.text, moved(w.start_s), moved(w.end_s)) for w in speech.words)
     sounding = [p for p in speech.phones if moved(p.end_s) > moved(p.start_s)]
+    # Silences at both ends are cut off first and put back afterwards, as long as they are now.
     while sounding and sounding[0].symbol == SILENCE:
         sounding.pop(0)
     while sounding and sounding[-1].symbol == SILENCE:

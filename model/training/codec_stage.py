@@ -99,6 +99,8 @@ class CodecObjective(nn.Module):
         super().__init__()
         self.codec = codec
         config = codec.config
+        # These heads are thrown away after training. They make the semantic codes name phones and
+        # the decoder describe spectra, before there is a vocoder that could be listened to.
         self.phones = nn.Sequential(
             nn.Linear(config.semantic_dim, 256),
             nn.GELU(),

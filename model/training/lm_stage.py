@@ -323,9 +323,13 @@ class DialogueSampler:
             turns = self._typed(script)
             used = _Talk.of(turns, 0, self._prompt(script)).length
             # What a prompt says would go on to hold: such a conversation stands alone.
+            # 60 steps are left over: a short question with its answer would hardly fit, and a
+            # longer row would cost all others padding.
             while used < longest - 60 and not (script.instructions or script.tools):
                 other = self.texts[int(rng.integers(len(self.texts)))]
                 if not (other.instructions or other.tools):
+                    # Only a conversation's first turn is taken, and only of skills that do not look
+                    # back: after another dialogue its later turns would mean something else.
                     more = [
                         t for t in self._typed(other)[:1] if other.turns[0].skill in _AT_ANY_TIME
                     ]

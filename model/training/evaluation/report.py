@@ -248,6 +248,7 @@ class ConditionReport:
 
     def by(self, key: Callable[[TurnResult], str]) -> dict[str, Score]:
         """Score the turns of each value of `key` by themselves."""
+        # Typed turns have no user's voice, and an empty name is no row of the table.
         return {
             value: score([r for r in self.results if key(r) == value])
             for value in sorted({key(r) for r in self.results} - {""})

@@ -59,6 +59,8 @@ def bigram_arpa(texts: Iterable[str]) -> str:
     lines = ["\\data\\", f"ngram 1={len(unigrams) + 1}", f"ngram 2={len(pairs)}", "", "\\1-grams:"]
     lines.append(f"{_NEVER} {_BEGIN} {log10(backoff[_BEGIN]):.5f}")
     for word, probability in sorted(chance.items()):
+        # A word that never stood before another has no count of its own: its backoff is 1, so that
+        # what follows is as likely as anywhere.
         lines.append(f"{log10(probability):.5f} {word} {log10(backoff.get(word, 1.0)):.5f}")
     return "\n".join([*lines, "", "\\2-grams:", *pairs, "", "\\end\\", ""])
 

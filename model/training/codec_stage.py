@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # Four labels a frame: a phone lasts 60 to 100 ms, so that one label for 80 ms would miss every
 # second boundary.
 PHONE_SLOTS_PER_FRAME = 4  # 20 ms each
+# A worked example of these delays. The code of frame 0 names the phones at -40, -20, 0 and 20 ms,
+# that is two pauses and the first two labels; frame 1 the four that begin at 40 to 100 ms. A phone
+# is named when 40 ms more were heard, since its end tells much of what it was.
 PHONE_DELAY_SLOTS = 2  # the frame's code names the phones up to 40 ms before its end
 UNQUANTISED_STEPS = 60  # the latents settle before k-means places the codebooks
 # 24 frames are just under 2 s, which is longer than what the encoder's blocks look back.
@@ -144,10 +147,6 @@ class CodecObjective(nn.Module):
             hops = hops[:, HOPS_PER_FRAME:]
             mel = self.mel(hops)
             octaves, voicing = codec.decoder.vocoder.predict_pitch(hops)
-        # A worked example with four labels of 20 ms for each frame of 80 ms. The code of frame 0
-        # names the phones at -40, -20, 0 and 20 ms, that is two pauses and the first two labels;
-        # frame 1 the four that begin at 40 to 100 ms. A phone is named when 40 ms more were heard,
-        # since its end tells much of what it was.
         labels = functional.pad(clean.phones, (PHONE_DELAY_SLOTS, 0))[:, : clean.phones.shape[1]]
         labels = torch.unflatten(labels, 1, (-1, PHONE_SLOTS_PER_FRAME))
         phone_loss = functional.cross_entropy(logits.float().flatten(0, 2), labels.flatten())

@@ -131,6 +131,29 @@ class Rows:
         return len(self.text)
 
 
+# A worked example of the rows of one spoken question, "hi", answered with "hello", in a voice. What
+# is fed and what is the target, step by step:
+#
+#     kind     fed        heard or said       target      weight
+#     PREFIX   <bos>                          -
+#     PREFIX   <voice0>                       -
+#     LISTEN   pad        user frame 0        pad         0.25
+#     ...
+#     LISTEN   pad        user frame 5        hi          1       two after the word's end
+#     LISTEN   hi         user frame 6        pad         0.25
+#     LISTEN   pad        user frame 8        <end>       1       five after it
+#     TEXT     <user>                         hi          1
+#     TEXT     hi                             <reply>     1
+#     TEXT     <reply>                        hello       1
+#     TEXT     hello                          <speak>     1
+#     SPEAK    <speak>                        hello       1       and frame 0's semantic code
+#     SPEAK    hello      S0                  pad         0.25    S1 and A0
+#     SPEAK    pad        S1 A0               pad         0.25    S2 and A1
+#     ...
+#     TEXT     <eos>                          -
+#
+# What a step puts out is what the next one is fed, as when it is served. A "-" is no target: those
+# steps come from outside.
 def lay_out(
     turns: Sequence[SpokenTurn],
     voice: int,
@@ -150,29 +173,6 @@ def lay_out(
             training).
         prompt: pieces of instructions and functions, from `model.prompts`.
     """
-    # A worked example of the rows of one spoken question, "hi", answered with "hello", in a voice.
-    # What is fed and what is the target, step by step:
-    #
-    #     kind     fed        heard or said       target      weight
-    #     PREFIX   <bos>                          -
-    #     PREFIX   <voice0>                       -
-    #     LISTEN   pad        user frame 0        pad         0.25
-    #     ...
-    #     LISTEN   pad        user frame 5        hi          1       two after the word's end
-    #     LISTEN   hi         user frame 6        pad         0.25
-    #     LISTEN   pad        user frame 8        <end>       1       five after it
-    #     TEXT     <user>                         hi          1
-    #     TEXT     hi                             <reply>     1
-    #     TEXT     <reply>                        hello       1
-    #     TEXT     hello                          <speak>     1
-    #     SPEAK    <speak>                        hello       1       and frame 0's semantic code
-    #     SPEAK    hello      S0                  pad         0.25    S1 and A0
-    #     SPEAK    pad        S1 A0               pad         0.25    S2 and A1
-    #     ...
-    #     TEXT     <eos>                          -
-    #
-    # What a step puts out is what the next one is fed, as when it is served. A "-" is no target:
-    # those steps come from outside.
     rows = Rows(num_codebooks)
     for piece in (Special.BOS, Special.VOICE0 + voice, *prompt):
         rows.add(Kind.PREFIX, piece)

@@ -6,7 +6,6 @@ the check for import names runs before anything of another distribution could be
 
 import argparse
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -199,10 +198,16 @@ def _capacity(args: argparse.Namespace) -> int:
 
 
 def _key(args: argparse.Namespace) -> int:
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from server.config import KeyName  # noqa: PLC0415
     from server.transport.api_keys import hashed, made_key  # noqa: PLC0415
 
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", args.name):
-        raise ConfigError(f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'")
+    try:
+        TypeAdapter(KeyName).validate_python(args.name)
+    except ValidationError:
+        message = f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'"
+        raise ConfigError(message) from None
     key = made_key()
     # The configuration holds the hash alone, so nobody who reads it can use the key.
     print(f"# The key, which is shown this once:\n#   {key}\n# For the configuration:")

@@ -61,7 +61,7 @@ class _Strict(BaseModel):
 
 
 KeyScope: TypeAlias = Literal["sessions", "client_secrets", "metrics"]
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+KeyName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ALL_SCOPES: tuple[KeyScope, ...] = ("sessions", "client_secrets", "metrics")
 
 
@@ -90,7 +90,7 @@ class NamedKey(_Strict):
         limits: on its sessions.
     """
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: KeyName
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = ALL_SCOPES
     limits: KeyLimits = KeyLimits()

@@ -22,7 +22,7 @@ Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 # RFC 8445, section 5.3, asks for 24 random bits of the name at least; here are 32.
 _UFRAG_CHARS = 8
-_PASSWORD_CHARS = 24
+_PASSWORD_CHARS = 32
 # Addresses that one call may have been reached from; a client that has more is playing games.
 _MAX_PATHS = 16
 # Datagrams that wait for DTLS; 20 ms apart, that is more than five seconds.
@@ -57,7 +57,7 @@ class Credentials:
     @classmethod
     def made(cls) -> "Credentials":
         """Make up our own."""
-        # Hexadecimal digits are ice-chars; 96 bits of password.
+        # Hexadecimal digits are ice-chars; 128 bits of password (RFC 8445, section 5.3).
         return cls(secrets.token_hex(_UFRAG_CHARS // 2), secrets.token_hex(_PASSWORD_CHARS // 2))
 
 

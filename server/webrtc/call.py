@@ -116,9 +116,7 @@ class Call:
             is_server=is_dtls_server(offer),
         )
         settings = parts.settings
-        self._encoder = OpusEncoder(
-            parts.rate_hz, settings.bitrate, fec=settings.fec, dtx=settings.dtx
-        )
+        self._encoder = OpusEncoder(parts.rate_hz, settings.bitrate, fec=settings.fec)
         self._decoder = OpusDecoder(parts.rate_hz)
         self._play_timer, self._hear_timer = Timer(self._on_play), Timer(self._on_hear)
         self._sender = AudioSender(

@@ -18,11 +18,11 @@ _RTP_HZ = 48_000
 _FRAME_S = FRAME_MS / 1000
 # Silence that follows speech, so that a client does not stretch its last sound.
 _HANGOVER_S = 0.5
-# In silence, a packet as often as Opus' discontinuous transmission (DTX) has one (RFC 6716, section
-# 2.1.9). But the encoder's own DTX is off: its last packets, of two bytes, would tell a browser that
-# silence goes on. Chromium then begins the next sound as late as the last one was, and that grows:
-# over a network with 60 ms of jitter it was 75 ms more. Without them it begins anew, with an empty
-# buffer.
+# In silence, a packet as often as Opus' discontinuous transmission has one (RFC 6716, section
+# 2.1.9). The encoder's own is off: its last packets, of two bytes, would tell a browser that
+# silence goes on, and Chromium would begin the next sound as late as the last one was. That grows
+# from reply to reply, over a network with 60 ms of jitter to 75 ms more. Without such packets it
+# begins with an empty buffer.
 _REFRESH_S = 0.4
 # A loop that stood still for longer than this leaves a gap; a burst would be of no use.
 _MAX_LATE_S = 0.2

@@ -245,9 +245,9 @@ class SpeechSegmenter:
             return None
         if self._is_waiting and self._was_users(rules, window.echo):
             return self._started()
-        # While a reply plays, more is asked of speech. An example with 384 ms needed: 64 ms of
+        # While a reply plays, more is asked of speech. An example with 416 ms needed: 64 ms of
         # speech raise a suspicion, and the reply is held. A cough of 200 ms and then 192 ms of
-        # silence: it was none, and the reply goes on. Speech that goes on to 384 ms ends the reply,
+        # silence: it was none, and the reply goes on. Speech that goes on to 416 ms ends the reply,
         # and the turn begins at its onset.
         if rules is None and not self._is_suspected:
             return self._in_silence(self._rules.min_speech_ms if is_speech else None)

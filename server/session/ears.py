@@ -128,6 +128,7 @@ class Ears:
         self._detection = config.turn_detection
         self._decoder = self._new_decoder()
         self._echo = EchoCanceller(engine_rate_hz) if cancels_echo else None
+        self._echo_heard = Echo.NONE  # what the last audio had of it
         self._far = np.zeros(0, dtype=np.float32)  # played beside what the decoder holds back
         self._noise_reduction = config.noise_reduction
         self._noise = self._new_noise_reducer()
@@ -316,9 +317,15 @@ class Ears:
         self._listen_to(pcm if self._noise is None else self._noise.feed(pcm))
 
     def _listen_to(self, pcm: Pcm) -> None:
+        echo = Echo.NONE if self._echo is None else self._echo.state
+        if echo is Echo.REMOVED and self._echo_heard is Echo.UNKNOWN:
+            # Voice detection has heard the reply for a second, and would find its voice in what is
+            # left of it for some windows more.
+            self._stream.forget()
+        self._echo_heard = echo
         windows = self._stream.windows(self._to_vad_rate.feed(pcm))
-        if self._echo is not None and self._echo.state is not Echo.NONE:
-            windows = [replace(window, echo=self._echo.state) for window in windows]
+        if echo is not Echo.NONE:
+            windows = [replace(window, echo=echo) for window in windows]
         self._num_samples += len(pcm)
         self._stretches.append(_Stretch(pcm, deque(windows)))
 

@@ -132,7 +132,7 @@ async def test_a_model_that_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
         refused = (await caller.until("error"))["error"]
         assert (refused["code"], refused["event_id"]) == ("unsupported_parameter", "mine")
         assert "cannot see" in refused["message"]
-    assert served.app.state.gateway.gallery.images.num_starts == 0
+    assert served.app.state.gateway.gallery.images.counts.image_processes == 0
 
 
 async def test_no_camera_by_settings() -> None:
@@ -170,4 +170,4 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
             assert count <= descriptors
         # A picture of a call that has ended may still be read, and is nobody's.
         await asyncio.gather(*images._tasks, return_exceptions=True)
-        assert images.num_starts == 1
+        assert images.counts.image_processes == 1

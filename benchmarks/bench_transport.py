@@ -345,7 +345,7 @@ async def _run(num_bursts: int, names: Sequence[str], loads: Sequence[int]) -> d
         result, shares = await measure_load(num_calls, max(20, num_bursts // 3))
         _print(f"{num_calls} calls", result, "".join(f"  {k} {v:.0%}" for k, v in shares.items()))
         # The direction with the worse p95: a conversation is as slow as the slower of the two.
-        row = {"calls": num_calls, "cpu_shares": shares, **result.worse()}
+        row: dict[str, Any] = {"calls": num_calls, "cpu_shares": shares, **result.worse()}
         results["load"].append(row)
         if row["p99_ms"] > _BAR_P99_MS:
             break

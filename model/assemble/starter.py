@@ -11,6 +11,7 @@ from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
 from model.text import Special
 from model.turns.engine import TickEngine
+from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
 
 
@@ -71,4 +72,11 @@ def make_core(
         num_special=starter.tokenizer.num_special,
         is_taught_prompts=starter.tokenizer.is_taught_prompts,
     )
-    return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=clock, name=name)
+    limits = TurnLimits(
+        max_prefix_steps=starter.lm.config.prefix_steps,
+        doubt_below=starter.judgement.doubt_score,
+        ends=starter.judgement.ends,
+    )
+    return TickEngine(
+        starter.lm, starter.codec, vocabulary, config, clock=clock, name=name, limits=limits
+    )

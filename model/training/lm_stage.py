@@ -256,11 +256,11 @@ class DialogueSampler:
             )
             for number, call in enumerate(turn.calls)
         ]
-        picture = None
+        picture, is_shown_last = None, False
         if turn.picture and self.config.picture_size:
-            size = self.config.picture_size
-            shown = render(Scene.read(turn.picture), size)
-            picture = to_patches(shown, size, self.config.patch_size)
+            size, scene = self.config.picture_size, Scene.read(turn.picture)
+            picture = to_patches(render(scene, size), size, self.config.patch_size)
+            is_shown_last = bool(scene.seed % 2)
         return SpokenTurn(
             (("" if turn.spoilt else turn.user) if turn.user else None),
             turn.reply,
@@ -269,6 +269,7 @@ class DialogueSampler:
             calls=calls,
             is_unsure=bool(turn.spoilt),
             patches=picture,
+            is_shown_last=is_shown_last,
         )
 
     def _distrusted(self, turn: SpokenTurn, rng: np.random.Generator) -> SpokenTurn:

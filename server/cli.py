@@ -9,6 +9,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +17,9 @@ from server.errors import ConfigError, EngineGoneError, ParleyError
 from server.names import ROOT, check_names, parley_version
 
 if TYPE_CHECKING:
+    from model.assemble.weights import Starter
+    from model.judgement import Judgement
+    from model.precision import Linears
     from server.config import Settings
 
 # Told apart for whoever supervises: after 2 a restart changes nothing, after 3 it does.
@@ -239,7 +243,7 @@ def _eval(args: argparse.Namespace) -> int:
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
     from model.assemble.starter import make_engine  # noqa: PLC0415
-    from model.assemble.weights import load_starter  # noqa: PLC0415
+    from model.assemble.weights import load_starter, write_judgement  # noqa: PLC0415
     from model.training.evaluation import evaluate  # noqa: PLC0415
 
     if args.against is not None:
@@ -264,18 +268,10 @@ def _eval(args: argparse.Namespace) -> int:
         return 0
     starter = load_starter(directory, settings.engine.linears)
     config = evaluate.engine_config(linears=settings.engine.linears)
-    if args.ends:
-        from model.training.evaluation.ends import run_ends  # noqa: PLC0415
-
-        ears = evaluate.default_ears()
-        run_ends(
-            starter,
-            ears.users,
-            ears.add_noise,
-            num_turns=args.dialogues,
-            seed=args.seed,
-            out=args.out,
-        )
+    if args.ends or args.doubt:
+        judgement = _judged(args, starter, settings.engine.linears)
+        if args.calibrate:
+            write_judgement(directory, judgement)
         return 0
     engine = make_engine(starter, config, name=directory.name)
     if args.recordings is not None:
@@ -290,6 +286,44 @@ def _eval(args: argparse.Namespace) -> int:
         out=args.out,
     )
     return 0
+
+
+def _judged(args: argparse.Namespace, starter: "Starter", linears: "Linears") -> "Judgement":
+    """Find out how far a model's own judgement is to be trusted.
+
+    Raises:
+        ConfigError: what is to be written down is not for these weights.
+    """
+    from model.training.evaluation import evaluate  # noqa: PLC0415
+    from model.training.evaluation.conditions import CONDITIONS, STRANGERS  # noqa: PLC0415
+    from model.training.evaluation.ends import run_ends  # noqa: PLC0415
+
+    is_taught = starter.tokenizer.is_taught_prompts
+    if args.calibrate and args.ends and not starter.lm.config.has_end_head:
+        raise ConfigError("--calibrate: these weights have no head for ends of turns")
+    if args.calibrate and args.doubt and not is_taught:
+        raise ConfigError("--calibrate: these weights were not taught to ask again")
+    if args.ends:
+        ears = evaluate.default_ears()
+        points = run_ends(
+            starter,
+            ears.users,
+            ears.add_noise,
+            num_turns=args.dialogues,
+            seed=args.seed,
+            out=args.out,
+        )
+        ends = {point.name: point.threshold for point in points}
+        return replace(starter.judgement, ends=ends)
+    options = evaluate.EvalOptions(
+        num_dialogues=args.dialogues,
+        seed=args.seed,
+        conditions=tuple(c for c in CONDITIONS if c.name in (args.condition or STRANGERS)),
+        num_heard=0,
+        is_taught=is_taught,
+    )
+    point = evaluate.run_doubt(starter, options, linears=linears, out=args.out)
+    return replace(starter.judgement, doubt_below=point.threshold)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -439,6 +473,18 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure how soon N turns with pauses inside are taken for over, and how often too "
         "soon",
+    )
+    other.add_argument(
+        "--doubt",
+        action="store_true",
+        help="find below which confidence the model had better ask again, with the voices that it "
+        "never heard, or those of --condition",
+    )
+    score.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="with --ends or --doubt: write the thresholds into the weights' config.json, where "
+        "the server reads them; take another --seed than for scores",
     )
     score.add_argument(
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"

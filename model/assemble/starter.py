@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
+from kernels.packed import use_packed
 from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
@@ -62,6 +63,9 @@ def make_core(
     # needs wherever inference mode is not on.
     starter.lm.requires_grad_(requires_grad=False)
     starter.codec.requires_grad_(requires_grad=False)
+    # What is in int8 is packed already.
+    use_packed(starter.lm)
+    use_packed(starter.codec)
     # The voices' pieces follow one another: the first name is `<voice0>`, and so on. Which sound
     # belongs to which was learned in training, so the order is part of the weights.
     voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}

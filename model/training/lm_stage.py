@@ -68,6 +68,7 @@ DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
 # the codebooks add to the sound does.
 CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
 AUDIO_WEIGHT = 0.35
+LARGER = (1, 2, 4)  # pictures are so many times as large as what is seen of them
 FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
 # 0.997 means that a step leaves 99.7 % of the mean: after 300 steps 0.997^300 = 40 % of it is left.
 AVERAGING = 0.997  # the mean is over some 300 steps
@@ -259,8 +260,10 @@ class DialogueSampler:
         picture, is_shown_last = None, False
         if turn.picture and self.config.picture_size:
             size, scene = self.config.picture_size, Scene.read(turn.picture)
-            picture = to_patches(render(scene, size), size, self.config.patch_size)
-            is_shown_last = bool(scene.seed % 2)
+            # Clients' pictures are larger than what is seen, and are shrunk.
+            shown = render(scene, size * LARGER[scene.seed % len(LARGER)])
+            picture = to_patches(shown, size, self.config.patch_size)
+            is_shown_last = scene.is_shown_last
         return SpokenTurn(
             (("" if turn.spoilt else turn.user) if turn.user else None),
             turn.reply,

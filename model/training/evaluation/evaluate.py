@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model.assemble.starter import make_engine
-from model.assemble.weights import load_starter
+from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.errors import ConfigError
 from model.messages import Engine, News, Output
@@ -37,9 +37,12 @@ from model.training.evaluation.recordings import RecordingsReport, hold_recordin
 from model.training.evaluation.report import (
     EARLY_MS,
     ConditionReport,
+    DoubtPoint,
     Report,
     TurnResult,
+    choose_doubt,
     compare_runs,
+    doubt_curve,
 )
 from model.training.evaluation.resynthesis import (
     Codec,
@@ -49,6 +52,8 @@ from model.training.evaluation.resynthesis import (
     save_spectrograms,
 )
 from model.training.evaluation.users import Spoken, Users
+from model.training.pictures.render import render
+from model.training.pictures.scene import Scene
 from model.training.recordings import read_recordings
 from model.training.skills import Turn
 from model.training.speech.spoil import spoil
@@ -118,7 +123,13 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     voices = options.voices or info.voices
     if unknown := set(voices) - set(info.voices):
         raise ConfigError(f"the engine has no voice {', '.join(sorted(unknown))}")
-    cases = draw_cases(options.num_dialogues, options.seed, voices, is_taught=options.is_taught)
+    cases = draw_cases(
+        options.num_dialogues,
+        options.seed,
+        voices,
+        is_taught=options.is_taught,
+        sees=info.sees,
+    )
     num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
     outputs: SimpleQueue[Output] = SimpleQueue()
 
@@ -164,7 +175,10 @@ class _ConditionRun:
         results: list[TurnResult] = []
         max_parallel = min(self._options.max_parallel, engine.info.max_sessions)
         for script, answers in converse(
-            engine, outputs, self._scripts(), max_parallel=max_parallel
+            engine,
+            outputs,
+            self._scripts(engine.info.image_side),
+            max_parallel=max_parallel,
         ):
             case, voice, spoken = self._told.pop(script.session_id)
             for turn, answer in enumerate(answers):
@@ -180,16 +194,17 @@ class _ConditionRun:
             skipped_voices=self._ears.users.skipped(voices) if voices else (),
         )
 
-    def _scripts(self) -> Iterator[Script]:
+    def _scripts(self, image_side: int) -> Iterator[Script]:
         for case in self._cases:
             session_id = f"{self._condition.name}/{case.number}"
             results = [tuple(call.result for call in turn.calls) for turn in case.dialogue]
             if self._condition.voices is None:
                 if any(turn.spoilt for turn in case.dialogue):
                     continue  # nobody types noise
-                typed = zip([turn.user for turn in case.dialogue], results, strict=True)
+                typed = zip(case.dialogue, results, strict=True)
                 self._told[session_id] = (case, "", [])
-                yield self._script(case, session_id, [UserTurn(t, None, r) for t, r in typed])
+                turns = [_shown(t, UserTurn(t.user, None, r), image_side) for t, r in typed]
+                yield self._script(case, session_id, turns)
                 continue
             try:
                 voice = self._ears.users.choose(
@@ -208,7 +223,10 @@ class _ConditionRun:
             self._told[session_id] = (case, voice, spoken)
             waves = self._at_loudness([s.pcm for s in spoken], case.number)
             said = zip(case.dialogue, waves, results, strict=True)
-            turns = [UserTurn(t.user, w if t.user else None, r) for t, w, r in said]
+            turns = [
+                _shown(t, UserTurn(t.user, w if t.user else None, r), image_side)
+                for t, w, r in said
+            ]
             yield self._script(case, session_id, turns)
 
     def _script(self, case: Case, session_id: str, turns: Sequence[UserTurn]) -> Script:
@@ -269,6 +287,15 @@ class _ConditionRun:
             confidence=None if answer.score is None else exp(answer.score),
             spoilt=meant.spoilt,
         )
+
+
+def _shown(turn: Turn, does: UserTurn, image_side: int) -> UserTurn:
+    """Let the user show the picture of a turn, if it has one, as large as it may be."""
+    if not turn.picture:
+        return does
+    scene = Scene.read(turn.picture)
+    picture = render(scene, image_side)
+    return replace(does, images=(picture,), is_shown_last=scene.is_shown_last)
 
 
 _CROWD = ("what is the capital of france", "count from three to nine", "my name is anna")
@@ -341,6 +368,49 @@ def run_eval(
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
     print(json.dumps(report.to_json()))
     return report
+
+
+def run_doubt(
+    starter: Starter,
+    options: EvalOptions,
+    *,
+    linears: Linears = "dense",
+    out: Path | None = None,
+    ears: Ears | None = None,
+) -> DoubtPoint:
+    """Find below which confidence a model had better ask again, and print.
+
+    Prints what each threshold would mean, the one that is chosen, then one JSON line last. The
+    model relies on every transcript meanwhile.
+
+    Args:
+        starter: the model.
+        options: what to hold; the turns of all its conditions count together.
+        linears: how the model's linears are kept.
+        out: also write all figures and every turn to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+
+    Returns:
+        The threshold at which the more frequent of the two faults is as rare as it can be: to be
+        wrong and confident, and to ask needlessly.
+
+    Raises:
+        ConfigError: no turn was spoken.
+    """
+    trusting = replace(starter, judgement=replace(starter.judgement, doubt_below=0.0))
+    engine = make_engine(trusting, engine_config(linears=linears))
+    report = evaluate(engine, options, ears or default_ears(is_taught=options.is_taught))
+    results = [result for condition in report.conditions for result in condition.results]
+    chosen = choose_doubt(results)
+    if chosen is None:
+        raise ConfigError("nothing was spoken of which the model said how sure it is")
+    curve = doubt_curve(results)
+    print("\n".join([*(point.line() for point in curve), f"chosen: {chosen.line()}"]))
+    figures = {"doubt": [point.to_json() for point in curve], "chosen": chosen.to_json()}
+    if out is not None:
+        out.write_text(json.dumps(figures | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(figures))
+    return chosen
 
 
 def run_recordings(engine: Engine, directory: Path, *, out: Path | None = None) -> RecordingsReport:

@@ -19,6 +19,7 @@ from model.messages import (
     CheckTurn,
     Command,
     CommitAudio,
+    Eagerness,
     InputTranscript,
     Open,
     Output,
@@ -63,7 +64,7 @@ def test_engine_is_as_sure_as_the_card_says(tmp_path: Path) -> None:
     tokenizer = Tokenizer.train(["hello there", "what is your name"] * 5, vocab_size=75)
     lm = make_lm(len(tokenizer), has_end_head=1, picture_size=32)
     save_starter(tmp_path, lm=lm, codec=make_codec(), tokenizer=tokenizer, voices=("ann",))
-    ends = {"low": 1.0, "medium": 1.0, "high": 0.0}
+    ends: dict[Eagerness, float] = {"low": 1.0, "medium": 1.0, "high": 0.0}
     write_judgement(tmp_path, Judgement(ends=ends, doubt_below=1.0))
     core = load_core(tmp_path, EngineConfig(max_sessions=1))
     try:

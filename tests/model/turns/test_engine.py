@@ -171,12 +171,12 @@ class Client:
         session_id = self.session_id
         if not turn.num_frames:
             words = f"w{turn.seed % 12}", f"w{turn.seed % 5}"
-            shown = [tuple(map(picture, part)) for part in (turn.shown[:1], turn.shown[1:])]
+            parts = [(words[0], turn.shown[:1]), (words[1], turn.shown[1:])]
             if not turn.shown:
-                words, shown = (" ".join(words),), [()]
+                parts = [(" ".join(words), ())]
             yield [
-                AppendText(session_id, f"u{number}", "user", word, images)
-                for word, images in zip(words, shown, strict=True)
+                AppendText(session_id, f"u{number}", "user", text, tuple(map(picture, shown)))
+                for text, shown in parts
             ]
             return
         if turn.shown:  # the others are a camera's
@@ -416,7 +416,7 @@ def test_what_is_shown_is_seen_and_counted(make_engine: MakeEngine, clock: Any) 
         usages = [o.usage for o in outputs if isinstance(o, ResponseDone)]
         assert [usage.input_image_tokens for usage in usages] == [4, 4]
         assert [usage.input_cached_image_tokens for usage in usages] == [0, 4]
-    assert not torch.allclose(*told)
+    assert not torch.allclose(told[0], told[1])
 
 
 def test_a_model_that_is_blind_refuses_pictures(make_engine: MakeEngine, clock: Any) -> None:
@@ -430,7 +430,7 @@ def test_a_model_that_is_blind_refuses_pictures(make_engine: MakeEngine, clock: 
         settle(engine, clock, Open("s", "ann"))
         failed = settle(engine, clock, command)
         assert [type(output) for output in failed] == [SessionFailed]
-        assert "cannot see" in failed[0].message  # type: ignore[union-attr]
+        assert "cannot see" in failed[0].message
 
 
 @pytest.mark.parametrize(("ends", "is_finished"), [(0.0, True), (1.0, False)])

@@ -357,7 +357,8 @@ def test_pictures_are_fed_as_they_are_taught(*, is_heard: bool, is_shown_last: b
     assert state == as_steps(rows)
     block = program.history.block(0, len(program.history))
     assert [patch.place for patch in block.patches] == [0, 1, 2, 3]
-    assert np.array_equal(np.stack([patch.values for patch in block.patches]), turn.patches)
+    seen = np.stack([patch.values for patch in block.patches])
+    assert np.array_equal(seen, to_patches(pixels, 4, 2))
 
 
 def test_words_go_on_after_a_picture() -> None:

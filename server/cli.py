@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -256,6 +257,20 @@ def _eval(args: argparse.Namespace) -> int:
         )
         evaluate.run_comparison(args.against, directory, options, out=args.out)
         return 0
+    if args.forms:
+        forms_of = evaluate.EvalOptions(
+            num_dialogues=args.dialogues,
+            seed=args.seed,
+            conditions=tuple(conditions[name] for name in args.condition or conditions),
+            is_taught=load_starter(directory).tokenizer.is_taught_prompts,
+        )
+        evaluate.run_forms(
+            partial(load_starter, directory),
+            forms_of,
+            linears=settings.engine.linears,
+            out=args.out,
+        )
+        return 0
     if args.codec:
         starter = load_starter(directory)
         evaluate.run_codec_eval(
@@ -274,6 +289,9 @@ def _eval(args: argparse.Namespace) -> int:
             write_judgement(directory, judgement)
         return 0
     engine = make_engine(starter, config, name=directory.name)
+    if args.voices:
+        evaluate.run_voices(engine, num_texts=args.dialogues, seed=args.seed, samples=args.samples)
+        return 0
     if args.recordings is not None:
         evaluate.run_recordings(engine, args.recordings, out=args.out)
         return 0
@@ -479,6 +497,23 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="find below which confidence the model had better ask again, with the voices that it "
         "never heard, or those of --condition",
+    )
+    other.add_argument(
+        "--forms",
+        action="store_true",
+        help="compare replies with the linears in full precision and as they are served, and with "
+        "keys and values in 8 bits",
+    )
+    other.add_argument(
+        "--voices",
+        action="store_true",
+        help="say how far apart the assistant's voices are, by N replies of each",
+    )
+    score.add_argument(
+        "--samples",
+        type=Path,
+        metavar="DIR",
+        help="with --voices: write a reply of each voice to DIR, as NAME.wav",
     )
     score.add_argument(
         "--calibrate",

@@ -21,10 +21,11 @@ Backend = Literal["reference", "aten", "triton"]
 _BACKENDS = ("reference", "aten", "triton")
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _ATEN_MULTIPLE = 16  # the CPU kernel reads 16 inputs at a time and does not check the last ones
-# The CPU kernel goes through the weight anew for every row. From so many on, the product of bf16,
-# which holds the levels exactly, is faster: on an EPYC with AVX512-BF16, 8 rows take nine tenths of
-# the time, 16 two thirds, 64 a third.
-_MANY_ROWS = 8
+# The CPU kernel goes through the weight anew for every row. The product of bf16, which holds the
+# levels exactly, does not, and reads twice the bytes: 64 rows take a third of the time on an EPYC
+# with AVX512-BF16. Eight rows take as long either way by themselves, and longer within a model,
+# whose weights do not stay in the cache.
+_MANY_ROWS = 32
 _MOST_ROWS = 64  # at once; more are done in parts
 
 

@@ -64,6 +64,7 @@ class UserTurn:
         results: what the functions that are called return, one call after another.
         images: what is shown.
         is_shown_last: whether it is shown after the words, as by a camera, and not before.
+        is_answered_aloud: whether the reply is to be spoken though the turn is typed.
     """
 
     text: str
@@ -71,6 +72,7 @@ class UserTurn:
     results: tuple[str, ...] = ()
     images: tuple[Pixels, ...] = ()
     is_shown_last: bool = False
+    is_answered_aloud: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,8 @@ class Conversation:
 
     def _ask_for_reply(self) -> None:
         # A typed conversation is scored on its text; speech in, speech out.
-        has_audio = self.script.turns[self._turn].pcm is not None
+        turn = self.script.turns[self._turn]
+        has_audio = turn.pcm is not None or turn.is_answered_aloud
         item_id = f"reply-{self._response}"
         self._waiting.append(
             Respond(

@@ -22,7 +22,7 @@ from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.errors import ConfigError
 from model.messages import Engine, News, Output
-from model.precision import Linears
+from model.precision import Linears, Precision
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
 from model.training.evaluation.precision import (
@@ -36,12 +36,14 @@ from model.training.evaluation.precision import (
 from model.training.evaluation.recordings import RecordingsReport, hold_recordings
 from model.training.evaluation.report import (
     EARLY_MS,
+    Comparison,
     ConditionReport,
     DoubtPoint,
     Report,
     TurnResult,
     choose_doubt,
     compare_runs,
+    comparison_table,
     doubt_curve,
 )
 from model.training.evaluation.resynthesis import (
@@ -52,6 +54,7 @@ from model.training.evaluation.resynthesis import (
     save_spectrograms,
 )
 from model.training.evaluation.users import Spoken, Users
+from model.training.evaluation.voices import VoiceTable, compare_voices, save_samples
 from model.training.pictures.render import render
 from model.training.pictures.scene import Scene
 from model.training.recordings import read_recordings
@@ -133,12 +136,7 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
     outputs: SimpleQueue[Output] = SimpleQueue()
 
-    def keep(output: Output | News) -> None:
-        # An engine that was lost has fallen silent, and is reported as that.
-        if not isinstance(output, News):
-            outputs.put(output)
-
-    engine.start(keep)
+    engine.start(_deliver_to(outputs))
     try:
         # On a terminal only (`disable=None`): in a log, a bar is a line for every update.
         with tqdm(
@@ -411,6 +409,112 @@ def run_doubt(
         out.write_text(json.dumps(figures | {"results": report.turns()}, indent=1) + "\n")
     print(json.dumps(figures))
     return chosen
+
+
+def run_voices(
+    engine: Engine, *, num_texts: int = 20, seed: int = 0, samples: Path | None = None
+) -> VoiceTable:
+    """Let every voice of a model answer the same typed questions, compare them, and print.
+
+    Prints a table, then one JSON line last.
+
+    Args:
+        engine: not started, best made with `engine_config`; it is started and stopped here.
+        num_texts: questions; at least two, since halves are compared as well.
+        seed: decides the questions.
+        samples: a folder in which each voice's first reply is written, as `NAME.wav`.
+
+    Raises:
+        ConfigError: there are too few questions.
+        EngineError: the engine fell silent.
+    """
+    if num_texts < 2:
+        raise ConfigError(f"--voices: expected at least two texts, got {num_texts}")
+    cases = draw_cases(num_texts, seed, ("any",))
+    voices = engine.info.voices
+    scripts = [
+        Script(
+            f"{voice}/{case.number}",
+            voice,
+            (UserTurn(case.dialogue[0].user, is_answered_aloud=True),),
+        )
+        for voice in voices
+        for case in cases
+    ]
+    outputs: SimpleQueue[Output] = SimpleQueue()
+    engine.start(_deliver_to(outputs))
+    try:
+        said: dict[str, dict[int, Wave]] = {voice: {} for voice in voices}
+        most = min(MAX_PARALLEL, engine.info.max_sessions)
+        for script, (answer,) in converse(engine, outputs, scripts, max_parallel=most):
+            number = int(script.session_id.rpartition("/")[2])
+            said[script.voice][number] = np.concatenate([np.zeros(0, np.float32), *answer.audio])
+    finally:
+        engine.stop()
+    ordered = {voice: [said[voice][case.number] for case in cases] for voice in voices}
+    table = compare_voices(ordered)
+    print(table.table())
+    if samples is not None:
+        save_samples(samples, {voice: waves[0] for voice, waves in ordered.items()})
+    print(json.dumps(table.to_json()))
+    return table
+
+
+def _deliver_to(outputs: SimpleQueue[Output]) -> Callable[[Output | News], None]:
+    """Keep outputs; an engine that was lost has fallen silent, and is reported as that."""
+
+    def keep(output: Output | News) -> None:
+        if not isinstance(output, News):
+            outputs.put(output)
+
+    return keep
+
+
+def run_forms(
+    starter: Callable[[Linears], Starter],
+    options: EvalOptions,
+    *,
+    linears: Linears,
+    out: Path | None = None,
+    ears: Ears | None = None,
+) -> dict[str, tuple[Comparison, ...]]:
+    """Hold the same conversations with a model's weights and memory in other forms, and print.
+
+    Prints a comparison with full precision for each form, then one JSON line last.
+
+    Args:
+        starter: loads the model with its linears kept in some way.
+        options: what to hold.
+        linears: how a server would keep them.
+        out: also write all figures to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+
+    Returns:
+        By the name of the form, full precision being the first of each pair.
+    """
+    ears = ears or default_ears(is_taught=options.is_taught)
+    forms: dict[str, tuple[Linears, Precision]] = {
+        "dense linears": ("dense", "full"),
+        f"{linears} linears": (linears, "full"),
+        f"{linears} linears, int8 keys and values": (linears, "int8"),
+    }
+    reports = {
+        name: evaluate(
+            make_engine(starter(kept), replace(engine_config(linears=kept), kv=kv), name=name),
+            options,
+            ears,
+        )
+        for name, (kept, kv) in forms.items()
+    }
+    full, *others = reports.values()
+    compared = {report.model: compare_runs(full, report) for report in others}
+    for name, comparisons in compared.items():
+        print(f"A: {full.model}\nB: {name}\n{comparison_table(comparisons)}\n")
+    figures = {name: [pair.to_json() for pair in pairs] for name, pairs in compared.items()}
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+    return compared
 
 
 def run_recordings(engine: Engine, directory: Path, *, out: Path | None = None) -> RecordingsReport:

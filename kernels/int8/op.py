@@ -177,7 +177,7 @@ class Int8Linear(nn.Module):
     def _of_many(self, x: Tensor) -> Tensor:
         assert self.packed is not None
         assert self._scales is not None
-        parts = x.reshape(-1, self.in_features).split(_MOST_ROWS)
+        parts = torch.split(x.reshape(-1, self.in_features), _MOST_ROWS)
         y = torch.cat([scaled_linear(part, self.packed, self._scales) for part in parts])
         return y.view(*x.shape[:-1], self.out_features)
 

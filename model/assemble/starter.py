@@ -10,7 +10,7 @@ from kernels.packed import use_packed
 from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
-from model.text import Special
+from model.text import voice_piece
 from model.turns.engine import TickEngine
 from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
@@ -68,7 +68,7 @@ def make_core(
     use_packed(starter.codec)
     # The voices' pieces follow one another: the first name is `<voice0>`, and so on. Which sound
     # belongs to which was learned in training, so the order is part of the weights.
-    voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}
+    voices = {voice: voice_piece(i) for i, voice in enumerate(starter.voices)}
     vocabulary = TurnVocabulary(
         pieces=starter.tokenizer.pieces,
         encode=starter.tokenizer.encode,

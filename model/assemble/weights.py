@@ -27,7 +27,7 @@ from model.errors import ConfigError, WeightsError
 from model.files.modules import load_module, pack, save_tensors, to_half
 from model.judgement import Judgement
 from model.precision import Linears
-from model.text import NUM_VOICES, Tokenizer
+from model.text import Tokenizer
 from model.transformer.linears import convert_to_int8, use_bitsandbytes
 from model.transformer.lm import LM
 
@@ -224,8 +224,9 @@ def _check_fit(
         )
     if lm.picture_size and not tokenizer.is_taught_prompts:
         raise WeightsError(f"{source}: the model sees, and the tokenizer has no piece for that")
-    if not 1 <= len(voices) <= NUM_VOICES or len(set(voices)) != len(voices):
-        raise WeightsError(f"{source}: expected 1 to {NUM_VOICES} different voices, got {voices}")
+    most = tokenizer.num_voices
+    if not 1 <= len(voices) <= most or len(set(voices)) != len(voices):
+        raise WeightsError(f"{source}: expected 1 to {most} different voices, got {voices}")
 
 
 def _sha256(path: Path) -> str:

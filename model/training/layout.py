@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from model.cache.state import Kind
-from model.text import Special
+from model.text import Special, voice_piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def lay_out(
         prompt: pieces of instructions and functions, from `model.prompts`.
     """
     rows = Rows(num_codebooks)
-    for piece in (Special.BOS, Special.VOICE0 + voice, *prompt):
+    for piece in (Special.BOS, voice_piece(voice), *prompt):
         rows.add(Kind.PREFIX, piece)
     for turn, jump in zip(turns, jumps, strict=True):
         start = len(rows)

@@ -261,7 +261,7 @@ LM_FILE = "lm.safetensors"
         (flip_a_bit, r"lm\.safetensors: damaged, its sha256 is not"),
         (change_config(format=2), "expected format 1, got 2"),
         (change_config(extra=1), "expected the keys"),
-        (change_config(voices=[]), "expected 1 to 8 different voices"),
+        (change_config(voices=[]), "expected 1 to 16 different voices"),
         (change_config(voices="anna"), "voices: expected a list of names"),
         (change_config(sha256={}), "sha256: expected one for each"),
         (change_config(lm={"dimm": 3}), r"config\.json: unknown keys .* dimm"),

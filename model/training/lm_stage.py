@@ -208,7 +208,7 @@ class DialogueSampler:
             chosen.append(pool[at])
         rows = [self._row(talk, rng) for talk in chosen]
         rows += self._written(rng, max(len(r) for r in rows))
-        return collate(rows, rng)
+        return collate(rows, rng, self.config.codebook_size)
 
     def _talk(self, script: Script, rng: np.random.Generator) -> _Talk:
         if self.recordings is not None and rng.random() < self.recordings.share:
@@ -381,7 +381,7 @@ def _weight(script: Script) -> float:
     return FREE_WORDS_WEIGHT if is_free else 1.0
 
 
-def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
+def collate(rows: Sequence[Rows], rng: np.random.Generator, codebook_size: int) -> Batch:
     """Pad dialogues to one length and roughen the codes that are fed."""
     books = rows[0].num_codebooks
     length = max(len(r) for r in rows)
@@ -408,7 +408,7 @@ def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
     # Source of the idea: Bengio et al. 2015, "Scheduled sampling for sequence prediction with
     # recurrent neural networks", section 2, in its simplest form.
     wrong = (rng.random(assistant.shape) < FED_BACK_NOISE) & (assistant >= 0)
-    assistant[wrong] = rng.integers(0, 1024, int(wrong.sum()))
+    assistant[wrong] = rng.integers(0, codebook_size, int(wrong.sum()))
     steps = Steps(*(torch.from_numpy(a) for a in (text, user, assistant, kind, position)))
     shown = [picture for row in rows for picture in row.pictures]
     return Batch(

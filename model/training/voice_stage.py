@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from model.config import LMConfig
     from model.training.encode_stage import CodedClip
     from model.training.layout import Pieces
     from model.transformer.lm import LM
@@ -74,7 +75,7 @@ def learn_voice(
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, step)
-        batch = _draw(said, voice, pieces, lm.config.num_codebooks, generator)
+        batch = _draw(said, voice, pieces, lm.config, generator)
         answer: tuple[Tensor, dict[str, float]] = objective(batch, generator)
         return answer
 
@@ -87,7 +88,7 @@ def _draw(
     said: Sequence[tuple[str, str, CodedClip]],
     voice: int,
     pieces: Pieces,
-    num_codebooks: int,
+    config: LMConfig,
     generator: torch.Generator,
 ) -> Batch:
     """Draw replies for about `STEPS_PER_BATCH` steps."""
@@ -96,6 +97,6 @@ def _draw(
     while True:
         question, reply, clip = said[int(rng.integers(len(said)))]
         turn = SpokenTurn(question, reply, None, clip)
-        rows.append(lay_out([turn], voice, pieces, num_codebooks, [0]))
+        rows.append(lay_out([turn], voice, pieces, config.num_codebooks, [0]))
         if len(rows) * max(len(row) for row in rows) >= STEPS_PER_BATCH:
-            return collate(rows, rng)
+            return collate(rows, rng, config.codebook_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from model.assemble.weights import Starter, load_starter, save_starter, write_judgement
+from model.codec.mel import MelCodec
 from model.errors import ConfigError
 from model.judgement import Judgement
 from model.text import MORE_VOICES, NUM_VOICES, Special, Tokenizer, voice_piece
@@ -17,7 +19,8 @@ from model.training.skills import corpus
 from model.training.speech.types import Phone, Speech, SynthesisError, Word
 from model.training.speech.voices import Voice
 from model.training.voice_cli import voice_main
-from tests.fakes.tiny import make_codec, make_lm
+from model.transformer.lm import LM
+from tests.fakes.tiny import CODEC_CONFIG, LM_CONFIG
 
 VOICES = ("ann", "bob")
 
@@ -34,8 +37,12 @@ def speak(voice: Voice, text: str) -> Speech:
 def start(tmp_path: Path) -> Path:
     """Return exported weights with two voices and room for more."""
     tokenizer = Tokenizer.train(corpus(300, 1), 200)
-    lm = make_lm(len(tokenizer), has_end_head=1)
-    save_starter(tmp_path / "start", lm=lm, codec=make_codec(), tokenizer=tokenizer, voices=VOICES)
+    torch.manual_seed(0)
+    books = {"num_codebooks": 8, "delays": (0, *(1,) * 7)}
+    config = replace(LM_CONFIG, text_vocab=len(tokenizer), has_end_head=1, **books)  # type: ignore[arg-type]
+    lm, codec = LM(config).eval(), MelCodec(replace(CODEC_CONFIG, num_acoustic=7)).eval()
+    lm.set_codebook_vectors(torch.randn(8, 16, 8))
+    save_starter(tmp_path / "start", lm=lm, codec=codec, tokenizer=tokenizer, voices=VOICES)
     write_judgement(tmp_path / "start", Judgement(doubt_below=0.25))
     return tmp_path / "start"
 

@@ -67,7 +67,7 @@ def learn_voice(
     only = torch.zeros(len(table), 1)
     only[row] = 1.0
     table.requires_grad_()
-    hook = table.register_hook(lambda gradient: gradient * only)
+    hook = table.register_hook(lambda g: g * only)  # type: ignore[no-untyped-call]
     # Without decay, a row without a gradient stays what it is, bit for bit.
     optimizer = torch.optim.AdamW([table], lr=RATE, weight_decay=0.0)
     objective = LMObjective(lm)

@@ -9,8 +9,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,9 +16,6 @@ from server.errors import ConfigError, EngineGoneError, ParleyError
 from server.names import ROOT, check_names, parley_version
 
 if TYPE_CHECKING:
-    from model.assemble.weights import Starter
-    from model.judgement import Judgement
-    from model.precision import Linears
     from server.config import Settings
 
 # Told apart for whoever supervises: after 2 a restart changes nothing, after 3 it does.
@@ -243,105 +238,10 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.assemble.starter import make_engine  # noqa: PLC0415
-    from model.assemble.weights import load_starter, write_judgement  # noqa: PLC0415
-    from model.training.evaluation import evaluate  # noqa: PLC0415
+    from model.training.evaluation.command import Command  # noqa: PLC0415
 
-    if args.against is not None:
-        if not args.against.is_dir():
-            raise ConfigError(f"--against {args.against}: no such directory")
-        options = evaluate.EvalOptions(
-            num_dialogues=args.dialogues,
-            seed=args.seed,
-            conditions=tuple(conditions[name] for name in args.condition or conditions),
-        )
-        evaluate.run_comparison(args.against, directory, options, out=args.out)
-        return 0
-    if args.forms:
-        forms_of = evaluate.EvalOptions(
-            num_dialogues=args.dialogues,
-            seed=args.seed,
-            conditions=tuple(conditions[name] for name in args.condition or conditions),
-            is_taught=load_starter(directory).tokenizer.is_taught_prompts,
-        )
-        evaluate.run_forms(
-            partial(load_starter, directory),
-            forms_of,
-            linears=settings.engine.linears,
-            out=args.out,
-        )
-        return 0
-    if args.codec:
-        starter = load_starter(directory)
-        evaluate.run_codec_eval(
-            starter.codec,
-            starter.voices,
-            num_texts=args.dialogues,
-            seed=args.seed,
-            picture=args.picture,
-        )
-        return 0
-    starter = load_starter(directory, settings.engine.linears)
-    config = evaluate.engine_config(linears=settings.engine.linears)
-    if args.ends or args.doubt:
-        judgement = _judged(args, starter, settings.engine.linears)
-        if args.calibrate:
-            write_judgement(directory, judgement)
-        return 0
-    engine = make_engine(starter, config, name=directory.name)
-    if args.voices:
-        evaluate.run_voices(engine, num_texts=args.dialogues, seed=args.seed, samples=args.samples)
-        return 0
-    if args.recordings is not None:
-        evaluate.run_recordings(engine, args.recordings, out=args.out)
-        return 0
-    evaluate.run_eval(
-        engine,
-        num_dialogues=args.dialogues,
-        seed=args.seed,
-        conditions=tuple(conditions[name] for name in args.condition or conditions),
-        is_taught=starter.tokenizer.is_taught_prompts,
-        out=args.out,
-    )
+    Command(args, directory, settings.engine.linears, conditions).run()
     return 0
-
-
-def _judged(args: argparse.Namespace, starter: "Starter", linears: "Linears") -> "Judgement":
-    """Find out how far a model's own judgement is to be trusted.
-
-    Raises:
-        ConfigError: what is to be written down is not for these weights.
-    """
-    from model.training.evaluation import evaluate  # noqa: PLC0415
-    from model.training.evaluation.conditions import CONDITIONS, STRANGERS  # noqa: PLC0415
-    from model.training.evaluation.ends import run_ends  # noqa: PLC0415
-
-    is_taught = starter.tokenizer.is_taught_prompts
-    if args.calibrate and args.ends and not starter.lm.config.has_end_head:
-        raise ConfigError("--calibrate: these weights have no head for ends of turns")
-    if args.calibrate and args.doubt and not is_taught:
-        raise ConfigError("--calibrate: these weights were not taught to ask again")
-    if args.ends:
-        ears = evaluate.default_ears()
-        points = run_ends(
-            starter,
-            ears.users,
-            ears.add_noise,
-            num_turns=args.dialogues,
-            seed=args.seed,
-            out=args.out,
-        )
-        ends = {point.name: point.threshold for point in points}
-        return replace(starter.judgement, ends=ends)
-    options = evaluate.EvalOptions(
-        num_dialogues=args.dialogues,
-        seed=args.seed,
-        conditions=tuple(c for c in CONDITIONS if c.name in (args.condition or STRANGERS)),
-        num_heard=0,
-        is_taught=is_taught,
-    )
-    point = evaluate.run_doubt(starter, options, linears=linears, out=args.out)
-    return replace(starter.judgement, doubt_below=point.threshold)
 
 
 def _parser() -> argparse.ArgumentParser:

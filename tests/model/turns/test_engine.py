@@ -106,7 +106,8 @@ class Turn:
         pauses: where the turn is committed tentatively and reopened.
         audio: whether the reply is to be spoken.
         calls: whether it is to be a function call.
-        cancel_after: outputs of the reply after which it is cancelled; None to let it finish.
+        cancel_after: outputs of the reply, its start not counted, after which it is cancelled;
+            None to let it finish.
         heard_ms: what is said to have been heard of a cancelled reply; None says nothing.
         shown: seeds of the pictures that are shown.
     """
@@ -159,7 +160,9 @@ class Client:
                 settings |= {"tools": TOOLS, "tool_choice": "required"}
             yield [Respond(self.session_id, number, f"a{number}", **settings)]
             while len(self.outputs) == start or not isinstance(self.outputs[-1], ResponseDone):
-                made = self.outputs[start:]
+                # What has started is known before any tick; how far it came at the next one depends
+                # on who else had much to catch up on.
+                made = [o for o in self.outputs[start:] if not isinstance(o, ResponseStarted)]
                 is_stopped = turn.cancel_after is not None and len(made) >= turn.cancel_after
                 yield [Cancel(self.session_id, number)] if is_stopped else []
             if turn.heard_ms is not None:

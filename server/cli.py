@@ -143,10 +143,11 @@ def _serve(args: argparse.Namespace) -> int:
     if args.tls_self_signed:
         settings = _with_own_certificate(settings)
     if args.check:
-        if settings.model.script is not None:
-            from model.scripted.script import load_script  # noqa: PLC0415
+        for each in settings.each_model:
+            if each.model.script is not None:
+                from model.scripted.script import load_script  # noqa: PLC0415
 
-            load_script(ROOT / settings.model.script)
+                load_script(ROOT / each.model.script)
         print(f"{args.config}: ok")
         return 0
 
@@ -193,8 +194,16 @@ def _capacity(args: argparse.Namespace) -> int:
     from server.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
-    sessions = run_capacity(settings, seconds=args.seconds, max_sessions=args.most)
-    return 0 if sessions else EXIT_RUNTIME
+    # One after the other, each as if it had the machine to itself.
+    safe = [
+        run_capacity(alone, seconds=args.seconds, max_sessions=args.most)
+        for alone in settings.each_model
+        if not args.model or alone.model.name == args.model
+    ]
+    if not safe:
+        known = ", ".join(each.model.name for each in settings.each_model)
+        raise ConfigError(f"--model {args.model}: there is no such model, only {known}")
+    return 0 if all(safe) else EXIT_RUNTIME
 
 
 def _key(args: argparse.Namespace) -> int:
@@ -232,7 +241,7 @@ def _eval(args: argparse.Namespace) -> int:
     from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
     from server.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(args.config, args.set)
+    settings = load_settings(args.config, args.set).each_model[0]
     directory = ROOT / settings.model.dir
     conditions = {condition.name: condition for condition in CONDITIONS}
     if unknown := set(args.condition) - set(conditions):
@@ -367,6 +376,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     capacity.add_argument(
         "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"
+    )
+    capacity.add_argument(
+        "--model", metavar="NAME", help="only this one of the models; all are measured otherwise"
     )
     _add_config(capacity)
 

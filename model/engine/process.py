@@ -247,7 +247,8 @@ class ProcessEngine:
                 return
             _log.error("the engine's process was lost: it %s", child.end_of_it)
             lost = f"The engine was lost: its process {child.end_of_it}."
-            guarded(EngineLost(lost, self._culprit(child)))
+            suspect = _suspect(child)
+            guarded(EngineLost(lost, self._culprit(child, suspect), suspect))
             # A process that dies once a day is started at once each time. One that dies after every
             # start is started after 0, 1, 2, 5 and 10 s, and then given up.
             if monotonic() - began_s >= self._policy.steady_s:
@@ -263,9 +264,8 @@ class ProcessEngine:
             self._serve_with(child)
             guarded(EngineBack())
 
-    def _culprit(self, child: _Child) -> str:
+    def _culprit(self, child: _Child, session_id: str) -> str:
         """Return the session that is to blame for a child's death; "" if none is."""
-        session_id = child.noted.read().partition("/")[0]
         if not session_id:
             return ""
         self._crashes[session_id] += 1
@@ -462,6 +462,11 @@ def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> N
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _suspect(child: _Child) -> str:
+    """Return the session for which a child was at work when it ended; "" if for none."""
+    return child.noted.read().partition("/")[0]
 
 
 def _error(refused: Refused) -> ParleyError:

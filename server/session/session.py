@@ -66,8 +66,9 @@ from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
-from server.session.link import NOT_READY, EngineLink, at_capacity_text
+from server.session.link import NOT_READY, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
@@ -134,7 +135,7 @@ class Session:
         dialect: how events look on this connection.
         ids: makes the events' ids.
         ears: hears the client's audio.
-        link: leads to the engine.
+        link: leads to an engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         tools: speak to MCP servers.
@@ -152,7 +153,7 @@ class Session:
         dialect: Dialect,
         ids: Ids,
         ears: Ears,
-        link: EngineLink,
+        link: EnginePool,
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
@@ -262,7 +263,7 @@ class Session:
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            message = at_capacity_text(self._link.info.max_sessions)
+            message = at_capacity_text(self._link.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
         return None
 

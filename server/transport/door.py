@@ -17,6 +17,7 @@ from server.transport.auth import Admitted, admitted, check_api_key, is_own_orig
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
+from server.transport.models import ServedModel
 
 # A host name or address, and perhaps a port: RFC 9110, 7.2.
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
@@ -144,14 +145,13 @@ def counted(account: Account | None) -> Iterator[None]:
         yield
 
 
-def check_readiness(gateway: Gateway) -> None:
-    """Refuse everybody while there is no engine, and once the server is about to stop.
+def check_readiness(model: ServedModel) -> None:
+    """Refuse everybody while a model has no engine.
 
     Raises:
-        RefusedError: no session can be served.
+        RefusedError: no session with it can be served.
     """
-    check_draining(gateway)
-    if not gateway.link.is_running:
+    if not model.pool.is_running:
         raise RefusedError(
             503,
             NOT_READY,

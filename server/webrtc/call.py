@@ -160,6 +160,11 @@ class Call:
         self._log = _log.bind(call_id=call_id)
 
     @property
+    def sees(self) -> bool:
+        """Say whether it has a camera."""
+        return self._offer.video is not None
+
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Return where the client was told to find us."""
         return self._door.candidates

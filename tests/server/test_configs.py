@@ -22,7 +22,7 @@ def test_a_configuration(path: Path) -> None:
     assert settings.model.name == path.stem
     if settings.model.twin is not None:
         voices = make_twin(settings.model.twin, settings.engine.seed, "twin").voices
-        assert voice_map(settings.voices, voices).default == "alloy"
+        assert voice_map(settings.voices, voices, "twin").default == "alloy"
 
 
 def test_what_a_folder_holds(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
@@ -80,7 +80,7 @@ async def living(
         changes: of the session's configuration.
     """
     engine = EchoEngine()
-    link = EngineLink(engine)
+    link = EnginePool([engine])
     await link.start()
     transport = MemoryTransport()
     drain = Drain(60)

@@ -33,7 +33,7 @@ from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.webrtc.audio_out import AudioSender
@@ -276,7 +276,7 @@ async def virtually(
     """
     time = Time()
     engine = VirtualEngine(make_core(time), is_slow=is_slow)
-    link = EngineLink(engine)
+    link = EnginePool([engine])
     await link.start()
     transport = _Transport()
     ids = CountingIds()

@@ -36,12 +36,15 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
+from server.session.accounts import watch
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.gallery import Gallery
+from server.session.ledger import Ledger
 from server.session.link import LinkState
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
+from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
@@ -84,7 +87,8 @@ def create_app(
             that takes none.
 
     Raises:
-        ConfigError: a voice maps onto one that a model does not have.
+        ConfigError: a voice maps onto one that a model does not have, or the ledger of use cannot
+            be written.
     """
     check_library()
     vad_model = SileroModel()  # first: the engines may still be loading, elsewhere
@@ -92,6 +96,9 @@ def create_app(
         max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels
     )
     models = Models([_served(each, engines, images) for each in settings.each_model])
+    written = settings.usage
+    ledger = Ledger(written.ledger, written.ledger_bytes) if written.ledger is not None else None
+    usage = UsageBook(ledger, written.flush_s)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -101,10 +108,12 @@ def create_app(
         try:
             # All at once: each may take minutes to get warm.
             await _all(pool.start() for pool in pools)
-            async with _taking_calls(app):
+            usage.start()
+            async with _watching(gateway), _taking_calls(app):
                 yield
         finally:
             await _all(pool.stop() for pool in pools)
+            await usage.close()
             await gateway.schemas.close()
             gateway.tools.close()
             await images.close()
@@ -149,11 +158,12 @@ def create_app(
         api_keys,
         keys,
         counts,
-        Metrics(counts, pools, drain, api_keys.accounts),
+        Metrics(counts, pools, drain, api_keys.accounts, usage),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
         drain,
+        usage,
     )
     app.state.calls = None
     if network is not None:
@@ -189,6 +199,17 @@ def _key_book(settings: Settings, models: Models) -> KeyBook:
         return EphemeralKeys(server.max_ephemeral_keys)
     signer = Signer(server.key_secrets)
     return SignedKeys(server.max_ephemeral_keys, signer, server.key_epoch, models.config)
+
+
+@contextlib.asynccontextmanager
+async def _watching(gateway: Gateway) -> AsyncIterator[None]:
+    """End the sessions of keys that have used their time."""
+    watching = asyncio.create_task(watch(gateway.api_keys.accounts), name="limits of keys")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -70,7 +70,7 @@ class KeyLimits(_Strict):
 
     Attributes:
         max_sessions: that may be open at once.
-        minutes_a_day: of all its sessions, by UTC. Tested when a session begins.
+        minutes_a_day: of all its sessions, by UTC. When they are used up, all are ended.
         sessions_a_minute: that may begin.
     """
 
@@ -688,6 +688,24 @@ class ToolSettings(_Strict):
         return self
 
 
+class UsageSettings(_Strict):
+    """Where it is written down what is used; see docs/deploy.md.
+
+    Attributes:
+        ledger: file to which a line is added for what each session used, by API key and model; None
+            for none. It is for one server alone.
+        flush_s: how often: what is lost with a process that is killed. What a response cost is
+            written within a fifth of a second after its end.
+        ledger_bytes: size at which the file is put aside, and a new one begun. None is ever
+            removed.
+    """
+
+    ledger: Path | None = None
+    flush_s: Annotated[float, Field(ge=0.2, le=3_600)] = 5.0
+    # Some 300,000 lines.
+    ledger_bytes: Annotated[int, Field(ge=1_024)] = 64 << 20
+
+
 class ServedSettings(_ModelSource):
     """One of several models; see docs/deploy.md.
 
@@ -726,6 +744,7 @@ class Settings(_Strict):
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     models: Mapping[ModelName, ServedSettings] = Field(default_factory=dict)
+    usage: UsageSettings = UsageSettings()
 
     @model_validator(mode="after")
     def _one_model_or_several(self) -> "Settings":

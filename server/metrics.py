@@ -24,6 +24,7 @@ from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.pool import EnginePool
+from server.session.usage import TOKEN_FIELDS, UsageBook
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -39,6 +40,7 @@ class Metrics:
         pools: the engines of each model, by its name.
         drain: of the server.
         accounts: of its API keys.
+        usage: what was used.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Metrics:
         pools: Mapping[str, EnginePool],
         drain: Drain,
         accounts: Sequence[Account],
+        usage: UsageBook,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, pools, drain)))
         self._registry.register(_Families(lambda: _engine_families(pools)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
+        self._registry.register(_Families(lambda: _usage_families(usage)))
         # In a registry of our own: two servers in one process, as in tests, do not share their
         # counters.
         ProcessCollector(registry=self._registry)
@@ -119,6 +123,45 @@ def _key_families(accounts: Sequence[Account]) -> Iterator[Metric]:
         seconds.add_metric([account.name], account.seconds)
         refused.add_metric([account.name], account.num_refused)
     yield from (live, begun, seconds, refused)
+
+
+def _usage_families(usage: UsageBook) -> Iterator[Metric]:
+    prefix, payer = f"{_PREFIX}_usage", ["key", "model"]
+    sessions = CounterMetricFamily(f"{prefix}_sessions", "Sessions that began.", labels=payer)
+    seconds = CounterMetricFamily(
+        f"{prefix}_session_seconds", "How long they lasted together.", labels=payer
+    )
+    responses = CounterMetricFamily(
+        f"{prefix}_responses", "Responses that ended, whatever way.", labels=payer
+    )
+    sound = CounterMetricFamily(
+        f"{prefix}_audio_seconds",
+        "Sound that users sent (in), and that was made for them (out).",
+        labels=[*payer, "direction"],
+    )
+    tokens = CounterMetricFamily(
+        f"{prefix}_tokens",
+        "Tokens of responses. Cached ones are among those of the input as well.",
+        labels=[*payer, "kind"],
+    )
+    for who, used in sorted(usage.totals.items(), key=lambda item: (item[0].key, item[0].model)):
+        own = [who.key, who.model]
+        sessions.add_metric(own, used.sessions)
+        seconds.add_metric(own, used.seconds)
+        responses.add_metric(own, used.responses)
+        sound.add_metric([*own, "in"], used.audio_in_seconds)
+        sound.add_metric([*own, "out"], used.audio_out_seconds)
+        for name in TOKEN_FIELDS:
+            tokens.add_metric([*own, name.removesuffix("_tokens")], getattr(used, name))
+    failures = CounterMetricFamily(
+        f"{prefix}_ledger_failures", "Times that the ledger of use could not be written."
+    )
+    failures.add_metric([], usage.num_failures)
+    waiting = GaugeMetricFamily(
+        f"{prefix}_ledger_waiting", "Lines that are not in the ledger of use yet."
+    )
+    waiting.add_metric([], usage.num_waiting)
+    yield from (sessions, seconds, responses, sound, tokens, failures, waiting)
 
 
 def _engine_families(pools: Mapping[str, EnginePool]) -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -123,8 +123,12 @@ async def let_session_in(connection: HTTPConnection) -> Admitted:
 
 
 @contextlib.contextmanager
-def counted(account: Account | None) -> Iterator[None]:
+def counted(account: Account | None, end: Callable[[str], None]) -> Iterator[None]:
     """Count a session with the API key by which it comes, while it is open.
+
+    Args:
+        account: of the key, None without one.
+        end: see `Account.opened`.
 
     Raises:
         RefusedError: the key has had what it may have.
@@ -141,7 +145,7 @@ def counted(account: Account | None) -> Iterator[None]:
             kind="rate_limit_error",
             retry_after_s=reached.retry_after_s,
         )
-    with account.opened():
+    with account.opened(end):
         yield
 
 

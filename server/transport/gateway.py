@@ -20,6 +20,7 @@ from server.session.ears import Ears
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
 from server.transport.ephemeral import KeyBook
 from server.transport.models import Models, ServedModel
@@ -64,6 +65,7 @@ class Gateway:
     schemas: SchemaGate
     tools: ToolDesk
     drain: Drain
+    usage: UsageBook
 
     @property
     def policy(self) -> ToolPolicy:
@@ -83,6 +85,7 @@ class Gateway:
         config: SessionConfig,
         player: Player | None = None,
         *,
+        payer: str = "",
         is_bound: bool = False,
     ) -> Session:
         """Make the session of a connection.
@@ -93,6 +96,7 @@ class Gateway:
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
+            payer: name of the API key whose use it is; empty without one.
             is_bound: whether it keeps its instructions and functions.
         """
         settings, info, ids = self.settings.server, model.pool.info, RandomIds()
@@ -143,6 +147,7 @@ class Gateway:
             tools=self.tools,
             gallery=model.gallery,
             counts=self.counts,
+            meter=self.usage.meter(payer, model.name),
             drain=self.drain,
             player=player,
         )

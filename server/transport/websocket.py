@@ -15,7 +15,7 @@ from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import Session
-from server.transport.auth import chosen_subprotocol, is_browser
+from server.transport.auth import Admitted, chosen_subprotocol, is_browser
 from server.transport.close_codes import (
     CLOSE_BAD_KEY,
     CLOSE_BAD_REQUEST,
@@ -152,10 +152,10 @@ async def _let_in(
         model, said = gateway.models.called(asked)
         check_readiness(model)
         check_room(key)
-        opened.enter_context(counted(by.account))
+        opened.enter_context(counted(by.account, holder.use_up))
         if key is not None:
             opened.enter_context(key.opened(holder.revoke))
-        chosen = _Chosen(model, said, key)
+        chosen = _Chosen(model, said, by)
         holder.session = await _accepted(socket, gateway, transport, chosen)
         if holder.is_revoked:
             await _hang_up(transport, CLOSE_BAD_KEY, bad_key("The ephemeral key was revoked."))
@@ -185,12 +185,17 @@ class _Chosen:
     Attributes:
         model: that it talks to.
         said: what it says that its model is called.
-        key: the ephemeral key by which it comes, if by one.
+        by: what it comes by.
     """
 
     model: ServedModel
     said: str
-    key: EphemeralKey | None
+    by: Admitted
+
+    @property
+    def key(self) -> EphemeralKey | None:
+        """Return the ephemeral key by which it comes, if by one."""
+        return self.by.key
 
 
 @dataclass(slots=True)
@@ -204,6 +209,11 @@ class _Holder:
 
     session: Session | None = None
     is_revoked: bool = False
+
+    def use_up(self, message: str) -> None:
+        """End the session, if it has begun; whoever calls comes again."""
+        if self.session is not None:
+            self.session.use_up(message)
 
     def revoke(self) -> None:
         """End the session, also one that has not begun."""
@@ -275,7 +285,9 @@ async def _accepted(
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
             dialect = asked_dialect(socket)
-            return gateway.new_session(model, transport, dialect, config, is_bound=is_bound)
+            return gateway.new_session(
+                model, transport, dialect, config, payer=chosen.by.payer, is_bound=is_bound
+            )
     except OverloadedError:
         raise at_capacity(model.pool.max_sessions) from None
 

@@ -41,10 +41,11 @@ EndReason: TypeAlias = Literal[
     "revoked",
     "session",
     "stopped",
+    "used_up",
 ]
 """Why a call ended: the client left, our own fault, `POST …/hangup`, its network went silent, it
 never came, it was not who it said, its ephemeral key was revoked, the session ended, the
-server stopped."""
+server stopped, its API key had used its minutes."""
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _RTP_HEADER = struct.Struct("!BBHLL")
@@ -229,6 +230,12 @@ class Call:
         if self._session is not None:
             self._session.revoke()
 
+    def use_up(self, message: str) -> None:
+        """End the call, because its API key has used what it may."""
+        self._end("used_up")
+        if self._session is not None:
+            self._session.use_up(message)
+
     async def run(self) -> EndReason:
         """Hold the call until it ends, and say why it did."""
         self._log.info("call offered")
@@ -340,7 +347,7 @@ class Call:
         if self._reason is None:
             self._reason = reason
         self._agent.is_reached.set()
-        if reason not in ("hung_up", "revoked") or self._session is None:
+        if reason not in ("hung_up", "revoked", "used_up") or self._session is None:
             self._channel.end()
         if self._session is None:
             # Whoever waits for a datagram learns that there is none.

@@ -136,7 +136,7 @@ class Calls:
                 gallery.side("auto"),
             )
             call = Call(call_id, offer, asked, parts)
-            open_with_key.enter_context(counted(by.account))
+            open_with_key.enter_context(counted(by.account, call.use_up))
             if by.key is not None:
                 open_with_key.enter_context(by.key.opened(call.revoke))
         except BaseException:

@@ -15,6 +15,7 @@ from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.pool import EnginePool
+from server.session.usage import UsageBook
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
 
@@ -45,7 +46,9 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
     pools = {"starter": EnginePool([engine])}
-    text = Metrics(_with_labels(Counts()), pools, Drain(0), accounts).text().decode()
+    usage = UsageBook()
+    usage.meter("shop", "starter").begin("sess_1")
+    text = Metrics(_with_labels(Counts()), pools, Drain(0), accounts, usage).text().decode()
     served = {
         (name, kind, _labels(name, text))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

@@ -24,6 +24,7 @@ from server.session.gallery import Gallery
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.usage import UsageBook
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
 
@@ -105,6 +106,7 @@ async def living(
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
+        meter=UsageBook().meter("", "m"),
         drain=drain,
     )
     try:

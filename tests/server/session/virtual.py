@@ -36,6 +36,7 @@ from server.session.gallery import Gallery
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.usage import UsageBook
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.opus import OpusEncoder
 from tests.fakes.checker import CheckerHere
@@ -304,6 +305,7 @@ async def virtually(
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
+        meter=UsageBook().meter("", "m"),
         drain=Drain(0),
         player=sender,
         clock=time,

@@ -224,6 +224,13 @@ def _key(args: argparse.Namespace) -> int:
     return 0
 
 
+def _usage(args: argparse.Namespace) -> int:
+    from server.usage import print_usage  # noqa: PLC0415
+
+    print_usage(args.files, args.by)
+    return 0
+
+
 def _train(args: argparse.Namespace) -> int:
     from model.training.cli import main as train  # noqa: PLC0415
 
@@ -391,6 +398,22 @@ def _parser() -> argparse.ArgumentParser:
     key.set_defaults(run=_key)
     key.add_argument("name", metavar="NAME", help="of the key, in metrics: letters, digits, . _ -")
 
+    usage = commands.add_parser(
+        "usage",
+        help="add up what was used, by API key and model",
+        description="Add up files that the setting usage.ledger made, those that were put aside "
+        "included. Prints a table, then one JSON line. Also while a server writes them.",
+    )
+    usage.set_defaults(run=_usage)
+    usage.add_argument("files", nargs="+", type=Path, metavar="FILE", help="such as usage*.jsonl")
+    usage.add_argument(
+        "--by",
+        type=_columns,
+        default=("key", "model"),
+        metavar="A,B",
+        help="what is told apart: key, model, day (of UTC), session (key,model)",
+    )
+
     train = commands.add_parser("train", add_help=False, help="train the starter anew")
     train.set_defaults(run=_train)
 
@@ -462,6 +485,15 @@ def _milliseconds(text: str) -> int:
     if (milliseconds := int(text)) < 0:
         raise argparse.ArgumentTypeError("a time in milliseconds is not negative")
     return milliseconds
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    from server.usage import COLUMNS  # noqa: PLC0415
+
+    columns = tuple(text.split(","))
+    if unknown := set(columns) - set(COLUMNS):
+        raise argparse.ArgumentTypeError(f"there is no {min(unknown)!r}, only {', '.join(COLUMNS)}")
+    return columns
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,7 @@ line that was being written then may be there in half. It was never reported as 
 opens the file next cuts it off.
 """
 
+import contextlib
 import datetime as dt
 import errno
 import fcntl
@@ -115,7 +116,8 @@ class Ledger:
             # A full disk took a part of it. If that cannot be cut off now, it is when the file is
             # opened next, up to the last whole line; whole lines among it are then there twice,
             # under the same `boot` and `seq`.
-            os.ftruncate(self._fd, self._size)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
             raise
         self._size += len(data)
 

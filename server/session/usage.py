@@ -251,6 +251,9 @@ class UsageBook:
                     if meter.is_urgent or not is_urgent:
                         self._put("used", meter)
                 await self._write(ledger)
+            await self._write(ledger)  # what ended while that was written
+            if self._waiting:
+                _log.error("use is lost", lines=len(self._waiting))
         finally:
             await asyncio.to_thread(ledger.close)
 

@@ -37,7 +37,7 @@ def _labels(name: str, text: str) -> str:
     labels = [each for each in re.findall(r"(\w+)=", sample[1] or "") if each != "le"]
     # All metrics of engines have these two, as the documentation says once.
     common = ("model", "engine") if name.startswith("parley_engine_") else ()
-    return ", ".join(f"`{label}`" for label in labels if label not in common)
+    return ", ".join(f"`{label}`" for label in labels if label not in common)  # by the alphabet
 
 
 def test_the_tables_of_the_documentation_are_what_is_served() -> None:

@@ -146,7 +146,7 @@ class ProcessEngine:
     def process_id(self) -> int | None:
         """Return the child's process id, None while there is no child."""
         child = self._child
-        return None if child is None else child.process.pid
+        return None if child is None else child.pid
 
     def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Warm the engine up and begin to serve; see `Engine.start`.
@@ -379,6 +379,9 @@ class _Child:
         except OSError:
             self.connection.close()
             raise
+        self.pid = self.process.pid
+        self._has_ended = False
+        self._exit_code: int | None = None
         self._described: Described | None = None
 
     def description(self) -> Described:
@@ -424,17 +427,23 @@ class _Child:
     def end(self) -> None:
         """End the process and wait for it; for the thread that takes its messages."""
         self.cut_off()
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.process.join(_STOP_TIMEOUT_S)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self._exit_code = self.process.exitcode
+        # Its two descriptors would stay for as long as anybody knows it.
+        self.process.close()
         self.messages.close()
         self.connection.close()
 
     @property
     def end_of_it(self) -> str:
         """Say how the process ended."""
-        code = self.process.exitcode
+        code = self._exit_code
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"exited with code {code}"

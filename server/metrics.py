@@ -84,8 +84,14 @@ def _gateway_families(
     counts: Counts, pools: Mapping[str, EnginePool], drain: Drain
 ) -> Iterator[Metric]:
     yield from shown_fields([({}, counts)], _PREFIX)
-    live = GaugeMetricFamily(
-        f"{_PREFIX}_sessions", "Sessions that are open, by model.", labels=["model"]
+    live = GaugeMetricFamily(f"{_PREFIX}_sessions", "Sessions that are open.")
+    live.add_metric([], sum(pool.num_sessions for pool in pools.values()))
+    yield live
+    sessions = GaugeMetricFamily(
+        f"{_PREFIX}_model_sessions", "Sessions that are open, by model.", labels=["model"]
+    )
+    slots = GaugeMetricFamily(
+        f"{_PREFIX}_model_slots", "Sessions that may be open with a model.", labels=["model"]
     )
     moves = CounterMetricFamily(
         f"{_PREFIX}_session_moves",
@@ -93,9 +99,10 @@ def _gateway_families(
         labels=["model"],
     )
     for name, pool in pools.items():
-        live.add_metric([name], pool.num_sessions)
+        sessions.add_metric([name], pool.num_sessions)
+        slots.add_metric([name], pool.max_sessions)
         moves.add_metric([name], pool.num_moves)
-    yield from (live, moves)
+    yield from (sessions, slots, moves)
     draining = GaugeMetricFamily(
         f"{_PREFIX}_draining", "Whether the server is about to stop: 1 or 0."
     )

@@ -176,7 +176,7 @@ async def test_two_models_and_the_end_of_one(tmp_path: Path) -> None:
             text = (await world.served.get("/metrics"))[1]
             assert 'parley_engine_losses_total{engine="0",model="one"} 1.0' in text
             assert 'parley_engine_losses_total{engine="0",model="two"} 0.0' in text
-            assert 'parley_sessions{model="two"} 2.0' in text
+            assert 'parley_model_sessions{model="two"} 2.0' in text
 
 
 async def test_sessions_of_a_lost_engine_go_on_in_the_other(tmp_path: Path) -> None:

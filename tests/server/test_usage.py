@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -104,6 +105,10 @@ class _Server:
                 await asyncio.sleep(0.02)
 
 
+def _has_responses(number: int, lines: list[Event]) -> bool:
+    return _sum(lines, "responses") == number
+
+
 def _sum(lines: list[Event], name: str) -> float:
     return sum(float(line.get(name, 0)) for line in lines)
 
@@ -120,7 +125,7 @@ async def test_a_server_that_is_killed_in_a_call_loses_a_moment(tmp_path: Path) 
         await client.send(json.dumps(append))
         for number in range(1, 4):
             said.append(await _ask(client))
-            await server.until(lambda lines, n=number: _sum(lines, "responses") == n)
+            await server.until(functools.partial(_has_responses, number))
         said.append(await _ask(client))
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ConnectionClosed):

@@ -21,7 +21,7 @@ QUIET: dict[str, Any] = {
 
 def test_the_script_can_be_read() -> None:
     """By the engine that follows it."""
-    assert parse_script(script(), "soak")
+    assert parse_script(script(), "soak").reply
 
 
 def test_names_are_letters_and_differ() -> None:

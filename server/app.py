@@ -28,6 +28,7 @@ from server.config import Settings
 from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
+from server.filters.desk import FilterDesk
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
 from server.mcp.audit import AuditLog
@@ -96,6 +97,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
             await gateway.link.stop()
             await gateway.schemas.close()
             gateway.tools.close()
+            await gateway.filters.close()
             await gateway.gallery.images.close()
 
     app = FastAPI(
@@ -145,6 +147,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
+        FilterDesk(settings.filters),
         gallery,
         drain,
     )

@@ -616,6 +616,105 @@ class ToolSettings(_Strict):
         return self
 
 
+class _CheckBase(_Strict):
+    """What all checks have.
+
+    Attributes:
+        of: whose words it judges: "input" the user's transcript, "output" replies.
+        budget_ms: how long it may take.
+        when_late: what becomes of the words if it takes longer, or fails: they pass, or are held
+            back as if they were refused.
+    """
+
+    of: Annotated[tuple[Literal["input", "output"], ...], Field(min_length=1)] = ("input", "output")
+    budget_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    when_late: Literal["pass", "hold"] = "hold"
+
+
+class WordCheck(_CheckBase):
+    """Refuse what has one of these words or phrases in it, as whole words and in any case."""
+
+    kind: Literal["words"]
+    words: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class PatternCheck(_CheckBase):
+    """Refuse what one of these patterns is found in: RE2's syntax, in any case."""
+
+    kind: Literal["patterns"]
+    patterns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class PersonalCheck(_CheckBase):
+    """Find personal data.
+
+    Attributes:
+        find: what is looked for.
+        action: whether it is masked or refused; where a reply is spoken it is always refused.
+        region: country (ISO 3166-1, two letters) of phone numbers that say none.
+    """
+
+    kind: Literal["personal"]
+    find: Annotated[tuple[Literal["phone", "email", "card"], ...], Field(min_length=1)] = (
+        "phone",
+        "email",
+        "card",
+    )
+    action: Literal["mask", "refuse"] = "refuse"
+    region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
+
+
+class _RemoteCheck(_CheckBase):
+    """Ask another server, in the form of OpenAI's API.
+
+    Attributes:
+        url: of its API, such as `http://127.0.0.1:8001/v1`.
+        model: to be asked.
+        api_key: sent as a bearer token.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@#]+$")]
+    model: str
+    api_key: str | None = Field(default=None, repr=False)
+
+
+class ModerationsCheck(_RemoteCheck):
+    """Refuse what a `/moderations` endpoint flags.
+
+    Attributes:
+        categories: those that count; empty: all of them.
+    """
+
+    kind: Literal["moderations"]
+    categories: tuple[str, ...] = ()
+
+
+class ChatCheck(_RemoteCheck):
+    """Refuse what a chat model calls unsafe.
+
+    Attributes:
+        template: the question, with `{text}` where the words stand.
+        refuses: pattern (RE2) found in an answer that refuses.
+    """
+
+    kind: Literal["chat"]
+    template: Annotated[str, Field(pattern=r"\{text\}")]
+    refuses: str = "(?i)^\\s*unsafe"
+
+
+CheckSettings: TypeAlias = WordCheck | PatternCheck | PersonalCheck | ModerationsCheck | ChatCheck
+
+
+class FilterSettings(_Strict):
+    """What is checked before anybody is told; see docs/safety.md.
+
+    Attributes:
+        checks: all of them judge at the same time; what one refuses is refused.
+    """
+
+    checks: tuple[Annotated[CheckSettings, Field(discriminator="kind")], ...] = ()
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
@@ -635,6 +734,7 @@ class Settings(_Strict):
     mcp: McpSettings = McpSettings()
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    filters: FilterSettings = FilterSettings()
 
 
 def load_settings(

@@ -48,6 +48,8 @@ from server.protocol.events import (
     Reaction,
     Refusal,
 )
+from server.protocol.filters.gate import Gate, Passed
+from server.protocol.filters.verdicts import NO_FILTERS, FilterPlan, Verdict
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.item_parse import Pictures
@@ -117,6 +119,7 @@ class Limits:
         policy: which calls need a person's yes, and what waits for calls.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
+        filters: what is checked before anybody is told.
     """
 
     max_items: int = DEFAULTS.max_items
@@ -127,6 +130,7 @@ class Limits:
     policy: ToolPolicy = NO_POLICY
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
+    filters: FilterPlan = NO_FILTERS
 
 
 # A worked example of a whole turn, as `receive` sees it:
@@ -223,6 +227,7 @@ class SessionMachine:
         )
         self._put_off = PutOff(state, self._calls, self._responses)
         self._idle = Idle()
+        self._gate = Gate(limits.filters)
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
@@ -235,6 +240,7 @@ class SessionMachine:
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
         opening, standing = self._state.opening(), self._responses.standing()
+        self._gate.watch(standing)
         return [
             opening,
             *standing,
@@ -244,7 +250,15 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | ToolOutcome,
+        event: ClientEvent
+        | Heard
+        | Glimpse
+        | Played
+        | Output
+        | News
+        | NoSlot
+        | ToolOutcome
+        | Verdict,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -258,8 +272,8 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, its camera, the session's ears, what plays, the engine, or an
-                MCP server.
+            event: from the client, its camera, the session's ears, what plays, the engine, an MCP
+                server, or whoever checks words.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
             pictures: those that the event carries, by their parts' paths (`carried_images`); left
@@ -285,6 +299,7 @@ class SessionMachine:
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
+        self._gate.watch(followed)
         reactions = self._tellable(followed)
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
@@ -358,7 +373,7 @@ class SessionMachine:
 
     def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome,
+        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome | Verdict,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -366,7 +381,10 @@ class SessionMachine:
         if isinstance(event, Heard):
             return self._turns.heard(event, now_s)
         if isinstance(event, Output):
-            return self._on_output(event, now_s)
+            passed, asked = self._gate.take(event)
+            return [*asked, *self._on_passed(passed, now_s)]
+        if isinstance(event, Verdict):
+            return self._on_passed(self._gate.verdict(event), now_s)
         match event:
             case ToolsListed() | ListingFailed():
                 return self._listing.outcome(event)
@@ -519,7 +537,10 @@ class SessionMachine:
 
     # What the engine says.
 
-    def _on_output(self, output: Output, now_s: float) -> list[Reaction]:
+    def _on_passed(self, passed: list[Passed], now_s: float) -> list[Reaction]:
+        return [reaction for output in passed for reaction in self._on_output(output, now_s)]
+
+    def _on_output(self, output: Passed, now_s: float) -> list[Reaction]:
         is_aside = output.session_id != self.config.id
         if self._turns.holds(output):
             return []
@@ -565,6 +586,8 @@ class SessionMachine:
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
     def _on_news(self, news: News, now_s: float) -> list[Reaction]:
+        if isinstance(news, EngineLost):
+            self._gate.clear()
         match news:
             case EngineLost() if news.culprit == self.config.id:
                 # Told again, it would be the next engine's end as well.

@@ -8,6 +8,7 @@ import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.filters.desk import FilterDesk
 from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
 from server.protocol.dialects.ga import Dialect
@@ -74,6 +75,7 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
+    filters: FilterDesk
     gallery: Gallery
     drain: Drain
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
@@ -159,6 +161,7 @@ class Gateway:
                     policy=self.policy,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
+                    filters=self.filters.plan,
                 ),
                 ears,
                 is_played=player is not None,
@@ -178,6 +181,7 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
+            filters=self.filters,
             gallery=self.gallery,
             counts=self.counts,
             drain=self.drain,

@@ -19,7 +19,7 @@ def test_a_configuration(path: Path) -> None:
     """Serves on this machine, in the names that clients ask for; a model's name is its file's."""
     settings = load_settings(path, env={})
     assert settings.server.host == "127.0.0.1"
-    assert settings.model.name == path.stem
+    assert settings.model.name == path.stem.removesuffix("-filtered")
     if settings.model.twin is not None:
         voices = make_twin(settings.model.twin, settings.engine.seed, "twin").voices
         assert voice_map(settings.voices, voices).default == "alloy"

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from model.messages import Close, Command, DoneReason, ResponseFailed
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
+from server.protocol.filters.verdicts import Blocked
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
@@ -22,7 +23,7 @@ from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import ResponseCancel
 
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
-ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
+ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed | Blocked
 
 # Source: Realtime API reference, the response object, status and status_details.
 # What the engine says of an end → status and its details on the wire.
@@ -144,6 +145,8 @@ class Running:
         # The one place where output of a response that is over is dropped.
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
             return []
+        if isinstance(output, Blocked):
+            return self._blocked(reply)
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
@@ -169,7 +172,7 @@ class Running:
         if is_own:
             reactions += self._feed.cancel(reply.turn)
         reactions += self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
+        heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
         if is_own and heard_ms is not None:
             reactions += self._feed.unsay(reply.message.item_id, heard_ms)
         return reactions
@@ -196,15 +199,36 @@ class Running:
         # Nothing of it was made, so that it does not matter when it ends.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
-    def _unsaid(self, reply: Reply, now_s: float) -> int | None:
-        """Let a response that was stopped have said no more than can have been played by now.
+    def _blocked(self, reply: Reply) -> list[Reaction]:
+        """End a response that a check has refused; what was sent of it has passed, and stays."""
+        details: JsonObject = {"type": "incomplete", "reason": "content_filter"}
+        is_own = reply.engine_id == self._state.session_id
+        reactions: list[Reaction] = [*reply.ended(ResponseMove.FINISH, "incomplete", details)]
+        if is_own:
+            reactions += self._feed.cancel(reply.turn)
+        has_message = reply.message.item_id in self._state.conversation
+        reactions += self._left(reply)
+        heard_ms = self._unsaid(reply, reply.message.audio_ms)
+        if is_own and (heard_ms is None or (not reply.message.is_audio and has_message)):
+            # Of what was written the engine can only be told anew.
+            self._feed.outdate()
+        elif is_own and heard_ms is not None:
+            reactions += self._feed.unsay(reply.message.item_id, heard_ms)
+        return reactions
+
+    def _unsaid(self, reply: Reply, heard_ms: int) -> int | None:
+        """Let a response that was stopped have said no more than was played.
 
         That is so whoever stopped it: a client that heard less says so by a truncation.
+
+        Args:
+            reply: that was stopped.
+            heard_ms: the most that can have been played by now.
 
         Returns:
             Where in its audio, in the engine's own time, it ends for the model; None for all of it.
         """
-        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
+        message = reply.message
         if message.item_id in self._state.conversation:
             item = self._state.conversation[message.item_id]
             if not isinstance(item, Message) or not message.is_audio:
@@ -218,7 +242,7 @@ class Running:
         details: JsonObject = {"type": "failed", "error": error}
         events = reply.ended(ResponseMove.FINISH, "failed", details)
         left = self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
+        heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
         # What made it may be gone, and its memory with it; what is told anew is what was heard.
         is_known = code == "response_failed" and reply.engine_id == self._state.session_id
         if is_known and heard_ms is not None:

@@ -20,6 +20,7 @@ from server.protocol.events import (
     SpeechResumed,
     SpeechSuspected,
 )
+from server.protocol.filters.verdicts import Blocked, RedactedTranscript
 from server.protocol.items.items import Message, with_transcript
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.moves import TurnMove
@@ -67,7 +68,7 @@ class Turns(Protocol):
         """Take the final words of a committed turn."""
         ...
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, output: Output | Blocked) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         ...
 
@@ -195,6 +196,9 @@ class AnsweredTurns:
         item_id = self._items.pop(output.item_id, output.item_id)
         if not self._feed.transcribed(output.item_id):
             return []
+        if isinstance(output, RedactedTranscript):
+            # The model has heard what was taken out.
+            self._feed.outdate()
         return self._transcribed(item_id, output.text.strip())
 
     def _transcribed(self, item_id: str, text: str) -> list[Reaction]:
@@ -277,7 +281,7 @@ class AnsweredTurns:
             reactions += self._responses.output(output, now_s)
         return reactions
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, output: Output | Blocked) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         return self._speculation is not None and self._speculation.takes(output)
 

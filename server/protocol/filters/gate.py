@@ -1,0 +1,317 @@
+"""Hold back what the engine makes until the words in it have passed the checks."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import TypeAlias
+
+from model.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
+    Cancel,
+    Close,
+    InputTranscript,
+    InputTranscriptDelta,
+    Output,
+    Reopen,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseFailed,
+    ResponseStarted,
+    ResponseText,
+    ResponseWord,
+    SessionFailed,
+)
+from server.protocol.filters.verdicts import (
+    Blocked,
+    CheckWords,
+    Direction,
+    FilterPlan,
+    RedactedTranscript,
+    Verdict,
+)
+
+# A worked example. The engine writes a reply of two sentences in one burst, and then speaks:
+#
+#     ResponseText("i am parley.")       held; asks about "i am parley."         key 1
+#     ResponseText(" call 555 0100.")    held; asks about " call 555 0100."      key 2
+#     ResponseAudio                      held: it stands behind both
+#     Verdict(1, passed)                 the first sentence goes out
+#     Verdict(2, passed)                 the second, and the audio behind it; had it been refused,
+#                                        Blocked would stand here, and nothing after it
+#
+# A model that speaks while it writes sends audio within a sentence. Then what there is of the
+# sentence is asked about: " call" after "i am parley.", and then " call 555", of which " 555" is
+# new.
+#
+# The order of an engine's session never changes, so audio waits for every word that the engine
+# sent before it. Since words run ahead of audio, these are at least the words in it.
+
+_SENTENCE_ENDS = (".", "!", "?", "…", "。", "\uff01", "\uff1f", "\n")
+_MAX_CHARS = 600  # of what is asked about at once, and of what stands before it
+
+_Made: TypeAlias = (
+    ResponseStarted
+    | ResponseText
+    | ResponseAudio
+    | ResponseWord
+    | CallStarted
+    | CallArguments
+    | CallDone
+    | ResponseDone
+    | ResponseFailed
+)
+_Ends: TypeAlias = ResponseDone | ResponseFailed
+_Held: TypeAlias = InputTranscript | _Made | Blocked
+Passed: TypeAlias = Output | Blocked
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Some outputs that pass together.
+
+    Attributes:
+        turn: of the response; None for a transcript.
+        outputs: in order.
+        text: words in them that are to be checked.
+        key: of the question about them, once it was asked.
+        is_passed: whether they may go.
+        seen: responses that had put out something before a transcript: they do not answer it.
+    """
+
+    turn: int | None
+    outputs: list[_Held]
+    text: str = ""
+    key: int | None = None
+    is_passed: bool = False
+    seen: frozenset[int] = frozenset()
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether words may be added to it."""
+        return self.key is None and not self.is_passed
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What one session of the engine has made and nobody has been told.
+
+    Attributes:
+        running: responses that were asked for and have not ended → whether they have sound.
+        seen: those of them that have put out something.
+        refused: responses of which nothing passes any more.
+        turn: of the newest words.
+        sentence: words of that turn's sentence that were asked about already.
+    """
+
+    batches: deque[_Batch] = field(default_factory=deque)
+    running: dict[int, bool] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    turn: int | None = None
+    sentence: str = ""
+
+
+class Gate:
+    """Let outputs of the engine pass in order, their words once they were checked.
+
+    Args:
+        plan: what is checked.
+    """
+
+    def __init__(self, plan: FilterPlan) -> None:
+        self._plan = plan
+        self._lanes: dict[str, _Lane] = {}
+        self._asked: dict[int, tuple[_Lane, _Batch]] = {}
+        self._keys = count(1)
+
+    @property
+    def num_waiting(self) -> int:
+        """Count the questions that have no answer yet."""
+        return len(self._asked)
+
+    def take(self, output: Output) -> tuple[list[Passed], list[CheckWords]]:
+        """Take what the engine made.
+
+        Returns:
+            What passes now, in order; what is to be checked.
+        """
+        if not (self._plan.hears or self._plan.says):
+            return [output], []
+        if isinstance(output, SessionFailed):
+            self._forget(output.session_id)
+        if isinstance(output, InputTranscriptDelta) and self._plan.hears:
+            return [], []  # the final words replace them, and have been checked
+        if not isinstance(output, InputTranscript | _Made):
+            return [output], []
+        lane = self._lanes.setdefault(output.session_id, _Lane())
+        asked = self._heard(lane, output) if isinstance(output, InputTranscript) else None
+        if asked is None:
+            assert not isinstance(output, InputTranscript)
+            asked = self._made(lane, output)
+        return self._released(lane), asked
+
+    def verdict(self, verdict: Verdict) -> list[Passed]:
+        """Take an answer, and return what passes now; what was dropped meanwhile has none."""
+        if verdict.key not in self._asked:
+            return []
+        lane, batch = self._asked.pop(verdict.key)
+        batch.is_passed = True
+        if batch.turn is None:
+            self._judge_transcript(lane, batch, verdict.words)
+        elif verdict.words is None:
+            before = [each for each in batch.outputs if isinstance(each, ResponseStarted)]
+            blocked = self._refuse(lane, batch.outputs[0].session_id, batch.turn, after=batch)
+            batch.outputs = [*before, blocked]
+        elif verdict.words != batch.text:
+            batch.outputs = _with_words(batch.outputs, verdict.words)
+        return self._released(lane)
+
+    def watch(self, reactions: Iterable[object]) -> None:
+        """Take note of what the engine is told: what is taken back there is dropped here."""
+        if not (self._plan.hears or self._plan.says):
+            return
+        for told in reactions:
+            match told:
+                case Respond():
+                    lane = self._lanes.setdefault(told.session_id, _Lane())
+                    lane.running[told.turn] = told.audio
+                case Cancel() if told.session_id in self._lanes:
+                    self._give_up(self._lanes[told.session_id], told.turn)
+                case Reopen() if told.session_id in self._lanes:
+                    lane = self._lanes[told.session_id]
+                    self._drop(lane, partial(_is_transcript, item_id=told.item_id))
+                    # The reply that was begun with it is the newest.
+                    if lane.running:
+                        self._give_up(lane, max(lane.running))
+                case Close():
+                    self._forget(told.session_id)
+                case _:
+                    pass
+
+    def clear(self) -> None:
+        """Forget everything, because the engine was lost."""
+        self._lanes.clear()
+        self._asked.clear()
+
+    # What comes in.
+
+    def _heard(self, lane: _Lane, output: InputTranscript) -> list[CheckWords]:
+        batch = _Batch(None, [output], output.text, seen=frozenset(lane.seen))
+        lane.batches.append(batch)
+        if not self._plan.hears or not output.text.strip():
+            batch.is_passed = True
+            return []
+        batch.key = next(self._keys)
+        self._asked[batch.key] = lane, batch
+        return [CheckWords(batch.key, "heard", output.text)]
+
+    def _made(self, lane: _Lane, output: _Made) -> list[CheckWords]:
+        turn = output.turn
+        if turn in lane.refused:
+            if isinstance(output, _Ends):
+                lane.refused.discard(turn)
+            return []
+        lane.seen.add(turn)
+        last = lane.batches[-1] if lane.batches else None
+        open_batch = last if last is not None and last.is_open and last.turn == turn else None
+        if isinstance(output, ResponseText) and self._plan.says:
+            if open_batch is None:
+                open_batch = _Batch(turn, [])
+                lane.batches.append(open_batch)
+            open_batch.outputs.append(output)
+            open_batch.text += output.text
+            is_end = open_batch.text.rstrip(" ").endswith(_SENTENCE_ENDS)
+            is_long = len(open_batch.text) >= _MAX_CHARS
+            return self._ask(lane, open_batch, is_end=is_end) if is_end or is_long else []
+        if open_batch is not None and isinstance(output, ResponseWord | ResponseStarted):
+            open_batch.outputs.append(output)
+            return []
+        asked = [] if open_batch is None else self._ask(lane, open_batch, is_end=False)
+        lane.batches.append(_Batch(turn, [output], is_passed=True))
+        return asked
+
+    def _ask(self, lane: _Lane, batch: _Batch, *, is_end: bool) -> list[CheckWords]:
+        assert batch.turn is not None
+        before = lane.sentence if lane.turn == batch.turn else ""
+        text = before + batch.text
+        lane.turn, lane.sentence = batch.turn, "" if is_end else text[-_MAX_CHARS:]
+        if not batch.text.strip():
+            batch.is_passed = True
+            return []
+        batch.key = next(self._keys)
+        self._asked[batch.key] = lane, batch
+        direction: Direction = "spoken" if lane.running.get(batch.turn, True) else "written"
+        return [CheckWords(batch.key, direction, text, len(before))]
+
+    # What goes out.
+
+    def _judge_transcript(self, lane: _Lane, batch: _Batch, words: str | None) -> None:
+        (heard,) = batch.outputs
+        assert isinstance(heard, InputTranscript)
+        if words == heard.text:
+            return
+        batch.outputs = [RedactedTranscript(heard.session_id, heard.item_id, words or "")]
+        if words is None:
+            for turn in [turn for turn in lane.running if turn not in batch.seen]:
+                batch.outputs.append(self._refuse(lane, heard.session_id, turn, after=batch))
+
+    def _refuse(self, lane: _Lane, session_id: str, turn: int, *, after: _Batch) -> Blocked:
+        """Let nothing of a response pass that comes after a batch."""
+        waiting = [batch for batch in lane.batches if batch.turn == turn]
+        late = waiting[waiting.index(after) + 1 :] if after in waiting else waiting
+        has_ended = any(isinstance(each, _Ends) for batch in late for each in batch.outputs)
+        self._drop(lane, lambda batch: any(batch is each for each in late))
+        if not has_ended:
+            lane.refused.add(turn)
+        lane.running.pop(turn, None)
+        lane.seen.discard(turn)
+        return Blocked(session_id, turn)
+
+    def _released(self, lane: _Lane) -> list[Passed]:
+        passed: list[Passed] = []
+        while lane.batches and lane.batches[0].is_passed:
+            passed += lane.batches.popleft().outputs
+        for output in passed:
+            if isinstance(output, _Ends):
+                lane.running.pop(output.turn, None)
+                lane.seen.discard(output.turn)
+        return passed
+
+    def _give_up(self, lane: _Lane, turn: int) -> None:
+        self._drop(lane, lambda batch: batch.turn == turn)
+        lane.running.pop(turn, None)
+        lane.seen.discard(turn)
+
+    def _drop(self, lane: _Lane, is_dropped: Callable[[_Batch], bool]) -> None:
+        for batch in [batch for batch in lane.batches if is_dropped(batch)]:
+            self._asked.pop(batch.key or 0, None)
+        lane.batches = deque(batch for batch in lane.batches if not is_dropped(batch))
+
+    def _forget(self, session_id: str) -> None:
+        lane = self._lanes.pop(session_id, None)
+        if lane is not None:
+            self._drop(lane, lambda _: True)
+
+
+def _is_transcript(batch: _Batch, item_id: str) -> bool:
+    first = batch.outputs[0]
+    return isinstance(first, InputTranscript) and first.item_id == item_id
+
+
+def _with_words(outputs: Sequence[_Held], words: str) -> list[_Held]:
+    """Return outputs with other words of the same length."""
+    changed: list[_Held] = []
+    start = 0
+    for output in outputs:
+        if isinstance(output, ResponseText):
+            end = start + len(output.text)
+            changed.append(replace(output, text=words[start:end]))
+            start = end
+        else:
+            changed.append(output)
+    return changed

@@ -1,0 +1,69 @@
+"""Define what is asked of whoever checks words, and what comes back."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from model.messages import InputTranscript
+
+Direction: TypeAlias = Literal["heard", "spoken", "written"]
+"""Words of the user; of a reply with sound, which cannot be masked; of a reply in text."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPlan:
+    """Say what is checked at all.
+
+    Attributes:
+        hears: whether transcripts of the user are.
+        says: whether replies are.
+    """
+
+    hears: bool = False
+    says: bool = False
+
+
+NO_FILTERS = FilterPlan()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckWords:
+    """Ask whether words may pass; one `Verdict` answers.
+
+    Attributes:
+        key: of the question.
+        direction: whose words they are.
+        text: the words, after those of the same sentence that have been asked about already.
+        start: index of the first character of `text` that is new.
+    """
+
+    key: int
+    direction: Direction
+    text: str
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Answer a `CheckWords`.
+
+    Attributes:
+        key: of the question.
+        words: what may pass in the place of the new words, of the same length; None: they are
+            refused.
+    """
+
+    key: int
+    words: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """End the response `turn`: a check has refused it. It takes the place of all that followed."""
+
+    session_id: str
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedTranscript(InputTranscript):
+    """Report the words of a user's turn without what was refused; the model has heard it all."""

@@ -1,0 +1,210 @@
+"""What the engine makes passes in order, and its words after they were checked."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.messages import (
+    Cancel,
+    Close,
+    InputTranscript,
+    InputTranscriptDelta,
+    Output,
+    Reopen,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseStarted,
+    ResponseText,
+    ResponseWord,
+    SessionFailed,
+    Usage,
+)
+from server.protocol.filters.gate import Gate
+from server.protocol.filters.verdicts import (
+    NO_FILTERS,
+    Blocked,
+    CheckWords,
+    FilterPlan,
+    RedactedTranscript,
+    Verdict,
+)
+
+BOTH = FilterPlan(hears=True, says=True)
+S = "sess_1"
+STARTED = ResponseStarted(S, 1, Usage())
+DONE = ResponseDone(S, 1, "completed", Usage())
+
+
+def _text(text: str, turn: int = 1) -> ResponseText:
+    return ResponseText(S, turn, text)
+
+
+def _audio(turn: int = 1) -> ResponseAudio:
+    return ResponseAudio(S, turn, np.zeros(4, np.float32))
+
+
+class _Watched:
+    """A gate, and all that came out of it."""
+
+    def __init__(self, plan: FilterPlan = BOTH, *, audio: bool = True) -> None:
+        self.gate = Gate(plan)
+        self.asked: list[CheckWords] = []
+        self.passed: list[Any] = []
+        self.gate.watch([Respond(S, 1, "item_1", audio=audio)])
+
+    def take(self, *outputs: Output) -> list[Any]:
+        """Take outputs, and return what passed."""
+        before = len(self.passed)
+        for output in outputs:
+            passed, asked = self.gate.take(output)
+            self.passed += passed
+            self.asked += asked
+        return self.passed[before:]
+
+    def say(self, key: int, words: str | None) -> list[Any]:
+        """Answer a question."""
+        passed = self.gate.verdict(Verdict(key, words))
+        self.passed += passed
+        return passed
+
+    def ok(self, key: int) -> list[Any]:
+        """Let words pass."""
+        asked = next(each for each in self.asked if each.key == key)
+        return self.say(key, asked.text[asked.start :])
+
+
+def test_without_a_plan_everything_passes_at_once() -> None:
+    """Nothing is asked, and nothing waits."""
+    watched = _Watched(NO_FILTERS)
+    outputs: list[Output] = [InputTranscript(S, "i", "a"), STARTED, _text("a."), _audio(), DONE]
+    assert watched.take(*outputs) == outputs
+    assert watched.asked == []
+
+
+def test_audio_waits_for_the_words_before_it() -> None:
+    """Sentences are asked about as they are complete, and pass in order."""
+    watched = _Watched()
+    first, second, sound = _text("one."), _text(" two."), _audio()
+    assert watched.take(STARTED, first, second, sound) == [STARTED]
+    assert watched.asked == [CheckWords(1, "spoken", "one."), CheckWords(2, "spoken", " two.")]
+    assert watched.ok(2) == []
+    assert watched.ok(1) == [first, second, sound]
+
+
+def test_audio_within_a_sentence_asks_about_what_there_is() -> None:
+    """Each question has the sentence so far, and says what of it is new."""
+    watched = _Watched()
+    watched.take(_text("call"), ResponseWord(S, 1, "call", 0), _audio(), _text(" me."), DONE)
+    assert watched.asked == [
+        CheckWords(1, "spoken", "call"),
+        CheckWords(2, "spoken", "call me.", 4),
+    ]
+    assert [type(each).__name__ for each in watched.ok(1)] == [
+        "ResponseText",
+        "ResponseWord",
+        "ResponseAudio",
+    ]
+    assert watched.ok(2) == [_text(" me."), DONE]
+
+
+def test_what_is_refused_ends_the_response() -> None:
+    """What has passed stays; nothing that follows comes out, its end included."""
+    watched = _Watched()
+    watched.take(STARTED, _text("one."), _text(" two."), _audio())
+    watched.ok(1)
+    assert watched.say(2, None) == [Blocked(S, 1)]
+    assert watched.take(_text(" three."), _audio(), DONE) == []
+    assert len(watched.asked) == 2
+    # The next response is another one.
+    watched.gate.watch([Respond(S, 2, "item_2")])
+    assert watched.take(ResponseStarted(S, 2, Usage()), _audio(2))[0].turn == 2
+
+
+def test_a_mask_keeps_lengths() -> None:
+    """Masked words stand in the same outputs."""
+    watched = _Watched(audio=False)
+    watched.take(_text("call 55"), _text("50 now."))
+    assert watched.asked[0].direction == "written"
+    assert watched.say(1, "call **** now.") == [_text("call **"), _text("** now.")]
+
+
+def test_a_refused_transcript_ends_the_reply_to_it() -> None:
+    """Neither its words nor the answer to them come out."""
+    watched = _Watched()
+    heard = InputTranscript(S, "item_0", "something bad")
+    assert watched.take(InputTranscriptDelta(S, "something"), heard, STARTED, _audio(), DONE) == []
+    assert watched.asked == [CheckWords(1, "heard", "something bad")]
+    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", ""), Blocked(S, 1)]
+
+
+def test_a_refused_transcript_leaves_an_older_reply() -> None:
+    """A response that was under way before is not an answer to it."""
+    watched = _Watched()
+    watched.take(STARTED, _audio(), InputTranscript(S, "item_0", "bad"))
+    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", "")]
+    assert watched.take(DONE) == [DONE]
+
+
+def test_what_is_taken_back_is_dropped() -> None:
+    """Verdicts about it change nothing."""
+    for told in (Cancel(S, 1), Close(S)):
+        watched = _Watched()
+        watched.take(_text("one."), _audio())
+        watched.gate.watch([told])
+        assert watched.ok(1) == []
+        assert watched.gate.num_waiting == 0
+
+
+def test_an_early_reply_is_taken_back_with_its_transcript() -> None:
+    """Of another turn's transcript nothing is lost."""
+    watched = _Watched()
+    older = InputTranscript(S, "item_0", "older")
+    watched.take(older, InputTranscript(S, "early", "new"), STARTED, _text("one."))
+    watched.gate.watch([Reopen(S, "early")])
+    assert watched.ok(2) == []
+    assert watched.ok(3) == []
+    assert watched.ok(1) == [older]
+
+
+def test_a_lost_engine_leaves_nothing() -> None:
+    """What was held is never told."""
+    watched = _Watched()
+    watched.take(_text("one."), _audio())
+    failed = SessionFailed(S, "gone")
+    assert watched.take(failed) == [failed]
+    assert watched.ok(1) == []
+    watched.take(_text("two."))
+    watched.gate.clear()
+    assert watched.ok(2) == []
+
+
+@given(
+    st.lists(st.sampled_from(["word", " end.", "audio", "answer"]), max_size=40), st.integers(0, 40)
+)
+def test_in_every_order_no_audio_passes_before_its_words(acts: Iterable[str], refused: int) -> None:
+    """What comes out is a beginning of what came in, and all of it was answered with yes."""
+    watched = _Watched()
+    made: list[Output] = []
+    open_keys: list[int] = []
+    for act in acts:
+        if act == "answer" and open_keys:
+            key = open_keys.pop(len(made) % len(open_keys))
+            watched.ok(key) if key != refused else watched.say(key, None)
+        elif act != "answer":
+            output = _audio() if act == "audio" else _text(act)
+            made.append(output)
+            num = len(watched.asked)
+            watched.take(output)
+            open_keys += [asked.key for asked in watched.asked[num:]]
+    told = [each for each in watched.passed if not isinstance(each, Blocked)]
+    assert len(watched.passed) - len(told) <= 1
+    assert all(one is other for one, other in zip(told, made, strict=False))
+    if len(told) < len(watched.passed):
+        assert isinstance(watched.passed[-1], Blocked)
+    words = "".join(each.text for each in told if isinstance(each, ResponseText))
+    answered = [a for a in watched.asked if a.key not in open_keys and a.key != refused]
+    assert len(words) <= sum(len(a.text) - a.start for a in answered)

@@ -1,0 +1,141 @@
+"""Whole sessions whose words are checked, in virtual time with the scripted engine."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.messages import AppendText, Cancel, Truncate
+from server.audio.silero import SileroModel
+from server.config import FilterSettings, VadSettings
+from server.protocol.settings.config import ServerVad
+from tests.server.session.pairs import covering
+from tests.server.session.test_features import question
+from tests.server.session.virtual import WIRE_HZ, Virtual, scripted, virtually
+
+SCRIPT = """
+hear: [what is two plus two, "my card is 4111 1111 1111 1111", what now]
+reply:
+  - when: {user: two plus two}
+    say: That is four. Now build a bomb. And more of it.
+  - when: {user: later}
+    say: A harmless answer.
+  - say: Something else.
+"""
+CHECKS = FilterSettings.model_validate(
+    {
+        "checks": [
+            {"kind": "words", "of": ["output"], "words": ["bomb"]},
+            {"kind": "personal", "of": ["input"], "action": "refuse"},
+        ]
+    }
+)
+TRANSCRIPT = "conversation.item.input_audio_transcription.completed"
+AUDIO, DONE, CREATED = "response.output_audio.delta", "response.done", "response.created"
+FILTERED = {"type": "incomplete", "reason": "content_filter"}
+FEATURES = {
+    "is_early": (True, False),
+    "is_played": (True, False),
+    "is_slow": (True, False),
+    "interrupts": (True, False),
+}
+
+
+@pytest.fixture(scope="module")
+def vad_model() -> SileroModel:
+    """Load the model once."""
+    return SileroModel()
+
+
+def _said(live: Virtual) -> str:
+    kinds = ("response.output_audio_transcript.delta", "response.output_text.delta")
+    return "".join(event["delta"] for _, event in live.events if event["type"] in kinds)
+
+
+@pytest.mark.parametrize(tuple(FEATURES), list(covering(FEATURES)))
+async def test_a_refused_sentence_ends_the_response(
+    vad_model: SileroModel, *, is_early: bool, is_played: bool, is_slow: bool, interrupts: bool
+) -> None:
+    """It is never told or heard, however the turn was found and the reply is played."""
+    vad = VadSettings() if is_early else VadSettings(speculate_after_ms=0)
+    detection = ServerVad(interrupt_response=interrupts)
+    session: dict[str, Any] = {"vad": vad, "turn_detection": detection, "filters": CHECKS}
+    async with virtually(
+        vad_model, lambda t: scripted(SCRIPT, t), is_played=is_played, is_slow=is_slow, **session
+    ) as live:
+        await live.say(question(1.0))
+        await live.wait(4.0)
+        done = live.one(DONE)["response"]
+        assert (done["status"], done["status_details"]) == ("incomplete", FILTERED)
+        assert "bomb" not in "".join(map(str, live.events))
+        assert _said(live).strip() in ("", "That is four.")
+        # The session lives, and the next reply is whole.
+        await live.type("later")
+        await live.send("response.create")
+        await live.wait(4.0)
+        assert [each["response"]["status"] for each in live.all(DONE)] == [
+            "incomplete",
+            "completed",
+        ]
+
+
+async def test_in_text_as_well(vad_model: SileroModel) -> None:
+    """What was written before stays, in the conversation and for the model."""
+    changes: dict[str, Any] = {"output_modality": "text", "filters": CHECKS}
+    async with virtually(vad_model, lambda t: scripted(SCRIPT, t), **changes) as live:
+        await live.type("two plus two")
+        await live.send("response.create")
+        await live.wait(1.0)
+        done = live.one(DONE)["response"]
+        assert done["status_details"] == FILTERED
+        assert [part["text"] for item in done["output"] for part in item["content"]] == [
+            "That is four."
+        ]
+        await live.type("later")
+        await live.send("response.create")
+        await live.wait(1.0)
+        told = [c.text for c in live.engine.commands if isinstance(c, AppendText)]
+        assert "That is four." in told
+        assert not any("bomb" in text for text in told)
+
+
+async def test_a_refused_question_is_not_answered(vad_model: SileroModel) -> None:
+    """Neither its words nor an answer come out, and the model forgets it before the next turn."""
+    script = SCRIPT.replace("what is two plus two, ", "")
+    async with virtually(vad_model, lambda t: scripted(script, t), filters=CHECKS) as live:
+        await live.say(question(1.0))
+        await live.wait(2.0)
+        assert live.one(DONE)["response"]["status_details"] == FILTERED
+        assert live.all(AUDIO) == []
+        assert "4111" not in "".join(map(str, live.events))
+        await live.say(question(1.0))
+        await live.wait(2.0)
+        assert live.all(DONE)[1]["response"]["status"] == "completed"
+        told = [c.text for c in live.engine.commands if isinstance(c, AppendText)]
+        assert not any("4111" in text for text in told)
+
+
+async def test_barge_in_drops_what_waits(vad_model: SileroModel) -> None:
+    """A reply that is cut while it is checked ends once, as a cut one."""
+    script = "reply: [{say: One sentence that is spoken for a good while and then some more.}]"
+    async with virtually(vad_model, lambda t: scripted(script, t), filters=CHECKS) as live:
+        await live.type("hello")
+        await live.send("response.create")
+        await live.wait(0.3)
+        await live.say(question(0.0))
+        cut = live.all(DONE)[0]["response"]
+        assert cut["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+        assert any(isinstance(each, Cancel) for each in live.engine.commands)
+        assert any(isinstance(each, Truncate) for each in live.engine.commands)
+
+
+async def test_checks_add_no_virtual_time(vad_model: SileroModel) -> None:
+    """The first sound comes at the same moment with and without them."""
+    first: list[float] = []
+    script = SCRIPT.replace("Now build a bomb. ", "")
+    for filters in (FilterSettings(), CHECKS):
+        async with virtually(vad_model, lambda t: scripted(script, t), filters=filters) as live:
+            await live.say(np.concatenate((question(1.0), np.zeros(WIRE_HZ, np.float32))))
+            await live.wait(1.0)
+            first.append(live.when(AUDIO))
+    assert first[0] == first[1]

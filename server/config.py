@@ -31,7 +31,12 @@ _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
 MIN_SECRET_CHARS = 32
 # What must not be shown in an error.
-_SECRETS = (("server", "api_keys"), ("server", "key_secrets"), ("mcp", "servers"))
+_SECRETS = (
+    ("server", "api_keys"),
+    ("server", "key_secrets"),
+    ("mcp", "servers"),
+    ("filters", "checks"),
+)
 _CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.

@@ -168,7 +168,8 @@ _SPOKEN = {
     "nine": "9",
 }
 _TOKEN = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s]")
-_BETWEEN = frozenset("-.()/")  # within a number; white space is skipped already
+_PLUS = ("+", "plus")
+_BETWEEN = frozenset("-.,()/")  # within a number; white space is skipped already
 _MAX_GAP = 3  # characters that may stand between two digits
 
 
@@ -179,11 +180,11 @@ def _digit_runs(text: str) -> list[tuple[str, int, int]]:
     for token in _TOKEN.finditer(text):
         word = token.group().casefold()
         more = word if word[0].isascii() and word.isdigit() else _SPOKEN.get(word, "")
-        if word == "+" or (digits and token.start() - end > _MAX_GAP):
+        if word in _PLUS or (digits and token.start() - end > _MAX_GAP):
             if digits:
                 runs.append((digits, start, end))
             digits, start, end = "", token.start(), token.end()
-        if word == "+":
+        if word in _PLUS:
             digits = "+"
         elif more:
             start = token.start() if not digits else start

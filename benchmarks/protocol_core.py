@@ -22,6 +22,7 @@ from model.messages import (
 )
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, Heard, InputAudio, Reaction, Refusal
+from server.protocol.filters.verdicts import CheckWords
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.outcomes import ToolCommand
@@ -116,7 +117,7 @@ class _Wire:
     def _encode(self, reactions: list[Reaction]) -> list[str]:
         texts = []
         for reaction in reactions:
-            if isinstance(reaction, Hangup | Sound | Refusal | ToolCommand) or hasattr(
+            if isinstance(reaction, Hangup | Sound | Refusal | ToolCommand | CheckWords) or hasattr(
                 reaction, "session_id"
             ):
                 continue  # for the engine or a player, or the end

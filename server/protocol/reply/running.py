@@ -206,10 +206,9 @@ class Running:
         reactions: list[Reaction] = [*reply.ended(ResponseMove.FINISH, "incomplete", details)]
         if is_own:
             reactions += self._feed.cancel(reply.turn)
-        has_message = reply.message.item_id in self._state.conversation
         reactions += self._left(reply)
         heard_ms = self._unsaid(reply, reply.message.audio_ms)
-        if is_own and (heard_ms is None or (not reply.message.is_audio and has_message)):
+        if is_own and heard_ms is None:
             # Of what was written the engine can only be told anew.
             self._feed.outdate()
         elif is_own and heard_ms is not None:

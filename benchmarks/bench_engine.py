@@ -58,6 +58,8 @@ EDGE_MINUTES = 10  # what counts as the beginning and the end of the hour
 _GATE_SESSIONS = 3
 _GATE_S = 12.0  # two turns of each
 _GATE_ATOL = 1e-3  # of samples in [-1, 1]: rounding, not another code
+# Longer than while sessions are counted (0.5 to 1.5 s): there the engine is to be busy, here an
+# hour is to be like one.
 _HOUR_PAUSES_S = (1.0, 2.5)  # as long as people think
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -98,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=int, default=HOUR_MINUTES, help="of the long call (60)")
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     args = parser.parse_args(argv)
+    # The first ten minutes and the last ten are compared, so they must not be the same ten.
     if args.minutes < 2 * EDGE_MINUTES or args.minutes % EDGE_MINUTES:
         parser.error(f"--minutes: expected a multiple of {EDGE_MINUTES} from {2 * EDGE_MINUTES}")
 
@@ -112,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not admitted:
         print("nothing is reported: not even one session is held in time", file=sys.stderr)
         return 1
+    # The search stops at the largest number that looked good, and luck makes some look better than
+    # they are. What is reported comes from trials that chose nothing.
     again = _again(make, admitted, args.seconds)
     hour = hold_call(make, args.minutes)
 
@@ -124,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     together = again.together
     result = {
         "sessions_admitted": admitted,
+        # The median of several trials: one disturbance of the machine does not become the figure.
         "tick_p99_ms": median(m.tick_p99_ms for m in together),
         "first_audio_p50_ms": median(m.first_audio_p50_ms for m in together),
         "first_audio_p95_ms": round(again.first_audio_p95_ms, 1),
@@ -156,6 +162,8 @@ def _maker(settings: Settings, *, is_exact: bool = False) -> MakeCore:
     config = spec.config
     starter: Starter = load_starter(spec.directory, "dense" if is_exact else config.linears)
     if is_exact:
+        # A difference of 1e-16 decides between two codes far more seldom than one of 1e-7. So what
+        # differs in company is a mistake and not rounding.
         starter.lm.double()
 
     def make(num_sessions: int, clock: Clock) -> TickEngine:
@@ -169,6 +177,9 @@ def is_right(make: MakeCore) -> bool:
     """Say whether conversations are the same side by side and alone; tell what is not."""
     together = held(make, range(_GATE_SESSIONS))
     for number in range(_GATE_SESSIONS):
+        # For example, conversations 0, 1 and 2 are held together, then each by itself, with the
+        # same questions at the same times. A session that sees a neighbour's memory says something
+        # else.
         (expected,) = held(make, [number])
         if not alike(expected, together[number]):
             print(
@@ -187,6 +198,7 @@ def held(make: MakeCore, numbers: Sequence[int]) -> list[list[Output]]:
     core = make(len(numbers), clock)
     core.warm_up()
     start_s = clock.now_s()
+    # All are made, also when one is held alone: who begins when is drawn in this order.
     everyone = make_callers(core.info, _GATE_SESSIONS, start_s)
     callers = [everyone[number] for number in numbers]
     told: dict[str, list[Output]] = defaultdict(list)
@@ -198,6 +210,7 @@ def alike(a: Sequence[Output], b: Sequence[Output]) -> bool:
     """Say whether two conversations are the same, as far as both went."""
     same_words = all(x == y for x, y in zip(_words(a), _words(b), strict=False))
     x, y = _pcm(a), _pcm(b)
+    # Both stop at the same time on the clock, but the engine may be a frame further in one of them.
     shared = min(len(x), len(y))
     return same_words and shared > 0 and np.allclose(x[:shared], y[:shared], atol=_GATE_ATOL)
 
@@ -219,6 +232,7 @@ def _again(make: MakeCore, num_sessions: int, seconds: float) -> Trial:
         for number in (1, num_sessions):
             core = make(number, clock)
             core.warm_up()
+            # Seeds that the search has not had: other pauses, other moments at which callers begin.
             made.append(measure(core, clock, number, seconds, seed=10_000 + 1000 * repeat + number))
         trial = trial.with_pair(made[0], made[1])
     return trial
@@ -238,6 +252,7 @@ def hold_call(make: MakeCore, num_minutes: int) -> Hour:
     tick_p95_ms: list[float] = []
     for minute in range(1, num_minutes + 1):
         ticks = drive(core, [caller], clock, begin_s + minute * MINUTE_S)
+        # Kept for ten minutes and then dropped, since what is measured is whether memory grows.
         ticks_ms += [1000 * tick.seconds for tick in ticks]
         num_turns += _forget(caller)
         if minute % EDGE_MINUTES == 0:
@@ -259,6 +274,7 @@ def _forget(caller: Caller) -> int:
 
 
 def _rss_mb() -> float:
+    # What nobody holds is not what the call costs, whether Python has freed it yet or not.
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_MB
 

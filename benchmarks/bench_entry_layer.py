@@ -31,6 +31,7 @@ from model.precision import Precision
 from model.transformer.lm import LM
 from server.config import load_settings
 
+# The first calls ask for memory and fill the caches of the CPU.
 _WARM_UP_CALLS = 10
 _GATE_ERROR = 1e-3  # of the output's norm, with weights in fp32
 _GATE_STEPS = 40
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     args = parser.parse_args(argv)
 
+    # With more threads the time of this thread alone would leave out what the others did.
     torch.set_num_threads(1)
     settings = load_settings(args.config)
     directory = ROOT / settings.model.dir
@@ -80,6 +82,8 @@ def variants(lm: LM, num_sessions: int) -> list[Variant]:
     """Return the model in all ways, every slot of its state with full windows."""
     made = []
     for entry in (lm.config.audio_entry_layer, 0):
+        # A shallow copy: the weights are there once, and all variants find the same ones in the
+        # cache.
         other = copy.copy(lm)  # the same layers
         other.config = replace(lm.config, audio_entry_layer=entry)
         for precision in ("full", "int8"):
@@ -98,13 +102,18 @@ def measure(made: Sequence[Variant], num_sessions: int, num_calls: int) -> list[
     """
     times: list[list[float]] = [[] for _ in made]
     for call in range(_WARM_UP_CALLS + num_calls):
+        # The same frame for all variants in this call, another one in the next.
         steps = _steps(made[0].lm, [Kind.LISTEN], num_sessions, made[0].state.length(0), call)
         for of_variant, variant in zip(times, made, strict=True):
+            # An example of why: the machine is busy with something else for 30 ms during one call.
+            # On the wall clock that call takes 30 ms more; this thread's own time stands still
+            # meanwhile.
             start = thread_time()
             variant.lm.step(steps, variant.state, range(num_sessions))
             if call >= _WARM_UP_CALLS:
                 of_variant.append(1000 * (thread_time() - start))
     medians = [float(np.median(of_variant)) for of_variant in times]
+    # Compared within a precision: full with full, int8 with int8.
     from_0 = {v.precision: m for v, m in zip(made, medians, strict=True) if v.entry == 0}
     return [
         {
@@ -124,6 +133,7 @@ def measure(made: Sequence[Variant], num_sessions: int, num_calls: int) -> list[
 @torch.inference_mode()
 def is_right(lm: LM) -> bool:
     """Tell whether steps give one by one what they give at once, and say so if not."""
+    # All kinds of steps, in turn: 122 of them, of which 40 enter late.
     kinds = [Kind.PREFIX, Kind.TEXT] + [Kind.LISTEN, Kind.SPEAK, Kind.TEXT] * _GATE_STEPS
     steps = _steps(lm, kinds, 1, 0, 0)
     expected, state = lm(steps), lm.init_state(1)
@@ -142,6 +152,7 @@ def _fill(variant: Variant, num_sessions: int) -> None:
         window + config.rewind_steps for window in (config.text_window, config.audio_window)
     )
     kinds = [Kind.PREFIX] * 2 + [Kind.TEXT] * num_text
+    # More than a window of each: then a step reads as much as it ever will.
     kinds += ([Kind.LISTEN] * 40 + [Kind.SPEAK] * 40) * (num_audio // 40)
     for start in range(0, len(kinds), 64):
         part = kinds[start : start + 64]
@@ -154,6 +165,8 @@ def _steps(lm: LM, kinds: Sequence[Kind], num_rows: int, position: int, seed: in
     config, rng = lm.config, torch.Generator().manual_seed(seed)
     kind = torch.tensor([[int(k) for k in kinds]] * num_rows)
     shape = (*kind.shape, config.num_codebooks)
+    # -1 is what a step has where nobody spoke. A LISTEN step has the user's codes and none of the
+    # model's.
     absent = torch.full(shape, -1)
     codes = torch.randint(0, config.codebook_size, shape, generator=rng)
     return Steps(

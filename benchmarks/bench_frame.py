@@ -48,7 +48,9 @@ from model.transformer.lm import LM
 
 FORMS: tuple[Form, ...] = ("bf16", "int8", "nf4")
 FRAME_MS = 80.0
+# One session shows how far from the floor a step is, many show how many calls it can hold.
 BATCHES = (1, 8, 32, 64, 128, 256)
+# Frames of 80 ms: 15 s and 4 minutes. The second is what Moshi was published with.
 WINDOWS = (188, 3000)
 _FRAMES = 60
 _WARM_UP_FRAMES = 5
@@ -104,6 +106,9 @@ def kv_bytes(values: Values, case: Case) -> int:
     """Return the bytes of keys and values that a step of full windows reads."""
     width, layers = int(values["dim"]), int(values["num_layers"])
     heads = int(values["num_heads"])
+    # For keys and values, in each layer: two bytes a number in bf16. In int8 one byte a number, and
+    # a scale of two bytes for each head. Moshi has 32 layers, a width of 4,096 and 32 heads. So a
+    # step in bf16 is 2 · 32 · 8,192 = 524,288 bytes, and a window of 3,000 is 1.6 GB a session.
     per_step = 2 * layers * (2 * width if case.kv == "full" else width + 2 * heads)
     return case.batch * case.window * per_step
 
@@ -111,6 +116,10 @@ def kv_bytes(values: Values, case: Case) -> int:
 def floor_ms(weights: tuple[int, int], kv: int, batch: int, ceilings: Ceilings) -> float:
     """Return what a step takes at least; `weights` are bytes and numbers, `kv` is in bytes."""
     read, numbers = weights
+    # Weights are read once for all sessions, so with few of them the reading counts and with many
+    # the multiplying. For example, 14 GB of weights at 4,000 GB/s are 3.5 ms. 7e9 numbers in
+    # products for 64 sessions are 2 · 7e9 · 64 = 9e11 operations, which at 700 TFLOP/s take 1.3 ms:
+    # the floor is 3.5 ms.
     read_ms = read / ceilings.read_gb_s / 1e6
     products_ms = 2 * numbers * batch / ceilings.bf16_tflop_s / 1e9
     return max(read_ms, products_ms) + kv / ceilings.read_gb_s / 1e6
@@ -127,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ceilings = measure_ceilings()
     gate = divergence(SEVEN_B.lm, "cuda")
     for found in gate:
+        # Written so that a result that is not a number fails.
         if not found["logits off by"] <= _GATE_OFF[found["weights"]]:
             print(f"nothing is reported: too far from bf16: {found}", file=sys.stderr)
             return 1
@@ -156,6 +166,8 @@ def divergence(values: Values, device: str) -> list[Row]:
     """
     generator = torch.Generator().manual_seed(1)
     num_codebooks = len(values["delays"]) - 1
+    # What the model said before is given too (`forced`). Otherwise one near tie would lead the
+    # forms to different sentences, and all that follows would differ.
     user = torch.randint(int(values["card"]), (_GATE_STEPS, 1, 8), generator=generator).to(device)
     forced = torch.randint(
         int(values["card"]), (_GATE_STEPS, 1, 1 + num_codebooks - 8), generator=generator
@@ -168,6 +180,8 @@ def divergence(values: Values, device: str) -> list[Row]:
         step = stepper(duplex, (1,))
         frames = [step([0], u, f).text_logits.float() for u, f in zip(user, forced, strict=True)]
         found.append(torch.cat(frames))
+        # Before the next form is made: two models of 7B and their graphs do not fit beside each
+        # other.
         del lm, duplex, step
         _forget()
     exact = found[0]
@@ -189,6 +203,8 @@ def measure(sizes: Sizes, device: str, ceilings: Ceilings) -> tuple[list[Row], l
     for form in FORMS:
         lm = random_lm(sizes.lm, form, device)
         for case in cases(form):
+            # Filling the windows takes steps in pieces of 100, so the memory has room for one piece
+            # more.
             room = replace(case, window=case.window + _FILL_STEPS)
             wanted = kv_bytes(sizes.lm, room) + case.batch * session_bytes(mimi.config)
             if not _fits(wanted, device):
@@ -212,11 +228,13 @@ def frame_row(lm: LM, mimi: Mimi, values: Values, case: Case, ceilings: Ceilings
     slots, rng = range(case.batch), np.random.default_rng(0)
     frame_ms, graph_ms = [], []
     for frame in range(_WARM_UP_FRAMES + _FRAMES):
+        # Other sound in each frame and for each session; it is made before the clock runs.
         sound = rng.normal(0, 0.1, (case.batch, mimi.frame_samples)).astype(np.float32)
         work = [Work(pcm, None, None, is_wanted=frame >= _WARM_UP_FRAMES) for pcm in sound]
         _synchronise(device)
         start_s = time.perf_counter()
         made = graphs.step(slots, work)
+        # A copy to the host waits for the device. Without it only the launch would be timed.
         made.frame.tokens.cpu()
         made.pcm.cpu()
         end_s = time.perf_counter()
@@ -243,6 +261,8 @@ class _Timed:
     def __init__(self, device: str) -> None:
         self._is_cuda = device.startswith("cuda")
         if self._is_cuda:
+            # Events are stamped by the device when it gets to them: launching from Python is not
+            # between them.
             self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             self._end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._seconds = 0.0
@@ -302,6 +322,8 @@ def most_sessions(rows: Sequence[Row]) -> list[Row]:
     over: set[tuple[str, str, int]] = set()
     for row in sorted(rows, key=lambda row: int(row["batch"])):
         key = (row["weights"], row["kv"], row["window"])
+        # For example, 64 stay below 80 ms, 128 do not, and 256 are below it by luck: the answer is
+        # 64.
         if row["frame p99 ms"] >= FRAME_MS:
             over.add(key)
         elif key not in over:
@@ -351,9 +373,12 @@ def _fill_windows(duplex: Duplex, window: int) -> None:
     slots = list(range(duplex.num_slots))
     for start in range(0, window, _FILL_STEPS):
         num = min(_FILL_STEPS, window - start)
+        # The books say that the steps were taken; no network has seen them.
         duplex.state.plan([[int(Kind.DUPLEX)] * num] * len(slots), slots)
     for store in duplex.state.stores:
         if store.scale is None:
+            # Any numbers will do but zeros: those take less power, and a GPU's clock depends on its
+            # power.
             store.kv.normal_()
         else:
             store.kv.random_(-127, 128)
@@ -375,6 +400,7 @@ def _median_ms(call: Callable[[], object], device: str) -> float:
 def _fits(num_bytes: int, device: str) -> bool:
     if not device.startswith("cuda"):
         return True
+    # Some is kept free for what a step itself needs on the way.
     free, _ = torch.cuda.mem_get_info()
     return num_bytes < _SPARE * free
 

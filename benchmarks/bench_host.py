@@ -30,6 +30,7 @@ from model.messages import AppendAudio, Open, Respond, ResponseAudio
 from model.transformer.graphs import FrameGraphs
 
 FRAME_MS = 80.0
+# If the time grows faster than the number, something is done for each pair of sessions.
 SESSIONS = (1, 16, 64, 256)
 _WARM_UP_FRAMES = 5
 
@@ -53,9 +54,11 @@ def measure(num_sessions: int, num_frames: int) -> Row:
     """Time frames of so many sessions, without the networks."""
     clock = _Clock()
     engine = _engine(num_sessions, clock)
+    # All are opened at once and stay: opening and closing are not part of a frame.
     names = [str(number) for number in range(num_sessions)]
     for name in names:
         engine.apply(Open(name, engine.info.voices[0]))
+        # A duplex model is asked once and may speak whenever it likes.
         engine.apply(Respond(name, 1, f"reply {name}", is_standing=True))
     rng = np.random.default_rng(0)
     samples = engine.info.sample_rate_hz * engine.info.frame_ms // 1000
@@ -66,6 +69,7 @@ def measure(num_sessions: int, num_frames: int) -> Row:
         for name, pcm in zip(names, sound, strict=True):
             engine.apply(AppendAudio(name, pcm))
         middle_s = thread_time()
+        # The next frame is due exactly now. So every tick has all sessions, and none is late.
         clock.now_s += FRAME_MS / 1000
         outputs = engine.tick()
         end_s = thread_time()
@@ -74,6 +78,7 @@ def measure(num_sessions: int, num_frames: int) -> Row:
             tick_ms.append(1000 * (end_s - middle_s))
             num_spoken += sum(isinstance(output, ResponseAudio) for output in outputs)
     frames = num_sessions * num_frames
+    # A host that does nothing would be very fast.
     assert num_spoken == frames, f"{frames} frames should have been said, {num_spoken} were"
     return {
         "sessions": num_sessions,
@@ -102,6 +107,7 @@ def _engine(num_sessions: int, clock: Callable[[], float]) -> DuplexEngine:
 
     def captured(work: Callable[[], AudioFrame]) -> Callable[[], AudioFrame]:
         made = work()
+        # Silence may be left out on the way to the client; sound has to be handed over.
         loud = torch.full_like(made.pcm, 0.1)
         frame = replace(made.frame, tokens=torch.zeros_like(made.frame.tokens))
         return lambda: AudioFrame(frame, loud)
@@ -111,6 +117,8 @@ def _engine(num_sessions: int, clock: Callable[[], float]) -> DuplexEngine:
 
     where = "model.duplex.runner"
     with (
+        # The runner asks what its device can do. It is told what it would hear on a CUDA device, so
+        # that the same path is taken.
         mock.patch(f"{where}.reading_on", return_value="reference"),
         mock.patch(f"{where}.stepper", stepper),
     ):

@@ -49,11 +49,14 @@ from server.config import VadSettings
 DELAYS_MS = (10, 30, 60, 100, 150, 200, 300)
 LEVELS_DB = (-20, -12, -6, 0)
 _VOICES = ("en-us", "slt")
+# Below full scale. A microphone without any noise does not exist, and voice detection treats
+# perfect silence differently.
 _NOISE_DB = -65.0  # of the microphone
 _LEAD_S, _TAIL_S = 2.0, 1.5
 # Through a loudspeaker: a laptop's, at arm's length.
 _USUAL_MS, _USUAL_DB = 100, -6
 
+# No speech is 200 dB quieter than a user, so the rule of levels never holds.
 BEFORE = Hearing(
     cancels_echo=False, vad=VadSettings(interrupt_speech_ms=0, interrupt_quieter_db=200)
 )
@@ -98,14 +101,20 @@ def echo_paths(
     for delay_ms in delays_ms:
         for level_db in levels_db:
             echo = echoed(far, delay_ms, level_db)
+            # Nobody speaks: whatever is found in it is wrong.
             near = echo + _hiss(len(far), 0)
             before = listen(model, BEFORE, near, far, _before())
             now = listen(model, NOW, near, far, _before())
+            # The canceller learns the room while the reply plays. So the first second and what
+            # follows the third are told apart.
             first, rest = slice(0, RATE_HZ), slice(3 * RATE_HZ, len(now.pcm))
             rows.append(
                 {
                     "delay_ms": delay_ms,
                     "level_db": level_db,
+                    # For example, an echo of -30 dB of which -55 dB are left is 25 dB less. The
+                    # literature calls this echo return loss enhancement (ITU-T G.168 has it as
+                    # ERLE).
                     "less_first_s_db": round(_power_db(echo[first]) - _power_db(now.pcm[first])),
                     "less_after_3_s_db": round(_power_db(echo[rest]) - _power_db(now.pcm[rest])),
                     "before_interrupted": bool(before.interrupted_ms),
@@ -122,6 +131,8 @@ def double_talk(model: SileroModel, levels_db: Sequence[int | None]) -> list[Row
     said = [spoken(voice, text) for voice in _VOICES for text in QUESTIONS]
     for level_db in levels_db:
         heard = [_in_reply(model, NOW, pcm, level_db, seed) for seed, pcm in enumerate(said)]
+        # Held is when the reply falls silent, ended is when it is given up: a person notices the
+        # first.
         held = [after for each in heard if (after := _first(each.suspected_ms)) is not None]
         ended = [after for each in heard if (after := _first(each.interrupted_ms)) is not None]
         rows.append(
@@ -131,6 +142,7 @@ def double_talk(model: SileroModel, levels_db: Sequence[int | None]) -> list[Row
                 "held_p50_ms": round(float(np.median(held))) if held else None,
                 "ended_p50_ms": round(float(np.median(ended))) if ended else None,
                 "ended_max_ms": round(max(ended)) if ended else None,
+                # Times count from the user's first sound, so what is negative was the echo's doing.
                 "too_early": sum(any(at < 0 for at in each.interrupted_ms) for each in heard),
             }
         )
@@ -143,6 +155,8 @@ def _in_reply(
     """Hear a sound in the middle of a reply; times count from its beginning."""
     lead = round(_LEAD_S * RATE_HZ)
     length = lead + len(sound) + round(_TAIL_S * RATE_HZ)
+    # Each user breaks into another place of the reply. 9,973 is a prime, so places do not repeat
+    # soon.
     far = np.roll(_reply(), -seed * 9_973)[:length]
     near = laid(length, [(lead, sound)]) + _hiss(length, seed)
     if level_db is not None:
@@ -214,6 +228,7 @@ def words(num: int) -> list[Row]:
         def row(name: str, recordings: Sequence[Wave]) -> Row:
             return {"heard": name, "word_errors": listener.word_error_rate(texts, recordings)}
 
+        # The two to compare all others with: what the starter gets wrong when nothing was done.
         rows = [row("clean", clean), row("noise 10 dB below", noisy)]
         kinds: tuple[NoiseKind, ...] = ("near_field", "far_field")
         for name, recordings in (("clean", clean), ("noise 10 dB below", noisy)):
@@ -246,6 +261,7 @@ def _talked_over(pcm: Wave, level_db: int | None, seed: int, does_cancel: bool) 
         near = near + echoed(far, _USUAL_MS, level_db, seed)
     if does_cancel:
         canceller = EchoCanceller(RATE_HZ)
+        # 20 ms at a time, as it would come: a canceller that sees all at once could look ahead.
         both = zip(_chunks(near), _chunks(far), strict=True)
         near = np.concatenate([*(canceller.feed(n, f) for n, f in both), canceller.finish()])
     return near[lead:]
@@ -266,6 +282,7 @@ def costs(seconds: float) -> list[Row]:
         far = np.resize(_reply(), num).astype(np.float32)
         echo = np.concatenate((np.zeros(rate_hz // 10, np.float32), 0.5 * far))[:num]
         quiet = _hiss(num, 0)
+        # One each: what a canceller has learned about one echo changes what the next one costs.
         cancellers = [EchoCanceller(rate_hz) for _ in range(3)]
         reducer = NoiseReducer(rate_hz, "near_field", 1.0)
         rows.append(
@@ -282,6 +299,7 @@ def costs(seconds: float) -> list[Row]:
 
 def _cost(feed: Callable[..., Wave], seconds: float, *sounds: Wave) -> float:
     step = round(len(sounds[0]) / seconds / 50)
+    # Of all threads of this process, and of nothing else on the machine.
     started_s = time.process_time()
     for start in range(0, len(sounds[0]), step):
         feed(*(sound[start : start + step] for sound in sounds))
@@ -297,6 +315,7 @@ def check(paths: Sequence[Row], talks: Sequence[Row], kinds: Sequence[Row]) -> N
     """
     if any(row["interrupted"] for row in paths):
         raise InterruptionGateError("an echo ended its own reply")
+    # The first row is without any echo: all have to be found there, "14/14".
     if talks[0]["found"].split("/")[0] != talks[0]["found"].split("/")[1]:
         raise InterruptionGateError("without any echo, a question did not end the reply")
     for row in kinds:

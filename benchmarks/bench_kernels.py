@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("bench_kernels: no CUDA device here, so nothing was measured", file=sys.stderr)
         return 1
+    # The same data in every run: a failure of the gate can be looked into.
     torch.manual_seed(0)
     ceilings = measure_ceilings()
     try:
@@ -70,9 +71,13 @@ def bars(attention: Sequence[Row], others: Sequence[Row]) -> list[Row]:
         full = [
             row["% read"]
             for row in attention
+            # Below that a launch is over before all of the device is busy, and bandwidth is not
+            # what bounds it.
             if row["cache"] == form and read_bytes(row["batch"], row["length"], form) >= BAR_BYTES
         ]
         found += _at_least(f"attention {form}, 150 MB or more, % read", full, bar)
+    # One session reads its 3,000 steps with one row of work, which is cut so that all of the device
+    # takes part. That is harder, and has a bar of its own.
     lone = [
         row["% read"]
         for row in attention
@@ -88,6 +93,7 @@ def bars(attention: Sequence[Row], others: Sequence[Row]) -> list[Row]:
 
 
 def _at_least(what: str, got: Sequence[float], bar: float) -> list[Row]:
+    # The worst row counts: a mean would hide the shape that a model happens to have.
     return [_bar(what, min(got), bar, is_met=min(got) >= bar)] if got else []
 
 

@@ -33,9 +33,12 @@ from server.config import load_settings
 ASSETS = ROOT / "tests" / "assets"
 QUESTIONS = ("two_plus_two", "capital_of_france", "my_name_is_peter", "what_is_my_name")
 GATE = ("what is two plus two", "two plus two is four")
+# In conversations people leave gaps of about 200 ms between turns. Source: Stivers et al. 2009,
+# "Universals and cultural variation in turn-taking in conversation", PNAS 106(26).
 BAR_MS = {"p50": 100.0, "p95": 200.0}  # first audio, one session, two cores
 
 _WARM_UP_TURNS = 2
+# Room noise and the rest of a breath are below that, the softest syllables are above.
 _LOUD_DB = -35.0  # below the loudest 20 ms: what counts as speech in a wav
 _MOST_OFFSET_S = 2.0
 
@@ -89,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _is_right(url: str, question: Pcm) -> bool:
     async with open_conversation(url) as conversation:
         turn = await conversation.say(question)
+    # A server that answers nonsense can answer it very fast.
     if (turn.transcript, turn.reply) == GATE and turn.audio_ms > 0:
         return True
     print(
@@ -118,6 +122,8 @@ async def _call(url: str, questions: dict[str, Pcm], num_turns: int, seed: int) 
     async with open_conversation(url) as conversation:
         for number in range(_WARM_UP_TURNS + num_turns):
             question = questions[QUESTIONS[number % len(QUESTIONS)]]
+            # Four callers who keep time with one another would meet in the same tick each time, or
+            # never.
             sample = await _ask(conversation, question, rng.uniform(0.0, _MOST_OFFSET_S))
             if number >= _WARM_UP_TURNS:
                 samples.append(sample)
@@ -125,6 +131,7 @@ async def _call(url: str, questions: dict[str, Pcm], num_turns: int, seed: int) 
 
 
 async def _ask(conversation: Conversation, question: Pcm, pause_s: float) -> Sample:
+    # Part of what is sent, so that the turn's times stay on one clock.
     pause = np.zeros(int(pause_s * RATE_HZ), dtype=np.float32)
     spoken = np.concatenate((pause, question))
     turn = await conversation.say(spoken)
@@ -137,11 +144,14 @@ def _voice_to_voice_ms(spoken: Pcm, turn: Turn) -> float:
     assert turn.reply_at_ms is not None
     _, question_end_ms = _speech_ms(spoken)
     reply_begin_ms, _ = _speech_ms(turn.pcm)
+    # For example, the question's last sound is at 1,500 ms of the wav. The reply's first audio
+    # arrives at 2,080 ms and begins with 40 ms of silence: a person hears nothing for 620 ms.
     return turn.reply_at_ms + reply_begin_ms - question_end_ms
 
 
 def _speech_ms(pcm: Pcm) -> tuple[float, float]:
     """Find where speech begins and ends, by the loudness of 10 ms frames."""
+    # Mean power in 10 ms: single samples cross zero all the time.
     hop = RATE_HZ // 100
     frames = pcm[: len(pcm) - len(pcm) % hop].reshape(-1, hop)
     power = np.mean(frames**2, axis=1)

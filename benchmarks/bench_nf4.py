@@ -38,8 +38,11 @@ from kernels.nf4 import (
 
 # Outputs and inputs: query, key and value; output; gate and up; down. Then the same of the depth
 # transformer.
+# Moshi's: a width of 4,096, three times that for query, key and value; 11,264 hidden, twice that
+# for gate and up together.
 LARGE = ((12288, 4096), (4096, 4096), (22528, 4096), (4096, 11264))
 SMALL = ((3072, 1024), (1024, 1024), (5632, 1024), (1024, 2816))
+# A row is a session. With few of them a linear waits for its weights, with many for its products.
 NUM_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Shape = tuple[int, int]
@@ -69,6 +72,7 @@ class Bar:
 
 
 _FEW = (1, 2, 4, 8)
+# A bar is for noticing that something got worse; it promises nothing to a user.
 _HOPPER = (
     Bar("20 MB or more, M <= 8, % read", _FULL, _FEW, "% read", 55.0),
     Bar("20 MB or more, M <= 8, x bf16", _FULL, _FEW, "x bf16", 2.0),
@@ -148,6 +152,8 @@ def measure(shape: Shape, read_gb_s: float) -> list[Row]:
     """
     bitsandbytes = _bitsandbytes()
     # A weight is here in four bits, eight and sixteen; the cache must hold none of them.
+    # An example: 12,288 × 4,096 in four bits are 25 MB. A cache of 50 MB would hold two of them,
+    # and the time of a call would be that of the cache. Eight of them are 200 MB.
     weights = [_weight(shape) for _ in range(copies_that_fit(shape[0] * shape[1] // 2))]
     rows: list[Row] = []
     for num_rows in NUM_ROWS:
@@ -162,7 +168,10 @@ def measure(shape: Shape, read_gb_s: float) -> list[Row]:
             int8_us = time_in_graph(int8).median_us
             bf16_us = time_in_graph(dense).median_us
             bnb_us = time_in_graph(other).median_us if other else None
+        # Bytes as they are read, scales included: 0.5 for a number and two levels of scales for
+        # each 64.
         found = row(shape, num_rows, weights[0].planar.nbytes, ours.median_us, read_gb_s)
+        # One byte a number and a scale of two bytes for each output.
         int8_read = row(shape, num_rows, shape[0] * (shape[1] + 2), int8_us, read_gb_s)["% read"]
         rows.append(
             found
@@ -183,6 +192,7 @@ def row(shape: Shape, num_rows: int, nbytes: int, us: float, read_gb_s: float) -
         us: of one call.
         read_gb_s: measured on this device.
     """
+    # Bytes in a microsecond are megabytes in a second; a thousandth of it is GB/s.
     gb_s = nbytes / us / 1e3
     return {
         "shape": f"{shape[0]} x {shape[1]}",
@@ -216,6 +226,7 @@ def bars(rows: Sequence[Row], capability: tuple[int, int]) -> list[Row]:
             and each[bar.column] is not None
         ]
         if got:
+            # A number for all shapes and rows of the kind, so the slowest of them decides.
             worst = min(got)
             found.append(
                 {
@@ -253,6 +264,8 @@ def _check(x: Tensor, weight: Weight) -> None:
     )
     shape = (weight.planar.out_features, weight.planar.in_features)
     if shape in _GATED:
+        # Another order of rows, for the kernel that multiplies gate and up itself; see
+        # `kernels/nf4`.
         gated = repack_nf4(weight.packed, weight.scales, shape, is_gated=True)
         check_close(
             f"{what}, gated",
@@ -272,6 +285,7 @@ def _bitsandbytes() -> Callable[[Tensor, Weight], Tensor] | None:
     if importlib.util.find_spec("bitsandbytes") is None:
         return None
     importlib.import_module("bitsandbytes")  # registers its operations
+    # Its own operation, so that what is timed is its kernel and not the layer around it.
     gemm = torch.ops.bitsandbytes.gemm_4bit.default
 
     def product(x: Tensor, weight: Weight) -> Tensor:

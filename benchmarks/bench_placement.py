@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     args = parser.parse_args(argv)
 
+    # Before servers are started and stopped, which leaves the machine busy for a while.
     first_ms = asyncio.run(measure_first_audio(args.turns))
     ready_s: dict[str, list[float]] = {placement: [] for placement in PLACEMENTS}
     for _ in range(args.starts):
+        # In turns and not five of each: a disk that is cold at first is cold for both.
         for placement in PLACEMENTS:
             ready_s[placement].append(_started(args.config, placement))
     rows = [_row(placement, ready_s[placement], first_ms[placement]) for placement in PLACEMENTS]
@@ -76,6 +78,7 @@ async def measure_first_audio(num_turns: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.yaml"
         script.write_text(_SCRIPT)
+        # Nothing is paced: the first sound is made as soon as the command is there.
         spec = ScriptedSpec(script, max_sessions=1, ahead_ms=60_000)
         callers = {placement: _Caller(_engine(placement, spec)) for placement in PLACEMENTS}
         times: dict[str, list[float]] = {placement: [] for placement in PLACEMENTS}
@@ -85,6 +88,8 @@ async def measure_first_audio(num_turns: int) -> dict[str, list[float]]:
             for _ in range(num_turns):
                 for placement, caller in callers.items():
                     times[placement].append(await caller.first_audio_ms())
+                    # A thread that has just worked is still awake. What a caller meets is one that
+                    # sleeps.
                     await asyncio.sleep(_PAUSE_S)
         finally:
             for caller in callers.values():
@@ -120,6 +125,7 @@ class _Caller:
         self._turn += 1
         self._first_s.clear()
         self._is_done.clear()
+        # Both ends are in this process, on one clock, whatever the engine's process has.
         asked_s = time.perf_counter()
         self._link.submit(Respond("s", self._turn, f"a{self._turn}"))
         async with asyncio.timeout(_TIMEOUT_S):
@@ -152,6 +158,7 @@ def _row(placement: str, ready_s: Sequence[float], first_ms: Sequence[float]) ->
 
 def _percentile(values: Sequence[float], percent: float) -> float:
     """Return a percentile of times well below a millisecond, in microseconds' steps."""
+    # `percentile` rounds to a tenth: 0.1234 ms becomes 12.3 there and 0.123 here.
     return round(percentile([value * 100 for value in values], percent) / 100, 3)
 
 

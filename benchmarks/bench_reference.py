@@ -46,6 +46,7 @@ from benchmarks.report import ROOT, Row, keep, print_table, provenance
 
 _GATE_FRAMES = 12
 _GATE_SESSIONS = 2
+# Sound in [-1, 1]; 16-bit samples differ by 3e-5.
 _ATOL = 1e-4
 # Frames in which two entries of a codebook may be equally near but for rounding.
 _MOST_TIES = 1
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def ratio_row(what: str, batch: int, times: Times) -> Row:
     """Return a row from the times of a few lanes: theirs is the faster way, `ratio` over ours."""
     ms = times.medians()
+    # Compared with the best that they can do, not with how they happen to be called.
     theirs = min(ms[lane] for lane in (EAGER, COMPILED) if lane in ms)
     return {
         "what": what,
@@ -142,13 +144,17 @@ class Bench:
             num_other = 0
             for frame in range(_GATE_FRAMES):
                 user, pcm = self._user(batch), self._pcm(batch)
+                # Greedy, with the same weights: not about the same tokens but the very same ones.
                 if not torch.equal(ours(user), theirs(user)):
                     return f"other tokens in frame {frame}"
                 codes = their_encode(pcm)
                 num_other += int((encode(pcm) != codes).any(dim=2).sum())
+                # Two entries of a codebook can be equally near to a vector but for the last bit,
+                # and both are right.
                 if num_other > _MOST_TIES:
                     return f"other codes in frame {frame}"
                 heard, expected = decode(codes), their_decode(codes)
+                # Random weights can make sound that is louder than 1.
                 scale = max(1.0, float(expected.abs().max()))
                 if float((heard - expected).abs().max()) > _ATOL * scale:
                     return f"another sound in frame {frame}"
@@ -160,12 +166,16 @@ class Bench:
         window = int(self._sizes.lm["context"])
         ours = our_lm_step(self.our_lm, self._sizes.lm, batch)
         theirs_ways = ways(compiles=self._compiles)
+        # Each frame goes to one of their two ways, in turn, and to ours every time. So the window
+        # of each is as full as that of the others.
         last = window + self._num_frames * len(theirs_ways)
         young_frames = min(_YOUNG_FRAMES, window)
         with their_lm_step(self.their_lm, batch) as theirs:
             for frame in range(last):
                 user = self._user(batch)
                 times = young if frame < young_frames else old
+                # Counted in the first two seconds and once the window is full; what lies between is
+                # neither.
                 is_counted = frame >= window or _WARM_UP_FRAMES <= frame < young_frames
                 way, how = ways(compiles=self._compiles)[frame % len(theirs_ways)]
                 with how:
@@ -202,6 +212,7 @@ class Bench:
             save_file(published(self.their_lm), Path(directory) / LM_FILE)
             save_file(published(self.their_mimi), Path(directory) / MIMI_FILE)
             size = "tiny" if self._sizes is TINY else "mid"
+            # A process each: memory that one has freed would be found again by the next.
             peak = {
                 whose: _peak_mb(whose, size, batch, Path(directory)) for whose in ("theirs", "ours")
             }

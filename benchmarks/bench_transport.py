@@ -42,6 +42,7 @@ from benchmarks.relay import Weather, relaying
 from benchmarks.report import ROOT
 from server.audio.pcm import encode_pcm
 
+# ITU-T G.114 would have 150 ms one way at most for a conversation; the rest is for the network.
 _BAR_P99_MS = 120.0
 _MATCH_S = 0.3  # a burst that took longer was lost
 _FRAME_S = 0.02
@@ -82,9 +83,15 @@ class Microphone:
         self._frames_left -= 1
         if self._frames_left:
             return np.zeros(num, dtype=np.float32)
+        # Bursts are 320 to 500 ms apart. One that is later than `_MATCH_S` would be taken for the
+        # next one.
         self._frames_left = int(self._draw.integers(16, 26))
         # Whole within the frame.
+        # At any place in the frame. A sample at the beginning of a frame has waited 20 ms when the
+        # frame is handed over, one at its end hardly at all. A caller's words begin anywhere.
         start = int(self._draw.integers(num * 3 // 4))
+        # For example, a frame is handed over at 5.000 s with a burst at its sample 120 of 480 (24
+        # kHz): that was captured at 5.000 - 0.020 + 0.005 = 4.985 s.
         self.captured_s.append(time.monotonic() - _FRAME_S + start / self._rate_hz)
         return burst(num, start, self._rate_hz)
 
@@ -93,6 +100,7 @@ def matched(began_s: list[float], arrived_s: list[float]) -> tuple[list[float], 
     """Pair what arrived with what began; returns latencies in milliseconds, and how many not."""
     found: list[float] = []
     for begin_s in began_s:
+        # The first arrival after each beginning. What has none within 0.3 s is counted as lost.
         after = [at_s - begin_s for at_s in arrived_s if 0 <= at_s - begin_s < _MATCH_S]
         found += [min(after) * 1000] if after else []
     return found, len(began_s) - len(found)
@@ -130,6 +138,7 @@ async def _ask(send: Callable[[str], Any], count: int, seed: int) -> None:
     """Ask for replies at random times."""
     draw = np.random.default_rng(seed)
     for _ in range(count):
+        # Longer than a burst may be late, and never in step with the frames.
         await asyncio.sleep(draw.uniform(0.7, 1.1))
         sent = send(json.dumps({"type": "response.create"}))
         if asyncio.iscoroutine(sent):
@@ -150,6 +159,7 @@ async def measure_websocket(count: int) -> Latencies:
     microphone, finder = Microphone(RATE_HZ, 1), Finder()
 
     async def speak(socket: websockets.ClientConnection) -> None:
+        # Paced by when each frame is due and not by a pause after each: no delay adds up.
         due_s = time.monotonic()
         while True:
             audio = base64.b64encode(encode_pcm(microphone())).decode()
@@ -165,6 +175,7 @@ async def measure_websocket(count: int) -> Latencies:
                 finder.hear(pcm.astype(np.float32) / 32_768)
 
     url = f"ws://127.0.0.1:{server.port}/v1/realtime"
+    # Without compression, as the server has it: base64 of sound hardly shrinks.
     async with websockets.connect(url, compression=None) as socket:
         await socket.send(json.dumps(_DEAF))
         tasks = [asyncio.create_task(speak(socket)), asyncio.create_task(listen(socket))]
@@ -206,6 +217,8 @@ async def measure_webrtc(
         server = start_server()
         microphone, finder, session_id, _ = await _measured(server.port, count, film)
         return _result(microphone, finder, server.stop(), session_id)
+    # The server advertises the relay's address as its own, and all that the caller sends goes
+    # through it.
     async with relaying(weather) as relay:
         server = start_server(f"127.0.0.1:{relay.port}")
         relay.lead_to(server.udp_port)
@@ -278,6 +291,7 @@ def _print(name: str, result: Latencies, more: str = "") -> None:
 
 async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
     results: dict[str, Any] = {}
+    # A bad network: every twentieth packet is lost, and each is up to three packets late.
     weather = Weather(loss=0.05, jitter_s=0.06, seed=5)
     measured = {
         "websocket": await measure_websocket(num_bursts),
@@ -302,6 +316,7 @@ async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
     for num_calls in loads:
         result, share = await measure_load(num_calls, max(20, num_bursts // 3))
         _print(f"{num_calls} calls", result, f"  server {share:.0%} of a core")
+        # The direction with the worse p95: a conversation is as slow as the slower of the two.
         row = {"calls": num_calls, "cpu_share": round(share, 2), **result.worse()}
         results["load"].append(row)
         if row["p99_ms"] > _BAR_P99_MS:

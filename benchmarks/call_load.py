@@ -22,6 +22,8 @@ async def hold(port: int, count: int) -> None:
     """Call, and go on until standard input ends."""
     time_s = np.arange(_FRAME * 50) / 48_000
     encoder = OpusEncoder(48_000, 24_000)
+    # Encoded once, a second of it, and sent again and again: encoding is the client's work, and it
+    # would take the cores that the server is measured on.
     hum = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
     packets = [encoder.encode(hum[i * _FRAME : (i + 1) * _FRAME]) for i in range(50)]
     callers: list[LightCaller] = []
@@ -39,8 +41,10 @@ async def hold(port: int, count: int) -> None:
         await caller.call(port)
         caller.send(type="session.update", session=session)
         callers.append(caller)
+        # Spread over the four seconds of a period, so that half of them are spoken to at any time.
         talks.append(asyncio.create_task(talk(caller, index * _PERIOD_S / count)))
     print(json.dumps({"calls": count}), flush=True)
+    # The parent closes our input when it has measured, or when it ends in whatever way.
     await asyncio.to_thread(sys.stdin.read)
     for task in talks:
         task.cancel()

@@ -21,6 +21,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PATIENCE_S = 120.0
 RATE_HZ = 48_000
 
+# Each of them takes something away that a machine without a screen or a network does not have, or
+# that would make two runs differ.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -33,6 +35,7 @@ _FLAGS = (
     "--disable-background-timer-throttling",
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
+    # Any free port; which one it is stands in the first lines of its error output.
     "--remote-debugging-port=0",
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-ui-for-media-stream",
@@ -90,6 +93,8 @@ class Page:
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol."""
         self._number += 1
+        # Answers come in any order and name their question, as in JSON-RPC. Source: Chrome DevTools
+        # Protocol, https://chromedevtools.github.io/devtools-protocol/.
         future = self._answers[self._number] = asyncio.get_running_loop().create_future()
         await self._socket.send(
             json.dumps({"id": self._number, "method": method, "params": params})
@@ -117,6 +122,8 @@ class Page:
 
     async def until(self, condition: str) -> Any:
         """Wait until an expression is true; returns its value."""
+        # Looked at in the page every 20 ms: a question from here for each look would disturb what
+        # is measured.
         script = (
             "new Promise((done) => { const look = () => { const value = (() => "
             f"({condition}))(); if (value) done(value); else setTimeout(look, 20); }}; look(); }})"
@@ -129,6 +136,8 @@ class Page:
 
     async def open(self, url: str) -> None:
         """Go to another page, or the same one anew."""
+        # The new page has no such variable. Without it, `complete` might be said by the page
+        # before.
         await self.run("window.isOld = true")
         await self.send("Page.navigate", url=url)
         await self.loaded()
@@ -174,6 +183,7 @@ async def browsing(
     """
     assert CHROMIUM is not None
     source = (
+        # "%noloop": silence after its end, where Chromium would begin anew.
         [] if microphone is None else [f"--use-file-for-fake-audio-capture={microphone}%noloop"]
     )
     process = await asyncio.create_subprocess_exec(
@@ -192,6 +202,7 @@ async def browsing(
         async with asyncio.timeout(PATIENCE_S):
             while b"DevTools listening on ws://" not in (line := await process.stderr.readline()):
                 assert line, "Chromium ended"
+        # A pipe that nobody reads is full after 64 KiB, and then the browser waits.
         tasks.append(asyncio.create_task(process.stderr.read(), name="Chromium's errors"))
         address = line.decode().split("ws://")[1].split("/")[0]
         async with websockets.connect(

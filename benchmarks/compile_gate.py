@@ -36,6 +36,8 @@ CASE_MODULES: tuple[str, ...] = (
 )
 TABLE = ROOT / "kernels" / "compiled.json"
 
+# Another version of the compiler moves an instruction here and there. 5 % more is a change that
+# somebody should have a reason for.
 _TOLERANCE = 1.05
 # More of these is worse. Tensor core instructions are told, not compared.
 _COMPARED = (
@@ -77,8 +79,12 @@ def all_cases() -> list[CompileCase]:
 def compile_all() -> dict[str, Compiled]:
     """Compile every case for every architecture, on all cores, without any cache."""
     cases = all_cases()
+    # Compiling needs no GPU: Triton makes the machine code for any architecture. So this runs
+    # everywhere.
     jobs = [(index, arch) for index, case in enumerate(cases) for arch in case.architectures]
     with tempfile.TemporaryDirectory() as cache:
+        # An empty cache: what another version of the compiler has made must not be taken for this
+        # one's.
         os.environ["TRITON_CACHE_DIR"] = cache
         # Forked, for what was imported costs more than what is compiled.
         with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
@@ -110,6 +116,8 @@ def breaches(recorded: Table, found: Table) -> list[str]:
     ]
     for name, compiled in found.items():
         limit = MAX_SHARED_BYTES[int(name.rpartition("sm_")[2])]
+        # Such a kernel cannot be launched at all, which a machine without that GPU would never find
+        # out.
         if compiled.shared_bytes > limit:
             lines.append(f"{name}: shared_bytes {compiled.shared_bytes}, the GPU has {limit}")
     lines += [f"{name}: not recorded; run with --write" for name in found.keys() - recorded]
@@ -117,6 +125,7 @@ def breaches(recorded: Table, found: Table) -> list[str]:
         f"{name}: no such case any more; run with --write" for name in recorded.keys() - found
     ]
     for name in found.keys() & recorded.keys():
+        # For example, 96 registers recorded and 100 found pass (100.8 are allowed); 101 do not.
         for field in _COMPARED:
             before, after = getattr(recorded[name], field), getattr(found[name], field)
             if after > before * _TOLERANCE:

@@ -27,6 +27,8 @@ class Film:
         self.fps = fps
         context: Any = av.CodecContext.create("libvpx", "w")
         context.width, context.height = size
+        # One key frame, at the beginning: a further one comes when it is asked for, and is the
+        # first again.
         context.pix_fmt, context.time_base, context.gop_size = "yuv420p", Fraction(1, fps), 10_000
         context.bit_rate = _BITRATE
         context.options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
@@ -41,6 +43,8 @@ class Film:
     def _picture(index: int, width: int, height: int) -> av.VideoFrame:
         """Return a scene that moves a little, and has grain."""
         x, y = np.meshgrid(np.arange(width) + 4 * index, np.arange(height))
+        # A camera's picture has noise, which an encoder cannot foresee: without it frames would be
+        # tiny.
         grain = np.random.default_rng(index).normal(0, 4, (height, width, 1))
         scene = np.stack([128 + 100 * np.sin(x / 31), 128 + 100 * np.cos(y / 23), x % 256], 2)
         image = (scene + grain).clip(0, 255).astype(np.uint8)
@@ -51,4 +55,6 @@ class Film:
     @staticmethod
     def _packets(data: bytes) -> list[bytes]:
         pieces = [data[at : at + _PACKET_BYTES] for at in range(0, len(data), _PACKET_BYTES)]
+        # RFC 7741, section 4.2: one byte of descriptor, whose S bit (0x10) marks where a frame
+        # begins.
         return [(b"\x10" if index == 0 else b"\x00") + piece for index, piece in enumerate(pieces)]

@@ -20,6 +20,7 @@ _MARK = b'"response.output_audio.delta"'
 _GOLDEN = 0.618  # multiples of the golden ratio fall evenly between whole numbers
 _MARK_END = 120  # the type is at the beginning of an event
 
+# Made once: what these clients spend, the server does not get, on a machine that both share.
 _SILENCE = base64.b64encode(bytes(2 * int(_RATE_HZ * _CHUNK_S))).decode()
 _APPEND = json.dumps({"type": "input_audio_buffer.append", "audio": _SILENCE})
 _QUESTION = json.dumps(
@@ -51,6 +52,8 @@ async def _call_all(port: int, num_sessions: int, seconds: float) -> dict[str, l
     async with asyncio.TaskGroup() as tasks:
         for index in range(num_sessions):
             # People do not begin at the same moment.
+            # For example, 0, 1.24, 0.47, 1.71, 0.94 s: each falls into the largest gap of those
+            # before.
             delay_s = 2.0 * ((index * _GOLDEN) % 1.0)
             call = _call(port, delay_s, delay_s + seconds, arrived_s)
             tasks.create_task(call, name=f"client {index}")
@@ -69,8 +72,11 @@ async def _call(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while True:
+                        # As bytes: even decoding UTF-8 takes time that is not the server's.
                         frame = await socket.recv(decode=False)
                         if _MARK in frame[:_MARK_END]:
+                            # CLOCK_MONOTONIC is one clock for all processes of a machine
+                            # (clock_gettime(2)).
                             times.append(time.monotonic())
             microphone.cancel()
 

@@ -12,6 +12,8 @@ from typing import IO, Any
 from benchmarks.report import ROOT, Row, percentile
 
 # Whoever has audio in hand for a second is past the reply's hasty beginning.
+# 25 frames of 80 ms are two seconds. A reply begins with several frames at once, and those wait for
+# one another.
 SKIPPED_FRAMES = 25
 _WORDS_PER_MINUTE = 150
 _SCRIPT = """
@@ -42,6 +44,8 @@ def measure_gateway(config: Path, num_sessions: int, seconds: float) -> Row:
     """
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.yaml"
+        # For example, 30 s of audio need 75 words at 150 a minute, and 100 are written: no reply
+        # may end before the measurement does.
         words = "word " * int((seconds + 10) * _WORDS_PER_MINUTE / 60)
         script.write_text(_SCRIPT.format(pace=_WORDS_PER_MINUTE, words=words))
         with _process("benchmarks.gateway_server", str(config), str(script), str(num_sessions)) as (
@@ -91,8 +95,11 @@ def added(
     values = []
     for session_id, arrivals in arrived_s.items():
         departures = handed_over_s.get(session_id, ())
+        # More arrivals than departures would mean that something else was counted.
         if not SKIPPED_FRAMES < len(arrivals) <= len(departures):
             raise LoadError(f"{len(arrivals)} frames arrived out of {len(departures)}")
+        # Paired by their order, since a WebSocket keeps it. The last frames may still be on their
+        # way.
         pairs = zip(departures, arrivals, strict=False)
         values += [1000 * (arrival - departure) for departure, arrival in pairs][SKIPPED_FRAMES:]
     return values

@@ -26,6 +26,7 @@ from benchmarks.report import ROOT, Row, keep, provenance
 KERNEL_BENCHMARKS: tuple[str, ...] = ("bench_kernels", "bench_nf4", "bench_frame")
 # What is run, in this order, by name: arguments of Python.
 PARTS: Mapping[str, Sequence[str]] = {
+    # First: a figure of a kernel that is wrong is worth nothing.
     "tests": ("-m", "pytest", "-m", "gpu", "-q"),
     **{name: ("-m", f"benchmarks.{name}", "--no-save") for name in KERNEL_BENCHMARKS},
 }
@@ -79,6 +80,8 @@ def run_parts(parts: Mapping[str, Sequence[str]]) -> Outcome:
     """
     outcome = Outcome()
     for name, arguments in parts.items():
+        # Each in a process of its own: what one leaves in the device's memory, or breaks in its
+        # context, the next one does not find.
         start_s = time.perf_counter()
         # Only what is printed is held back; a reason to fail is told at once.
         ran = subprocess.run(
@@ -86,6 +89,7 @@ def run_parts(parts: Mapping[str, Sequence[str]]) -> Outcome:
         )
         outcome.wall_s[name] = round(time.perf_counter() - start_s, 1)
         text, result = _split(ran.stdout) if name.startswith("bench_") else (ran.stdout, {})
+        # A benchmark that ends well but prints no JSON has measured nothing.
         if ran.returncode or result is None:
             outcome.failed.append(name)
             print(ran.stdout, end="")
@@ -112,6 +116,7 @@ def report(outcome: Outcome, device: str, *, is_saved: bool) -> int:
     for name, text in outcome.texts.items():
         print(f"\n== {name}\n{text.rstrip()}")
     print(f"\nfailed: {', '.join(outcome.failed)}" if outcome.failed else "\nall passed")
+    # "NVIDIA H200" becomes nvidia-h200.
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     source = provenance(ROOT / "kernels" / "compiled.json")
     keep(f"gpu-{slug}", source, outcome.merged(), is_saved=is_saved)

@@ -59,7 +59,11 @@ class Ceilings:
 
 def num_copies(bytes_of_a_call: int, cache_bytes: int) -> int:
     """Return how many calls on data of their own it takes for none to find it in the cache."""
+    # For example, with a cache of 50 MB and 2 MB a call: 100 calls hold 200 MB. When the first one
+    # comes again its data has long been pushed out. With 25 MB a call it is 8, with 100 KB it would
+    # be 2,000. A graph takes 128 of those at most, which then lie in the cache.
     needed = math.ceil(_CACHES_FILLED * cache_bytes / max(bytes_of_a_call, 1))
+    # Eight at least: a call of one alone would have nothing behind it to overlap with.
     return min(max(needed, _MIN_COPIES), _MAX_COPIES)
 
 
@@ -83,6 +87,8 @@ def time_in_graph(calls: Sequence[Callable[[], object]]) -> Timing:
     Returns:
         The time of one call.
     """
+    # PyTorch documentation, "CUDA graphs": work is warmed up on another stream before it is
+    # captured, since what is done once (compiling, choosing algorithms) must not be captured.
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -95,6 +101,7 @@ def time_in_graph(calls: Sequence[Callable[[], object]]) -> Timing:
         for call in calls:
             call()
     for _ in range(_WARM_UP_REPLAYS):
+        # A GPU that was idle runs at a low clock; some replays later it does not.
         graph.replay()
     marks = [
         torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -105,6 +112,8 @@ def time_in_graph(calls: Sequence[Callable[[], object]]) -> Timing:
         graph.replay()
         mark.record()
     torch.cuda.synchronize()
+    # A mark is stamped by the device between two replays, so nothing of Python is in the
+    # difference.
     times_us = [
         1000 * begin.elapsed_time(end) / len(calls) for begin, end in itertools.pairwise(marks)
     ]
@@ -117,6 +126,8 @@ def measure_ceilings() -> Ceilings:
     """Measure what this device can do."""
     read_us, copy_us = _read_and_copy_us()
     factor = torch.randn((_PEAK_SIZE, _PEAK_SIZE), dtype=torch.bfloat16, device="cuda")
+    # 2 · 8,192³ operations are 1.1e12. What the device reaches here is a fairer ceiling than the
+    # data sheet, whose clock it does not keep under load.
     product = time_in_graph([lambda: factor @ factor.T] * _CEILING_ROUNDS)
     one = torch.zeros(1, device="cuda")
     empty = time_in_graph([partial(one.add_, 1)] * (10 * _CEILING_ROUNDS))
@@ -130,6 +141,7 @@ def measure_ceilings() -> Ceilings:
 
 def _read_and_copy_us() -> tuple[float, float]:
     """Return the times of reading and of copying `_CEILING_BYTES`; the memory is free after."""
+    # 2 GiB are far more than any cache holds.
     source = torch.randn(_CEILING_BYTES // 4, dtype=torch.float32, device="cuda")
     target = torch.empty_like(source)
     read = time_in_graph([source.sum] * _CEILING_ROUNDS)

@@ -81,12 +81,15 @@ def listen(
     played, now_s = FarEnd(RATE_HZ), 0.0
     if before is not None:
         ears.hear_pcm(np.concatenate((before, silence(_QUESTION_GAP_S))))
+        # The question before the reply: from it the ears know how loud this user speaks.
         while ears.next(is_finished=True, would_interrupt=False) is not None:
             pass
     heard = Heard(np.zeros(0, dtype=np.float32))
     passed: list[Wave] = []
     for start in range(0, len(near), _CHUNK):
         chunk = near[start : start + _CHUNK]
+        # In the order of real time: these 20 ms begin to be played, they pass, and what the
+        # microphone recorded meanwhile arrives.
         played.play(far[start : start + _CHUNK], now_s)
         now_s += len(chunk) / RATE_HZ
         ears.played(played.take(len(chunk) / RATE_HZ, now_s))

@@ -58,6 +58,8 @@ def trimmed(pcm: Wave, below_db: float = 35.0) -> Wave:
     hop = RATE_HZ // 200
     frames = len(pcm) // hop
     power = np.mean(pcm[: frames * hop].reshape(frames, hop) ** 2, axis=1)
+    # Frames of 5 ms, 35 dB below the loudest: synthesisers put silence around what they say, which
+    # would count as waiting.
     loud = np.flatnonzero(power > power.max() * 10 ** (-below_db / 10))
     return pcm[loud[0] * hop : (loud[-1] + 1) * hop]
 
@@ -80,6 +82,7 @@ def cough(seed: int) -> Wave:
     time_s = np.arange(num) / RATE_HZ
     noise = rng.standard_normal(num)
     throat = _formants(noise, [(rng.uniform(500, 800), 3), (rng.uniform(1200, 1900), 4)])
+    # Up in 4 ms, as a burst is, and down by 22 dB until the hiss is over (e to the power of -2.5).
     loudness = np.exp(-time_s / (hiss_s / 2.5)) * np.minimum(1, time_s / 0.004)
     made = throat * loudness
     if voiced_s:
@@ -100,6 +103,7 @@ def hum(seed: int) -> Wave:
     pitch_hz = rng.uniform(95, 220) * (1 + rng.uniform(0.05, 0.3) * place)
     buzz = _buzz(pitch_hz)
     nose = _formants(buzz, [(260, 4), (1050, 8)]) + 0.1 * _formants(buzz, [(2300, 8)])
+    # Loud at both ends and softer in the middle: "m-hm".
     pulses = np.sin(np.pi * place) ** 0.5 * (0.35 + 0.65 * np.abs(np.cos(np.pi * place)))
     return levelled((nose * pulses).astype(np.float32))
 
@@ -118,6 +122,7 @@ def music(seed: int, seconds: float = 8.0) -> Wave:
     num = round(seconds * RATE_HZ)
     made = np.zeros(num)
     beat = round(60 / rng.uniform(70, 150) * RATE_HZ)
+    # A major scale, in semitones; a chord takes every other of its notes.
     scale = np.array([0, 2, 4, 5, 7, 9, 11])
     root = rng.uniform(110, 220)
     for start in range(0, num, beat):
@@ -163,6 +168,8 @@ def echoed(far: Wave, delay_ms: float, level_db: float, seed: int = 0, rt60_s: f
     """
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(rt60_s * RATE_HZ)) / RATE_HZ
+    # A room's tail is noise that decays: by a factor of 1,000, which is 60 dB, in `rt60_s`. Source:
+    # Polack 1988; Schroeder 1965, "New method of measuring reverberation time".
     room = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
     room *= 0.35 / np.sqrt(np.sum(room**2))
     room[0] = 1.0
@@ -170,6 +177,8 @@ def echoed(far: Wave, delay_ms: float, level_db: float, seed: int = 0, rt60_s: f
     hertz = np.fft.rfftfreq(size, 1 / RATE_HZ)
     # A small loudspeaker has no bass, and air takes some of the treble.
     band = 1 / (1 + (200 / np.maximum(hertz, 1)) ** 2) / (1 + (hertz / 6500) ** 2)
+    # A product of spectra is a convolution. The size holds both, so that the end does not come
+    # around.
     back = np.fft.irfft(np.fft.rfft(far, size) * np.fft.rfft(room, size) * band, size)[: len(far)]
     late = round(delay_ms * RATE_HZ / 1000)
     back = np.concatenate((np.zeros(late), back))[: len(far)]
@@ -207,7 +216,9 @@ def _add(
 
 def _buzz(pitch_hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return what vocal cords do at a pitch [samples]: all harmonics, falling with frequency."""
+    # The phase is the sum of the pitch over time, so a gliding pitch has no jumps.
     phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE_HZ
+    # A harmonic above half of the rate would come back as a false tone (aliasing).
     most = int(RATE_HZ / 2 / pitch_hz.max())
     return np.asarray(sum(np.sin(n * phase) / n for n in range(1, most)))
 
@@ -218,6 +229,7 @@ def _formants(
     """Let a source sound through resonances, each (hertz, quality)."""
     size = 2 * len(source)
     hertz = np.maximum(np.fft.rfftfreq(size, 1 / RATE_HZ), 1.0)
+    # The curve of a resonant circuit: 1 at its frequency, 0.7 where the band of width f / q ends.
     gain = sum(1 / np.sqrt(1 + (q * (hertz / f - f / hertz)) ** 2) for f, q in formants)
     shaped: npt.NDArray[np.float64] = np.fft.irfft(np.fft.rfft(source, size) * gain, size)
     return shaped[: len(source)]

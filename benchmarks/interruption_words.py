@@ -49,7 +49,9 @@ class Listener:
         return round(100 * num_errors / num_words, 1)
 
     def _heard(self, pcm: Wave) -> str:
+        # A session for each recording: what was said before would help with what is said now.
         self._engine.submit(Open("s", self._engine.info.voices[0]))
+        # 0.4 s at a time: a command has a largest size.
         for start in range(0, len(pcm), _PIECE_SAMPLES):
             self._engine.submit(AppendAudio("s", pcm[start : start + _PIECE_SAMPLES]))
         self._engine.submit(CommitAudio("s", "i"))
@@ -65,6 +67,7 @@ def utterances(num: int) -> list[tuple[str, Wave]]:
     users, said = SynthesisedUsers(), []
     for case in draw_cases(num, 0, ("slt", "rms")):
         text = case.dialogue[0].user
+        # A cleaner that suits only the voices of training would show on the other half.
         voices = users.choose("held out" if case.number % 2 else "known", 0, case.number)
         said.append((text, users.speak(voices, text).pcm))
     return said

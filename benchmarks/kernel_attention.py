@@ -12,6 +12,7 @@ from benchmarks.kernel_gate import check_close
 from benchmarks.report import Row
 from kernels.attention import paged_attention, quantize_kv
 
+# Moshi's heads, and pages as the engine has them on a GPU.
 HEADS, HEAD_DIM, PAGE_SIZE = 32, 128, 64
 BATCHES = (1, 4, 16, 64)
 LENGTHS = ((100, 192), (188, 192), (100, 3008), (3000, 3008))  # seen columns, columns of a slot
@@ -39,6 +40,7 @@ def measure_attention(ceilings: Ceilings) -> list[Row]:
 
 def read_bytes(batch: int, columns: int, form: str) -> int:
     """Return the bytes of keys, values and scales in `columns` columns of each row."""
+    # For example, one session of 3,000 columns in bf16: 2 · 3,000 · 32 · 256 = 49 MB in each layer.
     return 2 * batch * columns * HEADS * _ENTRY_BYTES[form]
 
 
@@ -50,12 +52,15 @@ def attention_call(batch: int, length: int, capacity: int, form: str) -> partial
     k_scale = v_scale = None
     if form == "int8":
         (keys, k_scale), (values, v_scale) = quantize_kv(keys), quantize_kv(values)
+    # A step may see three stretches of columns; a full window of one kind is one of them.
     spans = torch.tensor([[0, length], [0, 0], [0, 0]], dtype=torch.int32, device="cuda")
     return partial(
         paged_attention,
         torch.randn((batch, 1, HEADS, HEAD_DIM), dtype=torch.bfloat16, device="cuda"),
         keys,
         values,
+        # After some hours of calls pages lie anywhere. In order they would be read faster than in
+        # service.
         torch.randperm(shape[0], device="cuda").view(batch, pages_per_slot).int(),
         spans.expand(batch, 1, 3, 2).contiguous(),
         scale=HEAD_DIM**-0.5,
@@ -69,7 +74,9 @@ def _measure(batch: int, length: int, capacity: int, form: str, ceilings: Ceilin
     calls = [attention_call(batch, length, capacity, form) for _ in range(num_copies)]
     _check(calls[0], form)
     ours = time_in_graph([partial(call, backend="triton") for call in calls])
+    # Their memory is for PyTorch's turn: both at once would leave room for fewer copies.
     del calls
+    # PyTorch reads what is seen and nothing of the other columns, so its data is smaller.
     num_dense = copies_that_fit(read_bytes(batch, length, "bf16"))
     plain = time_in_graph([_dense_call(batch, length) for _ in range(num_dense)])
     gb_s = read_bytes(batch, length, form) / ours.median_us / 1e3

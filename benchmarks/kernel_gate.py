@@ -18,8 +18,11 @@ def check_close(what: str, got: Tensor, expected: Tensor) -> None:
     Raises:
         WrongError: if it is.
     """
+    # The largest of all: one wrong tile among thousands is a mistake, and a mean would not show it.
     error = (got.double() - expected.double()).abs().max().item()
     allowed = _RELATIVE_ERROR * expected.double().abs().max().item()
+    # Not `error > allowed`: a result that is not a number compares false with everything, and must
+    # fail.
     if not error <= allowed:
         raise WrongError(f"{what}: off by {error:.3g}, expected at most {allowed:.3g}")
 

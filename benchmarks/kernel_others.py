@@ -23,6 +23,7 @@ from model.transformer.sampling import sample
 
 BATCHES = (1, 16, 64)
 DIM, FF_DIM = 4096, 11264
+# Levels, entries, dimensions of each.
 QUANTISERS = ((8, 2048, 256), (32, 2048, 256), (7, 1024, 96))  # Mimi at 8 and 32, the starter
 FRAMES = (1, 16, 128)
 DRAWS = ((2048, 250), (32000, 25))  # vocabulary, top-k
@@ -50,6 +51,8 @@ def _kv_write() -> list[Row]:
     rows = []
     for batch in BATCHES:
         for form in ("bf16", "int8"):
+            # One page for each session, as the attention benchmark makes them; its query is not
+            # used.
             cache = attention_call(batch, PAGE_SIZE, PAGE_SIZE, form)
             _, keys, values, *_ = cache.args
             angle = torch.rand((batch, 1, 1, HEAD_DIM // 2), device="cuda")
@@ -57,6 +60,8 @@ def _kv_write() -> list[Row]:
             call = partial(
                 rotate_and_write,
                 torch.randn(shape, dtype=torch.bfloat16, device="cuda"),
+                # A rotation as a complex number of length one, as rotary embeddings have it (Su et
+                # al. 2021, "RoFormer").
                 torch.polar(torch.ones_like(angle), angle),
                 keys,
                 values,
@@ -94,6 +99,8 @@ def _sampling() -> list[Row]:
     for vocab, top_k in DRAWS:
         for batch in BATCHES:
             logits = torch.randn((batch, vocab), device="cuda")
+            # Dividing probabilities by exponential noise and taking the largest draws from them:
+            # the same as the Gumbel trick. With the same noise both sides must draw the same token.
             noise = torch.empty((batch, top_k), device="cuda").exponential_()
             temperature = torch.full((batch,), 0.8, device="cuda")
             ours = partial(sample_tokens, logits, temperature, noise, backend="triton")
@@ -121,10 +128,14 @@ def _rvq() -> list[Row]:
             calls = []
             for _ in range(copies_that_fit(4 * levels * entries * dim)):
                 tables = torch.randn((levels, entries, dim), device="cuda")
+                # Each level codes what the one before left over, which is smaller: residual vector
+                # quantisation (Zeghidour et al. 2021, "SoundStream").
                 tables *= 0.7 ** torch.arange(levels, device="cuda")[:, None, None]
                 x = torch.randn((frames, dim), device="cuda")
                 calls.append(partial(nearest_codes, x, tables, half_norms(tables)))
             expected = calls[0](backend="reference")
+            # A tie that is decided otherwise changes all levels after it, so the share grows with
+            # their number.
             check_same("rvq", calls[0](backend="triton"), expected, _NEAR_TIES * levels)
             ours = [partial(call, backend="triton") for call in calls]
             plain = [partial(call, backend="reference") for call in calls]

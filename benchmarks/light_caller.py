@@ -28,6 +28,7 @@ from server.webrtc.opus import OpusDecoder, OpusEncoder
 from server.webrtc.timer import Timer
 
 _PAYLOAD_TYPE = 111
+# More often than the server's `_SILENT_PATH_S`, as browsers do.
 _CHECK_S = 2.0
 _FRAME_S = 0.02
 _HEADER = struct.Struct("!BBHLL")
@@ -87,6 +88,8 @@ class _Path(asyncio.DatagramProtocol):
         message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
         message.attributes["USERNAME"] = self._user
         message.attributes["PRIORITY"] = 1
+        # RFC 8445, section 8.1.1: there is one pair, and it is nominated by the first check.
+        # PRIORITY must be there (section 7.1.1), and nobody here looks at it.
         message.attributes["USE-CANDIDATE"] = None
         message.add_message_integrity(self._password.encode())
         assert self._transport is not None
@@ -125,6 +128,8 @@ class LightCaller:
         self._hear = hear
         self._speak = speak
         self._encoder = OpusEncoder(48_000, 24_000)
+        # The server's own: it adds no wait where nothing is lost, so what is measured is the way
+        # there.
         self._receiver = AudioReceiver(OpusDecoder(rate_hz), rate_hz, hear or (lambda _: None))
         self._timer = Timer(self._on_due)
         self._loop = asyncio.get_running_loop()
@@ -142,6 +147,7 @@ class LightCaller:
         certificate = _CERTIFICATES.current()
         ufrag, password = secrets.token_hex(4), secrets.token_hex(12)
         ((algorithm, digest),) = fingerprints(certificate)
+        # actpass leaves the role to the answer, as browsers do (RFC 8842, section 5).
         transport = (
             f"a=ice-ufrag:{ufrag}\na=ice-pwd:{password}\n"
             f"a=fingerprint:{algorithm} {digest}\na=setup:actpass"
@@ -218,6 +224,8 @@ class LightCaller:
         while True:
             sound = self._speak()
             payload = sound if isinstance(sound, bytes) else self._encoder.encode(sound)
+            # RFC 3550, section 5.1: version 2, payload type, number, timestamp (960 units are 20
+            # ms), SSRC.
             header = _HEADER.pack(0x80, _PAYLOAD_TYPE, number & 0xFFFF, number * 960, self._ssrc)
             self._secure.send(header + payload)
             number += 1
@@ -227,6 +235,8 @@ class LightCaller:
     async def _show(self, film: Film) -> None:
         frame, number, due_s = 0, 0, time.monotonic()
         while True:
+            # The same frames over and over: nobody looks at them but the server, which takes key
+            # frames only.
             packets = film.key if self._is_key_due else film.others[frame % len(film.others)]
             self._is_key_due = False
             for index, payload in enumerate(packets):

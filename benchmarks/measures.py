@@ -49,6 +49,7 @@ _PACKAGES = ("kernels", "model", "server", "benchmarks")
 _QUESTION = _ROOT / "tests" / "assets" / "two_plus_two.wav"
 
 _DIRECTIVE = re.compile(r"#\s*(noqa|ruff:|mypy:|type:|fmt:|!)")
+# A pair of brackets without quotes in it: [B, T, K], and not ["a", "b"].
 _SHAPE = re.compile(r"\[[^\[\]\"'`=]*\]")
 # B, head_dim, 2 * dim, 4 S, ceil(size / 64), ...; no prose.
 _DIMENSION = re.compile(r"\.\.\.|\*?(\d+ )?[\w.]+(\([^)]*\))?( ?[*+/-] ?[\w.()]+)*( each)?")
@@ -117,11 +118,13 @@ def has_source(text: str) -> bool:
 
 def is_echo(name: str, owner: str, docstring: str) -> bool:
     """Say whether a docstring holds no word that is not in the name, or in its class's name."""
+    # For example, `def open_session` with "Open the session." says nothing that its name does not.
     said = {_stem(word) for word in re.findall(r"[a-z0-9]+", docstring.lower())} - _FILLERS
     return bool(said) and said <= {_stem(word) for word in _words(name) + _words(owner)}
 
 
 def _words(name: str) -> list[str]:
+    # For example, "HTTPServer_open" becomes "HTTP Server open".
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     return re.findall(r"[a-z0-9]+", spaced.replace("_", " ").lower())
 
@@ -158,6 +161,7 @@ def measure(path: Path, room: Room, shown: str) -> None:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type != tokenize.COMMENT or _DIRECTIVE.match(token.string):
             continue
+        # Anything but spaces before it on its line.
         is_trailing = bool(token.line[: token.start[1]].strip())
         room.trailing += is_trailing
         room.comment_lines += not is_trailing
@@ -203,6 +207,8 @@ def circles(root: Path) -> list[str]:
         for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):
             target = Path(*name.split("."))
             if target in names or target / "__init__" in names:
+                # Adds nothing within a package, but makes an entry; only pairs of different names
+                # are told.
                 arrows[here, _place(target)] += here != _place(target)
     pairs = [pair for pair in arrows if pair[::-1] in arrows and pair[0] < pair[1]]
     return [f"{a} ↔ {b} {arrows[a, b]}/{arrows[b, a]}" for a, b in sorted(pairs)]
@@ -299,6 +305,7 @@ def _hold_a_conversation(url: str, server: subprocess.Popen[bytes], timeout_s: f
         _read_until(connection, "session.created", timeout_s)
         server.send_signal(signal.SIGUSR1)
         with wave.open(str(_QUESTION)) as question:
+            # A second of silence after the question, so that voice detection ends the turn.
             audio = question.readframes(question.getnframes()) + bytes(2 * 24_000)
         frames = range(0, len(audio), 4_800)  # 100 ms of 24 kHz, 16 bits
         for start in frames:

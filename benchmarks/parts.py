@@ -34,12 +34,15 @@ def measure_parts(settings: Settings, question: Path) -> Row:
     outputs: SimpleQueue[Output] = SimpleQueue()
     engine.start(outputs.put)
     try:
+        # The first turn compiles, allocates and fills caches; the counters are read after it.
         _hold(engine, outputs, "warm-up", [UserTurn("", pcm)])
         before = _counters(engine)
         _hold(engine, outputs, "measured", [UserTurn("", pcm)] * _NUM_TURNS)
         after = _counters(engine)
     finally:
         engine.stop()
+    # Counters only grow, and what was spent is the difference. For example, 300 frames were heard
+    # and 150 spoken in 27 s of ticks: 450 · 0.08 = 36 s of talk, and a real-time factor of 0.75.
     spent = {name: after[name] - before[name] for name in after}
     heard, spoken = spent["frames_heard"], spent["frames_spoken"]
     frame_s = engine.info.frame_ms / 1000

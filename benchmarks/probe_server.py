@@ -48,6 +48,8 @@ def burst(num_samples: int, start: int = 0, rate_hz: int = RATE_HZ) -> np.ndarra
     """Return silence with 5 ms of a tone: float32 [num_samples]."""
     pcm = np.zeros(num_samples, dtype=np.float32)
     length = rate_hz * BURST_MS // 1000
+    # 1 kHz, half of full scale. Opus keeps it, and the first half wave is over the threshold at
+    # once.
     pcm[start : start + length] = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(length) / rate_hz)
     return pcm
 
@@ -71,6 +73,7 @@ class ProbeEngine:
     """Answer with one burst, at once, and note all times."""
 
     def __init__(self, max_sessions: int) -> None:
+        # It says that it sees, so that the server takes a camera; what it is shown it forgets.
         self.info = EngineInfo("probe", RATE_HZ, 80, ("one",), max_sessions, image_side=1_024)
         self.metrics = EngineMetrics()
         self.heard: dict[str, Finder] = defaultdict(Finder)
@@ -101,6 +104,8 @@ class ProbeEngine:
                 else:
                     pcm = burst(RATE_HZ * 80 // 1000)
                     self.said_s[session].append(time.monotonic())
+                # From within `submit`: no engine is between the question and the answer, only the
+                # way.
                 self._deliver(ResponseAudio(session, command.turn, pcm))
                 self._deliver(ResponseDone(session, command.turn, "completed", Usage()))
             case CheckTurn():

@@ -38,6 +38,7 @@ _CHUNK = np.zeros(_RATE_HZ // 10, dtype=np.float32)  # 100 ms
 _WORDS = 7
 _FRAMES_PER_WORD = 5
 _CHUNKS = 12  # appended in a turn
+# A session of its own now and then: a conversation that only grew would show what forgetting costs.
 _TURNS_PER_SESSION = 25
 
 _AUDIO_EVENT = "response.output_audio.delta"
@@ -95,6 +96,7 @@ class _Wire:
         config = SessionConfig(self.ids.new("sess"), "scripted", "alloy", expires_at=0)
         voices, profile = VoiceMap({"alloy": "alloy"}, "alloy"), EngineProfile(_RATE_HZ, _FRAME_MS)
         self.session_id = config.id
+        # Everything of a session but what waits: no socket, no thread, no engine.
         self.machine = SessionMachine(config, profile, voices, self.ids, Limits(), _Ears())
         self.machine.start()
 
@@ -102,6 +104,7 @@ class _Wire:
         """Send a client's event and encode what follows."""
         text = json.dumps({"type": kind, **fields})
         start_s = time.perf_counter()
+        # From the frame's text to the last text that follows, with all JSON on the way.
         reactions = self.machine.receive(parse(self.dialect.read(decode(text))), 0.0)
         self._encode(reactions)
         self.seconds[kind].append(time.perf_counter() - start_s)
@@ -121,6 +124,7 @@ class _Wire:
                 reaction, "session_id"
             ):
                 continue  # for the engine or a player, or the end
+            # For each frame of 80 ms that is base64 of 3,840 bytes.
             written = self.dialect.write(reaction, self.ids.new("event"))
             if written is not None:
                 texts.append(json.dumps(written, separators=(",", ":")))

@@ -46,6 +46,7 @@ def random_lm(values: Values, form: Form, device: str) -> LM:
     if form != "bf16":
         quantised = NF4Linear if form == "nf4" else Int8Linear
         for name, linear in hot_linears(lm).items():
+            # On "meta" it has a shape and no memory; the weight is put in on the next line.
             dense = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
             dense.weight = _drawn(f"{name}.weight", linear.weight, device)
             lm.set_submodule(name, quantised.from_linear(dense, backend="reference").to(device))
@@ -70,6 +71,7 @@ def fill(name: str, weight: Tensor) -> None:
     if name.endswith("alpha") or "norm" in name:
         weight.fill_(1.0)
         return
+    # `hash` of a text differs from process to process; this one does not.
     seed = zlib.crc32(name.encode())
     weight.normal_(std=_STD, generator=torch.Generator(weight.device).manual_seed(seed))
 
@@ -83,6 +85,7 @@ def streamed(module: nn.Module) -> tuple[int, int]:
             continue
         num_bytes += tensor.nbytes
         if last in _LEVELS:
+            # Two levels of four bits in a byte.
             num_numbers += 2 * tensor.nbytes
         elif last not in _SCALES:
             num_numbers += tensor.numel()

@@ -66,6 +66,8 @@ def their_lm(values: Values, device: str = "cpu", dtype: torch.dtype = torch.flo
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if "norm" in name:  # fresh ones do nothing
+                # A fresh norm scales by one. If a loader forgot it, nobody would see; with these
+                # numbers all would.
                 parameter.uniform_(0.5, 1.5)
     return lm
 
@@ -109,6 +111,7 @@ def published(module: nn.Module) -> dict[str, Tensor]:
         else:
             tensors[name] = tensor.contiguous()
     for name, parts in steps.items():
+        # In order of their steps: "10" comes after "9", which texts would not give.
         tensors[name] = torch.cat([tensor for _, tensor in sorted(parts, key=lambda p: p[0])])
     return tensors
 

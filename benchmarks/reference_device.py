@@ -62,6 +62,7 @@ class Rates:
         target = torch.empty_like(source)
         square = torch.randn(width, width, dtype=torch.bfloat16, device=device)
         return cls(
+            # A copy reads and writes each byte.
             2 * source.nbytes / _best_s(lambda: target.copy_(source)),
             2 * width**3 / _best_s(lambda: square @ square),
         )
@@ -112,6 +113,7 @@ def lm_rows(device: str, values: Values, batch: int, num_frames: int, rates: Rat
         with _lm_lane(lane, device, values, batch) as (step, module):
             for frame in range(_WARM_UP_FRAMES + num_frames):
                 times.of(lane, step, user, is_counted=frame >= _WARM_UP_FRAMES)
+            # As many as there are in the middle of the frames that are timed.
             kv = _kv_bytes(values, batch, _WARM_UP_FRAMES + num_frames // 2)
             read, multiplied = streamed(module)
             floor_ms = rates.floor_ms(read, multiplied * batch, kv)
@@ -179,6 +181,7 @@ def _lm_lane(
         loaders = moshi("models.loaders")
         sizes = lm_sizes(values)
         theirs = loaders.get_moshi_lm(None, sizes, device="meta", dtype=torch.bfloat16)
+        # Made where they are used: 7B would take 15 GB of the host's memory on the way.
         theirs = theirs.to_empty(device=device)
         for name, weight in theirs.named_parameters():
             fill(name, weight)

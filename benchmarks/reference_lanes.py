@@ -37,6 +37,8 @@ class Times:
 
     def of(self, lane: str, step: Step, frame: Tensor, *, is_counted: bool = True) -> Tensor:
         """Let a lane take a frame; returns what it gave."""
+        # A GPU works on after the call has returned. Without waiting, a lane would pay for the one
+        # before it.
         synchronise()
         start_s = now_s()
         out = step(frame)
@@ -70,6 +72,7 @@ def synchronise() -> None:
 @contextlib.contextmanager
 def their_lm_step(theirs: Any, batch: int) -> Iterator[Step]:  # a package without types
     """Give the whole of their `LMGen.step`, greedy: codes [B, 8] in, tokens [B, 9] on the host."""
+    # Greedy, so that both can be compared token by token.
     generator = moshi("models").LMGen(theirs, use_sampling=False, support_out_of_sync=True)
 
     def step(user: Tensor) -> Tensor:
@@ -118,6 +121,8 @@ def our_mimi_steps(ours: Mimi, batch: int, *, is_full: bool = True) -> tuple[Ste
     encoder, decoder = ours.init_encoder_state(batch), ours.init_decoder_state(batch)
     if is_full:
         for state in (encoder, decoder):
+            # A session that is as old as its window reads all of it; its numbers do not matter for
+            # the time.
             state.steps.fill_(state.window)
     return (
         lambda pcm: ours.encode_step(pcm, encoder),

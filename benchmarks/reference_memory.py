@@ -45,6 +45,7 @@ def run_theirs(sizes: Sizes, batch: int, directory: Path) -> int:
         directory: holds `lm.safetensors` and `mimi.safetensors`, as published.
     """
     loaders = moshi("models.loaders")
+    # A peak never falls. So what is counted is what loading and running add to what imports took.
     before = _peak()
     lm = loaders.get_moshi_lm(directory / LM_FILE, lm_sizes(sizes.lm), dtype=torch.float32)
     mimi = loaders.get_mimi(directory / MIMI_FILE, dict(sizes.mimi), num_codebooks=8)

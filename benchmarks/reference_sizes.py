@@ -11,6 +11,7 @@ from model.kyutai.config import MOSHI_7B
 Values = Mapping[str, Any]  # Any: parsed JSON
 
 # What every model of the family has in common, in the words of its `config.json`.
+# No size is in it: what is the same for 82 million parameters and for 7 billion.
 _LM: Values = {
     "causal": True,
     "layer_scale": None,
@@ -38,6 +39,7 @@ class Sizes:
 
 def mimi(*, filters: int, dim: int, num_layers: int, window: int, bins: int) -> Values:
     """Return a Mimi of 8 codebooks, whose other sizes follow from these."""
+    # The strides are 8 · 6 · 5 · 4 · 2 = 1,920 samples: 24,000 Hz become 12.5 frames a second.
     return {
         "sample_rate": 24_000, "channels": 1, "frame_rate": 12.5,
         "seanet": {

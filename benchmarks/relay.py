@@ -32,6 +32,8 @@ class Weather:
             direction,
             random.Random(f"{self.seed} {direction}"),  # noqa: S311 - the same weather each time
         )
+        # Both are drawn for every packet, lost or not: the n-th packet has the same fate in every
+        # run.
         is_lost, delay_s = draw.random() < self.loss, draw.uniform(0, self.jitter_s)
         self.num_lost += is_lost
         self.num_passed += not is_lost
@@ -93,8 +95,10 @@ class Relay:
     def passed(self, direction: str, data: bytes, addr: tuple[str, int]) -> None:
         """Take a datagram."""
         if direction == "up":
+            # As a NAT does: answers go to whoever sent last.
             self._caller = addr
         # Media and messages have bad weather; connecting is another test's matter.
+        # The first byte tells what it is: below 20 it is STUN (RFC 7983, section 7).
         delay_s = self._weather.delay_s(direction) if data[0] >= 20 else 0.0
         if delay_s is not None:
             asyncio.get_running_loop().call_later(delay_s, self._deliver, direction, data)

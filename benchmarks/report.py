@@ -73,6 +73,7 @@ def print_table(rows: Sequence[Row]) -> None:
     """Print rows with the same keys as an aligned table."""
     header = list(rows[0])
     cells = [header, *([str(row[key]) for key in header] for row in rows)]
+    # As wide as the widest cell, the header among them.
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
@@ -83,6 +84,7 @@ def keep(name: str, source: Provenance, result: Row, *, is_saved: bool = True) -
     line = json.dumps({"benchmark": name, **result, "provenance": asdict(source)})
     if is_saved:
         RESULTS.mkdir(exist_ok=True)
+        # "2026-01-31T09:05:00+00:00" becomes 20260131T090500: names sort by time.
         stamp = source.date.replace(":", "").replace("-", "").split("+")[0]
         (RESULTS / f"{name}-{stamp}.json").write_text(line + "\n")
     print(line)

@@ -57,6 +57,9 @@ class LMConfig:
     audio_entry_layer: int = 0
     rope_base: float = 10000.0
     norm_eps: float = 1e-6
+    # A worked example of what a call remembers: 256 steps of words and 188 of sound, 15 s. A
+    # question of 4 s takes 50 steps of sound and perhaps ten of words. So its sound is gone after a
+    # few turns, and its words after some twenty-five.
     text_window: int = 256
     audio_window: int = 188  # 15 s of 80 ms frames
     prefix_steps: int = 16
@@ -76,6 +79,8 @@ class LMConfig:
         Raises:
             ConfigError: naming the field, what it is and what it must be.
         """
+        # The annotations are texts here, since they are not evaluated: "int" and not int. True is
+        # an int to Python, and no size.
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
@@ -92,10 +97,13 @@ class LMConfig:
         if not (self.rope_base > 0 and self.norm_eps > 0):
             msg = f"rope_base and norm_eps: must be > 0, got {self.rope_base}, {self.norm_eps}"
             raise ConfigError(msg)
+        # A head's channels turn in pairs, so each head needs an even number of them.
         _check_multiple("dim", self.dim, 2 * self.num_heads, "twice num_heads")
         _check_multiple("num_heads", self.num_heads, self.num_kv_heads, "num_kv_heads")
         _check_multiple("depth_dim", self.depth_dim, self.depth_heads, "depth_heads")
         _check_multiple("picture_size", self.picture_size, self.patch_size, "patch_size")
+        # At least one layer must be left that hears: a LISTEN step that enters behind the last one
+        # would change nothing.
         if self.audio_entry_layer >= self.num_layers:
             msg = (
                 f"audio_entry_layer: must be below {self.num_layers}, got {self.audio_entry_layer}"
@@ -136,6 +144,7 @@ class LMConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back."""
         assert self.family is None, "only the starter is stored like this"
+        # JSON knows no tuples: the delays come back as a list, and `from_dict` turns them around.
         values = dataclasses.asdict(self)
         del values["family"]
         return {**values, "delays": list(self.delays)}

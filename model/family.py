@@ -46,6 +46,8 @@ class Family:
     num_user_codebooks: int
     text_out: int
     has_two_texts: bool = False
+    # For instance (0, 1, 2, 3, 4, 4, 4, 4): eight codebooks and five sets of weights, of which the
+    # four finest codebooks share the last.
     depth_sets: tuple[int, ...] = ()
     depth_rank: int | None = None
     has_depth_norms: bool = False

@@ -48,6 +48,23 @@ class Tool:
     parameters: str
 
 
+# A worked example: one spoken question, in messages.
+#
+#     to the engine                     from the engine
+#     Open s1, a voice
+#     AppendAudio s1, 80 ms             InputTranscriptDelta "what"
+#     AppendAudio s1, ...               InputTranscriptDelta " is two", ...
+#                                       EndOfTurn 1,840 ms
+#     CommitAudio s1, item a            InputTranscript item a, "what is two plus two"
+#     Respond s1, turn 0, item b        ResponseStarted turn 0, ResponseText "four"
+#                                       ResponseWord "four" at 160 ms, ResponseAudio, ...
+#                                       ResponseDone turn 0, completed
+#
+# If the user talks over the reply after 300 ms of it:
+#
+#     Cancel s1, turn 0                 ResponseDone turn 0, cancelled
+#     Truncate s1, item b, 300 ms
+#     Respond s1, turn 1, item d        whatever still says turn 0 is dropped by the receiver
 # Commands: session -> engine.
 
 
@@ -370,6 +387,9 @@ class Usage:
         input_cached_image_tokens: those of them that an earlier response had paid for.
     """
 
+    # A worked example. Response 1 is based on 40 tokens and says 30. Response 2 is based on 95, of
+    # which 70 are cached: what the first was based on, and what it said. If the second says 25,
+    # then 120 of the third's input are cached.
     input_text_tokens: int = 0
     input_audio_tokens: int = 0
     input_cached_text_tokens: int = 0
@@ -567,6 +587,8 @@ Output: TypeAlias = (
 
 def weight(command: Command) -> int:
     """Return how much work a command is apart from its audio: characters, and bytes of pictures."""
+    # What waits is bounded by this. A picture of 640 x 480 weighs 921,600, which is far more than
+    # any text: a session has few of them on their way.
     match command:
         case AppendText():
             return len(command.text) + sum(image.nbytes for image in command.images)

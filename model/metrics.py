@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
+# A worked example of buckets: a tick of 7 ms is counted in the fourth one, over 5 and up to 10. One
+# of exactly 5 ms is in the third. One of 200 ms is in the last, which has no bound.
 # Upper bounds in milliseconds; 80 is one frame, beyond which a tick is late by itself.
 TICK_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 160.0)
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
@@ -142,6 +144,8 @@ class EngineMetrics:
 
     def count_rows(self, phases: Iterable[str]) -> None:
         """Count the rows of a batch, given the phase of each row's session."""
+        # Another thread may be reading the old dictionary. It keeps what it has, and finds the new
+        # one the next time.
         counted = dict(self.rows)
         for phase in phases:
             counted[phase] = counted.get(phase, 0) + 1

@@ -35,6 +35,7 @@ def to_patches(picture: Picture, size: int, patch_size: int) -> npt.NDArray[np.f
     square = _square(picture)
     shrunk = _resampled(_resampled(square.astype(np.float32), size, 0), size, 1)
     count = size // patch_size
+    # [rows of patches, columns of patches, patch_size, patch_size, 3]
     cut = shrunk.reshape(count, patch_size, count, patch_size, 3).transpose(0, 2, 1, 3, 4)
     patches: npt.NDArray[np.float32] = cut.reshape(count * count, -1) / 127.5 - 1.0
     return patches
@@ -49,6 +50,10 @@ def _square(picture: Picture) -> Picture:
 
 def _resampled(pixels: npt.NDArray[Any], size: int, axis: int) -> npt.NDArray[np.float32]:
     """Resample one axis by area: exact means, also of parts of pixels."""
+    # A worked example: a row of three pixels becomes two. Each new one covers one and a half: the
+    # first is (p0 + p1 / 2) / 1.5. The running sums [0, p0, p0 + p1, p0 + p1 + p2] are read at 0,
+    # 1.5 and 3, between two of them where need be. What lies between two readings, divided by 1.5,
+    # is a mean. So it takes the same work whatever the sizes are.
     length = pixels.shape[axis]
     if length == size:
         return pixels

@@ -92,6 +92,8 @@ class TextPieces:
         is_text = not (
             processor.IsControl(piece) or processor.IsUnknown(piece) or processor.IsUnused(piece)
         )
+        # Pieces 0 and 3 say when a word is about to come and that none comes. They steer the
+        # model's own timing, and are no text even if a file gives them a name.
         if piece in (END_OF_PAD, PAD) or not is_text:
             return b""
         if processor.IsByte(piece) and (byte := _BYTE.fullmatch(name)):
@@ -117,6 +119,8 @@ class Detokenizer:
 
     def push(self, piece: int) -> str:
         """Return what one more piece adds; "" for padding, and for a part of a character."""
+        # A worked example: "é" is the bytes C3 A9, which come as the pieces <0xC3> and <0xA9>.
+        # After the first the decoder waits and nothing is returned; the second returns "é".
         return self._begin(self._decoder.decode(self._pieces.spelling(piece)))
 
     def finish(self) -> str:
@@ -128,6 +132,8 @@ class Detokenizer:
 
     def _begin(self, text: str) -> str:
         if not self._has_begun:
+            # The first piece of an utterance begins a word, and so with a space that nobody wants
+            # in front of a text.
             text = text.lstrip(" ")
             self._has_begun = bool(text)
         return text

@@ -37,6 +37,8 @@ _DIGITS = {str(digit): number_words(digit) for digit in range(10)} | {"-": "minu
 
 def with_gaps(text: str) -> str:
     """Put a space before every capital within a word: `getWeather` is "get Weather"."""
+    # "getHTTPStatus" is left as "get HTTPStatus": a space goes only where a small letter or a digit
+    # is followed by a capital.
     return _HUMP.sub(" ", text)
 
 
@@ -61,6 +63,8 @@ def prompt_pieces(
     """
     pieces: list[int] = []
     words = encode(instructions[:_MAX_CHARS])[:MAX_INSTRUCTION_PIECES]
+    # Instructions are the more important part, so they come first and have their room before any
+    # function. A function is shown whole or not at all: half of one could be called wrongly.
     if words and len(words) < max_pieces:
         pieces += [Special.SYSTEM, *words]
     fitting = []
@@ -78,6 +82,10 @@ def tool_pieces(tool: Tool, encode: Encode) -> list[int]:
     pieces: list[int] = [Special.TOOL, *encode(plain_words(tool.name)), Special.SPEAK]
     for name, schema in required_parameters(tool.parameters).items():
         words = plain_words(name)
+        # A worked example: get_weather needs a city, a text, and a unit, one of "celsius" and
+        # "fahrenheit". Its pieces are
+        #
+        #     <tool> get weather <speak> city <speak> unit celsius fahrenheit <speak> the weather
         match schema:
             case {"enum": [*values]}:
                 words += "".join(f" {plain_words(str(value))}" for value in values[:_MAX_VALUES])
@@ -94,6 +102,8 @@ def required_parameters(parameters: str) -> dict[str, Any]:
     schema = json.loads(parameters)
     if not isinstance(schema, dict):
         return {}
+    # Optional parameters are left out: a model of this size is right more often the less there is
+    # to read. A call without them is valid.
     properties, required = schema.get("properties"), schema.get("required")
     if not isinstance(properties, dict) or not isinstance(required, list):
         return {}
@@ -110,6 +120,7 @@ def call_pieces(name: str, arguments: str, encode: Encode, parameters: str = "{}
         parameters: JSON schema of the arguments, as JSON text; one that says nothing if unknown.
     """
     pieces: list[int] = [Special.CALL, *encode(plain_words(name)), Special.SPEAK]
+    # What a client replays may be no JSON at all. It is then remembered as the text that it is.
     try:
         given = json.loads(arguments)
     except ValueError:
@@ -119,6 +130,8 @@ def call_pieces(name: str, arguments: str, encode: Encode, parameters: str = "{}
     schemas: Mapping[str, Any] = required_parameters(parameters)
     for key, value in islice(given.items(), _MAX_VALUES):
         schema = schemas.get(key)
+        # A text or a number has an end that the model must put out. Where the schema lists the
+        # values, the grammar knows when one is complete.
         is_one_of_few = isinstance(value, bool) or (isinstance(schema, dict) and "enum" in schema)
         pieces += encode(plain_words(key)) + value_pieces(value, encode)
         if not is_one_of_few:
@@ -143,6 +156,8 @@ def result_text(output: str) -> str:
 
 
 def _words_of(value: object, depth: int) -> Iterator[str]:
+    # What a function returns may be nested as deeply as it likes. Deeper than four it is not read
+    # out anyhow.
     match value:
         case None:
             return
@@ -165,6 +180,7 @@ def value_pieces(value: object, encode: Encode) -> list[int]:
         case bool():
             return encode("yes" if value else "no")
         case int() | float():
+            # 15 is "one five" and -2.5 is "minus two point five", as the model writes them itself.
             return encode(" ".join(_DIGITS[digit] for digit in str(value) if digit in _DIGITS))
         case str():
             return encode(value[:_MAX_CHARS])

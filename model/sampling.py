@@ -24,6 +24,7 @@ class Sampling:
 
     def num_candidates(self, vocab: int) -> int:
         """Return how many tokens stay in the draw, which is how much noise a draw takes."""
+        # Of 2,048 codes with a top-k of 250, a draw takes 250 numbers of noise and not 2,048.
         return min(self.top_k, vocab) if self.top_k else vocab
 
 

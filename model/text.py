@@ -47,6 +47,8 @@ _SIGNS = {
     "÷": "divided by",
     "/": "divided by",
 }
+# A worked example: "What's 3 × 4, or 1,250 - 7?" becomes "what's three times four or one thousand
+# two hundred and fifty minus seven".
 # Callers' texts go through these on the engine's thread: each takes time in proportion to the text.
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _MINUS = re.compile(r"(?<=\d)\s*[-–]\s*(?=\d)")
@@ -92,6 +94,8 @@ def normalise(text: str) -> str:
     Returns:
         Words of a to z and apostrophes, with single spaces between them.
     """
+    # The order matters. Thousands first, or 1,250 would be 1 and 250. Then signs between digits,
+    # while they still stand between digits: a hyphen elsewhere is no minus. Numbers last.
     text = text.lower()
     for symbol, word in _SYMBOLS.items():
         text = text.replace(symbol, word if word == "'" else f" {word} ")
@@ -120,7 +124,10 @@ def number_words(number: int) -> str:
         return _TENS[tens - 2] + (f" {_SMALL[ones]}" if ones else "")
     unit, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
     count, rest = divmod(number, unit)
+    # 105 is "one hundred and five", 1,005 "one thousand and five", 1,250 "one thousand two hundred
+    # and fifty".
     joint = " and " if rest < 100 else " "
+    # Counts above the unit are numbers themselves: 144,000 is the count 144 with the name thousand.
     return f"{number_words(count)} {name}" + (f"{joint}{number_words(rest)}" if rest else "")
 
 
@@ -135,6 +142,7 @@ def _spell_number(found: re.Match[str]) -> str:
 
 def _spell_digits(digits: str) -> str:
     """Spell a run of digits: as a number if it is one, digit by digit if it is long or 007."""
+    # A telephone number is read digit by digit, and so is 007.
     if len(digits) > 6 or (len(digits) > 1 and digits.startswith("0")):
         return " ".join(_SMALL[int(digit)] for digit in digits)
     return number_words(int(digits))
@@ -166,12 +174,16 @@ class Tokenizer:
         self.pieces: tuple[str, ...] = tuple(
             self._processor.IdToPiece(i) for i in range(self._processor.GetPieceSize())
         )
+        # A checkpoint knows pieces by their numbers. With a tokenizer of another order every
+        # special piece would mean something else, and nothing would fail.
         if list(self.pieces[:NUM_SPECIAL]) != _SPECIAL_PIECES:
             raise TextError(
                 f"{source}: expected the first pieces to be {' '.join(_SPECIAL_PIECES)}, "
                 f"got {' '.join(self.pieces[:NUM_SPECIAL])}"
             )
         taught = NUM_SPECIAL + len(_LATER_PIECES)
+        # The later pieces stand after the voices, so that the numbers of the first ones are the
+        # same in all checkpoints. Which of the two kinds a tokenizer is shows by what stands there.
         self.is_taught_prompts = list(self.pieces[NUM_SPECIAL:taught]) == _LATER_PIECES
         self.num_special = taught if self.is_taught_prompts else NUM_SPECIAL
 

@@ -71,12 +71,16 @@ class TurnVocabulary:
 
     def delta(self, before: Sequence[int], piece: int) -> str:
         """Return what `piece` adds to the text that `before` spells; a text starts unspaced."""
+        # The piece "_two" adds " two" after a word, and "two" at the beginning of a text.
         text = self.continuation((piece,))
         return text if before else text.lstrip()
 
     def first_words(self, pieces: Sequence[int], num_words: int) -> list[int]:
         """Return the pieces of the first `num_words` words."""
         kept, seen = [], 0
+        # A worked example: the pieces "_good", "_mor", "ning", where _ marks a word's beginning,
+        # hold two words. The first word is "_good"; the third piece begins none and belongs to the
+        # second.
         for piece in pieces:
             seen += self.starts_word(piece)
             if seen > num_words:

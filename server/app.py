@@ -185,6 +185,7 @@ async def _taking_calls(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes."""
+    # With keys the name does not matter: a page that rebinds its name has no key.
     hosts = [] if settings.server.has_keys else [Middleware(OwnHosts)]
     return [*hosts, _cors(settings)]
 
@@ -222,9 +223,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address is taken, or not one of this machine.
     """
+    # Before the model is read, which may take minutes: a port that is taken is told at once.
     family, kind, protocol, _, address = _resolved(host, port)
     listener = socket.socket(family, kind, protocol)
     try:
+        # Connections of a server that has just ended stay for a while (TIME_WAIT; RFC 9293, section
+        # 3.6). Its successor may listen all the same.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         # Bound sockets may share an address until one of them listens.
@@ -266,6 +270,8 @@ def serve(settings: Settings) -> None:
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):
         log.info("descriptors", soft_limit=raise_descriptor_limit())
+        # The descriptors were raised first: each call may need one, and many systems begin with
+        # 1,024.
         bound = session_bound(settings, this_machine())
         settings = with_max_sessions(settings, bound.sessions)
         network = _network(settings, listener.getsockname()[1])
@@ -273,6 +279,8 @@ def serve(settings: Settings) -> None:
         twin = settings.model.twin
         source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
         log.info("loading", model=settings.model.name, source=str(source))
+        # The order of what follows is that of what can go wrong soonest: certificate, ports, the
+        # file of measurements, then the model.
         engine = make_engine(settings)
         try:
             app = create_app(settings, engine, network)
@@ -343,6 +351,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second whether to stop."""
+        # One second between the last word to the sessions and the end: ten ticks of 0.1 s.
         if self._link.state is LinkState.FAILED:
             # Its sessions are told first, and `/readyz` says it meanwhile.
             self._given_up_ticks += 1
@@ -355,6 +364,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal to stop. It may come between any two lines: the next tick acts on it."""
+        # The orchestrator's way: SIGTERM, then SIGKILL after its own time. Only a flag is set here,
+        # since Python runs handlers between any two instructions of the main thread.
         if sig == signal.SIGTERM and not self._is_drain_wanted:
             self._is_drain_wanted = True
             return
@@ -364,6 +375,8 @@ class Server(uvicorn.Server):
         if not self._drain.is_begun:
             self._drain.begin()
             self._log.info("draining", sessions=self._num_open, ends_at=self._drain.ends_at)
+        # For example, SIGTERM at 12:00:00 with two calls, and 25 s for them. One ends at 12:00:04,
+        # the other at 12:00:11, and the server ends then. If one goes on, it is ended at 12:00:25.
         if self._drain.is_due or self._num_open == 0:
             self._stop(signal.SIGTERM, None)
 
@@ -385,6 +398,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:
         places=Places(server.max_connections, server.max_connections_per_address),
         ws_max_size=server.max_message_bytes,
         ws_ping_interval=_PING_S,
+        # A peer that is gone without a word is noticed after 20 to 40 s.
         ws_ping_timeout=_PING_S,
         # Audio in base64 hardly shrinks, and deflating it costs more than a frame's budget.
         ws_per_message_deflate=False,
@@ -393,6 +407,8 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
+        # From others the header is not believed: it would choose the address under which tries are
+        # counted.
         forwarded_allow_ips=[*server.trusted_proxies],
         ssl_certfile=server.tls_certificate,
         ssl_keyfile=server.tls_key,

@@ -6,7 +6,6 @@ the check for import names runs before anything of another distribution could be
 
 import argparse
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from server.names import ROOT, check_names, parley_version
 if TYPE_CHECKING:
     from server.config import Settings
 
+# Told apart for whoever supervises: after 2 a restart changes nothing, after 3 it does.
 EXIT_RUNTIME = 1
 EXIT_CONFIG = 2  # what argparse uses for a wrong command line as well
 EXIT_ENGINE_GONE = 3
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Wherever it stands, also behind the arguments of a command.
     is_debug = "--debug" in words
+    # Training and checkpoints have parsers of their own, in packages that take seconds to import.
     args, rest = parser.parse_known_args([word for word in words if word != "--debug"])
     if rest and args.run not in (_train, _checkpoint):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -126,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return EXIT_RUNTIME
     except Exception as error:  # noqa: BLE001
         # The outermost edge: what nobody foresaw is one line too, its origin shown on request.
+        # A person at a terminal is told what to do. A traceback tells where we were, which is not
+        # the same.
         if is_debug:
             traceback.print_exc()
         kind = type(error).__name__
@@ -160,6 +163,7 @@ def _with_own_certificate(settings: "Settings") -> "Settings":
     if settings.server.tls_certificate is not None:
         raise ConfigError("--tls-self-signed: server.tls_certificate is set already")
     certificate, key = self_signed(ROOT / _TLS_DIR, settings.server.host)
+    # To the error stream: what reads the output of the command gets nothing in between.
     print(f"trust this certificate in the client: {certificate}", file=sys.stderr)
     server = settings.server.model_copy(update={"tls_certificate": certificate, "tls_key": key})
     return settings.model_copy(update={"server": server})
@@ -194,12 +198,18 @@ def _capacity(args: argparse.Namespace) -> int:
 
 
 def _key(args: argparse.Namespace) -> int:
-    from server.config import NAME_PATTERN  # noqa: PLC0415
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from server.config import KeyName  # noqa: PLC0415
     from server.transport.api_keys import hashed, made_key  # noqa: PLC0415
 
-    if not re.fullmatch(NAME_PATTERN, args.name):
-        raise ConfigError(f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'")
+    try:
+        TypeAdapter(KeyName).validate_python(args.name)
+    except ValidationError:
+        message = f"{args.name!r}: a name has 1 to 64 letters, digits, '.', '_' or '-'"
+        raise ConfigError(message) from None
     key = made_key()
+    # The configuration holds the hash alone, so nobody who reads it can use the key.
     print(f"# The key, which is shown this once:\n#   {key}\n# For the configuration:")
     print(f"server:\n  keys:\n    - name: {json.dumps(args.name)}\n      sha256: {hashed(key)}")
     return 0

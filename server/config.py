@@ -28,6 +28,9 @@ from server.errors import ConfigError
 
 ENV_PREFIX = "PARLEY_"
 _LEVEL_SEPARATOR = "__"
+# A key of 16 hexadecimal digits has 64 random bits. At eight tries a second from one address
+# (`server/transport/tries.py`) nobody finds it. What a secret signs can be tried offline, as fast
+# as a machine hashes, hence 128 bits of it.
 MIN_KEY_CHARS = 16
 MIN_SECRET_CHARS = 32
 # What must not be shown in an error.
@@ -54,6 +57,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+# A mistyped key would otherwise be a default that nobody chose: `max_sesions: 4` would serve as
+# many as before, and say nothing.
 class _Strict(BaseModel):
     """Refuse unknown keys and later changes."""
 
@@ -61,7 +66,7 @@ class _Strict(BaseModel):
 
 
 KeyScope: TypeAlias = Literal["sessions", "client_secrets", "metrics"]
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+KeyName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 ALL_SCOPES: tuple[KeyScope, ...] = ("sessions", "client_secrets", "metrics")
 
 
@@ -90,7 +95,7 @@ class NamedKey(_Strict):
         limits: on its sessions.
     """
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: KeyName
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = ALL_SCOPES
     limits: KeyLimits = KeyLimits()
@@ -148,23 +153,36 @@ class ServerSettings(_Strict):
     tls_key: Path | None = None
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     openapi: bool | None = None
+    # The largest append of the API is 15 MiB of sound, which is 20 MiB in base64; the rest is for
+    # JSON. Source: Realtime reference, `input_audio_buffer.append`.
     max_message_bytes: Annotated[int, Field(ge=1_024)] = 24 * 1_024 * 1_024
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 256 * 1_024
+    # Several, so that a secret can be changed without an hour in which keys fail: the new one is
+    # added in front on every server, and the old one removed when its keys have expired, two hours
+    # later.
     key_secrets: tuple[str, ...] = Field(default=(), max_length=4, repr=False)
     key_epoch: Annotated[int, Field(ge=0)] = 0
     max_ephemeral_keys: Annotated[int, Field(ge=1)] = 4_096
+    # Almost three minutes of sound at 80 ms an event. A client so far behind is not in this
+    # conversation.
     max_backlog_events: Annotated[int, Field(ge=16)] = 2_048
+    # TCP itself may try for many minutes before it gives a peer up.
     send_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     max_items: Annotated[int, Field(ge=1)] = 2_000
     max_text_chars: Annotated[int, Field(ge=1_024)] = 64 * 1_024
     max_conversation_chars: Annotated[int, Field(ge=65_536)] = 8 * 1_024 * 1_024
     max_tools: Annotated[int, Field(ge=0)] = 128
+    # 30 s at 24 kHz, four bytes a sample, are 2.9 MB a session.
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
+    # Ten minutes at 24 kHz are 58 MB as floats, which only a client has that uploads a recording.
     max_waiting_audio_s: Annotated[int, Field(ge=1)] = 600
     max_session_s: Annotated[int, Field(ge=0)] | None = None
     idle_session_s: Annotated[int, Field(ge=0)] | None = None
     max_connections: Annotated[int, Field(ge=1)] = 512
+    # A household or an office behind one address, and its phones that connect anew all at once.
     max_connections_per_address: Annotated[int, Field(ge=1)] = 64
+    # Kubernetes waits 30 s between SIGTERM and SIGKILL unless told otherwise
+    # (`terminationGracePeriodSeconds`). Five of them are for closing.
     drain_s: Annotated[int, Field(ge=0, le=86_400)] = 25
     capacity_file: Path = Path("runs/capacity.json")
 
@@ -177,6 +195,8 @@ class ServerSettings(_Strict):
         for number, key in enumerate(keys, 1):
             if not isinstance(key, str):
                 raise ValueError(f"key {number} is not text: put it in quotes")  # noqa: TRY004 - the same
+            # A subprotocol is a token of HTTP (RFC 6455, section 4.1; RFC 9110, section 5.6.2), and
+            # a comma would make two of it.
             if not (key.isascii() and key.isprintable()) or " " in key or "," in key:
                 raise ValueError(
                     f"key {number} cannot be sent in a header or a subprotocol: use printable "
@@ -217,6 +237,7 @@ class ServerSettings(_Strict):
         names = [key.name for key in keys]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two keys are called {min(twice)!r}: give each a name of its own")
+        # Both would be counted under one name in the metrics.
         if taken := [name for name in names if re.fullmatch(r"key-\d+", name)]:
             raise ValueError(f"{taken[0]!r} is what the keys of server.api_keys are called")
         return keys
@@ -238,6 +259,8 @@ class ServerSettings(_Strict):
 
     def _limit_s(self, given_s: int | None, with_keys_s: int) -> int:
         """Return a limit that holds by itself only where strangers can come."""
+        # On a laptop a conversation may go on for a day. Where strangers have keys, one that
+        # forgets to hang up would keep a place for ever.
         if given_s is not None:
             return given_s
         return with_keys_s if self.has_keys else 0
@@ -249,6 +272,7 @@ class ServerSettings(_Strict):
 
     @model_validator(mode="after")
     def _keys_or_loopback(self) -> "ServerSettings":
+        # Nobody opens a server to a network by accident: it does not start without keys.
         if not self.has_keys and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} can be reached from other machines, and there are no API "
@@ -321,12 +345,15 @@ class EngineSettings(_Strict):
     kv: Precision = _CORE.kv
     kv_pages: Annotated[int, Field(ge=1)] | None = _CORE.kv_pages
     cached_prompts: Annotated[int, Field(ge=0)] = _CORE.cached_prompts
+    # A tick takes less than a frame of 80 ms, or calls stutter. What takes 10 s will not end.
     hang_s: Annotated[float, Field(ge=3)] = 10.0
+    # 15 GB from a slow network disk of 10 MB/s are 25 minutes.
     loading_s: Annotated[float, Field(ge=10)] = 1_800.0
 
     @property
     def core(self) -> EngineConfig:
         """Return what of it concerns the engine's core, wherever that runs."""
+        # By name, so that a setting is declared once there and once here, and copied nowhere.
         shared = type(self).model_fields.keys() & {field.name for field in fields(EngineConfig)}
         return EngineConfig(**self.model_dump(include=shared))
 
@@ -350,11 +377,20 @@ class VadSettings(_Strict):
         max_wait_ms: eagerness → silence after which a turn ends however it sounds.
     """
 
+    # Two windows of 32 ms. A click or a key press is in one of them; the shortest word is in more.
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
+    # Twelve windows, one more than the 352 ms that a "mhm" can look like.
     interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
+    # Six windows: the gap of a plosive inside a word is shorter, and a cough is followed by more.
     interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
+    # A fourth of the amplitude. In the open, sound falls by 6 dB with each doubling of the
+    # distance: 12 dB are somebody four times as far from the microphone.
     interrupt_quieter_db: Annotated[float, Field(gt=0)] = 12.0
+    # Three windows. With the default 500 ms of silence (Realtime reference, `silence_duration_ms`)
+    # the engine has 404 ms of head start.
     speculate_after_ms: Annotated[int, Field(ge=0)] = 96
+    # How long the user has to go on although it sounded finished. Source of the levels: Realtime
+    # guide, "Voice activity detection", eagerness.
     end_wait_ms: Mapping[str, int] = Field(
         default={"low": 600, "medium": 250, "auto": 250, "high": 100}
     )
@@ -399,8 +435,10 @@ class ImageSettings(_Strict):
             have more.
     """
 
+    # 768 × 768 pixels of three bytes are 1.8 MB.
     max_side: Mapping[str, int] = Field(default={"low": 256, "auto": 768, "high": 768})
     max_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
+    # Decoded, 16 Mi pixels are 48 MiB, or 64 MiB with transparency; the reader may have 768 MiB.
     max_pixels: Annotated[int, Field(ge=4_096)] = 16 * 1_024 * 1_024
     max_of_item: Annotated[int, Field(ge=1)] = 8
     max_kept_bytes: Annotated[int, Field(ge=1_024)] = 8 * 1_024 * 1_024
@@ -482,12 +520,16 @@ class WebRtcSettings(_Strict):
     tcp_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     addresses: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     ice_servers: tuple[IceServer, ...] = ()
+    # RFC 7587, section 3.1.1, has 16 to 20 kbit/s for wideband speech and 28 to 40 for fullband. A
+    # model that speaks at 24 kHz lies between.
     bitrate: Annotated[int, Field(ge=6_000, le=128_000)] = 24_000
     fec: bool = True
     dtx: bool = True
     client_dtx: bool = False
+    # A browser may ask its user for the microphone before it connects.
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
     lost_after_s: Annotated[float, Field(gt=0)] = 15.0
+    # Each picture is a key frame that the client makes for us, and larger than the frames between.
     camera_fps: Annotated[float, Field(ge=0, le=4)] = 1.0
     camera_images: Annotated[int, Field(ge=1, le=16)] = 3
     camera_bitrate: Annotated[int, Field(ge=50_000, le=10_000_000)] = 1_000_000
@@ -555,6 +597,8 @@ class McpSettings(_Strict):
     allowed: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     list_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     call_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    # Tools change with a release of their server. Without this, each session would wait for a
+    # listing.
     cache_s: Annotated[float, Field(ge=0)] = 300.0
     max_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
     max_output_chars: Annotated[int, Field(ge=16)] = 16_384
@@ -594,6 +638,7 @@ class ApprovalSettings(_Strict):
     """
 
     rules: tuple[ApprovalRule, ...] = ()
+    # A person decides: they may have to be found first, and a call must not wait for ever.
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
     audit_file: Path | None = None
     audit_bytes: Annotated[int, Field(ge=1_024)] = 16 << 20
@@ -755,6 +800,10 @@ def load_settings(
     Raises:
         ConfigError: naming the key and where it stood.
     """
+    # An example. The file has `server: {port: 8000}`, the environment PARLEY_SERVER__PORT=9000.
+    # Both put a leaf at ("server", "port"); the later one stays, and `origins` says that it came
+    # from PARLEY_SERVER__PORT. So if 9000 were wrong, the error would name the variable and not the
+    # file.
     tree: _Tree = {}
     origins: dict[_KeyPath, str] = {}
     for source, keys, value in _entries(path, overrides, os.environ if env is None else env):
@@ -773,6 +822,7 @@ def _entries(
     """Yield (where it stood, key path, value), the strongest last."""
     for keys, value in _leaves((), _read_file(path)):
         yield str(path), keys, value
+    # Sorted, or the order of the environment would decide between two that contradict each other.
     for name, text in sorted(env.items()):
         if name.startswith(ENV_PREFIX):
             keys = tuple(name.removeprefix(ENV_PREFIX).lower().split(_LEVEL_SEPARATOR))
@@ -781,6 +831,7 @@ def _entries(
         key, separator, text = override.partition("=")
         # Also where the name is mistaken: `api_key`, `apikeys`.
         is_secret = "key" in key and ("api" in key or "secret" in key)
+        # What stands here may be printed and logged.
         source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:
             raise ConfigError(f"{source}: expected a.b=c")
@@ -868,6 +919,7 @@ def _all_keys(prefix: _KeyPath = ()) -> Iterator[str]:
 
 def _meant(keys: _KeyPath) -> str:
     known = list(_all_keys())
+    # For example, `server.prot` is answered with `did you mean 'server.port'?`.
     close = difflib.get_close_matches(".".join(keys), known, n=3, cutoff=0.6)
     # A right name in the wrong place is a common slip too.
     close += [key for key in known if key.endswith(f".{keys[-1]}") and key not in close]
@@ -896,6 +948,7 @@ def _first_problem(error: ValidationError, origins: Mapping[_KeyPath, str], path
         related = [origin for key, origin in origins.items() if key[: len(keys)] == keys]
         source = related[-1] if related else path
     message = problem["msg"].removeprefix("Value error, ")
+    # Our own messages say what was got; pydantic's do not, and a secret is never shown.
     is_told = problem["type"] == "value_error" or keys[:2] in _SECRETS
     got = "" if is_told else f", got {problem['input']!r}"
     return f"{source}: {'.'.join(keys) or 'settings'}: {message}{got}"

@@ -5,6 +5,7 @@ import resource
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit to the hard one; returns the limit that holds."""
+    # getrlimit(2): a process may raise its soft limit up to the hard one by itself.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -27,6 +27,8 @@ def make_engine(settings: Settings) -> Engine:
         ConfigError: there is no such folder, or the model cannot be had as it is asked for.
     """
     spec = core_spec(settings)
+    # A process of its own has an interpreter of its own: the model's Python never holds up the
+    # event loop, and a crash in a kernel ends no connection.
     if settings.engine.placement == "process":
         engine = settings.engine
         policy = RestartPolicy(hang_s=engine.hang_s, loading_s=engine.loading_s)

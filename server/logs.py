@@ -35,9 +35,12 @@ class Throttle:
     def passes(self, kind: str) -> tuple[bool, int]:
         """Return whether a line of a kind is written, and how many before it were not."""
         kind, now_s = kind[:_KIND_CHARS], self._clock()
+        # Bounded: whoever finds a way to make new kinds of lines only resets the counts.
         if kind not in self._windows and len(self._windows) >= _MAX_KINDS:
             self._windows.clear()
         began_s, num_lines = self._windows.get(kind, (now_s, 0))
+        # For example, 5,000 wrong keys in ten seconds: 50 lines are written, and the first one
+        # after these ten seconds says that 4,950 were left out.
         num_left_out = 0
         if now_s - began_s >= WINDOW_S:
             num_left_out = max(0, num_lines - MAX_LINES)

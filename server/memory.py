@@ -14,6 +14,8 @@ def give_memory_back() -> bool:
     hundred megabytes for good.
     """
     try:
+        # mallopt(3): a threshold that is set stays, and blocks above it come from mmap and go back
+        # at once.
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
     except (OSError, AttributeError):  # another C library
         return False

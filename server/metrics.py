@@ -48,6 +48,8 @@ class Metrics:
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
+        # In a registry of our own: two servers in one process, as in tests, do not share their
+        # counters.
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
@@ -168,6 +170,8 @@ def _labelled(
 def _histogram(name: str, shown: Shown, counts: list[int], total: float) -> Metric:
     buckets, reached = [], 0
     for bound, count in zip([*map(str, shown.bounds), "+Inf"], counts, strict=True):
+        # Prometheus wants cumulative buckets: of 3, 5 and 2 in turn it is told 3, 8 and 10. Source:
+        # Prometheus documentation, "Exposition formats".
         reached += count
         buckets.append((bound, float(reached)))
     return HistogramMetricFamily(name, shown.help, buckets=buckets, sum_value=total)

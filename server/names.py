@@ -35,6 +35,7 @@ def check_names(path: Iterable[str] | None = None) -> None:
     Raises:
         ConfigError: naming each clash, who provides it, and what to do.
     """
+    # What is left once our checkout is taken away: whoever answers there is somebody else.
     folders = [entry for entry in (sys.path if path is None else path) if not _is_ours(entry)]
     clashes = [
         f"  {name}: {origin}{_provided_by(name, folders)}"
@@ -55,6 +56,7 @@ def _is_ours(entry: str) -> bool:
 
 def _origin(name: str, folders: list[str]) -> str | None:
     """Find the file that would be imported as `name` if our checkout were not there."""
+    # It only looks; nothing of the other package is run.
     spec = importlib.machinery.PathFinder.find_spec(name, folders)
     return None if spec is None else spec.origin
 

@@ -37,6 +37,7 @@ from model.precision import Linears
 from model.sampling import Sampling
 from model.transformer.lm import LM
 
+# 1,000 pieces are 80 s of frames that nobody hears, out of a window of 240 s.
 # Most pieces of instructions; each takes a frame of the model's memory.
 MAX_PROMPT_PIECES = 1_000
 
@@ -46,6 +47,8 @@ _TEXT_SAMPLING = Sampling(temperature=0.7, top_k=25)
 # What Hibiki is told of the audio that its training data was, and what guidance leads away from.
 _GOOD, _BAD = {"description": "very_good"}, {"description": "very_bad"}
 _TEXT_END = 2  # the piece with which Hibiki ends
+# The first frames of silence after a reset still carry the beginning in their context. After eight,
+# 640 ms, the codes stay the same.
 _SETTLED_FRAMES = 8  # after which silence is coded as it is from then on
 _SINE_HZ = 440.0
 
@@ -112,6 +115,7 @@ def make_parts(
     if guidance != 1.0 and not is_told:
         raise ConfigError(f"model.guidance: {config.kind} takes no conditions, got {guidance}")
     audio, text = sampling or sampling_of(config.options.get("lm_gen_config") or {})
+    # PersonaPlex is one frame further behind its user than the others.
     lag = 1 if config.kind == "personaplex" else 0
     drive = DuplexConfig(
         delays=config.delays,
@@ -129,6 +133,8 @@ def make_parts(
         num_user=config.num_codebooks - config.num_made,
         pieces=driven.pieces,
         silence=driven.tones.silence,
+        # Hibiki is told that the input is over by a code that no sound has, one past the last entry
+        # of a codebook.
         input_end=config.card if is_translator else None,
         text_end=_TEXT_END if is_translator else None,
     )
@@ -139,6 +145,8 @@ def make_parts(
             driven.mimi,
             drive,
             lm.config.rewind_steps,
+            # With guidance each session also runs with the opposite said, and goes away from that:
+            # see `model.transformer.sampling.guide`.
             lm.conditioners(_GOOD) if is_told else None,
             lm.conditioners(_BAD) if is_told and guidance != 1.0 else None,
         ),
@@ -166,6 +174,8 @@ def _prompter(driven: Driven) -> Callable[[str, str], Prompt]:
         nothing = empty_prompt(config.num_made, config.num_codebooks - config.num_made)
         return lambda _voice, _instructions: nothing
 
+    # A prompt is made when a session opens, since a wrong voice or instructions that are too long
+    # must be told then, and not in the first frame.
     def prompt(voice: str, instructions: str) -> Prompt:
         pieces = driven.pieces.encode(wrapped(instructions)) if instructions.strip() else []
         if len(pieces) > MAX_PROMPT_PIECES:
@@ -219,6 +229,8 @@ def load_parts(
         WeightsError: a file is missing, broken or does not fit; every problem is named.
         ConfigError: the device cannot be used, or there is no such guidance or form of linears.
     """
+    # Everything is checked before the first weight is read: a missing codec after five minutes of
+    # loading would be no help.
     found = sound_directory(directory)
     config = found.config
     assert config is not None, "a sound directory has one"
@@ -244,6 +256,8 @@ def load_parts(
     ).to(device)
     use_kernels(lm, mimi)
     silence = silence_of(mimi)[: config.num_made]
+    # PersonaPlex was trained with exactly these codes in its prompts. For the others they are
+    # worked out with the codec that is there, and only its silence is ever used.
     tones = PUBLISHED_TONES if config.kind == "personaplex" else Tones(silence, silence)
     pieces = TextPieces.load(found.files["tokenizer"])
     driven = Driven(config, lm, mimi, pieces, tones, _voices_of(found))
@@ -253,6 +267,7 @@ def load_parts(
 def _check_device(device: str) -> None:
     """Refuse a device that is not there, before anything is read."""
     try:
+        # The only way to know that a device can be used is to use it.
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -30,6 +30,8 @@ class StarterSpec:
 
     def build(self) -> EngineCore:
         """Read the weights; see `CoreSpec.build`."""
+        # Here and not on top: the gateway imports this module to say which engine it wants, and
+        # must not load PyTorch for that.
         from model.assemble.starter import load_core  # noqa: PLC0415 - loads torch
 
         return load_core(self.directory, self.config, name=self.name)
@@ -82,6 +84,8 @@ class TwinSpec:
         guidance: see `model.assemble.kyutai.make_parts`.
     """
 
+    # Three kinds, since they differ in what a server has to do: Moshi talks by itself, PersonaPlex
+    # begins with a prompt and is a frame behind, Hibiki ends when its input does.
     kind: Literal["moshi", "personaplex", "hibiki"]
     name: str
     config: EngineConfig = field(default_factory=EngineConfig)

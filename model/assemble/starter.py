@@ -57,8 +57,12 @@ def make_core(
         name: what the engine calls it.
         clock: returns seconds, never going back.
     """
+    # No gradient is ever wanted here. Without this line PyTorch would keep what a backward pass
+    # needs wherever inference mode is not on.
     starter.lm.requires_grad_(requires_grad=False)
     starter.codec.requires_grad_(requires_grad=False)
+    # The voices' pieces follow one another: the first name is `<voice0>`, and so on. Which sound
+    # belongs to which was learned in training, so the order is part of the weights.
     voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}
     vocabulary = TurnVocabulary(
         pieces=starter.tokenizer.pieces,

@@ -40,6 +40,8 @@ _MIMI = MimiConfig(
     filters=4, dim=32, num_layers=1, num_heads=2, ff_dim=64, window=12, codebook_size=64,
     codebook_dim=16, num_codebooks=8,
 )  # fmt: skip
+# Everything that shapes a conversation is as in the real model: 16 streams, their delays, frames of
+# 80 ms. What costs time is small. So tests of the engine with a twin hold for the real one.
 _LM: Mapping[str, Any] = {
     "dim": 64,
     "num_heads": 4,
@@ -98,6 +100,8 @@ class TwinManner:
 
     def __init__(self, words: list[int], silence: Ints) -> None:
         self._silent = np.concatenate(([PAD], silence))
+        # "i am" becomes i, pad, pad, am, pad, pad: a word every 240 ms, about as fast as people
+        # speak.
         self._text = [piece for word in words for piece in (word, *[PAD] * (_PIECE_FRAMES - 1))]
         self._next: int | None = None  # frame of the talk; None while silent
         self._num_loud = self._num_quiet = 0
@@ -122,6 +126,8 @@ class TwinManner:
         is_loud = float(np.sqrt(np.mean(np.square(heard)))) > _LOUD
         self._num_loud = self._num_loud + 1 if is_loud else 0
         self._num_quiet = 0 if is_loud else self._num_quiet + 1
+        # Three loud frames are speech, so the twin stops and remembers that it was asked something.
+        # Four quiet ones after that, 320 ms, and it answers.
         if self._num_loud >= _LOUD_FRAMES:
             self._next, self._is_asked = None, True
         if self._is_asked and self._num_quiet >= _QUIET_FRAMES:
@@ -139,8 +145,12 @@ def make_twin(kind: TwinKind, seed: int, name: str, *, guidance: float = 1.0) ->
     """
     pieces = TextPieces(_train_pieces(), "text pieces of the twin")
     config = KyutaiConfig.from_dict(
+        # The names that a sentencepiece file has decide how many pieces there are; the model is
+        # made to fit them.
         {**_LM, **_OWN[kind], "model_type": kind, "text_card": len(pieces)}
     )
+    # The weights come from a seed of their own, and whoever drew random numbers before goes on with
+    # theirs as if nothing had been drawn.
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         lm = LM(config.lm(REACH_FRAMES)).eval().requires_grad_(requires_grad=False)
@@ -168,11 +178,14 @@ def _make_mimi() -> Mimi:
         if name.endswith("bias"):
             parameter.zero_()
     for half in (mimi.codes.semantic, mimi.codes.acoustic):
+        # The entry of zeros is the nearest one to a latent of zeros, which is what silence gives
+        # without biases. So silence has the code 0 in every codebook, and code 0 is silent.
         half.tables[:, 0] = 0.0
     mimi.codes.prepare()
     # As loud as speech: without biases the sound grows with the last weights.
     codes = torch.randint(1, _MIMI.codebook_size, (1, 25, _MIMI.num_codebooks))
     out = mimi.decoder.synthesis.out.linear
+    # Without biases the whole path is scaled by its last weights: half of them, half as loud.
     out.weight.mul_(_SPEECH_LEVEL / mimi.decode(codes).square().mean().sqrt())
     return mimi
 

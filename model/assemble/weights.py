@@ -73,6 +73,8 @@ def save_starter(
     """
     _check_fit(lm.config, codec.config, tokenizer, voices, str(directory))
     directory.mkdir(parents=True, exist_ok=True)
+    # What a step reads again and again goes into four bits. Embeddings are read a row at a time,
+    # and the text head chooses the words: both stay in fp16.
     if quantised:
         lm_tensors = pack(lm, {"layers": lm.layers, "depth": lm.depth})
         codec_tensors = pack(codec, {"encoder": codec.encoder})
@@ -106,6 +108,8 @@ def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
         TextError: if the text pieces are not a tokenizer.
     """
     config = _read_config(directory)
+    # Read once to be compared and once to be loaded. A download that broke off would otherwise be
+    # found as a wrong tensor, somewhere, or not at all.
     for name, digest in config.sha256.items():
         if _sha256(directory / name) != digest:
             raise WeightsError(f"{directory / name}: damaged, its sha256 is not {digest}")
@@ -178,6 +182,8 @@ def _check_fit(
 ) -> None:
     """Refuse parts that were not made for each other."""
     codes = (lm.num_codebooks, lm.codebook_size)
+    # A codec of another run has codes of the same numbers and of another meaning; that only the
+    # sha256 can tell. Sizes that differ would fail later with an error about tensors.
     if codes != (codec.num_codebooks, codec.codebook_size):
         raise WeightsError(
             f"{source}: the language model has {codes[0]} codebooks of {codes[1]}, "

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 _LONG_CALL_STEPS = 64
 
 
+# A worked example with a kernel of 3 and one step a call. The context holds the two steps before:
+#
+#     call   context   input   window      context after
+#     1      0 0       a       0 0 a       0 a
+#     2      0 a       b       0 a b       a b
+#     3      a b       c       a b c       b c
+#
+# The same three windows come out of one call with the input a b c: that is why a stream and a whole
+# recording have the same numbers.
 class CausalConv(nn.Module):
     """Full convolution over time: frame t sees frames t - kernel + 1 .. t."""
 
@@ -47,6 +56,7 @@ class CausalConv(nn.Module):
         after = seen[:, steps:]
         if steps >= _LONG_CALL_STEPS and seen.device.type == "cpu":
             return self._convolve(seen), after
+        # [B, T, kernel * in_channels]
         window = torch.cat([seen[:, k : k + steps] for k in range(self.kernel)], dim=-1)
         return self.linear(window), after
 
@@ -54,7 +64,7 @@ class CausalConv(nn.Module):
         # The weights of the product are those of a two-dimensional convolution whose channels come
         # last; so do those of `seen`. Nothing is copied.
         weight = self.linear.weight.view(-1, 1, self.kernel, self.in_channels).permute(0, 3, 1, 2)
-        image = seen.unsqueeze(1).permute(0, 3, 1, 2)
+        image = seen.unsqueeze(1).permute(0, 3, 1, 2)  # [B, in_channels, 1, kernel - 1 + T]
         y = functional.conv2d(image, weight, self.linear.bias)
         return y.permute(0, 2, 3, 1).squeeze(1)
 
@@ -82,6 +92,8 @@ class DepthwiseCausalConv(nn.Module):
         seen = torch.cat([context.to(x.dtype), x], dim=1)
         steps = x.shape[1]
         y = self.bias.to(x.dtype).expand_as(x)
+        # Tap k of frame t is the input at t - (kernel - 1) + k: all frames are done for one tap at
+        # a time.
         for k in range(self.kernel):
             y = torch.addcmul(y, seen[:, k : k + steps], self.weight[k].to(x.dtype))
         return y, seen[:, seen.shape[1] - (self.kernel - 1) :]

@@ -56,13 +56,18 @@ class LogMel(nn.Module):
         The audio is 16 kHz and S a multiple of the hop.
         """
         seen = torch.cat([context, pcm], dim=1)
-        frames = seen.unfold(1, FFT_SAMPLES, HOP_SAMPLES) * self.window
+        frames = seen.unfold(1, FFT_SAMPLES, HOP_SAMPLES) * self.window  # [B, hops, 512]
         # Written out: complex abs() is several times slower on a CPU.
         # The offset, far below the floor, keeps the gradient of digital silence finite.
-        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)  # [B, hops, 257]
         magnitude = (power + 1e-12).sqrt()
+        # A sine of full scale has a magnitude of 128 here: a Hann window of 512 samples sums to
+        # 256, and half of that lies at the positive frequency. 128 is FFT_SAMPLES / 4, so the floor
+        # is 1e-5 of it, or -100 dB.
         mel = torch.log((magnitude @ self.bank).clamp_min(LOG_FLOOR * FFT_SAMPLES / 4))
         return mel * 0.35 + 1.0, seen[:, seen.shape[1] - (FFT_SAMPLES - HOP_SAMPLES) :]
 
 
+# One unit of a natural logarithm is 20 / ln 10 = 8.7 dB, and `LogMel` has 0.35 of these for one of
+# its own: 24.8 dB.
 MEL_UNIT_DB = 20.0 / math.log(10.0) / 0.35  # one unit of `LogMel` in decibels

@@ -118,6 +118,7 @@ class Encoder(nn.Module):
             and the new state.
         """
         mel, heard = self.mel(pcm, state[0])
+        # [B, T, channels], from 8 hops of 80 mels each
         x = self.patch(mel.unflatten(1, (-1, HOPS_PER_FRAME)).flatten(2))
         x, contexts = run_blocks(self.blocks, x, state[1:])
         x = self.norm(x)
@@ -153,6 +154,15 @@ class Decoder(nn.Module):
         rows = [torch.zeros(num_slots, *shape, device=device) for shape in shapes]
         return rows + self.vocoder.init_state(num_slots, device)
 
+    # What step s decodes is frame s - 1. Its acoustic codes come with step s, its semantic code
+    # came with step s - 1 and is kept in the state, and the semantic code of the next frame, which
+    # step s brings too, says what sound it has to lead to:
+    #
+    #     step   semantic of   acoustic of   decodes
+    #     0      frame 0       -             nothing yet
+    #     1      frame 1       frame 0       frame 0, from semantic 0 and 1, acoustic 0
+    #     2      frame 2       frame 1       frame 1
+    #     flush  -             frame 2       frame 2
     def features(
         self, semantic: Tensor, acoustic: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
@@ -163,10 +173,13 @@ class Decoder(nn.Module):
             acoustic: vectors ``[B, T, acoustic_dim]`` of step s, which belong to the frame before.
             state: all but the vocoder's part.
         """
+        # [B, T, semantic_dim]
         before = torch.cat([state[0].to(semantic.dtype), semantic[:, :-1]], dim=1)
         x = self.from_codes(torch.cat([before, semantic, acoustic], dim=-1))
         split = 1 + len(self.blocks)
         x, contexts = run_blocks(self.blocks, x, state[1:split])
+        # One frame becomes eight hops of 10 ms: the linear makes all eight at once, and the axis is
+        # split.
         hops = (
             self.upsample(self.norm(x))
             .unflatten(-1, (HOPS_PER_FRAME, self.hop_channels))
@@ -279,6 +292,8 @@ class MelCodec(nn.Module):
 
         The audio is aligned with what was encoded.
         """
+        # Two steps of flush: the first brings the last acoustic codes, and the second pushes out
+        # the 480 samples that the vocoder still holds back.
         semantic, acoustic = self._vectors(delay(codes, flush=2))
         pcm: Tensor
         pcm, _ = self.decoder(semantic, acoustic, self.decoder.init_state(len(codes), codes.device))
@@ -313,6 +328,11 @@ def delay(codes: Tensor, flush: int = 1) -> Tensor:
 
     There the acoustic codes come one step late; -1 fills what is left.
     """
+    # Three frames with one step of flush, S for semantic and A for acoustic codes:
+    #
+    #     step       0    1    2    3
+    #     semantic   S0   S1   S2   -1
+    #     acoustic   -1   A0   A1   A2
     batch, frames, books = codes.shape
     out = torch.full((batch, frames + flush, books), -1, dtype=codes.dtype, device=codes.device)
     out[:, :frames, :1] = codes[..., :1]

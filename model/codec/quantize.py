@@ -35,6 +35,7 @@ class Codebook(nn.Module):
 
     def search(self, x: Tensor) -> Tensor:
         """Find the nearest vector of each row of ``x [N, dim]``, float32; returns int64 ``[N]``."""
+        # |x|^2 is the same for all
         return (self.vectors.square().sum(1) - 2.0 * (x @ self.vectors.T)).argmin(1)
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -46,6 +47,8 @@ class Codebook(nn.Module):
     def initialise(self, x: Tensor, rounds: int = 10) -> None:
         """Set the table by k-means on ``x [N, dim]``, N at least the table's size."""
         self.vectors.copy_(x[torch.randperm(len(x))[: self.size]])
+        # Lloyd's k-means. A vector that nobody chose is put on a row of the data at random: it
+        # would stay unused for ever where it is.
         for _ in range(rounds):
             codes = self.search(x)
             counts = torch.bincount(codes, minlength=self.size).to(x.dtype)
@@ -65,6 +68,9 @@ class Codebook(nn.Module):
         """
         counts = torch.bincount(codes, minlength=self.size).to(x.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, codes, x)
+        # Each vector is a running mean: of the rows that chose it, 2 % of the newest batch and 98 %
+        # of before. It is kept as a sum and a count, since the mean of means would weigh a batch
+        # with one such row like a batch with a hundred.
         self.usage.lerp_(counts, 1.0 - EMA_DECAY)
         self.sums.lerp_(sums, 1.0 - EMA_DECAY)
         dead = (self.usage < DEAD_USAGE).nonzero().flatten()
@@ -127,4 +133,6 @@ class ResidualQuantizer(nn.Module):
             total = total + vector
             codes.append(chosen)
         commitment = (x.float() - total).square().mean()
+        # Straight through: the value is `total`, and the gradient that of x, since what is added to
+        # x is detached. Rounding to a code has no gradient of its own.
         return x + (total - x.detach()).to(x.dtype), torch.stack(codes, dim=1), commitment

@@ -19,6 +19,11 @@ from torch.nn import functional
 
 from model.codec.features import HOP_SAMPLES, NUM_MELS, SAMPLE_RATE_HZ, mel_filterbank
 
+# A worked example of the overlap-add. Windows of 640 samples begin every 160, so four of them cover
+# each sample. The last one that covers a hop begins with it and ends 480 samples after it: so long
+# a sample waits to be final. Four Hann windows at such distances sum to 2 everywhere; halved, they
+# sum to 1. A filtered window is up to 1,024 samples long: 640 and a tail of 384, which is added to
+# the next windows.
 WINDOW_SAMPLES = 640
 FILTER_SAMPLES = 1_024
 # 480: a sample is final once its last window has been added.
@@ -114,8 +119,14 @@ class Vocoder(nn.Module):
         ramp = torch.arange(1, HOP_SAMPLES + 1, device=octaves.device) / HOP_SAMPLES
         before = torch.cat([last.to(octaves.dtype), octaves[:, :-1]], dim=1)
         track = (before[..., None] + (octaves - before)[..., None] * ramp).flatten(1)
-        hertz = (LOWEST_HZ * torch.exp2(track)).clamp(LOWEST_HZ, HIGHEST_HZ)
+        hertz = (LOWEST_HZ * torch.exp2(track)).clamp(LOWEST_HZ, HIGHEST_HZ)  # [B, 160 * H]
+        # In float64: after a minute the phase counts thousands of cycles, and float32 would leave
+        # it too coarse to hear a steady tone.
         phase = clock[:, :1] + torch.cumsum(hertz.double() / SAMPLE_RATE_HZ, dim=1)
+        # At 100 Hz there is room for 80 harmonics below 8 kHz. The sum of their cosines at phase p
+        # is (sin((2 * 80 + 1) pi p) / sin(pi p) - 1) / 2, without a loop; each cosine has power
+        # 1/2, so that the factor sqrt(2 / 80) gives unit power. Near p = 0 the quotient tends to
+        # 161.
         count = torch.floor(0.5 * SAMPLE_RATE_HZ / hertz)
         half = math.pi * (phase - torch.round(phase)).float()
         sine = torch.sin(half)
@@ -142,6 +153,9 @@ class Vocoder(nn.Module):
         frames = seen.unfold(2, WINDOW_SAMPLES, HOP_SAMPLES) * self.window  # [B, 2, H, 640]
         log_magnitude = (spectra @ self.to_bins).transpose(1, 2)  # [B, 2, H, 513]
         cepstrum = torch.fft.irfft(log_magnitude, n=FILTER_SAMPLES)
+        # The cepstrum of a real spectrum is even. Moving its second half onto its first gives the
+        # response that has the same magnitude and comes as early as it can: minimum phase. So a
+        # filter's energy lies in its first samples, and little is lost where its tail is cut off.
         fold = torch.cat(
             [
                 cepstrum[..., :1],
@@ -151,12 +165,12 @@ class Vocoder(nn.Module):
             -1,
         )
         response = torch.exp(torch.fft.rfft(functional.pad(fold, (0, FILTER_SAMPLES // 2 - 1))))
-        shaped = torch.fft.irfft(
+        shaped = torch.fft.irfft(  # [B, H, 1024]
             (torch.fft.rfft(frames, n=FILTER_SAMPLES) * response).sum(1), n=FILTER_SAMPLES
         )
         hops = shaped.shape[1]
         total = HOP_SAMPLES * (hops - 1) + FILTER_SAMPLES
-        added = functional.fold(
+        added = functional.fold(  # [B, 160 * (H - 1) + 1024]
             shaped.transpose(1, 2),
             (1, total),
             kernel_size=(1, FILTER_SAMPLES),

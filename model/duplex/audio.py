@@ -127,12 +127,13 @@ class AudioDuplex:
         hearing = [i for i, each in enumerate(work) if each.heard is not None]
         if hearing:
             pcm = inputs.pcm[hearing].to(device, self._pcm_dtype)
+            # [hearing, K]
             codes = self._mimi.encode_step(pcm, self._encoder, inputs.hears[hearing])[:, 0]
             frame.user[hearing] = codes[:, : self.duplex.num_user]
         self.encode_seconds += perf_counter() - start
         made = self.duplex.frame(frame, memory)
         start = perf_counter()
-        sound = torch.zeros(inputs.pcm.shape, device=device)
+        sound = torch.zeros(inputs.pcm.shape, device=device)  # [n, frame_samples]
         speaking = [i for i, each in enumerate(work) if each.is_wanted]
         if speaking:
             codes = made.tokens[speaking, None, 1:]
@@ -160,6 +161,9 @@ class AudioDuplex:
         user = np.zeros((num, self.duplex.num_user), np.int64)
         forced = np.full((num, 1 + self.duplex.num_made), UNDECIDED, np.int64)
         pcm = np.zeros((num_all, self._mimi.frame_samples), np.float32)
+        # Rows in which nobody is heard, or whose sound nobody wants, still go through the codec in
+        # a captured graph. They write into a row of the codec's state that belongs to no
+        # conversation, the last one.
         hears, speaks = np.full((2, num_all), self.num_slots, np.int64)
         for i, (slot, each) in enumerate(zip(slots, work, strict=True)):
             if each.heard is not None:
@@ -185,6 +189,8 @@ class AudioDuplex:
         codes = self._mimi.encode_step(pcm, self._encoder, Rows.on_device(inputs.hears))[:, 0]
         is_heard = (inputs.hears < self.num_slots)[:, None]
         known = inputs.frame.user
+        # What was heard counts where there was something; elsewhere the user's codes were given, as
+        # in a prompt or a replay.
         user = torch.where(is_heard, codes[:, : self.duplex.num_user], known)
         made = self.duplex.frame(replace(inputs.frame, user=user), memory)
         # Rows of which no frame is whole yet say something that nobody hears.

@@ -263,6 +263,10 @@ class Duplex:
         assert 0 <= calls <= now, (calls, now)
         if calls == now:
             return self._heard[slot, :0]
+        # A worked example with a reach of 50: of a conversation that has had 200 steps, the rings
+        # after steps 150 to 200 are known. Going back to 180 copies the ring of step 180, lets the
+        # model forget 20 steps, and returns what the user said in them, so that it can be heard
+        # once more.
         if calls < max(self._oldest[slot], 1):
             return None
         try:
@@ -317,6 +321,8 @@ class Duplex:
         inputs = embedded.to(self.state.device, self.state.dtype).expand(self._sides, -1, -1)
         self._lm.step(steps, self.state, self._slots_of(slot), inputs)
         # The next step reads position N; of N + 1 there is what came late.
+        # Streams with a delay have a token for the next position already: it belongs to a frame
+        # that was begun. Streams without one have none yet.
         late = torch.where(self._delays > 0, ring[:, (num + 1) % ring.shape[1]], UNDECIDED)
         columns = self._ring.shape[2]
         self._ring[slot, :, num % columns] = ring[:, num % ring.shape[1]]
@@ -377,6 +383,8 @@ class Duplex:
         kinds = [[int(Kind.DUPLEX if begun else Kind.PAD)] for begun in has_begun]
         theirs = [
             slot + side * self._num_slots if begun else PADDING
+            # The second half of the rows is the same conversations without their condition, in
+            # slots of their own: with four slots, conversation 1 has the model's slots 1 and 5.
             for side in range(self._sides)
             for slot, begun in zip(slots, has_begun, strict=True)
         ]
@@ -414,6 +422,7 @@ class Duplex:
             inputs.forced[:num] = forced
         for slot in slots:
             self._calls[slot] += 1
+            # A column of the past is written over after `reach + 1` steps.
             oldest = self._calls[slot] - self._past.shape[1] + 1
             self._oldest[slot] = max(self._oldest[slot], oldest)
         return inputs
@@ -435,13 +444,15 @@ class Duplex:
         config, lm, made = self.config, self._lm, 1 + self._num_made
         rows, position = inputs.rows[:, None], inputs.calls - config.lag
         has_begun = position >= 0
+        # The user's frame is known now, and each of its codes goes to the column in which its
+        # stream is due. What the model must say is for the position after this one.
         self._write(rows, slice(made, None), inputs.calls, inputs.user)
         self._write(rows, slice(made), position + 1, inputs.forced)
         heard = self._read(rows, position[:, None].expand(-1, len(self._delays)))
         heard = torch.where(position[:, None] <= self._delays, self._first, heard)
         hidden = self._run(inputs.rows, heard, position, memory)
-        text_logits = guide(lm.text_logits(hidden), config.guidance)
-        decided = self._read(rows, (position + 1)[:, None].expand(-1, made))
+        text_logits = guide(lm.text_logits(hidden), config.guidance)  # [n, text_out]
+        decided = self._read(rows, (position + 1)[:, None].expand(-1, made))  # [n, 1 + K]
         text = sample(text_logits, config.text_sampling, self._noise(inputs, _Stream.TEXT))
         text = torch.where(decided[:, 0] == UNDECIDED, text, decided[:, 0])
         chosen = text[:, None]
@@ -456,8 +467,11 @@ class Duplex:
             )
             chosen = torch.cat([chosen, codes], dim=1)
         streams = torch.arange(made, device=rows.device)
-        column = (position[:, None] + 1) % self._ring.shape[2]
+        column = (position[:, None] + 1) % self._ring.shape[2]  # [n, 1]
         self._ring[rows, streams, column] = torch.where(has_begun[:, None], chosen, decided)
+        # The newest whole frame is the one that the latest stream has just completed. Of each
+        # stream it is read at the frame's place plus that stream's delay: frame 3 of a stream that
+        # is one late lies at position 4.
         newest = position[:, None] + 1 - self._longest
         tokens = self._read(rows, newest + self._delays[:made])
         tokens = torch.where(newest > 0, tokens, UNDECIDED)
@@ -481,7 +495,7 @@ class Duplex:
     ) -> Tensor:
         """Take the backbone a step further, with guidance in both slots of each conversation."""
         made, sides = 1 + self._num_made, self._sides
-        heard = heard.repeat(sides, 1)[:, None]
+        heard = heard.repeat(sides, 1)[:, None]  # [sides * n, 1, streams]
         steps = Steps(
             text=heard[..., 0],
             user=heard[..., made:],

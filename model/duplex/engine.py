@@ -41,6 +41,9 @@ from model.messages import (
 from model.metrics import EngineMetrics
 
 _WARM_UP_FRAMES = 4
+# A worked example of noise keys: the third session of an engine with seed 7 has the key (7 + 2) <<
+# 24 = 9 * 2^24. When the model begins anew in it, the key becomes one more. So no two sessions draw
+# the same noise until one of them has restarted 16 million times.
 _RESTART_BITS = 24  # of a noise key: so often may a session begin anew
 
 
@@ -166,6 +169,8 @@ class DuplexEngine:
             return []
         start = perf_counter()
         outputs: list[Output] = []
+        # Room is made first, so that nothing can fail halfway; then each session says what its step
+        # is fed; then all of them take it together.
         with torch.inference_mode():
             able = self._with_room(chosen, outputs)
             requests = self._plan(able, now_s, outputs)
@@ -234,6 +239,8 @@ class DuplexEngine:
     def _carry_out(self, slot: _Slot, command: SessionCommand) -> list[Output]:
         program = slot.program
         outputs = program.accept(command, self._clock())
+        # The program knows how far back it is to go, and only the runner can go there. What the
+        # user said in the steps that are taken back comes from there as well.
         if program.rewind_to is not None:
             program.rewound(self._runner.rewind(slot.index, program.rewind_to))
         return outputs
@@ -255,6 +262,8 @@ class DuplexEngine:
 
     def _choose(self, now_s: float) -> list[_Slot]:
         """Choose whom to serve: live conversations first, those that wait longest first."""
+        # A session that still reads its prompt has nobody who waits for a frame, so it comes after
+        # those that talk. It gets what is left of the batch.
         due = [
             (slot.program.is_prompting, due_s, slot.index, slot)
             for slot in self._slots
@@ -267,6 +276,8 @@ class DuplexEngine:
 
     def _with_room(self, chosen: Sequence[_Slot], outputs: list[Output]) -> list[_Slot]:
         """Return those of whom all can be remembered; a newer session gives way for good."""
+        # Whoever came first keeps talking: a conversation that has lasted a while is worth more
+        # than one that has just begun.
         oldest_first = sorted(chosen, key=lambda slot: slot.number)
         able = set(self._runner.make_room([slot.index for slot in oldest_first]))
         if len(able) < len(chosen):

@@ -45,6 +45,18 @@ from model.messages import (
 )
 from model.pieces import PAD, TextPieces
 
+# A worked example of an interruption, with a longest delay of one frame. The model has said 30
+# frames, and the client has played 22 of them when the user begins to talk:
+#
+#     Cancel       the response ends; the model is forced to be silent for the next 6 frames
+#     Truncate     heard_ms = 22 * 80 = 1,760: eight frames were never heard
+#     rewind       the model goes back to the step after which frame 22 was whole
+#     replay       the user's frames of the steps that were taken back are fed again, and the
+#                  model is silent in them; it hears itself stop where the user heard it stop
+#     live         the user's next frame
+#
+# Whatever of the old sound still comes out after that is not listened to: `_deaf` counts the frames
+# whose codes were chosen before, `_fading` those that only die away.
 # Frames for which a model that was told to stop is made to be silent; as long as the pauses of
 # PersonaPlex's prompts.
 _HUSH_FRAMES = 6
@@ -204,6 +216,8 @@ class DuplexProgram:
 
     def due_s(self) -> float | None:
         """Say from when on the next step is to be made; None if not as things are."""
+        # A prompt and a replay wait for nobody: they are due since the conversation began, and are
+        # done as fast as the machine can.
         if self.is_prompting or self._replay:
             return self._began_s
         return self._stream.due_s()
@@ -237,6 +251,8 @@ class DuplexProgram:
             case Truncate():
                 self._truncate(command)
             case CheckTurn():
+                # The question has its place in the audio: it is answered when the frames before it
+                # were heard. A frame that is not full is none of them.
                 num_frames = self._num_heard + self._stream.num_whole_frames
                 self._questions.append((num_frames, command.key))
                 return self._answers()
@@ -254,6 +270,8 @@ class DuplexProgram:
             return Work(None, self.prompt.user[i], self.prompt.forced[i], is_prompt=True)
         if self._replay:
             return Work(None, self._replay.popleft(), self._silent())
+        # A frame is whole once its latest stream has come. So the first frames after a prompt, as
+        # many as the longest delay, still hold codes of the prompt and are not heard.
         is_wanted = (
             self._num_live >= traits.longest_delay
             and self._num_calls >= traits.longest_delay + traits.lag
@@ -301,6 +319,8 @@ class DuplexProgram:
         """Answer the questions before which everything was heard."""
         answers: list[Output] = []
         has_more = self._stream.num_whole_frames > 0
+        # A clear may have taken away frames that a question waited for. With none left to come, it
+        # is answered.
         while self._questions and (self._questions[0][0] <= self._num_heard or not has_more):
             _, key = self._questions.popleft()
             # Such a model has no word for the end of a turn.
@@ -320,6 +340,7 @@ class DuplexProgram:
             return
         self._num_calls = calls
         # The user is heard again, and the model silent from where it was cut short.
+        # `extendleft` turns the order around, so it gets the frames from the last to the first.
         self._replay.extendleft(heard[::-1])
         self._hush = max(0, self._hush - len(heard))
         self._deaf = self._hush + self._traits.longest_delay
@@ -340,6 +361,7 @@ class DuplexProgram:
         num_heard = command.heard_ms // self._traits.frame_ms
         if num_heard >= spoken.num_frames:
             return
+        # Frames that were never heard cost nothing when the next response counts its input.
         self._replies.account.audio -= spoken.num_frames - num_heard
         spoken.num_frames = num_heard
         self.rewind_to = spoken.first_call + num_heard
@@ -354,6 +376,8 @@ class DuplexProgram:
         """Make the model stop: it hears itself fall silent."""
         self._hush = _HUSH_FRAMES
         # What it had begun to say comes out as late as its latest stream.
+        # Six frames of silence and a delay of one: seven frames are passed over. Their codes were
+        # chosen, in part, before the model was told to stop.
         self._deaf = _HUSH_FRAMES + self._traits.longest_delay
         self._fading = _FADING_FRAMES
         if self._manner is not None:

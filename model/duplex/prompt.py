@@ -21,6 +21,16 @@ from torch import Tensor
 from model.arrays import Ints
 from model.pieces import PAD
 
+# A worked example of a prompt: a voice of 100 frames and instructions of 40 pieces.
+#
+#     frames      model's codes     text          user
+#     0-99        the recording     padding       tone
+#     100-105     silence           padding       tone
+#     106-145     silence           the pieces    tone
+#     146-151     silence           padding       tone
+#     152         the model's       the model's   the user
+#
+# That is 152 steps that nobody waits for: they are kept for the next session with the same prompt.
 _SILENT_FRAMES = 6  # half a second, rounded down
 _SYSTEM = "<system>"  # stands on both sides of the instructions
 

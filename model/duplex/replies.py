@@ -24,6 +24,14 @@ from model.messages import (
 )
 from model.pieces import Detokenizer, TextPieces
 
+# A worked example of offers. The gateway has sent a standing `Respond` for turn 4.
+#
+#     frame 10    the model begins to talk: turn 4 begins, and the offer is used up
+#     frame 40    it falls silent: turn 4 is done, and the gateway sends the `Respond` of turn 5
+#     frame 41    it talks on before that has come: the frame is held
+#     later       turn 5's `Respond` comes: the held frame is its first one
+#
+# So nothing that the model says is lost, however soon it goes on.
 # Talk that nobody has asked for yet; a standing request is away for milliseconds only.
 _MAX_HELD_FRAMES = 125
 
@@ -65,6 +73,7 @@ class Account:
         """Return the usage of a response as far as it has come."""
         own_text = spoken.num_pieces if spoken else 0
         own_audio = spoken.num_frames if spoken else 0
+        # What the response itself has said is its output. It becomes input of the next one.
         text, audio = self.text - own_text, self.audio - own_audio
         return Usage(
             input_text_tokens=text,
@@ -164,6 +173,8 @@ class DuplexReplies:
         if self._running is not None and self._running.request.turn == request.turn:
             return []
         self._offer = request
+        # Audio that is still to be heard does not count against the model: it cannot answer what it
+        # has not heard.
         self._patience = None if request.is_standing else num_waiting + self._answer_frames
         outputs, _ = self._flush()
         return outputs
@@ -178,6 +189,7 @@ class DuplexReplies:
         last = len(frames) - 1
         self._held += [(each, is_over and i == last) for i, each in enumerate(frames)]
         outputs, is_cut = self._flush()
+        # One frame of the model's has passed. While it talks, nothing is given up.
         if self._patience is not None:
             self._patience -= 1
             if self._patience < 0 and not self._talk.is_on:
@@ -244,6 +256,8 @@ class DuplexReplies:
         if frame.is_word:
             running.spoken.num_pieces += 1
             self.account.text += 1
+            # A word is known to be complete when the next one begins, with a space, or when the
+            # talk ends.
             if self._pieces.spelling(frame.piece).startswith(b" "):
                 outputs += self._word_ended()
         if text := running.text.push(frame.piece):
@@ -257,6 +271,8 @@ class DuplexReplies:
     def _written(self, text: str) -> list[Output]:
         running = self._running
         assert running is not None, "a response is in progress"
+        # The time of a word is that of its first piece: 12 frames of 80 ms have been said before
+        # it, so it begins at 960 ms.
         if running.words:
             running.words[0].text += text
         else:

@@ -99,6 +99,7 @@ class DuplexRunner:
         lm = model.lm.config
         self._prompts: OrderedDict[Hashable, DuplexMemory] = OrderedDict()
         sides = 1 if model.drive.guidance == 1.0 else 2
+        # A conversation with guidance is held twice, so it takes twice the pages.
         least = sides * areas_of(lm, page_steps_on(self._device, config.kv_page_steps)).num_pages
         if config.kv_pages is not None and config.kv_pages < least:
             raise ConfigError(
@@ -166,6 +167,8 @@ class DuplexRunner:
         voice = prompt.voice
         if voice is not None and voice.embedded is not None and voice.ring is not None:
             embedded, ring = voice.embedded.to(self._device), voice.ring.to(self._device)
+            # The recorded inputs of a voice take pages at once. As long as there are none, somebody
+            # who is idle gives way, and it is tried again from a clean slot.
             while True:
                 try:
                     self._duplex.begin_with(slot, embedded, ring)
@@ -210,6 +213,9 @@ class DuplexRunner:
         Returns:
             The slots that can.
         """
+        # First everybody who was parked is brought back, in the order of `slots`. Whoever finds no
+        # room, and all after them, are left out: the caller decides what becomes of them. Then one
+        # step of them all has to fit.
         able = list(slots)
         for i, slot in enumerate(able):
             while not self._bring(slot):
@@ -253,6 +259,8 @@ class DuplexRunner:
         metrics = self._metrics
         metrics.encode_seconds += driven.encode_seconds
         metrics.decode_seconds += driven.decode_seconds
+        # A captured graph does all of it in one go; its time is then counted here, and the codec's
+        # is zero.
         metrics.lm_seconds += spent - driven.encode_seconds - driven.decode_seconds
         driven.encode_seconds = driven.decode_seconds = 0.0
         metrics.frames_heard += sum(r.work.heard is not None for r in requests)

@@ -94,6 +94,15 @@ class Talk:
         """
         rules, level = self._rules, frame.level
         if self.is_on:
+            # A worked example with levels of 0.01 and 0.003, three loud frames to begin and ten
+            # quiet ones to end. L is loud, q quiet, m between them, and w has a piece of text:
+            #
+            #     L L q            two loud frames are held and given up again: a click
+            #     L L L            the third begins the talk, and all three belong to it
+            #     w                begins it at once
+            #     L m m m L        goes on: frames between the levels are not quiet
+            #     q * 9, m, q * 9  goes on: nine in a row are not ten
+            #     q * 10           is over with the tenth
             is_quiet = not frame.is_word and level < rules.quiet
             self._num_quiet = self._num_quiet + 1 if is_quiet else 0
             is_over = self._num_quiet >= rules.quiet_frames

@@ -112,6 +112,8 @@ class UserStream:
         self.wake(now_s)
         self._is_committed = False
         if self._num_waiting < self._frame_samples:
+            # The first frame that waits can have been said by now, at the latest. Each one after it
+            # is said a frame later, even if all of them arrive at once.
             self._due_by_s = max(self._due_by_s, now_s)
         self._arrived_s = now_s
         self._waiting.append(pcm)
@@ -141,6 +143,11 @@ class UserStream:
         """Say from when on the next frame is to be heard; None if not as things are."""
         if not self._is_awake:
             return None
+        # A worked example with frames of 80 ms and 240 ms of patience. The last frame was taken at
+        # 1,000, so the next belongs at 1,080. If it comes at 1,200, it is heard at 1,200. If
+        # nothing has come by 1,320, silence takes its place. What was waited is made up for: the
+        # silence that belongs at 1,160, 1,240 and 1,320 follows at once, and then a frame every 80
+        # ms.
         if self._num_waiting >= self._frame_samples:
             return self._arrived_s
         is_over = self._has_stopped or self._is_committed
@@ -165,6 +172,8 @@ class UserStream:
             self._next_s = now_s + self._frame_s
         else:
             # A model that fell behind does not make up for more than was waited.
+            # Without this bound, a model that stood still for a minute would be fed a minute of
+            # silence.
             earliest_s = now_s - self._rules.late_ms / 1000 - self._frame_s
             self._next_s = max(self._next_s, earliest_s) + self._frame_s
             parts.append(np.zeros(self._frame_samples - num, dtype=np.float32))

@@ -81,6 +81,8 @@ class _Child:
 
     def run(self) -> None:
         """Build, begin when told, and report for as long as the parent lives."""
+        # The reader is there before the core is built, so that a parent that goes away while a
+        # model loads for minutes takes this process along.
         Thread(target=self._read, name="reader", daemon=True).start()
         try:
             core = self._spec.build()
@@ -106,6 +108,9 @@ class _Child:
     def _report(self, engine: LocalEngine) -> None:
         while True:
             # An engine that is stuck must not be taken for one that has nothing to say.
+            # While one piece of work takes longer than this, nothing is reported. After 1.5 s
+            # without a report the parent sends nobody new, and after 10 s it ends this process
+            # (`RestartPolicy`).
             if engine.busy_s < REPORT_S:
                 self._send(Report(engine.metrics))
             time.sleep(REPORT_S)

@@ -164,6 +164,8 @@ class LocalEngine:
             ready.set_exception(error)
             return
         ready.set_result(None)
+        # A failed session's place is free as soon as the engine has said so, not only when its
+        # `Close` comes: somebody else may be waiting for it.
         while (turns := self._wait()) is not None:
             for output in self._advance(turns):
                 if isinstance(output, SessionFailed):
@@ -224,6 +226,8 @@ class LocalEngine:
         session_id, num_commands = turn.session_id, turn.num_dropped + len(turn.commands)
         self._num_taken[session_id] += num_commands
         self._weight_taken[session_id] += sum(map(weight, turn.commands))
+        # A session that keeps 256 commands on their way hears of every 32 that were taken. So it
+        # never stands still for want of a report.
         is_few = self._num_taken[session_id] < _REPORTED
         is_light = self._weight_taken[session_id] < _REPORTED_WEIGHT
         if is_few and is_light and not isinstance(turn.commands[-1], Close):

@@ -202,6 +202,7 @@ class ProcessEngine:
         if self._supervisor is not None:
             self._supervisor.join()
             self._supervisor = None
+        # The supervisor ends the child that it serves. Before it runs, that is done here.
         elif child is not None:
             child.end()
 
@@ -247,6 +248,8 @@ class ProcessEngine:
             _log.error("the engine's process was lost: it %s", child.end_of_it)
             lost = f"The engine was lost: its process {child.end_of_it}."
             guarded(EngineLost(lost, self._culprit(child)))
+            # A process that dies once a day is started at once each time. One that dies after every
+            # start is started after 0, 1, 2, 5 and 10 s, and then given up.
             if monotonic() - began_s >= self._policy.steady_s:
                 delays_s = iter(self._policy.delays_s)
             successor = self._revived(delays_s)
@@ -266,6 +269,8 @@ class ProcessEngine:
         if not session_id:
             return ""
         self._crashes[session_id] += 1
+        # A child that hangs was at work on exactly one command. One that dies may have been killed
+        # by something else, so the first time proves nothing.
         is_sure = child.has_hung or self._crashes[session_id] > 1
         if is_sure:
             del self._crashes[session_id]

@@ -102,6 +102,8 @@ class Queues:
     def _turn(self, session_id: str, queue: _Queue) -> Turn:
         taken: list[Command] = []
         total = 0
+        # The sum is looked at before a command is added, so one that is heavier than a turn is
+        # still taken, by itself.
         while queue.commands and len(taken) < _TURN_COMMANDS and total < _TURN_CHARS:
             taken.append(queue.commands.popleft())
             total += weight(taken[-1])

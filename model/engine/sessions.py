@@ -134,6 +134,10 @@ class Sessions(Generic[S]):
         """
         if not items:
             return []
+        # A worked example: A, B and C share a step, and B's input makes it raise. It is then done
+        # for A, for B and for C alone. B's session ends; A and C have lost a few milliseconds. If
+        # all three raise alone as well, that may be three bad sessions or a broken device: after
+        # three such ticks in a row, the next one raises, and the engine starts over.
         try:
             results = run(items)
         except Exception:

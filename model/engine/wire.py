@@ -29,6 +29,9 @@ from model.errors import EngineError, OverloadedError
 from model.messages import Command, EngineInfo, Output, Pcm
 from model.metrics import EngineMetrics
 
+# A worked example. `Cancel("s1", 7)` is in msgpack the map {"session_id": "s1", "turn": 7}, 21
+# bytes. Its frame has 26: the length as 15 00 00 00, one byte for the kind, and the body.
+# Source: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md.
 _HEAD = struct.Struct("<IB")
 _READ_BYTES = 1 << 18
 
@@ -104,6 +107,7 @@ def _written(value: Any) -> Any:
 
 def _read(kind: Any, value: Any) -> Any:
     """Return the array that something on the wire is."""
+    # The bytes belong to the buffer that the next read goes into.
     if kind == Pcm:
         # A copy, since the receiver may write into it.
         return np.frombuffer(value, dtype=np.float32).copy()
@@ -170,6 +174,8 @@ def received(connection: socket.socket) -> Generator[Message | Silence, None, No
 
 def _whole(waiting: bytearray) -> Generator[Message, None, None]:
     """Yield the messages that are there as a whole, and leave the rest."""
+    # A read may end anywhere: within a head, within a body, or after several messages. What is
+    # whole is passed on, and what is left is the beginning of the next.
     at = 0
     while len(waiting) - at >= _HEAD.size:
         num_bytes, number = _HEAD.unpack_from(waiting, at)
@@ -231,6 +237,7 @@ class Outgoing:
                 raise OverloadedError(
                     f"{num_waiting} commands of this session wait for the engine already"
                 )
+            # Only if nobody waits may a message go out at once; it would overtake the others.
             sent = 0 if self._waiting else self._send_now(frame)
             if sent < len(frame):
                 self._waiting.append((session_id, frame[sent:]))

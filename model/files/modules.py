@@ -39,6 +39,8 @@ def load_module(path: Path, module: nn.Module, *, is_packed: bool = False) -> No
     for name, linear in list(module.named_modules()):
         if isinstance(linear, nn.Linear) and f"{name}.weight.nf4" in tensors:
             _unpack(path, tensors, module, name, is_packed=is_packed)
+    # By now every packed weight was turned into what the module holds, so names and shapes can be
+    # compared one to one.
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     left_over = sorted(tensors.keys() - expected.keys())
@@ -98,6 +100,8 @@ def _unpack(
     quantised = NF4Linear(linear.in_features, linear.out_features, backend="reference")
     _check_tensor(path, f"{name}.weight.nf4", packed, quantised.packed)
     _check_tensor(path, f"{name}.weight.absmax", absmax, quantised.absmax)
+    # A worked example: a linear of 4 x 96 has 384 weights. They are 192 bytes of two levels each,
+    # and 384 / 64 = 6 scales.
     if not is_packed:
         tensors[f"{name}.weight"] = dequantize_nf4(packed, absmax, shape)
         return

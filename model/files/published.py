@@ -91,6 +91,8 @@ class TensorFile:
         """Read one tensor in the type that it is stored in; arguments as `read`."""
         self.check(name, shape, dtype)
         place = self._places[name]
+        # A file that is mapped into memory and grows shorter meanwhile kills the process; one that
+        # is read gives an error.
         buffer = bytearray(place.end - place.start)
         try:
             with place.path.open("rb", buffering=0) as file:
@@ -125,6 +127,8 @@ class TensorFile:
 
     def _add_part(self, path: Path, names: set[str]) -> None:
         places, _ = _read_header(path)
+        # The index says which tensors a part holds. A part that holds others is of another
+        # download.
         if unlike := sorted(names ^ places.keys()):
             what = "missing" if unlike[0] in names else "not in the index"
             raise WeightsError(f"{path}: {unlike[0]}: {what}")
@@ -174,6 +178,14 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, str]]:
     """Return where the tensors in a file are, each within the file, and what it says besides."""
     try:
         with path.open("rb") as file:
+            # A safetensors file: eight bytes with the length of the header, the header as JSON,
+            # then the tensors one after another. An entry of the header:
+            #
+            #     "W": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
+            #
+            # Offsets count from the end of the header. So a file whose header has 100 bytes holds W
+            # in its bytes 108 to 119.
+            # Source: the format's own description, https://github.com/huggingface/safetensors.
             size = int.from_bytes(file.read(8), "little")
             if not 2 <= size <= _MOST_HEADER_BYTES:
                 raise WeightsError(f"{path}: not a safetensors file")
@@ -187,6 +199,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Place], dict[str, str]]:
         places = {name: _place(path, 8 + size, entry) for name, entry in header.items()}
     except _BROKEN as error:
         raise WeightsError(f"{path}: not a safetensors file, or cut short in its header") from error
+    # The first tensor that is not whole says how far the download came.
     cut = sorted((place.end, name) for name, place in places.items() if place.end > length)
     if cut:
         end, name = cut[0]

@@ -40,6 +40,8 @@ def read_sound(path: Path, rate_hz: int) -> Pcm:
         with soundfile.SoundFile(path) as file, np.errstate(invalid="ignore", over="ignore"):
             _check(path, file)
             blocks = file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+            # Block by block: a stereo file of an hour is mixed down without ever being there as a
+            # whole in stereo.
             mono = [block.mean(axis=1, dtype=np.float32) for block in _bounded(path, file, blocks)]
             file_rate_hz = file.samplerate
     except OSError as error:

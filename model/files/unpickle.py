@@ -75,6 +75,8 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, archive: zipfile.ZipFile, source: str) -> None:
         self._archive, self._source = archive, source
+        # The archive of a file "af.pt" holds af/data.pkl, af/data/0, af/data/1 and so on. The
+        # folder's name is whatever the file was called when it was saved.
         pickles = [n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
             raise WeightsError(f"{source}: expected one data.pkl, got {len(pickles)}")
@@ -89,6 +91,9 @@ class _Unpickler(pickle.Unpickler):
             if instruction.name in _NOTES and int(number or 0) > len(program):
                 self._refuse(f"at most {len(program)} notes", number)
         super().__init__(io.BytesIO(program))
+        # `torch._utils._rebuild_tensor_v2` is the function that an honest file names for each
+        # tensor. It is answered by one of ours, which makes a tensor and does nothing else. A file
+        # that names `os.system` gets an error.
         self._known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
@@ -125,6 +130,8 @@ class _Unpickler(pickle.Unpickler):
             self._refuse("a tensor's storage", storage)
         if len(shape) != len(stride) or min((offset, *shape, *stride)) < 0:
             self._refuse("a tensor's shape", (offset, shape, stride))
+        # A worked example: shape [2, 3], stride [3, 1] and offset 4 reach number 4 + 1 * 3 + 2 * 1
+        # = 9, so the storage must have ten.
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         # Strides of zero could otherwise make of one number as many as there is no memory for.
         size = math.prod(shape)

@@ -46,6 +46,8 @@ class TensorWriter:
             header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
             self._starts[name] = start
         text = json.dumps(header, separators=(",", ":")).encode()
+        # The data begin at a multiple of eight bytes, so that they can be used in place. Spaces at
+        # the end of JSON mean nothing.
         text += b" " * (-(8 + len(text)) % _ALIGNMENT)
         self._base = 8 + len(text)
         self._left = set(tensors)

@@ -93,6 +93,8 @@ def parse_catalogue(text: str) -> dict[str, Entry]:
         ConfigError: naming the checkpoint and what is wrong with it.
     """
     found: dict[str, Entry] = {}
+    # The table is ours, so an error in it is a programmer's. It is still told in one line, with the
+    # name of the checkpoint.
     for name, values in yaml.safe_load(text).items():
         try:
             found[name] = _entry(name, values)
@@ -119,6 +121,8 @@ def _entry(name: str, values: Mapping[str, Any]) -> Entry:
 def _source(name: str, values: Mapping[str, Any]) -> HubSource:
     _refuse_unknown(name, values, {"repo", "revision", "files"})
     files: dict[str, Expected] = {}
+    # A name may be a pattern, such as "model-*.safetensors". What is known of a file holds for
+    # every file that the pattern finds.
     for file, expected in values["files"].items():
         _refuse_unknown(f"{name}: {file}", expected, {"bytes", "sha256"})
         files[file] = Expected(expected.get("bytes"), expected.get("sha256"))

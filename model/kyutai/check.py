@@ -24,6 +24,9 @@ from model.pieces import TextPieces
 
 CONFIG_FILE, QUANTISED_FILE = "config.json", "model.nf4.safetensors"
 
+# Of a folder with config.json, model.safetensors, tokenizer-e351c8d8.safetensors and
+# tokenizer_spm_32k_3.model, the patterns find the language model, the codec and the text pieces. A
+# file that config.json names goes before all of them.
 # Where a file is when config.json does not say: the first of these that there are any of.
 _PATTERNS: Mapping[str, tuple[str, ...]] = {
     "lm": ("model.safetensors.index.json", "model.safetensors", "model.q8.safetensors"),
@@ -79,6 +82,8 @@ def check_directory(directory: Path, mimi: MimiConfig | None = None) -> Checkpoi
     found = replace(found, mimi=mimi or found.mimi)
     files: dict[str, Path] = {}
     problems: list[str] = []
+    # Everything that is wrong is collected, so that a user who mends a folder does not learn of one
+    # thing at a time.
     for what in _PATTERNS:
         if what == "mimi" and found.mimi_prefix:
             if "lm" in files:
@@ -117,6 +122,8 @@ def _read_config(directory: Path) -> Checkpoint:
     path = directory / CONFIG_FILE
     if not directory.is_dir():
         raise WeightsError(f"{directory}: not a directory")
+    # A starter's config.json has keys of its own. Whoever points here with one is told what serves
+    # it, and not that a key is unknown.
     values: dict[str, Any] = read_json(path) if path.exists() else {}
     if values.keys() >= {"format", "lm", "codec"}:
         raise WeightsError(
@@ -144,6 +151,8 @@ def _find(directory: Path, what: str, given: str | None) -> Path:
     if given:
         found = [path for path in [directory / given] if path.exists()]
     else:
+        # The first pattern that finds anything decides: an index before a single file, since the
+        # parts of a split model lie beside it and match nothing else.
         for name in names:
             found = found or sorted(directory.glob(name))
     if len(found) != 1:
@@ -161,6 +170,8 @@ def _check_files(found: Checkpoint) -> tuple[Layout | None, list[str]]:
     }  # fmt: skip
     for what, path in found.files.items():
         try:
+            # Only the language model has a layout; the checks of the other files return none, and
+            # leave what was found.
             layout = checks[what](found, path) or layout
         except (WeightsError, TextError) as error:
             problems.append(str(error))
@@ -189,6 +200,8 @@ def _check_codec(found: Checkpoint, path: Path) -> None:
 def _check_pieces(found: Checkpoint, path: Path) -> None:
     assert found.config is not None
     most, pieces = found.config.text_card, len(TextPieces.load(path))
+    # A file with fewer pieces than the model has rows is usual: rows to spare are never put out.
+    # With more, a piece would have no row.
     if pieces > most:
         raise TextError(f"{path}: expected at most {most} text pieces, got {pieces}")
 

@@ -88,6 +88,8 @@ def main_pull(argv: Sequence[str], out: TextIO | None = None) -> int:
     known = entry(args.name)
     directory = args.dir or _FOLDER / known.name
     print(f"{known.name}: {known.about}; licence: {known.licence}", file=out)
+    # Whatever was fetched, what counts is whether the folder can be served: the same check that
+    # `parley check` makes has the last word, and decides the exit code.
     pull(known, directory, revision=args.revision, report=lambda line: print(f"  {line}", file=out))
     found = check_directory(directory)
     _print_problems(found, out)
@@ -123,6 +125,8 @@ def main_check(argv: Sequence[str], out: TextIO | None = None) -> int:
         names = convert_voices(args.directory)
         print(f"{len(names)} voices converted", file=out)
     found = check_directory(args.directory)
+    # Without a configuration nothing is known of the model, and the problems below are all there is
+    # to tell.
     if found.config is not None:
         _print_report(args.directory, found, out)
     if found.memory is not None:
@@ -142,6 +146,8 @@ def main_quantize(argv: Sequence[str], out: TextIO | None = None) -> int:
         "--format", choices=["nf4"], default="nf4", help="how the linears are stored (nf4)"
     )
     args = parser.parse_args(argv)
+    # A model of 7 billion parameters takes minutes: the bar shows the tensor that was written last,
+    # and is left out where the output goes into a file.
     with tqdm(unit=" tensors", leave=False, disable=None) as bar:  # None: where nobody looks
 
         def progress(name: str, done: int, count: int) -> None:
@@ -209,6 +215,7 @@ def _print_report(directory: Path, found: Checkpoint, out: TextIO) -> None:
 
 
 def _print_memory(memory: Memory, sessions: Sequence[int], window: int | None, out: TextIO) -> None:
+    # A step is a frame of 80 ms, so 3,000 steps are four minutes.
     steps = window or memory.context
     print(
         f"memory in GB, keys and values of {steps} steps ({steps * 0.08:.0f} s) in 16 / 8 bits:",

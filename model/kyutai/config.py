@@ -111,6 +111,8 @@ class KyutaiConfig:
     @property
     def num_made(self) -> int:
         """Codebooks worth making: PersonaPlex's user codes would be thrown away."""
+        # Moshi's 16 streams are 8 of its own and 8 of the user. PersonaPlex was trained to predict
+        # all 16; the last 8 would only be overwritten by what the user really says.
         return self.num_codebooks // 2 if self.kind == "personaplex" else self.num_generated
 
     def lm(self, rewind_steps: int = 0) -> LMConfig:
@@ -134,6 +136,7 @@ class KyutaiConfig:
             delays=self.delays[1 : 1 + num_made],
             rope_base=stack.rope_base,
             norm_eps=NORM_EPS,
+            # All steps of a duplex model are of one kind, and share one ring.
             text_window=0,
             audio_window=stack.context,
             prefix_steps=0,
@@ -165,11 +168,15 @@ class KyutaiConfig:
         kind = str(values.get("model_type", "moshi"))
         if kind not in KINDS:
             raise ConfigError(f"model_type: expected one of {', '.join(KINDS)}, got {kind!r}")
+        # NVIDIA's file names the model and no size, and Kyutai's folder has no file at all. What is
+        # given on top of the known sizes still counts.
         if not values.keys() & {"dim", "num_layers"}:
             values = {**MOSHI_7B, **(PERSONAPLEX if kind == "personaplex" else {}), **values}
         unknown = sorted(values.keys() - _KNOWN)
         if unknown:
             raise ConfigError(f"unknown keys in the model configuration: {', '.join(unknown)}")
+        # A key with a value that nothing here computes would give a model that runs and speaks
+        # nonsense. So it is refused before a weight is read.
         for key, supported in _SUPPORTED.items():
             if key in values and values[key] not in supported:
                 raise ConfigError(f"{key}: expected one of {supported}, got {values[key]!r}")
@@ -209,6 +216,9 @@ MOSHI_7B: Mapping[str, Any] = {
     "depformer_dim_feedforward": 4224,
     "depformer_num_heads": 16,
     "depformer_num_layers": 6,
+    # The delays are those of text, of the model's eight codebooks and of the user's eight. In each
+    # group the semantic code comes at once and the acoustic ones a frame later.
+    # Source: Défossez et al. 2024, "Moshi", section 3.4.4.
     "delays": [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1],
 }
 # PersonaPlex is Moshi that also makes, and throws away, the user's codes.
@@ -259,6 +269,9 @@ def _local(name: str) -> str:
 
     Those are given as "hf://owner/repository/name".
     """
+    # "hf://kyutai/moshiko-pytorch-bf16/tokenizer.model" is the file tokenizer.model: a pull puts
+    # all files of a checkpoint into one folder. Anything else with a folder in it could lead out of
+    # the checkpoint's own.
     local = name.rpartition("/")[2] if name.startswith("hf://") else name
     if local != Path(local).name:
         raise ConfigError(f"expected the name of a file in the same folder, got {name!r}")
@@ -267,6 +280,10 @@ def _local(name: str) -> str:
 
 def gated_width(dim: int, feed_forward: int) -> int:
     """Return the hidden width of the gated MLP that a feed-forward width stands for."""
+    # A gated MLP has three matrices in the place of two, so its width is two thirds of the plain
+    # one's, for the same number of weights. Moshi: 4.125 * 4096 = 16,896, and 2/3 of it is 11,264.
+    # In the depth transformer: 4,224 becomes 2,816. For exactly four times the width the original
+    # code takes 21/8 of it.
     return 21 * dim // 8 if feed_forward == 4 * dim else 2 * feed_forward // 3
 
 
@@ -296,9 +313,12 @@ def _read(kind: str, values: Mapping[str, Any]) -> KyutaiConfig:
             context=num_generated,
             rope=None,
         )
+        # A schedule of [0, 1, 2, 3, 3, 3] has four sets of weights for six codebooks: the finest
+        # codes share one. Without a schedule each codebook has its own.
         schedule = values.get("depformer_weights_per_step_schedule") or range(num_generated)
         sets = tuple(schedule)
     delays = tuple(values["delays"])
+    # Moshi: text and 16 codebooks are 17 delays, and 8 generated codebooks have 8 sets of weights.
     if len(delays) != 1 + values["n_q"] or (depth and len(sets) != num_generated):
         raise ConfigError(
             f"expected {1 + values['n_q']} delays and a weight set for each of {num_generated} "
@@ -334,6 +354,8 @@ def _conditioners(values: Mapping[str, Any]) -> tuple[dict[str, Conditioner], fl
     crosses: Sequence[str] = fuser.get("cross", ())
     found: dict[str, Conditioner] = {}
     for name, given in (values.get("conditioners") or {}).items():
+        # A condition that is summed and attended to would be two; one that is neither would be
+        # ignored. Steps put in front of the conversation ("prepend") are what nothing here does.
         if (name in sums) == (name in crosses) or fuser.get("prepend"):
             raise ConfigError(f"fuser: expected {name} to be either summed or attended to")
         how: Literal["sum", "cross"] = "sum" if name in sums else "cross"
@@ -342,6 +364,9 @@ def _conditioners(values: Mapping[str, Any]) -> tuple[dict[str, Conditioner], fl
             found[name] = Conditioner(dim=table["dim"], how=how)
         elif given["type"] == "lut":
             said = tuple(table["possible_values"])
+            # One row more than the bins, as the checkpoints have it.
+            # Bins are the values that can be said, and one row more stands for none. Hibiki has 31
+            # bins for five values, so most rows are never used.
             rows = table["n_bins"] + 1
             found[name] = Conditioner(dim=table["dim"], values=said, num_rows=rows, how=how)
         else:

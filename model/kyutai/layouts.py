@@ -70,6 +70,8 @@ class PublishedWeights:
             self._sources = dict(_kyutai_sources(file, self.config))
         self._check()
         # Parts of a tensor follow each other; a stack over weight sets is needed once for each.
+        # Queries of the first weight set, its keys, the queries of the second set: all are slices
+        # of one published tensor. Keeping the last one read means that it is read once.
         self._read_source = functools.lru_cache(maxsize=1)(self._read_one)
         self._read_stack = functools.lru_cache(maxsize=2)(file.read)
 
@@ -86,6 +88,8 @@ class PublishedWeights:
         used: set[str] = set()
         for source in self._sources.values():
             self.file.check_source(source)
+            # Everything that is in the file has to be used or known to be superfluous. A tensor
+            # that nobody knows means that the file is of another model, or of a newer one.
             used |= source.tensors.keys()
         unused = unused_tensors(self.config)
         extra = sorted(
@@ -115,6 +119,8 @@ def _layout_of(file: TensorFile) -> Layout:
         return "transformers"
     if found == ["kyutai"]:
         return "int8" if "I8" in file.dtypes.values() else "kyutai"
+    # A user who fetched the files of the wrong program is told so, and not that some tensor is
+    # missing.
     for mark, program in _FOREIGN.items():
         if any(mark in name for name in file.shapes):
             raise WeightsError(f"{file.path}: a file for {program}: the one for PyTorch is needed")
@@ -123,6 +129,8 @@ def _layout_of(file: TensorFile) -> Layout:
 
 def _with_sets_that_there_are(file: TensorFile, config: KyutaiConfig) -> KyutaiConfig:
     """Return what PersonaPlex is when its file has no weights for the user's codebooks."""
+    # NVIDIA's file has `linears.0` to `linears.15`; one that was made for serving may end with
+    # `linears.7`. Which it is shows by the name of the first one that would be left out.
     made = config.num_made
     if config.kind != "personaplex" or f"linears.{made}.weight" in file.shapes:
         return config
@@ -139,6 +147,7 @@ def _spelled(file: TensorFile, name: str, shape: tuple[int, ...], sets: int) -> 
     """Return where one of Kyutai's tensors is, by the names that it has in this file."""
     spellings = _spellings(name, sets)
     parts = next((s for s in spellings if not file.shapes.keys().isdisjoint(s)), [name])
+    # A tensor of 3 * 8 * 1024 rows that comes in 8 parts has 3 * 1024 rows in each.
     each = (shape[0] // len(parts), *shape[1:])
     if all(file.dtypes.get(part) != "I8" for part in parts):
         return Source(dict.fromkeys(parts, each), _joined)
@@ -153,6 +162,8 @@ def _spellings(name: str, sets: int) -> Iterator[list[str]]:
     """Go through what a tensor may be called: whole, or in as many parts as it has weight sets."""
     yield [name]
     stem = name.removesuffix(".in_proj_weight")
+    # Kyutai's own files have `in_proj_weight`. Its int8 files have `in_proj.weight` for the
+    # backbone and `in_projs.0.weight`, `in_projs.1.weight` and so on for the depth transformer.
     if stem != name:
         yield [f"{stem}.in_proj.weight"]
         yield [f"{stem}.in_projs.{i}.weight" for i in range(sets)]
@@ -167,5 +178,7 @@ def _joined(*parts: Tensor) -> Tensor:
 
 def _from_int8(*levels_and_scales: Tensor) -> Tensor:
     """Return the weight of levels and the largest magnitude of each row, one pair a part."""
+    # A row whose largest magnitude is 0.5 stores 0.5 as 127 and 0.1 as 25: read back, that is 25 *
+    # 0.5 / 127 = 0.0984.
     pairs = zip(levels_and_scales[::2], levels_and_scales[1::2], strict=True)
     return _joined(*(levels * (most / _INT8_MOST)[:, None] for levels, most in pairs))

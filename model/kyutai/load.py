@@ -51,9 +51,13 @@ def load_lm(
         ConfigError: if the model has a width that int8 cannot do on the device, or bitsandbytes is
             asked for and not installed.
     """
+    # The file is checked as a whole before a tensor is read. Then one tensor after the other is
+    # read, converted and put where it belongs, so the most that is there at once is the model as it
+    # is going to be, and one tensor in float32.
     weights = open_weights(TensorFile(path), config)
     lm = skeleton(config, rewind_steps)
     targets, hot = lm.state_dict(), hot_linears(lm)
+    # A model with ears only has a codebook table of no rows. No file holds it.
     empty = {name for name, target in targets.items() if target.numel() == 0}
     is_slow_memory = torch.device(device).type == "cpu" and dtype == torch.float32
     names = list(weights.names)
@@ -85,6 +89,8 @@ def _quantised(
     weights: Weights, name: str, linear: nn.Linear, linears: Linears, device: torch.device
 ) -> nn.Module:
     if linears in ("nf4", "bitsandbytes"):
+        # The numbers are packed already, or packed here as they are read. The dense weight is never
+        # there as a whole model.
         packed = NF4Linear(linear.in_features, linear.out_features, backend="reference")
         packed.packed, packed.absmax = weights.read_nf4(name)
         return packed

@@ -29,6 +29,7 @@ def sources(config: KyutaiConfig) -> dict[str, Source]:
 
 
 def _sources(config: KyutaiConfig) -> Iterator[_Entry]:
+    # The first codebooks are the model's own, the rest the user's. One table for each, stacked.
     made, audio = config.num_made, [f"emb.{i}.weight" for i in range(config.num_codebooks)]
     yield "assistant_emb.table", audio[:made], _stack
     yield "user_emb.table", audio[made:], _stack
@@ -62,6 +63,8 @@ def _backbone(config: KyutaiConfig, stack: Stack) -> Iterator[_Entry]:
         yield f"{ours}.attention.qkv.weight", qkv, _neighbours(stack)
         yield f"{ours}.attention.out.weight", [f"{theirs}.self_attn.out_proj.weight"], _as_is
         yield from _norms_and_mlp(ours, theirs, f"{theirs}.gating")
+        # Queries come from the conversation, keys and values from the condition. They are published
+        # in one tensor and used at different times: the latter once a session.
         if config.has_cross_attention:
             cross, qkv = f"{ours}.cross", [f"{theirs}.cross_attention.in_proj_weight"]
             yield f"{cross}.q.weight", qkv, _rows(0, stack.dim)
@@ -74,6 +77,8 @@ def _backbone(config: KyutaiConfig, stack: Stack) -> Iterator[_Entry]:
 def _depth(config: KyutaiConfig, stack: Stack) -> Iterator[_Entry]:
     made, dim = config.num_made, stack.dim
     sets = range(max(config.depth_sets[:made]) + 1)
+    # One matrix for all sets, below one another: a single product gives the inputs of all
+    # codebooks.
     yield "depth.in_proj.weight", [f"depformer_in.{w}.weight" for w in sets], _cat
     yield from _text("depth.text_emb", "depformer_text_emb", config, config.depth_rank)
     yield "codebooks.table", [f"depformer_emb.{k}.weight" for k in range(made - 1)], _stack
@@ -81,6 +86,9 @@ def _depth(config: KyutaiConfig, stack: Stack) -> Iterator[_Entry]:
         for k in range(made - 1):
             low_rank = [f"depformer_emb.{k}.low_rank.weight"]
             yield f"depth.code_proj.{k}.weight", low_rank, _as_is
+    # Published: one tensor for a layer, with queries, keys and values of all sets below one
+    # another, [sets * 3 * dim, dim]. Ours: a layer for each set. With two sets and six layers, ours
+    # are layers 0 to 5 for the first and 6 to 11 for the second.
     for i in range(stack.num_layers):
         theirs = f"depformer.layers.{i}"
         ours = [f"depth.layers.{w * stack.num_layers + i}" for w in sets]
@@ -128,10 +136,12 @@ def _neighbours(stack: Stack) -> Callable[[Tensor], Tensor]:
     """Return what reorders queries and keys so that the channels that rotate are neighbours."""
     if stack.rope == "neighbours":
         return _as_is
+    # Only queries and keys rotate; the rows of values stay where they are.
     heads = stack.num_heads + stack.num_kv_heads
 
     def convert(qkv: Tensor) -> Tensor:
         qk, v = torch.split(qkv, [heads * stack.head_dim, stack.num_kv_heads * stack.head_dim])
+        # [heads * head_dim, dim]
         pairs = torch.unflatten(qk, 0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
         return torch.cat([pairs, v])
 

@@ -89,6 +89,8 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Write it to its folder; what was there is replaced at once."""
+        # Written beside it and renamed: a pull that is killed leaves the old file or the new one,
+        # and never half of one.
         partial = directory / f"{MANIFEST_FILE}.partial"
         partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
         partial.replace(directory / MANIFEST_FILE)
@@ -141,6 +143,8 @@ def pull(
             report(f"{file.name}: there already")
             continue
         report(f"{file.name}: {_size(file.expected.num_bytes)} from {file.repo}")
+        # A download that broke off leaves a part in the folder's cache, and the next one goes on
+        # from there.
         with _hub_errors(file.repo):
             hub.hf_hub_download(file.repo, file.name, revision=file.revision, local_dir=directory)
         manifest.files[file.name] = _verify(directory / file.name, file)
@@ -159,6 +163,9 @@ def _resolve(
     report: Callable[[str], None],
 ) -> Iterator[_Remote]:
     """Settle on a commit of a repository, and go through its files that are wanted."""
+    # What the user asks for comes first, then what this folder has, then what is known of the
+    # checkpoint. A folder thus stays with its commit even if a later version of Parley knows a
+    # newer one.
     pinned = asked or manifest.revisions.get(source.repo) or source.revision
     with _hub_errors(source.repo):
         info = hub.model_info(
@@ -198,6 +205,8 @@ def _is_there(directory: Path, file: _Remote, manifest: Manifest) -> bool:
     fetched, path = manifest.files.get(file.name), directory / file.name
     if fetched is None or not path.exists():
         return False
+    # The sha256 was compared when the file came. To compare it at each pull would read many
+    # gigabytes; the size tells of a file that was cut short since.
     return path.stat().st_size == fetched.num_bytes and file.expected.sha256 in (
         None,
         fetched.sha256,
@@ -216,6 +225,8 @@ def _check_space(directory: Path, missing: list[_Remote]) -> None:
 
 def _verify(path: Path, file: _Remote) -> Fetched:
     """Compare a file with what it should be; one that differs is removed."""
+    # The size is compared first in what follows, since it says more to a person: 2.1 GB of 14.3 GB
+    # was cut short, while a wrong hash says nothing about what happened.
     num_bytes = path.stat().st_size
     with path.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -237,6 +248,8 @@ def _hub_errors(repo: str) -> Iterator[None]:
     """Say what went wrong with a repository in a line, and what may be done about it."""
     try:
         yield
+    # The order matters: a gated repository is a kind of repository that was not found, and an entry
+    # that is not in the cache a kind of entry that is not there.
     except GatedRepoError as error:
         raise DownloadError(
             f"{repo}: its licence must be accepted first, at https://huggingface.co/{repo}; then "

@@ -76,6 +76,8 @@ def _write_lm(found: Checkpoint, path: Path, progress: Progress) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in lm.state_dict().items()}
     hot = {f"{name}.weight" for name in hot_linears(lm)}
     names = list(weights.names)
+    # A safetensors file begins with a header that says where each tensor lies. So types and shapes
+    # of all of them are worked out before the first number is read.
     specs: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name in names:
         if name in hot:
@@ -108,6 +110,7 @@ def _write_packed(
     writer: TensorWriter, name: str, shape: tuple[int, ...], weights: Weights
 ) -> None:
     packed, absmax = weights.read_nf4(name)
+    # bitsandbytes keeps two levels a byte in a column, [size / 2, 1].
     writer.write(name, packed[:, None])
     writer.write(f"{name}.absmax", absmax)
     writer.write(f"{name}.quant_map", levels())

@@ -34,6 +34,8 @@ def num_parameters(config: KyutaiConfig) -> int:
 
 def _tensors(config: KyutaiConfig) -> Iterator[tuple[str, Shape]]:
     dim, rows = config.backbone.dim, config.card + 1
+    # The order is that of a published file; nothing depends on it but the reading, which then goes
+    # through a file from front to back.
     for i in range(config.num_codebooks):
         yield f"emb.{i}.weight", (rows, dim)
     yield from _text_embedding("text_emb", config, dim, None)

@@ -94,6 +94,7 @@ def _read(values: Mapping[str, Any]) -> tuple[KyutaiConfig, MimiConfig]:
     rope = values.get("rope_parameters") or {"rope_theta": values.get("rope_theta", 10_000.0)}
     _require(rope.get("rope_type", "default"), "default", "rope_parameters: rope_type")
     backbone = _stack(given, "", given["sliding_window"], float(rope["rope_theta"]))
+    # Other numbers of codebooks than Moshi's occur in tests. Their delays follow its pattern.
     if (made := 2 * num_codebooks) != MOSHI_7B["n_q"]:
         delays: tuple[int, ...] = (0, *((0, *[1] * (num_codebooks - 1)) * 2))
     else:
@@ -137,6 +138,7 @@ def _stack(values: Mapping[str, Any], where: str, context: int, rope_base: float
         num_layers=values["num_hidden_layers"],
         num_heads=heads,
         num_kv_heads=kv_heads,
+        # `ffn_dim` counts gate and up together, as their linear has it.
         ff_dim=values["ffn_dim"] // 2,
         context=context,
         rope_base=rope_base or 10_000.0,
@@ -205,6 +207,8 @@ def _same(config: KyutaiConfig) -> Iterator[tuple[str, str]]:
 
 def _depth_sources(config: KyutaiConfig, depth: Stack) -> Iterator[tuple[str, Source]]:
     sets, dim = config.num_depth_sets, depth.dim
+    # Here all sets of a weight are one tensor with a first axis. `_set` takes one of them out; the
+    # tensor itself is read once, since the last few that were read are kept.
     projections = {"depth_decoder.input_projections.weight": (sets, dim, config.backbone.dim)}
     heads = {"depth_decoder.lm_heads.weight": (sets, config.card, dim)}
     for w in range(sets):
@@ -235,6 +239,7 @@ def _set(w: int) -> Callable[[Tensor], Tensor]:
 
 def _sets_in_turn(*stacked: Tensor) -> Tensor:
     """``[W, D, D]`` of q, k, v to ``[W * 3 * D, D]``: all of the first set, then of the second."""
+    # With two sets: [q0 k0 v0 q1 k1 v1]. Joined along the rows of each set, then set after set.
     return torch.cat(stacked, dim=1).flatten(0, 1)
 
 
@@ -243,6 +248,8 @@ def _qkv(stack: Stack) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
     def convert(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         qk = torch.cat([q, k])
+        # As in `model.kyutai.names._neighbours`: each head's first half of channels and its second
+        # are interleaved.
         pairs = torch.unflatten(qk, 0, (-1, 2, stack.head_dim // 2)).transpose(1, 2)
         return torch.cat([pairs.flatten(0, 2), v])
 

@@ -85,6 +85,8 @@ def load_voice(path: Path, config: KyutaiConfig) -> Voice:
         file.read("embeddings", (steps, config.backbone.dim)),
         file.read_raw("cache", _cache_shape(config), "I64"),
     )
+    # A token may be the first input, one past the last piece or code, so `most` itself is allowed.
+    # -1 is nothing at all, and -2 what was never known.
     for what, tokens, most in (
         ("text", voice.cache[:1], config.text_card),
         ("codes", voice.cache[1:], config.card),

@@ -30,6 +30,8 @@ def _ranks(order: bytes) -> list[int]:
     return [order.index(byte) if byte in order else len(order) + byte for byte in range(256)]
 
 
+# The order in which a text is closed if the model has no say. `}` before `,`: no more properties
+# than needed. `0` before `t`: a number is shorter than a truth.
 # Outside strings, what ends a value comes first and what opens another one last.
 _OUTSIDE = _ranks(b'}],"0123456789-tnf.eE[{')
 _INSIDE = _ranks(b'"abcdefghijklmnopqrstuvwxyz0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ')
@@ -89,6 +91,8 @@ class Arguments:
                 break
             allowed = self._matcher.allowed()
             choices = self._find_choices(allowed)
+            # With one choice there is nothing to ask. It is written, and the next place is looked
+            # at.
             if len(choices) > 1:
                 self.choices = choices
                 break
@@ -121,11 +125,17 @@ class Arguments:
             self._place.move(byte)
         return data
 
+    # A worked example: the schema asks for a "city", and `{"city":"` is written. Every byte of a
+    # string is allowed, but only spellings that can open one are offered: "paris" and not " paris".
+    # After "paris" those are offered that go on, " north" or "ian", and `<speak>`, which stands for
+    # the closing quote.
     def _find_choices(self, allowed: npt.NDArray[np.bool_]) -> dict[int, int]:
         """Return the pieces that spell something of what is allowed, and the tokens they spell."""
         speller, place = self._speller, self._place
         first_byte = speller.alphabet.num_spellings
         end = next((first_byte + byte for byte in place.ends if allowed[first_byte + byte]), None)
+        # The sixteenth digit is not asked for: a float has no more than fifteen that can be told
+        # apart.
         if end is not None and place.num_digits >= _MAX_DIGITS:
             return {speller.end: end}
         if not place.is_in_string:
@@ -133,6 +143,8 @@ class Arguments:
         else:
             fits = speller.opens if place.is_at_word else speller.continues
         tokens = np.flatnonzero(allowed[:first_byte] & fits)
+        # A piece may have several spellings that fit, in small letters and in capitals. The first
+        # one is meant, which is the plain one.
         pieces, first = np.unique(speller.pieces[tokens], return_index=True)
         choices = dict(zip(pieces.tolist(), tokens[first].tolist(), strict=True))
         return choices if end is None else {**choices, speller.end: end}
@@ -148,6 +160,8 @@ class Arguments:
         options: list[int] = np.flatnonzero(allowed[first_byte:]).tolist()
         options.sort(key=lambda byte: (place.uses[byte], ranks[byte]))
         best = options[0]
+        # What a pattern allows next may lead away from the end. Where there are few bytes, each is
+        # tried together with a byte that ends the value: `^a(b|cd)$` after "a" takes "b".
         if best not in place.ends and len(options) <= _FEW:
             for byte, end in product(options, place.ends):
                 if self._matcher.allows([first_byte + byte, first_byte + end]):
@@ -178,6 +192,8 @@ class _Place:
 
     def move(self, byte: int) -> None:
         """Go past a byte."""
+        # `\"` is a quote within a string. `\\` is a backslash, and a quote after it ends the
+        # string: that is why the escape itself can be escaped.
         is_quote = byte == ord('"') and not self._is_escaped
         is_opened = is_quote and not self.is_in_string
         self.is_at_word = is_opened or (self.is_in_string and byte == ord(" "))

@@ -104,6 +104,9 @@ class Desk:
     def _open(self, name: str, schema: str, chosen: Sequence[int]) -> _OpenCall:
         """Return a call, written up to after these choices."""
         call = self._calls.pop(name, None)
+        # The request carries all choices. If the first ones are those that this grammar has
+        # followed, only the new ones are left to do; otherwise a choice was taken back, and it is
+        # written from the start.
         if call is None or call.chosen != list(chosen[: len(call.chosen)]):
             if self._speller is None:
                 assert self._vocabulary is not None

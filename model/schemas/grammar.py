@@ -59,6 +59,10 @@ def compile_schema(parameters: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         GrammarError: as `check_schema`.
     """
+    # A worked example: {"type": "object", "properties": {"n": {"type": "array", "uniqueItems":
+    # true}}}. No grammar can know which items were there before, so it is compiled without
+    # `uniqueItems`, and that is listed. A call with [1, 1] can then be written; it is checked at
+    # its end, and refused.
     nearest = relaxed(object_schema(parameters), _can_hold)
     try:
         return _grammar(nearest.schema), nearest.left_out
@@ -78,6 +82,8 @@ def object_schema(parameters: str) -> dict[str, Any]:
     if len(parameters) > MAX_SCHEMA_CHARS:
         raise GrammarError(too_large(parameters))
     try:
+        # A lone surrogate such as "\ud800" is valid in JSON and is no character. It is found here,
+        # as the text itself and as what its escapes stand for.
         schema = json.loads(parameters)
         parameters.encode()
         json.dumps(schema, ensure_ascii=False).encode()
@@ -163,6 +169,7 @@ class Matcher:
         Raises:
             GrammarError: the schema turned out to be more than can be followed.
         """
+        # One bit a token, the lowest bit of the first byte first.
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
         mask = np.unpackbits(bits, count=len(self._alphabet.tokens), bitorder="little")
@@ -189,6 +196,8 @@ class Matcher:
         Raises:
             GrammarError: as `allowed`.
         """
+        # After `{` of an object whose only property is "city", these are `"city":` and what follows
+        # as far as there is no choice.
         forced = bytes(self._matcher.compute_ff_bytes())
         first_byte = self._alphabet.num_spellings
         self._matcher.consume_tokens([first_byte + byte for byte in forced])
@@ -214,6 +223,7 @@ class _Table:
 
     def __call__(self, text: bytes | str) -> list[int]:
         """Return the tokens of a text, byte by byte."""
+        # The last tokens before the end are the 256 bytes, in order.
         first_byte = self.eos_token_id - NUM_BYTES
         data = text.encode() if isinstance(text, str) else text
         return [first_byte + byte for byte in data]

@@ -140,11 +140,17 @@ class _Relaxing:
         if isinstance(items, list):  # draft 7 and before
             made["prefixItems"] = items
             del made["items"]
+        # Draft 4 wrote {"minimum": 5, "exclusiveMinimum": true}. Today that is {"exclusiveMinimum":
+        # 5}.
+        # Source: JSON Schema draft 4, validation, section 5.1.3; draft 2020-12, validation, section
+        # 6.2.5.
         for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if isinstance(made.get(bound), bool):  # draft 4
                 is_exclusive = made.pop(bound)
                 if is_exclusive and limit in made:
                     made[bound] = made.pop(limit)
+        # A bound that no integer of 64 bits reaches would overflow in the compiler. It is left out,
+        # and what was written is held to it at the end.
         for bound in _BOUNDS:
             if _is_number(made.get(bound)) and abs(made[bound]) >= _INT64:
                 del made[bound]
@@ -160,6 +166,8 @@ class _Relaxing:
             self._count_states(cast("float", multiple))
 
     def _count_states(self, multiple: float) -> None:
+        # A grammar follows the remainder digit by digit: multiples of 7 take 7 states, those of
+        # 0.25 as many as those of 25.
         if isinstance(multiple, int) and abs(multiple) > MAX_MULTIPLE_STATES:
             states = MAX_MULTIPLE_STATES + 1
         else:
@@ -192,6 +200,8 @@ class _Relaxing:
         patterns = made.get("patternProperties")
         if isinstance(patterns, dict):
             held = {name: self._pattern(name) for name in patterns}
+            # A property's name decides which schema its value has. If the name's pattern cannot be
+            # held, it is not known which, so any value must be allowed.
             if any(nearest != name for name, nearest in held.items()):
                 # Whatever it is called, it is no less allowed than before.
                 del made["patternProperties"]
@@ -211,6 +221,8 @@ class _Relaxing:
         """Leave out how many properties there must be, beyond those that are named."""
         least, required = made.get("minProperties"), made.get("required")
         num_named = len(required) if isinstance(required, list) else 0
+        # One property that must be there can be held, and so can those that are required by name.
+        # "Any three" cannot: a grammar does not count.
         if isinstance(least, int) and least > max(1, num_named):
             del made["minProperties"]
             self.left_out["minProperties"] = None
@@ -220,6 +232,9 @@ def _names_said_otherwise(names: object, made: Json) -> bool:
     """Say what properties are called by naming them, and tell whether that was possible."""
     if not isinstance(names, dict):
         return names is True
+    # {"propertyNames": {"pattern": "^x-"}, "additionalProperties": {"type": "string"}} becomes
+    # {"patternProperties": {"^x-": {"type": "string"}}, "additionalProperties": false}: the same
+    # objects, in words that a grammar can hold.
     said = {key: value for key, value in names.items() if key in _KEPT and key != "type"}
     if not said and names.get("type", "string") == "string":
         return True  # all names are strings
@@ -250,6 +265,9 @@ def without_look_around(pattern: str) -> str | None:
     made: list[str] = []
     skipped_from: int | None = None  # depth outside the look-around group that is left out
     depth, at, is_class = 0, 0, False
+    # A worked example: `^(?!0$)[0-9]+$`. At `(?!` the depth is 0, and from there on nothing is kept
+    # until a `)` brings the depth back to 0. A parenthesis within a class, as in `[(]`, or after a
+    # backslash is a character like any other.
     while at < len(pattern):
         char = pattern[at]
         piece = pattern[at : at + 2] if char == "\\" else char

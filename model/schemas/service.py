@@ -203,6 +203,8 @@ class SchemaService:
             if not self._waiting:
                 self._thread = None
                 return None
+            # A worked example: A has three jobs, B comes with one. A's first is taken, and A goes
+            # to the end of the line. The order is A1, B1, A2, A3.
             owner, jobs = self._waiting.popitem(last=False)
             job = jobs.popleft()
             if jobs:
@@ -218,6 +220,10 @@ class SchemaService:
                 # What a job has done to the process must not be held against the next one.
                 self._worker = None
                 ended = "did not start" if worker is None else worker.end()
+                # A process that has worked before may have little memory left through other jobs'
+                # doing. The job is tried once more in a new one, alone. Only what breaks that is
+                # refused. Time is counted for each job, so one that took too long needs no second
+                # try.
                 if not is_new and ended != _TOO_LONG:
                     continue  # perhaps others had used the memory up; alone, it is its own doing
                 is_broken = answer is not None and answer["broke"] != "memory"

@@ -60,6 +60,15 @@ class Speller:
             for piece, spelling in enumerate(vocabulary.pieces)
             if vocabulary.is_word_piece(piece)
         ]
+        # A worked example, for the piece that spells "paris" at a word's beginning:
+        #
+        #     as written      "paris"   at a string's beginning, or after a space
+        #                     " paris"  elsewhere in a string
+        #     capitalised     "Paris"   " Paris"
+        #     in capitals     "PARIS"   " PARIS"
+        #
+        # The plain spellings come first, so they win wherever the schema allows them. A pattern
+        # such as ^[A-Z]{3}$ leaves only the capitals.
         for change in (str, str.capitalize, str.upper):
             for piece, spelling in words:
                 if spelling.startswith(WORD_START):

@@ -88,11 +88,15 @@ def main(descriptor: int) -> None:
     # What the library of a check takes to load is no job's doing, and must not count as one's.
     desk.misfit("{}", "{}")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The bound is on top of what the process has mapped already, which depends on libraries and on
+    # the machine.
     limit = _address_space() + bounds.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     send(connection, {"ready": os.getpid()})
     while (job := receive(connection)) is not None:
         # The default of this signal ends the process, even deep in compiled code.
+        # Source: setitimer(2): ITIMER_PROF counts the process's own and the system's time on its
+        # behalf, and sends SIGPROF.
         signal.setitimer(signal.ITIMER_PROF, bounds.cpu_s)
         answer = _done(desk, job)
         signal.setitimer(signal.ITIMER_PROF, 0.0)

@@ -78,6 +78,14 @@ def choose(
     Raises:
         ScriptError: no reply fits.
     """
+    # A worked example of two replies:
+    #
+    #     0   when: {user: weather}, at_most: 1     say: it is sunny
+    #     1                                         say: i do not know
+    #
+    # The first question about the weather gets reply 0, which is then used up. The second gets
+    # reply 1, and so does everything else. Without reply 1 the second would be an error that names
+    # what was said.
     for index, rule in enumerate(script.reply):
         if rule.at_most is not None and uses[index] >= rule.at_most:
             continue
@@ -96,6 +104,8 @@ def choose(
 def _match(when: When, memory: Memory, instructions: str) -> Mapping[str, str] | None:
     """Return the named groups of the patterns; None if something given does not hold."""
     returned = memory.returned
+    # What is given must hold, all of it; a pattern that is not found is a None in the list. What is
+    # not given adds nothing to it.
     found: list[re.Match[str] | None] = []
     if when.user is not None:
         # Once a function has returned something, that is what is answered.
@@ -122,6 +132,8 @@ def _match(when: When, memory: Memory, instructions: str) -> Mapping[str, str] |
 
 def _is_allowed(rule: Rule, request: Respond) -> bool:
     """Tell whether a reply makes the calls it must, and only such as it can."""
+    # A reply without a call cannot serve a response that demands one. A reply with calls can only
+    # call what the response offers.
     if not rule.call:
         return request.tool_choice != "required"
     offered = {tool.name for tool in request.tools}

@@ -102,6 +102,10 @@ class ScriptedCore:
         waiting, self._waiting = self._waiting, []
         for program in waiting:
             self._note_due(program)
+        # A worked example: session A is due at 5.0 and has an entry for it. A cancel makes it due
+        # at 5.3, and a second entry is pushed. At 5.0 the first one is looked at: A is not due
+        # then, so it is out of date and dropped. To take it out of the heap at once would mean to
+        # search for it.
         while self._due:
             due_s, _, program = self._due[0]
             is_open = self._programs.get(program.session_id) is program
@@ -128,6 +132,8 @@ class ScriptedCore:
         """Make what is due in all sessions."""
         now_s = self._clock()
         outputs: list[Output] = []
+        # A program that was served may be due again within this tick, as when a reply is made
+        # faster than it is played: the loop goes on until nobody is.
         while (due_s := self.next_due_s()) is not None and due_s <= now_s:
             _, _, program = heapq.heappop(self._due)
             outputs += self._guarded(program, lambda program=program: program.tick(now_s))  # type: ignore[misc]  # a default binds the program
@@ -198,6 +204,8 @@ class ScriptedCore:
     def _note_due(self, program: Program) -> None:
         if self._programs.get(program.session_id) is not program:
             return
+        # Whoever waits for the checker is due at no time that is known. The checker wakes the
+        # engine, and then all of these are looked at again.
         if program.is_waiting:
             self._waiting.append(program)
         elif program.due_s is not None:

@@ -64,6 +64,8 @@ class Hearing:
             Words to be added to the turn's live transcript, and where it sounds finished.
         """
         turn = self._turn
+        # A client sends what it likes: 3,000 samples with frames of 1,920 are one frame now, and
+        # 1,080 samples that wait for more.
         pcm = np.concatenate((turn.rest, pcm))
         num_whole = len(pcm) - len(pcm) % self._frame_samples
         turn.rest = pcm[num_whole:].copy()
@@ -90,6 +92,8 @@ class Hearing:
             Its words and how many frames it had; None if it had none.
         """
         turn = self._turn
+        # The turn is copied, because going on changes it. A reopened turn goes on from the copy,
+        # and the entry of the script that it had used up is free again.
         if is_tentative:
             self._committed = replace(turn), frozenset(self.used)
         num_frames = turn.num_frames + (len(turn.rest) > 0 and not is_tentative)
@@ -118,6 +122,8 @@ class Hearing:
 
     def _entry(self, audio_ms: int, *, is_over: bool) -> tuple[int, Hear] | None:
         """Find what a turn is understood as; one that goes on can still grow into an entry."""
+        # While the user speaks, an entry that asks for two seconds may still be meant: only its
+        # upper bound counts. At the end both do.
         for index, entry in enumerate(self._entries):
             is_long_enough = not is_over or entry.min_ms <= audio_ms
             is_short_enough = entry.max_ms is None or audio_ms <= entry.max_ms
@@ -129,12 +135,16 @@ class Hearing:
         audio_ms = turn.num_frames * self._frame_ms
         found = self._entry(audio_ms, is_over=False)
         words = [] if found is None else found[1].words
+        # At 1,000 ms 1,000 // 300 = 3 words have been heard. Those that were not reported yet are
+        # the news.
         news = words[turn.num_words : audio_ms // _WORD_MS]
         spaced = [word if turn.num_words + i == 0 else f" {word}" for i, word in enumerate(news)]
         turn.num_words += len(news)
         return spaced
 
     def _end(self, turn: _Turn, *, is_sound: bool) -> list[HeardEnd]:
+        # Three quiet frames are 240 ms. The end is reported once; only sound after it makes another
+        # one possible.
         turn.num_quiet = 0 if is_sound else turn.num_quiet + 1
         turn.has_sound = turn.has_sound or is_sound
         turn.is_finished = turn.is_finished and not is_sound

@@ -37,6 +37,8 @@ class UserTurn:
     @property
     def written(self) -> str:
         """Write words and pictures in order: `what is [red 640x480] this`."""
+        # "what is this" with a red picture after "what is" has the picture at character 7, and is
+        # written as `what is [red 640x480] this`.
         parts, begin = [], 0
         for each in self.shown:
             parts += [self.text[begin : each.at].strip(), f"[{each.seen}]"]
@@ -133,6 +135,8 @@ class Memory:
     @property
     def returned(self) -> list[Returned]:
         """Return what functions returned since the user's last turn, oldest first."""
+        # From the end backwards, up to the user's last turn: what functions returned before that
+        # has been answered.
         found: list[Returned] = []
         for item in reversed(self.items):
             if isinstance(item, UserTurn):
@@ -163,6 +167,8 @@ class Memory:
     ) -> None:
         """Add a user's turn, or more of the last one, if the item is the same."""
         last = self.items[-1] if self.items else None
+        # One item may come in several parts under one id, words and pictures in turn. They are one
+        # turn of the user.
         if isinstance(last, UserTurn) and item_id and last.item_id == item_id:
             self.items[-1] = last.longer(text, images)
         else:
@@ -198,6 +204,8 @@ class Memory:
         item = next((item for item in replies if item.item_id == item_id), None)
         if item is None or (heard_ms and not item.num_frames):
             return  # never said, or written and so never to be heard
+        # Words begin at 0, 400 and 800 ms, and 900 ms were heard: three words, and 900 // 80 = 11
+        # frames.
         num_words = num_words_heard(item.starts_ms, heard_ms)
         num_frames = min(heard_ms // frame_ms, item.num_frames)
         if not num_words or not num_frames:

@@ -194,11 +194,15 @@ class Program:
             case Reopen():
                 # Nothing but responses can have been asked for since the tentative commit.
                 self._reply = self._checks = None
+                # A cancelled commit takes its answers along: whoever asked for them will ask again
+                # when the turn is over.
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)
             case _:
                 pass
+        # A command waits only for a reply in progress, and only if it is about replies. What the
+        # user says is heard meanwhile.
         self._pending.append(command)
         return self._advance(now_s)
 
@@ -207,6 +211,8 @@ class Program:
         if self.is_waiting:
             return []
         outputs = self._pass_checks(now_s)
+        # Late ticks make up for what was missed: every step that was due since is made, each at the
+        # time at which it was due.
         while self._reply is not None and self._reply.due_s <= now_s:
             reply = self._reply
             made = reply.make()
@@ -312,6 +318,8 @@ class Program:
             answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
+        # Schemas are checked in another process, which takes time. The response counts as started
+        # meanwhile, and its first words wait for the answer.
         asked = [
             (check, self._checker.misfit(self.session_id, check.parameters, check.arguments))
             for check in answer.checks
@@ -337,6 +345,7 @@ class Program:
             return []
         assert self._reply is not None
         turn, self._reply = self._reply.request.turn, None
+        # The reply was not given, so it does not count against `at_most`.
         self.progress.uses[checks.answer.rule] -= 1
         return [ResponseFailed(self.session_id, turn, refusal), *self._advance(now_s)]
 
@@ -358,6 +367,7 @@ class Program:
     @property
     def _known(self) -> Tokens:
         """Return what was paid for of the tokens that are remembered."""
+        # After a truncation less is remembered than was paid for. What is gone cannot be cached.
         return self._paid.at_most(self.memory.count_tokens())
 
     @property

@@ -100,9 +100,13 @@ class Reply:
     def make(self) -> list[Output]:
         """Make the step that is due."""
         step, limit = self._next, self.request.max_output_tokens
+        # The end is a step of its own, after all others: a script may let a response fail, or a
+        # session be lost, when everything was said.
         if step is None:
             self.is_over = True
             return [self._ending()]
+        # A step is one token of text, or one frame of sound. If it would be one too many, the reply
+        # ends before it, and its words stay unsaid.
         num_text = sum(isinstance(made, ResponseText | CallArguments) for made in step.outputs)
         num_audio = 1 if step.audio_s else 0
         num_tokens = self._num_text_tokens + self._num_audio_tokens + num_text + num_audio
@@ -111,6 +115,19 @@ class Reply:
         self._num_text_tokens += num_text
         self._num_audio_tokens += num_audio
         if step.audio_s:
+            # A worked example with 150 words a minute, frames of 80 ms that take 8 ms to make, and
+            # at most 1,000 ms ahead of the client:
+            #
+            #     step    made at   played until   next is due
+            #     0       100 ms       180 ms      108: 8 ms later
+            #     1       108 ms       260 ms      116
+            #     ...
+            #     12      196 ms     1,140 ms      204; 1,140 - 1,000 = 140 is earlier
+            #     13      204 ms     1,220 ms      220: it may not run further ahead
+            #     14      220 ms     1,300 ms      300
+            #
+            # So a reply is made fast until a second of it is in hand, and then at the pace at which
+            # it is played, as a real engine does.
             start_s = self.due_s if self._played_s is None else max(self._played_s, self.due_s)
             self._played_s = start_s + step.audio_s
         self._next = next(self._steps, None)
@@ -141,6 +158,8 @@ class Reply:
     def _all_steps(self) -> Iterator[_Step]:
         session_id, turn = self.request.session_id, self.request.turn
         write_s = self._answer.pace.write_ms / 1000
+        # All words are written first, then spoken: text runs ahead of the audio, as with the
+        # starter.
         for index, word in enumerate(self._answer.words):
             text = word if index == 0 else f" {word}"
             yield _Step(write_s, (ResponseText(session_id, turn, text),))
@@ -156,6 +175,8 @@ class Reply:
     def _speech(self) -> Iterator[_Step]:
         session_id, turn = self.request.session_id, self.request.turn
         words, pace, rate_hz = self._answer.words, self._answer.pace, self._info.sample_rate_hz
+        # 150 words a minute at 24 kHz are 9,600 samples each, five frames. A word is announced in
+        # the frame in which its first sample lies.
         word_samples = rate_hz * 60 // pace.words_per_minute
         num_samples = word_samples * len(words)
         num_begun = 0
@@ -174,6 +195,8 @@ class Reply:
         """Return the samples `start:stop` of the whole reply."""
         parts = []
         while start < stop:
+            # Sample 10,000 of the reply is sample 400 of word 1: every word takes the same time, so
+            # no table of beginnings is needed.
             index, offset = divmod(start, word_samples)
             sound = speak_word(
                 self._voice, self._answer.words[index], word_samples, self._info.sample_rate_hz

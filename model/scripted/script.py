@@ -29,6 +29,8 @@ def _compiled(pattern: object) -> object:
     if not isinstance(pattern, str):
         raise ValueError("expected a regular expression as text")  # noqa: TRY004 - for pydantic
     try:
+        # Patterns are found anywhere and in whatever case, since nobody knows how a transcript is
+        # written.
         return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from None
@@ -172,6 +174,9 @@ class Rule(_Strict):
     def _is_whole(self) -> Self:
         if self.fail is not None and self.lose_session is not None:
             raise ValueError("a reply either fails or loses the session, not both")
+        # A worked example: `user: my name is (?P<name>\w+)` with `say: hello {name}`. The group is
+        # known in the texts of its own reply. `{nome}` would be an unknown placeholder, found when
+        # the script is read and not in the middle of a call.
         groups = {name for pattern in self.when.patterns for name in pattern.groupindex}
         taken = groups & NAMES
         if taken:
@@ -250,6 +255,7 @@ def _first_problem(error: ValidationError, source: str) -> str:
     """Write the first problem in one line: where it stands, and what is wrong."""
     problem = error.errors()[0]
     place = ""
+    # ("reply", 2, "when", "user") is written as reply[2].when.user.
     for part in problem["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
     if problem["type"] == "extra_forbidden":

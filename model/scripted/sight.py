@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kernels.arithmetic import ceil_div
 from model.messages import Pixels
 
+# A pure red has the hue 0, and so has 360: red lies at both ends of the circle.
 # Hues in degrees, and what a colour is called up to there; from the last one on it is red again.
 _HUES = (
     (15, "red"),
@@ -46,6 +47,8 @@ class Seen:
     @property
     def colour(self) -> str:
         """Name the mean colour."""
+        # What is dark is black whatever its hue, and what has hardly any colour is grey. Only then
+        # a hue means anything: that of a dark brown is red.
         hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in self.rgb))
         if value < _BLACK:
             return "black"

@@ -49,6 +49,9 @@ def placeholders(text: str) -> set[str]:
         parts = list(_FORMATTER.parse(text))
     except ValueError as error:
         raise ValueError(f"{error}; write {{{{ and }}}} for braces") from None
+    # The parts of "it is {image.colour}" are ("it is ", "image.colour", "", None). A format such as
+    # {turn:03d} or {turn!r} is refused: it would work for some values and fail for others while a
+    # call goes on.
     for _, name, form, conversion in parts:
         if name is None:
             continue

@@ -91,8 +91,11 @@ def speak_word(voice: str, word: str, num_samples: int, rate_hz: int) -> Pcm:
 
 
 def _utter(voice: Voice, word: str, num_samples: int, rate_hz: int) -> Pcm:
+    # The same word has the same seed in every process, unlike Python's own hash.
     seed = crc32(word.encode())
     num_controls = max(2, num_samples * 1000 // (rate_hz * _CONTROL_MS))
+    # [3, C], [C] and [C] over the word's controls, one every 5 ms; `at` says where each sample lies
+    # between two of them.
     formants_hz, voicing, hiss = _tracks(word, num_controls)
     at = np.linspace(0, num_controls - 1, num_samples, dtype=np.float32)
 
@@ -100,6 +103,9 @@ def _utter(voice: Voice, word: str, num_samples: int, rate_hz: int) -> Pcm:
     pitch_hz = voice.pitch_hz * (0.94 + 0.12 * (seed % 100) / 100)
     pitch = pitch_hz * np.linspace(1.06, 0.92, num_controls, dtype=np.float32)
     phase = 2 * np.pi * np.cumsum(_stretched(pitch, at).astype(np.float64)) / rate_hz
+    # A worked example: at 165 Hz there are 33 harmonics below 5,500 Hz. Each is a sine at k times
+    # the pitch, as strong as the vowel's resonances are there, and weaker by 1 / k as those of a
+    # voice are.
     pcm = np.zeros(num_samples, dtype=np.float32)
     # sin(kx) from the two before it: 2 cos(x) sin((k-1)x) - sin((k-2)x).
     twice_cos = 2 * np.cos(phase)
@@ -125,6 +131,9 @@ def _tracks(word: str, num_controls: int) -> tuple[_Track, _Track, _Track]:
     if len(sounds) == 1:
         sounds = ["h", *sounds, "y"]  # one vowel that does not move would be a hum
     weights = np.array([_VOWEL_WEIGHT if sound in _VOWELS_HZ else 1.0 for sound in sounds])
+    # A worked example: "hello" is h e l l o with the weights 1, 2.5, 1, 1, 2.5, which are 8 in all.
+    # Of 80 controls, h has the first 10, e the next 25, and so on. A consonant keeps the formants
+    # of the vowel before it, or those of "a" at the beginning.
     ends = np.cumsum(weights) / weights.sum() * num_controls
     which = np.minimum(np.searchsorted(ends, np.arange(num_controls), side="right"), len(ends) - 1)
     vowel, formants = _VOWELS_HZ["a"], []

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from model.codec.mel import MelCodec
     from model.training.store import Clip
 
+# A short window sees when, a long one sees which pitch: no single one shows both. Buzz between
+# harmonics is seen by the last, smeared onsets by the first.
 RESOLUTIONS = ((512, 128), (1024, 256), (2048, 512))  # (FFT, hop) samples
 CHANNELS = 16
 CROP_FRAMES = 10
@@ -37,6 +39,10 @@ FEATURES_WEIGHT = 1.0
 LEARNING_STEPS = 200  # the critics' alone, before the decoder listens to them
 
 
+# A worked example of one critic. A crop of 10 frames, 12,800 samples, with windows of 512 every 128
+# is a picture of 257 frequencies by 101 moments. Three of the four layers halve the frequencies, so
+# the last one judges some 33 by 101 places. Each sees a patch of the picture and not all of it:
+# what sounds wrong for 50 ms is told where it is.
 class Critic(nn.Module):
     """Judge waves by one spectrogram: high where it looks like speech.
 
@@ -62,6 +68,8 @@ class Critic(nn.Module):
         """Return verdicts ``[B, 1, F, T]`` on ``pcm [B, S]``, and what each layer saw."""
         spectrum = torch.stft(pcm, self.size, self.hop, window=self.window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1)
+        # The logarithm brings quiet sounds near loud ones, as ears do; 0.25 keeps the numbers near
+        # one, where layers learn best.
         x = (power + 1e-5 * self.size).log()[:, None] * 0.25
         seen = []
         for layer in self.layers:
@@ -94,6 +102,9 @@ class AdversaryObjective(nn.Module):
             fools: whether the decoder hears the critics.
         """
         loss, figures, made = self.making.made(noisy, clean)
+        # With least squares a critic should say 1 to speech and 0 to what was made, and the decoder
+        # wants to hear 1. If a critic says 0.8 and 0.3, its loss is 0.04 + 0.09 and the decoder's
+        # is 0.49.
         judged = clean.new_zeros(())
         fooling, features = clean.new_zeros(()), clean.new_zeros(())
         device = clean.device.type
@@ -104,11 +115,16 @@ class AdversaryObjective(nn.Module):
             judged = judged + (real.float() - 1).square().mean() + fake.float().square().mean()
             if not fools:
                 continue
+            # The weights without a way back: the gradient runs through the critic's computation to
+            # the decoder and leaves no trace in the critic. To run the critic twice with other
+            # flags would cost the same and be easier to get wrong.
             fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
             with torch.autocast(device, torch.bfloat16):
                 fake, seen_fake = functional_call(critic, fixed, (made,))
             fooling = fooling + (fake.float() - 1).square().mean()
             for a, b in zip(seen_fake, seen_real, strict=True):
+                # Layers differ in how large their numbers are. Divided by their own mean, each
+                # counts the same.
                 scale = b.detach().abs().mean().clamp_min(1e-3)
                 features = features + ((a - b.detach()).abs().mean() / scale).float()
         count = len(self.critics)
@@ -141,6 +157,7 @@ def train_adversary(
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(parameters, lr=rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True)
         for parameters, rate in (
+            # The critics learn twice as fast: they have to stay ahead of what they judge.
             (objective.making.decoder.parameters(), 3e-4),
             (objective.critics.parameters(), 6e-4),
         )

@@ -117,6 +117,8 @@ def main(argv: Sequence[str]) -> None:
         recipe = begin_with(args.start, args.dir, recipe)
     run = Run(args.dir, recipe, device, workers, args.recordings, args.start)
     (args.dir / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    # Whoever goes on from weights keeps their tokenizer: other codes would mean nothing to the
+    # language model.
     stages = [name for name in STAGES if args.start is None or name not in _GIVEN_BY_START]
     for stage in stages if args.stage == "all" else [args.stage]:
         STAGES[stage](run)
@@ -130,6 +132,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str]) -> Recipe:
         if not sign:
             msg = f"--set {override}: expected KEY=VALUE"
             raise ConfigError(msg)
+        # `lm.num_layers=4` goes into the mapping "lm", which is made if it is not there. YAML reads
+        # the value, so 4 is a number and [0, 1] a list.
         *parents, leaf = key.split(".")
         place = values
         for parent in parents:
@@ -157,6 +161,8 @@ def begin_with(start: Path, directory: Path, recipe: Recipe) -> Recipe:
     starter.tokenizer.save(directory / "tokenizer.model")
     for name in ("codec-snapped.pt", "codec-final.pt"):
         torch.save(starter.codec.state_dict(), directory / name)
+    # Weights that were never taught functions have no pieces for them. All dialogues are then plain
+    # questions and answers.
     plain = 0 if starter.tokenizer.is_taught_prompts else recipe.dialogues
     return replace(
         recipe,
@@ -250,6 +256,8 @@ def make_codes(run: Run) -> None:
 
 def make_lm(run: Run) -> None:
     """Train the language model; on CPUs with one process a core."""
+    # Small matrices do not fill several cores. So each core has a process of its own, and they
+    # exchange gradients: see `model.training.parallel`.
     workers = run.workers if run.device == "cpu" else 1
     with tempfile.TemporaryDirectory() as scratch:
         meeting = Path(scratch) / "meeting"
@@ -346,6 +354,7 @@ def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], 
     if run.recordings is None:
         return passes, said, None
     clips, answers = read_recordings(run.recordings)
+    # Recordings are few, so each is heard four times as often through other rooms and microphones.
     heard = [
         encode_store(codec, clips, directory / f"recordings-{i}.npz", seed=seed + i, is_user=True)
         for i in range(4 * run.recipe.passes)

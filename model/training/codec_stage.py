@@ -31,9 +31,15 @@ if TYPE_CHECKING:
 
     from model.training.store import Clip
 
+# Four labels a frame: a phone lasts 60 to 100 ms, so that one label for 80 ms would miss every
+# second boundary.
 PHONE_SLOTS_PER_FRAME = 4  # 20 ms each
+# A worked example of these delays. The code of frame 0 names the phones at -40, -20, 0 and 20 ms,
+# that is two pauses and the first two labels; frame 1 the four that begin at 40 to 100 ms. A phone
+# is named when 40 ms more were heard, since its end tells much of what it was.
 PHONE_DELAY_SLOTS = 2  # the frame's code names the phones up to 40 ms before its end
 UNQUANTISED_STEPS = 60  # the latents settle before k-means places the codebooks
+# 24 frames are just under 2 s, which is longer than what the encoder's blocks look back.
 CROP_FRAMES = 24
 BATCH = 32
 
@@ -65,16 +71,24 @@ class CropSampler:
         pcm = np.zeros((self.batch, self.samples), dtype=np.float32)
         phones = np.zeros((self.batch, self.samples // 320), dtype=np.int64)
         chance = torch.rand(self.batch, 4, generator=generator).numpy()
+        # Four numbers between 0 and 1 make a row: whose speech it is, which clip, where the crop
+        # begins, how loud it is. As they are all drawn at once, a row is the same however many
+        # clips there are before it.
         for row, (pool, pick, where, gain) in enumerate(chance):
             clips = self.pools[int(pool < self.reply_share)]
             clip = clips[int(pick * len(clips))]
             # The crop may begin up to 0.4 s before the clip: starts from silence are what a decoder
             # meets first.
             lowest = -20
+            # A worked example: a clip of 2 s has 32,000 samples, and a crop of 24 frames 30,720.
+            # Crops begin at a multiple of 320 samples, 20 ms: from 20 of these before the clip to
+            # (32,000 - 30,720) // 320 + 10 = 14 after its beginning.
             highest = max(lowest + 1, (len(clip.pcm) - self.samples) // 320 + 10)
             start = (lowest + int(where * (highest - lowest))) * 320
             piece = clip.pcm[max(0, start) : max(0, start + self.samples)]
             begin = max(0, -start)
+            # The gain is from -7 dB to +3 dB: 10 to the power of (0 - 0.7) * 0.5 up to (1 - 0.7) *
+            # 0.5, in amplitude.
             pcm[row, begin : begin + len(piece)] = piece * (10 ** ((gain - 0.7) * 0.5) / 32768.0)
             labels = clip.phones[max(0, start) // 320 : max(0, start + self.samples) // 320]
             phones[row, begin // 320 : begin // 320 + len(labels)] = labels
@@ -88,6 +102,8 @@ class CodecObjective(nn.Module):
         super().__init__()
         self.codec = codec
         config = codec.config
+        # These heads are thrown away after training. They make the semantic codes name phones and
+        # the decoder describe spectra, before there is a vocoder that could be listened to.
         self.phones = nn.Sequential(
             nn.Linear(config.semantic_dim, 256),
             nn.GELU(),
@@ -107,6 +123,9 @@ class CodecObjective(nn.Module):
             )
             shape = semantic.shape[:2]
             commit = torch.zeros((), device=noisy.device)
+            # Straight through: the decoder hears the entries of the codebooks, and the encoder gets
+            # its gradient as if it had been heard itself. `commit` pulls it towards the entries, so
+            # that both come together.
             if quantise:
                 semantic, _, first = codec.semantic(semantic.flatten(0, 1))
                 acoustic, _, second = codec.acoustic(acoustic.flatten(0, 1))
@@ -114,12 +133,17 @@ class CodecObjective(nn.Module):
                 commit = first + second
             logits = self.phones(semantic).unflatten(-1, (PHONE_SLOTS_PER_FRAME, len(PHONES)))
             # Delayed order with one flush step: acoustic vectors one step late.
+            # Step s of the decoder takes the semantic vector of frame s and the acoustic one of
+            # frame s - 1, as in speech that is made. So semantic vectors get a step of zeros at
+            # their end, and acoustic ones at their beginning.
             semantic_in = functional.pad(semantic, (0, 0, 0, 1))
             acoustic_in = functional.pad(acoustic, (0, 0, 1, 0))
             split = 1 + len(codec.decoder.blocks) + len(codec.decoder.hop_blocks)
             hops, _ = codec.decoder.features(
                 semantic_in, acoustic_in, codec.decoder.init_state(len(noisy), noisy.device)[:split]
             )
+            # The first step decodes nothing: its eight hops are left out, and the rest lies beside
+            # the clean audio.
             hops = hops[:, HOPS_PER_FRAME:]
             mel = self.mel(hops)
             octaves, voicing = codec.decoder.vocoder.predict_pitch(hops)
@@ -136,6 +160,8 @@ class CodecObjective(nn.Module):
         octaves, voicing = octaves[some], voicing[some]
         voicing_loss = functional.binary_cross_entropy_with_logits(voicing, voiced.float())
         pitch_loss = ((octaves - pitch).abs() * voiced).sum() / voiced.sum().clamp_min(1)
+        # The weights bring the parts to about the same size: an error of 0.2 in log-mel units (5
+        # dB) counts 1.0, an uncertainty of 1.4 nats about a phone the same.
         loss = 5.0 * mel_loss + 0.7 * phone_loss + 0.3 * voicing_loss + pitch_loss + 0.25 * commit
         return loss, {
             "mel_db": mel_loss.item() * MEL_UNIT_DB,
@@ -178,6 +204,8 @@ def train_codec(
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, step)
         torch.manual_seed(seed + step)  # dead codes are re-seeded from the global generator
+        # Codebooks that start as noise are hit by few latents and stay unused. Placed by k-means
+        # over latents that have settled, nearly all of them are used from the first step on.
         if step == UNQUANTISED_STEPS:
             drawn = (step_generator(seed, -k) for k in range(1, 7))
             objective.place_codebooks([corrupt(sampler.draw(g, device).pcm, g) for g in drawn])

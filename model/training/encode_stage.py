@@ -31,6 +31,8 @@ BATCH_CLIPS = 48
 LEAD_S = (0.0, 0.5)  # silence before the first word: a voice activity detector's padding varies
 TAIL_S = (0.0, 1.0)  # silence after the last word: from push-to-talk to a patient detector
 PAUSE_SHARE = 0.3  # of user turns that hesitate between two words
+# Of 0.15 s, which is a breath, up to 1.4 s, in which most detectors have long taken the turn for
+# over: the model has to learn from the words that it is not.
 PAUSE_S = (0.15, 1.4)
 LAST_WORDS_SHARE = 0.5  # of these: before one of the last two, where an end is most easily heard
 NEW_SPEAKER_SHARE = 0.5  # of user turns that somebody else says
@@ -72,11 +74,15 @@ def encode_store(
             have no words then. See `model.training.skills.unheard`.
     """
     if not path.exists():
+        # Sorted by length, the clips of a batch are about equally long, and little is encoded that
+        # is only padding.
         order = sorted(range(len(clips)), key=lambda i: len(clips[i].pcm))
         coded: dict[str, CodedClip] = {}
         starts = range(0, len(order), BATCH_CLIPS)
         for batch, start in enumerate(tqdm(starts, desc=path.stem, mininterval=5.0)):
             part = [clips[i] for i in order[start : start + BATCH_CLIPS]]
+            # Each batch has a seed of its own. A run that was stopped makes the same codes as one
+            # that was not.
             coded.update(
                 _encode_batch(codec, part, seed * 100_003 + batch, spoilt or {}, is_user=is_user)
             )
@@ -127,6 +133,8 @@ def _prepare(
         pcm, words = speech.pcm, tuple((w.text, w.start_s, w.end_s) for w in speech.words)
     if len(words) > 2 and rng.random() < PAUSE_SHARE:  # one word has no inside
         pcm, words = _hesitating(pcm, words, rng)
+    # Word times count from the clip's first sample. With 0.3 s of silence in front, all of them
+    # move by 0.3 s.
     lead = round(rng.uniform(*LEAD_S) * SAMPLE_RATE_HZ)
     tail = round(rng.uniform(*TAIL_S) * SAMPLE_RATE_HZ)
     shift = lead / SAMPLE_RATE_HZ
@@ -147,6 +155,9 @@ def _hesitating(
     """Insert a silence between two words."""
     first = max(1, len(words) - 2) if rng.random() < LAST_WORDS_SHARE else 1
     after = int(rng.integers(first, len(words)))
+    # A worked example: "my name is anna" has the words at 0.1-0.2, 0.25-0.5, 0.55-0.65 and 0.7-1.1.
+    # A pause before the last one cuts at (0.65 + 0.7) / 2 = 0.675 s. With 0.8 s of silence "anna"
+    # begins at 1.5 s, and the turn is over at 1.9 s and not in the pause.
     cut = round((words[after - 1][2] + words[after][1]) / 2 * SAMPLE_RATE_HZ)
     pause_s = float(rng.uniform(*PAUSE_S))
     silence = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.int16)
@@ -172,6 +183,8 @@ def _read(path: Path) -> dict[str, CodedClip]:
     with np.load(path) as file:
         codes, frames = file["codes"], file["frames"]
         index = json.loads(file["index"].tobytes())
+    # The codes of all clips lie one after another: with 10, 7 and 12 frames they end at 10, 17 and
+    # 29, and clip 1 is rows 10 to 16.
     ends = np.cumsum(frames)
     return {
         key: CodedClip(codes[end - count : end], tuple((w, s, e) for w, s, e in words))

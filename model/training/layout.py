@@ -131,6 +131,29 @@ class Rows:
         return len(self.text)
 
 
+# A worked example of the rows of one spoken question, "hi", answered with "hello", in a voice. What
+# is fed and what is the target, step by step:
+#
+#     kind     fed        heard or said       target      weight
+#     PREFIX   <bos>                          -
+#     PREFIX   <voice0>                       -
+#     LISTEN   pad        user frame 0        pad         0.25
+#     ...
+#     LISTEN   pad        user frame 5        hi          1       two after the word's end
+#     LISTEN   hi         user frame 6        pad         0.25
+#     LISTEN   pad        user frame 8        <end>       1       five after it
+#     TEXT     <user>                         hi          1
+#     TEXT     hi                             <reply>     1
+#     TEXT     <reply>                        hello       1
+#     TEXT     hello                          <speak>     1
+#     SPEAK    <speak>                        hello       1       and frame 0's semantic code
+#     SPEAK    hello      S0                  pad         0.25    S1 and A0
+#     SPEAK    pad        S1 A0               pad         0.25    S2 and A1
+#     ...
+#     TEXT     <eos>                          -
+#
+# What a step puts out is what the next one is fed, as when it is served. A "-" is no target: those
+# steps come from outside.
 def lay_out(
     turns: Sequence[SpokenTurn],
     voice: int,
@@ -183,6 +206,9 @@ def live_transcript(codes: NDArray[np.int16], words: Words, pieces: Pieces) -> l
     """
     frames = len(codes)
     due: list[int] = [Special.PAD] * frames
+    # A worked example: "what is" with ends at 0.30 and 0.42 s. 0.30 / 0.08 is frame 3, so "what" is
+    # due in frame 5. 0.42 is frame 5, so "is" is due in frame 7. If "what" had three pieces, they
+    # would take the frames 5 to 7, and "is" would move to 8: a frame has room for one piece.
     at = 0
     for word, _, end_s in words:
         at = max(at, int(end_s / FRAME_S) + TRANSCRIPT_DELAY_FRAMES)
@@ -190,6 +216,8 @@ def live_transcript(codes: NDArray[np.int16], words: Words, pieces: Pieces) -> l
             if at < frames:
                 due[at] = piece
             at += 1
+    # Five frames after the last word, 400 ms: long enough that most pauses within a sentence are
+    # over, and short enough not to be felt.
     at = max(at, int(words[-1][2] / FRAME_S) + END_DELAY_FRAMES)
     if at < frames:
         due[at] = Special.END
@@ -204,6 +232,9 @@ def aligned_words(clip: CodedClip, pieces: Pieces) -> list[int]:
     """
     frames = len(clip.codes)
     said: list[int] = [Special.PAD] * (frames + 1)
+    # A worked example: "i am parley" with beginnings at 0.17, 0.25 and 0.33 s, the frames 2, 3 and
+    # 4. Two frames ahead they are due at the steps 0, 1 and 2. So a truncation at 250 ms knows
+    # which words were heard.
     at = 0
     for word, start_s, _ in clip.words:
         at = max(at, int(start_s / FRAME_S) - WORD_LEAD_FRAMES)
@@ -224,11 +255,15 @@ def _listen(rows: Rows, turn: SpokenTurn, clip: CodedClip, pieces: Pieces) -> No
         return
     understood, end_s = turn.understood, clip.words[-1][2]
     due = live_transcript(clip.codes, clip.words, pieces)
+    # What is fed may be wrong where what is taught is right: a model that reads its own mistakes
+    # must learn from the sound what was said.
     fed = due if understood is None else live_transcript(clip.codes, understood, pieces)
     taught = zip(clip.codes, due, [Special.PAD, *fed[:-1]], strict=True)
     for number, (frame, piece, before) in enumerate(taught):
         weight = PAD_WEIGHT if piece == Special.PAD else 1.0
         rows.add(Kind.LISTEN, before, piece, weight, user=frame)
+        # The turn is over in a frame that begins after the last word's end: with an end at 2.0 s
+        # that is frame 25 and every later one.
         rows.ends[-1] = int(number * FRAME_S >= end_s)
 
 
@@ -278,6 +313,7 @@ def _speak(rows: Rows, clip: CodedClip, pieces: Pieces) -> None:
     delayed[1:, 1:] = clip.codes[:, 1:]
     fed: int = Special.SPEAK
     for step, piece in enumerate(aligned_words(clip, pieces)):
+        # The first SPEAK step is fed no codes: nothing was said yet.
         before = delayed[step - 1] if step else None
         weight = PAD_WEIGHT if piece == Special.PAD else 1.0
         rows.add(Kind.SPEAK, fed, piece, weight, assistant=before, codes=delayed[step])

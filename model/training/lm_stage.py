@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from model.training.layout import Pieces, Rows
     from model.training.skills.phrasing import Style
 
+# 3,600 steps are about 290 s of sound. Dialogues of 120 steps come thirty at a time, those of 600
+# steps six at a time: the work of a batch is about the same.
 STEPS_PER_BATCH = 3_600  # of one worker, padding included
 TYPED_SHARE = 0.06  # of turns that are typed though a recording exists
 TYPED_WRITTEN_SHARE = 0.5  # of those that are also answered in writing only
@@ -57,12 +59,17 @@ NEW_TEXT_SHARE = 0.5
 # So "sorry i did not catch that" follows whatever words the server distrusts.
 DISTRUSTED_SHARE = 0.03
 END_WEIGHT = 0.3
+# Positions go on counting in a call of minutes, and training dialogues are short. Jumps of up to
+# 600 positions, 48 s, let the model meet large ones.
 JUMP_SHARE = 0.25
 LONGEST_JUMP = 600  # positions; calls are longer than training dialogues
 DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
+# A wrong semantic code is another sound; a wrong last code is a nuance. The weights fall as what
+# the codebooks add to the sound does.
 CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
 AUDIO_WEIGHT = 0.35
 FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
+# 0.997 means that a step leaves 99.7 % of the mean: after 300 steps 0.997^300 = 40 % of it is left.
 AVERAGING = 0.997  # the mean is over some 300 steps
 POOL = 400  # dialogues that are sorted by length together
 
@@ -178,6 +185,9 @@ class DialogueSampler:
     def draw(self, generator: torch.Generator) -> Batch:
         """Return one batch of about `STEPS_PER_BATCH` steps."""
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
+        # 400 dialogues are drawn, sorted by length, and one of them is chosen at random. Its
+        # neighbours join it as long as the longest times their number stays within the budget. So
+        # every length has its turn, and little is padding.
         pool = [
             self._talk(self.scripts[i], rng)
             for i in rng.choice(len(self.scripts), size=POOL, p=self.chances)
@@ -187,6 +197,9 @@ class DialogueSampler:
         budget = int(STEPS_PER_BATCH * (1 - TEXT_DIALOGUE_SHARE))
         chosen = [pool[start]]
         # Neighbours in length share a batch; the longest sets the padding.
+        # A worked example: the chosen one has 300 steps and the budget is 3,168. Ten of 300 would
+        # be 3,000. Downwards the longest stays at 300; the search goes on upwards only when all
+        # shorter ones are in.
         for at in [*range(start - 1, -1, -1), *range(start + 1, POOL)]:
             longest = max(chosen[0].length, pool[at].length)
             if longest * (len(chosen) + 1) > budget:
@@ -277,6 +290,9 @@ class DialogueSampler:
         understood = []
         for word, start_s, end_s in words:
             taken = word
+            # A worked example, "what is two plus three" with a share of 0.3: two of the five words
+            # are changed. One is missed, one is replaced, and what is fed is "what is do three".
+            # The target stays the right words.
             if rng.random() < share:
                 other, way = self.words[int(rng.integers(len(self.words)))], rng.random()
                 if way < MISSED_WORDS_SHARE:
@@ -300,14 +316,20 @@ class DialogueSampler:
     def _written(self, rng: np.random.Generator, longest: int) -> list[Rows]:
         """Fill rows with dialogues in writing only, as many one after the other as fit."""
         made = []
+        # Rows in writing are filled up to the length of the spoken ones, with several short
+        # dialogues one after the other. As they cost the same as padding would, they are free.
         for _ in range(max(1, int(STEPS_PER_BATCH * TEXT_DIALOGUE_SHARE) // longest)):
             script = self._text(rng)
             turns = self._typed(script)
             used = _Talk.of(turns, 0, self._prompt(script)).length
             # What a prompt says would go on to hold: such a conversation stands alone.
+            # 60 steps are left over: a short question with its answer would hardly fit, and a
+            # longer row would cost all others padding.
             while used < longest - 60 and not (script.instructions or script.tools):
                 other = self.texts[int(rng.integers(len(self.texts)))]
                 if not (other.instructions or other.tools):
+                    # Only a conversation's first turn is taken, and only of skills that do not look
+                    # back: after another dialogue its later turns would mean something else.
                     more = [
                         t for t in self._typed(other)[:1] if other.turns[0].skill in _AT_ANY_TIME
                     ]
@@ -369,12 +391,18 @@ def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
         n = len(row)
         text[b, :n], kind[b, :n] = row.text, row.kind
         target[b, :n], weight[b, :n], ends[b, :n] = row.target, row.weight, row.ends
+        # A worked example: rows of three and two steps with a jump of 100 before the second turn
+        # have the positions 0, 1, 2, 103, 104.
         position[b, :n] = np.arange(n) + np.cumsum(row.jumps)
         for table, column in ((user, row.user), (assistant, row.assistant), (codes, row.codes)):
             where = [i for i, c in enumerate(column) if c is not None]
             if where:
                 table[b, where] = np.stack([c for c in column if c is not None])
     _drop_acoustics(user, rng)
+    # 5 % of the codes that the model is fed as its own are wrong. It has learned to go on from
+    # those when it makes one itself. The targets stay right.
+    # Source of the idea: Bengio et al. 2015, "Scheduled sampling for sequence prediction with
+    # recurrent neural networks", section 2, in its simplest form.
     wrong = (rng.random(assistant.shape) < FED_BACK_NOISE) & (assistant >= 0)
     assistant[wrong] = rng.integers(0, 1024, int(wrong.sum()))
     steps = Steps(*(torch.from_numpy(a) for a in (text, user, assistant, kind, position)))
@@ -394,6 +422,8 @@ def _drop_acoustics(user: np.ndarray, rng: np.random.Generator) -> None:
     for row in user:
         chance = rng.random()
         if chance < 0.15:
+            # Three in twenty users are heard by their semantic codes alone, six in twenty without
+            # the finest four.
             row[:, 1:] = -1
         elif chance < 0.45:
             row[:, 4:] = -1
@@ -413,12 +443,16 @@ class LMObjective(nn.Module):
         """Return the loss and the figures to log."""
         with torch.autocast(batch.target.device.type, torch.bfloat16):
             hidden = self.lm(batch.steps, batch.pictures)
+            # Only steps with a target go through the text head: it has a row for each piece, and
+            # many steps have no target.
             asked = batch.target != NO_TARGET
             target, weight = batch.target[asked], batch.weight[asked]
             logits = self.lm.text_logits(hidden[asked]).float()
             each = functional.cross_entropy(logits, target, reduction="none")
             text_loss = (each * weight).sum() / weight.sum()
             speaking = (batch.codes >= 0).any(-1)
+            # Frames of one reply are much alike. A share of them, drawn anew at every step, costs
+            # less, and in the long run all of them have been learned from.
             picked = speaking & (torch.rand(speaking.shape, generator=generator) < DEPTH_SHARE).to(
                 speaking.device
             )
@@ -428,6 +462,8 @@ class LMObjective(nn.Module):
                 spoken.flatten(0, 1), codes.flatten(), ignore_index=-1, reduction="none"
             )
             audio_each = torch.unflatten(audio_each, 0, codes.shape)
+            # A frame at the beginning has no acoustic codes and one at the end no semantic one:
+            # what is absent counts nothing.
             present = (codes >= 0).float() * self.codebook_weights
             audio_loss = (audio_each * present).sum() / present.sum().clamp_min(1.0)
         loss = text_loss + AUDIO_WEIGHT * audio_loss
@@ -461,6 +497,9 @@ def make_optimizers(lm: LM, rate: float = 1.0) -> list[torch.optim.Optimizer]:
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
+    # Muon makes each step of a matrix orthogonal: all its directions move by the same amount, not
+    # only the few that the gradient prefers. That is for matrices between hidden layers.
+    # Embeddings, heads and norms have rows of their own meaning, and stay with AdamW.
     hidden = [p for name, p in lm.named_parameters() if "layers." in name and p.ndim == 2]
     chosen = {id(p) for p in hidden}
     rest = [p for p in lm.parameters() if id(p) not in chosen]
@@ -495,6 +534,7 @@ def train_lm(
     trainer = Trainer("lm", directory, objective, make_optimizers(lm, rate), num_steps, AVERAGING)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        # Worker w of n draws as for step s * n + w, so no two workers ever have the same batch.
         generator = step_generator(seed, step * world_size() + rank())
         answer: tuple[Tensor, dict[str, float]] = objective(
             sampler.draw(generator).to(device), generator

@@ -31,11 +31,14 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
     It is a function of seed and step alone, so that a resumed run is the same run.
     """
+    # Neighbouring seeds are a million apart, so that step 5 of one seed is no step of another.
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 62))
 
 
 def learning_rate_scale(step: int, num_steps: int, warmup: int = 50) -> float:
     """Linear warm-up, then linear decay to 2 %."""
+    # A worked example with 4,000 steps: at step 9 it is 0.2, at step 50 it is 1, at step 2,025 it
+    # is 0.51, and at the end 0.02.
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 - 0.98 * (step - warmup) / max(1, num_steps - warmup)
@@ -154,6 +157,8 @@ class Trainer:
                 group["lr"] = rate * scale
             optimizer.zero_grad(set_to_none=True)
         loss, figures = loss_of(self.step)
+        # A loss that is not finite makes every weight so with one step. Better to stop here, with
+        # the last checkpoint whole.
         if not torch.isfinite(loss):
             msg = f"{self.name}: the loss is {loss.item()} at step {self.step}"
             raise TrainingError(msg)
@@ -168,6 +173,8 @@ class Trainer:
     @torch.no_grad()
     def _take_into_average(self) -> None:
         # Early on the mean is short, or it would remember where training began.
+        # At step 0 the share is 1: the mean is the weights themselves. At step 9 it is 0.1, a plain
+        # mean of ten. From step 333 on it stays at 0.003.
         share = max(1.0 - self.averaging, 1.0 / (1.0 + self.step))
         for name, parameter in self.model.named_parameters():
             if name in self.average:

@@ -42,6 +42,8 @@ def plot_losses(log: Path) -> Path | None:
         steps = [row["step"] for row in rows if name in row]
         raw = [row[name] for row in rows if name in row]
         smooth, value = [], raw[0]
+        # A running mean over about ten points. It begins with the first one, or each curve would
+        # start at zero.
         for item in raw:
             value = SMOOTHING * value + (1 - SMOOTHING) * item
             smooth.append(value)

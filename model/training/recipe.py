@@ -62,6 +62,7 @@ class Recipe:
             )
             raise ConfigError(msg)
         made: dict[str, Any] = {}
+        # True is an int to Python. As a number of steps it would mean one, which nobody wants.
         for name, value in values.items():
             if name == "codec":
                 made[name] = MelCodecConfig.from_dict(value)

@@ -59,6 +59,8 @@ def read_recordings(
             msg = f"{index}:{number}: expected 'file.wav<TAB>transcript[<TAB>reply]', got {line!r}"
             raise ConfigError(msg)
         wave = read_sound(directory / columns[0], SAMPLE_RATE_HZ)
+        # Stored as 16 bits like synthesised speech, so that whatever works on clips need not ask
+        # where they are from.
         pcm = np.round(wave * 32767).astype(np.int16)
         if not len(pcm):
             msg = f"{directory / columns[0]}: holds no audio"
@@ -74,6 +76,8 @@ def read_recordings(
             msg = f"{index}:{number}: {columns[0]} is listed twice"
             raise ConfigError(msg)
         keys.add(key)
+        # Nobody labelled the phones of a recording. All slots are pauses, and the tokenizer is not
+        # trained on it.
         silent = np.zeros(len(pcm) // 320, dtype=np.uint8)
         clips.append(Clip(key, normalise(columns[1]), "recording", pcm, (), silent))
         if len(columns) == 3:

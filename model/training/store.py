@@ -44,6 +44,8 @@ def phone_slots(speech: Speech) -> list[int]:
     slots = []
     phones = iter(speech.phones)
     current = next(phones)
+    # A worked example: phones "hh" to 0.07 s and "ay" to 0.2 s. The slots have their middles at
+    # 0.01, 0.03, 0.05, 0.07 and so on: three of hh, and the rest ay.
     for i in range(int(speech.duration_s * PHONE_SLOTS_HZ)):
         middle = (i + 0.5) / PHONE_SLOTS_HZ
         while current.end_s <= middle:
@@ -80,6 +82,8 @@ def write_shard(path: Path, clips: Iterable[tuple[str, str, str, Speech]]) -> No
                 }
             )
             offset += len(speech.pcm)
+    # The audio is written first, and the index last, under another name that is then changed. A
+    # shard with an index is whole; one without is written again.
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(index))
     os.replace(temporary, path.with_suffix(".json"))  # noqa: PTH105 - atomic over an existing file

@@ -153,6 +153,8 @@ _Job: TypeAlias = "tuple[Path, int, list[_Line]]"
 
 def _jobs(scripts: list[Script], directory: Path, seed: int) -> Iterator[_Job]:
     known: set[str] = set()
+    # A folder may hold shards of an older recipe. What they have is not spoken again, which is most
+    # of what a new recipe needs.
     for index in sorted((directory / "replies").glob("*.json")):
         known.update(item["key"] for item in json.loads(index.read_text()))
     shared = frozenset(reply_texts())
@@ -190,6 +192,7 @@ def _reply_lines(scripts: list[Script], shared: frozenset[str]) -> Iterator[_Lin
             if turn.first:
                 yield _Line(reply_key(voice, turn.first), turn.first, voice, is_user=False)
             key = reply_key(voice, turn.reply, turn.style)
+            # A hash decides, so a reply is spoken in every run or in none.
             is_spoken = crc32(key.encode()) % 1000 < 1000 * SPOKEN_SHARE
             if turn.reply in shared or is_spoken:
                 yield _Line(key, turn.reply, voice, is_user=False, style=turn.style)
@@ -217,6 +220,7 @@ def _reply_said(line: _Line) -> tuple[str, Speech]:
         return voice.name, synthesise(replace(voice, stretch=SLOW_STRETCH), line.text)
     speech = synthesise(voice, line.text)
     if line.style == "loud":
+        # Louder by 2.2, which is 7 dB, as long as the loudest sample stays in 16 bits.
         peak = float(np.abs(speech.pcm).max())
         gain = min(LOUD_GAIN, 32_000 / max(peak, 1.0))
         speech = replace(speech, pcm=np.round(speech.pcm * gain).astype(np.int16))
@@ -234,6 +238,9 @@ def _user_said(seed: int, line: _Line) -> tuple[str, Speech]:
         )
     # Resampling moves formants, pitch and tempo together; the synthesiser gives the tempo back
     # beforehand.
+    # A worked example with a tract of 1.1: the synthesiser speaks faster, at 1 / 1.1 of the length.
+    # Played slower by 1.1, the sound has the old tempo, and formants and pitch that are 9 % lower,
+    # as of a taller person.
     speech = synthesise(replace(voice, stretch=voice.stretch / tract), line.text)
     return voice.name, resampled(speech, tract)
 

@@ -41,6 +41,8 @@ def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
             .sqrt()
             for x in (made, wanted)
         )
+        # Two measures, because each is blind where the other sees. The relative one looks at what
+        # is loud, the harmonics; the logarithmic one at what is quiet, the breath between them.
         linear = (a - b).norm(dim=(1, 2)) / b.norm(dim=(1, 2)).clamp_min(0.1)
         # A floor at -66 dB re a full-scale bin keeps inaudible detail out of the log term.
         floor = size * 1.2e-4
@@ -77,6 +79,8 @@ class VocoderObjective(nn.Module):
         split = 1 + len(decoder.blocks) + len(decoder.hop_blocks)
         with torch.autocast(noisy.device.type, torch.bfloat16):
             hops, _ = decoder.features(
+                # Two steps of flush, as `MelCodec.decode` has them: the acoustic vectors come one
+                # step late, and the vocoder holds back 480 samples.
                 functional.pad(semantic, (0, 0, 0, 2)),
                 functional.pad(acoustic, (0, 0, 1, 1)),
                 state[:split],
@@ -84,6 +88,8 @@ class VocoderObjective(nn.Module):
         hops = hops.float()
         octaves, logit = decoder.vocoder.predict_pitch(hops[:, HOPS_PER_FRAME:-HOPS_PER_FRAME])
         lead = (HOPS_PER_FRAME, HOPS_PER_FRAME)
+        # Pulses are placed by the true pitch, so that the filters learn from waves that lie on top
+        # of each other. The predicted pitch is taught beside that, by a loss of its own.
         true_pitch = functional.pad(pitch[:, None], lead, mode="replicate")[:, 0]
         true_voiced = functional.pad(voiced.float(), lead)
         made, _ = decoder.vocoder(hops, state[split:], true_pitch, true_voiced)

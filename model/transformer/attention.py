@@ -134,12 +134,16 @@ class Attention(nn.Module):
         return out
 
     def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        # Values carry no position. Queries and keys do, so they are rotated together, in one call:
+        # a score then depends on how far apart two steps are, and not on where they stand.
+        # Source: Su et al. 2021, "RoFormer: Enhanced transformer with rotary position embedding",
+        # section 3.2.
         heads, kv_heads = self.num_heads, self.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (heads + 2 * kv_heads, self.head_dim))  # [B, T, H, D]
         qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)  # [B, T, H, D] each
         if rope is not None:
             qk = rotate(qk, rope)
-        q, k = qk.split((heads, kv_heads), dim=2)
+        q, k = qk.split((heads, kv_heads), dim=2)  # [B, T, heads, D] and [B, T, kv_heads, D]
         return q, k, v
 
     def step(self, x: Tensor, rope: Tensor, memory: LayerMemory) -> Tensor:
@@ -171,7 +175,7 @@ def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, T, T]
     weights: Tensor = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
-    return weights.to(v.dtype) @ v
+    return weights.to(v.dtype) @ v  # [B, H, T, head_dim]
 
 
 class CrossAttention(nn.Module):
@@ -192,11 +196,13 @@ class CrossAttention(nn.Module):
 
     def remember(self, condition: Tensor) -> Tensor:
         """Return keys and values [2, heads, L, head_dim] of `condition: [L, dim]`."""
+        # [L, 2, heads, head_dim]
         kv = torch.unflatten(self.kv(condition), -1, (2, self.num_heads, -1))
         return kv.permute(1, 2, 0, 3)
 
     def forward(self, x: Tensor, kv: Tensor) -> Tensor:
         """Attend from `x: [n, T, dim]` to all of `kv: [2, n, heads, L, head_dim]`."""
+        # [n, heads, T, head_dim]
         q = self.q(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         y = F.scaled_dot_product_attention(q, kv[0], kv[1])
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
@@ -276,11 +282,24 @@ def visibility(kind: Tensor, config: LMConfig) -> Tensor:
     Returns:
         bool [B, T, T], rows are queries.
     """
+    # A worked example with a text window of 1 and an audio window of 2. Ordinals count the steps of
+    # a group up to each step; the age of a key is the query's ordinal less its own.
+    #
+    #     step             0       1     2       3       4     5
+    #     kind             PREFIX  TEXT  LISTEN  LISTEN  TEXT  SPEAK
+    #     text ordinal     0       1     1       1       2     2
+    #     audio ordinal    0       0     1       2       2     3
+    #
+    #     step 3 sees      0       1     2       3
+    #     step 4 sees      0       -     2       3       4             step 1 has age 2 - 1 = 1
+    #     step 5 sees      0       -     -       3       4     5       step 2 has age 3 - 1 = 2
+    #
+    # A minute of sound pushes out no word, and a long text no sound: each has its own window.
     seen = torch.zeros(1, dtype=torch.bool, device=kind.device)
     audio = kind > Kind.TEXT
     for member, window in ((kind == Kind.TEXT, config.text_window), (audio, config.audio_window)):
-        ordinal = member.cumsum(1, dtype=torch.int32)
-        age = ordinal[:, :, None] - ordinal[:, None, :]
+        ordinal = member.cumsum(1, dtype=torch.int32)  # [B, T]
+        age = ordinal[:, :, None] - ordinal[:, None, :]  # [B, T, T], query by key
         seen = seen | (member[:, None, :] & (age < window))
     seen = seen | (kind == Kind.PREFIX)[:, None, :]
     seen = torch.tril(seen)

@@ -85,6 +85,8 @@ class ConditionerTable(nn.Module):
                 )
             row: Tensor = self.out(self.embed.weight[[self.conditioner.values.index(said)]])
             return row
+        # A conditioner either has a table of values that can be named, or it takes vectors. Never
+        # both.
         if self.embed is not None or said.values.shape[-1] != self.conditioner.dim:
             raise ConfigError(
                 f"condition: expected vectors of width {self.conditioner.dim}, "
@@ -140,6 +142,8 @@ def _positions(like: Tensor) -> Tensor:
 
     Source: Vaswani et al. 2017, Attention is all you need, section 3.5.
     """
+    # The first wave turns once in 2 pi steps, the last one once in 2 pi times 10,000, and those
+    # between are spaced evenly on a logarithmic scale.
     half = like.shape[1] // 2
     index = torch.arange(half, device=like.device) / (half - 1)
     step = torch.arange(len(like), device=like.device)[:, None]

@@ -39,6 +39,9 @@ class CodebookVectors(nn.Module):
         assert vectors.shape == self.table.shape, (vectors.shape, self.table.shape)
         vectors = vectors.detach().float()
         semantic, acoustic = vectors[:1], vectors[1:]
+        # Powers of independent vectors add up. With seven codebooks of power 4, 1, 1, 0.5, ... the
+        # sum has the total of these; dividing by its root gives the sum unit power and leaves
+        # coarse codes louder than fine ones.
         power = acoustic.square().mean(dim=(1, 2)).sum()
         self.table.copy_(
             torch.cat((semantic * semantic.square().mean().rsqrt(), acoustic * power.rsqrt()))
@@ -50,6 +53,19 @@ class CodebookVectors(nn.Module):
         return vectors * (codes >= 0).unsqueeze(-1)
 
 
+# A worked example with four codebooks. The backbone's output of one step is h, and in_k is a
+# projection of it for position k:
+#
+#     position   input                       gives
+#     0          in_0(h) + text piece        code 0, the semantic one
+#     1          in_1(h) + vector of code 0  code 1
+#     2          in_2(h) + vector of code 1  code 2
+#     3          in_3(h) + vector of code 2  code 3
+#
+# Position k also attends to the positions before it. So a frame costs one step of the large
+# backbone and four of this small one, and still each code knows those before it.
+# Source: Lee et al. 2022, "Autoregressive image generation using residual quantization"; Défossez
+# et al. 2024, "Moshi", section 3.4.1.
 class Depth(nn.Module):
     """Predict a frame's codes from the backbone's output.
 
@@ -102,7 +118,7 @@ class Depth(nn.Module):
         """
         before = [self.text_emb(text_token)]
         before.extend(self._embed(codes[:, k], k) for k in range(self.num_codebooks - 1))
-        x = self._project(hidden)[:, self._inputs] + torch.stack(before, dim=1)
+        x = self._project(hidden)[:, self._inputs] + torch.stack(before, dim=1)  # [N, K, depth_dim]
         if self.num_sets > 1:
             return self._forward_in_steps(x)
         for layer in self.layers:
@@ -206,7 +222,7 @@ def _run_layer(layer: Layer, x: Tensor, kv: Tensor, k: int) -> Tensor:
     attention = layer.attention
     heads = attention.num_heads
     qkv = attention.qkv(layer.norm1(x)).to(kv.dtype).view(len(x), 3, heads, attention.head_dim)
-    kv[:, :, :, k] = qkv[:, 1:].transpose(0, 1)
+    kv[:, :, :, k] = qkv[:, 1:].transpose(0, 1)  # [2, N, H, head_dim] of position k
     if k == 0:  # the only key there is gets all the weight
         y = qkv[:, 2]
     else:

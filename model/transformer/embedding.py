@@ -87,6 +87,9 @@ class TwoTextTable(nn.Module):
 
     def forward(self, text: Tensor) -> Tensor:
         """Return float [..., dim] of `text: int64 [...]`."""
+        # With 5 rows, the pieces 3 and 2 are the token (2 + 1) * 5 + 3 = 18, and back: 18 % 5 = 3
+        # and 18 // 5 - 1 = 2. Without a second piece the token is 3 itself: 3 // 5 - 1 = -1, which
+        # is no piece.
         rows = len(self.weight)
         first = torch.where(text < 0, text, text % rows)
         second = torch.div(text, rows, rounding_mode="floor").clamp(min=0) - 1

@@ -114,6 +114,9 @@ def cuda_capture(work: Callable[[], FrameT]) -> Callable[[], FrameT]:
 
 def buckets(num_slots: int) -> tuple[int, ...]:
     """Return the numbers of rows to capture: powers of two, and all slots."""
+    # Six slots have graphs of 1, 2, 4 and 6 rows. A batch of three takes the graph of four, and its
+    # last row is nobody's. A graph of every size would take more memory and longer to capture, and
+    # save at most half of the rows.
     powers = [1 << i for i in range(num_slots.bit_length()) if 1 << i < num_slots]
     return (*powers, num_slots)
 

@@ -16,6 +16,7 @@ def for_few_rows(weight: Tensor) -> Tensor:
     Args:
         weight: float [out_features, in_features].
     """
+    # A gated MLP's first linear, [2 * ff_dim, dim], widens; its second one, [dim, ff_dim], narrows.
     is_wide = weight.shape[0] > weight.shape[1]
     copy = (weight.t() if is_wide else weight).clone(memory_format=torch.contiguous_format)
     return copy.t() if is_wide else copy

@@ -70,9 +70,12 @@ class AudioEmbedding(nn.Module):
         table = self._codebooks[0].table
         num_codebooks, size, rank = table.shape
         present = codes >= 0
+        # All tables lie one after the other, so that one lookup serves all codebooks: code 7 of
+        # codebook 2 is row 2 * size + 7.
         offset = torch.arange(num_codebooks, device=codes.device) * size
+        # [B, T, K, rank]
         vectors = table.view(-1, rank)[codes.clamp(min=0) + offset] * present.unsqueeze(-1)
-        semantic = self.semantic_emb(codes[..., 0].clamp(min=0)) * present[..., :1]
+        semantic = self.semantic_emb(codes[..., 0].clamp(min=0)) * present[..., :1]  # [B, T, dim]
         x: Tensor = (
             semantic
             + self.semantic_proj(vectors[..., 0, :])
@@ -208,6 +211,10 @@ class LM(nn.Module):
         entry = self.config.audio_entry_layer
         listens = kind == Kind.LISTEN  # [B, T]
         num_steps = int((~listens).sum(dim=1).max())
+        # A worked example of two rows, where T stands for text and L for LISTEN: [T L L T] and [T L
+        # T T]. The second has three other steps, so three are packed: indices [0 3 1] and [0 2 3].
+        # Index 1 of the first row is a LISTEN step that came along; its column is masked, and its
+        # result is thrown away.
         if entry == 0 or num_steps == 0:
             return x
         # A stable sort moves LISTEN steps behind the others; the first `num_steps` cover those.
@@ -304,6 +311,8 @@ class LM(nn.Module):
             embedded = self.embed(steps)
         if num_steps <= chunk:
             return self._step_chunk(steps, embedded, state, slots)
+        # An item of 150 steps and calls of at most 64 steps: columns 0 to 63, 64 to 127, 128 to
+        # 149. Each call finds in memory what the call before has written.
         parts = [
             self._step_chunk(steps.columns(i, i + chunk), embedded[:, i : i + chunk], state, slots)
             for i in range(0, num_steps, chunk)

@@ -35,6 +35,9 @@ def sample(logits: Tensor, sampling: Sampling = GREEDY, noise: Tensor | None = N
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
     assert noise is not None, "a draw needs noise"
+    # A worked example: the two likeliest tokens have p = 0.6 and 0.3, and their noise is 1.2 and
+    # 0.4. The races are 0.6 / 1.2 = 0.5 and 0.3 / 0.4 = 0.75, so the second token is drawn. Over
+    # many draws it wins in a third of the cases, 0.3 / (0.6 + 0.3), as it should.
     probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
     num_candidates = sampling.num_candidates(logits.shape[-1])
     top, token = probabilities.topk(num_candidates, dim=-1)
@@ -57,6 +60,8 @@ def guide(logits: Tensor, guidance: float) -> Tensor:
     """
     if guidance == 1.0:
         return logits
+    # A logit of 1.4 with the condition and 1.0 without it becomes 1.0 + 0.4 * 3 = 2.2 with guidance
+    # 3: what the condition makes likelier is made likelier still.
     conditioned, without = logits.chunk(2)
     return without + (conditioned - without) * guidance
 

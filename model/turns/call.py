@@ -65,6 +65,16 @@ class Written:
     kept: int | None = None
 
 
+# A worked example. There are the functions get_weather and get_time, and the schema of the first
+# has one property, "city". What is written, and who decides it:
+#
+#     get        nobody: both names begin so
+#     weather    the model, between "weather" and "time"; what is left of the name is certain
+#     {"city":"  nobody: the schema allows nothing else
+#     paris      the model, among the pieces that may stand in a string
+#     "}         the model ends the string with <speak>; the rest is certain again
+#
+# So a call costs the model as many steps as there are real choices.
 class Call:
     """Hold a call while it is made.
 
@@ -203,6 +213,9 @@ class Call:
         if self._is_closing or not self._chosen or self._num_retries == MAX_RETRIES:
             raise GrammarError(f"what the model wrote does not fit the whole schema: {reason}")
         self._num_retries += 1
+        # Two choices were made, "paris" and "moon", and the whole schema refuses "moon". It joins
+        # what was tried at the second place, and the list of the third place goes. The writer is
+        # asked again with the choices "paris", and is told to leave out "moon".
         self._tried.pop()
         self._tried[-1].append(self._chosen.pop())
         self._kept = self._num_pieces = self._marks.pop()

@@ -218,6 +218,8 @@ class TickEngine:
             try:
                 self._recall(slot)
                 steps = slot.program.plan(heard.get(slot.index))
+                # The history is what counts: where the model's memory cannot go back so far, it was
+                # emptied by `seek`, and the steps are planned again from the first one on.
                 if steps is not None and not self._runner.seek(slot.index, steps.start):
                     slot.program.rebuild()
                     self._recall(slot)
@@ -264,6 +266,9 @@ class TickEngine:
         waiting = {slot.index: slot.program.take_events() for slot in slots}
         made: dict[int, list[Output]] = {slot.index: [] for slot in slots}
         failed: list[Output] = []
+        # Say that slot 1 has [text, Decode, word, Decode] and slot 2 has [Decode]. Round one tells
+        # the text and decodes a frame of both in one batch; round two tells the word and decodes
+        # slot 1's second frame. Nothing of a slot overtakes anything else of it.
         while any(waiting.values()):
             # One round: everything up to each slot's next frame, then these frames together.
             decodes: list[tuple[Slot, Decode]] = []

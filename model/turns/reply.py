@@ -98,6 +98,9 @@ class Reply:
         Returns:
             The word that `piece` completes, if it does.
         """
+        # The word that begins in frame 5 is heard two frames later: (5 + 2) * 80 ms = 560 ms. That
+        # is the time that a truncation is compared with, not the time at which the piece was put
+        # out.
         frame = self.num_frames
         self.num_frames += 1
         self.frames_since_word += 1

@@ -214,6 +214,9 @@ class Runner:
         """
         logits = self._lm.text_logits(hidden).float()  # [rows, text_vocab]
         is_finite = logits.isfinite().all(-1)  # [rows]
+        # Rows are in the order of the requests, and within one in the order of its steps: a request
+        # with three masks has three rows. So `row` below runs along, and ends at the last row of
+        # each request.
         wanted = [(mask, r) for r in group for mask in r.steps.masks]
         allowed = self._masks[[int(mask) for mask, _ in wanted]]  # [rows, text_vocab], a copy
         row = -1
@@ -243,6 +246,8 @@ class Runner:
         rows = [row for row, (mask, _) in enumerate(wanted) if mask is Mask.TRANSCRIPT]
         if not rows:
             return scores
+        # Both are read off the same row of the softmax. Where nothing else is weighed, the second
+        # is the first, so that every row has two.
         put_out, weighed = pieces[rows], self._index([wanted[row][1] for row in rows])
         both = torch.stack([put_out, torch.where(weighed == _ITSELF, put_out, weighed)], dim=1)
         scores[rows] = logits[rows].log_softmax(-1).gather(1, both).cpu().numpy()

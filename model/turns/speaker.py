@@ -192,6 +192,8 @@ class Speaker:
         """
         reply = self.reply
         assert reply is not None
+        # With delays (0, 1, 1, ...) the first step has a semantic code and nothing else. The second
+        # has the semantic code of frame 1 and the acoustic codes of frame 0, and so on.
         # A code that comes late has no frame yet at the reply's beginning.
         codes = np.where(self._delays <= reply.num_frames, codes, -1)
         is_long = reply.is_exhausted or reply.num_frames >= self._limits.max_reply_frames
@@ -309,6 +311,8 @@ class Speaker:
         limits = self._limits
         if reply.next_piece == -1:
             return reply.frames_since_word > limits.max_tail_frames
+        # A plan of 10 pieces may take 25 + 15 * 10 = 175 frames, which is 14 s. Slow speech stays
+        # far below that; only a model that has lost its place in the text comes so far.
         return reply.num_frames > limits.max_tail_frames + limits.frames_per_piece * len(reply.plan)
 
 

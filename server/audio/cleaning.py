@@ -20,6 +20,7 @@ from server.errors import ConfigError
 Samples = npt.NDArray[np.float32]
 NoiseKind: TypeAlias = Literal["near_field", "far_field"]
 
+# WebRTC's audio processing takes 10 ms at a time: 160 samples at 16 kHz, 240 at 24 kHz.
 _FRAMES_PER_S = 100
 _FADE_MS = 5  # from the raw sound to the cleaned, and back
 # AEC3 finds echoes of up to 500 ms, and a room's tail follows.
@@ -71,6 +72,9 @@ def _lateness(rate_hz: int, *, is_echo: bool) -> int:
     heard = np.random.default_rng(0).standard_normal(len(times)).astype(np.float32)
     heard *= np.float32(0.05) * (times % (16 * step) < 4 * step)
     cleaned = processor.process(heard, np.zeros_like(heard))
+    # Cross-correlation: the output looks most like the input at the delay that the module adds.
+    # Measured at start and not written down, so that another version of the library cannot shift
+    # the sound.
     longest = 4 * step
     likeness = [
         float(np.dot(cleaned[late:], heard[: len(heard) - late])) for late in range(longest)
@@ -111,6 +115,10 @@ class _InPlace:
         self._raw = _no_samples()  # fed, and not returned yet
         self._near, self._far = _no_samples(), _no_samples()  # of a frame that is not whole yet
         # Of what the processor returns, so much lies before the place.
+        # A worked example at 16 kHz, where the canceller is 124 samples late. 200 samples are fed:
+        # one frame of 160 is whole, and 40 wait. Of the 160 that come out the first 124 belong to
+        # before the place and are dropped; 36 are returned, which are the first 36 that were fed,
+        # cleaned.
         self._before = self._lateness
         if len(near):
             self._process(near, far)
@@ -177,6 +185,8 @@ class EchoCanceller:
         assert len(near) == len(far), "both ends have the same time"
         if not len(near):
             return near
+        # After the last sound the room still rings, and what was played may be heard half a second
+        # later. So the canceller stays for a second of silence.
         sounding = np.flatnonzero(np.abs(far) > _SILENCE)
         self._num_silent += len(far)
         if len(sounding):
@@ -237,6 +247,7 @@ class NoiseReducer:
     def feed(self, pcm: Samples) -> Samples:
         """Return what is finished of the stream: float32 [samples]."""
         cleaned, raw = self._frames.feed(pcm, pcm)
+        # Both are at the same place in time, so a part of each adds up without an echo.
         return raw + self._strength * (cleaned - raw)
 
     def finish(self) -> Samples:

@@ -19,6 +19,7 @@ _FRAME_MS = 20
 _WINDOW_FRAMES = 40
 _MAX_DELAY_FRAMES = 25
 _STEP_FRAMES = 5  # from one look to the next
+# Where a voice has its power, and small loudspeakers play at all.
 _BANDS_HZ = np.geomspace(200, 6_000, 17)
 _FLOOR = 1e-6  # -60 dB: what is quieter disturbs nobody
 _PLAYED = 1e-5  # -50 dB: a frame in which there is something to be heard
@@ -63,6 +64,8 @@ class EchoPath:
         quiet = np.log10(np.float32(_FLOOR / num_bands))
         num_far = _WINDOW_FRAMES + _MAX_DELAY_FRAMES
         # Before the beginning nothing was played, and the microphone heard what it hears then.
+        # 40 frames of what is recorded are held against 65 of what was played: 26 delays of 0 to
+        # 500 ms.
         self._far_bands: Samples = np.full((num_far, num_bands), quiet, np.float32)
         self._near_bands: Samples | None = None
         self._num_new = 0
@@ -87,6 +90,7 @@ class EchoPath:
             self._look(self._near_bands)
 
     def _look(self, near: Samples) -> None:
+        # A window with less than 300 ms of sound in it says nothing: everything is like silence.
         power = np.sum(10 ** self._far_bands[-_WINDOW_FRAMES:], axis=1)
         if np.count_nonzero(power > _PLAYED) < _MIN_PLAYED_FRAMES:
             return
@@ -94,6 +98,8 @@ class EchoPath:
         self._num_alike = self._num_alike + 1 if likeness >= _ALIKE else 0
         if self._num_alike:
             self._num_unlike = 0
+        # Hysteresis: between 0.5 and 0.7 neither count grows. A user who talks over a reply makes
+        # its echo hard to see, and that alone must not let go of it.
         elif likeness < _UNLIKE:
             self._num_unlike += 1
         if self._num_alike >= (_FOUND_AFTERWARDS if self._is_found is False else 1):
@@ -103,6 +109,8 @@ class EchoPath:
 
     def _likeness(self, near: Samples) -> float:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""
+        # Without its mean over time a band shows how it rises and falls, not how loud it is. So
+        # neither the volume of the loudspeaker nor the colour of the room matters.
         near = near - near.mean(axis=0)
         # [delays, bands, frames]
         far = np.lib.stride_tricks.sliding_window_view(self._far_bands, _WINDOW_FRAMES, axis=0)

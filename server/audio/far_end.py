@@ -59,6 +59,8 @@ class FarEnd:
         now = self._place(now_s)
         end = self._end
         # Frames that are paced by a clock follow each other although the clock is not exact.
+        # For example, a reply comes in pieces of 80 ms faster than it is heard. The first begins
+        # now, and each further one where the one before ends: that is what a player does with them.
         start = end if end is not None and end > now - self._rate_hz // 100 else now
         if start > now + _AHEAD_S * self._rate_hz:
             return
@@ -87,6 +89,10 @@ class FarEnd:
             self._gained_s = 0.0
             self._watch(now_s)
         start_s = self._read_s
+        # For example, 20 ms arrive at 10.000 s, so they were recorded from 9.980 s on. The next 20
+        # ms are read from 10.000 s, whenever they arrive: at 10.035 s they are 15 ms late, and
+        # nothing moves. If they arrive at 9.990 s they are 30 ms early, and the reading moves back
+        # by that.
         early_s = start_s + seconds - now_s
         self._gained_s = max(0.0, self._gained_s - _FORGIVEN * seconds)
         if early_s > _EARLY_S:
@@ -95,11 +101,15 @@ class FarEnd:
             self._watch(now_s)
         self._least_late_s = min(self._least_late_s, -early_s)
         if now_s - self._watched_s > _WATCH_S:
+            # Jitter makes some packets late. If even the most punctual one of five seconds was, it
+            # is the clock.
             if self._least_late_s > _LATE_S:
                 start_s += self._least_late_s
             self._watch(now_s)
         self._read_s = start_s + seconds
         start, end = self._place(start_s), self._place(self._read_s)
+        # Nobody can record more than a second in a second. Such a client appends a file, in which
+        # there is no echo of what we play.
         if self._gained_s > _NOT_LIVE_S:
             return np.zeros(end - start, dtype=np.float32)
         return self._between(start, end)

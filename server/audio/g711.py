@@ -20,6 +20,8 @@ _MU_BIAS = 0x84  # 33 << 2: the mu-law's offset, at 16 bits
 def _mu_law_values() -> npt.NDArray[np.int32]:
     code = ~np.arange(256) & 0xFF  # all bits are sent inverted
     segment, step = (code >> 4) & 7, code & 15
+    # For example, the byte 0x80 becomes 0x7F: segment 7, step 15. ((15 · 8 + 132) · 128) - 132 =
+    # 32,124, the loudest value. The byte 0xFF is 0.
     magnitude = (((step << 3) + _MU_BIAS) << segment) - _MU_BIAS
     return np.where(code & 0x80, -magnitude, magnitude).astype(np.int32)
 
@@ -27,6 +29,8 @@ def _mu_law_values() -> npt.NDArray[np.int32]:
 def _a_law_values() -> npt.NDArray[np.int32]:
     code = np.arange(256) ^ 0x55  # every other bit is sent inverted
     segment, step = (code >> 4) & 7, code & 15
+    # For example, 0xAA becomes 0xFF: (15 · 16 + 264) · 64 = 32,256, the loudest value. There is no
+    # zero: the quietest are +8 (0xD5) and -8 (0x55).
     magnitude = np.where(
         segment == 0, (step << 4) + 8, ((step << 4) + 0x108) << np.maximum(segment - 1, 0)
     )

@@ -28,6 +28,8 @@ def _phases(up: int, down: int) -> Samples:
     """Return the filter as float32 [phase, taps]; taps run forward in time around their centre."""
     # In units of the rate `up × from_hz`, at which every input and output sample has its place.
     band = 0.5 / max(up, down)
+    # Kaiser's formula: the sharper the filter and the quieter what it stops, the longer it is. Half
+    # of it is how late the output is.
     transition = _TRANSITION * band
     half = math.ceil((_REJECTION_DB - 7.95) / (14.36 * transition) / 2)
     reach = math.ceil(half / up)  # input samples on either side
@@ -95,6 +97,8 @@ class StreamResampler:
         windows = np.lib.stride_tricks.sliding_window_view(self._kept, self._taps.shape[1])
         for first in range(start, min(start + self._up, end)):
             # Every `up`-th output has the same phase and moves on by `down` input samples.
+            # From 24 to 16 kHz, up is 2 and down is 3. Output 0 lies at input 0, output 1 at 1.5,
+            # output 2 at 3, output 3 at 4.5: two phases, which take turns.
             place, phase = divmod(first * self._down, self._up)
             row = place - self.lateness_samples - self._kept_start
             count = ceil_div(end - first, self._up)

@@ -18,6 +18,8 @@ from server.errors import ConfigError
 
 VAD_RATE_HZ = 16_000
 _WINDOW_SAMPLES = VAD_RATE_HZ * WINDOW_MS // 1000  # 512
+# silero-vad's own wrapper puts them before each window of 16 kHz; without them the probabilities
+# are others than those the model was trained for.
 _CONTEXT_SAMPLES = 64  # of the window before, which the model sees again
 _STATE_SHAPE = (1, 1, 128)
 _NO_POWER = 1e-12  # -120 dB
@@ -81,6 +83,7 @@ class SileroStream:
         views = np.lib.stride_tricks.sliding_window_view(samples, width)
         windows = np.ascontiguousarray(views[: num_windows * _WINDOW_SAMPLES : _WINDOW_SAMPLES])
         probabilities, self._h, self._c = self._model.run(windows, self._h, self._c)
+        # Of the window alone: the context was counted with the window before.
         power = np.mean(windows[:, _CONTEXT_SAMPLES:] ** 2, axis=1)
         levels_db = 10 * np.log10(np.maximum(power, _NO_POWER))
         return [

@@ -40,6 +40,7 @@ class SpeedChanger:
         self._speed = speed
         self._hop = rate_hz * _HOP_MS // 1000
         self._reach = rate_hz * _SEARCH_MS // 1000
+        # It rises as the other one falls, and the two add up to one: the loudness stays.
         self._rising: Samples = ((np.arange(self._hop) + 0.5) / self._hop).astype(np.float32)
         self._restart()
 
@@ -84,6 +85,9 @@ class SpeedChanger:
 
     def _place(self, piece: int) -> int:
         """Return the input sample at which a piece would begin if all were alike."""
+        # For example, at 24 kHz a hop is 360 samples. At twice the speed piece n is taken near 720
+        # n, so every other hop is left out; at half the speed near 180 n, so each is heard about
+        # twice.
         return round(piece * self._hop * self._speed)
 
     def _needed(self) -> int:

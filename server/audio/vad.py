@@ -226,6 +226,10 @@ class SpeechSegmenter:
         self._level.feed(level_db, is_users=self._is_speech and is_speech)
         if self._is_speech:
             return self._in_speech(probability)
+        # While a reply plays, more is asked of speech. An example with 384 ms needed: 64 ms of
+        # speech raise a suspicion, and the reply is held. A cough of 200 ms and then 192 ms of
+        # silence: it was none, and the reply goes on. Speech that goes on to 384 ms ends the reply,
+        # and the turn begins at its onset.
         rules = self._rules.interruption if would_interrupt else None
         if rules is None and not self._is_suspected:
             return self._in_silence(self._rules.min_speech_ms if is_speech else None)
@@ -277,12 +281,19 @@ class SpeechSegmenter:
         self._is_speech = True
         self._is_suspected = self._sounds_finished = False
         self._silence_ms = 0
+        # For example, speech is found at 1,000 ms with 300 ms of padding: the turn starts at 700
+        # ms, so that a soft first sound is in it. But if the turn before ended at 850 ms, it starts
+        # there: no sound belongs to two turns. Source: Realtime reference,
+        # `turn_detection.prefix_padding_ms`.
         start_ms = max(self._onset_ms - self._rules.prefix_padding_ms, self._previous_end_ms)
         return SpeechStart(start_ms, self._now_ms)
 
     def _in_speech(self, probability: float) -> Boundary | None:
         if probability >= self._rules.threshold:
             return self._spoken_on()
+        # For example, with a threshold of 0.5 speech begins at 0.5 and ends under 0.35.
+        # Probabilities of 0.8, 0.45, 0.3, 0.4 and 0.6 are: speech, still speech, silence (32 ms),
+        # still silence (64 ms), speech again. silero-vad's own iterator has the same gap of 0.15.
         end_threshold = max(self._rules.threshold - _HYSTERESIS, _MIN_END_THRESHOLD)
         # Between the thresholds a pause goes on as a pause, and speech as speech.
         if probability < end_threshold or self._silence_ms:
@@ -338,6 +349,8 @@ class _Level:
         self._recent.append(power)
         if is_users:
             self._num_windows = min(self._num_windows + 1, _LEVEL_WINDOWS)
+            # A mean at first, and after 64 windows (2 s of speech) one that forgets. Of power and
+            # not of decibels, since loud syllables are what is heard.
             self._power += (power - self._power) / self._num_windows
 
     def is_quieter(self, by_db: float) -> bool:

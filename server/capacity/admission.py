@@ -26,9 +26,12 @@ def session_bound(settings: Settings, machine: Machine) -> Bound:
     Raises:
         ConfigError: the file of measurements is there and broken.
     """
+    # Who sets a number knows why. Otherwise the machine's own figure is better than any default:
+    # too many sessions make every call stutter, and one refusal is a clear answer.
     if "max_sessions" in settings.engine.model_fields_set:
         return Bound(settings.engine.max_sessions, "engine.max_sessions is set")
     path = ROOT / settings.server.capacity_file
+    # A figure of another model, another configuration or another machine is not looked at.
     record = find_record(path, key_of(settings, machine))
     if record is not None:
         return Bound(record.sessions, f"measured on {record.date}, kept in {path}")

@@ -42,6 +42,8 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
         ParleyError: the engine cannot be had.
     """
 
+    # A core of its own for each trial: nothing that one leaves behind in caches or memory helps the
+    # next.
     def make_core(num_sessions: int) -> EngineCore:
         return core_spec(with_max_sessions(settings, num_sessions)).build()
 
@@ -54,6 +56,8 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
     sessions = largest_safe(trials, frame_ms)
     if sessions:
         date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        # All that was measured is kept beside the answer, so that a doubtful one can be looked
+        # into.
         write_record(path, key, sessions, date, [m for t in trials for m in t.together])
         print(f"\n{sessions} sessions are safe: kept in {path}")
         if "max_sessions" in settings.engine.model_fields_set:
@@ -98,6 +102,8 @@ def sweep(
         trial = Trial(number)
         while not trial.together or not is_settled(trial, frame_ms):
             repeat = len(trial.together)
+            # One session right before so many: when the machine slows down for a minute, both are
+            # slow, and their ratio is what it was.
             alone = watch(1, repeat)
             together = alone if number == 1 else watch(number, repeat)
             trial = trial.with_pair(alone, together)

@@ -37,8 +37,11 @@ def measure(
     """
     start_s = clock.now_s()
     callers = make_callers(core.info, num_sessions, start_s, seed=seed)
+    # While callers still come there are fewer of them than are to be measured.
     from_s = start_s + STAGGER_S
     drive(core, callers, clock, from_s)
+    # Two kinds of misses: a user's frame that was heard too late (the engine counts those), and a
+    # reply's that came when the caller had nothing left to hear.
     late_before, frames_before = core.metrics.frames_heard_late, _frames(core)
     ticks = drive(core, callers, clock, from_s + seconds)
     ticks_ms = [1000 * tick.seconds for tick in ticks]
@@ -82,6 +85,8 @@ def make_callers(
             f"caller-{number}",
             info,
             questions[number % len(questions) :] + questions[: number % len(questions)],
+            # All at once would be the worst case and never happens; evenly spaced would be the
+            # best.
             start_s + float(rng.uniform(0, STAGGER_S)),
             seed=seed + number,
         )
@@ -98,6 +103,7 @@ def _waits_ms(callers: Sequence[Caller], from_s: float, now_s: float) -> list[fl
     """Return all waits for replies that were asked for since then, those still going on too."""
     waits = [1000 * w.seconds for c in callers for w in c.waits if w.asked_s >= from_s]
     since_s = [caller.waiting_since_s for caller in callers]
+    # What has waited for less than a second may still be answered in time, and says nothing.
     return waits + [1000 * (now_s - s) for s in since_s if s is not None and now_s - s > 1.0]
 
 

@@ -20,6 +20,7 @@ from server.config import Settings
 from server.errors import ConfigError
 from server.names import ROOT
 
+# Another number, another meaning: a file of another format is refused, never guessed at.
 _FORMAT = 1
 _MAX_RECORDS = 64  # older ones make room
 
@@ -91,16 +92,20 @@ def key_of(settings: Settings, machine: Machine) -> Key:
     """
     source = ROOT / (settings.model.script or settings.model.dir)
     paths = sorted(path for path in source.glob("*") if path.is_file()) or [source]
+    # A hash would read gigabytes at every start. The time of a step depends on sizes, not on
+    # values.
     files = {path.name: path.stat().st_size for path in paths if path.exists()}
     key = {
         "model": settings.model.model_dump(mode="json"),
         "files": files,
+        # None of the excluded changes how long a step takes; the first is what is looked for.
         "engine": settings.engine.model_dump(
             mode="json", exclude={"max_sessions", "hang_s", "loading_s"}
         ),
         "machine": asdict(machine),
         "parley": importlib.metadata.version("parley"),
     }
+    # As it is when it comes back from the file: tuples are lists there, and would compare unequal.
     canonical: Key = json.loads(json.dumps(key))
     return canonical
 
@@ -126,6 +131,8 @@ def write_record(
     new = Record(key=dict(key), sessions=sessions, date=date, measurements=rows)
     records = [record for record in _read(path) if record.key != key]
     file = _File(format=_FORMAT, records=[*records[-_MAX_RECORDS + 1 :], new])
+    # Written beside it and renamed, which POSIX does at once or not at all: a reader never sees
+    # half.
     beside = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

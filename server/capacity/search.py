@@ -21,10 +21,13 @@ MAX_FIRST_AUDIO_MS = 500.0
 """How long the first audio may take, p95, whatever it takes with one session."""
 LEAST_REPEATS, MOST_REPEATS = 3, 6
 """How often a number of sessions is measured."""
+# With 8 held, 9 and 10 are not told apart by measuring for minutes, so neither is tried.
 STEP = 4
 """The answer is looked for to a quarter of itself: closer than that no two searches agree."""
+# 1.5 may be promised, so a number is admitted with 1.35 or less.
 _MARGIN = 0.9  # what is measured in minutes must hold for days
 _LEVEL = 0.8  # of the interval
+# The 10th percentile of 400 has 40 below it, so it hardly moves from one seed to another.
 _DRAWS = 400
 
 
@@ -114,7 +117,10 @@ class Trial:
             np.percentile(rng.choice(waits, (_DRAWS, len(waits))), 95, axis=1)
             for waits in (together, alone)
         )
+        # 400 times both samples are drawn anew, with repetition, and the ratio of their p95 is
+        # taken. Between the 10th and the 90th percentile of these ratios lie four of five.
         ratios = next(drawn) / next(drawn)
+        # 0.8 gives the percentiles 10 and 90.
         low, high = np.percentile(ratios, (50 * (1 - _LEVEL), 50 * (1 + _LEVEL)))
         return float(low), float(high)
 
@@ -170,6 +176,7 @@ def problem(trial: Trial, frame_ms: int) -> str:
         return f"{missed:.1%} missed"
     if trial.first_audio_p95_ms > MAX_FIRST_AUDIO_MS:
         return f"first audio {trial.first_audio_p95_ms:.0f} ms"
+    # Written so that a ratio that is not a number (no waits on either side) is a problem too.
     if not trial.ratio <= _MARGIN * MAX_FIRST_AUDIO_RATIO:
         low, high = trial.interval
         return f"first audio {trial.ratio:.2f} x ({low:.2f} to {high:.2f})"
@@ -182,6 +189,7 @@ def is_settled(trial: Trial, frame_ms: int) -> bool:
     What is bounded otherwise than by the ratio is settled when all repeats say the same.
     """
     repeats = len(trial.together)
+    # A session that was lost once is one too many, however well the others went.
     if repeats >= MOST_REPEATS or any(m.failure for m in trial.together):
         return True
     if repeats < LEAST_REPEATS:
@@ -193,6 +201,8 @@ def is_settled(trial: Trial, frame_ms: int) -> bool:
     if len(others) > 1:
         return False
     low, high = trial.interval
+    # For example, an interval of 1.10 to 1.28 is settled and held; 1.40 to 1.90 is settled and too
+    # many; 1.20 to 1.45 has 1.35 inside, and is measured again.
     allowed = _MARGIN * MAX_FIRST_AUDIO_RATIO
     return others == {True} or high <= allowed or low > allowed
 
@@ -227,6 +237,9 @@ def next_sessions(trials: Sequence[Trial], frame_ms: int, max_sessions: int) -> 
     """
     if not trials:
         return 1
+    # An example: 1, 2, 4 and 8 hold, 16 is too many. Then 12 is tried, between 8 and 16. If it
+    # holds, 16 - 12 = 4 is more than 12 // 4 = 3, so 14 is tried. If that is too many, 14 - 12 = 2
+    # is close enough, and the answer is 12.
     safe = largest_safe(trials, frame_ms)
     too_many = min((t.sessions for t in trials if t.sessions > safe), default=None)
     if too_many is None:

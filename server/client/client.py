@@ -33,6 +33,7 @@ RATE_HZ = 24_000  # the one rate of `audio/pcm` in the Realtime API
 CHUNK_MS = 20
 CHUNK_SAMPLES = RATE_HZ * CHUNK_MS // 1000  # 480
 
+# Enough for a loaded server to begin a reply, and little for a script that hangs.
 _PATIENCE_S = 30.0  # for a server that says nothing
 
 
@@ -135,11 +136,13 @@ class _Answer:
 
     def take(self, event: Event) -> None:
         """Take one server event."""
+        # Source: Realtime reference, "Server events"; the names are those of GA.
         match event["type"]:
             case "input_audio_buffer.speech_started":
                 self._is_speaking = True
             case "input_audio_buffer.speech_stopped":
                 self._decided_s = self.clock.now_s()
+                # A reply to what was said before does not answer this: another one follows.
                 self._is_speaking, self._is_answered = False, False
                 self._speech_end_ms = int(event["audio_end_ms"]) - self.offset_ms
             case "input_audio_buffer.committed":
@@ -153,6 +156,8 @@ class _Answer:
             case "error":
                 self.fail(f"the server reports an error: {event['error'].get('message')}")
             case _:
+                # All that is not listed is for a reply, or for nobody: new kinds of events are no
+                # error.
                 self._take_response(event)
         self._end_if_complete()
 
@@ -184,6 +189,8 @@ class _Answer:
         self._is_answered = response["status"] in {"completed", "incomplete"}
 
     def _end_if_complete(self) -> None:
+        # Transcripts come when they are ready, also after the reply has begun. A turn waits for
+        # both.
         is_heard = all(item in self._transcripts for item in self._items)
         if self.is_all_sent and self._is_answered and not self._is_speaking and is_heard:
             self.ended.set()
@@ -261,13 +268,19 @@ class Conversation:
         Raises:
             TalkError: the connection broke, the server reports an error, or no answer came.
         """
+        # In base64 before the clock runs: encoding takes no time from the pace.
         chunks = _chunks(pcm)
+        # For example, a reply of 3 s began to arrive a second ago: 2 s of it are still to be heard.
+        # The microphone sends silence for that time, 100 chunks, since a real one does not stop.
         pause_s = max(0.0, self._playing_until_s - self._clock.now_s())
         num_pause_chunks = int(pause_s * 1000 / CHUNK_MS)
         first_chunk = self._num_sent_chunks + num_pause_chunks
+        # The server counts milliseconds from the session's first sample, a turn from its own.
         answer = _Answer(self._clock, self._show, first_chunk * CHUNK_MS)
         started_s = self._clock.now_s() + num_pause_chunks * CHUNK_MS / 1000
         say_s = (num_pause_chunks + len(chunks)) * CHUNK_MS / 1000
+        # Both run side by side, as a person's do: a server that answers early is heard while speech
+        # goes on.
         async with asyncio.TaskGroup() as tasks:
             microphone = tasks.create_task(
                 self._speak(num_pause_chunks, chunks, answer), name="microphone"
@@ -280,6 +293,8 @@ class Conversation:
             raise answer.error
         turn = answer.turn(started_s)
         if turn.reply_at_ms is not None:
+            # From its first sound on a reply is heard without a pause: it arrives faster than it is
+            # spoken.
             self._playing_until_s = started_s + (turn.reply_at_ms + turn.audio_ms) / 1000
         return turn
 
@@ -304,7 +319,9 @@ class Conversation:
         truncate = {"content_index": 0, "audio_end_ms": heard_ms}
         await self._send("conversation.item.truncate", **item, **truncate)
         await self._expect("conversation.item.truncated")
+        # For example, 1,200 ms of 3,000 were heard: the next turn begins 1.8 s sooner.
         self._playing_until_s -= (turn.audio_ms - heard_ms) / 1000
+        # `conversation.item.truncated` does not say which words are left; the item itself does.
         await self._send("conversation.item.retrieve", **item)
         retrieved = await self._expect("conversation.item.retrieved")
         heard = "".join(part.get("transcript") or "" for part in retrieved["item"]["content"])
@@ -336,6 +353,8 @@ class Conversation:
     async def _listen(self, answer: _Answer, say_s: float) -> None:
         """Take events until the turn is complete; it may last as long as it likes."""
         now_s = asyncio.get_running_loop().time
+        # While the user speaks the server may be silent: patience counts from the end of that, or
+        # from the last event, whatever is later.
         patient_until_s = now_s() + say_s + _PATIENCE_S
         try:
             async with asyncio.timeout_at(patient_until_s) as patience:
@@ -414,6 +433,7 @@ def realtime_url(url: str) -> str:
 
 def _chunks(pcm: Pcm) -> list[str]:
     """Cut audio, completed with silence, into `input_audio_buffer.append` events."""
+    # For example, 1,000 samples become 1,440: three chunks of 480.
     padded = np.pad(pcm, (0, -len(pcm) % CHUNK_SAMPLES))
     return [
         json.dumps(

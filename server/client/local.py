@@ -37,8 +37,11 @@ def local_server(config: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
     Raises:
         ServerStartError: it exited, or was not ready in time.
     """
+    # Asked of the system and given back: for a moment somebody else could take it. Then the server
+    # says that it is taken, and nothing worse happens.
     port = _free_port()
     # Whoever started it has ended what there was to say when it stops.
+    # Further settings come after these, and so they win.
     ours = [f"server.port={port}", "server.host=127.0.0.1", "server.drain_s=0"]
     settings = [*ours, *overrides]
     command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config.resolve())]
@@ -51,6 +54,7 @@ def local_server(config: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
             _wait_until_ready(process, port, log)
             yield f"ws://127.0.0.1:{port}"
         finally:
+            # SIGTERM, so that it can end its engine's process; what does not end in time is killed.
             process.terminate()
             try:
                 process.wait(_STOP_TIMEOUT_S)
@@ -91,4 +95,5 @@ def _is_ready(port: int) -> bool:
 def _last_words(log: IO[str]) -> str:
     log.seek(0)
     lines = log.read().strip().splitlines()
+    # The command ends with one line that says what is wrong; above it is only how far it came.
     return lines[-1].removeprefix("parley: ") if lines else "it said nothing"

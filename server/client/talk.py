@@ -87,13 +87,16 @@ def talk(options: TalkOptions) -> None:
         TalkError: the conversation broke.
     """
     # Whatever is wrong with files or settings is told before a server is started for nothing.
+    # 24 kHz mono, whatever the files have.
     questions = [read_sound(path, RATE_HZ) for path in options.files]
     if options.url is not None:
         asyncio.run(hold(options, options.url, questions))
         return
+    # Only to check them: the server that is started reads them itself.
     load_settings(options.config, options.overrides)
     if not options.is_json:
         print(f"starting a server with {options.config.name}", flush=True)
+    # It ends with the conversation, whatever ends that.
     with local_server(options.config, options.overrides) as url:
         asyncio.run(hold(options, url, questions))
 
@@ -134,6 +137,7 @@ async def hold(
                 truncation = await conversation.truncate(turn, options.truncate_ms)
             reply_wav = options.out / f"{number:02d}-{path.stem}.wav"
             write_wav(reply_wav, turn.pcm, RATE_HZ)
+            # The number comes first: the same file may be given twice, and each reply is kept.
             row = _row(path, reply_wav, turn, truncation)
             write(json.dumps(asdict(row)) + "\n" if options.is_json else row.summary())
 
@@ -185,6 +189,7 @@ class Screen:
             ("assistant", turn.reply),
         )
         for speaker, text in finals:
+            # A live transcript may be corrected at its end. Spaces do not count as a difference.
             if self._shown[speaker].split() != text.split():
                 self.end_line()
                 self.show(speaker, text)

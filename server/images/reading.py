@@ -19,6 +19,7 @@ from server.errors import ImageError
 from server.images.picture import VideoCodec
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+# For eyes only: the model gets the pixels. More would be larger, and hardly look better.
 _JPEG_QUALITY = 85
 _EXIF_ORIENTATION = 0x0112
 # What makes an image upright that was taken otherwise (Exif 2.32, section 4.6.4).
@@ -74,13 +75,17 @@ def _from_base64(encoded: bytes) -> bytes:
 
 def _file_pixels(data: bytes, side: int, max_pixels: int) -> Pixels:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        # `open` reads the header alone. A PNG of a few kilobytes may say that it has 100,000 ×
+        # 100,000 pixels, which would be 30 GB.
         _check_size(*image.size, max_pixels)
+        # Read now, since making it smaller drops it. Applied later, to fewer pixels.
         orientation = image.getexif().get(_EXIF_ORIENTATION)
         image.draft("RGB", (side, side))  # of a JPEG, only as much is decoded as is needed
         image.load()
         read: Image.Image = image
         if read.mode.startswith("I"):
             # 16 bits of grey, which Pillow does not scale when it converts them.
+            # 65,535 >> 8 is 255. Pillow would cut off at 255 instead, and all would be white.
             grey = np.asarray(read).astype(np.uint32) >> 8
             read = Image.fromarray(grey.astype(np.uint8))
         read = read.convert("RGBA" if read.has_transparency_data else "RGB")
@@ -108,9 +113,11 @@ def read_frame(data: bytes, *, codec: VideoCodec, side: int, max_pixels: int) ->
     import av  # noqa: PLC0415 - large, and only for calls with a camera
 
     decoder: Any = av.CodecContext.create(_DECODERS[codec], "r")
+    # FFmpeg's threads each take memory of their own, which is bounded here.
     decoder.thread_count = 1
     decoder.options = {"max_pixels": str(max_pixels)}
     try:
+        # A decoder may hold a frame back for what follows it. None says that nothing does.
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except av.FFmpegError as error:
         raise ImageError(f"the frame is broken ({_told(error)})") from None

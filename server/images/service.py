@@ -63,6 +63,8 @@ class ImageService:
             ImageError: it is none, is broken, or too large.
         """
         # Three bytes are four characters; spaces may stand between them.
+        # A first look that costs nothing; the exact size is known once it is decoded, which the
+        # other process does.
         if len(encoded) > 2 * self._max_bytes:
             raise ImageError(
                 f"the file has about {len(encoded) * 3 // 4} bytes, and at most {self._max_bytes} "
@@ -126,6 +128,8 @@ class ImageService:
                 _log.error("the process for pictures could not be started", error=str(error))
                 return None
             try:
+                # Two clocks: the process ends itself after 2 s of work (SIGPROF), and after 15 s on
+                # the wall it is killed, whatever it waits for.
                 async with asyncio.timeout(self._bounds.wall_s):
                     return await _answer(process, message)
             except TimeoutError:
@@ -133,6 +137,7 @@ class ImageService:
                 return None
             except (OSError, asyncio.IncompleteReadError):
                 await self._end()
+                # It ran out of time over this picture, and would again.
                 if process.returncode == -signal.SIGPROF:
                     return None
             # Perhaps others have ended it, or used its memory up; in a new one it is alone.

@@ -55,12 +55,16 @@ def main(bounds: Bounds, requests: BinaryIO, answers: BinaryIO) -> None:
     except (OSError, ValueError):
         pages = 0
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Of the address space, since Linux has no limit on what is really used. What Python took until
+    # here is not the picture's.
     limit = pages * resource.getpagesize() + bounds.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     while len(lengths := requests.read(LENGTHS.size)) == LENGTHS.size:
         text_bytes, data_bytes = LENGTHS.unpack(lengths)
         job = json.loads(requests.read(text_bytes))
         # The default of this signal ends the process, even deep in compiled code.
+        # setitimer(2): ITIMER_PROF counts the time of all threads of the process, in it and in the
+        # kernel.
         signal.setitimer(signal.ITIMER_PROF, bounds.cpu_s)
         answer = _answer(job, requests.read(data_bytes))
         signal.setitimer(signal.ITIMER_PROF, 0.0)

@@ -26,6 +26,8 @@ def is_public(address: str) -> bool:
         given = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
+    # For example, 64:ff9b::a00:1 looks like the internet and is 10.0.0.1 behind a NAT64 (RFC 6052,
+    # section 2.1). ::ffff:127.0.0.1 is this machine.
     return all(_is_global(each) for each in (given, *_carried(given)))
 
 
@@ -34,6 +36,8 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         return True  # what it carries decides
     if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
         return True
+    # `is_global` follows IANA's registries of special-purpose addresses (RFC 6890), where multicast
+    # is not listed.
     is_special = address.is_multicast or address.is_reserved or address.is_unspecified
     return address.is_global and not is_special
 
@@ -44,6 +48,8 @@ def _carried(
     """Return the IPv4 addresses that an IPv6 address carries."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
+    # 2002:7f00:1:: is 6to4 of 127.0.0.1 (RFC 3056, section 2). Teredo carries two: its server's and
+    # its client's (RFC 4380, section 4).
     carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if address in _NAT64 or address in _IPV4_COMPATIBLE:
         carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))

@@ -56,6 +56,7 @@ class AuditLog:
             "arguments": decision.arguments[:_MAX_ARGUMENTS],
             "reason": decision.reason,
         }
+        # JSON escapes line breaks, so no argument can pretend to be another line of the log.
         text = json.dumps(line, ensure_ascii=False)
         self._handler.emit(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
 

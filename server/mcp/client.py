@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+# As many as a session may have functions: all of them are put before the model.
 MAX_TOOLS = 128  # of one server
 _MAX_NAME_CHARS = 128
 _MAX_MESSAGE_CHARS = 1_000
+# Source: MCP specification, "Pagination": a client follows cursors until there is none.
 _MAX_PAGES = 32
 _NOT_MCP = "The server does not speak MCP as it is specified."
 # By these a server says that it does not speak streamable HTTP, but perhaps SSE (MCP specification,
@@ -60,6 +62,8 @@ async def list_tools(target: Target, settings: McpSettings) -> tuple[ListedTool,
                 raise McpFailure.protocol(0, f"The server has more than {MAX_TOOLS} tools.")
             cursor = page.next_cursor
             if not cursor:
+                # A name that is listed twice stands for the last of them; the model could not tell
+                # them apart.
                 return tuple({tool.name: tool for tool in tools}.values())
         raise McpFailure.protocol(0, "The server's list of tools has no end.")
 
@@ -115,6 +119,8 @@ async def _over_http(
         return await _by(_sse, target, settings, use)
     try:
         return await _by(_streamable, target, settings, use)
+    # MCP specification, "Backwards Compatibility": post first; where that is answered with 400, 404
+    # or 405, it may be a server of the older transport, which is asked with GET.
     except McpFailure as failure:
         speaks_other = failure.error.kind == "http_error" and failure.error.code in _OTHER_TRANSPORT
         if target.transport == "http" or not speaks_other:
@@ -123,6 +129,7 @@ async def _over_http(
     try:
         return await _by(_sse, target, settings, use)
     except McpFailure:
+        # What the first way said is the likelier reason: most servers speak streamable HTTP.
         raise first from None
 
 
@@ -160,11 +167,14 @@ async def _once(
         if not results:
             raise _failure(error, transport) from None
     # A result that is there stands, however the connection ends.
+    # Some servers close without a word once they have answered.
     return results[0]
 
 
 def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpFailure:
     """Say what went wrong, in words that hold nothing secret: neither headers nor addresses."""
+    # From the surest to the least: what we refused ourselves, what the server said by its status,
+    # what the package made of it.
     if transport is not None and transport.refusal is not None:
         return transport.refusal
     causes = list(_leaves(error))
@@ -207,6 +217,8 @@ def _told(cause: BaseException) -> McpFailure | None:
 
 def _refused_by_status(transport: "GuardedTransport") -> McpFailure | None:
     """Say that the server refused by its status; None if it did not, or said more than that."""
+    # For example, 401 says "not with this token", and the package may report a broken stream. The
+    # status is what helps whoever reads the error.
     status = transport.last_status or 0
     if 300 <= status < 400:
         return McpFailure.http(status, "The server leads to another one, which is not followed.")
@@ -331,6 +343,7 @@ def _block_text(block: "ContentBlock") -> str:
         case {"type": "resource_link", "uri": uri}:
             return str(uri)
         case {"type": kind, "mimeType": mime_type}:
+            # A picture or a sound cannot be read aloud. That there was one can be.
             return f"[{kind}, {mime_type}]"
         case _:
             return f"[{written.get('type')}]"

@@ -82,6 +82,8 @@ class ToolDesk:
         for tool in tools:
             try:
                 check = self._schemas.check(owner, json.dumps(tool.input_schema))
+                # Compiled before a call, not at it: while the model speaks nobody can wait for
+                # that.
                 verdict = await asyncio.wrap_future(check)
             except OverloadedError:
                 raise McpFailure.protocol(0, "Too many schemas wait to be compiled.") from None
@@ -135,6 +137,8 @@ class SessionTools:
             case ListTools() | CallTool():
                 task = asyncio.create_task(self._carry_out(command), name=f"tool {command.item_id}")
                 self._tasks[command.item_id] = task, command
+                # Owned: a task that nobody holds may be collected while it runs (asyncio,
+                # `create_task`).
                 task.add_done_callback(partial(self._forget, command.item_id))
             case DropTool():
                 if command.item_id in self._tasks:
@@ -151,6 +155,8 @@ class SessionTools:
         task.add_done_callback(self._given_up.discard)
 
     async def _carry_out(self, command: ListTools | CallTool) -> None:
+        # A session that asks for hundreds of calls has them one after the other, eight at a time;
+        # those of other sessions do not wait for them.
         async with self._room:
             outcome = await self._outcome(command)
         self._deliver(outcome)
@@ -193,4 +199,6 @@ class SessionTools:
                     "The session ended.",
                 )
                 self._desk.audit.write(self._session_id, dropped)
+        # A call may have reached its server already. What became of it is unknown, and the log says
+        # that it was dropped.
         await asyncio.gather(*self._given_up, return_exceptions=True)

@@ -23,6 +23,8 @@ class McpFailure(ParleyError):  # noqa: N818 - an `McpError` is what the API cal
             code: of JSON-RPC, 0 if it is none of the server's.
             message: for a person.
         """
+        # Source: Realtime reference, `mcp_call.error`: the three kinds and which of them has a
+        # code.
         return cls(McpError("protocol_error", message, code))
 
     @classmethod

@@ -59,6 +59,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             McpFailure: it leads elsewhere, or where it must not.
             httpx2.TransportError: the server cannot be reached.
         """
+        # The token and all headers would go along to wherever a server leads.
         if _origin(request.url) != self._origin:
             raise self.refused(
                 McpFailure.http(0, "The server leads to another one, which is not followed.")
@@ -85,6 +86,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             unknown = McpFailure.http(0, "The server's name cannot be resolved.")
             raise self.refused(unknown) from None
         addresses = [*dict.fromkeys(str(each[4][0]) for each in found)]
+        # All of them, not the one that would be used: a name that also leads inside is no honest
+        # one.
         if not self._is_trusted and not all(map(is_public, addresses)):
             # Which address it is is nobody's business: it would map the network we are in.
             raise self.refused(
@@ -167,6 +170,8 @@ def _at(request: httpx2.Request, address: str) -> httpx2.Request:
     """Return a request that goes to an address; its host stays, in header and in TLS."""
     extensions = dict(request.extensions)
     if request.url.scheme == "https":
+        # The name for TLS: the certificate is checked against what was asked for, not against a
+        # number (RFC 6066, section 3).
         extensions["sni_hostname"] = request.url.host
     # The `Host` header was set when the request was made.
     return httpx2.Request(

@@ -37,6 +37,8 @@ class ListingCache:
         """Keep a listing; of too many, the oldest goes."""
         if not self._lifetime_s:
             return
+        # The key has the headers in it, and so the token: what one user may see, another is not
+        # shown.
         self._listings[key] = self._clock(), tools
         self._listings.move_to_end(key)
         if len(self._listings) > _MAX_LISTINGS:

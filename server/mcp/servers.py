@@ -75,6 +75,9 @@ def is_allowed(url: str, allowed: tuple[str, ...]) -> bool:
 
 
 def _fits(url: SplitResult, entry: str) -> bool:
+    # Examples. `https://mcp.example.com/v1` allows this URL alone. `mcp.example.com` allows any
+    # path of it, by https at port 443. `*.example.com` allows a.example.com and a.b.example.com,
+    # and not example.com itself. `*` allows any host by https.
     if "://" in entry:
         whole = urlsplit(entry)
         return (*_place(url), url.path or "/", url.query) == (
@@ -91,11 +94,13 @@ def _fits(url: SplitResult, entry: str) -> bool:
     if (int(number) if number.isdecimal() else 443) != port:
         return False
     if name.startswith("*."):
+        # With the dot: `*.example.com` must not allow badexample.com.
         return host.endswith(name[1:])
     return host == name
 
 
 def _place(url: SplitResult) -> tuple[str, str, int]:
+    # "MCP.Example.com." is the same host (RFC 3986, section 3.2.2, and the root's dot of RFC 1034).
     host = (url.hostname or "").lower().rstrip(".")
     return url.scheme, host, url.port or _DEFAULT_PORTS.get(url.scheme, 0)
 

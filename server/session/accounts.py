@@ -96,10 +96,14 @@ class Account:
         """Count the time since this was last done."""
         # A clock that is set back takes nothing away.
         now_s = max(self._clock(), self._settled_s)
+        # Sessions are not looked at one by one: so long as their number is the same, time counts
+        # that often. Whoever changes the number settles first.
         used_s = (now_s - self._settled_s) * self.num_open
         self._all_s += used_s
         if now_s // _DAY_S == self._settled_s // _DAY_S:
             self._today_s += used_s
         else:
+            # For example, settled at 23:59 and again at 00:01 with two sessions: 240 s are used,
+            # and 120 s of them are today's.
             self._today_s = now_s % _DAY_S * self.num_open
         self._settled_s = now_s

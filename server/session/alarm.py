@@ -28,6 +28,7 @@ class Alarm:
         """Watch the time, for as long as the session lives."""
         while True:
             self._moved.clear()
+            # Cleared before the time is read: a `set` that comes between the two is seen, not lost.
             wait_s = None if self._time_s is None else self._time_s - self._clock()
             if wait_s is not None and wait_s <= 0:
                 self._time_s = None

@@ -56,6 +56,8 @@ class Drain:
             tell: takes the Unix time in seconds at which the session will be ended; it must not
                 raise.
         """
+        # Added before it is looked whether the drain has begun: a session that comes between the
+        # two is told as well.
         self._told.add(tell)
         try:
             if self.ends_at is not None and self._limit_s:

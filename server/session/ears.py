@@ -298,6 +298,8 @@ class Ears:
         if self._echo is None:
             self._reduce_noise(pcm)
             return
+        # The decoder holds a little back at first and gives it later, so the two ends may differ in
+        # length by that. What is missing is silence before it.
         missing = len(pcm) - len(self._far)
         if missing > 0:
             self._far = np.concatenate((np.zeros(missing, dtype=np.float32), self._far))
@@ -319,6 +321,8 @@ class Ears:
     def _up_to(self, place_ms: int, found: Heard) -> Heard:
         """Return the audio before a place in the first stretch, and after it what is there."""
         stretch = self._stretches[0]
+        # Windows are cut at 16 kHz and sound at the engine's rate. Both count milliseconds of all
+        # that was appended, so a boundary is at the same moment in both.
         place = place_ms * self._rate_hz // 1000 - self._num_passed
         place = min(max(place, 0), len(stretch.pcm))
         if not place:

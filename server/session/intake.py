@@ -125,6 +125,7 @@ class Intake:
 
     def answered(self, answer: TurnChecked) -> None:
         """Take note of what the engine has heard, and submit what waited for that."""
+        # The engine answers in order, so an answer also stands for the questions before it.
         if any(key == answer.key for key, _ in self._asked):
             while self._asked.popleft()[0] != answer.key:
                 pass
@@ -168,6 +169,9 @@ class Intake:
             or self._waiting_weight > _MAX_WAITING_WEIGHT
             or sum(self._num_aside.values()) > _MAX_WAITING
         )
+        # For example, a long conversation is told anew after the engine was lost, in 3,000
+        # commands. 256 go at once and 2,744 wait here. The client is read again when 2,048 or fewer
+        # do.
         if is_full:
             self._has_room.clear()
         else:
@@ -177,6 +181,7 @@ class Intake:
         pcm = command.pcm
         last = self._waiting[-1] if self._waiting else None
         if isinstance(last, AppendAudio) and len(last.pcm) + len(pcm) <= _JOINED_S * self._rate_hz:
+            # For example, 25 appends of 20 ms become one command of 0.5 s.
             self._waiting[-1] = replace(last, pcm=np.concatenate((last.pcm, pcm)))
             self._num_waiting_samples += len(pcm)
             self._release()

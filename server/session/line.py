@@ -32,6 +32,7 @@ class Line:
     def text(self, event: ServerEvent, event_id: str) -> str | None:
         """Return an event as it looks here, None where there is no such event."""
         written: Any = self.dialect.write(event, event_id)
+        # Without spaces after commas and colons: events are read by programs, dozens a second.
         return None if written is None else json.dumps(written, separators=(",", ":"))
 
     def put(self, item: str | Hangup) -> None:

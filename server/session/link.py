@@ -101,6 +101,8 @@ class EngineLink:
         Raises:
             OverloadedError: there is none: all are taken, by sessions or by responses beside them.
         """
+        # For example, with four places: two sessions, one response beside a conversation and one
+        # connection whose handshake goes on. The next one is refused.
         num_taken = self.num_coming + len(self._asides)
         if num_taken >= self.info.max_sessions:
             raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
@@ -119,6 +121,7 @@ class EngineLink:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._hand_over, output)
 
+        # A model may take minutes to load; health checks are answered meanwhile.
         await asyncio.to_thread(self._engine.start, deliver)
         self.state = LinkState.READY
 

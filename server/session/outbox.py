@@ -34,6 +34,9 @@ class Outbox:
         Raises:
             SlowReaderError: too much waits already.
         """
+        # Two limits, since events differ in size by a thousand times. 2,048 events
+        # (`max_backlog_events`) of 80 ms of sound are 164 s that nobody has read. An event with an
+        # item's whole sound is large, and 64 MiB of those are reached long before.
         num_chars = self._num_chars + (len(item) if isinstance(item, str) else 0)
         if self._queue.full() or num_chars > _MAX_CHARS:
             raise SlowReaderError(
@@ -62,6 +65,8 @@ class Outbox:
             if isinstance(item, Hangup):
                 return item
             try:
+                # The outbox may be short and the reader still be gone: one event that does not
+                # leave is enough.
                 async with asyncio.timeout(timeout_s):
                     await transport.send(item)
             except TimeoutError:

@@ -273,6 +273,8 @@ class Session:
         return None
 
     async def _refuse(self, event: ErrorEvent) -> Hangup:
+        # The handshake found a place, and it was taken since. The connection is accepted already,
+        # so it gets an error event and a close code instead of an HTTP status.
         count_in(self._counts.refused, str(event.code))
         hangup = Hangup(EndReason.NO_ROOM, f"{event.kind}.{event.code}")
         try:
@@ -363,6 +365,9 @@ class Session:
         """Hear appended audio outside of the event loop, a piece at a time."""
         self._held_pcm = []
         try:
+            # For example, 30 s arrive in one event at 100 s. Their last sample was recorded just
+            # now, so the first piece of 10 s ended at 80 s, the second at 90 s. What was played is
+            # looked up by these times.
             left_s = self._ears.seconds_of(data)
             now_s = self._clock()
             for piece in self._ears.pieces(data):
@@ -671,6 +676,9 @@ class Session:
         left_s = limit_s
         while left_s > 0:
             await asyncio.sleep(left_s)
+            # Sleeps until the limit could be reached, looks how long ago the last event was, and
+            # sleeps for the rest. So a busy session costs one wake-up in ten minutes, not one an
+            # event.
             left_s = self._last_event_s + limit_s - self._clock()
         message = f"Your session was idle for {limit_s / 60:g} minutes."
         self._finish("session_expired", message, EndReason.EXPIRED)
@@ -703,6 +711,7 @@ class Session:
 
     def _fail(self, error: Exception) -> None:
         """End a session that cannot go on, through no fault of the client's events."""
+        # From here on nothing of the client or the engine is taken, so one fault is reported once.
         self._is_failing = True
         match error:
             case SlowReaderError():

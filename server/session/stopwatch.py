@@ -45,6 +45,8 @@ class Stopwatch:
             case SpeechStopped():
                 self._stopped_s = self._clock()
             case ResponseCreated():
+                # From the end of the user's turn where there was one, since a person waits from
+                # then on. A response that a client asks for otherwise begins with its creation.
                 began_s, self._stopped_s = self._stopped_s or self._clock(), None
                 self._turns[event.response.id] = _Turn(began_s)
                 self.num_turns += 1

@@ -79,6 +79,7 @@ class ApiKeys:
         """Return the key that was sent, None if it is none of ours."""
         given = hashed(key or "")
         # All of them are compared, in constant time: the answer's timing tells nothing.
+        # Digests and not keys are compared: they have the same length, whatever was sent.
         found = [known for known in self._keys if hmac.compare_digest(given, known.digest)]
         return found[0] if found else None
 

@@ -22,6 +22,7 @@ def offered_key(headers: Mapping[str, str], subprotocols: Sequence[str] = ()) ->
         headers: of the request, with case-insensitive names.
         subprotocols: that a WebSocket request offers.
     """
+    # RFC 6750, section 2.1. Schemes are compared without case (RFC 9110, section 11.1).
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -121,4 +122,6 @@ def is_browser(headers: Mapping[str, str], subprotocols: Sequence[str]) -> bool:
 
 def chosen_subprotocol(offered: Sequence[str]) -> str | None:
     """Return the subprotocol to answer with: a browser accepts only what it offered."""
+    # RFC 6455, section 4.1: a client must fail the connection if it gets one that it did not offer.
+    # The one that holds the key is never the answer.
     return _SUBPROTOCOL if _SUBPROTOCOL in offered else None

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from server.config import ServerSettings
 from server.errors import ConfigError
 
+# Beside each other, and kept: a client is told once to trust the first of them.
 _CERTIFICATE, _KEY = "certificate.pem", "key.pem"
 _DAYS = 90
 # Made anew this long before its end, so that it does not end in a long trial.
@@ -65,6 +66,8 @@ def self_signed(directory: Path, host: str) -> tuple[Path, Path]:
 
 def _names(host: str) -> list[x509.GeneralName]:
     """Return whom the certificate is for."""
+    # Clients compare the address they dialled with these names, and not with the common name (RFC
+    # 9525). A number is an iPAddress there and a name a dNSName (RFC 5280, section 4.2.1.6).
     texts = dict.fromkeys(("localhost", "127.0.0.1", "::1", host))
     return [_name(text) for text in texts if text not in ("0.0.0.0", "::", "")]  # noqa: S104 - no name
 
@@ -89,6 +92,7 @@ def _holds(certificate: Path, key: Path, host: str) -> bool:
 
 
 def _make(certificate: Path, key: Path, host: str) -> None:
+    # P-256: every client has it, and a key is made at once.
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Parley, for trying it out")])
     now = dt.datetime.now(dt.UTC)
@@ -98,13 +102,18 @@ def _make(certificate: Path, key: Path, host: str) -> None:
         .issuer_name(name)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
+        # A client's clock may be somewhat slow, and would take a fresh certificate for one of the
+        # future.
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=_DAYS))
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
+        # It signs itself and nothing else: whoever steals this key cannot make certificates for
+        # other names with it.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
     key.parent.mkdir(parents=True, exist_ok=True)
+    # Made before it is written: at no moment can another user of the machine read it.
     key.touch(mode=0o600)
     key.write_bytes(
         private.private_bytes(

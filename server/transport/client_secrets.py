@@ -142,6 +142,7 @@ async def _body(request: Request) -> tuple[JsonObject, str]:
     check_origin(request, request.app.state.gateway)
     api_key = await let_backend_in(request, "client_secrets")
     name = api_key.account.name if api_key else ""
+    # Counted while it comes: the header with the length may be wrong or missing.
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -184,6 +185,7 @@ async def _issued(
     is_bound: bool = False,
 ) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
+    # A key outlives the server that is about to stop, and its sessions would all be refused.
     check_draining(gateway)
     await gateway.schemas.check(_OWNER, session, "session")
     config = key_config(gateway.settings, gateway.voices, session)

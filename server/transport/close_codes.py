@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from server.protocol.events import EndReason
 
+# 1000, 1001 and 1011 are in section 7.4.1; 1013 is in IANA's registry of close codes.
 _CLOSE_NORMAL = 1000
 _CLOSE_GOING_AWAY = 1001
 _CLOSE_INTERNAL_ERROR = 1011

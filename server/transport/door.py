@@ -22,6 +22,8 @@ from server.transport.gateway import Gateway
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
 # Azure's addresses, where a key may be in the query as well.
 _AZURE = "/openai/"
+# RFC 9110, section 15.5.2: who you are is not known. What may not be done, although that is known,
+# is 403 (section 15.5.4), and no reason to slow anybody down.
 _WRONG_KEY = 401
 
 
@@ -41,6 +43,10 @@ class OwnHosts:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        # An example of the attack. A page of evil.example is loaded from its own server. Then its
+        # name leads to 127.0.0.1. The page asks evil.example:8000, which is us, and the browser
+        # lets it read the answer: to the browser it is the same site. The request still says `Host:
+        # evil.example:8000`.
         connection = HTTPConnection(scope)
         if is_own_host(connection.headers.get("host")):
             await self._app(scope, receive, send)
@@ -194,6 +200,7 @@ def _gateway(connection: HTTPConnection) -> Gateway:
 
 def _key(connection: HTTPConnection) -> str | None:
     key = offered_key(connection.headers, connection.scope.get("subprotocols", ()))
+    # In an address a key ends up in logs. Only Azure's clients have no other way.
     if key is None and connection.url.path.startswith(_AZURE):
         return connection.query_params.get("api-key")
     return key
@@ -207,7 +214,8 @@ async def _wait(connection: HTTPConnection, gateway: Gateway, key: str | None) -
 def _note(
     connection: HTTPConnection, gateway: Gateway, key: str | None, error: RefusedError
 ) -> None:
-    # No key at all is no try, and neither is one that is right and may not do this.
+    # No key at all is no try, and neither is one that is right and may not do this. Counted by
+    # address: whoever guesses sends another key each time, and only the address stays.
     if key is not None and error.status == _WRONG_KEY:
         gateway.tries.fail(_host(connection), connection.url.path)
 

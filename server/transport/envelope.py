@@ -51,6 +51,7 @@ def at_capacity(max_sessions: int) -> RefusedError:
 
 def error_response(error: ClientError) -> JSONResponse:
     """Return the answer to a request that is refused."""
+    # Source: Realtime reference, "error"; the same four fields as in an `error` event.
     details = {
         "message": error.message,
         "type": error.kind,
@@ -60,6 +61,8 @@ def error_response(error: ClientError) -> JSONResponse:
     status = error.status if isinstance(error, RefusedError) else 400
     headers = {}
     if isinstance(error, RefusedError) and error.retry_after_s is not None:
+        # In seconds (RFC 9110, section 10.2.3). Official clients of the API wait that long and try
+        # again.
         headers["Retry-After"] = str(error.retry_after_s)
     return JSONResponse({"error": details}, status, headers)
 
@@ -95,5 +98,6 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
 async def on_server_error(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that failed through our own fault; the error itself goes to the log."""
     del request, error
+    # The wording of the API. What went wrong is nobody's business but ours.
     message = "The server had an error while processing your request."
     return error_response(RefusedError(500, message, code="server_error", kind="server_error"))

@@ -21,8 +21,11 @@ from server.transport.envelope import bad_key
 
 KEY_PREFIX = "ek_"
 # What can be asked for, and what is given to those who do not ask, in seconds.
+# Source: Realtime reference, `POST /v1/realtime/client_secrets`, `expires_after.seconds`.
 MIN_TTL_S, MAX_TTL_S = 10, 7_200
 DEFAULT_TTL_S = 600
+# A minute is what beta's keys lasted, and its clients connect at once. Source: Realtime reference,
+# `POST /v1/realtime/sessions`, `client_secret.expires_at`.
 BETA_TTL_S = 60
 
 MAX_SESSIONS = 1_000
@@ -157,9 +160,12 @@ class EphemeralKeys:
 
     def find(self, value: str) -> EphemeralKey | None:
         """Return the key, None if there is none or it has expired."""
+        # A dictionary's look-up stops at the first difference. Where two digests differ says
+        # nothing about where the keys do, so nobody finds one piece by piece.
         digest = _digest(value)
         key = self._keys.get(digest)
         if key is not None and key.expires_at <= self._clock():
+            # It starts nothing any more. While sessions are open with it, it can still be revoked.
             if not key.ends:
                 del self._keys[digest]
             return None
@@ -170,6 +176,8 @@ class EphemeralKeys:
         key = self._keys.pop(_digest(value), None)
         if key is None:
             return False
+        # Before its sessions are ended: whoever found the key a moment ago and opens with it now is
+        # refused.
         key.is_revoked = True
         for end in [*key.ends]:
             end()

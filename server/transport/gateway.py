@@ -108,6 +108,7 @@ class Gateway:
             return name or model.name
         if model.other_names == "refuse":
             raise no_model(name)
+        # Told once for each name: a client that asks by another one does so with every call.
         if name not in self._other_names and len(self._other_names) < _MAX_OTHER_NAMES:
             self._other_names.add(name)
             _log.warning(
@@ -137,6 +138,8 @@ class Gateway:
             is_bound: whether it keeps its instructions and functions.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
+        # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
+        # here.
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
         ears = Ears(

@@ -21,6 +21,9 @@ async def readyz(request: Request) -> Response:
     """Say whether sessions can be served: with an engine that is warm, until the server drains."""
     gateway: Gateway = request.app.state.gateway
     is_draining = gateway.drain.is_begun
+    # A load balancer reads this, and sends nobody here while it is 503. `/livez` stays 200
+    # meanwhile, or a supervisor would kill a server that is loading its model or letting its calls
+    # end.
     is_ready = gateway.link.is_running and not is_draining
     body = {
         "status": "draining" if is_draining else gateway.link.state.value,
@@ -63,6 +66,7 @@ async def _served_model(request: Request) -> dict[str, object]:
     served: dict[str, object] = {
         "id": gateway.settings.model.name,
         "object": "model",
+        # The API has the field, and nothing of ours tells when a model was made.
         "created": 0,
         "owned_by": "parley",
     }

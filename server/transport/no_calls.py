@@ -23,6 +23,7 @@ async def refuse_call(request: Request) -> Response:
     """
     check_origin(request, request.app.state.gateway)
     await let_session_in(request)
+    # The same checks as where calls are taken come first: who has no key learns nothing.
     scheme = "wss" if request.url.scheme == "https" else "ws"
     raise RefusedError(
         404,

@@ -14,11 +14,14 @@ _IPV6_PREFIX = 64  # one customer's network: addresses in it cost nothing
 def neighbourhood(host: str | None) -> str:
     """Return what counts as one address: of IPv6 its /64, of anything unreadable itself."""
     try:
+        # A zone (`fe80::1%eth0`) names an interface of this machine, not another peer (RFC 4007,
+        # section 11).
         address = ipaddress.ip_address((host or "").partition("%")[0])
     except ValueError:
         return host or ""
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
+    # ::ffff:192.0.2.1 is how a socket for both shows an IPv4 peer (RFC 4291, section 2.5.5.2).
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
@@ -57,6 +60,8 @@ class Places:
     def enter(self, host: str | None) -> Place | None:
         """Take a place for a peer; None if there is none."""
         address = neighbourhood(host)
+        # For example, with 512 places and 64 for each address: somebody who opens 1,000 connections
+        # gets 64, and 448 are left for everybody else.
         if self.num_taken >= self._max_all or self._taken[address] >= self._max_each:
             self.num_refused += 1
             if not self._taken[address]:

@@ -40,6 +40,7 @@ def playground_routes() -> APIRouter:
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
 
+    # One route for each file that is there: no path of a request is ever joined to a folder's.
     names = (
         file.relative_to(_WEB).as_posix() for file in sorted(_WEB.rglob("*")) if file.is_file()
     )

@@ -47,6 +47,7 @@ def add_routes(app: FastAPI, call_routes: Callable[[str], APIRouter] = no_call_r
         app.include_router(call_routes(path))
     app.include_router(_watching())
     app.include_router(playground_routes())
+    # An unknown address is answered as a known one without a key is, so nobody can map the server.
     app.router.default = _nowhere
 
 
@@ -62,6 +63,7 @@ def _api(path: str, *, is_described: bool) -> APIRouter:
         status_code=426,
         response_description="The request was no WebSocket handshake.",
     )
+    # GA's address first, ours for revoking, then the two of beta.
     secrets = f"{path}/client_secrets"
     for place, endpoint, summary, extra in (
         (
@@ -135,6 +137,7 @@ async def needs_websocket(request: Request) -> Response:
         f"{request.url.path}"
     )
     response = error_response(RefusedError(426, message, code="websocket_required"))
+    # RFC 9110, section 15.5.22: 426 must say to what the client should upgrade.
     response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
     return response
 

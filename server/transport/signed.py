@@ -74,9 +74,13 @@ class Signer:
 
     def signed(self, facts: KeyFacts) -> str:
         """Write a key; see `MAX_KEY_CHARS` for what is too long."""
+        # Two bits in a number: bound and with a model is 3.
         flags = facts.is_bound + 2 * facts.has_model
         fields = [facts.id, facts.epoch, facts.expires_at, facts.max_sessions, flags]
         fields += [facts.model, facts.issuer, facts.session]
+        # A list and not an object, since the names would be in every key. Then Fernet adds 57 bytes
+        # and padding, and base64 makes four characters of three bytes: 4,096 characters hold about
+        # 3,000 bytes of compressed session.
         payload = zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 9)
         # Subprotocols, by which browsers send keys, have no `=`.
         return KEY_PREFIX + self._seal.encrypt(payload).decode().rstrip("=")
@@ -185,6 +189,8 @@ class SignedKeys:
                 it, and cannot have its session.
         """
         facts = self._signer.facts(value)
+        # The signature was checked first. What an unsigned text says of its own age is never looked
+        # at.
         if facts is None or facts.epoch < self._epoch or facts.expires_at <= self._clock():
             return None
         if facts.id in self._revoked:
@@ -212,6 +218,8 @@ class SignedKeys:
             return False
         key = self._keys.pop(facts.id, None)
         is_good = facts.epoch >= self._epoch and facts.expires_at > self._clock()
+        # A revoked key is kept until it would have expired, and no longer: after that it is refused
+        # anyway.
         if is_good:
             self._remember(facts)
         if key is not None:

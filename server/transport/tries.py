@@ -74,6 +74,10 @@ class FailedTries:
                 kind="rate_limit_error",
                 retry_after_s=int(MAX_WAIT_S),
             )
+        # For example: five wrong keys and a sixth are answered at once. The next one waits 0.1 s,
+        # then 0.2, 0.4, 0.8, 1.6 s, and 2 s each from then on. With 16 at a time, that is eight
+        # keys a second out of 2¹⁹², and a right key from the same address waits as well, but comes
+        # through.
         doublings = min(record.num_failed - FREE_TRIES - 1, 16)
         record.num_waiting += 1
         try:
@@ -88,6 +92,8 @@ class FailedTries:
         record = self._records.setdefault(address, _Record())
         record.num_failed += 1
         record.last_s = self._clock()
+        # Of 4,096 addresses the one that was quiet for longest is forgotten, so memory is bounded
+        # and whoever tries just now is not the one to go.
         self._records.move_to_end(address)
         if len(self._records) > _MAX_ADDRESSES:
             self._records.popitem(last=False)

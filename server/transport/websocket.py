@@ -73,6 +73,7 @@ class WebSocketTransport:
 
     async def receive(self) -> str:
         """Return the next frame; a binary one, which the API does not have, as an empty text."""
+        # ASGI: `websocket.receive` has either "text" or "bytes".
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise DisconnectedError(message.get("cause", "client"))
@@ -111,6 +112,8 @@ async def serve_realtime(socket: WebSocket) -> None:
     with contextlib.ExitStack() as opened:
         session = await _let_in(socket, gateway, transport, opened)
         if session is not None:
+            # Sessions are counted by the engine's places. Kept, both bounds would count the same
+            # connection.
             _leave_place(socket)
             await session.run()
 
@@ -132,6 +135,9 @@ async def _let_in(
     offered = socket.scope["subprotocols"]
     holder = _Holder()
     try:
+        # From the cheapest check to the dearest: where it comes from, its key, whether there is an
+        # engine, and only then a place. What is refused before the upgrade is answered by an HTTP
+        # status.
         check_origin(socket, gateway)
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
@@ -150,6 +156,9 @@ async def _let_in(
             await _hang_up(transport, CLOSE_BAD_KEY, bad_key("The ephemeral key was revoked."))
     except RefusedError as error:
         count_in(gateway.counts.refused, str(error.code))
+        # A browser's script sees a failed handshake as "error", without status or body (WebSocket
+        # API, "feedback from the protocol": so that no page can scan a network). A close code it
+        # can read.
         close_code = _UNREADABLE.get(str(error.code))
         if close_code is not None and is_browser(socket.headers, offered):
             await socket.accept(chosen_subprotocol(offered))
@@ -236,6 +245,8 @@ async def _accepted(
         ClientError: the address asks for what there is not; the connection is accepted.
     """
     try:
+        # Between the handshake and the session's start other connections run. The place is kept
+        # meanwhile.
         with gateway.link.place():
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
             config = _initial_config(socket, gateway, key)
@@ -297,6 +308,8 @@ def asked_dialect(socket: WebSocket) -> Dialect:
         if not version.endswith(_PREVIEW):
             return GaDialect()
         return BetaDialect(has_transcript_deltas=version >= _TRANSCRIPT_DELTAS_SINCE)
+    # Beta's clients say so, in a header or, from a browser, by a subprotocol. All others are taken
+    # for GA until their first event has beta's shape.
     header = socket.headers.get("openai-beta", "")
     is_beta = _BETA_HEADER in header or _BETA_SUBPROTOCOL in socket.scope["subprotocols"]
     return BetaDialect() if is_beta else GuessingDialect()

@@ -31,10 +31,13 @@ from websockets.frames import Frame
 
 from server.transport.places import Place, Places
 
+# In 10 s a head of some kilobytes arrives over a slow network too. One byte at a time, as "slow
+# loris" sends, it does not. A body may be 256 KiB, hence more.
 HEAD_S = 10.0
 BODY_S = 30.0
 ANSWER_S = 10.0
 LINGER_S = 2.0
+# RFC 6455, section 5.4, allows any number, also of empty ones.
 MAX_FRAGMENTS = 1_024
 PARSE_S = 0.005
 _PIECE_BYTES = 1_024  # the smallest frames of it take 5 ms
@@ -105,6 +108,8 @@ class HttpProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of this one."""
+        # Pipelining (RFC 9112, section 9.3.2) is allowed and no client of ours does it. h11 keeps
+        # what came early, uvicorn reads on, and the more is answered the more is kept.
         if self.flow.read_paused and self.conn.trailing_data[0]:
             self.transport.close()  # the next request is here already
         super().on_response_complete()
@@ -211,8 +216,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _parse(self) -> None:
         self._going_on = None
+        # 5 ms are a sixteenth of a frame of 80 ms: no other session's sound is late because of it.
         until_s = self.loop.time() + PARSE_S
         while self._unparsed and not (self.read_paused or self._is_write_paused):
+            # The clock is looked at after every KiB: one call of the parser is never longer than
+            # that.
             piece = bytes(self._unparsed[:_PIECE_BYTES])
             del self._unparsed[:_PIECE_BYTES]
             super().data_received(piece)
@@ -240,6 +248,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def receive(self) -> Any:
         """Return the next ASGI message; as uvicorn's, which knows one reason to pause only."""
+        # uvicorn reads on as soon as its queue is empty. Here there may be another reason to wait,
+        # which `_read_on` looks at.
         message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
@@ -257,6 +267,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Take one more fragment of a message, if there are not too many."""
         if self.close_sent:
             return
+        # 1008, "policy violation" (RFC 6455, section 7.4.1). `fail` sends it and reads no more.
         if len(self.frames) >= MAX_FRAGMENTS:
             self.frames = []
             self.conn.fail(_CLOSE_POLICY, f"more than {MAX_FRAGMENTS} fragments")
@@ -285,6 +296,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         )
 
     async def _close(self, message: Any) -> None:
+        # RFC 6455, section 7.1.1: whoever gets a close answers it and the server closes TCP. A peer
+        # that does not gets 2 s.
         self._linger_on()  # first: a peer that reads nothing keeps the close from being sent
         await super().send(message)
         if self._is_write_paused:
@@ -304,6 +317,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Give a peer up that has not answered a ping, and tell the session why."""
         self.pong_timer = None
         self.pending_ping_payload = None
+        # RFC 6455, section 7.4.1: 1006 is for a connection that ended without a close, and never
+        # sent.
         self._tell("ping_timeout", 1006)
         self.disconnected = True
         self.transport.abort()
@@ -311,6 +326,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """Say that the server stops."""
         if not self.close_sent:
+            # 1012, "service restart", is in IANA's registry: clients may come again.
             self._tell("stopping", 1012)
         super().shutdown()
         self._linger_on()

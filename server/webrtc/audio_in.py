@@ -30,7 +30,9 @@ _MAX_JUMP = 3_000
 FILL_AFTER_S = 0.1
 # More silence than this between two packets is not a pause but a jump of the sender's clock.
 _MAX_PAUSE_S = 5.0
+# Concealment repeats the last pitch and fades; after some frames there is nothing left of it.
 _MAX_CONCEALED_MS = 120
+# 1.3 s of packets. More than that behind one gap is no reordering; the gap is given up.
 _MAX_HELD = 64
 
 
@@ -86,6 +88,9 @@ class AudioReceiver:
     @property
     def wait_s(self) -> float:
         """Return how long a missing packet is waited for, as the network is now."""
+        # Jitter is a mean deviation; twice of it covers most packets. For example, a jitter of 480
+        # units is 10 ms, and a gap is waited for 20 + 2 · 10 = 40 ms. If a packet was 50 ms late a
+        # while ago, it is about 60 ms instead (see `_note_lateness`).
         jitter_s = 2 * self.counts.jitter / _RTP_HZ
         return min(max(MIN_WAIT_S + jitter_s, self._late_s, MIN_WAIT_S), MAX_WAIT_S)
 
@@ -109,6 +114,8 @@ class AudioReceiver:
         if not payload:
             return
         self.counts.received += 1
+        # Numbers have 16 bits and times 32, and both begin anywhere (RFC 3550, section 5.1). At 50
+        # packets a second, numbers start over every 22 minutes.
         full_number = self._unwrapped(number, self._next_number, 1 << 16)
         if self.ssrc != ssrc or abs(full_number - self._next_number) > _MAX_JUMP:
             self._begin(ssrc, number, timestamp)
@@ -135,6 +142,8 @@ class AudioReceiver:
                 self._release()
             return
         while self._fill_at_s is not None and now_s >= self._fill_at_s:
+            # The wait before the first fill hides jitter. From then on silence is made at the pace
+            # of real time, so that voice detection sees the turn end although nothing arrives.
             self._fill_at_s += FRAME_MS / 1000
             self._filled += FRAME_MS * _RTP_HZ // 1000
             self._hand_over(self._silence(FRAME_MS * _RTP_HZ // 1000))
@@ -156,14 +165,19 @@ class AudioReceiver:
     @staticmethod
     def _unwrapped(value: int, near: int, span: int) -> int:
         """Return the number closest to `near` of which `value` is the rest."""
+        # For example, 1 after 65,534 is 65,537: three packets on, not 65,533 back.
         return near + ((value - near + span // 2) % span) - span // 2
 
     def _measure(self, time: int, now_s: float) -> None:
         """Estimate jitter as RFC 3550, section 6.4.1, does."""
+        # Only differences of transit count, so it does not matter that the two clocks have other
+        # zeros.
         transit = now_s * _RTP_HZ - time
         if self._transit is not None:
             # A pause of the sender's clock is no jitter of the network.
             difference = min(abs(transit - self._transit), 0.5 * _RTP_HZ)
+            # J += (|D| - J) / 16: with D at 960 units (20 ms) once and 0 before and after, J rises
+            # to 60 and falls by a sixteenth with each packet.
             self.counts.jitter += (difference - self.counts.jitter) / 16
         self._transit = transit
 
@@ -176,6 +190,7 @@ class AudioReceiver:
         since_s = min(behind, default=None)
         # What is too late was given up `wait_s` after what came behind it, or more.
         late_s = now_s - since_s if since_s is not None else self.wait_s * 1.5
+        # Half a frame is added, so that a packet that is just as late the next time is not missed.
         self._late_s = max(self._late_s, min(late_s + FRAME_MS / 2000, MAX_WAIT_S))
 
     # Sound.
@@ -194,6 +209,8 @@ class AudioReceiver:
 
     def _pause(self, time: int) -> None:
         """Hand over the silence in which a client sent nothing."""
+        # For example, a client stops sending for 400 ms, and 300 ms of silence were made meanwhile:
+        # 100 ms are missing before its next packet.
         silence = time - self._next_time - self._filled
         self._filled = 0
         if 0 < silence <= _MAX_PAUSE_S * _RTP_HZ:
@@ -204,6 +221,8 @@ class AudioReceiver:
             pcm = self._decoder.decode(payload)
         except OpusError:
             self.counts.broken += 1
+            # Its length cannot be read either. Most packets hold 20 ms, and the next one's time
+            # mends the rest.
             self._next_time = time + FRAME_MS * _RTP_HZ // 1000
             self._hand_over(self._silence(FRAME_MS * _RTP_HZ // 1000))
             return
@@ -214,6 +233,10 @@ class AudioReceiver:
         """Conceal what is missing before the first packet that is held."""
         number = min(self._held)
         time, payload, _ = self._held[number]
+        # For example, packets 5, 6 and 7 are missing before 8, 20 ms each. The hole is 2,880 units
+        # of 1/48,000 s. Packet 8 can carry what 7 said, at lower quality, and nothing of those
+        # before it (RFC 6716, section 2.1.7). So 40 ms are guessed, and the last 20 ms are
+        # recovered.
         hole = time - self._next_time - self._filled
         frame = FRAME_MS * _RTP_HZ // 1000
         num_lost = number - self._next_number

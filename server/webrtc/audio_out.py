@@ -13,6 +13,7 @@ import numpy as np
 from model.messages import Pcm
 from server.webrtc.opus import FRAME_MS, OpusEncoder
 
+# Of Opus, whatever rate it codes (RFC 7587, section 4.1).
 _RTP_HZ = 48_000
 _FRAME_S = FRAME_MS / 1000
 # Silence that follows speech, so that a client does not stretch its last sound.
@@ -97,6 +98,8 @@ class AudioSender:
         self._start_s = clock()
         self.counts = SenderCounts()
         self.due_s = self._start_s
+        # Both lie in the past by as much as matters: the first frame is due at once, and it is a
+        # beginning.
         self._sent_s = self._start_s - _FRAME_S  # when the last frame was due
         self._spoke_s = self._start_s - _HANGOVER_S  # when the last frame with sound was
         self._is_idle = False
@@ -108,6 +111,8 @@ class AudioSender:
 
     def timestamp(self, time_s: float) -> int:
         """Return the RTP timestamp of a moment."""
+        # Timestamps follow the clock, not the packets: where silence is left out they jump, and the
+        # client knows how long it lasted (RFC 3550, section 5.1).
         elapsed = round((time_s - self._start_s) * _RTP_HZ)
         return (self._first_timestamp + elapsed) & 0xFFFFFFFF
 
@@ -158,6 +163,8 @@ class AudioSender:
 
     def _fade_out(self) -> None:
         """Let what is being heard end without a click."""
+        # These 5 ms are not reported as heard, and stay in the item: after a pause they are played
+        # again, in full. A cut at a sample far from zero would be heard as a click.
         item = self._items[0]
         if item.num_sent and item.chunks:
             end = item.chunks[0][: self._fade_samples]
@@ -168,6 +175,9 @@ class AudioSender:
         if self._is_idle and self._is_ready():
             # Speech does not wait for the next place in time; it makes one.
             self._is_idle = False
+            # For example, the last packet of silence was sent at 10.000 s and the next is due at
+            # 10.400 s. Speech that is there at 10.150 s goes out at once. At 10.005 s it waits
+            # until 10.020 s: two packets closer than a frame would overlap.
             self.due_s = max(self._clock(), self._sent_s + _FRAME_S)
             self._wake()
 
@@ -179,11 +189,16 @@ class AudioSender:
             return
         late_s = now_s - self.due_s
         if late_s > _MAX_LATE_S:
+            # For example, 250 ms late: 12 slots are passed over, and the frame goes out with the
+            # timestamp of its new slot. The client hears a gap of 240 ms, and what is said after it
+            # is not late for ever.
             skipped = int(late_s / _FRAME_S)
             self.counts.slots_skipped += skipped
             self.due_s += skipped * _FRAME_S
         frame, reports = self._next_frame()
         if frame is not None:
+            # The marker bit: a jitter buffer may choose its delay anew there (RFC 3551, section
+            # 4.1).
             is_beginning = self._is_silent_at(self.due_s)
             self._spoke_s = self.due_s
             self._played(frame, self.due_s)
@@ -191,6 +206,8 @@ class AudioSender:
         else:
             self._emit(self._silence, is_beginning=False)
         self._is_idle = frame is None and self._dtx and self._is_silent_at(self.due_s)
+        # From the slot, not from now: a timer that rings 1 ms late each time does not slow the
+        # voice down. RFC 6716, section 2.1.9, has the 400 ms of silence.
         self.due_s += _REFRESH_S if self._is_idle else _FRAME_S
         for item_id, num_sent in reports:
             self._report(item_id, num_sent)
@@ -214,6 +231,8 @@ class AudioSender:
         if not self._items or self._is_paused:
             return False
         first = self._items[0]
+        # Less than a frame waits for the rest of it, since what is padded with silence would
+        # crackle. The end of an item has no rest.
         return first.is_whole or first.num_waiting >= self._frame_samples
 
     def _next_frame(self) -> tuple[Pcm | None, list[tuple[str, int]]]:
@@ -224,6 +243,8 @@ class AudioSender:
         if self._fading is not None:
             pieces, self._fading = [self._fading], None
             missing -= len(pieces[0])
+        # One frame may hold the end of one item and the beginning of the next, so a reply that
+        # follows another does so without a gap.
         while missing and self._is_ready():
             item = self._items[0]
             taken = self._taken(item, missing)

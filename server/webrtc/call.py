@@ -99,6 +99,9 @@ class Call:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._door = parts.network.door(asked)
+        # Random, and so are the first number and timestamp: RFC 3550, sections 5.1 and 8. The
+        # number has 15 bits of it, so that it does not start over soon after the call begins, which
+        # confuses SRTP where the first packets are lost (RFC 3711, section 3.3.1).
         self._ssrc = secrets.randbits(32)
         self._version = 1
         self._agent = IceAgent(Credentials.made(), offer.remote.ufrag, self._loop.time)
@@ -147,6 +150,8 @@ class Call:
             video=self._video,
             max_video_bitrate=settings.camera_bitrate,
         )
+        # Packets count as life as checks do: a client that only listens checks its path, and one
+        # that talks behind a strict firewall may be heard before its next check.
         self._last_rtp_s = self._loop.time()
         self._reason: EndReason | None = None
         self._session: Session | None = None
@@ -182,6 +187,8 @@ class Call:
 
         None if the offer is another call's: its certificate or what it wants is not the same.
         """
+        # DTLS goes on over the new path without another handshake. So the certificate must be the
+        # one that it began with, or anybody with the call's id could take the call over.
         known = {(each.algorithm, each.value.upper()) for each in self._offer.dtls.fingerprints}
         given = {(each.algorithm, each.value.upper()) for each in offer.dtls.fingerprints}
         same = (offer.sections, offer.audio, offer.channel, offer.video)
@@ -201,6 +208,7 @@ class Call:
 
     async def session(self) -> Session | None:
         """Return the call's session once it is connected; None if it never will be."""
+        # Several may wait here, and one that gives up must not cancel the future of all.
         await asyncio.shield(self._joined)
         return self._session
 
@@ -268,6 +276,9 @@ class Call:
     async def _connected(self) -> bool:
         try:
             async with asyncio.timeout(self._parts.settings.connect_timeout_s):
+                # First a check with the right password, then the handshake: without the first,
+                # there is no address to send to, and forged offers cost nothing but a place until
+                # this time is over.
                 await self._agent.is_reached.wait()
         except TimeoutError:
             self._end("not_connected")
@@ -296,6 +307,9 @@ class Call:
             await asyncio.sleep(PERIOD_S)
             if self._offer.audio is not None or self._video is not None:
                 self._secure.send(self._reports.compound())
+            # Clients must ask for consent every 5 s or so, and stop sending after 30 s without an
+            # answer (RFC 7675, section 5.1). So a silent client is still heard of, and one that is
+            # not is gone.
             heard_s = max(self._agent.last_check_s, self._last_rtp_s)
             if self._loop.time() - heard_s > self._parts.settings.lost_after_s:
                 self._end("lost")
@@ -338,6 +352,7 @@ class Call:
         audio = self._offer.audio
         if self._session is None or audio is None or not audio.hears:
             return
+        # A microphone that is muted still sends; only a call without packets is idle.
         self._session.note_alive()
         self._receiver.packet(
             packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now_s
@@ -391,6 +406,8 @@ class Call:
         audio = self._offer.audio
         if audio is None or not audio.speaks:
             return  # it is played to nobody, in the same time
+        # RFC 3550, section 5.1: version 2 and no extensions, marker and payload type, number,
+        # timestamp, SSRC.
         marked = 0x80 if is_beginning else 0
         header = _RTP_HEADER.pack(
             _RTP_VERSION, marked | audio.payload_type, number, timestamp, self._ssrc

@@ -57,6 +57,8 @@ class Calls:
         self._gallery = gallery
         self._certificates = CertificateStore()
         name = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+        # It stands in each call's id. Behind a load balancer a request about a call may come to the
+        # wrong server, which can then say so instead of "no such call".
         self._server_id = settings.server_id or name
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +122,8 @@ class Calls:
             OverloadedError: there is no place, no port, or the key has its sessions already.
             RefusedError: the API key has what it may have.
         """
+        # The place is taken before anything is made, and is the call's to give back from then on.
+        # If making it fails, it is given back here.
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._link.place())
             call_id = f"{_PREFIX}_{self._server_id}_{secrets.token_hex(16)}"

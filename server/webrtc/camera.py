@@ -37,6 +37,8 @@ class Camera:
 
     def frame(self, data: bytes) -> None:
         """Take a key frame in place of one that waits."""
+        # A picture takes its time to decode, and may wait for those of other calls. A queue would
+        # show the model what was there some time ago; the newest frame is what it should see.
         self._waiting = data
         self._has_frame.set()
 

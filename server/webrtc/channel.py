@@ -15,6 +15,7 @@ from server.protocol.server_events import ErrorEvent
 from server.transport.close_codes import CLOSE_CODES
 from server.webrtc.offer import ChannelOffer
 
+# The name that the API gives it; others that a client opens are left alone.
 LABEL = "oai-events"
 
 # SCTP takes what fits its window; above this a reader is slow, and `send` waits.
@@ -52,6 +53,8 @@ class ChannelTransport:
         if channel.label != LABEL or self._channel is not None:
             return
         self._channel = channel
+        # High and low marks: `send` waits above 256 KiB and goes on below 128 KiB. With one mark
+        # for both it would wake for every packet that leaves.
         channel.bufferedAmountLowThreshold = _MAX_BUFFERED_BYTES // 2
         # A message may be in the packet that opened the channel: nothing may wait here.
         channel.on("message", self._on_message)
@@ -144,6 +147,8 @@ def _kind(text: str) -> str:
 
 def _too_large(text: str, size: int, limit: int) -> str:
     """Return what is sent in place of an event that does not fit."""
+    # The limit is the client's own, from its offer (RFC 8841, section 6). aiortc would raise for
+    # what is above it, and the event would be lost without a word.
     message = (
         f"The event '{_kind(text)}' of {size} bytes is larger than the {limit} bytes "
         "that the data channel takes. A WebSocket with the call's id gets it."

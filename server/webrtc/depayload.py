@@ -13,8 +13,10 @@ from aiortc.codecs.vpx import VpxPayloadDescriptor
 from server.images.picture import VideoCodec
 
 _START_CODE = b"\x00\x00\x00\x01"
+# RFC 6184, section 5.2, table 1, and ITU-T H.264, table 7-1.
 _H264_SPS, _H264_IDR = 7, 5
 _H264_STAP_A, _H264_FU_A = 24, 28
+# RFC 7798, sections 1.1.4 and 4.4, and ITU-T H.265, table 7-1.
 _H265_VPS, _H265_SPS = 32, 33
 _H265_FIRST_IRAP = 16  # pictures that others can begin with have this type or a higher one
 _H265_AP, _H265_FU, _H265_PACI = 48, 49, 50
@@ -35,11 +37,15 @@ def look(codec: VideoCodec, payload: bytes) -> Place:
         ValueError: it is none of this codec.
     """
     if codec == "vp8":
+        # A frame begins where S is 1 and PID is 0 (RFC 7741, section 4.2). The lowest bit of its
+        # first byte is 0 in a key frame (section 4.3).
         descriptor, data = VpxPayloadDescriptor.parse(payload)
         if not descriptor.partition_start or descriptor.partition_id or not data:
             return Place.WITHIN
         return Place.OTHER if data[0] & 1 else Place.KEY
     types = _h264_types(payload) if codec == "h264" else _h265_types(payload)
+    # Senders put the parameter sets before each key frame. A decoder that is new for each picture
+    # needs them, so a key frame without them is of no use here.
     begins = (_H264_SPS,) if codec == "h264" else (_H265_VPS, _H265_SPS)
     if any(each in begins for each in types):
         return Place.KEY
@@ -70,6 +76,8 @@ def _h264_types(payload: bytes) -> list[int]:
     kind = payload[0] & 0x1F
     if kind == _H264_STAP_A:
         return [unit[0] & 0x1F for unit in _units(payload, 1)]
+    # The second byte of a fragment is S, E, R and the type of the whole unit (RFC 6184, section
+    # 5.8).
     return [payload[1] & 0x1F] if kind == _H264_FU_A else [kind]
 
 
@@ -98,6 +106,8 @@ def _h265(payload: bytes) -> bytes:
     if kind == _H265_FU:
         (fragmented,) = _h265_types(payload)
         if not payload[2] & 0x80:
+            # Two bytes of header and one of the fragment. Only the first fragment makes the unit's
+            # own header again, of the type in the fragment's (RFC 7798, section 4.4.3).
             return payload[3:]
         return (
             _START_CODE + bytes([(payload[0] & 0x81) | (fragmented << 1), payload[1]]) + payload[3:]

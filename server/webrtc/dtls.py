@@ -39,6 +39,7 @@ from server.webrtc.ice import IceAgent
 sctp.SCTP_RTO_MIN = 0.2  # type: ignore[assignment] # only whole by chance
 sctp.SCTP_RTO_INITIAL = 1.0
 
+# aiortc's certificates last 30 days. A call that began with the old one keeps it.
 _RENEW_BEFORE = dt.timedelta(days=7)
 
 
@@ -59,6 +60,8 @@ class CertificateStore:
 def fingerprints(certificate: RTCCertificate) -> list[tuple[str, str]]:
     """Return what an answer says of a certificate: algorithm and digest."""
     known: Sequence[RTCDtlsFingerprint] = certificate.getFingerprints()
+    # The one digest that everybody must know (RFC 8122, section 5). More would make the answer
+    # longer.
     return [(each.algorithm, each.value) for each in known if each.algorithm == "sha-256"]
 
 
@@ -117,6 +120,9 @@ class SecureTransport:
 
         There is no time limit here.
         """
+        # It compares the client's certificate with the offer's fingerprint. That is all the proof
+        # there is: certificates are self-signed, and the offer came with a key (RFC 5763, section
+        # 5).
         await self._dtls.start(remote)
         return self.is_open
 
@@ -127,6 +133,7 @@ class SecureTransport:
             payload_type: of the client's audio.
             ssrc: ours.
         """
+        # By payload type and not by SSRC: offers need not name the client's, and it may change.
         receiver = _Receiver(self._handlers.rtp, self._handlers.rtcp, ssrc)
         self._register(receiver, "audio/opus", 48_000, payload_type)
         self._dtls._rtp_router.register_sender(receiver, ssrc)  # noqa: SLF001

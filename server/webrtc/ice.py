@@ -20,8 +20,9 @@ from aioice import stun
 Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """As sockets have them: IPv4's two parts or IPv6's four."""
 
+# RFC 8445, section 5.3, asks for 24 random bits of the name at least; here are 32.
 _UFRAG_CHARS = 8
-_PASSWORD_CHARS = 24
+_PASSWORD_CHARS = 32
 # Addresses that one call may have been reached from; a client that has more is playing games.
 _MAX_PATHS = 16
 # Datagrams that wait for DTLS; 20 ms apart, that is more than five seconds.
@@ -41,6 +42,8 @@ class Wire(Protocol):
 
 def is_stun(data: bytes) -> bool:
     """Say whether a datagram is STUN (RFC 7983)."""
+    # The first byte tells them apart: 0 to 3 is STUN, 20 to 63 DTLS, 128 to 191 RTP and RTCP (RFC
+    # 7983, section 7). STUN has its magic cookie besides (RFC 8489, section 5).
     return len(data) >= stun.HEADER_LENGTH and data[0] < 4 and data[4:8] == _COOKIE
 
 
@@ -54,7 +57,7 @@ class Credentials:
     @classmethod
     def made(cls) -> "Credentials":
         """Make up our own."""
-        # Hexadecimal digits are ice-chars; 96 bits of password.
+        # Hexadecimal digits are ice-chars; 128 bits of password (RFC 8445, section 5.3).
         return cls(secrets.token_hex(_UFRAG_CHARS // 2), secrets.token_hex(_PASSWORD_CHARS // 2))
 
 
@@ -110,12 +113,16 @@ class IceAgent:
             wire: leads back to where it came from.
             address: where it came from.
         """
+        # Of the receiver first, then of the sender (RFC 8445, section 7.2.2). For example, ours is
+        # `1f2e3d4c` and the client's `QxZ1`: its checks say `1f2e3d4c:QxZ1`.
         is_user = message.attributes.get("USERNAME") == self._user
         if self._is_closed or not is_user or not self._has_password(message):
             return False
         if address not in self._addresses and len(self._addresses) >= _MAX_PATHS:
             return False
         self._addresses.add(address)
+        # It says where the check came from as we see it, and is signed with our own password (RFC
+        # 8445, section 7.3; RFC 8489, sections 14.2 and 14.5).
         answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, message.transaction_id)
         answer.attributes["XOR-MAPPED-ADDRESS"] = address[:2]
         answer.add_message_integrity(self.local.password.encode())
@@ -134,6 +141,10 @@ class IceAgent:
         A client whose address was changed on its way, and that does not choose again, is followed
         once its old path is silent.
         """
+        # For example, a router forgets the port that it gave a client and gives it another one. The
+        # client's ICE notices nothing and nominates nothing. 8 s without a check on the old path,
+        # and the new one is taken. RFC 8445, section 7.3.2, has a lite agent wait for
+        # USE-CANDIDATE. A call would be lost by that.
         now_s = self.last_check_s
         if self._path is not None and self._path[1] != address:
             if not is_chosen and now_s - self._path_checked_s < _SILENT_PATH_S:
@@ -148,6 +159,8 @@ class IceAgent:
 
     def datagram(self, data: bytes) -> None:
         """Take what is not STUN."""
+        # The newest is lost, not the oldest: DTLS and SCTP send again what is missing, and sound is
+        # of no use to a call that does not read for five seconds.
         if len(self._waiting) >= _MAX_WAITING:
             self.num_dropped += 1
             return

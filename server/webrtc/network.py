@@ -16,6 +16,7 @@ from server.webrtc.offer import Candidate
 from server.webrtc.port import Exchange, TcpListener, UdpSocket
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+# The most that 16 bits hold; each further address gets one less (RFC 8445, section 5.1.2.1).
 _TOP_PREFERENCE = 65_535
 
 
@@ -110,6 +111,8 @@ class Network:
         assert self._settings.ports is not None
         first, last = self._settings.ports
         count = last - first + 1
+        # From a place of its own for each call: with first-free, a port that was just given back
+        # would be the next call's, and late datagrams of the old client would come to it.
         start = random.randrange(count)  # noqa: S311 - spreads calls, keeps no secret
         for index in range(count):
             with contextlib.suppress(OSError):
@@ -122,6 +125,8 @@ class Network:
         try:
             for host in self._hosts:
                 bound.append(UdpSocket(host, port, self.exchange))
+                # With port 0 the system chooses for the first address; the others take the same
+                # number.
                 port = bound[0].port
         except OSError:
             for each in bound:
@@ -144,6 +149,8 @@ class Network:
         """Return the addresses by which a client may reach us, the likeliest first."""
         found = [asked] if _is_number(asked) else []
         is_local = asked == "localhost" or (bool(found) and ipaddress.ip_address(asked).is_loopback)
+        # A client elsewhere cannot reach 127.0.0.1 and would spend checks on it. One on this
+        # machine can.
         others = [host for host in self._hosts if not ipaddress.ip_address(host).is_loopback]
         if is_local or not others:
             others = self._hosts

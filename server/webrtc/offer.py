@@ -24,6 +24,7 @@ Direction: TypeAlias = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 MAX_MESSAGE_BYTES = 262_144
 """Largest message of a data channel that we take; browsers send no larger ones to anybody."""
 
+# RFC 3264, section 6.1: what the client only sends is only received here, and the other way round.
 _ANSWERS: dict[Direction, Direction] = {
     "sendrecv": "sendrecv",
     "sendonly": "recvonly",
@@ -60,6 +61,8 @@ class Candidate:
     def to_sdp(self) -> str:
         """Return the attribute's value (RFC 8839, section 5.1)."""
         # Host candidates of UDP come before those of TCP; RFC 8445, section 5.1.2, and RFC 6544.
+        # For example, our first UDP address: 126 · 2²⁴ + 65,535 · 2⁸ + 255 = 2,130,706,431. The
+        # last term is 256 less the component, and there is one, since RTP and RTCP share a port.
         kind = 126 if self.protocol == "udp" else 90
         priority = (kind << 24) + (self.preference << 8) + 255
         suffix = " tcptype passive" if self.protocol == "tcp" else ""
@@ -188,6 +191,8 @@ def parse_offer(sdp: str, *, sees: bool = False) -> Offer:
         raise _bad("it has no media section ('m=' line)")
     if len(parsed.media) > _MAX_SECTIONS:
         raise _bad(f"it has more than {_MAX_SECTIONS} media sections")
+    # One transport for everything (RFC 9143). What is not in its group would need another, and is
+    # refused.
     group = next((each for each in parsed.group if each.semantic == "BUNDLE"), None)
     audio: AudioOffer | None = None
     channel: ChannelOffer | None = None
@@ -212,6 +217,7 @@ def parse_offer(sdp: str, *, sees: bool = False) -> Offer:
             "('m=application … webrtc-datachannel')"
         )
     remote, dtls = _transport(first)
+    # RTCP on a port of its own is what WebRTC has left behind (RFC 8834, section 4.5; RFC 5761).
     if audio is not None and not parsed.media[audio.index].rtcp_mux:
         raise _bad("its audio section lacks 'a=rtcp-mux'")
     sections = tuple(
@@ -247,6 +253,8 @@ def _may_join(
         return False
     if first is None:
         return True
+    # For example, sections "0" and "1" with `a=group:BUNDLE 0 1`: the second joins the first. With
+    # `a=group:BUNDLE 0` it does not.
     return group is not None and {media.rtp.muxId, first.rtp.muxId} <= {*group.items}
 
 
@@ -254,6 +262,7 @@ def _audio(index: int, media: MediaDescription) -> AudioOffer | None:
     if media.kind != "audio":
         return None
     opus = [codec for codec in media.rtp.codecs if codec.mimeType.lower() == "audio/opus"]
+    # `opus/48000/2` is how it is always written, for mono as well (RFC 7587, section 7).
     if not opus or opus[0].clockRate != 48_000:
         return None
     direction = _ANSWERS[cast("Direction", media.direction or "sendrecv")]
@@ -334,6 +343,8 @@ def is_dtls_server(offer: Offer) -> bool:
 
     The active side repeats its first message by its own timer, and browsers' are shorter.
     """
+    # `actpass` leaves it to us, `active` is the client's own wish, `passive` makes us begin (RFC
+    # 8842, section 5).
     return bool(offer.dtls.role != "server")
 
 
@@ -346,6 +357,7 @@ def write_answer(offer: Offer, ours: Ours) -> str:
         f"o=- {secrets.randbits(62)} {ours.version} IN IP4 127.0.0.1",
         "s=-",
         "t=0 0",
+        # So the client is the controlling side and does the checks (RFC 8445, section 6.1.1).
         "a=ice-lite",
         *([f"a=group:BUNDLE {mids}"] if offer.is_bundled else []),
         "a=msid-semantic: WMS *",
@@ -357,6 +369,7 @@ def write_answer(offer: Offer, ours: Ours) -> str:
         # All sections that are taken share one transport, which the first describes.
         candidates = ours.candidates if index == min(taken) else ()
         lines += [
+            # Port 9 and 0.0.0.0 mean "see the candidates" (RFC 8829, section 5.2.1).
             f"m={section.kind} 9 {section.profile} {_formats(offer, index)}",
             "c=IN IP4 0.0.0.0",
             *_mid(section),
@@ -371,6 +384,8 @@ def write_answer(offer: Offer, ours: Ours) -> str:
 
 
 def _refused(section: Section) -> list[str]:
+    # Port 0 refuses, and the formats are there because the line must have some (RFC 3264, section
+    # 6).
     formats = " ".join(section.formats) or "0"
     return [
         f"m={section.kind} 0 {section.profile} {formats}",
@@ -405,6 +420,7 @@ def _audio_lines(offer: Offer, ours: Ours) -> list[str]:
     audio = offer.audio
     assert audio is not None
     payload = audio.payload_type
+    # What the client's encoder is asked to do (RFC 7587, section 6.1).
     wishes = [
         "minptime=10",
         # Browsers repair losses only for those who ask for it.

@@ -82,6 +82,7 @@ class OpusEncoder:
         self._lib = library()
         error = ctypes.c_int()
         self._state = ctypes.c_void_p(
+            # One channel. The mode for speech puts intelligibility above sameness.
             self._lib.opus_encoder_create(rate_hz, 1, _APPLICATION_VOIP, ctypes.byref(error))
         )
         assert error.value == 0, "the arguments are right"
@@ -107,6 +108,8 @@ class OpusEncoder:
             pcm: float32 [frame_samples] in [−1, 1]; beyond that it is clipped.
         """
         assert len(pcm) == self.frame_samples
+        # libopus would code what is beyond as it is, and a client that decodes to 16 bits would
+        # clip it (opus.h, opus_encode_float).
         samples = np.ascontiguousarray(np.clip(pcm, -1.0, 1.0), dtype=np.float32)
         size = self._lib.opus_encode_float(
             self._state,
@@ -144,6 +147,7 @@ class OpusDecoder:
         )
         assert error.value == 0, "the arguments are right"
         self._rate_hz = rate_hz
+        # A packet holds 120 ms at most (RFC 6716, section 3.2.5): 2,880 samples at 24 kHz.
         self._buffer = np.empty(rate_hz * _MAX_FRAME_MS // 1000, dtype=np.float32)
 
     def num_samples(self, packet: bytes) -> int:
@@ -201,6 +205,7 @@ class OpusDecoder:
                 int(is_before),
             )
         )
+        # The buffer is the next packet's as well.
         return self._buffer[:length].copy()
 
     def _checked(self, result: int) -> int:

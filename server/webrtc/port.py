@@ -84,6 +84,8 @@ class Exchange:
             # The parser says the second of some mangled messages.
             self.counts.unknown += 1
             return None
+        # The receiver's half is before the colon (RFC 8445, section 7.2.2). The name only finds the
+        # call; whether the check is good, the call says by its password.
         user = message.attributes.get("USERNAME")
         is_check = (message.message_method, message.message_class) == (
             stun.Method.BINDING,
@@ -113,6 +115,8 @@ class Exchange:
 
     def _learn(self, agent: IceAgent, address: Address) -> None:
         before = self._by_address.get(address)
+        # A router may give one client's port to another after a while. Within 5 s it is rather
+        # somebody who has two calls' passwords, and the first call keeps its address.
         is_stale = before is None or self.clock() - before.last_check_s > _STALE_ADDRESS_S
         if before is not agent and is_stale:
             self._by_address[address] = agent
@@ -174,6 +178,8 @@ class UdpSocket:
         self._socket.close()
 
     def _read(self) -> None:
+        # 64 packets are more than a second of one call. Under a flood, timers of all calls still
+        # ring between two such rounds.
         for _ in range(_MAX_READS):
             try:
                 data, address = self._socket.recvfrom(_MAX_DATAGRAM_BYTES)
@@ -193,6 +199,9 @@ class _TcpWire:
 
     def send(self, data: bytes) -> None:
         """Send one, unless the client takes nothing."""
+        # TCP would keep all of it, and sound would come later and later. A reply of 24 kbit/s is 3
+        # KB a second and headers, so 256 KiB are more than anybody waits for. Beyond that packets
+        # are lost, as they would be by UDP.
         waiting = self._writer.transport.get_write_buffer_size()
         if self._writer.is_closing() or waiting > _MAX_TCP_BACKLOG_BYTES:
             self._counts.unsent += 1
@@ -255,6 +264,8 @@ class TcpListener:
         self._num_strangers += 1
         try:
             async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
+                # The first thing that anybody with a call sends is a check. Whoever sends nothing
+                # leaves in 10 s, and 64 such connections at most are open.
                 first = await self._frame(reader)
         finally:
             self._num_strangers -= 1
@@ -269,5 +280,6 @@ class TcpListener:
 
     @staticmethod
     async def _frame(reader: asyncio.StreamReader) -> bytes:
+        # 16 bits of length, then the datagram (RFC 4571, section 2).
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         return await reader.readexactly(length)

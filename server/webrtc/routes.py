@@ -133,6 +133,7 @@ async def _begun(request: Request, dialect: Dialect) -> Response:
 async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Response:
     by = await _admit(request)
     key = by.key
+    # Before the body is read: what cannot be served is not parsed.
     check_readiness(gateway)
     sdp, session = await _offered(request)
     offer = parse_offer(sdp, sees=_calls(request).takes_video)
@@ -268,6 +269,9 @@ def _ice_server(server: IceServer, now_s: float) -> JsonObject:
     if server.secret is not None:
         # As coturn and others share it ("TURN REST API").
         expires = f"{int(now_s) + _CREDENTIAL_TTL_S}"
+        # draft-uberti-behave-turn-rest-00, section 2.2: the name says until when it is good, and
+        # the password is its HMAC-SHA1 under the secret that the TURN server has too. Nothing needs
+        # to be kept.
         username = f"{expires}:{username}" if username else expires
         digest = hmac.digest(server.secret.encode(), username.encode(), hashlib.sha1)
         credential = base64.b64encode(digest).decode()

@@ -19,6 +19,8 @@ class Timer:
 
     def set(self, time_s: float | None) -> None:
         """Ring at this time of the loop, or not at all."""
+        # Most packets move nothing. A handle of the loop stays in its heap after it was cancelled,
+        # so it is not made for nothing.
         if time_s == self._time_s:
             return
         self.cancel()

@@ -144,6 +144,7 @@ class VideoReceiver:
 
     def _counted(self, ssrc: int, number: int) -> int:
         """Return a packet's number as counted on beyond 16 bits."""
+        # As `AudioReceiver._unwrapped`: the number nearest to the last, of which 16 bits were sent.
         near = self.highest_number
         full_number = near + ((number - near + (1 << 15)) % (1 << 16)) - (1 << 15)
         if self.ssrc != ssrc or abs(full_number - near) > _MAX_JUMP:
@@ -160,6 +161,7 @@ class VideoReceiver:
     ) -> None:
         frame = self._frames.get(timestamp)
         if frame is None:
+            # A lost packet leaves a frame that is never whole. It goes when newer ones come.
             while len(self._frames) >= _MAX_FRAMES:
                 del self._frames[next(iter(self._frames))]
             frame = self._frames[timestamp] = _Frame(now_s)
@@ -173,6 +175,7 @@ class VideoReceiver:
         frame.payloads[number] = payload
         frame.num_bytes += len(payload)
         is_large = frame.num_bytes > _MAX_BYTES or len(frame.payloads) > _MAX_PACKETS
+        # The rest of its packets find it dropped, and are not looked at.
         if place is Place.OTHER or is_large:
             frame.is_dropped = True
             frame.payloads.clear()
@@ -188,6 +191,7 @@ class VideoReceiver:
     def _complete(self, payloads: list[bytes], now_s: float) -> None:
         self._frames.clear()
         self._asked_s = None
+        # From when it came: a slow network makes pictures seldom, not old.
         self._due_s = now_s + self._period_s
         self.counts.frames += 1
         try:
@@ -199,6 +203,8 @@ class VideoReceiver:
 
     def _is_collecting(self, now_s: float) -> bool:
         return any(
+            # While its packets come in, asking for another would make the client send the same
+            # again.
             frame.first is not None and now_s - frame.begun_s < MAX_COLLECTING_S
             for frame in self._frames.values()
             if not frame.is_dropped

@@ -32,6 +32,8 @@ class Encoder(nn.Module):
     def forward(self, pcm: Tensor, state: MimiState, rows: Rows) -> Tensor:
         """Encode ``pcm [n, frame_samples * T]`` into ``[n, T, dim]``, updating the state."""
         contexts = [context[rows.slots] for context in state.contexts]
+        # A stream's first frame has no frame before it. `StepsToFrame` then repeats the first step,
+        # the padding that the published codec was trained with.
         is_new = state.steps[rows.slots] == 0
         x, after = self.analysis(pcm, contexts[:-1])
         x = self.transformer(x, state, rows)

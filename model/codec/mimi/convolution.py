@@ -41,6 +41,19 @@ class Residual(nn.Module):
         return self.out(functional.elu_(mixed)).add_(x), context
 
 
+# A worked example, the encoder's first stage: 64 channels at 24 kHz, ratio 4. Four neighbouring
+# samples are folded into one step of 4 * 64 = 256 channels at 6 kHz. A kernel of two such steps
+# sees eight samples and moves by four, which is a strided convolution of kernel 8. Rates and widths
+# on the way:
+#
+#     samples   24,000 Hz     64 channels
+#     stage 0    6,000 Hz    128            ratio 4
+#     stage 1    1,200 Hz    256            ratio 5
+#     stage 2      200 Hz    512            ratio 6
+#     stage 3       25 Hz  1,024            ratio 8
+#     out           25 Hz    512            steps of 40 ms; two of them make a frame
+#
+# The decoder goes the same way back.
 class Stage(nn.Module):
     """One residual block and one change of rate.
 
@@ -61,6 +74,7 @@ class Stage(nn.Module):
     def down(self, x: Tensor, contexts: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``x [B, S, channels]`` to ``[B, S / ratio, 2 * channels]``."""
         x, first = self.residual(x, next(contexts))
+        # [B, S / ratio, ratio * channels]
         x = torch.unflatten(functional.elu_(x), 1, (-1, self.ratio)).flatten(2)
         x, second = self.resample(x, next(contexts))
         return x, [first, second]
@@ -68,7 +82,7 @@ class Stage(nn.Module):
     def up(self, x: Tensor, contexts: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map ``x [B, S, 2 * channels]`` to ``[B, S * ratio, channels]``."""
         x, first = activated(self.resample, x, next(contexts))
-        x = torch.unflatten(x, 2, (self.ratio, -1)).flatten(1, 2)
+        x = torch.unflatten(x, 2, (self.ratio, -1)).flatten(1, 2)  # [B, S * ratio, channels]
         x, second = self.residual(x, next(contexts))
         return x, [first, second]
 
@@ -161,5 +175,7 @@ class FrameToSteps(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x [B, T, dim]`` to ``[B, T * frame_steps, dim]``."""
         seen = torch.cat([context, x], dim=1).unsqueeze(2)  # [B, 1 + T, 1, dim]
+        # Step j of a frame is weight[0, j] times the latent before plus weight[1, j] times its own:
+        # a transposed convolution of stride 2 and kernel 4, one filter a channel.
         y = torch.addcmul(seen[:, :-1] * self.weight[0], seen[:, 1:], self.weight[1])
         return y.flatten(1, 2), x[:, -1:]

@@ -59,6 +59,7 @@ def load_mimi(
         parts = [file.read(names[n], shape) for n, shape in source.tensors.items()]
         tensor = source.convert(*parts)
         assert tensor.shape == targets[name].shape, name
+        # A transformer step has one row a stream; a convolution has one a sample.
         # Convolutions have many rows.
         is_for_few = ".transformer." in name and tensor.dim() == 2
         state[name] = for_few_rows(tensor) if is_for_few else tensor.contiguous()

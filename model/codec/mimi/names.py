@@ -200,6 +200,8 @@ def _as_is(tensor: Tensor) -> Tensor:
 
 def _taps_to_linear(weight: Tensor) -> Tensor:
     """``[out, in, taps]`` to ``[out, taps * in]``."""
+    # A kernel of two taps over channels a and b: the product sees [a(t-1), b(t-1), a(t), b(t)], tap
+    # by tap, so the taps have to come before the channels.
     return weight.permute(0, 2, 1).flatten(1)
 
 
@@ -219,6 +221,8 @@ def _depthwise_to_steps(weight: Tensor) -> Tensor:
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
     """Undo the order of rows that a rotation of halves wants: pairs become neighbours again."""
+    # A head of width 4 lies as [a0 a1 b0 b1] there, where a0 turns with b0 and a1 with b1. Ours
+    # wants pairs side by side: [a0 b0 a1 b1].
     return torch.unflatten(weight, 0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 

@@ -45,8 +45,12 @@ class ResidualCodes(KernelModule):
         left = self.to_codes(latent)
         if self.backend != "reference":
             return nearest_codes(left, self.tables, -self.lead, backend=self.backend)
+        # A worked example in one dimension. The latent is 2.7; the tables are (0, 2, 4) and (-0.5,
+        # 0, 0.5). The first takes 2, which leaves 0.7; the second takes 0.5. The codes are 1 and 2,
+        # and stand for 2.5. Each codebook makes the rest smaller, so the first ones matter most.
         codes = []
         for table, lead in zip(self.tables, self.lead, strict=True):
+            # The nearest entry has the largest x.e - |e|^2 / 2; |x|^2 is the same for all.
             nearest = torch.addmm(lead, left, table.T).argmax(1)
             left = left - functional.embedding(nearest, table)
             codes.append(nearest)

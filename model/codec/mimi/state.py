@@ -44,6 +44,8 @@ class Rows:
         if slots is None:
             return cls(slice(None), ((slice(0, num_slots), slice(0, num_slots)),), active)
         numbers: list[int] = slots.tolist()
+        # Slots [2, 3, 5] are two runs: rows 0 and 1 are the slots 2 and 3, row 2 is slot 5. Within
+        # a run memory is read in place; otherwise it would be copied.
         runs: list[tuple[slice, slice]] = []
         start = 0
         for end in range(1, len(numbers) + 1):
@@ -133,6 +135,9 @@ class MimiState:
                 takes at once.
         """
         stride = config.frame_steps if call_steps is None else 1
+        # A stream's ring is as wide as its window. Where a whole recording is done, a call writes
+        # up to `call_steps` steps before anything is attended to, and those it writes over must
+        # still be seen by the first of them.
         capacity = config.window + (call_steps or stride) - stride
         shape = (config.num_layers, 2, num_slots, config.num_heads, capacity, config.head_dim)
         return cls(

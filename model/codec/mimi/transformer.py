@@ -54,11 +54,19 @@ def visible(position: Tensor, capacity: int, window: int, stride: int) -> Tensor
     Returns:
         bool [n, T, capacity].
     """
+    # A worked example: window and ring have 4 columns, frames 2 steps. Steps 4 and 5 have just been
+    # written.
+    #
+    #     column       0   1   2   3
+    #     holds step   4   5   2   3
+    #
+    # Step 4's frame ends with step 5, so it sees steps after 5 - 4 = 1 and not after itself: 2, 3,
+    # 4. Step 5 sees 2, 3, 4, 5. Steps 0 and 1 are gone for both of them.
     column = torch.arange(capacity, device=position.device)
     newest = position[:, -1:]
     held = newest - (newest - column) % capacity  # [n, capacity], position in each column
     held = held[:, None]
-    query = position[:, :, None]
+    query = position[:, :, None]  # [n, T, 1]
     block_end = query + (stride - 1 - query % stride)
     return (held >= 0) & (held <= query) & (held > block_end - window)
 
@@ -80,10 +88,11 @@ class Attention(nn.Module):
             kv: [2, slots, heads, capacity, head_dim], this layer's part of the state; written.
             plan: of the call.
         """
+        # [n, T, 3, heads, head_dim]
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
         rotate_(qkv[:, :, :2], plan.rope)
         kv[:, plan.slots, :, plan.columns] = qkv[:, :, 1:]
-        q = qkv[:, :, 0].transpose(1, 2)
+        q = qkv[:, :, 0].transpose(1, 2)  # [n, heads, T, head_dim]
         if plan.runs is None:
             y = self._attend(q, kv.index_select(1, plan.slots[:, 0]), plan, slice(0, len(q)))
         else:
@@ -100,6 +109,7 @@ class Attention(nn.Module):
         keys, values = kv.flatten(1, 2)[:, :, : plan.live].unbind()  # [n * heads, live, head_dim]
         heads = slice(rows.start * self.num_heads, rows.stop * self.num_heads)
         queries, scale = q.flatten(0, 1), self.head_dim**-0.5
+        # [n * heads, T, live]
         scores = torch.baddbmm(plan.mask[heads], queries, keys.transpose(1, 2), alpha=scale)
         return torch.bmm(scores.softmax(-1), values).view(q.shape)
 

@@ -120,6 +120,8 @@ class Conversation:
 
     def submit(self, engine: Engine) -> None:
         """Submit what is waiting, as far as the engine takes it now."""
+        # Order is kept: what the engine refuses now is offered again, and nothing behind it goes
+        # first.
         while self._waiting:
             try:
                 engine.submit(self._waiting[0])
@@ -167,11 +169,16 @@ class Conversation:
 
     def _go_on(self, answer: Answer) -> None:
         """Return what a call asked for, or go on to the next turn."""
+        # A worked example of a turn with a call: response 3 says "one moment" and calls
+        # get_weather. Its end makes response 4 the next one. The result is appended, a reply is
+        # asked for as response 4, and whatever still comes of response 3 is not listened to.
         self._response += 1
         call, self._call = self._call, None
         if call is None or answer.failure:
             self._next_turn()
             return
+        # A script has as many results as calls are right. A model that calls once more gets an
+        # error, as a real function would give it.
         results = self.script.turns[self._turn].results
         number = len(answer.calls)
         answer.calls.append(call)
@@ -218,6 +225,8 @@ class Conversation:
         elif turn.pcm is None:
             self._waiting.append(AppendText(session_id, item_id, "user", turn.text))
         else:
+            # Five frames are 400 ms. The engine has much more than it can hear at once, so sessions
+            # compete for it as live ones would, only faster.
             for start in range(0, len(turn.pcm), self._chunk_samples):
                 piece = turn.pcm[start : start + self._chunk_samples]
                 self._waiting.append(AppendAudio(session_id, piece))
@@ -268,6 +277,8 @@ def converse(
             continue
         try:
             is_any_waiting = any(c.is_waiting for c in live.values())
+            # With a command that was refused, somebody has to look again soon. Otherwise the next
+            # output is what there is to wait for.
             output = outputs.get(timeout=RETRY_S if is_any_waiting else min(1.0, patience_s))
         except Empty:
             if monotonic() - heard_at_s > patience_s:

@@ -70,6 +70,9 @@ class Heard:
 
     def delay_s(self, threshold: float) -> float:
         """Return how long after the last word it was sure; below zero if that was too early."""
+        # A worked example: the last word ends at 2.00 s. If the model is sure in frame 26, it says
+        # so when that has been heard, at 27 * 0.08 = 2.16 s: 160 ms late. If it was sure in frame
+        # 20, that was at 1.68 s, and the user was cut off.
         frames = np.flatnonzero(self.sure >= threshold)
         # A frame says what it says when it has been heard.
         noticed_s = FRAME_S * (int(frames[0]) + 1) if len(frames) else self.end_s + TAIL_S
@@ -113,6 +116,8 @@ def hesitate(spoken: Spoken, rng: np.random.Generator) -> Hesitant:
     """Insert a pause between two words of a turn, mostly, and leave silence after the last one."""
     pcm, words = spoken.pcm, spoken.words
     end_s = words[-1][2] if words else spoken.end_ms / 1000
+    # The clip's own silence goes, and a known one comes: so every turn has the same time to be
+    # noticed in.
     pcm = pcm[: round((end_s + 0.1) * SAMPLE_RATE_HZ)]
     has_pause = len(words) > 2 and rng.random() < PAUSE_SHARE
     if has_pause:
@@ -132,6 +137,8 @@ def draw_turns(
 ) -> list[Hesitant]:
     """Have so many turns spoken, the sets of voices taking turns; none where nobody can speak."""
     turns = []
+    # Turn 0 is spoken by the first set of voices, turn 1 by the second, and so on: with three sets
+    # and 300 turns each has a hundred.
     for number in tqdm(range(num_turns), desc="ends", unit="turn", mininterval=5.0, disable=None):
         text = sample_dialogue(Random(f"{seed}/{number}"), "eval")[0].user
         try:
@@ -150,6 +157,8 @@ def draw_turns(
 def listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
     """Hear turns, each as a conversation's first, frame by frame."""
     heard = []
+    # Neighbours in length share a batch, as in training. The results go back into the order in
+    # which the turns came.
     order = sorted(range(len(turns)), key=lambda i: len(turns[i].pcm))
     for start in range(0, len(order), _BATCH):
         part = [turns[i] for i in order[start : start + _BATCH]]
@@ -181,12 +190,14 @@ def _listen(lm: LM, codec: MelCodec, turns: Sequence[Hesitant]) -> list[Heard]:
     for frame in range(frames):
         hidden = step(2 + frame, Kind.LISTEN, text, codes[:, frame : frame + 1])
         logits = lm.text_logits(hidden).float() + allowed
+        # The model reads back what it has put out itself, right or wrong, as in a session. The
+        # right words would make it look better than it is.
         text = logits.argmax(-1)
         if lm.config.has_end_head:
             sure.append(lm.end_logits(hidden).float().sigmoid())
         else:
             sure.append(logits.softmax(-1)[:, Special.END])
-    table = torch.stack(sure, 1).numpy()
+    table = torch.stack(sure, 1).numpy()  # [turns, frames]
     lengths = [ceil_div(len(turn.pcm), size) for turn in turns]
     return [Heard(table[i, : lengths[i]], turn.end_s) for i, turn in enumerate(turns)]
 
@@ -199,6 +210,9 @@ def end_points(heard: Sequence[Heard]) -> list[EndPoint]:
         early = sorted(
             float(h.sure[: max(0, int(h.end_s / FRAME_S - 1e-9))].max(initial=0.0)) for h in heard
         )
+        # A worked example: of 300 turns 5 % may be cut off, which are 15. `early` says how sure the
+        # model was of each before its end. The threshold is the next number above the 16th largest
+        # of these, so that 15 turns reach it too early.
         most = int(share * len(heard))
         threshold = float(np.nextafter(np.float32(early[-most - 1]), np.float32(2.0)))
         points.append(point_at(heard, name, threshold))

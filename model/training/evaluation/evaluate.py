@@ -232,6 +232,8 @@ class _ConditionRun:
         snr_db = self._condition.snr_db
         if snr_db is None:
             return list(waves)
+        # A case has the same noise under every condition and in every run: its number and the seed
+        # decide, and nothing else.
         rng = np.random.default_rng((self._options.seed, number))
         return [self._ears.add_noise(wave, snr_db, rng) for wave in waves]
 
@@ -255,6 +257,8 @@ class _ConditionRun:
             transcript=answer.transcript,
             text=answer.text,
             heard=heard,
+            # The last report counts as the end, and the first one shows whether it came too early:
+            # a model that says "finished" in the middle of a turn and again at its end did both.
             end_delay_ms=ends_ms[-1] - end_ms if ends_ms else None,
             is_early=bool(ends_ms) and ends_ms[0] < end_ms - EARLY_MS,
             failure=answer.failure,
@@ -278,6 +282,8 @@ def _first_turns(cases: Sequence[Case], num_turns: int) -> frozenset[tuple[int, 
 
 def engine_config(max_parallel: int = MAX_PARALLEL, *, linears: Linears = "dense") -> EngineConfig:
     """Configure an engine for scoring: nobody listens, so nothing is paced by playout."""
+    # An hour ahead: all replies are made as fast as the machine can, and deadlines never keep
+    # anybody waiting.
     unpaced_ms = 3_600_000
     return EngineConfig(
         max_sessions=max_parallel,
@@ -453,6 +459,7 @@ def run_codec_eval(
         return (_speak_reply(voice, text).pcm / 32768).astype(np.float32)
 
     replies = {t.reply for c in draw_cases(num_texts, seed, ("any",)) for t in c.dialogue}
+    # Sorted by a hash, the first 80 are a mixture of all skills, and the same ones each time.
     texts = sorted(replies, key=lambda text: (crc32(text.encode()), text))[:num_texts]
     report = compare_codec(codec, Recogniser().recognise, texts, voices, speak)
     print(report.table())

@@ -233,10 +233,14 @@ def compare_choices(
         target = torch.tensor(rows.target)
         names = np.array(_text_names(rows))
         speaking = (codes >= 0).any(dim=-1)
+        # Both models are fed the right steps, so that an early difference does not make all that
+        # follows differ. What is compared is each choice by itself.
         pieces, frames = zip(
             *(_choose(lm, steps, target, codes, speaking) for lm in (first, second)), strict=True
         )
         for name in _TEXT_TITLES:
+            # "live" counts every frame, and most of them rightly say nothing. "live_pieces" counts
+            # those in which a word is due: there a model that says nothing is found out.
             is_asked = torch.from_numpy(names == name.removesuffix("_pieces"))
             is_asked &= target != NO_TARGET
             if name.endswith("_pieces"):
@@ -254,6 +258,8 @@ def _add_codes(tally: _Tally, frames: Sequence[Tensor], right: Tensor) -> None:
         ("acoustic", list(range(1, books))),
         *((f"acoustic_{k}", [k]) for k in range(1, books)),
     ):
+        # -1 in the codes that are right means that the frame has none there: the first frame of a
+        # reply has no acoustic codes yet.
         is_asked = right[:, group] >= 0
         first, second = (chosen[:, group][is_asked] for chosen in frames)
         tally.add(name, first, second, right[:, group][is_asked])
@@ -265,6 +271,8 @@ def _choose(
     """Return the most likely piece of every step, [T], and code of every spoken one, [N, K]."""
     hidden = lm(steps)[0]
     pieces = lm.text_logits(hidden).argmax(dim=-1)
+    # The depth transformer is fed the true piece and the true codes before each code: one pass
+    # tells all choices of a frame.
     logits = lm.depth(hidden[speaking], target[speaking].clamp(min=0), codes[speaking])
     return pieces, logits.argmax(dim=-1)
 
@@ -291,6 +299,9 @@ def _stack(column: Sequence[np.ndarray | None], books: int) -> Tensor:
 def _text_names(rows: Rows) -> list[str]:
     """Name what the text of every step is: `live`, `transcript`, `reply`, `spoken` or nothing."""
     names, written = [], ""
+    # A worked example: <user> what is <reply> four <speak> SPEAK ... The steps from <user> on are
+    # "transcript", from <reply> on "reply", and the SPEAK steps "spoken" whatever was written
+    # before.
     for kind, piece in zip(rows.kind, rows.text, strict=True):
         if kind == Kind.TEXT:
             written = {int(Special.USER): "transcript", int(Special.REPLY): "reply"}.get(

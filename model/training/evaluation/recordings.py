@@ -179,6 +179,8 @@ def hold_recordings(
 
 
 def _scripts(clips: Sequence[Clip], voices: Sequence[str]) -> Iterator[Script]:
+    # Recordings may begin with the first sample of a word. A little silence on both sides is what a
+    # gateway would leave.
     lead, tail = (round(seconds * SAMPLE_RATE_HZ) for seconds in (LEAD_S, TAIL_S))
     for number, clip in enumerate(clips):
         pcm = np.pad(clip.pcm.astype(np.float32) / np.float32(32768), (lead, tail))

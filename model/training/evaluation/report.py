@@ -65,6 +65,7 @@ class TurnResult:
     @property
     def is_call_right(self) -> bool:
         """Say whether the functions that were called are the right ones, with their arguments."""
+        # Arguments are compared as values: {"a": 1, "b": 2} and {"b":2,"a":1} are the same call.
         return [(n, _read(a)) for n, a in self.calls] == [(n, _read(a)) for n, a in self.made]
 
     @property
@@ -131,10 +132,15 @@ def score(results: Sequence[TurnResult]) -> Score:
     A spoken turn without a transcript counts as heard not at all: every word of it is an error.
     """
     spoken = [r for r in results if r.is_spoken]
+    # Two questions are asked of a reply's sound. Compared with the right reply, it tells whether a
+    # user would hear the right thing. Compared with the model's own text, it tells whether the
+    # voice is clear, right or wrong.
     heard = [(r.reply, r.text, r.heard) for r in results if r.heard is not None]
     delays = [r.end_delay_ms for r in spoken if r.end_delay_ms is not None]
     return Score(
         exact=Share(sum(r.is_exact for r in results), len(results)),
+        # A turn of which nothing was heard counts with all of its words. Left out, a model that
+        # says nothing would have no errors.
         transcript=word_errors((r.user, r.transcript or "") for r in spoken),
         transcript_exact=Share(
             sum(normalise(r.transcript or "") == normalise(r.user) for r in spoken), len(spoken)
@@ -208,6 +214,10 @@ def doubt_curve(results: Sequence[TurnResult]) -> list[DoubtPoint]:
         return result.confidence < threshold or normalise(result.text) == _ASKED_AGAIN
 
     return [
+        # A worked example: at a threshold of 0.3 a turn with the confidence 0.2 is asked about
+        # again. If its transcript was right after all, that was needless. A turn with 0.6 is
+        # answered; if the answer is wrong, the model was mistaken and sure, which is the worst a
+        # user can meet.
         DoubtPoint(
             threshold,
             Share(sum(not asks(r, threshold) and not r.is_exact for r in clear), len(clear)),
@@ -238,6 +248,7 @@ class ConditionReport:
 
     def by(self, key: Callable[[TurnResult], str]) -> dict[str, Score]:
         """Score the turns of each value of `key` by themselves."""
+        # Typed turns have no user's voice, and an empty name is no row of the table.
         return {
             value: score([r for r in self.results if key(r) == value])
             for value in sorted({key(r) for r in self.results} - {""})
@@ -461,6 +472,8 @@ _Pairs = Sequence[tuple[TurnResult, TurnResult]]
 
 def _pair(first: Iterable[TurnResult], second: Iterable[TurnResult]) -> _Pairs:
     others = {(r.dialogue, r.turn): r for r in second}
+    # Turns are matched by conversation and place. One that only one of the runs could hold, because
+    # a synthesiser failed, is in neither count.
     pairs = [(r, others[r.dialogue, r.turn]) for r in first if (r.dialogue, r.turn) in others]
     if any(a.user != b.user for a, b in pairs):
         raise ValueError("the runs were held with different seeds: their turns do not match")
@@ -468,6 +481,9 @@ def _pair(first: Iterable[TurnResult], second: Iterable[TurnResult]) -> _Pairs:
 
 
 def _compare(name: str, pairs: _Pairs) -> Comparison:
+    # A worked example: A and B hold 100 turns. A alone is right in 6, B alone in 4, the others are
+    # alike. The change is (4 - 6) / 100 = -2 points. Only the ten turns that differ say anything,
+    # which is why the same conversations are held twice.
     changes: dict[int, list[int]] = {}  # by conversation, which is the same under all conditions
     for a, b in pairs:
         changes.setdefault(a.dialogue, []).append(b.is_exact - a.is_exact)

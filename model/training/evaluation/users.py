@@ -128,6 +128,9 @@ class SynthesisedUsers:
             )
         # Shifted every round: the assistant's voices take turns too, and all pairs are to meet.
         count = len(present)
+        # With four voices and four assistants, conversation 4 has voice (4 + 1) % 4 = 1 and
+        # assistant 0, where conversation 0 had voice 0. Without the shift both would go around in
+        # step, and only four of sixteen pairs would ever meet.
         return present[(number + number // count) % count]
 
     def group(self, voice: str) -> str:

@@ -100,6 +100,9 @@ def _plane(
     side: int, centre: tuple[float, float], radius: float, turn: float
 ) -> tuple[Plane, Plane]:
     """Coordinates of each pixel from a turned shape's own middle, its radius being 1; y goes up."""
+    # A worked example: on a canvas of 4 pixels the middles are at 0.125, 0.375, 0.625 and 0.875.
+    # For a shape at 0.5 with the radius 0.25 they are at -1.5, -0.5, 0.5 and 1.5 of its own
+    # measure, so a circle covers the two in the middle.
     line = (np.arange(side, dtype=np.float32) + 0.5) / side
     x, y = (line[None, :] - centre[0]) / radius, (centre[1] - line[:, None]) / radius
     along: Plane = (np.cos(turn) * x + np.sin(turn) * y).astype(np.float32)
@@ -121,6 +124,8 @@ def _triangle(x: Plane, y: Plane) -> Mask:
 
 def _star(x: Plane, y: Plane) -> Mask:
     angle = np.arctan2(x, y)
+    # The angle counts in fifths of a circle, and `near` is its distance from the next tip. At a tip
+    # the star reaches 1.1, halfway between two only 0.42.
     near = np.abs((angle / (2 * pi / 5) + 0.5) % 1.0 - 0.5) * 2  # 0 at a tip, 1 between two
     return np.hypot(x, y) < 1.1 - 0.68 * near**0.8
 
@@ -158,6 +163,8 @@ def _draw_shapes(canvas: Plane, scene: Scene, rng: Rng) -> None:
         middle = 0.04 + room * (number + 0.5)
         centre = middle + rng.uniform(-0.02, 0.02), rng.uniform(0.4, 0.6)
         turn = rng.uniform(-0.3, 0.3) if shape in ("square", "triangle") else rng.uniform(0, 6.28)
+        # A circle and a star may be turned as they like. A square on its tip would be a diamond,
+        # and a triangle on its tip is hardly one, so those are turned by a little only.
         x, y = _plane(side, centre, radius, turn)
         _paint(canvas, _INSIDE[shape](x, y), _colour(rng, colour), rng)
 
@@ -207,6 +214,8 @@ def _photographed(canvas: Plane, rng: Rng, size: int) -> Picture:
     light = 1.0 + slope[0] * line[None, :] + slope[1] * line[:, None]
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     canvas = canvas * (light[..., None] * tint * rng.uniform(0.75, 1.1)).astype(np.float32)
+    # Each pass makes a pixel the mean of its four neighbours: none, one or two passes are a camera
+    # that is more or less in focus.
     for _ in range(int(rng.integers(0, 3))):
         moved = [np.roll(canvas, step, axis) for axis in (0, 1) for step in (-1, 1)]
         canvas = np.mean(moved, axis=0)

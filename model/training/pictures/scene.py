@@ -44,6 +44,8 @@ class Scene:
         Raises:
             ValueError: it is something else.
         """
+        # "shapes:123:circle red,star blue" is a red circle and a blue star, and 123 decides where
+        # exactly they stand.
         name, seed, shown = line.split(":")
         kind = next((kind for kind in KINDS if kind == name), None)
         if kind is None:
@@ -56,6 +58,8 @@ class Scene:
 
 def draw_scene(rng: Random) -> Scene:
     """Draw what to show."""
+    # Shapes are most frequent, since they are the hardest: several things, each with a colour, in
+    # an order.
     kind = rng.choices(KINDS, (0.45, 0.2, 0.1, 0.15, 0.1))[0]
     seed = rng.randrange(1 << 31)
     match kind:

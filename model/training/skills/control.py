@@ -60,6 +60,8 @@ def _cores(templates: dict[Mood, tuple[str, ...]]) -> tuple[Core, ...]:
 
 
 _ACTS: dict[Style | None, tuple[Core, ...]] = {
+    # Each act is named by how the reply is spoken then; None stands for silence, which has no
+    # style.
     "plain": _cores(_AGAIN),
     "slow": _cores(_SLOWER),
     "loud": _cores(_LOUDER),

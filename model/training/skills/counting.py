@@ -55,12 +55,15 @@ _DOWN_TO: dict[Mood, tuple[str, ...]] = {
 
 def _fact(first: int, last: int) -> Fact:
     step = 1 if last > first else -1
+    # From 7 to 4 the range ends at 4 + (-1) = 3, so that 4 is said as well.
     reply = " ".join(number_words(n) for n in range(first, last + step, step))
     return Fact(reply, {"a": number_words(first), "b": number_words(last)})
 
 
 def _pairs() -> Iterator[tuple[int, int]]:
     for low in range(LARGEST + 1):
+        # Two numbers are hardly counting, so there are at least three; and at most ten, which is as
+        # long as a reply stays short.
         for high in range(low + 2, min(low + MOST_ITEMS - 1, LARGEST) + 1):
             yield low, high
 

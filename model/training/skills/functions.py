@@ -49,6 +49,8 @@ _SLOW_SHARE = 0.3
 _DESCRIBED_SHARE = 0.7
 _ANY_NAME_SHARE = 0.5  # of the functions put together from any words
 
+# What functions return when they have nothing to say, in the forms that programmers use. All of
+# these mean the same and have the same reply.
 _DONE_RESULTS = ("done", "ok", "true", '{"ok": true}', '{"success": true}', '{"status": "ok"}', "")
 _BROKEN = (
     '{"ok": false}',
@@ -370,6 +372,8 @@ KINDS: tuple[Kind, ...] = (
 
 def is_held_out_name(name: str) -> bool:
     """Say whether functions of this name, in words, are kept out of training."""
+    # A hash and not a draw: whether a name is held out depends on the name alone, today and in any
+    # later recipe.
     return zlib.crc32(f"function|{name}".encode()) % HELD_OUT_ONE_IN == 0
 
 
@@ -379,6 +383,10 @@ def _any_kind(rng: Random) -> Kind:
     name = f"{verb} {noun}"
     parameters: tuple[Parameter, ...] = ()
     texts = [f"{verb} the {noun}"]
+    # A worked example: "polish" and "lamp" are the function polish_lamp, with the parameter
+    # "colour" here. A user asks "polish the blue lamp", and the call is polish_lamp with {"colour":
+    # "blue"}. As verbs and nouns are combined freely, there are over ten thousand of such
+    # functions: nobody can learn them by heart, only how to read them off the prompt.
     if rng.random() < 0.65:
         if rng.random() < 0.35:
             key = rng.choice(_NUMBER_KEYS)
@@ -424,6 +432,8 @@ class Offered:
 def _written(rng: Random, words: str) -> str:
     """Write a name of words as programmers do."""
     if rng.random() < 0.25:
+        # "set timer" is setTimer or set_timer. To the model both are the same words: see
+        # `model.prompts.plain_words`.
         first, *rest = words.split()
         return first + "".join(word.capitalize() for word in rest)
     return words.replace(" ", "_")
@@ -433,6 +443,9 @@ def offer(rng: Random, split: Split, but: tuple[Offered, ...] = ()) -> Offered:
     """Draw a function that is not for the purpose of another one."""
     while True:
         kind = _any_kind(rng) if rng.random() < _ANY_NAME_SHARE else rng.choice(KINDS)
+        # A worked example: "set timer" is offered. "timer seconds" has the same theme and "shake
+        # timer" a word in common: asked for "a timer for ten", nobody could say which one is meant.
+        # A right answer must be the only one.
         taken = {word for other in but for name in other.kind.names for word in name.split()}
         names = [n for n in kind.names if is_held_out_name(n) == (split == "eval")]
         # Two functions for lights could both be meant; so could two with a word in common.
@@ -471,6 +484,8 @@ def spoken_result(results: list[str]) -> str:
     What is an error is said to be one, after a second try if it asks for one; what says no more
     than that it was done is answered so; everything else is spoken as it is.
     """
+    # {"status": "ok"} is "ok" in words and is answered "okay that is done". "sunny and 20 degrees"
+    # is said as it is. {"error": "busy try again"} is an error.
     words = result_text(results[-1]).split()
     if words[:1] == ["error"] or words == ["false"]:
         return FAILED
@@ -489,6 +504,9 @@ def ask(rng: Random, split: Split, offered: Offered) -> Turn:
     wording = choose_wording(rng, "train" if len(kind.names) == 1 else split, kind.cores)
     slots: dict[str, str] = {}
     arguments: dict[str, object] = {}
+    # A worked example: a timer with the parameter "minutes" of 2 to 60. 15 is drawn: the user says
+    # "fifteen", and the call has the number 15. For a truth such as "turn off the fan" the user's
+    # word is "off", and the call says false.
     for key, parameter in zip(offered.keys, kind.parameters, strict=True):
         if not parameter.values:
             number = rng.randint(parameter.low, parameter.high)
@@ -512,6 +530,8 @@ def ask(rng: Random, split: Split, offered: Offered) -> Turn:
 
 def _results(rng: Random, kind: Kind) -> list[str]:
     if rng.random() < _ERROR_SHARE:
+        # A function that says it is busy is called once more. What comes then is mostly a result,
+        # and sometimes the same again.
         if rng.random() < _TRY_AGAIN_SHARE:
             again = rng.choice(_BUSY) if rng.random() < 0.3 else _result(rng, kind)
             return [rng.choice(_BUSY), again]

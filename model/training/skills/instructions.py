@@ -113,6 +113,9 @@ class Rules:
     greeting: str | None = None
     subject: str | None = None
 
+    # A worked example with the rules "only talk about sums" and "answer in one word": "what is two
+    # plus two" is "four", and "what is the capital of france" is "i may only talk about sums", all
+    # of its words, since that reply has no short form.
     def reply(self, turn: Turn) -> str:
         """Return the right reply to a turn under these rules."""
         if self.subject is not None and turn.skill not in (SUBJECTS[self.subject], SKILL):
@@ -132,6 +135,8 @@ def draw_rules(rng: Random, split: Split) -> Rules:
 
 
 def _greeting(rng: Random, split: Split) -> str:
+    # Drawn again until it is in the right split: greetings of eval are never in training, whole as
+    # they are.
     while True:
         text = rng.choice(_GREETINGS).format(
             noun=rng.choice(NOUNS),
@@ -176,6 +181,8 @@ def sample(
         user = choose_wording(rng, split, _WHO)
         turns.append(Turn(user, f"i am {rules.name}", SKILL, rules.name))
     for _ in range(rng.choice((0, 1, 1, 2)) if turns else rng.choice((1, 1, 2))):
+        # Small talk would contradict rules: "what is your name" has another answer where a name was
+        # given. So it comes only where no rule could change it.
         is_free = rules.name is None and rules.greeting is None and rules.subject is None
         skill = rng.choice((*_UNLED, "small_talk", "small_talk") if is_free else _UNLED)
         if rules.subject is not None and rng.random() < 0.5:

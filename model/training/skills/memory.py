@@ -180,6 +180,9 @@ _SPOKEN = {"name": "name", "colour": "favourite colour"}
 
 def tell(rng: Random, split: Split, subject: Subject, known: Remembered) -> tuple[Turn, Remembered]:
     """Tell a fact; when one is known already, correct it to another value."""
+    # A worked example: "my name is anna" is told, and "nice to meet you anna" the reply. Told
+    # again, it is a correction, to another name: "actually my name is eva", with "okay i will call
+    # you eva". Whoever asks then hears the last one.
     before = known.name if subject == "name" else known.colour
     family = _TELL[subject] if before is None else _CORRECT[subject]
     fact = rng.choice([f for f in family.facts if f.slots["x"] != before])

@@ -37,6 +37,8 @@ MOST_TURNS = 4
 MEMORY_DIALOGUE_SHARE = 0.35
 """Share of the longer conversations that are about what the user told earlier."""
 
+# Shares follow how hard a skill is and not how often people would use it: sums and repeated words
+# need most examples, small talk is a list of fixed answers.
 WEIGHTS: Mapping[str, float] = {
     "small_talk": 0.12,
     "sums": 0.19,
@@ -50,6 +52,7 @@ WEIGHTS: Mapping[str, float] = {
 }
 SKILLS = tuple(WEIGHTS)
 
+# They sum to 0.64, so that 36 in a hundred conversations are plain dialogues.
 NEW_WEIGHTS: Mapping[str, float] = {
     functions.SKILL: 0.24,
     instructions.SKILL: 0.14,
@@ -91,6 +94,14 @@ def _any_skill(rng: Random, *, but: str | None = None) -> str:
 
 def _memory_dialogue(rng: Random, split: Split) -> Dialogue:
     """Tell one or two facts (or none, or correct one), talk of something else, then ask."""
+    # A worked example of a plan: told = (name,), one other turn, asked = name.
+    #
+    #     my name is anna                 nice to meet you anna
+    #     what is two plus two            two plus two is four
+    #     what is my name                 your name is anna
+    #
+    # In eight of a hundred nothing is told, and the right reply is that the user has not said.
+    # Without those the model would learn to say some name whenever it is asked.
     subjects = rng.sample(memory.SUBJECTS, 2)
     told = rng.choices(
         ((), (subjects[0],), (subjects[0], subjects[0]), tuple(subjects)), (0.08, 0.52, 0.15, 0.25)
@@ -102,6 +113,8 @@ def _memory_dialogue(rng: Random, split: Split) -> Dialogue:
     plan: list[tuple[str, memory.Subject | None]] = [("tell", subject) for subject in told]
     for _ in range(num_other):
         # Other talk may stand anywhere before the question, also between two facts.
+        # The first place is kept for what is told, if anything is: talk that comes before it asks
+        # nothing of memory.
         plan.insert(rng.randint(min(1, len(plan)), len(plan)), ("other", None))
     plan.append(("ask", asked))
     if asked_too:
@@ -178,6 +191,8 @@ def _clear_turn(rng: Random, split: Split, skill: str | None = None) -> Turn:
 
 def _with_functions(rng: Random, split: Split) -> Conversation:
     """Offer functions, and ask for one of them, for another one, or for something else."""
+    # Without functions the user is told that it is not known. So the model learns to look at what
+    # is offered before it calls.
     if rng.random() < _NOTHING_OFFERED_SHARE:
         return Conversation((functions.refuse(rng, split, ()),))
     offered: tuple[functions.Offered, ...] = ()
@@ -209,6 +224,8 @@ def _controlled(rng: Random, split: Split) -> Conversation:
 def _unheard(rng: Random, split: Split) -> Conversation:
     """Be not understood, and then, mostly, be understood."""
     turns = [] if rng.random() < 0.6 else [_clear_turn(rng, split)]
+    # The same question comes twice: first so that nobody could understand it, then clearly, as
+    # people do when they are asked to say it again.
     question = _clear_turn(rng, split)
     turns.append(unheard.sample(rng, split, question.user))
     if rng.random() < 0.5:
@@ -314,4 +331,5 @@ def corpus(num_dialogues: int, seed: int) -> Iterator[str]:
             yield turn.reply
             for call in turn.calls:
                 yield result_text(call.result)
+    # A word that no dialogue happened to have would be spelled letter by letter for ever.
     yield from vocabulary()

@@ -181,16 +181,24 @@ def word_list(text: str) -> tuple[str, ...]:
 
 def is_held_out(skill: str, text: str) -> bool:
     """Say whether a wording (or a string of words to repeat) belongs to the eval split."""
+    # A worked example: "capitals|hey what is the capital of {country} please" has one hash, always.
+    # If it is divisible by eight, the wording is heard in eval and never in training, in whatever
+    # country. The skill's name is part of it, so that skills with a wording in common are split
+    # apart.
     return zlib.crc32(f"{skill}|{text}".encode()) % HELD_OUT_ONE_IN == 0
 
 
 def _clash(opener: str, closer: str) -> bool:
     """Nobody says the same courtesy, name or filler at both ends."""
+    # "please tell me the time please" is said by nobody.
     return bool(set(opener.split()) & set(closer.split()) & {"please", "parley", "okay", "you"})
 
 
 def _wordings(core: str, mood: Mood) -> Iterator[str]:
     for opener in _OPENERS[mood]:
+        # 20 openers and 5 closers make 100 wordings of a question, less the clashes: "hey parley
+        # what is two plus two thanks" is one. With twelve such cores and 231 facts, that is over
+        # two hundred thousand questions about plus alone.
         for closer in _CLOSERS[mood]:
             if not _clash(opener, closer):
                 yield " ".join(part for part in (opener, core, closer) if part)
@@ -226,6 +234,7 @@ def choose_wording(rng: Random, split: Split, cores: Sequence[Core]) -> str:
         # A core with few wordings may have none held out.
         return rng.choice(rng.choice([core for core in cores if core.held_out]).held_out)
     core = rng.choice(cores)
+    # Drawn evenly, the plain question would be one in a hundred, and it is what most people say.
     if not core.train or rng.random() < BARE_SHARE:
         return core.text
     return rng.choice(core.train)

@@ -82,6 +82,8 @@ _STRAY_SHARE = 0.1
 
 def answer(scene: Scene, about: str) -> str:
     """Return the right reply to a question about a picture."""
+    # "Which colour is it" has an answer only if all shapes have the same: of a red circle and a
+    # blue star nobody can tell.
     shapes, is_one_colour = scene.shapes, len({colour for _, colour in scene.shapes}) == 1
     match scene.kind, about:
         case "shapes", "what":
@@ -108,8 +110,11 @@ def sample(rng: Random, split: Split) -> tuple[Turn, ...]:
     scene = draw_scene(rng)
     turns = []
     for number in range(rng.choices((1, 2, 3), (0.6, 0.3, 0.1))[0]):
+        # Now and then something is asked that the picture does not show. Without that the model
+        # would learn to answer with anything.
         about = rng.choice(tuple(_ASKED) if rng.random() < _STRAY_SHARE else _FITTING[scene.kind])
         user = choose_wording(rng, split, _ASKED[about])
+        # The picture comes with the first question; the others are about what was seen.
         shown = "" if number else scene.written()
         turns.append(Turn(user, answer(scene, about), SKILL, picture=shown))
     return tuple(turns)

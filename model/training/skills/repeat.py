@@ -111,6 +111,8 @@ def _draw_string(rng: Random) -> str:
 
 def sample(rng: Random, split: Split) -> Turn:
     """Draw a string of the split, in any wording: here the string is held out, not the wording."""
+    # Words are repeated that nothing foretells: the only way to be right is to hear them. So this
+    # skill tells most about the ears of a model.
     string = _draw_string(rng)
     while is_held_out(SKILL, string) != (split == "eval"):
         string = _draw_string(rng)

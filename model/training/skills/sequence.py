@@ -97,6 +97,7 @@ def _family(
 
 
 def _ring(names: tuple[str, ...], step: int) -> list[tuple[str, str]]:
+    # After sunday comes monday, and before january december: the index goes around.
     return [(name, names[(i + step) % len(names)]) for i, name in enumerate(names)]
 
 
@@ -104,6 +105,7 @@ def _numbers(first: int, last: int, step: int) -> list[tuple[str, str]]:
     return [(number_words(n), number_words(n + step)) for n in range(first, last + 1)]
 
 
+# Numbers weigh three times as much as months: there are a hundred of them, and twelve months.
 FAMILIES = (
     _family(_AFTER, "number", "after", _numbers(0, LARGEST_NUMBER, 1), 3.0),
     _family(_BEFORE, "number", "before", _numbers(1, LARGEST_NUMBER, -1), 3.0),

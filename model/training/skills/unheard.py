@@ -104,6 +104,8 @@ def sample(rng: Random, split: Split, question: str) -> Turn:
         question: what becomes inaudible, if it is not another language.
     """
     if rng.random() < FOREIGN_SHARE:
+        # Italian and Polish are heard in eval only: doubt should not depend on which language it is
+        # that was not understood.
         languages = [c for c in FOREIGN if (c in HELD_OUT_LANGUAGES) == (split == "eval")]
         language = rng.choice(languages)
         return Turn(rng.choice(FOREIGN[language]), REPLY, SKILL, spoilt=f"foreign {language}")

@@ -26,6 +26,8 @@ Spectrum = NDArray[np.complex64]
 
 def _fast_length(length: int) -> int:
     """The next length that the FFT likes: 2, 3 or 5 times a power of two."""
+    # A worked example: 33,000 samples. The next power of two is 65,536; three quarters of it are
+    # 49,152 and five eighths 40,960. The smallest that is long enough is 40,960.
     power = 1 << max(length - 1, 1).bit_length()
     return min(size for size in (power, power * 3 // 4, power * 5 // 8) if size >= length)
 
@@ -35,6 +37,8 @@ def speech_power(pcm: Wave) -> float:
     frames = len(pcm) // _HOP
     if frames == 0:
         return float(np.mean(pcm**2)) if len(pcm) else 0.0
+    # 30 dB below the loudest frame is a thousandth of its power. What is quieter is a pause, and
+    # would make the speech seem quieter than it is.
     power = np.mean(pcm[: frames * _HOP].reshape(frames, _HOP) ** 2, axis=1)
     return float(power[power >= power.max() * 1e-3].mean())
 
@@ -44,6 +48,8 @@ def _coloured(length: int, rng: Rng, slope: float) -> Wave:
     size = _fast_length(length)
     spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
     hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
+    # Power falls as 1 / f^slope, so amplitudes fall as 1 / f^(slope / 2): pink noise has a slope of
+    # 1, 3 dB an octave. Below 40 Hz it stays flat, or the lowest bins would be all that is left.
     spectrum *= np.maximum(hertz, 40.0) ** (-slope / 2)
     noise: Wave = np.fft.irfft(spectrum, size)[:length].astype(np.float32)
     return noise
@@ -60,6 +66,8 @@ def _pink(length: int, rng: Rng) -> Wave:
 def _machine(length: int, rng: Rng) -> Wave:
     """A fan or an engine: steep noise whose loudness drifts."""
     noise = _coloured(length, rng, float(rng.uniform(0.5, 2.5)))
+    # A knot every half second, with the loudness drawn anew: 0.4 in the logarithm is about 3.5 dB
+    # up or down.
     knots = np.exp(rng.normal(0.0, 0.4, size=max(2, length // 8000)))
     drift = np.interp(np.linspace(0, len(knots) - 1, length), np.arange(len(knots)), knots)
     return noise * drift.astype(np.float32)
@@ -70,6 +78,8 @@ def _hum(length: int, rng: Rng) -> Wave:
     base = float(rng.choice([50.0, 60.0]))
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
     hum = 0.05 * _pink(length, rng)
+    # 50 or 60 Hz and the next seven multiples, each weaker than the last and at a phase of its own,
+    # as a transformer's hum is.
     for harmonic in range(1, 9):
         phase, level = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 1.0) / harmonic
         hum += (level * np.sin(2 * np.pi * base * harmonic * time + phase)).astype(np.float32)
@@ -96,6 +106,8 @@ def _mixed(pcm: Wave, noise: Wave, snr_db: float) -> Wave:
     power, noise_power = speech_power(pcm), float(np.mean(noise**2))
     if power == 0.0 or noise_power == 0.0:
         return pcm
+    # A worked example: speech of power 0.01 and noise of power 1 at 20 dB. (0.01 / 1)^0.5 makes
+    # them equally loud, and 10^(-20 / 20) = 0.1 brings the noise 20 dB down: the gain is 0.01.
     gain = np.float32((power / noise_power) ** 0.5 * 10 ** (-snr_db / 20))
     return pcm + gain * noise
 
@@ -110,10 +122,14 @@ def add_noise(pcm: Wave, snr_db: float, rng: Rng) -> Wave:
 
 def _room(rng: Rng, level: float) -> Wave:
     """An impulse response [samples]: the direct sound first, a few reflections, a decaying tail."""
+    # From 80 ms, which is a car, to 600 ms at the highest level, which is a large bare room.
     decay_s = float(rng.uniform(0.08, 0.15 + 0.45 * level))  # until 60 dB down
     length = round(min(decay_s, 0.5) * SAMPLE_RATE_HZ)
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
     tail = _coloured(length, rng, float(rng.uniform(0.0, 1.0)))
+    # At `decay_s` the exponent is -3, a thousandth of the amplitude: 60 dB down, which is how
+    # reverberation times are defined.
+    # Source: ISO 3382-1, the definition of T60.
     tail *= 10 ** (-3 * time / decay_s)
     tail[: round(0.004 * SAMPLE_RATE_HZ)] = 0.0
     for _ in range(int(rng.integers(2, 8))):
@@ -122,6 +138,7 @@ def _room(rng: Rng, level: float) -> Wave:
             tail[place] += rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 4.0) * np.std(tail)
     direct_db = float(rng.uniform(14.0 - 14.0 * level, 20.0))  # direct sound over all the rest
     energy = float(np.sum(tail**2))
+    # The direct sound has the energy 1; the tail is scaled to so many dB below it.
     response: Wave = (tail * (10 ** (-direct_db / 20) / max(energy, 1e-12) ** 0.5)).astype(
         np.float32
     )
@@ -137,6 +154,7 @@ def _microphone(hertz: NDArray[Any], rng: Rng, level: float) -> NDArray[Any]:
     octave = np.log2(np.maximum(hertz, 30.0))
     response_db = np.interp(octave, np.log2(np.maximum(knots_hz, 30.0)), curve_db)
     low_hz = float(rng.uniform(20.0, 60.0 + 140.0 * level))
+    # Microphones lose the lowest frequencies by 12 dB an octave, from 20 to 200 Hz on.
     gain = 10 ** (response_db / 20) / np.sqrt(1 + (low_hz / np.maximum(hertz, 1.0)) ** 4)
     if rng.random() < 0.4 * level:
         gain /= np.sqrt(1 + (hertz / rng.uniform(3400.0, 7500.0)) ** 16)
@@ -158,6 +176,9 @@ def _filtered(pcm: Wave, rng: Rng, *, room: Wave | None, microphone: float | Non
 
 def _mu_law(pcm: Wave, steps: int) -> Wave:
     """Quantise logarithmically to `steps` values either side of zero."""
+    # mu-law with mu = 255: 0.01 of full scale becomes log(1 + 2.55) / log(256) = 0.23, so quiet
+    # sounds keep many of the 127 steps.
+    # Source: ITU-T G.711, whose curve is this one in straight pieces.
     compressed = np.sign(pcm) * np.log1p(_MU * np.minimum(np.abs(pcm), 1.0)) / np.log1p(_MU)
     rounded = np.round(compressed * steps) / steps
     expanded: Wave = (np.sign(rounded) * np.expm1(np.abs(rounded) * np.log1p(_MU)) / _MU).astype(
@@ -177,6 +198,8 @@ def telephone(pcm: Wave) -> Wave:
     hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ)
     band = 1 / np.sqrt((1 + (300.0 / np.maximum(hertz, 1.0)) ** 8) * (1 + (hertz / 3400.0) ** 24))
     narrow = np.fft.irfft(np.fft.rfft(pcm, size) * band, size)[: len(pcm)].astype(np.float32)
+    # 8,000 samples a second have room for frequencies below 4 kHz, and the line for 255 different
+    # values: that is what a call over the old network is.
     line = _mu_law(soxr.resample(narrow, SAMPLE_RATE_HZ, _TELEPHONE_HZ, "MQ"), 127)
     return _same_length(soxr.resample(line, _TELEPHONE_HZ, SAMPLE_RATE_HZ, "MQ"), len(pcm))
 
@@ -202,6 +225,10 @@ def from_frames(spectra: Spectrum, size: int, hop: int, length: int) -> Wave:
     squares = (window**2).reshape(share, hop)
     for part in range(share):
         pcm[part : part + count] += parts[:, part]
+        # Each sample is divided by the sum of the squared windows that cover it: once at the
+        # analysis and once here, so what was not changed comes out as it went in.
+        # Source: Griffin and Lim 1984, "Signal estimation from modified short-time Fourier
+        # transform".
         weight[part : part + count] += squares[part]
     flat = (pcm / np.maximum(weight, 1e-3)).reshape(-1)
     return _same_length(flat[size // 2 :], length)
@@ -214,7 +241,11 @@ def _codec(pcm: Wave, rng: Rng, level: float) -> Wave:
     magnitude = np.abs(spectra) + 1e-9
     step_db = float(rng.uniform(1.0, 1.0 + 4.0 * level))
     log_db = 20 * np.log10(magnitude)
+    # A worked example with steps of 3 dB: a bin of -31 dB becomes -30, and is made 1 dB louder.
+    # Phases stay.
     coarse = 10 ** ((np.round(log_db / step_db) * step_db - log_db) / 20)
+    # Each bin is compared with the mean of its band of 16, 500 Hz wide. One that is far below is
+    # masked by its neighbours, and left out as a codec would.
     bands = np.add.reduceat(magnitude, np.arange(0, size // 2 + 1, 16), axis=1) / 16
     masked = magnitude < np.repeat(bands, 16, axis=1)[:, : size // 2 + 1] * rng.uniform(
         0.1, 0.2 + 0.5 * level
@@ -248,6 +279,9 @@ def _packets_lost(pcm: Wave, rng: Rng, level: float) -> Wave:
     is_repeated = rng.random() < 0.5
     heard = pcm.copy()
     is_lost, gain = False, 1.0
+    # A worked example with 2 % and 50 %: of a hundred packets two turn bad, and each loss goes on
+    # for two packets on average. Four percent are lost, in holes of 40 ms and not of 20. A packet
+    # is repeated at half its loudness; the second of a hole, made of that, at an eighth.
     for packet in range(1, packets):
         is_lost = bool(rng.random() < (stays_bad if is_lost else turns_bad))
         gain = gain / 2 if is_lost else 1.0
@@ -292,6 +326,8 @@ def augment(pcm: Wave, rng: Rng, level: float = 1.0, others: Sequence[Wave] = ()
         else:
             noise = NOISES[int(rng.integers(len(NOISES)))](len(heard), rng)
         heard = _mixed(heard, noise, snr_db)
+    # The order is that of a real line: the room and the microphone first, then the noise around,
+    # then the converter, the line and its losses.
     if strikes(0.1):
         heard = _clipped(heard, rng, level)
     if strikes(0.1):

@@ -152,6 +152,10 @@ def _spans(marks: list[_Mark], positions: list[int], duration_s: float) -> list[
     spans: list[Span | None] = [None] * len(positions)
     current = Span(0.0, -1.0, [])
     newest = -1
+    # A worked example, "hi there": the marks are word 1 at 0.05 s, its phonemes at 0.05 and 0.12,
+    # word 4 at 0.30, phonemes at 0.30, 0.36, 0.41, and a pause at 0.60. So "hi" lies from 0.05 to
+    # 0.30 and "there" from 0.30 to 0.60. A pause ends a word; the next phoneme would take that
+    # back.
     for mark in marks:
         if mark.position:
             # Positions count from one and may point inside a word ("o'clock").
@@ -187,6 +191,8 @@ def _fill_joined(spans: list[Span | None], weights: list[float]) -> list[Span]:
         if after == index + 1:
             filled.append(span)
         else:
+            # A worked example: espeak-ng says "of the" as one. Its span is 0.2 s, and flite would
+            # take 0.12 and 0.08 s for the two words: they get 60 % and 40 % of it.
             shares = np.cumsum([0.0, *weights[index:after]])
             edges = span.start_s + (span.end_s - span.start_s) * shares / shares[-1]
             filled.extend(
@@ -206,6 +212,7 @@ def _laid_over(span: Span, symbols: list[str], lengths: list[float]) -> list[Pho
     # The first phoneme's own mark comes after a stop's closure; the closure is the stop's too.
     own = [span.start_s, *(onset for onset in span.onsets[1:] if onset < span.end_s)]
     edges = np.array([*own, span.end_s])
+    # "cat" has three phones in both sets: each of flite's names gets espeak's own times.
     if len(edges) - 1 == len(symbols):
         times = edges
     else:
@@ -235,6 +242,8 @@ def espeak_speech(
         voice,
         text,
         rate=int(np.clip(round(_NORMAL_WORDS_PER_MINUTE / stretch), 80, 450)),
+        # espeak-ng counts pitch from 0 to 99 with 50 in the middle. An octave up would be 100, and
+        # is cut to 99.
         pitch=int(np.clip(round(50 + 50 * log2(pitch)), 0, 99)),  # espeak-ng: 50 steps an octave
         pitch_range=int(np.clip(round(50 * pitch_range), 0, 99)),
     )

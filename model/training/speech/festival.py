@@ -141,6 +141,8 @@ class _Festival:
         deadline = time.monotonic() + _TIMEOUT_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
+            # The answer to a script ends with a line that no report contains. What comes after it
+            # belongs to the next answer, and is kept.
             while end not in self._rest:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise SynthesisError(f"festival did not answer within {_TIMEOUT_S:.0f} s")
@@ -153,6 +155,8 @@ class _Festival:
 
     def speak(self, setup: str, text: str) -> tuple[Pcm, list[str]]:
         """Audio at 16 kHz and the report's lines."""
+        # The memory file is emptied first: if festival says nothing, there is nothing to be taken
+        # for its answer.
         os.ftruncate(self._wav, 0)
         quoted = text.replace("\\", " ").replace('"', " ")
         say = f'(parley_say "{quoted}" "/proc/self/fd/{self._wav}")'
@@ -188,6 +192,7 @@ _running: list[_Festival] = []
 
 def _engine() -> _Festival:
     """The child of this process: after a fork a new one, the parent keeps its own."""
+    # Two processes that write to one pipe would get each other's answers.
     if _running and _running[0].owner != os.getpid():
         _running.clear()
     if not _running:
@@ -212,6 +217,9 @@ def _parsed(lines: list[str]) -> _Report:
     segments: list[tuple[str, float]] = []
     tokens: list[list[tuple[float, float]]] = []
     for line in lines:
+        # A worked example of a report: "S hh 0.11", "S ay 0.30", "T", "W 0.05 0.30" is the word
+        # "hi" with its phones. A token of several words, as "bob's" may be, has several W lines,
+        # and lies from the first one's beginning to the last one's end.
         match line.split():
             case ["S", name, end]:
                 segments.append((_RENAMED.get(name, name), float(end)))
@@ -260,6 +268,8 @@ def festival_speech(
     duration_s = len(pcm) / SAMPLE_RATE_HZ
     phones: list[Phone] = []
     start_s = 0.0
+    # Festival tells where each phone ends; it begins where the one before it did. The last one ends
+    # with the audio, whatever festival says.
     for index, (symbol, stated_s) in enumerate(report.segments):
         if symbol not in PHONES:
             raise SynthesisError(f"festival used a phone that is not in PHONES: {symbol!r}")

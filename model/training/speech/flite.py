@@ -125,6 +125,7 @@ def _segments(lib: ctypes.CDLL, utterance: int) -> list[_Segment]:
         symbol = lib.item_feat_string(item, b"name").decode()
         token = -1
         if symbol != SILENCE:
+            # From a phone up to its syllable and on to its word.
             word = lib.item_parent(lib.item_parent(lib.item_as(item, b"SylStructure")))
             # One written word can become several spoken ones ("bob's"); the token is what was
             # written.

@@ -147,6 +147,8 @@ def _looked_up(word: str, *, is_british: bool) -> str | None:
     if word in _EXTRA:
         return _EXTRA[word]
     # "peter's" and plurals: the stem, and its ending by the last sound.
+    # "cats" is cat and s, "dogs" dog and z, "buses" bus and a short iz: the ending takes after the
+    # last sound of the stem.
     for ending, least in (("'s", 3), ("s", 4)):
         stem = word.removesuffix(ending)
         if stem == word or len(word) < least:
@@ -199,6 +201,8 @@ def pronounced(words: list[str], *, is_british: bool) -> list[str]:
     """
     following: str | None = None
     found: list[str] = []
+    # From the end backwards, since a word's sound may depend on the next one's first letter: "the"
+    # before "apple" is ði, before "pear" ðə.
     for word in reversed(words):
         following = _letters(word, following, is_british=is_british)
         found.append(following)
@@ -229,6 +233,8 @@ def _assembled() -> Path:
         raise SynthesisError(
             f"{error.filename} is missing: 'parley train --stage voices' fetches Kokoro's voices"
         ) from error
+    # The packages are checked one by one when they are fetched, and the model as a whole here:
+    # parts of two versions would each be right, and the whole would not.
     whole = b"".join(parts)
     got = hashlib.sha256(whole).hexdigest()
     if got != expected:
@@ -257,6 +263,8 @@ def _style(name: str) -> NDArray[np.float32]:
         name: a voice, or a mix such as "af_heart*0.4+bm_george*0.6".
     """
     total: NDArray[np.float32] | None = None
+    # A style is a vector, and a weighted mean of two is a voice between them: 0.4 of one woman and
+    # 0.6 of one man is somebody whom nobody has heard.
     for part in name.split("+"):
         voice, _, weight = part.partition("*")
         path = VOICES_DIR / "kokoro-styles" / f"{voice}.bin"
@@ -297,6 +305,13 @@ def kokoro_speech(
     ending = "?" if _QUESTION.search(text) else "."
     vocabulary = _vocabulary()
     tokens, owners, symbols = [0], [-1], [""]
+    # A worked example: "my name" is the letters m'I n'Am, where ' marks stress. Tokens, and the
+    # words that own them:
+    #
+    #     token    0    m  '  I  ' '   n  '  A  m   .    0
+    #     owner    -1   0  0  0  -1    1  1  1  1  -1   -1
+    #
+    # Token 0 stands at both ends. The full stop makes the melody fall, and belongs to no word.
     for index, word in enumerate(letters):
         for letter in (" " if index else "") + word:
             if letter in vocabulary:
@@ -306,6 +321,7 @@ def kokoro_speech(
     tokens += [vocabulary[ending], 0]
     owners += [-1, -1]
     style = _style(voice)
+    # Kokoro has a style for each length of text. Row 8 is for nine tokens.
     row = style[min(len(tokens) - 2, len(style)) - 1]
     wave, durations = _session().run(
         ["audio", _DURATIONS],
@@ -315,6 +331,9 @@ def kokoro_speech(
             "speed": np.array([1 / stretch], np.float32),
         },
     )
+    # A worked example with durations of 4, 3, 1, 5, 2, ... steps of 25 ms. The running sums are 0,
+    # 4, 7, 8, 13, 15. Three steps less, in seconds: -0.075, 0.025, 0.1, 0.125, 0.25, 0.3. So the
+    # "m" of the example above lies from 0.025 to 0.1 s, and the word "my" from 0.025 to 0.25 s.
     edges_s = (np.concatenate([[0.0], np.cumsum(np.ravel(durations))]) - _LAG_STEPS) * _STEP_S
     audio = soxr.resample(np.ravel(wave), KOKORO_RATE_HZ, SAMPLE_RATE_HZ)
     pcm = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
@@ -344,6 +363,8 @@ def aligned(
         mine = [token for token, owner in enumerate(owners) if owner == index]
         spans.append((float(edges_s[mine[0]]), float(edges_s[mine[-1] + 1])))
         start_s = spans[-1][0]
+        # The mark of stress before a vowel has a time of its own. As it is no sound, the vowel
+        # begins where the mark does.
         for token in mine:
             phone = _FLITE_PHONES.get(symbols[token])
             end_s = float(edges_s[token + 1])
@@ -355,6 +376,8 @@ def aligned(
             name, begin_s, _ = sounds[-1]
             sounds[-1] = (name, begin_s, spans[-1][1])
     words: list[Word] = []
+    # Words must not overlap, and must lie within the audio; durations that were rounded to 25 ms
+    # may say otherwise by a step.
     for text, (start, end) in zip(written, spans, strict=True):
         earliest = words[-1].end_s if words else 0.0
         begin = min(max(start, earliest), duration_s)
@@ -366,6 +389,8 @@ def aligned(
         end_s = min(max(end, start_s), duration_s)
         if end_s <= start_s:
             continue
+        # A gap of 50 ms between two words is no silence that anyone hears: the sound before it gets
+        # the time. From 60 ms on it is a pause.
         if start_s - cursor_s > _SHORT_GAP_S or not phones:
             if start_s > cursor_s:
                 phones.append(Phone(SILENCE, cursor_s, start_s))

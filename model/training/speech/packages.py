@@ -173,6 +173,8 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
     found = False
     for name, data in _files(archive):
         path = PurePosixPath(name)
+        # An archive may name "../../.bashrc". Such a name is left out, whatever folder it begins
+        # with.
         if not path.is_relative_to(start) or ".." in path.parts:
             continue
         found = True

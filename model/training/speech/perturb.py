@@ -60,6 +60,12 @@ def stretched(pcm: Wave, factor: float) -> Wave:
     out = np.zeros(count * hop + size, np.float32)
     start = origin - hop
     last = len(padded) - size - hop - 1
+    # A worked example with a factor of 1.25, half a window of 256 samples a step. Frame 4 should
+    # come from (4 - 1) * 256 / 1.25 = 614 samples into the sound, within 160 of it. Taken is the
+    # place at which the wave goes on most like the frame before did, so that no period of the voice
+    # is cut in two.
+    # Source: Verhelst and Roelands 1993, "An overlap-add technique based on waveform similarity
+    # (WSOLA)".
     for index in range(count):
         wanted = origin + round((index - 1) * hop / factor)
         if index:
@@ -97,6 +103,8 @@ def draw_speaker(rng: Rng, f0_hz: float) -> NewSpeaker:
     """
     least, most = (0.82, 1.06) if f0_hz > _HIGH_VOICE_HZ else (0.93, 1.2)
     formants = float(np.exp(rng.uniform(np.log(least), np.log(most))))
+    # A vocal tract that is a tenth shorter has formants 11 % higher, and voices of such people are
+    # higher as well, by 5 to 30 %. On top comes a chance of two semitones either way.
     pitch = formants ** float(rng.uniform(0.5, 2.5)) * float(2 ** (rng.normal(0.0, 2.0) / 12))
     if f0_hz > 0.0:
         pitch = float(np.clip(pitch, _LOWEST_HZ / f0_hz, _HIGHEST_HZ / f0_hz))
@@ -145,6 +153,9 @@ def _swings(length: int, rng: Rng, speaker: NewSpeaker) -> tuple[Times, Times]:
     grid = np.linspace(0, length, 16 * (knots - 1) + 1)
     rate = np.interp(grid, np.linspace(0, length, knots), rates)
     slowness = 1 / rate
+    # Where the rate is 1.2, 1,200 samples of the old sound are played in the time of 1,000. The
+    # running sum of 1 / rate says when each place of the old sound arrives, and the times of words
+    # are read off it.
     steps = np.diff(grid) * (slowness[1:] + slowness[:-1]) / 2
     arrivals = np.concatenate([[0.0], np.cumsum(steps)])
     return grid, arrivals
@@ -155,6 +166,8 @@ def _envelope_moved(pcm: Wave, rng: Rng, ratio: float, speaker: NewSpeaker) -> W
     spectra = frames_of(pcm, _FRAME, _HOP)
     bins = _FRAME // 2 + 1
     log_magnitude = np.log(np.abs(spectra) + 1e-3 * max(float(np.abs(spectra).max()), 1e-6) * 1e-2)
+    # The first 32 coefficients of the cepstrum are the slow curve of a spectrum, the formants; the
+    # others are the fine lines of the pitch. Only the curve is moved.
     cepstra = np.fft.irfft(log_magnitude, axis=1)
     cepstra[:, _LIFTER : _FRAME - _LIFTER + 1] = 0.0
     envelope = np.fft.rfft(cepstra, axis=1).real

@@ -158,6 +158,8 @@ def piper_speech(
         raise SynthesisError(f"espeak-ng says more words than are written: {text!r}")
 
     symbols = _symbols()
+    # A worked example: "cat" is k, æ, t in phonemes, and ^ _ k _ æ _ t _ . _ $ in symbols. A gap
+    # stands behind every symbol, and belongs to the word of the symbol before it.
     ids, owners = [_START, _GAP], [-1, -1]
     for number, group in enumerate(groups):
         for letter in (" " if number else "") + group + ("." if number == len(groups) - 1 else ""):
@@ -165,6 +167,7 @@ def piper_speech(
                 ids += [symbol, _GAP]
                 owners += [-1 if letter in " ." else number] * 2
     audio, frames = _run([*ids, _END], stretch, crc32(text.encode()))
+    # A frame has 256 samples at 22,050 Hz, 11.6 ms.
     edges_s = np.concatenate([[0.0], np.cumsum(frames)]) * _HOP / PIPER_RATE_HZ
     places: list[Span | None] = [None] * len(written)
     for number, start in enumerate(starts):

@@ -44,6 +44,10 @@ def bigram_arpa(texts: Iterable[str]) -> str:
     total = sum(unigrams.values()) + len(unigrams)  # each word once more: rare ones stay likely
     chance = {word: (count + 1) / total for word, count in unigrams.items()}
 
+    # A worked example: "what" was followed by "is" six times, by "time" twice. seen = 8 and kinds =
+    # 2, so two tenths go to what was not seen. "is" has 6 / 10 + 0.2 * P(is), and "banana" only 0.2
+    # * P(banana).
+    # Source: Witten and Bell 1991, "The zero-frequency problem", method C.
     pairs: list[str] = []
     backoff: dict[str, float] = {}
     for before, counts in sorted(followers.items()):
@@ -55,6 +59,8 @@ def bigram_arpa(texts: Iterable[str]) -> str:
     lines = ["\\data\\", f"ngram 1={len(unigrams) + 1}", f"ngram 2={len(pairs)}", "", "\\1-grams:"]
     lines.append(f"{_NEVER} {_BEGIN} {log10(backoff[_BEGIN]):.5f}")
     for word, probability in sorted(chance.items()):
+        # A word that never stood before another has no count of its own: its backoff is 1, so that
+        # what follows is as likely as anywhere.
         lines.append(f"{log10(probability):.5f} {word} {log10(backoff.get(word, 1.0)):.5f}")
     return "\n".join([*lines, "", "\\2-grams:", *pairs, "", "\\end\\", ""])
 

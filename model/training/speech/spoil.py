@@ -66,6 +66,7 @@ def _add_knock(pcm: Wave, rng: Rng) -> None:
     if length < 2:
         return
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
+    # A tone and some noise that die away together: 15 a second is a door, 120 a key on a table.
     ring = np.sin(2 * np.pi * rng.uniform(120, 3000) * time) + 0.7 * rng.standard_normal(length)
     knock = ring * np.exp(-time * rng.uniform(15, 120)) * rng.uniform(0.02, 0.4)
     at = int(rng.integers(len(pcm) - length + 1))
@@ -106,6 +107,7 @@ def _drowned(pcm: Wave, rng: Rng, others: Sequence[Wave]) -> Wave:
     power, noise_power = speech_power(pcm), float(np.mean(noise**2))
     if power == 0.0 or noise_power == 0.0:
         return noise
+    # With 10 dB the noise is ten times as strong as the speech: a voice is heard, and no word.
     gain = (power / noise_power) ** 0.5 * 10 ** (-rng.uniform(*_DROWNED_DB) / 20)
     drowned: Wave = (pcm + np.float32(gain) * noise) * np.float32(10 ** (rng.uniform(-20, -6) / 20))
     return drowned

@@ -150,6 +150,8 @@ def _espeak_pool() -> tuple[Voice, ...]:
     for variants, share in ((_FEMALE, 20.0), (_MALE, 20.0)):
         pairs = [f"en-us+{variant}" for variant in variants]
         for index, variant in enumerate(variants):
+            # Speaker 0 has the accents 0, 1 and 2, speaker 1 those from 3 to 5, speaker 2 the
+            # accents 6, 7 and 0: after eight speakers each accent was had three times.
             accents = (_ACCENTS[(3 * index + offset) % len(_ACCENTS)] for offset in range(3))
             pairs.extend(f"{accent}+{variant}" for accent in accents if accent != "en-us")
         pool.extend(Voice(pair, "espeak", pair, weight=share / len(pairs)) for pair in pairs)
@@ -219,6 +221,8 @@ def trimmed(speech: Speech) -> Speech:
     # The alignment is exact where a word begins (some voices breathe before it); a last sound may
     # ring on a little.
     first_s, ends_s = speech.words[0].start_s, speech.words[-1].end_s
+    # A last sound may ring on after its label ends, by 60 ms at most; what is louder after that is
+    # a breath or a click.
     last_s = min(max((int(loud[-1]) + 1) / 100, ends_s), ends_s + _RING_S)
     begin = round((first_s - _EDGE_S) * SAMPLE_RATE_HZ)
     end = round((last_s + _EDGE_S) * SAMPLE_RATE_HZ)
@@ -231,6 +235,9 @@ def trimmed(speech: Speech) -> Speech:
     begin_s, length_s = begin / SAMPLE_RATE_HZ, (end - begin) / SAMPLE_RATE_HZ
 
     speaking = float(_speech_frames(audible).sum()) * SAMPLE_RATE_HZ / 100
+    # A worked example: speech of 0.04 is made twice as loud, to 0.08, which is -22 dBFS. If its
+    # peak is 0.6, twice that would be 1.2: the peak allows only 0.9 / 0.6 = 1.5, and the clip stays
+    # a little quieter.
     level = float(np.sqrt(np.sum(audible**2) / speaking))
     gain = min(_LEVEL / level, _PEAK / float(np.abs(audible).max()))
     pcm = np.round(audible * (gain * 32767)).astype(np.int16)
@@ -240,6 +247,7 @@ def trimmed(speech: Speech) -> Speech:
 
     words = tuple(Word(w.text, moved(w.start_s), moved(w.end_s)) for w in speech.words)
     sounding = [p for p in speech.phones if moved(p.end_s) > moved(p.start_s)]
+    # Silences at both ends are cut off first and put back afterwards, as long as they are now.
     while sounding and sounding[0].symbol == SILENCE:
         sounding.pop(0)
     while sounding and sounding[-1].symbol == SILENCE:

@@ -78,6 +78,7 @@ async def test_what_takes_too_much(service: ImageService) -> None:
     service._bounds = Bounds(memory_bytes=96 << 20)
     with pytest.raises(ImageError, match="more time or memory"):
         await service.file(encoded(huge_png(4096, 4096)), 768)
+    service._bounds = Bounds()  # of the next process
     assert (await service.file(encoded(image_file()), 768)).pixels.shape == (48, 64, 3)
 
 

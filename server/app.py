@@ -135,6 +135,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     limits = settings.images
     images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     gallery = Gallery(images, limits, engine.info.image_side)
+    filters = FilterDesk(settings.filters)
     app.state.gateway = Gateway(
         settings,
         link,
@@ -143,11 +144,11 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts),
+        Metrics(counts, link, drain, api_keys.accounts, filters.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
-        FilterDesk(settings.filters),
+        filters,
         gallery,
         drain,
     )

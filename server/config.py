@@ -666,17 +666,21 @@ class ToolSettings(_Strict):
         return self
 
 
+_Judged = Annotated[tuple[Literal["input", "output", "calls"], ...], Field(min_length=1)]
+
+
 class _CheckBase(_Strict):
     """What all checks have.
 
     Attributes:
-        of: whose words it judges: "input" the user's transcript, "output" replies.
+        of: what it judges: "input" what the user said or typed, "output" the words of replies,
+            "calls" the arguments of function calls.
         budget_ms: how long it may take.
         when_late: what becomes of the words if it takes longer, or fails: they pass, or are held
             back as if they were refused.
     """
 
-    of: Annotated[tuple[Literal["input", "output"], ...], Field(min_length=1)] = ("input", "output")
+    of: _Judged = ("input", "output", "calls")
     budget_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
     when_late: Literal["pass", "hold"] = "hold"
 
@@ -699,12 +703,16 @@ class PersonalCheck(_CheckBase):
     """Find personal data.
 
     Attributes:
+        of: calls are not in it by default: whoever books a table by a function has to give it a
+            phone number.
         find: what is looked for.
-        action: whether it is masked or refused; where a reply is spoken it is always refused.
+        action: whether it is masked or refused; in what is spoken, and in calls, it is always
+            refused.
         region: country (ISO 3166-1, two letters) of phone numbers that say none.
     """
 
     kind: Literal["personal"]
+    of: _Judged = ("input", "output")
     find: Annotated[tuple[Literal["phone", "email", "card"], ...], Field(min_length=1)] = (
         "phone",
         "email",

@@ -170,6 +170,7 @@ _SPOKEN = {
 _TOKEN = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s]")
 _PLUS = ("+", "plus")
 _BETWEEN = frozenset("-.,()/")  # within a number; white space is skipped already
+_MAX_DIGITS = 64
 _MAX_GAP = 3  # characters that may stand between two digits
 
 
@@ -188,7 +189,8 @@ def _digit_runs(text: str) -> list[tuple[str, int, int]]:
             digits = "+"
         elif more:
             start = token.start() if not digits else start
-            digits, end = digits + more, token.end()
+            # A longer run is no number that is looked for; keeping it would take quadratic time.
+            digits, end = (digits + more)[:_MAX_DIGITS], token.end()
         elif word not in _BETWEEN and digits:
             runs.append((digits, start, end))
             digits = ""

@@ -49,7 +49,12 @@ from server.protocol.events import (
     Refusal,
 )
 from server.protocol.filters.gate import Gate, Passed
-from server.protocol.filters.verdicts import NO_FILTERS, FilterPlan, Verdict
+from server.protocol.filters.verdicts import (
+    NO_FILTERS,
+    FilterPlan,
+    RedactedTranscript,
+    Verdict,
+)
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.item_parse import Pictures
@@ -299,12 +304,18 @@ class SessionMachine:
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
-        self._gate.watch(followed)
-        reactions = self._tellable(followed)
+        reactions = self._tellable(self._watched(followed, now_s))
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
         self._idle.watch(reactions, now_s)
         return reactions
+
+    def _watched(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
+        """Add what follows from responses that are refused as soon as they are asked for."""
+        blocked = self._gate.watch(followed)
+        if not blocked:
+            return followed
+        return [*followed, *self._watched(self._on_passed(blocked, now_s), now_s)]
 
     def item_refused(self, error: ClientError) -> None:
         """Note that an item was refused: what is asked for next is not to answer an older one.
@@ -563,6 +574,11 @@ class SessionMachine:
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
+                if isinstance(output, RedactedTranscript) and output.is_unanswered:
+                    self._refused = ClientError(
+                        "What the user said is refused by a filter of this server.",
+                        code="content_filter",
+                    )
                 return self._turns.transcript(output)
             case EndOfTurn():
                 self._ears.sounds_finished()

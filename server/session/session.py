@@ -347,6 +347,7 @@ class Session:
                 else:
                     await self._hear(event.audio)
             case ItemCreate():
+                event = await self._filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 carried = carried_audio(event.item)
                 audio = await self._carried(carried) if carried else None
@@ -356,6 +357,7 @@ class Session:
                 self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
+                event = await self._filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 self._react(self._machine.receive(event, self._clock(), None, pictures))
             case _:

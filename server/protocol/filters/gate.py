@@ -1,5 +1,6 @@
 """Hold back what the engine makes until the words in it have passed the checks."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,10 +51,14 @@ from server.protocol.filters.verdicts import (
 #
 # The order of an engine's session never changes, so audio waits for every word that the engine
 # sent before it. Since words run ahead of audio, these are at least the words in it.
+#
+# A function call is asked about when its arguments are complete, and nobody is told of it before:
+# once a client has them, it may act.
 
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "\uff01", "\uff1f", "\n")
 _MAX_CHARS = 600  # of what is asked about at once, and of what stands before it
 
+_Call: TypeAlias = CallStarted | CallArguments | CallDone
 _Made: TypeAlias = (
     ResponseStarted
     | ResponseText
@@ -70,14 +75,15 @@ _Held: TypeAlias = InputTranscript | _Made | Blocked
 Passed: TypeAlias = Output | Blocked
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     """Some outputs that pass together.
 
     Attributes:
         turn: of the response; None for a transcript.
         outputs: in order.
-        text: words in them that are to be checked.
+        text: words in them that are to be checked; of a call, its arguments.
+        is_call: whether it is a function call.
         key: of the question about them, once it was asked.
         is_passed: whether they may go.
         seen: responses that had put out something before a transcript: they do not answer it.
@@ -86,6 +92,7 @@ class _Batch:
     turn: int | None
     outputs: list[_Held]
     text: str = ""
+    is_call: bool = False
     key: int | None = None
     is_passed: bool = False
     seen: frozenset[int] = frozenset()
@@ -101,19 +108,20 @@ class _Lane:
     """What one session of the engine has made and nobody has been told.
 
     Attributes:
-        running: responses that were asked for and have not ended → whether they have sound.
-        seen: those of them that have put out something.
-        refused: responses of which nothing passes any more.
+        batches: of outputs, in order.
+        running: turn → response that was asked for and is neither over nor refused.
+        seen: turns of those that have put out something.
         turn: of the newest words.
         sentence: words of that turn's sentence that were asked about already.
+        is_tainted: whether the engine remembers words of the user that were refused.
     """
 
     batches: deque[_Batch] = field(default_factory=deque)
-    running: dict[int, bool] = field(default_factory=dict)
+    running: dict[int, Respond] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
-    refused: set[int] = field(default_factory=set)
     turn: int | None = None
     sentence: str = ""
+    is_tainted: bool = False
 
 
 class Gate:
@@ -140,7 +148,7 @@ class Gate:
         Returns:
             What passes now, in order; what is to be checked.
         """
-        if not (self._plan.hears or self._plan.says):
+        if not self._plan.checks:
             return [output], []
         if isinstance(output, SessionFailed):
             self._forget(output.session_id)
@@ -164,22 +172,29 @@ class Gate:
         if batch.turn is None:
             self._judge_transcript(lane, batch, verdict.words)
         elif verdict.words is None:
-            before = [each for each in batch.outputs if isinstance(each, ResponseStarted)]
-            blocked = self._refuse(lane, batch.outputs[0].session_id, batch.turn, after=batch)
-            batch.outputs = [*before, blocked]
-        elif verdict.words != batch.text:
+            session_id = batch.outputs[0].session_id
+            batch.outputs = self._refuse(lane, session_id, batch.turn, first=batch)
+        elif not batch.is_call and verdict.words != batch.text:
             batch.outputs = _with_words(batch.outputs, verdict.words)
         return self._released(lane)
 
-    def watch(self, reactions: Iterable[object]) -> None:
-        """Take note of what the engine is told: what is taken back there is dropped here."""
-        if not (self._plan.hears or self._plan.says):
-            return
+    def watch(self, reactions: Iterable[object]) -> list[Passed]:
+        """Take note of what the engine is told: what is taken back there is dropped here.
+
+        Returns:
+            Ends of responses that must not be: the engine would base them on words of the user that
+            were refused, and that it could not be made to forget yet.
+        """
+        blocked: list[Passed] = []
+        if not self._plan.checks:
+            return blocked
         for told in reactions:
             match told:
                 case Respond():
                     lane = self._lanes.setdefault(told.session_id, _Lane())
-                    lane.running[told.turn] = told.audio
+                    lane.running[told.turn] = told
+                    if lane.is_tainted:
+                        blocked += self._refuse(lane, told.session_id, told.turn)
                 case Cancel() if told.session_id in self._lanes:
                     self._give_up(self._lanes[told.session_id], told.turn)
                 case Reopen() if told.session_id in self._lanes:
@@ -192,6 +207,7 @@ class Gate:
                     self._forget(told.session_id)
                 case _:
                     pass
+        return blocked
 
     def clear(self) -> None:
         """Forget everything, because the engine was lost."""
@@ -212,40 +228,53 @@ class Gate:
 
     def _made(self, lane: _Lane, output: _Made) -> list[CheckWords]:
         turn = output.turn
-        if turn in lane.refused:
-            if isinstance(output, _Ends):
-                lane.refused.discard(turn)
-            return []
+        if turn not in lane.running:
+            return []  # it is over or refused: nobody is told more of it
         lane.seen.add(turn)
         last = lane.batches[-1] if lane.batches else None
-        open_batch = last if last is not None and last.is_open and last.turn == turn else None
-        if isinstance(output, ResponseText) and self._plan.says:
-            if open_batch is None:
-                open_batch = _Batch(turn, [])
-                lane.batches.append(open_batch)
-            open_batch.outputs.append(output)
-            open_batch.text += output.text
-            is_end = open_batch.text.rstrip(" ").endswith(_SENTENCE_ENDS)
-            is_long = len(open_batch.text) >= _MAX_CHARS
-            return self._ask(lane, open_batch, is_end=is_end) if is_end or is_long else []
-        if open_batch is not None and isinstance(output, ResponseWord | ResponseStarted):
-            open_batch.outputs.append(output)
+        batch = last if last is not None and last.is_open and last.turn == turn else None
+        is_words = isinstance(output, ResponseText) and self._plan.says
+        is_call = isinstance(output, _Call) and self._plan.calls
+        if batch is not None and isinstance(output, ResponseWord | ResponseStarted):
+            batch.outputs.append(output)
             return []
-        asked = [] if open_batch is None else self._ask(lane, open_batch, is_end=False)
-        lane.batches.append(_Batch(turn, [output], is_passed=True))
+        asked: list[CheckWords] = []
+        if batch is not None and (batch.is_call, not batch.is_call) != (is_call, is_words):
+            asked = self._ask(lane, batch, is_end=False)
+            batch = None
+        if not (is_words or is_call):
+            lane.batches.append(_Batch(turn, [output], is_passed=True))
+            return asked
+        if batch is None:
+            batch = _Batch(turn, [], is_call=is_call)
+            lane.batches.append(batch)
+        batch.outputs.append(output)
+        if isinstance(output, ResponseText | CallArguments):
+            batch.text += output.text
+        is_end = isinstance(output, CallDone) if is_call else _ends_sentence(batch.text)
+        if is_end or (is_words and len(batch.text) >= _MAX_CHARS):
+            asked += self._ask(lane, batch, is_end=is_end)
         return asked
 
     def _ask(self, lane: _Lane, batch: _Batch, *, is_end: bool) -> list[CheckWords]:
         assert batch.turn is not None
-        before = lane.sentence if lane.turn == batch.turn else ""
-        text = before + batch.text
-        lane.turn, lane.sentence = batch.turn, "" if is_end else text[-_MAX_CHARS:]
-        if not batch.text.strip():
+        before = ""
+        if batch.is_call:
+            text = _words_of(batch.text)
+        else:
+            before = lane.sentence if lane.turn == batch.turn else ""
+            text = before + batch.text
+            lane.turn, lane.sentence = batch.turn, "" if is_end else text[-_MAX_CHARS:]
+        if not text[len(before) :].strip():
             batch.is_passed = True
             return []
         batch.key = next(self._keys)
         self._asked[batch.key] = lane, batch
-        direction: Direction = "spoken" if lane.running.get(batch.turn, True) else "written"
+        direction: Direction = "written"
+        if batch.is_call:
+            direction = "called"
+        elif lane.running[batch.turn].audio:
+            direction = "spoken"
         return [CheckWords(batch.key, direction, text, len(before))]
 
     # What goes out.
@@ -255,22 +284,38 @@ class Gate:
         assert isinstance(heard, InputTranscript)
         if words == heard.text:
             return
-        batch.outputs = [RedactedTranscript(heard.session_id, heard.item_id, words or "")]
-        if words is None:
-            for turn in [turn for turn in lane.running if turn not in batch.seen]:
-                batch.outputs.append(self._refuse(lane, heard.session_id, turn, after=batch))
+        is_refused = words is None
+        answers = [turn for turn in lane.running if turn not in batch.seen] if is_refused else []
+        batch.outputs = [
+            RedactedTranscript(
+                heard.session_id,
+                heard.item_id,
+                words or "",
+                is_unanswered=is_refused and not answers,
+            )
+        ]
+        for turn in answers:
+            batch.outputs += self._refuse(lane, heard.session_id, turn)
+        lane.is_tainted = lane.is_tainted or is_refused
 
-    def _refuse(self, lane: _Lane, session_id: str, turn: int, *, after: _Batch) -> Blocked:
-        """Let nothing of a response pass that comes after a batch."""
+    def _refuse(
+        self, lane: _Lane, session_id: str, turn: int, first: _Batch | None = None
+    ) -> list[_Held]:
+        """Let nothing of a response pass; or nothing from a batch on.
+
+        Returns:
+            What stands in its place: what it has cost already, and its end.
+        """
         waiting = [batch for batch in lane.batches if batch.turn == turn]
-        late = waiting[waiting.index(after) + 1 :] if after in waiting else waiting
-        has_ended = any(isinstance(each, _Ends) for batch in late for each in batch.outputs)
-        self._drop(lane, lambda batch: any(batch is each for each in late))
-        if not has_ended:
-            lane.refused.add(turn)
+        refused = waiting[waiting.index(first) :] if first in waiting else waiting
+        self._drop(lane, lambda batch: any(batch is each for each in refused if each is not first))
         lane.running.pop(turn, None)
         lane.seen.discard(turn)
-        return Blocked(session_id, turn)
+        started = [
+            each for batch in refused for each in batch.outputs if isinstance(each, ResponseStarted)
+        ]
+        is_call = first is not None and first.is_call
+        return [*started, Blocked(session_id, turn, is_call=is_call)]
 
     def _released(self, lane: _Lane) -> list[Passed]:
         passed: list[Passed] = []
@@ -301,6 +346,31 @@ class Gate:
 def _is_transcript(batch: _Batch, item_id: str) -> bool:
     first = batch.outputs[0]
     return isinstance(first, InputTranscript) and first.item_id == item_id
+
+
+def _ends_sentence(text: str) -> bool:
+    return text.rstrip(" ").endswith(_SENTENCE_ENDS)
+
+
+def _words_of(arguments: str) -> str:
+    """Return the names and values in a call's arguments, one a line; as they are if cut short.
+
+    JSON can write a letter as the number of its character; here it is that letter.
+    """
+    try:
+        left = [json.loads(arguments)]
+    except (ValueError, RecursionError):
+        return arguments
+    words: list[str] = []
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [each for pair in reversed(value.items()) for each in reversed(pair)]
+        elif isinstance(value, list):
+            left += reversed(value)
+        elif not isinstance(value, bool | None):
+            words.append(str(value))
+    return "\n".join(words)
 
 
 def _with_words(outputs: Sequence[_Held], words: str) -> list[_Held]:

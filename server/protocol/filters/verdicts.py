@@ -5,8 +5,11 @@ from typing import Literal, TypeAlias
 
 from model.messages import InputTranscript
 
-Direction: TypeAlias = Literal["heard", "spoken", "written"]
-"""Words of the user; of a reply with sound, which cannot be masked; of a reply in text."""
+Direction: TypeAlias = Literal["heard", "spoken", "written", "called"]
+"""Words of the user; of a reply with sound; of a reply in text; of a function call.
+
+What is spoken cannot be masked, and in a call a mask may not be what the function takes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +17,19 @@ class FilterPlan:
     """Say what is checked at all.
 
     Attributes:
-        hears: whether transcripts of the user are.
+        hears: whether words of the user are, spoken and typed.
         says: whether replies are.
+        calls: whether arguments of calls are.
     """
 
     hears: bool = False
     says: bool = False
+    calls: bool = False
+
+    @property
+    def checks(self) -> bool:
+        """Say whether anything is."""
+        return self.hears or self.says or self.calls
 
 
 NO_FILTERS = FilterPlan()
@@ -58,12 +68,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """End the response `turn`: a check has refused it. It takes the place of all that followed."""
+    """End the response `turn`: a check has refused it. It takes the place of all that followed.
+
+    Attributes:
+        is_call: whether a function call was refused, of which nobody has been told.
+    """
 
     session_id: str
     turn: int
+    is_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RedactedTranscript(InputTranscript):
-    """Report the words of a user's turn without what was refused; the model has heard it all."""
+    """Report the words of a user's turn without what was refused; the model has heard it all.
+
+    Attributes:
+        is_unanswered: whether all are refused, and no response to the turn has been asked for yet
+            that could be refused with it.
+    """
+
+    is_unanswered: bool = False

@@ -146,7 +146,7 @@ class Running:
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
             return []
         if isinstance(output, Blocked):
-            return self._blocked(reply)
+            return self._blocked(reply, is_call=output.is_call)
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
@@ -199,7 +199,7 @@ class Running:
         # Nothing of it was made, so that it does not matter when it ends.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
-    def _blocked(self, reply: Reply) -> list[Reaction]:
+    def _blocked(self, reply: Reply, *, is_call: bool) -> list[Reaction]:
         """End a response that a check has refused; what was sent of it has passed, and stays."""
         details: JsonObject = {"type": "incomplete", "reason": "content_filter"}
         is_own = reply.engine_id == self._state.session_id
@@ -208,8 +208,9 @@ class Running:
             reactions += self._feed.cancel(reply.turn)
         reactions += self._left(reply)
         heard_ms = self._unsaid(reply, reply.message.audio_ms)
-        if is_own and heard_ms is None:
-            # Of what was written the engine can only be told anew.
+        if is_own and (heard_ms is None or is_call):
+            # Of what was written, and of a call that nobody was told of, the engine can only be
+            # told anew.
             self._feed.outdate()
         elif is_own and heard_ms is not None:
             reactions += self._feed.unsay(reply.message.item_id, heard_ms)

@@ -12,6 +12,7 @@ from server.config import FilterSettings
 from server.errors import ConfigError
 from server.filters.desk import FilterDesk
 from server.protocol.filters.verdicts import CheckWords, FilterPlan, Verdict
+from server.protocol.wire.client_events import ItemCreate
 
 Answer = Callable[[str, dict[str, str], Any], tuple[int, bytes] | None]
 
@@ -76,6 +77,55 @@ async def test_each_direction_has_its_checks() -> None:
     check = {"kind": "words", "words": ["darn"], "of": ["output"]}
     assert await _judged(check, "darn", "heard") == "darn"
     assert await _judged(check, "darn", "spoken") is None
+
+
+async def test_calls_are_judged_by_checks_of_calls() -> None:
+    """Nothing in them can be masked: a function may not take it. Phone numbers belong there."""
+    check = {"kind": "personal", "action": "mask"}
+    assert await _judged(check, "a@example.com", "called") == "a@example.com"
+    assert await _judged({**check, "of": ["calls"]}, "a@example.com", "called") is None
+    assert await _judged({"kind": "words", "words": ["darn"]}, "darn", "called") is None
+
+
+async def test_typed_words_are_judged_in_pieces_and_told_in_one() -> None:
+    """Wherever a number stands in a long text, also across a border of two pieces."""
+    check = {"kind": "personal", "action": "mask"}
+    desk = FilterDesk(FilterSettings.model_validate({"checks": [check]}))
+    filters = desk.for_session("sess_1", lambda _: None)
+    for at in (0, 7_995, 15_000):
+        text = "x " * (at // 2) + "650-253-0000" + " y" * 1_000
+        content = [{"type": "input_text", "text": text}]
+        item: dict[str, Any] = {"type": "message", "role": "user", "content": content}
+        event = await filters.typed(ItemCreate(None, item, None))
+        (part,) = event.item["content"]
+        assert part["text"] == text.replace("650-253-0000", "*" * 12), at
+        assert item["content"][0]["text"] == text, "the client's own event is as it was"
+
+
+async def test_what_checks_do_is_counted() -> None:
+    """By their place and kind; every question has its time."""
+
+    def answer(path: str, headers: dict[str, str], body: Any) -> tuple[int, bytes] | None:
+        del path, headers
+        return None if body["input"] == "slow" else (500, b"")
+
+    async with _serving(answer) as url:
+        remote = {"kind": "moderations", "url": url, "model": "m"}
+        checks = [
+            {"kind": "words", "words": ["darn"]},
+            {**remote, "budget_ms": 1, "of": ["input"]},
+            {**remote, "budget_ms": 10_000, "of": ["output"], "when_late": "pass"},
+        ]
+        desk = FilterDesk(FilterSettings.model_validate({"checks": checks}))
+        assert (await desk.judged(CheckWords(1, "written", "darn"), "s")).words is None
+        assert (await desk.judged(CheckWords(1, "written", "fine"), "s")).words == "fine"
+        assert (await desk.judged(CheckWords(2, "heard", "slow"), "s")).words is None
+        await desk.close()
+    counts = desk.counts
+    assert counts.hits == {"0:words": 1}
+    assert counts.late == {"1:moderations": 1}
+    assert counts.broken == {"2:moderations": 2}
+    assert sum(counts.buckets) == 6
 
 
 async def test_a_mask_is_of_new_words_only() -> None:

@@ -1,5 +1,6 @@
 """Whole sessions whose words are checked, in virtual time with the scripted engine."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,83 @@ async def test_a_refused_question_is_not_answered(vad_model: SileroModel) -> Non
         assert live.all(DONE)[1]["response"]["status"] == "completed"
         told = [c.text for c in live.engine.commands if isinstance(c, AppendText)]
         assert not any("4111" in text for text in told)
+
+
+def _typed(text: str) -> dict[str, Any]:
+    content = [{"type": "input_text", "text": text}]
+    return {"type": "message", "role": "user", "content": content}
+
+
+async def test_refused_typing_is_not_taken(vad_model: SileroModel) -> None:
+    """Neither into the conversation nor into a response of its own, and nothing answers it."""
+    async with virtually(vad_model, lambda t: scripted(SCRIPT, t), filters=CHECKS) as live:
+        await live.type("later")
+        await live.type("it is 4111 1111 1111 1111")
+        await live.send("response.create")
+        given = [_typed("hello"), _typed("4111111111111111")]
+        await live.send("response.create", response={"conversation": "none", "input": given})
+        errors = [event["error"] for event in live.all("error")]
+        assert [(each["code"], each["param"]) for each in errors] == [
+            ("content_filter", "item.content[0].text"),
+            ("content_filter", None),
+            ("content_filter", "response.input[1].content[0].text"),
+        ]
+        assert "4111" not in "".join(map(str, [*live.events, *live.engine.commands]))
+        assert not live.all(CREATED)
+        # Asked again, the model answers what was there before.
+        await live.send("response.create")
+        await live.wait(3.0)
+        assert _said(live).strip() == "A harmless answer."
+
+
+async def test_masked_typing_is_taken_masked(vad_model: SileroModel) -> None:
+    """By clients, the conversation and the model; an application's own items are not checked."""
+    checks = [{"kind": "personal", "action": "mask"}]
+    filters = FilterSettings.model_validate({"checks": checks})
+    script = "reply: [{say: '{last_user}', at_most: 1}, {say: ok}]"
+    changes: dict[str, Any] = {"output_modality": "text", "filters": filters}
+    async with virtually(vad_model, lambda t: scripted(script, t), **changes) as live:
+        await live.type("mail jane@example.com please")
+        (part,) = live.one("conversation.item.added")["item"]["content"]
+        assert part["text"] == "mail **************** please"
+        await live.send("response.create")
+        await live.wait(1.0)
+        assert _said(live) == "mail **************** please"
+        note = {**_typed("mail joe@example.com"), "role": "system"}
+        await live.send("conversation.item.create", item=note)
+        (part,) = live.all("conversation.item.added")[-1]["item"]["content"]
+        assert part["text"] == "mail joe@example.com"
+
+
+async def test_a_refused_call_is_never_made(vad_model: SileroModel) -> None:
+    """What was said before it stays; the model is told the conversation without it."""
+    script = """
+reply:
+  - {when: {user: order}, say: One moment., call: {name: order, arguments: {what: "a {last_user}"}}}
+  - say: '{history}'
+"""
+    tool = {"type": "function", "name": "order", "parameters": {"type": "object"}}
+    checks = FilterSettings.model_validate({"checks": [{"kind": "words", "words": ["b\u00f3mb"]}]})
+    only_calls = checks.model_copy(
+        update={"checks": (checks.checks[0].model_copy(update={"of": ("calls",)}),)}
+    )
+    async with virtually(vad_model, lambda t: scripted(script, t), filters=only_calls) as live:
+        await live.send("session.update", session={"type": "realtime", "tools": [tool]})
+        for text, status in (("order b\u00f3mb", "incomplete"), ("order tea", "completed")):
+            await live.type(text)
+            await live.send("response.create")
+            await live.wait(3.0)
+            done = live.all(DONE)[-1]["response"]
+            assert done["status"] == status
+            kinds = [item["type"] for item in done["output"]]
+            assert kinds == ["message", "function_call"][: 1 + (status == "completed")]
+        assert live.all(DONE)[0]["response"]["status_details"] == FILTERED
+        (call,) = live.all("response.function_call_arguments.done")
+        assert json.loads(call["arguments"]) == {"what": "a order tea"}
+        await live.type("what now")
+        await live.send("response.create")
+        await live.wait(9.0)
+        assert _said(live).count("order {") == 1, "the model remembers one call"
 
 
 async def test_barge_in_drops_what_waits(vad_model: SileroModel) -> None:

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.messages import (
+    CallArguments,
+    CallDone,
+    CallStarted,
     Cancel,
     Close,
     InputTranscript,
@@ -33,7 +36,7 @@ from server.protocol.filters.verdicts import (
     Verdict,
 )
 
-BOTH = FilterPlan(hears=True, says=True)
+ALL = FilterPlan(hears=True, says=True, calls=True)
 S = "sess_1"
 STARTED = ResponseStarted(S, 1, Usage())
 DONE = ResponseDone(S, 1, "completed", Usage())
@@ -43,6 +46,10 @@ def _text(text: str, turn: int = 1) -> ResponseText:
     return ResponseText(S, turn, text)
 
 
+def _call(name: str = "f") -> CallStarted:
+    return CallStarted(S, 1, 0, name)
+
+
 def _audio(turn: int = 1) -> ResponseAudio:
     return ResponseAudio(S, turn, np.zeros(4, np.float32))
 
@@ -50,7 +57,7 @@ def _audio(turn: int = 1) -> ResponseAudio:
 class _Watched:
     """A gate, and all that came out of it."""
 
-    def __init__(self, plan: FilterPlan = BOTH, *, audio: bool = True) -> None:
+    def __init__(self, plan: FilterPlan = ALL, *, audio: bool = True) -> None:
         self.gate = Gate(plan)
         self.asked: list[CheckWords] = []
         self.passed: list[Any] = []
@@ -117,7 +124,7 @@ def test_what_is_refused_ends_the_response() -> None:
     watched.take(STARTED, _text("one."), _text(" two."), _audio())
     watched.ok(1)
     assert watched.say(2, None) == [Blocked(S, 1)]
-    assert watched.take(_text(" three."), _audio(), DONE) == []
+    assert watched.take(_text(" three."), _audio(), _call(), DONE) == []
     assert len(watched.asked) == 2
     # The next response is another one.
     watched.gate.watch([Respond(S, 2, "item_2")])
@@ -138,14 +145,83 @@ def test_a_refused_transcript_ends_the_reply_to_it() -> None:
     heard = InputTranscript(S, "item_0", "something bad")
     assert watched.take(InputTranscriptDelta(S, "something"), heard, STARTED, _audio(), DONE) == []
     assert watched.asked == [CheckWords(1, "heard", "something bad")]
-    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", ""), Blocked(S, 1)]
+    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", ""), STARTED, Blocked(S, 1)]
+
+
+def test_both_sentences_of_a_reply_may_be_refused() -> None:
+    """In whatever order; whoever takes the first end has no use for another."""
+    watched = _Watched()
+    watched.take(STARTED, _text("one."), _text(" two."), _audio())
+    assert watched.say(2, None) == []
+    assert watched.say(1, None) == [Blocked(S, 1)]
+
+
+def test_what_was_begun_on_refused_words_is_refused_until_they_are_forgotten() -> None:
+    """A reply that was asked for too late to be refused with them is so at once."""
+    watched = _Watched()
+    watched.take(DONE, InputTranscript(S, "item_0", "bad"))
+    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", "", is_unanswered=True)]
+    assert watched.gate.watch([Respond(S, 2, "item_2")]) == [Blocked(S, 2)]
+    assert watched.take(_audio(2)) == []
+    # The engine starts over, and is told the conversation without them.
+    assert watched.gate.watch([Close(S), Respond(S, 3, "item_3")]) == []
+    assert watched.take(_audio(3))[0].turn == 3
+
+
+def test_a_call_is_told_when_it_was_checked() -> None:
+    """As a whole: once a client has it, it may act. What is said before it is not held up."""
+    watched = _Watched()
+    call: list[Output] = [
+        _call(),
+        CallArguments(S, 1, 0, '{"to": "b'),
+        CallArguments(S, 1, 0, '\\u006fmb"}'),
+    ]
+    done = CallDone(S, 1, 0)
+    assert watched.take(STARTED, _text("one"), *call) == [STARTED]
+    assert watched.asked == [CheckWords(1, "spoken", "one")]
+    assert watched.ok(1) == [_text("one")]
+    assert watched.take(done, DONE) == []
+    assert watched.asked[1] == CheckWords(2, "called", "to\nbomb")
+    assert watched.ok(2) == [*call, done, DONE]
+
+
+def test_a_refused_call_was_never_made() -> None:
+    """Nobody is told of it, and its end says that the engine made more than was told."""
+    watched = _Watched()
+    watched.take(STARTED, _call(), CallArguments(S, 1, 0, '[{"a": [1, null, true]}]'))
+    watched.take(CallDone(S, 1, 0), DONE)
+    assert watched.asked == [CheckWords(1, "called", "a\n1")]
+    assert watched.say(1, None) == [Blocked(S, 1, is_call=True)]
+
+
+def test_a_call_that_is_cut_short_is_checked_as_it_is() -> None:
+    """It ends with the response; one without words has nothing to be checked."""
+    watched = _Watched()
+    parts: list[Output] = [_call(), CallArguments(S, 1, 0, '{"a": "bo'), DONE]
+    assert watched.take(*parts) == []
+    assert watched.asked == [CheckWords(1, "called", '{"a": "bo')]
+    assert watched.ok(1) == parts
+    watched = _Watched()
+    empty: list[Output] = [_call(), CallArguments(S, 1, 0, "{}"), CallDone(S, 1, 0)]
+    assert watched.take(*empty) == empty
+
+
+def test_calls_alone_may_be_checked() -> None:
+    """Words pass then."""
+    watched = _Watched(FilterPlan(calls=True))
+    assert watched.take(_text("one."), _call(), CallArguments(S, 1, 0, '"x"')) == [_text("one.")]
+    watched = _Watched(FilterPlan(says=True))
+    assert watched.take(_call(), CallArguments(S, 1, 0, '"x"')) == [
+        _call(),
+        CallArguments(S, 1, 0, '"x"'),
+    ]
 
 
 def test_a_refused_transcript_leaves_an_older_reply() -> None:
     """A response that was under way before is not an answer to it."""
     watched = _Watched()
     watched.take(STARTED, _audio(), InputTranscript(S, "item_0", "bad"))
-    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", "")]
+    assert watched.say(1, None) == [RedactedTranscript(S, "item_0", "", is_unanswered=True)]
     assert watched.take(DONE) == [DONE]
 
 
@@ -177,9 +253,10 @@ def test_a_lost_engine_leaves_nothing() -> None:
     failed = SessionFailed(S, "gone")
     assert watched.take(failed) == [failed]
     assert watched.ok(1) == []
+    watched = _Watched()
     watched.take(_text("two."))
     watched.gate.clear()
-    assert watched.ok(2) == []
+    assert watched.ok(1) == []
 
 
 @given(

@@ -27,7 +27,7 @@ from model.messages import (
 )
 from server.errors import ClientError
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, Retell
 from server.protocol.items.items import Item, Message
 from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
@@ -371,7 +371,7 @@ class DuplexTurns:
             return []
         return self._not_written(output.item_id)
 
-    def holds(self, output: Output | Blocked) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Hold nothing back: no reply is begun before its time."""
         del output
         return False

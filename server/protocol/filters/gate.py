@@ -33,6 +33,7 @@ from server.protocol.filters.verdicts import (
     Direction,
     FilterPlan,
     RedactedTranscript,
+    Retell,
     Verdict,
 )
 
@@ -71,8 +72,8 @@ _Made: TypeAlias = (
     | ResponseFailed
 )
 _Ends: TypeAlias = ResponseDone | ResponseFailed
-_Held: TypeAlias = InputTranscript | _Made | Blocked
-Passed: TypeAlias = Output | Blocked
+_Held: TypeAlias = InputTranscript | _Made | Blocked | Retell
+Passed: TypeAlias = Output | Blocked | Retell
 
 
 @dataclass(slots=True, eq=False)
@@ -175,7 +176,8 @@ class Gate:
             session_id = batch.outputs[0].session_id
             batch.outputs = self._refuse(lane, session_id, batch.turn, first=batch)
         elif not batch.is_call and verdict.words != batch.text:
-            batch.outputs = _with_words(batch.outputs, verdict.words)
+            retell = Retell(batch.outputs[0].session_id, batch.turn)
+            batch.outputs = [retell, *_with_words(batch.outputs, verdict.words)]
         return self._released(lane)
 
     def watch(self, reactions: Iterable[object]) -> list[Passed]:
@@ -183,20 +185,25 @@ class Gate:
 
         Returns:
             Ends of responses that must not be: the engine would base them on words of the user that
-            were refused, and that it could not be made to forget yet.
+            were refused, and that it could not be made to forget yet. And what it is to be told
+            anew, because it was dropped here and is remembered there.
         """
-        blocked: list[Passed] = []
+        follows: list[Passed] = []
         if not self._plan.checks:
-            return blocked
+            return follows
         for told in reactions:
             match told:
                 case Respond():
                     lane = self._lanes.setdefault(told.session_id, _Lane())
                     lane.running[told.turn] = told
                     if lane.is_tainted:
-                        blocked += self._refuse(lane, told.session_id, told.turn)
+                        follows += self._refuse(lane, told.session_id, told.turn)
                 case Cancel() if told.session_id in self._lanes:
-                    self._give_up(self._lanes[told.session_id], told.turn)
+                    lane = self._lanes[told.session_id]
+                    dropped = [batch for batch in lane.batches if batch.turn == told.turn]
+                    if any(_is_lasting(lane, batch) for batch in dropped):
+                        follows.append(Retell(told.session_id, told.turn))
+                    self._give_up(lane, told.turn)
                 case Reopen() if told.session_id in self._lanes:
                     lane = self._lanes[told.session_id]
                     self._drop(lane, partial(_is_transcript, item_id=told.item_id))
@@ -207,7 +214,7 @@ class Gate:
                     self._forget(told.session_id)
                 case _:
                     pass
-        return blocked
+        return follows
 
     def clear(self) -> None:
         """Forget everything, because the engine was lost."""
@@ -314,8 +321,9 @@ class Gate:
         started = [
             each for batch in refused for each in batch.outputs if isinstance(each, ResponseStarted)
         ]
-        is_call = first is not None and first.is_call
-        return [*started, Blocked(session_id, turn, is_call=is_call)]
+        blocked = Blocked(session_id, turn)
+        is_call = any(batch.is_call for batch in refused)
+        return [*started, *([Retell(session_id, turn)] if is_call else []), blocked]
 
     def _released(self, lane: _Lane) -> list[Passed]:
         passed: list[Passed] = []
@@ -346,6 +354,12 @@ class Gate:
 def _is_transcript(batch: _Batch, item_id: str) -> bool:
     first = batch.outputs[0]
     return isinstance(first, InputTranscript) and first.item_id == item_id
+
+
+def _is_lasting(lane: _Lane, batch: _Batch) -> bool:
+    """Say whether the engine remembers outputs however much of the reply was heard."""
+    response = lane.running.get(batch.turn or 0)
+    return batch.is_call or (response is not None and not response.audio and bool(batch.text))
 
 
 def _ends_sentence(text: str) -> bool:

@@ -68,15 +68,21 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """End the response `turn`: a check has refused it. It takes the place of all that followed.
+    """End the response `turn`: a check has refused it. It takes the place of all that followed."""
 
-    Attributes:
-        is_call: whether a function call was refused, of which nobody has been told.
+    session_id: str
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retell:
+    """Tell the engine the conversation anew: in `turn` it made what nobody was told.
+
+    It cannot go back in that by itself: words that were written and not spoken, and calls.
     """
 
     session_id: str
     turn: int
-    is_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

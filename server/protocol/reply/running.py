@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from model.messages import Close, Command, DoneReason, ResponseFailed
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, Retell
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
@@ -23,7 +23,7 @@ from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import ResponseCancel
 
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
-ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed | Blocked
+ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed | Blocked | Retell
 
 # Source: Realtime API reference, the response object, status and status_details.
 # What the engine says of an end → status and its details on the wire.
@@ -138,6 +138,11 @@ class Running:
 
     def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
         """Pass on what the engine made of a response in progress."""
+        if isinstance(output, Retell):
+            # Also of a response that is over: what it made is remembered.
+            if output.session_id == self._state.session_id:
+                self._feed.outdate()
+            return []
         # An aside has a session of its own in the engine, whose id the output bears.
         reply = self.asides.get(output.session_id)
         if output.session_id == self._state.session_id and self.default is not None:
@@ -146,7 +151,7 @@ class Running:
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
             return []
         if isinstance(output, Blocked):
-            return self._blocked(reply, is_call=output.is_call)
+            return self._blocked(reply)
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
@@ -199,7 +204,7 @@ class Running:
         # Nothing of it was made, so that it does not matter when it ends.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
-    def _blocked(self, reply: Reply, *, is_call: bool) -> list[Reaction]:
+    def _blocked(self, reply: Reply) -> list[Reaction]:
         """End a response that a check has refused; what was sent of it has passed, and stays."""
         details: JsonObject = {"type": "incomplete", "reason": "content_filter"}
         is_own = reply.engine_id == self._state.session_id
@@ -208,9 +213,8 @@ class Running:
             reactions += self._feed.cancel(reply.turn)
         reactions += self._left(reply)
         heard_ms = self._unsaid(reply, reply.message.audio_ms)
-        if is_own and (heard_ms is None or is_call):
-            # Of what was written, and of a call that nobody was told of, the engine can only be
-            # told anew.
+        if is_own and heard_ms is None:
+            # Of what was written the engine can only be told anew.
             self._feed.outdate()
         elif is_own and heard_ms is not None:
             reactions += self._feed.unsay(reply.message.item_id, heard_ms)

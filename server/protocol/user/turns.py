@@ -20,7 +20,7 @@ from server.protocol.events import (
     SpeechResumed,
     SpeechSuspected,
 )
-from server.protocol.filters.verdicts import Blocked, RedactedTranscript
+from server.protocol.filters.verdicts import Blocked, RedactedTranscript, Retell
 from server.protocol.items.items import Message, with_transcript
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.moves import TurnMove
@@ -68,7 +68,7 @@ class Turns(Protocol):
         """Take the final words of a committed turn."""
         ...
 
-    def holds(self, output: Output | Blocked) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         ...
 
@@ -281,7 +281,7 @@ class AnsweredTurns:
             reactions += self._responses.output(output, now_s)
         return reactions
 
-    def holds(self, output: Output | Blocked) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         return self._speculation is not None and self._speculation.takes(output)
 

@@ -148,5 +148,8 @@ HAPPENINGS = st.sampled_from(
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
+        *("passed", "masked", "refused"),
     ]
 )
+# More of what is checked, for sessions where something is.
+CHECKED = st.sampled_from(["transcript", "text", "speech", "call", "called", "passed", "refused"])

@@ -9,7 +9,7 @@ from server.errors import ClientError
 from server.protocol.events import Refusal
 from server.protocol.wire.client_events import InputAudioBufferAppend, InputAudioBufferCommit
 from tests.server.fakes import PlainEars
-from tests.server.protocol.lines import CLIENTS, HAPPENINGS, Line, client, create, message
+from tests.server.protocol.lines import CHECKED, CLIENTS, HAPPENINGS, Line, client, create, message
 from tests.server.protocol.transcripts import new_machine
 from tests.server.protocol.world import World
 
@@ -19,6 +19,16 @@ from tests.server.protocol.world import World
 def test_only_documented_errors_and_every_begin_has_its_end(lines: list[Line | str]) -> None:
     """Random sequences, legal and not: nothing raises, ids agree, what begins ends just once."""
     world = World()
+    for line in lines:
+        world.play(line)
+    world.end()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CLIENTS | HAPPENINGS | CHECKED, max_size=60))
+def test_the_rules_hold_where_words_are_checked(lines: list[Line | str]) -> None:
+    """Verdicts come late and in any order, and refuse what was heard, said and called."""
+    world = World(is_filtered=True)
     for line in lines:
         world.play(line)
     world.end()

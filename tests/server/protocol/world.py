@@ -79,10 +79,15 @@ class Seen:
 
 
 class World:
-    """Play a client's lines and legal happenings to a machine, and check what comes out."""
+    """Play a client's lines and legal happenings to a machine, and check what comes out.
 
-    def __init__(self) -> None:
-        self.player = Player()
+    Args:
+        is_filtered: whether words and calls are checked: nobody is told of them before that.
+    """
+
+    def __init__(self, *, is_filtered: bool = False) -> None:
+        plan = {"hears": True, "says": True, "calls": True} if is_filtered else None
+        self.player = Player(filters=plan)
         self.replies: list[EngineReply] = []  # that the engine has not ended
         self.over: list[EngineReply] = []  # that were taken from it
         self.commits: list[str] = []  # whose transcripts are due
@@ -100,6 +105,8 @@ class World:
         self._event_ids: set[str] = set()
         self._known: set[str] = set()  # items that the client has heard of
         self._asked: list[Line] = []  # of MCP servers, and not answered
+        self.to_check: list[Line] = []  # and not answered
+        self._may_be_told: set[str] | None = set() if is_filtered else None
         self._tell(self.player.start())
 
     def play(self, line: Line | str) -> None:
@@ -115,7 +122,8 @@ class World:
         """Let what is going on come to its end, and check that nothing is left open."""
         if self._is_away:
             self.play("away")
-        while self.replies or self.commits or self._asked:
+        while self.replies or self.commits or self._asked or self.to_check:
+            self.play("passed")
             self.play("done")
             self.play("transcript")
             self.play("listed")
@@ -176,6 +184,9 @@ class World:
                 return self._listed(kind)
             case "returned":
                 return self._returned()
+            case "passed" | "masked" | "refused" if self.to_check:
+                # The newest first: verdicts come in any order.
+                return [{"verdict": self._verdict(kind, self.to_check.pop())}]
             case "stale":
                 for reply in self.over:
                     for line in (reply.output("ResponseAudio", audio_ms=80), _call(reply)):
@@ -183,6 +194,15 @@ class World:
                 return []
             case _:
                 return self._made(kind, self.replies[0]) if self.replies else []
+
+    def _verdict(self, kind: str, asked: Line) -> Line:
+        """Answer a question: with the words, with masks where there can be some, or without."""
+        words = asked["text"][asked["start"] :]
+        if kind == "masked" and asked["direction"] in ("heard", "written"):
+            words = "".join(char if char == " " else "*" for char in words)
+        if kind != "refused" and self._may_be_told is not None:
+            self._may_be_told |= set(words.split())
+        return {"key": asked["key"], "words": None if kind == "refused" else words}
 
     def _listed(self, kind: str) -> list[Line]:
         """Answer the oldest listing."""
@@ -272,7 +292,7 @@ class World:
                 reply.is_calling, reply.num_calls = True, reply.num_calls + 1
                 return [line]
             case "arguments" if reply.is_calling:
-                return [reply.output("CallArguments", call=reply.num_calls - 1, text="{}")]
+                return [reply.output("CallArguments", call=reply.num_calls - 1, text='{"a":1}')]
             case "called" if reply.is_calling:
                 reply.is_calling = False
                 return [reply.output("CallDone", call=reply.num_calls - 1)]
@@ -299,6 +319,8 @@ class World:
             if "command" in line:
                 assert not self._is_away, "nobody is told what nobody would remember"
                 self._watch_command(line["command"])
+            elif "to_check" in line:
+                self.to_check.append(line["to_check"])
             elif "asked" in line:
                 self._watch_asked(line["asked"])
             else:
@@ -307,7 +329,7 @@ class World:
     def _watch_command(self, command: Line) -> None:
         session_id = command.get("session_id", "sess_1")
         if session_id == "sess_1":
-            if command["type"] == Respond.__name__ and not self.commits:
+            if command["type"] == Respond.__name__ and not (self.commits or self.to_check):
                 assert self.memory.words == self._remembered(), "the engine knows what was said"
             self.memory.told(command)
         match command["type"]:
@@ -469,6 +491,8 @@ class World:
                 assert event["name"] == place["name"]
             case "output_text.delta" | "output_audio_transcript.delta":
                 assert event["item_id"] in seen.open_parts
+                if self._may_be_told is not None:
+                    assert self._may_be_told.issuperset(event["delta"].split()), "words are checked"
                 seen.deltas[event["item_id"]] += event["delta"]
             case "output_text.done":
                 assert event["text"] == seen.deltas[event["item_id"]]

@@ -33,6 +33,7 @@ from server.protocol.filters.verdicts import (
     CheckWords,
     FilterPlan,
     RedactedTranscript,
+    Retell,
     Verdict,
 )
 
@@ -136,7 +137,8 @@ def test_a_mask_keeps_lengths() -> None:
     watched = _Watched(audio=False)
     watched.take(_text("call 55"), _text("50 now."))
     assert watched.asked[0].direction == "written"
-    assert watched.say(1, "call **** now.") == [_text("call **"), _text("** now.")]
+    masked = [_text("call **"), _text("** now.")]
+    assert watched.say(1, "call **** now.") == [Retell(S, 1), *masked]
 
 
 def test_a_refused_transcript_ends_the_reply_to_it() -> None:
@@ -191,7 +193,7 @@ def test_a_refused_call_was_never_made() -> None:
     watched.take(STARTED, _call(), CallArguments(S, 1, 0, '[{"a": [1, null, true]}]'))
     watched.take(CallDone(S, 1, 0), DONE)
     assert watched.asked == [CheckWords(1, "called", "a\n1")]
-    assert watched.say(1, None) == [Blocked(S, 1, is_call=True)]
+    assert watched.say(1, None) == [Retell(S, 1), Blocked(S, 1)]
 
 
 def test_a_call_that_is_cut_short_is_checked_as_it_is() -> None:
@@ -233,6 +235,20 @@ def test_what_is_taken_back_is_dropped() -> None:
         watched.gate.watch([told])
         assert watched.ok(1) == []
         assert watched.gate.num_waiting == 0
+
+
+def test_what_was_written_and_never_told_is_to_be_forgotten() -> None:
+    """A spoken reply the engine can go back in; in a written one, and past a call, it cannot."""
+    for audio, output, forgets in (
+        (True, _text("one."), False),
+        (False, _text("one."), True),
+        (False, _audio(), False),
+        (True, _call(), True),
+    ):
+        watched = _Watched(audio=audio)
+        watched.take(output)
+        follows = [Retell(S, 1)] if forgets else []
+        assert watched.gate.watch([Cancel(S, 1)]) == follows
 
 
 def test_an_early_reply_is_taken_back_with_its_transcript() -> None:

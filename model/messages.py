@@ -433,11 +433,14 @@ class ResponseStarted:
     Attributes:
         usage: its input, cached tokens included; no output yet. A response that is stopped has
             cost this much, whatever it has said.
+        prefix_tokens: text tokens among it that are no part of the conversation: instructions,
+            functions, the voice.
     """
 
     session_id: str
     turn: int
     usage: Usage
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,9 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
+        max_context_tokens: tokens of a conversation, in the engine's own count and without
+            instructions, that a response may be based on; past it the oldest items are dropped, or
+            the response fails, as the session's `truncation` says. 28,224 is the hosted service's.
         max_tools: functions that a session or a response may offer; 128 is the hosted service's
             limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
@@ -171,6 +174,7 @@ class ServerSettings(_Strict):
     max_items: Annotated[int, Field(ge=1)] = 2_000
     max_text_chars: Annotated[int, Field(ge=1_024)] = 64 * 1_024
     max_conversation_chars: Annotated[int, Field(ge=65_536)] = 8 * 1_024 * 1_024
+    max_context_tokens: Annotated[int, Field(ge=1)] = 28_224
     max_tools: Annotated[int, Field(ge=0)] = 128
     # 30 s at 24 kHz, four bytes a sample, are 2.9 MB a session.
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30

@@ -135,7 +135,8 @@ class Speaker:
         text -= 1  # <reply> itself
         usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
         self.reply = reply = Reply(request, item, usage, self._timing, tools)
-        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
+        num_prefix = len(self._history.prefix_pieces)
+        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage, num_prefix)]
         if not demands_call(request):
             return started, None
         events, cue = self._begin_call(reply)

@@ -69,6 +69,7 @@ from server.protocol.mcp.outcomes import (
     ToolsListed,
 )
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
@@ -125,6 +126,7 @@ class Limits:
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
         filters: what is checked before anybody is told.
+        max_context_tokens: that a response of the conversation may be based on.
     """
 
     max_items: int = DEFAULTS.max_items
@@ -136,6 +138,7 @@ class Limits:
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
     filters: FilterPlan = NO_FILTERS
+    max_context_tokens: int = DEFAULTS.max_context_tokens
 
 
 # A worked example of a whole turn, as `receive` sees it:
@@ -189,6 +192,7 @@ class SessionMachine:
             Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
             Sight(limits.max_glimpses),
             limits.policy,
+            limits.max_context_tokens,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -216,9 +220,10 @@ class SessionMachine:
             running = Running(state, feed)
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
-            self._responses = responses = TurnResponses(beginning, running, feed)
+            context = Context(state, feed)
+            self._responses = responses = TurnResponses(beginning, running, feed, context)
             self._turns = AnsweredTurns(
-                state, listening, responses, feed, self._shortening, self._doubt
+                state, listening, responses, feed, context, self._shortening, self._doubt
             )
         self._listing = Listing(state)
         self._editing = Editing(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.messages import Open
+from server.config import DEFAULTS
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
@@ -40,6 +41,7 @@ class SessionState:
         recordings: their sound.
         sight: what the user's camera has shown, which becomes part of the turn that ends next.
         policy: which calls need a person's yes, and what waits for calls.
+        max_context_tokens: that a response of the conversation may be based on.
         listings: what MCP servers have.
     """
 
@@ -51,6 +53,7 @@ class SessionState:
     recordings: Recordings
     sight: Sight
     policy: ToolPolicy = NO_POLICY
+    max_context_tokens: int = DEFAULTS.max_context_tokens
     listings: Listings = field(default_factory=Listings)
 
     @property

@@ -165,6 +165,7 @@ class Gateway:
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
                     filters=self.filters.plan,
+                    max_context_tokens=settings.max_context_tokens,
                 ),
                 ears,
                 is_played=player is not None,

@@ -7,8 +7,9 @@ speaks when it likes.
 
 from typing import Protocol
 
-from model.messages import Command, Respond
+from model.messages import Command, Respond, ResponseStarted
 from server.protocol.events import Reaction
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.reply import Reply
@@ -94,9 +95,13 @@ class TurnResponses:
         beginning: makes replies.
         running: those in progress.
         feed: leads to the engine's memory of the conversation.
+        context: keeps that memory within its bounds.
     """
 
-    def __init__(self, beginning: Beginning, running: Running, feed: TurnFeed) -> None:
+    def __init__(
+        self, beginning: Beginning, running: Running, feed: TurnFeed, context: Context
+    ) -> None:
+        self._context = context
         self._beginning = beginning
         self.running = running
         self._feed = feed
@@ -118,15 +123,20 @@ class TurnResponses:
             ClientError: it is for the conversation, and one is in progress there.
         """
         is_default = request.destination == "auto"
+        dropped: list[Reaction] = []
         if is_default:
             self.running.refuse_second()
+        if not request.is_aside:
+            dropped = self._context.make_room()
         reply = self._beginning.reply(request)
         if is_default:
-            announced = self.running.begin(reply)
+            announced = [*dropped, *self.running.begin(reply)]
             # A reply that was begun before its time does not come true any more.
             announced += self._feed.withdraw()
         else:
             announced = [*reply.announced()]
+        if not request.is_aside and self._context.is_refused:
+            return [*announced, *self.running.too_long()]
         if not request.is_aside:
             return [*announced, *self._feed.respond(self._beginning.respond(reply))]
         self.running.asides[reply.engine_id] = reply
@@ -151,6 +161,8 @@ class TurnResponses:
         """Pass on what the engine made of a response; what is owed follows its end."""
         was_active = self.running.is_active
         reactions = self.running.output(output, now_s)
+        if isinstance(output, ResponseStarted) and self.running.is_default(output):
+            self._context.measured(output.usage.input_tokens - output.prefix_tokens)
         has_ended = was_active and not self.running.is_active
         return [*reactions, *(self.resumed() if has_ended else [])]
 

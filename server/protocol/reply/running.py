@@ -34,6 +34,7 @@ _ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
 }
 # Why a response can fail: code → type of the error.
 _ERROR_TYPES = {
+    "context_length_exceeded": "invalid_request_error",
     "engine_failed": "server_error",
     "rate_limit_exceeded": "rate_limit_error",
     "response_failed": "server_error",
@@ -203,6 +204,22 @@ class Running:
         message = "No slot is free for a response beside the conversation. Try again later."
         # Nothing of it was made, so that it does not matter when it ends.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
+
+    def is_default(self, output: ResponseOutput) -> bool:
+        """Say whether the engine made an output of the conversation's response, and from it."""
+        reply = self.default
+        made = (output.session_id, output.turn)
+        own = self._state.session_id
+        return reply is not None and made == (own, reply.turn) and reply.engine_id == own
+
+    def too_long(self) -> list[Reaction]:
+        """End the conversation's response before it is made: it would be based on too much."""
+        assert self.default is not None, "a response was begun"
+        message = (
+            "The conversation has more tokens than a response may be based on, and the session's "
+            "'truncation' is 'disabled'. Delete items, or let the server drop the oldest."
+        )
+        return self._fail(self.default, "context_length_exceeded", message, 0.0)
 
     def _blocked(self, reply: Reply) -> list[Reaction]:
         """End a response that a check has refused; what was sent of it has passed, and stays."""

@@ -22,6 +22,7 @@ from server.protocol.events import (
 )
 from server.protocol.filters.verdicts import Blocked, RedactedTranscript, Retell
 from server.protocol.items.items import Message, with_transcript
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.moves import TurnMove
 from server.protocol.reply.responses import TurnResponses
@@ -119,6 +120,7 @@ class AnsweredTurns:
         listening: holds the open turn.
         responses: answer turns, and are cut short by them.
         feed: leads to the engine.
+        context: keeps its memory within its bounds.
         shortening: stops what a transport plays by itself.
         doubt: holds it back while it is not certain that the user interrupts.
     """
@@ -129,6 +131,7 @@ class AnsweredTurns:
         listening: Listening,
         responses: TurnResponses,
         feed: TurnFeed,
+        context: Context,
         shortening: Shortening,
         doubt: Doubt,
     ) -> None:
@@ -136,6 +139,7 @@ class AnsweredTurns:
         self._listening = listening
         self._responses = responses
         self._feed = feed
+        self._context = context
         self._shortening = shortening
         self._doubt = doubt
         self._user_items = UserItems(state, listening)
@@ -256,14 +260,17 @@ class AnsweredTurns:
 
     def _speculate(self) -> list[Reaction]:
         """Begin the reply that the turn will get if it is over."""
-        is_free = self._feed.can_speculate and not self._responses.running.is_active
-        if not self._is_answering or not is_free:
+        if not self._is_answering or self._responses.running.is_active:
             return []
+        # Dropped now, or the model would answer from what is dropped when the turn is over.
+        dropped = [] if self._feed.is_speculating else self._context.make_room()
+        if not self._feed.can_speculate or self._context.is_refused:
+            return dropped
         reply, command = self._responses.prepare(self._state.request)
         pictures = self._state.sight.pictures
         self._speculation = Speculation(self._state.ids.new("item"), reply, pictures)
         commit_id = self._speculation.commit_id
-        return [*self._feed.speculate(commit_id, command, _pixels(pictures))]
+        return [*dropped, *self._feed.speculate(commit_id, command, _pixels(pictures))]
 
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
@@ -325,9 +332,10 @@ class AnsweredTurns:
 
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
+        dropped = self._context.make_room()
         is_silence = self._listening.is_silence(item_id)
         pictures = self._state.sight.pictures
-        added = self._user_items.added(item_id, audio_ms, pictures=pictures)
+        added = dropped + self._user_items.added(item_id, audio_ms, pictures=pictures)
         if not is_silence:
             return [*added, *self._feed.commit(item_id, _pixels(pictures))]
         transcribed = self._transcribed(item_id, "")

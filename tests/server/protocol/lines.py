@@ -92,6 +92,14 @@ CLIENTS = st.one_of(
             _update(tools=[_SERVER, _TOOL]),
             _update(tools=[{**_SERVER, "require_approval": "never"}]),
             _update(output_modalities=["text"]),
+            _update(truncation="disabled"),
+            _update(
+                truncation={
+                    "type": "retention_ratio",
+                    "retention_ratio": 0.5,
+                    "token_limits": {"post_instructions": 3},
+                }
+            ),
             _update(audio={"output": {"voice": "echo", "format": {"type": "audio/pcmu"}}}),
             _update(audio={"output": {"speed": 1.5}}),
             client("input_audio_buffer.commit"),

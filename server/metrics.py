@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
+from server.delegate.counts import DelegateCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -39,15 +40,22 @@ class Metrics:
         link: to the engine.
         drain: of the server.
         accounts: of its API keys.
+        asked: of the text model.
     """
 
     def __init__(
-        self, counts: Counts, link: EngineLink, drain: Drain, accounts: Sequence[Account]
+        self,
+        counts: Counts,
+        link: EngineLink,
+        drain: Drain,
+        accounts: Sequence[Account],
+        asked: DelegateCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
+        self._registry.register(_Families(lambda: shown_fields(asked, f"{_PREFIX}_delegate")))
         # In a registry of our own: two servers in one process, as in tests, do not share their
         # counters.
         ProcessCollector(registry=self._registry)

@@ -37,6 +37,7 @@ from model.messages import (
     InputTranscript,
     Output,
     Pcm,
+    Recite,
     Reopen,
     Respond,
     SessionCommand,
@@ -258,6 +259,8 @@ class DuplexProgram:
                 return self._answers()
             case Reopen():
                 raise EngineError("a model that listens all the time has no turns to reopen")
+            case Recite():
+                raise EngineError("this model says its own words only, and recites none")
             case AppendText() | AppendCall() | AppendCallOutput():
                 pass  # it knows what was said aloud, and nothing else
         return []

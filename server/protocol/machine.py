@@ -12,7 +12,7 @@ that takes turns and one that does not differ in the first two and the last; the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from model.messages import (
     Command,
@@ -31,11 +31,19 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
-from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS
+from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS, DelegateAnswers
 from server.errors import ClientError
 from server.images.picture import Picture
 from server.protocol.calls.calls import Calls
 from server.protocol.calls.listing import Listing
+from server.protocol.delegate.outcomes import (
+    AnswerCall,
+    AnswerDone,
+    AnswerFailed,
+    AnswerText,
+    DelegateOutcome,
+)
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -66,10 +74,12 @@ from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.delegation import Delegation
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses
-from server.protocol.reply.running import ResponseOutput, Running
+from server.protocol.reply.made import ResponseOutput
+from server.protocol.reply.running import Running
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
@@ -104,6 +114,9 @@ _MAX_FAILURES = 3
 _FAILED = Hangup(EndReason.ENGINE_FAILED, "server_error.engine_failed")
 
 
+Outcome: TypeAlias = ToolOutcome | DelegateOutcome
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bound what one session may hold.
@@ -115,6 +128,7 @@ class Limits:
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
         policy: which calls need a person's yes, and what waits for calls.
+        delegate: what a text model answers; None where there is none.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
     """
@@ -125,6 +139,7 @@ class Limits:
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
     policy: ToolPolicy = NO_POLICY
+    delegate: DelegatePolicy | None = None
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
 
@@ -180,6 +195,7 @@ class SessionMachine:
             Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
             Sight(limits.max_glimpses),
             limits.policy,
+            delegate=limits.delegate,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -207,7 +223,8 @@ class SessionMachine:
             running = Running(state, feed)
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
-            self._responses = responses = TurnResponses(beginning, running, feed)
+            delegation = Delegation(state, beginning, running, feed)
+            self._responses = responses = TurnResponses(beginning, running, feed, delegation)
             self._turns = AnsweredTurns(
                 state, listening, responses, feed, self._shortening, self._doubt
             )
@@ -244,7 +261,7 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | ToolOutcome,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -258,8 +275,8 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, its camera, the session's ears, what plays, the engine, or an
-                MCP server.
+            event: from the client, its camera, the session's ears, what plays, the engine, an MCP
+                server or a text model.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
             pictures: those that the event carries, by their parts' paths (`carried_images`); left
@@ -278,7 +295,7 @@ class SessionMachine:
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
-        return self._noted([*followed, *self._put_off.due()], now_s)
+        return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
         """Take what the ears have heard, where they were given audio by somebody else."""
@@ -358,7 +375,7 @@ class SessionMachine:
 
     def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome,
+        event: ClientEvent | Heard | Played | Output | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -372,6 +389,8 @@ class SessionMachine:
                 return self._listing.outcome(event)
             case ToolReturned() | ToolFailed():
                 return self._calls.outcome(event)
+            case AnswerText() | AnswerCall() | AnswerDone() | AnswerFailed():
+                return self._responses.answered(event, now_s)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
             case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
@@ -448,6 +467,7 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(config.delegate, "session.delegate")
         if config.tools != before.tools:
             self._listing.refuse_too_many(config.tools)
         self._state.config = config
@@ -459,6 +479,10 @@ class SessionMachine:
         self._ears.configure(self.config)
         listing = self._listing.wanted(config.tools) if "tools" in event.session else []
         return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
+
+    def _refuse_delegate(self, answers: DelegateAnswers | None, path: str) -> None:
+        if answers in ("unable", "always") and self._state.delegate is None:
+            raise unsupported(path, "This server has no text model to ask.")
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -480,6 +504,7 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(request.delegate, "response.delegate")
         refused, self._refused = self._refused, None
         if refused is not None and request.input is None:
             raise ClientError(

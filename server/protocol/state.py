@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.messages import Open
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
@@ -41,6 +42,7 @@ class SessionState:
         sight: what the user's camera has shown, which becomes part of the turn that ends next.
         policy: which calls need a person's yes, and what waits for calls.
         listings: what MCP servers have.
+        delegate: what a text model answers; None where there is none.
     """
 
     config: SessionConfig
@@ -52,6 +54,7 @@ class SessionState:
     sight: Sight
     policy: ToolPolicy = NO_POLICY
     listings: Listings = field(default_factory=Listings)
+    delegate: DelegatePolicy | None = None
 
     @property
     def session_id(self) -> str:

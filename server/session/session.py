@@ -23,9 +23,11 @@ from model.messages import (
 )
 from server.audio.far_end import FarEnd
 from server.config import DEFAULTS
+from server.delegate.desk import DelegateDesk
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.images.picture import Picture
 from server.mcp.desk import ToolDesk
+from server.protocol.delegate.outcomes import DelegateCommand, DelegateOutcome
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
 from server.protocol.ids import Ids
@@ -138,6 +140,7 @@ class Session:
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         tools: speak to MCP servers.
+        delegate: asks the text model.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
         drain: says until when the session can go on, once the server is about to stop.
@@ -157,6 +160,7 @@ class Session:
         *,
         schemas: SchemaGate,
         tools: ToolDesk,
+        delegate: DelegateDesk,
         gallery: Gallery,
         counts: Counts,
         drain: Drain,
@@ -175,7 +179,8 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
-        self._tools = tools.for_session(machine.config.id, self._on_tool)
+        self._tools = tools.for_session(machine.config.id, self._on_outcome)
+        self._delegate = delegate.for_session(machine.config.id, self._on_outcome)
         self._gallery = gallery
         self._counts = counts
         self._drain = drain
@@ -222,6 +227,7 @@ class Session:
         finally:
             self._link.leave(self._id)
             await self._tools.close()
+            await self._delegate.close()
             if has_begun:
                 self._count_end(hangup)
             self._log.info(
@@ -531,9 +537,9 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
-    # From MCP servers.
+    # From MCP servers, and from the text model.
 
-    def _on_tool(self, outcome: ToolOutcome) -> None:
+    def _on_outcome(self, outcome: ToolOutcome | DelegateOutcome) -> None:
         if self._is_over:
             return
         try:
@@ -557,6 +563,8 @@ class Session:
                 self._play(reaction)
             elif isinstance(reaction, ToolCommand):
                 self._tools.put(reaction)
+            elif isinstance(reaction, DelegateCommand):
+                self._delegate.put(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:

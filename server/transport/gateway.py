@@ -8,8 +8,10 @@ import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.delegate.desk import DelegateDesk
 from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
@@ -74,6 +76,7 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
+    delegate: DelegateDesk
     gallery: Gallery
     drain: Drain
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
@@ -87,6 +90,20 @@ class Gateway:
             for rule in approvals.rules
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
+
+    @property
+    def delegate_policy(self) -> DelegatePolicy | None:
+        """Return what the text model answers; None where there is none."""
+        given = self.settings.delegate
+        if given.url is None:
+            return None
+        return DelegatePolicy(
+            given.answers,
+            plain_phrases(given.phrases),
+            given.instructions,
+            given.max_chars,
+            given.max_tokens,
+        )
 
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
@@ -151,7 +168,9 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
+                EngineProfile(
+                    info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
+                ),
                 self.voices,
                 ids,
                 Limits(
@@ -160,6 +179,7 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
+                    delegate=self.delegate_policy,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
                 ),
@@ -181,6 +201,7 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
+            delegate=self.delegate,
             gallery=self.gallery,
             counts=self.counts,
             drain=self.drain,

@@ -10,6 +10,7 @@ from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import KeyLimits, ServerSettings, Settings
+from server.delegate.counts import DelegateCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -34,7 +35,8 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     engine = EchoEngine()
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
-    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0), accounts).text().decode()
+    link, asked = EngineLink(engine), _with_labels(DelegateCounts())
+    text = Metrics(_with_labels(Counts()), link, Drain(0), accounts, asked).text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from server.config import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
@@ -19,6 +20,7 @@ from server.protocol.settings.tools import (
     parse_tools,
 )
 from server.protocol.settings.update import (
+    parse_delegate,
     parse_max_output_tokens,
     parse_modalities,
     parse_temperature,
@@ -53,6 +55,7 @@ class ResponseRequest:
         destination: "auto" puts the output into the conversation, "none" keeps it out of band.
         input: the context in the conversation's place; None for the conversation.
         temperature: only beta clients see and set it; it has no effect.
+        delegate: what a text model answers; None for what the server does.
     """
 
     modality: Modality
@@ -67,6 +70,7 @@ class ResponseRequest:
     input: tuple[Item, ...] | None = None
     metadata: Mapping[str, str] | None = None
     temperature: float = 0.8
+    delegate: DelegateAnswers | None = None
 
     @property
     def is_aside(self) -> bool:
@@ -85,6 +89,7 @@ def session_request(config: SessionConfig) -> ResponseRequest:
         config.tools,
         config.tool_choice,
         temperature=config.temperature,
+        delegate=config.delegate,
     )
 
 
@@ -220,4 +225,5 @@ _FIELDS: Mapping[str, tuple[str, Parser[object]]] = {
     "max_response_output_tokens": ("max_output_tokens", parse_max_output_tokens),
     "metadata": ("metadata", _parse_metadata),
     "temperature": ("temperature", parse_temperature),
+    "delegate": ("delegate", parse_delegate),
 }

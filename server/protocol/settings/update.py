@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from server.config import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.settings.audio import input_changes, output_changes
 from server.protocol.settings.config import (
@@ -290,6 +291,12 @@ def parse_reasoning(value: object, path: str) -> JsonObject:
     return given
 
 
+def parse_delegate(value: object, path: str) -> DelegateAnswers:
+    """Return what a client wants a text model to answer."""
+    answers: tuple[DelegateAnswers, ...] = ("unable", "always", "never")
+    return choice_at(value, path, answers)
+
+
 _READ_ONLY = ("type", "id", "object", "expires_at")
 _Field = tuple[str, Parser[object]]
 # Key on the wire → field of `SessionConfig` and its parser.
@@ -306,4 +313,6 @@ _FIELDS: Mapping[str, _Field] = {
     "reasoning": ("reasoning", _optional(parse_reasoning)),
     # Beta's own: its dialect passes it on, and GA's refuses it.
     "temperature": ("temperature", parse_temperature),
+    # Our own.
+    "delegate": ("delegate", _optional(parse_delegate)),
 }

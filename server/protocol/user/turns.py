@@ -252,7 +252,7 @@ class AnsweredTurns:
 
     def _speculate(self) -> list[Reaction]:
         """Begin the reply that the turn will get if it is over."""
-        is_free = self._feed.can_speculate and not self._responses.running.is_active
+        is_free = self._feed.can_speculate and self._responses.can_prepare(self._state.request)
         if not self._is_answering or not is_free:
             return []
         reply, command = self._responses.prepare(self._state.request)

@@ -94,6 +94,9 @@ CLIENTS = st.one_of(
             _update(output_modalities=["text"]),
             _update(audio={"output": {"voice": "echo", "format": {"type": "audio/pcmu"}}}),
             _update(audio={"output": {"speed": 1.5}}),
+            _update(delegate="always"),
+            client("response.create", response={"delegate": "always"}),
+            client("response.create", response={"delegate": "always", "conversation": "none"}),
             client("input_audio_buffer.commit"),
             client("input_audio_buffer.clear"),
             client("response.create"),
@@ -148,5 +151,6 @@ HAPPENINGS = st.sampled_from(
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
+        *("answer", "answer call", "answer server call", "answer cut", "answered", "no answer"),
     ]
 )

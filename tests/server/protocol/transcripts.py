@@ -1,12 +1,13 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
-all the time. One JSON object a line. The first may be the session's `policy` of tools. Inputs:
+all the time. One JSON object a line. The first may be the session's `policy` of tools, or what the
+text model answers (`delegate`, with `recites` where the engine can say any words). Inputs:
 `client` (a frame as sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a
-session that the engine cannot open), `tool` (an outcome of an MCP server's), `clock_s` (sets the
-time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
-engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers, or keeps the
-audit log).
+session that the engine cannot open), `tool` (an outcome of an MCP server's), `answer` (of the text
+model), `clock_s` (sets the time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
+engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers or to the
+text model, or keeps the audit log).
 
 To write the results of all transcripts anew, and then review the difference:
 
@@ -17,7 +18,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,9 @@ import numpy as np
 
 from model import messages
 from server.errors import ClientError
+from server.protocol.delegate import outcomes as delegate_outcomes
+from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DelegateOutcome
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.beta import BetaDialect
 from server.protocol.dialects.ga import Dialect, GaDialect
 from server.protocol.events import (
@@ -55,8 +59,9 @@ from tests.server.fakes import CountingIds, PlainEars
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
 
-_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool")
+_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer")
 _RATE_HZ = 16_000
+PHRASES = ("sorry i do not know that",)
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
 
 
@@ -65,14 +70,16 @@ def new_machine(
     *,
     is_duplex: bool = False,
     policy: ToolPolicy = NO_POLICY,
+    delegate: DelegatePolicy | None = None,
+    recites: bool = False,
     **changes: Any,
 ) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    profile = EngineProfile(_RATE_HZ, 80, is_duplex)
-    limits = Limits(policy=policy)
+    profile = EngineProfile(_RATE_HZ, 80, is_duplex, recites=recites)
+    limits = Limits(policy=policy, delegate=delegate)
     return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
@@ -80,9 +87,22 @@ class Player:
     """Play inputs to a machine and write down what comes out."""
 
     def __init__(
-        self, *, is_beta: bool = False, is_duplex: bool = False, policy: Line | None = None
+        self,
+        *,
+        is_beta: bool = False,
+        is_duplex: bool = False,
+        policy: Line | None = None,
+        delegate: Line | None = None,
     ) -> None:
-        self.machine = new_machine(is_duplex=is_duplex, policy=_policy(policy or {}))
+        given = {**(delegate or {})}
+        recites = given.pop("recites", False)
+        phrases = plain_phrases(given.pop("phrases", PHRASES))
+        self.machine = new_machine(
+            is_duplex=is_duplex,
+            policy=_policy(policy or {}),
+            delegate=None if delegate is None else DelegatePolicy(phrases=phrases, **given),
+            recites=recites,
+        )
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -103,6 +123,8 @@ class Player:
                 return self._lines(self.machine.receive(_output(output), self._now_s))
             case {"tool": outcome}:
                 return self._lines(self.machine.receive(_outcome(outcome), self._now_s))
+            case {"answer": answer}:
+                return self._lines(self.machine.receive(_answer(answer), self._now_s))
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:
@@ -136,6 +158,8 @@ class Player:
                 lines.append({"command": written_command(reaction)})
             elif isinstance(reaction, ToolCommand):
                 lines.append({"asked": _written_tool(reaction)})
+            elif isinstance(reaction, DelegateCommand):
+                lines.append({"asked": _written_question(reaction)})
             else:
                 event = self._dialect.write(
                     cast("ServerEvent", reaction), self._event_ids.new("event")
@@ -211,6 +235,20 @@ def _written_tool(command: ToolCommand) -> Line:
     return written
 
 
+def _answer(line: Line) -> DelegateOutcome:
+    values = {key: value for key, value in line.items() if key != "type"}
+    outcome: DelegateOutcome = getattr(delegate_outcomes, line["type"])(**values)
+    return outcome
+
+
+def _written_question(command: DelegateCommand) -> Line:
+    written: Line = {"type": type(command).__name__, **asdict(command)}
+    if isinstance(command, AskModel):
+        written["messages"] = [*command.messages]
+        written["tools"] = [tool.name for tool in command.tools]
+    return written
+
+
 def written_command(command: messages.Command) -> Line:
     """Write a command down; what is not said of it is as by default."""
     written: Line = {"type": type(command).__name__}
@@ -263,9 +301,15 @@ def played(path: Path) -> list[Line]:
     """Play the inputs of a transcript and return it with the results that come out now."""
     lines = read(path)
     folder = path.parent.name
-    policy = lines[0].get("policy")
-    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex", policy=policy)
-    result = [*lines[: policy is not None], *player.start()]
+    first = lines[0]
+    player = Player(
+        is_beta=folder == "beta",
+        is_duplex=folder == "duplex",
+        policy=first.get("policy"),
+        delegate=first.get("delegate"),
+    )
+    is_settings = "policy" in first or "delegate" in first
+    result = [*lines[:is_settings], *player.start()]
     for line in inputs(lines):
         result += [line, *player.play(line)]
     return result

@@ -9,7 +9,9 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import ImageSettings, McpSettings, VadSettings
+from server.config import DelegateSettings, ImageSettings, McpSettings, VadSettings
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.images.service import ImageService
 from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk
@@ -103,6 +105,7 @@ async def living(
         limits,
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
+        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
         drain=drain,

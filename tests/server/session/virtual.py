@@ -20,7 +20,9 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import ImageSettings, McpSettings, VadSettings
+from server.config import DelegateSettings, ImageSettings, McpSettings, VadSettings
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.images.picture import Picture
 from server.images.service import ImageService
 from server.mcp.audit import AuditLog
@@ -302,6 +304,7 @@ async def virtually(
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
+        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         drain=Drain(0),

@@ -257,10 +257,9 @@ class DuplexProgram:
                 num_frames = self._num_heard + self._stream.num_whole_frames
                 self._questions.append((num_frames, command.key))
                 return self._answers()
-            case Reopen():
-                raise EngineError("a model that listens all the time has no turns to reopen")
-            case Recite():
-                raise EngineError("this model says its own words only, and recites none")
+            case Reopen() | Recite():
+                what = type(command).__name__
+                raise EngineError(f"a model that listens and speaks all the time takes no {what}")
             case AppendText() | AppendCall() | AppendCallOutput():
                 pass  # it knows what was said aloud, and nothing else
         return []

@@ -201,6 +201,10 @@ class Program:
                 # A cancelled commit takes its answers along: whoever asked for them will ask again
                 # when the turn is over.
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
+            case Recite() if self._is_making(command.turn):
+                # It must not wait behind what waits for the end of this reply.
+                self._recite(command, now_s)
+                return []
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)
             case _:
@@ -260,13 +264,20 @@ class Program:
             case Respond():
                 return self._respond(command, now_s)
             case Recite():
-                if self._reply is not None and self._reply.request.turn == command.turn:
-                    self._reply.recite(command.text, is_last=command.is_last, now_s=now_s)
+                self._recite(command, now_s)
             case Truncate():
                 self._truncate(command)
             case _:
                 assert_never(command)
         return []
+
+    def _recite(self, command: Recite, now_s: float) -> None:
+        """Give words to the reply that recites; there may be another one by now."""
+        if self._reply is not None and self._is_making(command.turn):
+            self._reply.recite(command.text, is_last=command.is_last, now_s=now_s)
+
+    def _is_making(self, turn: int) -> bool:
+        return self._reply is not None and self._reply.request.turn == turn
 
     def _truncate(self, command: Truncate) -> None:
         self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)

@@ -179,7 +179,7 @@ async def _chunks(question: AskModel, settings: DelegateSettings) -> AsyncGenera
     try:
         # Time is bounded by `ask`, as a whole.
         async with (
-            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113
+            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,
             client.stream(
                 "POST",
                 f"{settings.url.rstrip('/')}/chat/completions",

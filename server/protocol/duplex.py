@@ -33,8 +33,8 @@ from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
-from server.protocol.reply.reply import Reply
 from server.protocol.reply.made import ResponseOutput
+from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.server_events import (
     InputAudioBufferCleared,
@@ -281,7 +281,7 @@ class DuplexResponses:
         """End the response in progress, because the session cannot go on."""
         return self.running.failed(code, message, now_s)
 
-    def answered(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
+    def answered(self, _outcome: DelegateOutcome, _now_s: float) -> list[Reaction]:
         """Take nothing: no text model is asked, since nobody writes down what users say."""
         return []
 

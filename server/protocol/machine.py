@@ -75,10 +75,10 @@ from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.running import Running
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated

@@ -38,8 +38,8 @@ from server.protocol.items.items import Item, Message
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegated import Delegated
-from server.protocol.reply.reply import Reply
 from server.protocol.reply.made import ResponseOutput
+from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import Running
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.state import SessionState
@@ -344,7 +344,9 @@ class Delegation:
                 reactions += self._running.output(given, now_s)
                 reactions += self._running.output(CallDone(*place, number), now_s)
         reactions += self._told(reply, delegated)
-        usage = _usage(spoken or reply.based_on, delegated.done)
+        own = delegated.own_end
+        made_by_itself = own.usage if isinstance(own, EngineResponseDone) else reply.based_on
+        usage = _usage(spoken or made_by_itself, delegated.done)
         done = EngineResponseDone(*place, reason, usage)
         return [*reactions, *self._running.output(done, now_s)]
 

@@ -37,6 +37,7 @@ from server.protocol.server_events import (
 )
 from server.protocol.wire.checks import JsonObject
 
+
 class Reply:
     """Hold a response in progress.
 

@@ -13,8 +13,8 @@ from server.protocol.events import Reaction
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.reply import Reply
 from server.protocol.reply.made import ResponseOutput
+from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.wire.client_events import ResponseCancel
@@ -68,7 +68,7 @@ class Responses(Protocol):
         """End all responses, because the session cannot go on."""
         ...
 
-    def answered(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
+    def answered(self, outcome: DelegateOutcome, now_s: float, /) -> list[Reaction]:
         """Pass on what a text model made of a response, and what follows if it ended."""
         ...
 

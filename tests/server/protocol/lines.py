@@ -151,6 +151,14 @@ HAPPENINGS = st.sampled_from(
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
-        *("answer", "answer call", "answer server call", "answer cut", "answered", "no answer"),
+        *(
+            "unable",
+            "answer",
+            "answer call",
+            "answer server call",
+            "answer cut",
+            "answered",
+            "no answer",
+        ),
     ]
 )

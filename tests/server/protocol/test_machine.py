@@ -13,7 +13,6 @@ from tests.server.protocol.lines import CLIENTS, HAPPENINGS, Line, client, creat
 from tests.server.protocol.transcripts import new_machine
 from tests.server.protocol.world import World
 
-
 # The engine's own words are w1, w2 and so on: by these two it says that it cannot answer.
 DELEGATES = st.one_of(
     st.none(),

@@ -5,9 +5,9 @@ all the time. One JSON object a line. The first may be the session's `policy` of
 text model answers (`delegate`, with `recites` where the engine can say any words). Inputs:
 `client` (a frame as sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a
 session that the engine cannot open), `tool` (an outcome of an MCP server's), `answer` (of the text
-model), `clock_s` (sets the time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
-engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers or to the
-text model, or keeps the audit log).
+model), `clock_s` (sets the time, and lets happen what is due). Results: `server` (an event on the
+wire), `command` (to the engine), with audio shown by its length, and `asked` (of whoever speaks to
+MCP servers or to the text model, or keeps the audit log).
 
 To write the results of all transcripts anew, and then review the difference:
 

@@ -285,7 +285,7 @@ class World:
         self.commits.clear()
         return [{"engine": {"type": "SessionFailed", "message": "lost"}}]
 
-    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: C901, PLR0911 - a case each
+    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: C901, PLR0911, PLR0912 - a case each
         """Go on with a reply: words and sound, then calls, then its end."""
         if reply.recital is not None:
             return self._recited(kind, reply, reply.recital)
@@ -299,6 +299,8 @@ class World:
             case "text" if not reply.num_calls:
                 reply.num_texts += 1
                 return [reply.output("ResponseText", text=f" w{reply.num_texts}")]
+            case "unable" if not reply.num_texts and not reply.num_calls:
+                return [*self._made("text", reply), *self._made("text", reply)]
             case "speech" if not reply.num_calls:
                 sound = reply.output("ResponseAudio", audio_ms=80)
                 start_ms, reply.num_frames = reply.num_frames * 80, reply.num_frames + 1
@@ -367,7 +369,7 @@ class World:
             else:
                 self._watch(line["server"])
 
-    def _watch_command(self, command: Line) -> None:
+    def _watch_command(self, command: Line) -> None:  # noqa: C901 - a case each
         session_id = command.get("session_id", "sess_1")
         if session_id == "sess_1":
             if command["type"] == Respond.__name__ and not self.commits:
@@ -378,7 +380,7 @@ class World:
                 self._to_refuse.append(session_id)
             case Respond.__name__ if session_id not in self._to_refuse:
                 tools = command.get("tools", [])
-                recital = [] if command.get("recites") else None
+                recital: list[str] | None = [] if command.get("recites") else None
                 reply = EngineReply(session_id, command["turn"], tools=tools, recital=recital)
                 self.replies.append(reply)
             case Recite.__name__:

@@ -128,7 +128,7 @@ class SessionTools:
         self._session_id = session_id
         self._deliver = deliver
         self._room = asyncio.Semaphore(max_calls)
-        self._tasks: dict[str, tuple[asyncio.Task[None], ListTools | CallTool]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._given_up: set[asyncio.Task[None]] = set()
 
     def put(self, command: ToolCommand) -> None:
@@ -136,13 +136,13 @@ class SessionTools:
         match command:
             case ListTools() | CallTool():
                 task = asyncio.create_task(self._carry_out(command), name=f"tool {command.item_id}")
-                self._tasks[command.item_id] = task, command
+                self._tasks[command.item_id] = task
                 # Owned: a task that nobody holds may be collected while it runs (asyncio,
                 # `create_task`).
                 task.add_done_callback(partial(self._forget, command.item_id))
             case DropTool():
                 if command.item_id in self._tasks:
-                    self._give_up(self._tasks.pop(command.item_id)[0])
+                    self._give_up(self._tasks.pop(command.item_id))
             case Decision():
                 self._desk.audit.write(self._session_id, command)
 
@@ -187,18 +187,8 @@ class SessionTools:
 
     async def close(self) -> None:
         """Give up everything that goes on, because the session has ended."""
-        for task, command in [*self._tasks.values()]:
+        for task in [*self._tasks.values()]:
             self._give_up(task)
-            if isinstance(command, CallTool):
-                dropped = Decision(
-                    "dropped",
-                    command.item_id,
-                    command.server.label,
-                    command.name,
-                    command.arguments,
-                    "The session ended.",
-                )
-                self._desk.audit.write(self._session_id, dropped)
         # A call may have reached its server already. What became of it is unknown, and the log says
         # that it was dropped.
         await asyncio.gather(*self._given_up, return_exceptions=True)

@@ -63,6 +63,7 @@ from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.mcp.outcomes import (
+    Decision,
     ListingFailed,
     ToolFailed,
     ToolOutcome,
@@ -337,6 +338,10 @@ class SessionMachine:
         failed = self._responses.failed(code, message, now_s)
         ended = [*self._calls.ended(message), *self._listing.ended(message)]
         return self._tellable([*failed, *ended])
+
+    def left(self) -> list[Decision]:
+        """Say for the audit log what becomes of calls, once the session has ended, however."""
+        return self._calls.left("The session ended.")
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""

@@ -226,6 +226,8 @@ class Session:
                 hangup = await self._until_ended()
         finally:
             self._link.leave(self._id)
+            for decision in self._machine.left():
+                self._tools.put(decision)
             await self._tools.close()
             await self._delegate.close()
             if has_begun:

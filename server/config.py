@@ -704,12 +704,32 @@ class DelegateSettings(_Strict):
     max_asks: Annotated[int, Field(ge=1)] = 4
 
 
+class PromptSettings(_Strict):
+    """A prompt that sessions may name by its id; see docs/tools.md.
+
+    Attributes:
+        versions: name of a version → instructions, with `{{variable}}` where clients fill something
+            in.
+        default: the version of those who name none; left out, the last one.
+    """
+
+    versions: Annotated[Mapping[str, str], Field(min_length=1)]
+    default: str | None = None
+
+    @model_validator(mode="after")
+    def _has_default(self) -> "PromptSettings":
+        if self.default is not None and self.default not in self.versions:
+            raise ValueError(f"default {self.default!r} is none of the versions")
+        return self
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
     Attributes:
         voices: names that clients may ask for → voices of the engine. Empty: the engine's own
             names. The first is the default.
+        prompts: id → prompt that clients may name.
     """
 
     server: ServerSettings = ServerSettings()
@@ -724,6 +744,7 @@ class Settings(_Strict):
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     delegate: DelegateSettings = DelegateSettings()
+    prompts: Mapping[str, PromptSettings] = Field(default_factory=dict)
 
 
 def load_settings(

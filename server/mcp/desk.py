@@ -51,15 +51,16 @@ class ToolDesk:
         self.audit = audit
 
     def for_session(
-        self, session_id: str, deliver: Callable[[ToolOutcome], None]
+        self, session_id: str, deliver: Callable[[ToolOutcome], None], user: str = ""
     ) -> "SessionTools":
         """Return what carries out one session's wishes.
 
         Args:
             session_id: of the session.
             deliver: takes outcomes, on the event loop; must not raise.
+            user: whose session it is, for the audit log; empty if nobody knows.
         """
-        return SessionTools(self, session_id, deliver, self._settings.max_calls)
+        return SessionTools(self, session_id, deliver, self._settings.max_calls, user)
 
     async def listed(self, command: ListTools, owner: str) -> tuple[ListedTool, ...]:
         """Return a server's tools, of those whose arguments can be kept within their schemas.
@@ -115,6 +116,7 @@ class SessionTools:
         session_id: of the session.
         deliver: takes outcomes.
         max_calls: at a time.
+        user: whose session it is, for the audit log; empty if nobody knows.
     """
 
     def __init__(
@@ -123,9 +125,11 @@ class SessionTools:
         session_id: str,
         deliver: Callable[[ToolOutcome], None],
         max_calls: int,
+        user: str = "",
     ) -> None:
         self._desk = desk
         self._session_id = session_id
+        self._user = user
         self._deliver = deliver
         self._room = asyncio.Semaphore(max_calls)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -144,7 +148,7 @@ class SessionTools:
                 if command.item_id in self._tasks:
                     self._give_up(self._tasks.pop(command.item_id))
             case Decision():
-                self._desk.audit.write(self._session_id, command)
+                self._desk.audit.write(self._session_id, command, self._user)
 
     def _forget(self, item_id: str, _task: asyncio.Task[None]) -> None:
         self._tasks.pop(item_id, None)

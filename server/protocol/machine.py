@@ -84,8 +84,9 @@ from server.protocol.reply.running import Running
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.request import parse_request
-from server.protocol.settings.update import updated
+from server.protocol.settings.update import refuse_delegate, updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
@@ -130,6 +131,7 @@ class Limits:
         max_tools: functions that the session or a response may offer.
         policy: which calls need a person's yes, and what waits for calls.
         delegate: what a text model answers; None where there is none.
+        prompts: that a client may name.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
     """
@@ -141,6 +143,7 @@ class Limits:
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
     policy: ToolPolicy = NO_POLICY
     delegate: DelegatePolicy | None = None
+    prompts: PromptBook = NO_PROMPTS
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
 
@@ -197,6 +200,7 @@ class SessionMachine:
             Sight(limits.max_glimpses),
             limits.policy,
             delegate=limits.delegate,
+            prompts=limits.prompts,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -473,6 +477,7 @@ class SessionMachine:
             max_tools=self._max_tools,
         )
         self._refuse_delegate(config.delegate, "session.delegate")
+        self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
             self._listing.refuse_too_many(config.tools)
         self._state.config = config
@@ -486,8 +491,7 @@ class SessionMachine:
         return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
 
     def _refuse_delegate(self, answers: DelegateAnswers | None, path: str) -> None:
-        if answers in ("unable", "always") and self._state.delegate is None:
-            raise unsupported(path, "This server has no text model to ask.")
+        refuse_delegate(answers, path, is_there=self._state.delegate is not None)
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -506,6 +510,7 @@ class SessionMachine:
             self._state.conversation,
             self._state.ids,
             pictures,
+            self._state.prompts,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )

@@ -42,6 +42,7 @@ from server.protocol.server_events import (
     SpeechStarted,
 )
 from server.protocol.settings.bound import refuse_changes
+from server.protocol.settings.config import SessionConfig
 from server.protocol.sound import (
     EndOfAudio,
     PauseAudio,
@@ -179,7 +180,8 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
-        self._tools = tools.for_session(machine.config.id, self._on_outcome)
+        user = machine.config.safety_identifier
+        self._tools = tools.for_session(machine.config.id, self._on_outcome, user)
         self._delegate = delegate.for_session(machine.config.id, self._on_outcome)
         self._gallery = gallery
         self._counts = counts
@@ -197,7 +199,7 @@ class Session:
         self._performing = asyncio.Lock()
         # Audio that the transport decoded while a worker thread has the ears; None if none has.
         self._held_pcm: list[Pcm] | None = None
-        self._log = _log.bind(session_id=self._id)
+        self._log = _log.bind(session_id=self._id, **_user(machine.config))
         self._stopwatch = Stopwatch(self._log, counts, clock)
 
     async def run(self) -> None:
@@ -744,6 +746,12 @@ class Session:
     def _end(self, hangup: Hangup | None) -> None:
         if not self._ended.done():
             self._ended.set_result(hangup)
+
+
+def _user(config: SessionConfig) -> dict[str, str]:
+    """Return what the log says of the user, where the application has said who that is."""
+    named = config.safety_identifier
+    return {"safety_identifier": named} if named else {}
 
 
 async def _off_loop(text: str, read: Callable[[_Given], _Read], given: _Given) -> _Read:

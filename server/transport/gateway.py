@@ -18,7 +18,8 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
+from server.protocol.settings.prompts import PromptBook, Template
+from server.protocol.settings.update import refuse_delegate, requested
 from server.protocol.wire.checks import JsonObject
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -105,6 +106,11 @@ class Gateway:
             given.max_tokens,
         )
 
+    @property
+    def prompts(self) -> PromptBook:
+        """Return the prompts that clients may name."""
+        return prompt_book(self.settings)
+
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
         return default_config(self.settings, self.voices)
@@ -180,6 +186,7 @@ class Gateway:
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
                     delegate=self.delegate_policy,
+                    prompts=self.prompts,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
                 ),
@@ -233,7 +240,29 @@ def key_config(settings: Settings, voices: VoiceMap, session: JsonObject) -> Ses
         ClientError: this server cannot have it.
     """
     max_tools = settings.server.max_tools
-    return requested(default_config(settings, voices), session, voices, max_tools=max_tools)
+    config = requested(default_config(settings, voices), session, voices, max_tools=max_tools)
+    check_config(settings, config)
+    return config
+
+
+def check_config(settings: Settings, config: SessionConfig) -> None:
+    """Refuse a configuration that names what this server does not have.
+
+    Raises:
+        ClientError: it names a prompt, or wants a text model.
+    """
+    prompt_book(settings).check(config.prompt, "session.prompt")
+    refuse_delegate(config.delegate, "session.delegate", is_there=settings.delegate.url is not None)
+
+
+def prompt_book(settings: Settings) -> PromptBook:
+    """Return the prompts of a server."""
+    return PromptBook(
+        {
+            prompt_id: Template(given.versions, given.default or [*given.versions][-1])
+            for prompt_id, given in settings.prompts.items()
+        }
+    )
 
 
 def no_model(name: str) -> RefusedError:

@@ -115,7 +115,7 @@ class Delegation:
 
     def _ask(self, reply: Reply, delegated: Delegated) -> list[Reaction]:
         request, policy = reply.response.request, self._policy
-        own = self._state.config.instructions
+        own = self._state.instructions
         instructions = own if request.instructions is None else request.instructions
         items = self._state.conversation.retold if request.input is None else request.input
         messages = chat_messages((policy.instructions, instructions), items, policy.max_chars)

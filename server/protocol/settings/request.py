@@ -12,6 +12,7 @@ from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.tools import (
     AnyTool,
     ToolChoice,
@@ -23,6 +24,7 @@ from server.protocol.settings.update import (
     parse_delegate,
     parse_max_output_tokens,
     parse_modalities,
+    parse_prompt,
     parse_temperature,
 )
 from server.protocol.wire.checks import (
@@ -93,13 +95,14 @@ def session_request(config: SessionConfig) -> ResponseRequest:
     )
 
 
-def parse_request(
+def parse_request(  # noqa: PLR0913 - what a request can refer to, each of which is somebody's own
     raw: JsonObject,
     config: SessionConfig,
     voices: VoiceMap,
     conversation: Conversation,
     ids: Ids,
     pictures: Pictures = None,
+    prompts: PromptBook = NO_PROMPTS,
     *,
     is_voice_locked: bool,
     max_tools: int,
@@ -107,7 +110,7 @@ def parse_request(
     """Check the `response` object of a `response.create`.
 
     Unknown keys are let through: client libraries of different ages send different ones. So are
-    `prompt`, `parallel_tool_calls` and `reasoning`, which mean nothing to our models.
+    `parallel_tool_calls` and `reasoning`, which mean nothing to our models.
 
     Raises:
         ClientError: with the path of the first thing that is wrong.
@@ -124,6 +127,10 @@ def parse_request(
         changes["tools"] = parse_tools(raw["tools"], "response.tools", max_tools=max_tools)
     if raw.get("audio") is not None:
         changes |= _audio(raw["audio"], config, voices, is_voice_locked=is_voice_locked)
+    if raw.get("prompt") is not None:
+        prompt = parse_prompt(raw["prompt"], "response.prompt")
+        prompts.check(prompt, "response.prompt")
+        changes.setdefault("instructions", prompts.text(prompt) or None)
     if raw.get("input") is not None:
         changes["input"] = _input(raw["input"], conversation, ids, pictures)
     request = replace(session_request(config), **changes)

@@ -38,6 +38,7 @@ from server.protocol.wire.checks import (
     refuse_unknown_keys,
     required,
     string_at,
+    unsupported,
 )
 
 T = TypeVar("T")
@@ -236,7 +237,7 @@ _VARIABLE_LEAVES: Mapping[str, tuple[str, ...]] = {
 
 
 def parse_prompt(value: object, path: str) -> JsonObject:
-    """Return a reference to a prompt template; there are none here, so it is only echoed."""
+    """Return a reference to a prompt; whether there is one is for `PromptBook` to say."""
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("id", "version", "variables"))
     string_at(required(given, "id", path), f"{path}.id")
@@ -295,6 +296,16 @@ def parse_delegate(value: object, path: str) -> DelegateAnswers:
     """Return what a client wants a text model to answer."""
     answers: tuple[DelegateAnswers, ...] = ("unable", "always", "never")
     return choice_at(value, path, answers)
+
+
+def refuse_delegate(answers: DelegateAnswers | None, path: str, *, is_there: bool) -> None:
+    """Refuse to leave answers to a text model where there is none.
+
+    Raises:
+        ClientError: there is none, and it is asked for.
+    """
+    if answers in ("unable", "always") and not is_there:
+        raise unsupported(path, "This server has no text model to ask.")
 
 
 _READ_ONLY = ("type", "id", "object", "expires_at")

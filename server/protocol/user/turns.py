@@ -310,7 +310,7 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        if self._state.config.instructions != before.instructions:
+        if self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()
         return [*self._feed.withdraw()]
 

@@ -236,9 +236,7 @@ def test_a_session_can_end_in_the_middle_of_calls(ops: list[tuple[str, int]]) ->
 
 @settings(max_examples=60, deadline=None)
 @given(_OPS, st.booleans())
-def test_a_client_can_leave_in_the_middle_of_calls(
-    ops: list[tuple[str, int]], waits: bool
-) -> None:
+def test_a_client_can_leave_in_the_middle_of_calls(ops: list[tuple[str, int]], waits: bool) -> None:
     """Nobody is told any more, and the audit log has one end of each all the same."""
     course = Course(waits=waits)
     for op, which in ops:

@@ -196,7 +196,9 @@ async def test_a_server_wants_a_yes(tmp_path: Path) -> None:
             tool = {"type": "mcp", "server_label": "maps", "require_approval": "never"}
             await page.fill("#tools", json.dumps([tool]))
             await connect(page, "websocket")
-            await page.until("document.querySelector('.mcp_list_tools')?.textContent.includes('delete')")
+            await page.until(
+                "document.querySelector('.mcp_list_tools')?.textContent.includes('delete')"
+            )
             for number, (button, answer, said) in enumerate(
                 [("primary", "Allowed.", "so paris is gone"), ("", "Denied.", "so not approved")], 1
             ):

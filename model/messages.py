@@ -241,6 +241,8 @@ class Respond:
             only tool.
         is_standing: of a duplex model, whether what it says next is to be the reply whenever it
             comes. If not, the reply ends without output when the model stays silent for a while.
+        recites: whether its words come from elsewhere, by `Recite`, and the model only says or
+            writes them. Only for a model that can (`EngineInfo.recites`).
     """
 
     session_id: str
@@ -253,6 +255,23 @@ class Respond:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
     is_standing: bool = False
+    recites: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recite:
+    """Give words to a response that recites; one that is over takes none, and says nothing of it.
+
+    Attributes:
+        turn: of the response.
+        text: to be appended to the words before, spaces included; a word may come in pieces.
+        is_last: whether these are the last, with which the response ends.
+    """
+
+    session_id: str
+    turn: int
+    text: str
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +325,7 @@ SessionCommand: TypeAlias = (
     | AppendCall
     | AppendCallOutput
     | Respond
+    | Recite
     | Cancel
     | Truncate
 )
@@ -605,6 +625,8 @@ def weight(command: Command) -> int:
             return len(command.instructions)
         case Respond():
             return len(command.instructions or "")
+        case Recite():
+            return len(command.text)
         case _:
             return 0
 
@@ -677,6 +699,7 @@ class EngineInfo:
         note: what those who use the model should know, such as that it is a stand-in; may be empty.
         image_side: largest side, in pixels, of the pictures that the model takes; 0 if it cannot
             see, and must then be given none.
+        recites: whether it can say any words that it is given, as `Respond.recites` asks for.
     """
 
     model: str
@@ -687,6 +710,7 @@ class EngineInfo:
     is_duplex: bool = False
     note: str = ""
     image_side: int = 0
+    recites: bool = False
 
     @property
     def sees(self) -> bool:

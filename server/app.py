@@ -25,6 +25,8 @@ from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_max_sessions
 from server.capacity.record import this_machine
 from server.config import Settings
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.descriptors import raise_descriptor_limit
 from server.engine import make_engine
 from server.errors import ClientError, ConfigError, EngineGoneError
@@ -84,6 +86,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     check_library()
     vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
     voices = voice_map(settings.voices, engine.info.voices)
+    _check_delegate(settings, engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -128,7 +131,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         add_routes(app, call_routes)
     keys = _key_book(settings, voices)
     link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
-    drain = Drain(settings.server.drain_s)
+    drain, asked = Drain(settings.server.drain_s), DelegateCounts()
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
@@ -144,11 +147,12 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts, filters.counts),
+        Metrics(counts, link, drain, api_keys.accounts, filters.counts, asked),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
         filters,
+        DelegateDesk(settings.delegate, schemas, asked),
         gallery,
         drain,
     )
@@ -158,6 +162,19 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         app.state.calls = Calls(settings.webrtc, network, link, counts, gallery)
     return app
+
+
+def _check_delegate(settings: Settings, engine: Engine) -> None:
+    """Refuse to ask a text model about conversations that nobody writes down.
+
+    Raises:
+        ConfigError: there is such a model, and one is to be asked.
+    """
+    if engine.info.is_duplex and settings.delegate.url is not None:
+        raise ConfigError(
+            f"delegate.url: {engine.info.model!r} listens and speaks at once and writes no "
+            "transcripts, so there is nothing to ask a text model; leave it out"
+        )
 
 
 def _key_book(settings: Settings, voices: VoiceMap) -> KeyBook:

@@ -39,6 +39,7 @@ _SECRETS = (
     ("server", "key_secrets"),
     ("mcp", "servers"),
     ("filters", "checks"),
+    ("delegate",),
 )
 _CORE = EngineConfig()
 
@@ -383,8 +384,8 @@ class VadSettings(_Strict):
 
     # Two windows of 32 ms. A click or a key press is in one of them; the shortest word is in more.
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
-    # Twelve windows, one more than the 352 ms that a "mhm" can look like.
-    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
+    # Thirteen windows, one more than the 384 ms that a "mhm" with an echo around it can look like.
+    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 416
     # Six windows: the gap of a plosive inside a word is shorter, and a cough is followed by more.
     interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
     # A fourth of the amplitude. In the open, sound falls by 6 dB with each doubling of the
@@ -670,6 +671,68 @@ class ToolSettings(_Strict):
         return self
 
 
+DelegateAnswers: TypeAlias = Literal["unable", "always", "never"]
+
+
+class DelegateSettings(_Strict):
+    """Which text model answers what the served model cannot; see docs/tools.md.
+
+    Attributes:
+        url: of an API like OpenAI's Chat Completions, up to `/v1`: vLLM, Ollama, a hosted one. None
+            for no such model. Any address is fine, also one of this machine.
+        model: that is asked for there.
+        authorization: token that is sent as `Authorization: Bearer …`.
+        headers: that are sent beside it.
+        answers: "unable" what the served model says it cannot answer, "always" everything, "never"
+            nothing; a client may say otherwise, by `delegate` of its session or of a response.
+        phrases: words with which the served model begins a reply that it cannot give.
+        instructions: that the text model is given before a session's own.
+        first_word_s: how long it may take to begin an answer; then the served model's stands.
+        timeout_s: how long the whole answer may take.
+        max_tokens: of an answer; a response may ask for fewer.
+        max_bytes: of all that is sent for an answer.
+        max_chars: of the conversation that is shown to it, the newest.
+        max_asks: questions of one session at a time; more wait.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@#?]+$")] | None = None
+    model: Annotated[str, Field(min_length=1)] = "default"
+    authorization: str | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    answers: DelegateAnswers = "unable"
+    # The starter's own words, docs/starter.md.
+    phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ("sorry i do not know that",)
+    instructions: str = (
+        "You answer in a spoken conversation: briefly, in plain sentences, without lists, markup "
+        "or links."
+    )
+    first_word_s: Annotated[float, Field(gt=0)] = 10.0
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    max_tokens: Annotated[int, Field(ge=1)] = 1_024
+    max_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
+    max_chars: Annotated[int, Field(ge=1_024)] = 32_768
+    max_asks: Annotated[int, Field(ge=1)] = 4
+
+
+class PromptSettings(_Strict):
+    """A prompt that sessions may name by its id; see docs/tools.md.
+
+    Attributes:
+        versions: name of a version → instructions, with `{{variable}}` where clients fill something
+            in.
+        default: the version of those who name none; left out, the last one.
+    """
+
+    versions: Annotated[Mapping[str, str], Field(min_length=1)]
+    default: str | None = None
+
+    @model_validator(mode="after")
+    def _has_default(self) -> "PromptSettings":
+        if self.default is not None and self.default not in self.versions:
+            raise ValueError(f"default {self.default!r} is none of the versions")
+        return self
+
+
 _Judged = Annotated[tuple[Literal["input", "output", "calls"], ...], Field(min_length=1)]
 
 
@@ -783,6 +846,7 @@ class Settings(_Strict):
     Attributes:
         voices: names that clients may ask for → voices of the engine. Empty: the engine's own
             names. The first is the default.
+        prompts: id → prompt that clients may name.
     """
 
     server: ServerSettings = ServerSettings()
@@ -796,6 +860,8 @@ class Settings(_Strict):
     mcp: McpSettings = McpSettings()
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    delegate: DelegateSettings = DelegateSettings()
+    prompts: Mapping[str, PromptSettings] = Field(default_factory=dict)
     filters: FilterSettings = FilterSettings()
 
 

@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
+from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -41,6 +42,7 @@ class Metrics:
         drain: of the server.
         accounts: of its API keys.
         filters: what checks of words did.
+        asked: of the text model.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Metrics:
         drain: Drain,
         accounts: Sequence[Account],
         filters: FilterCounts,
+        asked: DelegateCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         self._registry.register(_Families(lambda: shown_fields(filters, f"{_PREFIX}_filter")))
+        self._registry.register(_Families(lambda: shown_fields(asked, f"{_PREFIX}_delegate")))
         # In a registry of our own: two servers in one process, as in tests, do not share their
         # counters.
         ProcessCollector(registry=self._registry)

@@ -37,6 +37,7 @@ from model.messages import (
     InputTranscript,
     Output,
     Pcm,
+    Recite,
     Reopen,
     Respond,
     SessionCommand,
@@ -256,8 +257,9 @@ class DuplexProgram:
                 num_frames = self._num_heard + self._stream.num_whole_frames
                 self._questions.append((num_frames, command.key))
                 return self._answers()
-            case Reopen():
-                raise EngineError("a model that listens all the time has no turns to reopen")
+            case Reopen() | Recite():
+                what = type(command).__name__
+                raise EngineError(f"a model that listens and speaks all the time takes no {what}")
             case AppendText() | AppendCall() | AppendCallOutput():
                 pass  # it knows what was said aloud, and nothing else
         return []

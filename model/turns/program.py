@@ -58,6 +58,7 @@ from model.messages import (
     InputTranscript,
     Open,
     Pcm,
+    Recite,
     Reopen,
     Respond,
     ResponseDone,
@@ -104,6 +105,7 @@ SessionCommand = (
     | AppendCall
     | AppendCallOutput
     | Respond
+    | Recite
     | Truncate
 )
 
@@ -245,6 +247,8 @@ class TurnProgram:
             case AppendAudio():
                 _check_pcm(command.pcm)
                 self._waiting_samples += len(command.pcm)
+            case Recite() | Respond(recites=True):
+                raise EngineError("this model says its own words only, and recites none")
             case Respond() if command.voice is not None:
                 self._voice_piece(command.voice)
             case _:

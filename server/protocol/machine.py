@@ -12,7 +12,7 @@ that takes turns and one that does not differ in the first two and the last; the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from model.messages import (
     Command,
@@ -31,11 +31,19 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
-from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS
+from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS, DelegateAnswers
 from server.errors import ClientError
 from server.images.picture import Picture
 from server.protocol.calls.calls import Calls
 from server.protocol.calls.listing import Listing
+from server.protocol.delegate.outcomes import (
+    AnswerCall,
+    AnswerDone,
+    AnswerFailed,
+    AnswerText,
+    DelegateOutcome,
+)
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -62,6 +70,7 @@ from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.mcp.outcomes import (
+    Decision,
     ListingFailed,
     ToolFailed,
     ToolOutcome,
@@ -74,15 +83,18 @@ from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.delegation import Delegation
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses
-from server.protocol.reply.running import ResponseOutput, Running
+from server.protocol.reply.running import Running
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.request import parse_request
-from server.protocol.settings.update import updated
+from server.protocol.settings.update import refuse_delegate, updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
@@ -112,6 +124,9 @@ _MAX_FAILURES = 3
 _FAILED = Hangup(EndReason.ENGINE_FAILED, "server_error.engine_failed")
 
 
+Outcome: TypeAlias = ToolOutcome | DelegateOutcome | Verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bound what one session may hold.
@@ -123,6 +138,8 @@ class Limits:
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
         policy: which calls need a person's yes, and what waits for calls.
+        delegate: what a text model answers; None where there is none.
+        prompts: that a client may name.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
         filters: what is checked before anybody is told.
@@ -135,6 +152,8 @@ class Limits:
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
     policy: ToolPolicy = NO_POLICY
+    delegate: DelegatePolicy | None = None
+    prompts: PromptBook = NO_PROMPTS
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
     filters: FilterPlan = NO_FILTERS
@@ -193,6 +212,8 @@ class SessionMachine:
             Sight(limits.max_glimpses),
             limits.policy,
             limits.max_context_tokens,
+            delegate=limits.delegate,
+            prompts=limits.prompts,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -221,7 +242,10 @@ class SessionMachine:
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
             context = Context(state, feed)
-            self._responses = responses = TurnResponses(beginning, running, feed, context)
+            delegation = Delegation(state, beginning, running, feed)
+            self._responses = responses = TurnResponses(
+                beginning, running, feed, context, delegation
+            )
             self._turns = AnsweredTurns(
                 state, listening, responses, feed, context, self._shortening, self._doubt
             )
@@ -260,15 +284,7 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent
-        | Heard
-        | Glimpse
-        | Played
-        | Output
-        | News
-        | NoSlot
-        | ToolOutcome
-        | Verdict,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -283,7 +299,7 @@ class SessionMachine:
 
         Args:
             event: from the client, its camera, the session's ears, what plays, the engine, an MCP
-                server, or whoever checks words.
+                server, a text model, or whoever checks words.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
             pictures: those that the event carries, by their parts' paths (`carried_images`); left
@@ -302,7 +318,7 @@ class SessionMachine:
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
-        return self._noted([*followed, *self._put_off.due()], now_s)
+        return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
         """Take what the ears have heard, where they were given audio by somebody else."""
@@ -352,6 +368,10 @@ class SessionMachine:
         ended = [*self._calls.ended(message), *self._listing.ended(message)]
         return self._tellable([*failed, *ended])
 
+    def left(self) -> list[Decision]:
+        """Say for the audit log what becomes of calls, once the session has ended, however."""
+        return self._calls.left("The session ended.")
+
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
         vars(self).clear()
@@ -389,7 +409,7 @@ class SessionMachine:
 
     def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome | Verdict,
+        event: ClientEvent | Heard | Played | Output | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -399,13 +419,9 @@ class SessionMachine:
         if isinstance(event, Output):
             passed, asked = self._gate.take(event)
             return [*asked, *self._on_passed(passed, now_s)]
-        if isinstance(event, Verdict):
-            return self._on_passed(self._gate.verdict(event), now_s)
+        if isinstance(event, Outcome):
+            return self._on_outcome(event, now_s)
         match event:
-            case ToolsListed() | ListingFailed():
-                return self._listing.outcome(event)
-            case ToolReturned() | ToolFailed():
-                return self._calls.outcome(event)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
             case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
@@ -420,6 +436,19 @@ class SessionMachine:
                 return self._on_response(event, now_s, pictures)
             case _:
                 assert_never(event)
+
+    def _on_outcome(self, outcome: Outcome, now_s: float) -> list[Reaction]:
+        match outcome:
+            case ToolsListed() | ListingFailed():
+                return self._listing.outcome(outcome)
+            case ToolReturned() | ToolFailed():
+                return self._calls.outcome(outcome)
+            case AnswerText() | AnswerCall() | AnswerDone() | AnswerFailed():
+                return self._responses.answered(outcome, now_s)
+            case Verdict():
+                return self._on_passed(self._gate.verdict(outcome), now_s)
+            case _:
+                assert_never(outcome)
 
     # What is appended.
 
@@ -482,6 +511,8 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(config.delegate, "session.delegate")
+        self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
             self._listing.refuse_too_many(config.tools)
         self._state.config = config
@@ -493,6 +524,9 @@ class SessionMachine:
         self._ears.configure(self.config)
         listing = self._listing.wanted(config.tools) if "tools" in event.session else []
         return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
+
+    def _refuse_delegate(self, answers: DelegateAnswers | None, path: str) -> None:
+        refuse_delegate(answers, path, is_there=self._state.delegate is not None)
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -511,9 +545,11 @@ class SessionMachine:
             self._state.conversation,
             self._state.ids,
             pictures,
+            self._state.prompts,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(request.delegate, "response.delegate")
         refused, self._refused = self._refused, None
         if refused is not None and request.input is None:
             raise ClientError(

@@ -8,16 +8,19 @@ import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.delegate.desk import DelegateDesk
 from server.filters.desk import FilterDesk
 from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
+from server.protocol.settings.prompts import PromptBook, Template
+from server.protocol.settings.update import refuse_delegate, requested
 from server.protocol.wire.checks import JsonObject
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -76,6 +79,7 @@ class Gateway:
     schemas: SchemaGate
     tools: ToolDesk
     filters: FilterDesk
+    delegate: DelegateDesk
     gallery: Gallery
     drain: Drain
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
@@ -89,6 +93,25 @@ class Gateway:
             for rule in approvals.rules
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
+
+    @property
+    def delegate_policy(self) -> DelegatePolicy | None:
+        """Return what the text model answers; None where there is none."""
+        given = self.settings.delegate
+        if given.url is None:
+            return None
+        return DelegatePolicy(
+            given.answers,
+            plain_phrases(given.phrases),
+            given.instructions,
+            given.max_chars,
+            given.max_tokens,
+        )
+
+    @property
+    def prompts(self) -> PromptBook:
+        """Return the prompts that clients may name."""
+        return prompt_book(self.settings)
 
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
@@ -153,7 +176,9 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
+                EngineProfile(
+                    info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
+                ),
                 self.voices,
                 ids,
                 Limits(
@@ -162,6 +187,8 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
+                    delegate=self.delegate_policy,
+                    prompts=self.prompts,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
                     filters=self.filters.plan,
@@ -186,6 +213,7 @@ class Gateway:
             schemas=self.schemas,
             tools=self.tools,
             filters=self.filters,
+            delegate=self.delegate,
             gallery=self.gallery,
             counts=self.counts,
             drain=self.drain,
@@ -217,7 +245,29 @@ def key_config(settings: Settings, voices: VoiceMap, session: JsonObject) -> Ses
         ClientError: this server cannot have it.
     """
     max_tools = settings.server.max_tools
-    return requested(default_config(settings, voices), session, voices, max_tools=max_tools)
+    config = requested(default_config(settings, voices), session, voices, max_tools=max_tools)
+    check_config(settings, config)
+    return config
+
+
+def check_config(settings: Settings, config: SessionConfig) -> None:
+    """Refuse a configuration that names what this server does not have.
+
+    Raises:
+        ClientError: it names a prompt, or wants a text model.
+    """
+    prompt_book(settings).check(config.prompt, "session.prompt")
+    refuse_delegate(config.delegate, "session.delegate", is_there=settings.delegate.url is not None)
+
+
+def prompt_book(settings: Settings) -> PromptBook:
+    """Return the prompts of a server."""
+    return PromptBook(
+        {
+            prompt_id: Template(given.versions, given.default or [*given.versions][-1])
+            for prompt_id, given in settings.prompts.items()
+        }
+    )
 
 
 def no_model(name: str) -> RefusedError:

@@ -40,6 +40,7 @@ from server.transport.envelope import (
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
 from server.transport.places import Place
+from server.transport.safety import safety_identifier, with_safety_identifier
 from server.transport.wire import PLACE_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
@@ -148,6 +149,7 @@ async def _let_in(
         check_room(key)
         if key is None or not key.has_model:
             gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
+        safety_identifier(socket.headers)  # likewise
         opened.enter_context(counted(by.account))
         if key is not None:
             opened.enter_context(key.opened(holder.revoke))
@@ -250,6 +252,7 @@ async def _accepted(
         with gateway.link.place():
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
             config = _initial_config(socket, gateway, key)
+            config = with_safety_identifier(config, socket.headers)
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound

@@ -37,7 +37,8 @@ from server.transport.auth import Admitted
 from server.transport.door import check_origin, check_readiness, check_room, let_session_in
 from server.transport.envelope import RefusedError, at_capacity
 from server.transport.ephemeral import EphemeralKey
-from server.transport.gateway import Gateway
+from server.transport.gateway import Gateway, check_config
+from server.transport.safety import with_safety_identifier
 from server.transport.websocket import PATHS
 from server.webrtc.calls import Calls
 from server.webrtc.offer import parse_offer
@@ -138,6 +139,7 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     sdp, session = await _offered(request)
     offer = parse_offer(sdp, sees=_calls(request).takes_video)
     config = await _config(gateway, key, session, request.query_params.get("model"))
+    config = with_safety_identifier(config, request.headers)
     check_room(key)
     is_bound = key is not None and key.is_bound
 
@@ -169,6 +171,7 @@ async def _config(
         await gateway.schemas.check(_OWNER, given, "session")
         max_tools = gateway.settings.server.max_tools
         config = requested(config, given, gateway.voices, max_tools=max_tools)
+        check_config(gateway.settings, config)
     if key is not None and key.has_model:
         config = replace(config, model=key.config.model)
     else:

@@ -29,6 +29,12 @@ from tests.server.protocol.transcripts import Player
 from tests.server.protocol.world import DOCUMENTED, World
 
 _BATCH = 20
+# What the text model answers, and whether the engine can say it.
+_DELEGATES: list[Line | None] = [
+    None,
+    {"phrases": ["w1 w2"], "recites": True},
+    {"answers": "always", "recites": False},
+]
 
 _SOUND = "AAAA" * 16
 _TOOL = {
@@ -218,8 +224,11 @@ def _check_code(code: str | None) -> None:
 
 
 def play_world(lines: list[Line | str], counts: Counter[str], *, is_filtered: bool = False) -> None:
-    """Play a sequence; it ends in the middle of things if its length is odd."""
-    world = World(is_filtered=is_filtered)
+    """Play a sequence; it ends in the middle of things if its length is odd.
+
+    Two of three sessions have a text model beside their own.
+    """
+    world = World(_DELEGATES[len(lines) % 3], is_filtered=is_filtered)
     for line in lines:
         world.play(line)
         counts["events"] += 1

@@ -10,6 +10,7 @@ from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import KeyLimits, ServerSettings, Settings
+from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
@@ -36,7 +37,8 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
     counts, filters = _with_labels(Counts()), _with_labels(FilterCounts())
-    text = Metrics(counts, EngineLink(engine), Drain(0), accounts, filters).text().decode()
+    link, asked = EngineLink(engine), _with_labels(DelegateCounts())
+    text = Metrics(counts, link, Drain(0), accounts, filters, asked).text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

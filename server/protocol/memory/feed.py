@@ -277,6 +277,11 @@ class TurnFeed:
         """Say whether the transcript of a commit is due."""
         return commit_id in self._awaited
 
+    @property
+    def awaits_any(self) -> bool:
+        """Say whether the words of something that the user said are not known yet."""
+        return bool(self._awaited)
+
     def lost(self) -> list[Command]:
         """Start over in a session that knows nothing, because the engine lost the old one.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from server.config import DelegateAnswers
 from server.protocol.settings.tools import AnyTool, ToolChoice, tool_choice_json
 from server.protocol.wire.checks import JsonObject
 
@@ -129,7 +130,7 @@ class SessionConfig:
     """Hold everything a client can see and set of a session.
 
     Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
-    is), `truncation` (its memory is bounded by its windows), `tracing`, `prompt`, `include`,
+    is), `truncation` (its memory is bounded by its windows), `tracing`, `include`,
     `parallel_tool_calls`, `reasoning` and `temperature`. The model writes transcripts by itself:
     of `transcription` it only matters whether it is there.
 
@@ -140,6 +141,9 @@ class SessionConfig:
         speed: of the reply's speech, 0.25 to 4.
         max_output_tokens: of one response, 1 to 4096; None for no limit.
         temperature: only beta clients see and set it, 0.6 to 1.2.
+        delegate: what a text model answers, our own; None for what the server does.
+        safety_identifier: who the user is, by a name of the application's own, for logs; clients
+            neither see nor set it. Empty where nobody said.
     """
 
     id: str
@@ -168,6 +172,8 @@ class SessionConfig:
     parallel_tool_calls: bool | None = None
     reasoning: Mapping[str, Any] | None = None
     temperature: float = 0.8
+    delegate: DelegateAnswers | None = None
+    safety_identifier: str = ""
 
     @property
     def is_transcribing(self) -> bool:
@@ -207,6 +213,8 @@ class SessionConfig:
             session["parallel_tool_calls"] = self.parallel_tool_calls
         if self.reasoning is not None:
             session["reasoning"] = self.reasoning
+        if self.delegate is not None:
+            session["delegate"] = self.delegate
         return session
 
     def _transcription_json(self) -> JsonObject:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from model.messages import InputTranscript, Output
 from server.images.picture import Picture
 from server.protocol.filters.verdicts import Blocked, Retell
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
-from server.protocol.reply.running import ResponseOutput
 
 # What belongs to an early reply is told from the rest by names: the transcript by the commit's,
 # outputs by the number of the response. If the user goes on, this object is dropped or replaced,

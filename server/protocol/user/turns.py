@@ -260,7 +260,8 @@ class AnsweredTurns:
 
     def _speculate(self) -> list[Reaction]:
         """Begin the reply that the turn will get if it is over."""
-        if not self._is_answering or self._responses.running.is_active:
+        is_free = self._responses.can_prepare(self._state.request)
+        if not self._is_answering or not is_free:
             return []
         # Dropped now, or the model would answer from what is dropped when the turn is over.
         dropped = [] if self._feed.is_speculating else self._context.make_room()
@@ -321,7 +322,7 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        if self._state.config.instructions != before.instructions:
+        if self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()
         return [*self._feed.withdraw()]
 

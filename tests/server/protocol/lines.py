@@ -102,6 +102,9 @@ CLIENTS = st.one_of(
             ),
             _update(audio={"output": {"voice": "echo", "format": {"type": "audio/pcmu"}}}),
             _update(audio={"output": {"speed": 1.5}}),
+            _update(delegate="always"),
+            client("response.create", response={"delegate": "always"}),
+            client("response.create", response={"delegate": "always", "conversation": "none"}),
             client("input_audio_buffer.commit"),
             client("input_audio_buffer.clear"),
             client("response.create"),
@@ -157,6 +160,15 @@ HAPPENINGS = st.sampled_from(
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
         *("passed", "masked", "refused"),
+        *(
+            "unable",
+            "answer",
+            "answer call",
+            "answer server call",
+            "answer cut",
+            "answered",
+            "no answer",
+        ),
     ]
 )
 # More of what is checked, for sessions where something is.

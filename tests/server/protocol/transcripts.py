@@ -1,12 +1,14 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
-all the time. One JSON object a line. The first may be the session's `policy` of tools, and which
-words are checked by its `filters`. Inputs: `client` (a frame as sent), `heard` (by the session's
-ears), `engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome
-of an MCP server's), `verdict` (of a check), `clock_s` (sets the time, and lets happen what is due).
-Results: `server` (an event on the wire), `command` (to the engine), with audio shown by its length,
-`asked` (of whoever speaks to MCP servers, or keeps the audit log) and `to_check` (words).
+all the time. One JSON object a line. The first may be the session's `policy` of tools, which words
+are checked by its `filters`, and what the text model answers (`delegate`, with `recites` where the
+engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
+`engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome of an
+MCP server's), `answer` (of the text model), `verdict` (of a check), `clock_s` (sets the time, and
+lets happen what is due). Results: `server` (an event on the wire), `command` (to the engine), with
+audio shown by its length, `asked` (of whoever speaks to MCP servers or to the text model, or keeps
+the audit log) and `to_check` (words).
 
 To write the results of all transcripts anew, and then review the difference:
 
@@ -25,6 +27,9 @@ import numpy as np
 
 from model import messages
 from server.errors import ClientError
+from server.protocol.delegate import outcomes as delegate_outcomes
+from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DelegateOutcome
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.beta import BetaDialect
 from server.protocol.dialects.ga import Dialect, GaDialect
 from server.protocol.events import (
@@ -56,9 +61,10 @@ from tests.server.fakes import CountingIds, PlainEars
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
 
-_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool", "verdict")
-_OF_SESSION = ("policy", "filters")  # in the first line
+_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer", "verdict")
+_OF_SESSION = ("policy", "delegate", "filters")  # in the first line
 _RATE_HZ = 16_000
+PHRASES = ("sorry i do not know that",)
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
 
 
@@ -70,13 +76,14 @@ def new_machine(
     *,
     is_duplex: bool = False,
     limits: Limits = _LIMITS,
+    recites: bool = False,
     **changes: Any,
 ) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    profile = EngineProfile(_RATE_HZ, 80, is_duplex)
+    profile = EngineProfile(_RATE_HZ, 80, is_duplex, recites=recites)
     return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
@@ -89,10 +96,18 @@ class Player:
         is_beta: bool = False,
         is_duplex: bool = False,
         policy: Line | None = None,
+        delegate: Line | None = None,
         filters: Line | None = None,
     ) -> None:
-        limits = Limits(policy=_policy(policy or {}), filters=FilterPlan(**(filters or {})))
-        self.machine = new_machine(is_duplex=is_duplex, limits=limits)
+        given = {**(delegate or {})}
+        recites = given.pop("recites", False)
+        phrases = plain_phrases(given.pop("phrases", PHRASES))
+        limits = Limits(
+            policy=_policy(policy or {}),
+            delegate=None if delegate is None else DelegatePolicy(phrases=phrases, **given),
+            filters=FilterPlan(**(filters or {})),
+        )
+        self.machine = new_machine(is_duplex=is_duplex, limits=limits, recites=recites)
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -115,6 +130,8 @@ class Player:
                 return self._lines(self.machine.receive(_outcome(outcome), self._now_s))
             case {"verdict": verdict}:
                 return self._lines(self.machine.receive(Verdict(**verdict), self._now_s))
+            case {"answer": answer}:
+                return self._lines(self.machine.receive(_answer(answer), self._now_s))
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:
@@ -150,6 +167,8 @@ class Player:
                 lines.append({"asked": _written_tool(reaction)})
             elif isinstance(reaction, CheckWords):
                 lines.append({"to_check": asdict(reaction)})
+            elif isinstance(reaction, DelegateCommand):
+                lines.append({"asked": _written_question(reaction)})
             else:
                 event = self._dialect.write(
                     cast("ServerEvent", reaction), self._event_ids.new("event")
@@ -222,6 +241,20 @@ def _written_tool(command: ToolCommand) -> Line:
     for each in fields(command):
         value = getattr(command, each.name)
         written[each.name] = value.label if isinstance(value, McpTool) else value
+    return written
+
+
+def _answer(line: Line) -> DelegateOutcome:
+    values = {key: value for key, value in line.items() if key != "type"}
+    outcome: DelegateOutcome = getattr(delegate_outcomes, line["type"])(**values)
+    return outcome
+
+
+def _written_question(command: DelegateCommand) -> Line:
+    written: Line = {"type": type(command).__name__, **asdict(command)}
+    if isinstance(command, AskModel):
+        written["messages"] = [*command.messages]
+        written["tools"] = [tool.name for tool in command.tools]
     return written
 
 

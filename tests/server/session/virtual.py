@@ -20,7 +20,15 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import FilterSettings, ImageSettings, McpSettings, VadSettings
+from server.config import (
+    DelegateSettings,
+    FilterSettings,
+    ImageSettings,
+    McpSettings,
+    VadSettings,
+)
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.filters.desk import FilterDesk
 from server.images.picture import Picture
 from server.images.service import ImageService
@@ -308,6 +316,7 @@ async def virtually(
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         filters=desk,
+        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         drain=Drain(0),

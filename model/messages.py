@@ -242,7 +242,8 @@ class Respond:
         is_standing: of a duplex model, whether what it says next is to be the reply whenever it
             comes. If not, the reply ends without output when the model stays silent for a while.
         recites: whether its words come from elsewhere, by `Recite`, and the model only says or
-            writes them. Only for a model that can (`EngineInfo.recites`).
+            writes them. Of those that take turns every model can do that with its own vocabulary;
+            `EngineInfo.recites` says whether any words will do.
     """
 
     session_id: str

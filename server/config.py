@@ -835,9 +835,13 @@ class FilterSettings(_Strict):
 
     Attributes:
         checks: all of them judge at the same time; what one refuses is refused.
+        sentence: what the model says in the place of what was refused, in a response of its own;
+            empty for nothing. It is not checked, and made of words that the model can say. A model
+            that listens and speaks at once says its own words only.
     """
 
     checks: tuple[Annotated[CheckSettings, Field(discriminator="kind")], ...] = ()
+    sentence: Annotated[str, Field(max_length=400)] = ""
 
 
 class Settings(_Strict):

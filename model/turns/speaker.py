@@ -178,6 +178,16 @@ class Speaker:
             return [self.end("completed")], Cue.END
         return self._begin_speech(reply)
 
+    def recite(self, words: str) -> tuple[list[Event], Cue | None]:
+        """Say words that are given, as far as the vocabulary spells them; returns as `wrote`."""
+        events: list[Event] = []
+        for piece in [*self._vocabulary.encode(words), self._vocabulary.eos]:
+            made, cue = self.wrote(piece)
+            events += made
+            if cue is not None:
+                return events, cue
+        raise AssertionError("the last piece ends the words")
+
     def _begin_speech(self, reply: Reply) -> tuple[list[Event], Cue | None]:
         """Speak the words that are planned; returns as `wrote`."""
         reply.item.speak = len(self._history)

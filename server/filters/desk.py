@@ -70,6 +70,7 @@ class FilterDesk:
         self, settings: FilterSettings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.counts = FilterCounts()
+        self._sentence = settings.sentence.strip()
         self._clock = clock
         self._steps = [
             _Step(
@@ -86,7 +87,7 @@ class FilterDesk:
     def plan(self) -> FilterPlan:
         """Return what is checked at all."""
         of = frozenset().union(*(step.of for step in self._steps))
-        return FilterPlan("input" in of, "output" in of, "calls" in of)
+        return FilterPlan("input" in of, "output" in of, "calls" in of, self._sentence)
 
     def for_session(self, session_id: str, deliver: Callable[[Verdict], None]) -> "SessionFilters":
         """Return what answers one session's questions.

@@ -243,8 +243,9 @@ class SessionMachine:
             self._shortening = Shortening(state, running, feed, self._playout)
             context = Context(state, feed)
             delegation = Delegation(state, beginning, running, feed)
+            sentence = limits.filters.sentence
             self._responses = responses = TurnResponses(
-                beginning, running, feed, context, delegation
+                beginning, running, feed, context, delegation, sentence
             )
             self._turns = AnsweredTurns(
                 state, listening, responses, feed, context, self._shortening, self._doubt

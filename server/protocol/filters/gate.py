@@ -17,6 +17,7 @@ from model.messages import (
     InputTranscript,
     InputTranscriptDelta,
     Output,
+    Recite,
     Reopen,
     Respond,
     ResponseAudio,
@@ -112,6 +113,7 @@ class _Lane:
         batches: of outputs, in order.
         running: turn → response that was asked for and is neither over nor refused.
         seen: turns of those that have put out something.
+        excused: turns of those that say the configured sentence, which is not checked.
         turn: of the newest words.
         sentence: words of that turn's sentence that were asked about already.
         is_tainted: whether the engine remembers words of the user that were refused.
@@ -120,9 +122,16 @@ class _Lane:
     batches: deque[_Batch] = field(default_factory=deque)
     running: dict[int, Respond] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
+    excused: set[int] = field(default_factory=set)
     turn: int | None = None
     sentence: str = ""
     is_tainted: bool = False
+
+    def end(self, turn: int) -> None:
+        """Note that a response is over or refused."""
+        self.running.pop(turn, None)
+        self.seen.discard(turn)
+        self.excused.discard(turn)
 
 
 class Gate:
@@ -196,8 +205,11 @@ class Gate:
                 case Respond():
                     lane = self._lanes.setdefault(told.session_id, _Lane())
                     lane.running[told.turn] = told
-                    if lane.is_tainted:
+                    # What it recites does not come from what the engine remembers.
+                    if lane.is_tainted and not told.recites:
                         follows += self._refuse(lane, told.session_id, told.turn)
+                case Recite() if told.text == self._plan.sentence:
+                    self._lanes[told.session_id].excused.add(told.turn)
                 case Cancel() if told.session_id in self._lanes:
                     lane = self._lanes[told.session_id]
                     dropped = [batch for batch in lane.batches if batch.turn == told.turn]
@@ -240,7 +252,8 @@ class Gate:
         lane.seen.add(turn)
         last = lane.batches[-1] if lane.batches else None
         batch = last if last is not None and last.is_open and last.turn == turn else None
-        is_words = isinstance(output, ResponseText) and self._plan.says
+        is_checked = self._plan.says and turn not in lane.excused
+        is_words = isinstance(output, ResponseText) and is_checked
         is_call = isinstance(output, _Call) and self._plan.calls
         if batch is not None and isinstance(output, ResponseWord | ResponseStarted):
             batch.outputs.append(output)
@@ -316,8 +329,7 @@ class Gate:
         waiting = [batch for batch in lane.batches if batch.turn == turn]
         refused = waiting[waiting.index(first) :] if first in waiting else waiting
         self._drop(lane, lambda batch: any(batch is each for each in refused if each is not first))
-        lane.running.pop(turn, None)
-        lane.seen.discard(turn)
+        lane.end(turn)
         started = [
             each for batch in refused for each in batch.outputs if isinstance(each, ResponseStarted)
         ]
@@ -331,14 +343,12 @@ class Gate:
             passed += lane.batches.popleft().outputs
         for output in passed:
             if isinstance(output, _Ends):
-                lane.running.pop(output.turn, None)
-                lane.seen.discard(output.turn)
+                lane.end(output.turn)
         return passed
 
     def _give_up(self, lane: _Lane, turn: int) -> None:
         self._drop(lane, lambda batch: batch.turn == turn)
-        lane.running.pop(turn, None)
-        lane.seen.discard(turn)
+        lane.end(turn)
 
     def _drop(self, lane: _Lane, is_dropped: Callable[[_Batch], bool]) -> None:
         for batch in [batch for batch in lane.batches if is_dropped(batch)]:

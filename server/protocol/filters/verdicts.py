@@ -20,11 +20,13 @@ class FilterPlan:
         hears: whether words of the user are, spoken and typed.
         says: whether replies are.
         calls: whether arguments of calls are.
+        sentence: what is said in the place of what was refused; empty for nothing.
     """
 
     hears: bool = False
     says: bool = False
     calls: bool = False
+    sentence: str = ""
 
     @property
     def checks(self) -> bool:

@@ -5,11 +5,13 @@ takes turns is asked for each, and one more may be owed; see `server.protocol.du
 speaks when it likes.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
-from model.messages import Respond, ResponseStarted
+from model.messages import Recite, Respond, ResponseStarted
 from server.protocol.delegate.outcomes import DelegateOutcome
 from server.protocol.events import Reaction
+from server.protocol.filters.verdicts import Blocked
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
@@ -108,6 +110,7 @@ class TurnResponses:
         feed: leads to the engine's memory of the conversation.
         context: keeps that memory within its bounds.
         delegation: lets a text model answer.
+        sentence: what is said in the place of what a check has refused; empty for nothing.
     """
 
     def __init__(
@@ -117,12 +120,14 @@ class TurnResponses:
         feed: TurnFeed,
         context: Context,
         delegation: Delegation,
+        sentence: str = "",
     ) -> None:
         self._context = context
         self._beginning = beginning
         self.running = running
         self._feed = feed
         self._delegation = delegation
+        self._sentence = sentence
         # A turn ended while a response was running that speech may not interrupt.
         self._owed: ResponseRequest | None = None
 
@@ -187,10 +192,13 @@ class TurnResponses:
     def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
         """Pass on what the engine made of a response; what is owed follows its end."""
         was_active = self.running.is_active
+        blocked = self.running.made_by(output) if isinstance(output, Blocked) else None
         taken = self._delegation.take(output, now_s)
         reactions = self.running.output(output, now_s) if taken is None else taken
         if isinstance(output, ResponseStarted) and self.running.is_default(output):
             self._context.measured(output.usage.input_tokens - output.prefix_tokens)
+        if blocked is not None and self._sentence and was_active and not self.running.is_active:
+            return [*reactions, *self._excuse(blocked)]
         return self._followed(reactions, was_active=was_active)
 
     def answered(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
@@ -198,6 +206,24 @@ class TurnResponses:
         was_active = self.running.is_active
         reactions = self._delegation.outcome(outcome, now_s)
         return self._followed(reactions, was_active=was_active)
+
+    def _excuse(self, blocked: Reply) -> list[Reaction]:
+        """Let the model say the configured sentence; what is owed follows it."""
+        request = replace(
+            blocked.response.request,
+            max_output_tokens=None,
+            tools=(),
+            tool_choice="none",
+            input=None,
+            metadata=None,
+        )
+        reply = self._beginning.reply(request)
+        command = self._beginning.recital(reply)
+        return [
+            *self.running.begin(reply),
+            *self._feed.respond(command),
+            Recite(reply.engine_id, reply.turn, self._sentence, is_last=True),
+        ]
 
     def _followed(self, reactions: list[Reaction], *, was_active: bool) -> list[Reaction]:
         has_ended = was_active and not self.running.is_active

@@ -80,6 +80,50 @@ async def test_a_refused_sentence_ends_the_response(
         ]
 
 
+@pytest.mark.parametrize("modality", ["audio", "text"])
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_a_sentence_is_said_in_its_place(
+    vad_model: SileroModel, modality: Any, *, is_heard: bool
+) -> None:
+    """By the served model, in a response of its own, which stays in its memory."""
+    sentence = "I cannot talk about that."
+    checks = CHECKS.model_copy(update={"sentence": sentence})
+    script = SCRIPT.replace("what is two plus two, ", "") if is_heard else SCRIPT
+    script = script.replace("A harmless answer.", "'{history}'")
+    changes: dict[str, Any] = {"output_modality": modality, "filters": checks}
+    async with virtually(vad_model, lambda t: scripted(script, t), **changes) as live:
+        await live.say(question(1.0))
+        await live.wait(6.0)
+        blocked, said = [event["response"] for event in live.all(DONE)]
+        assert (blocked["status"], blocked["status_details"]) == ("incomplete", FILTERED)
+        assert said["status"] == "completed"
+        (item,) = said["output"]
+        assert item["content"][0]["transcript" if modality == "audio" else "text"] == sentence
+        assert len(live.all(CREATED)) == 2
+        if modality == "audio":
+            assert live.all(AUDIO)[-1]["item_id"] == item["id"]
+        await live.type("later")
+        await live.send("response.create")
+        await live.wait(9.0)
+        remembered = live.all(DONE)[-1]["response"]["output"][0]["content"][0]
+        text = remembered["transcript" if modality == "audio" else "text"]
+        assert text.endswith(f"assistant: {sentence}; user: later")
+        assert "build" not in text
+        assert "4111" not in text
+
+
+async def test_who_talks_over_the_sentence_is_heard(vad_model: SileroModel) -> None:
+    """It is cut like any other reply."""
+    checks = CHECKS.model_copy(update={"sentence": "I cannot talk about that and never will."})
+    async with virtually(vad_model, lambda t: scripted(SCRIPT, t), filters=checks) as live:
+        await live.type("two plus two")
+        await live.send("response.create")
+        await live.wait(0.3)
+        await live.say(question(0.0))
+        statuses = [event["response"]["status"] for event in live.all(DONE)]
+        assert statuses == ["incomplete", "cancelled"]
+
+
 async def test_in_text_as_well(vad_model: SileroModel) -> None:
     """What was written before stays, in the conversation and for the model."""
     changes: dict[str, Any] = {"output_modality": "text", "filters": CHECKS}

@@ -1,6 +1,7 @@
 """What the engine makes passes in order, and its words after they were checked."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from model.messages import (
     InputTranscript,
     InputTranscriptDelta,
     Output,
+    Recite,
     Reopen,
     Respond,
     ResponseAudio,
@@ -168,6 +170,17 @@ def test_what_was_begun_on_refused_words_is_refused_until_they_are_forgotten() -
     # The engine starts over, and is told the conversation without them.
     assert watched.gate.watch([Close(S), Respond(S, 3, "item_3")]) == []
     assert watched.take(_audio(3))[0].turn == 3
+
+
+def test_the_configured_sentence_is_not_checked() -> None:
+    """It would take its own place for ever. What a text model lets be said is checked."""
+    watched = _Watched(replace(ALL, sentence="no bomb."))
+    watched.take(DONE)
+    for turn, text in ((2, "no bomb."), (3, "a bomb.")):
+        watched.gate.watch([Respond(S, turn, "i", recites=True), Recite(S, turn, text, True)])
+    assert watched.take(_text("no bomb.", 2)) == [_text("no bomb.", 2)]
+    assert watched.take(_text("a bomb.", 3)) == []
+    assert watched.asked == [CheckWords(1, "spoken", "a bomb.")]
 
 
 def test_a_call_is_told_when_it_was_checked() -> None:

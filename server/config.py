@@ -705,7 +705,7 @@ class DelegateSettings(_Strict):
 
 
 class PromptSettings(_Strict):
-    """A prompt that sessions may name by its id; see docs/tools.md.
+    """A prompt that sessions may name by its id; see docs/api.md.
 
     Attributes:
         versions: name of a version → instructions, with `{{variable}}` where clients fill something

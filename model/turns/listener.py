@@ -321,7 +321,9 @@ class Listener:
         if self._doubts(turn):
             self._history.append(Kind.TEXT, self._vocabulary.unsure)
         text = self._vocabulary.spell(turn.pieces)
-        tokens = [self._vocabulary.pieces[piece].replace(WORD_START, " ") for piece in turn.pieces]
+        spelled = [self._vocabulary.pieces[piece].replace(WORD_START, " ") for piece in turn.pieces]
+        # Together they are the text, which does not begin with a space.
+        tokens = [spelled[0].lstrip(), *spelled[1:]] if spelled else []
         logprobs = tuple(zip(tokens, turn.logprobs, strict=True))
         return InputTranscript(self._session_id, turn.item_id, text, turn.score, logprobs)
 

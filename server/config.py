@@ -34,7 +34,13 @@ _LEVEL_SEPARATOR = "__"
 MIN_KEY_CHARS = 16
 MIN_SECRET_CHARS = 32
 # What must not be shown in an error.
-_SECRETS = (("server", "api_keys"), ("server", "key_secrets"), ("mcp", "servers"), ("delegate",))
+_SECRETS = (
+    ("server", "api_keys"),
+    ("server", "key_secrets"),
+    ("mcp", "servers"),
+    ("delegate", "authorization"),
+    ("delegate", "headers"),
+)
 _CORE = EngineConfig()
 
 # Free-form: read from YAML, checked by pydantic afterwards.
@@ -791,6 +797,7 @@ def _entries(
         key, separator, text = override.partition("=")
         # Also where the name is mistaken: `api_key`, `apikeys`.
         is_secret = "key" in key and ("api" in key or "secret" in key)
+        is_secret = is_secret or "authorization" in key or "headers" in key
         # What stands here may be printed and logged.
         source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:

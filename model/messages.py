@@ -356,12 +356,15 @@ class InputTranscript:
 
     Attributes:
         score: log-probability, by the model, that these are all the words; None if it cannot tell.
+        logprobs: the tokens of the words in order, spaces included, each with its log-probability;
+            none if the model cannot tell.
     """
 
     session_id: str
     item_id: str
     text: str
     score: float | None = field(default=None, compare=False)
+    logprobs: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,9 @@ _SECRETS = (
     ("server", "api_keys"),
     ("server", "key_secrets"),
     ("mcp", "servers"),
+    ("delegate", "authorization"),
+    ("delegate", "headers"),
     ("filters", "checks"),
-    ("delegate",),
 )
 _CORE = EngineConfig()
 
@@ -715,7 +716,7 @@ class DelegateSettings(_Strict):
 
 
 class PromptSettings(_Strict):
-    """A prompt that sessions may name by its id; see docs/tools.md.
+    """A prompt that sessions may name by its id; see docs/api.md.
 
     Attributes:
         versions: name of a version → instructions, with `{{variable}}` where clients fill something
@@ -913,6 +914,7 @@ def _entries(
         key, separator, text = override.partition("=")
         # Also where the name is mistaken: `api_key`, `apikeys`.
         is_secret = "key" in key and ("api" in key or "secret" in key)
+        is_secret = is_secret or "authorization" in key or "headers" in key
         # What stands here may be printed and logged.
         source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:

@@ -41,7 +41,7 @@ from model.messages import (
 )
 from model.scripted.answer import Answer, Check, choose
 from model.scripted.checker import Checker
-from model.scripted.hearing import HeardEnd, Hearing
+from model.scripted.hearing import HeardEnd, Hearing, Understood
 from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
 from model.scripted.script import Script
@@ -312,10 +312,12 @@ class Program:
             )
         heard = self._hearing.commit(is_tentative=command.is_tentative)
         images = [look(image) for image in command.images]
-        text, num_frames = heard or ("", 0)
+        understood = heard or Understood("", 0)
         if heard is not None or images:
-            self.memory.add_user(command.item_id, text, images, num_frames)
-        return InputTranscript(self.session_id, command.item_id, text)
+            self.memory.add_user(command.item_id, understood.text, images, understood.num_frames)
+        return InputTranscript(
+            self.session_id, command.item_id, understood.text, logprobs=understood.logprobs
+        )
 
     def _reopen(self, command: Reopen) -> None:
         before = self._tentative

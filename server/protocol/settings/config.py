@@ -17,6 +17,8 @@ Modality: TypeAlias = Literal["audio", "text"]
 Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 
+# Source: Realtime API reference, session, include: the one field that there is.
+INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
 # Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
 G711_RATE_HZ = 8_000
@@ -130,7 +132,7 @@ class SessionConfig:
     """Hold everything a client can see and set of a session.
 
     Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
-    is), `truncation` (its memory is bounded by its windows), `tracing`, `include`,
+    is), `truncation` (its memory is bounded by its windows), `tracing`,
     `parallel_tool_calls`, `reasoning` and `temperature`. The model writes transcripts by itself:
     of `transcription` it only matters whether it is there.
 
@@ -179,6 +181,11 @@ class SessionConfig:
     def is_transcribing(self) -> bool:
         """Say whether the client wants transcripts of the user's speech."""
         return self.kind == "transcription" or self.transcription is not None
+
+    @property
+    def includes_logprobs(self) -> bool:
+        """Say whether the client wants log-probabilities with its transcripts."""
+        return INCLUDE_LOGPROBS in (self.include or ())
 
     def to_json(self) -> JsonObject:
         """Write the full effective session in the GA shape."""

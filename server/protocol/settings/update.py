@@ -13,6 +13,7 @@ from server.config import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.settings.audio import input_changes, output_changes
 from server.protocol.settings.config import (
+    INCLUDE_LOGPROBS,
     MAX_OUTPUT_TOKENS,
     Modality,
     SessionConfig,
@@ -273,7 +274,7 @@ def _parse_variable(value: object, path: str) -> str | JsonObject:
 
 
 def _parse_include(value: object, path: str) -> tuple[str, ...]:
-    known = ("item.input_audio_transcription.logprobs",)
+    known = (INCLUDE_LOGPROBS,)
     return tuple(
         choice_at(name, f"{path}[{index}]", known)
         for index, name in enumerate(array_at(value, path))

@@ -38,7 +38,7 @@ from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.speculation import Speculation
-from server.protocol.user.user_items import UserItems
+from server.protocol.user.user_items import UserItems, logprobs_json
 from server.protocol.wire.client_events import InputAudioBufferClear, InputAudioBufferCommit
 
 
@@ -203,10 +203,13 @@ class AnsweredTurns:
         if isinstance(output, RedactedTranscript):
             # The model has heard what was taken out.
             self._feed.outdate()
-        return self._transcribed(item_id, output.text.strip())
+        return self._transcribed(item_id, output.text.strip(), output.logprobs)
 
-    def _transcribed(self, item_id: str, text: str) -> list[Reaction]:
-        completed = self._listening.transcribed(item_id, text)
+    def _transcribed(
+        self, item_id: str, text: str, logprobs: tuple[tuple[str, float], ...] = ()
+    ) -> list[Reaction]:
+        wanted = logprobs_json(logprobs) if self._state.config.includes_logprobs else None
+        completed = self._listening.transcribed(item_id, text, wanted)
         if item_id not in self._state.conversation:
             return []
         item = self._state.conversation[item_id]

@@ -40,6 +40,7 @@ from server.protocol.delegate.outcomes import (
     AnswerCall,
     AnswerDone,
     AnswerFailed,
+    AnswerRefused,
     AnswerText,
     DelegateOutcome,
 )
@@ -56,6 +57,7 @@ from server.protocol.events import (
     Reaction,
     Refusal,
 )
+from server.protocol.filters.answers import AnswerGate
 from server.protocol.filters.gate import Gate, Passed
 from server.protocol.filters.verdicts import (
     NO_FILTERS,
@@ -263,6 +265,7 @@ class SessionMachine:
         self._put_off = PutOff(state, self._calls, self._responses)
         self._idle = Idle()
         self._gate = Gate(limits.filters)
+        self._answers = AnswerGate(self._gate)
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
@@ -334,6 +337,7 @@ class SessionMachine:
 
     def _watched(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
         """Add what follows from responses that are refused as soon as they are asked for."""
+        self._answers.watch(followed)
         blocked = self._gate.watch(followed)
         if not blocked:
             return followed
@@ -444,8 +448,9 @@ class SessionMachine:
                 return self._listing.outcome(outcome)
             case ToolReturned() | ToolFailed():
                 return self._calls.outcome(outcome)
-            case AnswerText() | AnswerCall() | AnswerDone() | AnswerFailed():
-                return self._responses.answered(outcome, now_s)
+            case AnswerText() | AnswerCall() | AnswerDone() | AnswerFailed() | AnswerRefused():
+                passed, asked = self._answers.take(outcome)
+                return [*asked, *self._on_passed(passed, now_s)]
             case Verdict():
                 return self._on_passed(self._gate.verdict(outcome), now_s)
             case _:
@@ -591,7 +596,15 @@ class SessionMachine:
     # What the engine says.
 
     def _on_passed(self, passed: list[Passed], now_s: float) -> list[Reaction]:
-        return [reaction for output in passed for reaction in self._on_output(output, now_s)]
+        reactions: list[Reaction] = []
+        for output in passed:
+            if self._answers.is_answer(output):
+                outcome = self._answers.outcome(output)
+                answered = [] if outcome is None else self._responses.answered(outcome, now_s)
+                reactions += answered
+            else:
+                reactions += self._on_output(output, now_s)
+        return reactions
 
     def _on_output(self, output: Passed, now_s: float) -> list[Reaction]:
         is_aside = output.session_id != self.config.id

@@ -104,4 +104,11 @@ class AnswerFailed:
     message: str
 
 
-DelegateOutcome: TypeAlias = AnswerText | AnswerCall | AnswerDone | AnswerFailed
+@dataclass(frozen=True, slots=True)
+class AnswerRefused:
+    """End an answer that a check has refused; see `server.protocol.filters.answers`."""
+
+    ask_id: str
+
+
+DelegateOutcome: TypeAlias = AnswerText | AnswerCall | AnswerDone | AnswerFailed | AnswerRefused

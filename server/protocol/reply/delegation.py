@@ -27,6 +27,7 @@ from server.protocol.delegate.outcomes import (
     AnswerCall,
     AnswerDone,
     AnswerFailed,
+    AnswerRefused,
     AnswerText,
     AskModel,
     DelegateOutcome,
@@ -34,6 +35,7 @@ from server.protocol.delegate.outcomes import (
 )
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.events import Reaction
+from server.protocol.filters.verdicts import Blocked
 from server.protocol.items.items import Item, Message
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
@@ -204,10 +206,17 @@ class Delegation:
 
     def outcome(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
         """Take what came of a question; nothing follows if its response is over."""
+        reply = self.answered_by(outcome)
+        if reply is None or reply.delegated is None:
+            return []
+        return self._answered(reply, reply.delegated, outcome, now_s)
+
+    def answered_by(self, outcome: DelegateOutcome) -> Reply | None:
+        """Return the response that a question is about; None if it is over."""
         for reply in self._running.all:
             if reply.delegated is not None and reply.delegated.ask_id == outcome.ask_id:
-                return self._answered(reply, reply.delegated, outcome, now_s)
-        return []
+                return reply
+        return None
 
     def _answered(
         self, reply: Reply, delegated: Delegated, outcome: DelegateOutcome, now_s: float
@@ -222,6 +231,9 @@ class Delegation:
             case AnswerFailed():
                 delegated.ask_id = None
                 return self._failed(reply, delegated, outcome.message, now_s)
+            case AnswerRefused():
+                blocked = Blocked(reply.engine_id, reply.turn)
+                return self._running.output(blocked, now_s)
         return self._go_on(reply, delegated, now_s)
 
     def _go_on(self, reply: Reply, delegated: Delegated, now_s: float) -> list[Reaction]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from model.messages import Recite, Respond, ResponseStarted
-from server.protocol.delegate.outcomes import DelegateOutcome
+from server.protocol.delegate.outcomes import AnswerRefused, DelegateOutcome
 from server.protocol.events import Reaction
 from server.protocol.filters.verdicts import Blocked
 from server.protocol.memory.context import Context
@@ -197,15 +197,25 @@ class TurnResponses:
         reactions = self.running.output(output, now_s) if taken is None else taken
         if isinstance(output, ResponseStarted) and self.running.is_default(output):
             self._context.measured(output.usage.input_tokens - output.prefix_tokens)
-        if blocked is not None and self._sentence and was_active and not self.running.is_active:
-            return [*reactions, *self._excuse(blocked)]
-        return self._followed(reactions, was_active=was_active)
+        return self._followed(reactions, blocked, was_active=was_active)
 
     def answered(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
         """Pass on what a text model made of a response; what is owed follows its end."""
         was_active = self.running.is_active
+        is_refused = isinstance(outcome, AnswerRefused)
+        blocked = self._delegation.answered_by(outcome) if is_refused else None
         reactions = self._delegation.outcome(outcome, now_s)
-        return self._followed(reactions, was_active=was_active)
+        return self._followed(reactions, blocked, was_active=was_active)
+
+    def _followed(
+        self, reactions: list[Reaction], blocked: Reply | None, *, was_active: bool
+    ) -> list[Reaction]:
+        """Begin what follows a response of the conversation, if one has ended."""
+        if not was_active or self.running.is_active:
+            return reactions
+        if blocked is not None and self._sentence:
+            return [*reactions, *self._excuse(blocked)]
+        return [*reactions, *self.resumed()]
 
     def _excuse(self, blocked: Reply) -> list[Reaction]:
         """Let the model say the configured sentence; what is owed follows it."""
@@ -224,10 +234,6 @@ class TurnResponses:
             *self._feed.respond(command),
             Recite(reply.engine_id, reply.turn, self._sentence, is_last=True),
         ]
-
-    def _followed(self, reactions: list[Reaction], *, was_active: bool) -> list[Reaction]:
-        has_ended = was_active and not self.running.is_active
-        return [*reactions, *(self.resumed() if has_ended else [])]
 
     def due(self) -> list[Reaction]:
         """Ask the text model what can be asked now."""

@@ -132,9 +132,8 @@ class SessionConfig:
     """Hold everything a client can see and set of a session.
 
     Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
-    is), `truncation` (its memory is bounded by its windows), `tracing`,
-    `parallel_tool_calls`, `reasoning` and `temperature`. The model writes transcripts by itself:
-    of `transcription` it only matters whether it is there.
+    is), `tracing`, `parallel_tool_calls`, `reasoning` and `temperature`. The model writes
+    transcripts by itself: of `transcription` it only matters whether it is there.
 
     Attributes:
         kind: a transcription session only listens; its `voice`, tools and the like mean nothing.

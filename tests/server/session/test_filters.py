@@ -1,15 +1,19 @@
 """Whole sessions whose words are checked, in virtual time with the scripted engine."""
 
+import base64
+import io
 import json
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.messages import AppendText, Cancel, Truncate
 from server.audio.silero import SileroModel
 from server.config import FilterSettings, VadSettings
 from server.protocol.settings.config import ServerVad
+from server.protocol.settings.tools import FunctionTool
 from tests.server.session.pairs import covering
 from tests.server.session.test_features import question
 from tests.server.session.virtual import WIRE_HZ, Virtual, scripted, virtually
@@ -206,6 +210,24 @@ async def test_masked_typing_is_taken_masked(vad_model: SileroModel) -> None:
         assert part["text"] == "mail joe@example.com"
 
 
+async def test_what_is_shown_with_masked_words_is_seen(vad_model: SileroModel) -> None:
+    """A picture of the same item is not touched, and the words in a call for it are judged."""
+    checks = [{"kind": "personal", "action": "mask"}]
+    filters = FilterSettings.model_validate({"checks": checks})
+    script = "reply: [{say: 'i see {image.colour} {last_user}'}]"
+    changes: dict[str, Any] = {"output_modality": "text", "filters": filters}
+    async with virtually(vad_model, lambda t: scripted(script, t), **changes) as live:
+        file = io.BytesIO()
+        Image.new("RGB", (64, 32), (220, 30, 30)).save(file, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        item = _typed("of jane@example.com")
+        item["content"].append({"type": "input_image", "image_url": url})
+        await live.send("conversation.item.create", item=item)
+        await live.send("response.create")
+        await live.wait(1.0)
+        assert _said(live) == "i see red of ****************"
+
+
 async def test_a_refused_call_is_never_made(vad_model: SileroModel) -> None:
     """What was said before it stays; the model is told the conversation without it."""
     script = """
@@ -213,13 +235,14 @@ reply:
   - {when: {user: order}, say: One moment., call: {name: order, arguments: {what: "a {last_user}"}}}
   - say: '{history}'
 """
-    tool = {"type": "function", "name": "order", "parameters": {"type": "object"}}
     checks = FilterSettings.model_validate({"checks": [{"kind": "words", "words": ["b\u00f3mb"]}]})
     only_calls = checks.model_copy(
         update={"checks": (checks.checks[0].model_copy(update={"of": ("calls",)}),)}
     )
-    async with virtually(vad_model, lambda t: scripted(script, t), filters=only_calls) as live:
-        await live.send("session.update", session={"type": "realtime", "tools": [tool]})
+    changes: dict[str, Any] = {"tools": (FunctionTool("order", None, {"type": "object"}),)}
+    async with virtually(
+        vad_model, lambda t: scripted(script, t), filters=only_calls, **changes
+    ) as live:
         for text, status in (("order b\u00f3mb", "incomplete"), ("order tea", "completed")):
             await live.type(text)
             await live.send("response.create")

@@ -64,6 +64,11 @@ _HUSH_FRAMES = 6
 # After that, its sound may take a while to fade; for no longer than this.
 _FADING_FRAMES = 25
 
+_CANNOT: dict[type[Reopen | Recite], str] = {
+    Reopen: "a model that listens all the time has no turns to reopen",
+    Recite: "this model says its own words only, and recites none",
+}
+
 
 class Manner(Protocol):
     """Decide in a model's place, where it cannot: a random one has nothing to say."""
@@ -258,8 +263,7 @@ class DuplexProgram:
                 self._questions.append((num_frames, command.key))
                 return self._answers()
             case Reopen() | Recite():
-                what = type(command).__name__
-                raise EngineError(f"a model that listens and speaks all the time takes no {what}")
+                raise EngineError(_CANNOT[type(command)])
             case AppendText() | AppendCall() | AppendCallOutput():
                 pass  # it knows what was said aloud, and nothing else
         return []

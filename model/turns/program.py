@@ -346,7 +346,7 @@ class TurnProgram:
         """Carry out a command if the phase allows it, and tell whether it did."""
         if self.phase not in (Phase.IDLE, Phase.LISTENING) or self._lacks_words(command):
             return False
-        if not isinstance(command, Respond | CheckTurn):
+        if not isinstance(command, Respond | Recite | CheckTurn):
             self._tentative.confirm()
         match command:
             case AppendAudio():

@@ -210,8 +210,6 @@ def test_other_voice_starts_the_conversation_over_with_it(stage: MakeStage) -> N
     "command",
     [
         Respond("s", 1, "a", voice="nobody"),
-        Respond("s", 1, "a", recites=True),
-        Recite("s", 1, "words"),
         AppendAudio("s", np.zeros(4)),  # type: ignore[arg-type]  # float64 is what is wrong
         AppendAudio("s", np.zeros((1, 4), dtype=np.float32)),
         AppendAudio("s", np.array([np.nan], dtype=np.float32)),
@@ -219,7 +217,7 @@ def test_other_voice_starts_the_conversation_over_with_it(stage: MakeStage) -> N
     ],
 )
 def test_command_that_cannot_be_carried_out_is_refused(stage: MakeStage, command: object) -> None:
-    """Bad audio, too much of it, an unknown voice or the words of others: an error names it."""
+    """Bad audio, too much of it, or an unknown voice is an error that names what is wrong."""
     s = stage(max_waiting_samples=999)
     with pytest.raises(EngineError):
         s.send(command)

@@ -147,7 +147,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts, filters.counts, asked),
+        Metrics(counts, link, drain, api_keys.accounts, filters.counts, asked, images.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from model.metrics import EngineMetrics, Shown
 from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
+from server.images.service import ImageCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -43,6 +44,7 @@ class Metrics:
         accounts: of its API keys.
         filters: what checks of words did.
         asked: of the text model.
+        images: what came of pictures.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class Metrics:
         accounts: Sequence[Account],
         filters: FilterCounts,
         asked: DelegateCounts,
+        images: ImageCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
+        self._registry.register(_Families(lambda: shown_fields(images, _PREFIX)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         self._registry.register(_Families(lambda: shown_fields(filters, f"{_PREFIX}_filter")))

@@ -12,6 +12,7 @@ from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import KeyLimits, ServerSettings, Settings
 from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
+from server.images.service import ImageCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -37,8 +38,9 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
     counts, filters = _with_labels(Counts()), _with_labels(FilterCounts())
-    link, asked = EngineLink(engine), _with_labels(DelegateCounts())
-    text = Metrics(counts, link, Drain(0), accounts, filters, asked).text().decode()
+    link, asked, images = EngineLink(engine), _with_labels(DelegateCounts()), ImageCounts()
+    metrics = Metrics(counts, link, Drain(0), accounts, filters, asked, images)
+    text = metrics.text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

@@ -144,7 +144,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts, asked),
+        Metrics(counts, link, drain, api_keys.accounts, images.counts, asked),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),

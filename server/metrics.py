@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
 from server.delegate.counts import DelegateCounts
+from server.images.service import ImageCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -40,6 +41,7 @@ class Metrics:
         link: to the engine.
         drain: of the server.
         accounts: of its API keys.
+        images: what came of pictures.
         asked: of the text model.
     """
 
@@ -49,10 +51,12 @@ class Metrics:
         link: EngineLink,
         drain: Drain,
         accounts: Sequence[Account],
+        images: ImageCounts,
         asked: DelegateCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
+        self._registry.register(_Families(lambda: shown_fields(images, _PREFIX)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         self._registry.register(_Families(lambda: shown_fields(asked, f"{_PREFIX}_delegate")))

@@ -11,6 +11,7 @@ from prometheus_client.core import CollectorRegistry
 from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import KeyLimits, ServerSettings, Settings
 from server.delegate.counts import DelegateCounts
+from server.images.service import ImageCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -35,8 +36,10 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     engine = EchoEngine()
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
-    link, asked = EngineLink(engine), _with_labels(DelegateCounts())
-    text = Metrics(_with_labels(Counts()), link, Drain(0), accounts, asked).text().decode()
+    counts, images = _with_labels(Counts()), ImageCounts()
+    asked = _with_labels(DelegateCounts())
+    metrics = Metrics(counts, EngineLink(engine), Drain(0), accounts, images, asked)
+    text = metrics.text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.chromium import Microphone, Page
 from model.scripted.script import parse_script
-from server.config import Settings, WebRtcSettings
+from server.config import Settings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
@@ -28,6 +28,8 @@ reply:
     call: { name: get_weather, arguments: { city: paris } }
   - when: { user: count }
     say: one two three four five LONG sixteen
+  - when: { user: what did i hear, image: "." }
+    say: "i remember {history} and see {images}"
   - when: { user: what did i hear }
     say: "i remember {history}"
   - say: hello there
@@ -37,20 +39,23 @@ KEY = "sk-sixteen-or-more-1"
 
 @asynccontextmanager
 async def scripted(
-    others: Mapping[str, object] | None = None, **server: object
+    webrtc: Mapping[str, object] | None = None,
+    others: Mapping[str, object] | None = None,
+    **server: object,
 ) -> AsyncIterator[Served]:
     """Serve the script, to pages and callers.
 
     Args:
+        webrtc: settings of calls.
         others: further sections of the settings.
-        server: settings of that section.
+        server: settings of the server.
     """
     # What asyncio does for debugging takes longer than sound can wait.
     asyncio.get_running_loop().set_debug(False)
     engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
-    webrtc = WebRtcSettings(port=0)
-    settings = Settings.model_validate({"server": server, "webrtc": webrtc, **(others or {})})
-    network = Network(settings.webrtc, "127.0.0.1", 0)
+    calls = {"port": 0, **(webrtc or {})}
+    settings = Settings.model_validate({"server": server, "webrtc": calls, **(others or {})})
+    network = Network(settings.webrtc, "::" if webrtc else "127.0.0.1", 0)
     async with serving(engine, settings, network) as served:
         yield served
     assert len(network.exchange) == 0, "no call is remembered"

@@ -66,8 +66,12 @@ class Metrics:
         self._registry.register(_Families(lambda: _engine_families(pools)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         self._registry.register(_Families(lambda: _usage_families(usage)))
-        self._registry.register(_Families(lambda: shown_fields([({}, filters)], f"{_PREFIX}_filter")))
-        self._registry.register(_Families(lambda: shown_fields([({}, asked)], f"{_PREFIX}_delegate")))
+        self._registry.register(
+            _Families(lambda: shown_fields([({}, filters)], f"{_PREFIX}_filter"))
+        )
+        self._registry.register(
+            _Families(lambda: shown_fields([({}, asked)], f"{_PREFIX}_delegate"))
+        )
         # In a registry of our own: two servers in one process, as in tests, do not share their
         # counters.
         ProcessCollector(registry=self._registry)

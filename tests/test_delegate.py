@@ -30,6 +30,11 @@ reply:
   - {when: {user: what do you know}, say: '{history}'}
   - {say: sorry i do not know that}
 """
+_HELLO: Any = {
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "hello"}],
+}
 _WEATHER: Any = {
     "type": "function",
     "name": "get_weather",
@@ -216,8 +221,10 @@ async def test_a_session_that_ends_leaves_the_text_model() -> None:
 )
 async def test_a_bad_text_model_hurts_nobody(how: str) -> None:
     """Before its first word, the served model answers; after that, the response has failed."""
-    limits = {"first_word_s": 0.5, "timeout_s": 1.0, "max_bytes": 20_000}
-    async with asking(delegate={"answers": "always", **limits}) as talk:
+    # Only what must run out of time is short of it: a busy machine may be slow as well.
+    limits = {"slow": {"first_word_s": 0.5}, "stuck": {"timeout_s": 1.0}}.get(how, {})
+    delegate = {"answers": "always", "max_bytes": 20_000, **limits}
+    async with asking(delegate=delegate) as talk:
         await talk.offer()
         await talk.say(how)
         done = await talk.response()
@@ -226,8 +233,10 @@ async def test_a_bad_text_model_hurts_nobody(how: str) -> None:
             assert done.status_details.error.code == "response_failed"
         else:
             assert done.output[0].content[0].text == "sorry i do not know that"
-        await talk.say("hello")
-        assert await talk.words() == "i heard user say hello"
+        never: Any = {"delegate": "never"}
+        await talk.add(_HELLO)
+        await talk._connection.response.create(response=never)
+        assert await talk.words() == "hello there"
         assert not any("secret-detail" in event.model_dump_json() for event in talk.seen)
 
 

@@ -191,7 +191,7 @@ async def test_a_server_wants_a_yes(tmp_path: Path) -> None:
             "mcp": {"servers": {"maps": {"url": f"{url}/mcp"}}},
             "approvals": {"rules": [{"annotation": "destructive"}]},
         }
-        async with scripted(others) as served, visiting(served, tmp_path / "b") as (page, _):
+        async with scripted(others=others) as served, visiting(served, tmp_path / "b") as (page, _):
             await page.click("#tab-tools")
             tool = {"type": "mcp", "server_label": "maps", "require_approval": "never"}
             await page.fill("#tools", json.dumps([tool]))

@@ -81,6 +81,21 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class _Shown(Collector):
+    """Pass on the fields of counts that are shown."""
+
+    def __init__(self, counted: Any, prefix: str) -> None:  # Any: a dataclass with shown fields
+        self._counted, self._prefix = counted, prefix
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics."""
+        return shown_fields([({}, self._counted)], self._prefix)
+
+    def describe(self) -> Iterator[Metric]:
+        """Describe nothing ahead, as below."""
+        return iter(())
+
+
 class _Families(Collector):
     """Pass on metrics that are made when they are asked for."""
 

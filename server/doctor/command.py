@@ -1,0 +1,109 @@
+"""`parley doctor`: run every check, and say what was found."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import ifaddr
+
+from server.capacity.admission import session_bound, with_max_sessions
+from server.capacity.record import this_machine
+from server.config import Settings
+from server.doctor.configuration import check_exposure, check_keys
+from server.doctor.device import ask_torch, check_device, found_compiler, found_nodes
+from server.doctor.finding import Finding, error
+from server.doctor.host import this_host
+from server.doctor.model import look_at_model
+from server.doctor.ports import check_ports, check_reach
+from server.doctor.resources import (
+    check_clock,
+    check_descriptors,
+    check_disk,
+    check_memory,
+    newest_file,
+    written_folders,
+)
+from server.doctor.tls import check_tls, trusted_roots
+from server.errors import ConfigError
+from server.names import parley_version
+
+EXIT_OK, EXIT_FOUND = 0, 1
+
+
+def run_doctor(settings: Settings, config: Path, *, is_json: bool) -> int:
+    """Look at everything, print what was found, and return the exit code: 1 if there is an error.
+
+    Args:
+        settings: of the server that is to be started.
+        config: file that they are from.
+        is_json: print one JSON object in place of lines.
+    """
+    findings: list[Finding] = []
+    for finding in examine(settings, config):
+        findings.append(finding)
+        if not is_json:
+            print(as_text(finding))  # as it is found: hashing takes its time
+    counts = Counter(finding.status for finding in findings)
+    if is_json:
+        print(
+            json.dumps(
+                {
+                    "parley": parley_version(),
+                    "errors": counts["error"],
+                    "warnings": counts["warning"],
+                    "findings": [asdict(finding) for finding in findings],
+                }
+            )
+        )
+    else:
+        print(f"\n{_number(counts['error'], 'error')}, {_number(counts['warning'], 'warning')}")
+    return EXIT_FOUND if counts["error"] else EXIT_OK
+
+
+def examine(settings: Settings, config: Path) -> Iterator[Finding]:
+    """Run every check; arguments as `run_doctor`."""
+    host = this_host()
+    yield from check_keys(settings.server)
+    try:
+        bound = session_bound(settings, this_machine())
+        sessions, is_measured = bound.sessions, not bound.reason.startswith("the default")
+    except ConfigError as problem:
+        yield error("config.capacity", str(problem), "remove the file; run `parley capacity`")
+        sessions, is_measured = settings.engine.max_sessions, True
+    settings = with_max_sessions(settings, sessions)
+    yield from check_exposure(settings, host, config=config, is_measured=is_measured)
+    yield from check_tls(settings.server, host.now, trusted_roots())
+    yield from check_clock(host, newest_file())
+    yield from check_ports(settings)
+    addresses = [
+        ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+    ]
+    yield from check_reach(settings, addresses)
+    yield from check_descriptors(settings, sessions, host)
+    yield from check_disk(written_folders(settings))
+    model = look_at_model(settings, sessions)
+    yield from model.findings
+    on_gpu = model.kind == "kyutai" and settings.engine.device.startswith("cuda")
+    yield from check_memory(settings, sessions, host, 0 if on_gpu else model.num_bytes)
+    yield from check_device(
+        model.kind,
+        settings.engine.device,
+        needed_bytes=model.num_bytes if on_gpu else 0,
+        nodes=found_nodes(),
+        compiler=found_compiler(),
+        probe=ask_torch,
+    )
+
+
+def as_text(finding: Finding) -> str:
+    """Write a finding for a person: one line, and one more for what to do."""
+    line = f"{finding.status:8} {finding.check:18} {finding.found}"
+    return f"{line}\n{'':27} → {finding.mend}" if finding.mend else line
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -22,6 +22,7 @@ from server.doctor.resources import (
     check_descriptors,
     check_disk,
     check_memory,
+    check_shared_memory,
     newest_file,
     written_folders,
 )
@@ -85,6 +86,8 @@ def examine(settings: Settings, config: Path) -> Iterator[Finding]:
     yield from check_reach(settings, addresses)
     yield from check_descriptors(settings, sessions, host)
     yield from check_disk(written_folders(settings))
+    if settings.engine.placement == "process":
+        yield from check_shared_memory()
     model = look_at_model(settings, sessions)
     yield from model.findings
     on_gpu = model.kind == "kyutai" and settings.engine.device.startswith("cuda")

@@ -122,6 +122,23 @@ def check_disk(folders: Iterable[tuple[str, Path]]) -> Iterator[Finding]:
             yield ok("disk", f"{who}: {_gb(free)} free at {folder}")
 
 
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Finding]:  # noqa: S108 - shm_overview(7)
+    """Say whether gateway and engine can share memory, of which they need a page.
+
+    Args:
+        folder: where the C library keeps it.
+    """
+    if os.access(folder, os.W_OK):
+        yield ok("shm", f"{folder} can be written")
+    else:
+        yield error(
+            "shm",
+            f"{folder} cannot be written: the engine has no process of its own without it",
+            f"mount a tmpfs there with mode 1777 (containers: --tmpfs {folder}), or set "
+            "engine.placement to thread",
+        )
+
+
 def check_clock(host: Host, newest: dt.datetime) -> Iterator[Finding]:
     """Say whether the clock can be right: ephemeral keys, certificates and credentials end by it.
 

@@ -12,6 +12,7 @@ from server.doctor.resources import (
     check_descriptors,
     check_disk,
     check_memory,
+    check_shared_memory,
     newest_file,
     session_bytes,
     written_folders,
@@ -58,6 +59,13 @@ def test_disk(tmp_path: Path) -> None:
     assert (found.check, "something" in found.found) == ("disk", True)
     who = [name for name, _ in written_folders(Settings())]
     assert who == ["server.capacity_file", "temporary files"]
+
+
+def test_shared_memory(tmp_path: Path) -> None:
+    """A folder that can be written, and one that is not there."""
+    for folder, status in ((tmp_path, "ok"), (tmp_path / "none", "error")):
+        (found,) = check_shared_memory(folder)
+        assert found.status == status
 
 
 def test_the_clock() -> None:

@@ -105,7 +105,7 @@ async def run(url: str, config: str, num_callers: int, places: int) -> dict[str,
             victim = _replicas()[0]
             open_calls = figures.open
             os.kill(victim, signal.SIGKILL)
-            print(f"{victim} is killed, with {open_calls} calls open on both", flush=True)
+            print(f"{victim} is killed, with {open_calls} calls open on the two", flush=True)
             replaced_s = await _until(
                 "another in its place",
                 lambda: len(found := _replicas()) == 2 and victim not in found,

@@ -114,8 +114,10 @@ async def run(url: str, config: str, num_callers: int, places: int) -> dict[str,
             await figures.until(lambda: figures.replies >= enough)
             lost_to_kill = len(figures.lost) - lost_before
             # The same application with one replica: the other is taken away.
+            began_s = time.monotonic()
             await asyncio.to_thread(_deploy, _arguments(config, places, 1, 1))
-            shrunk_s = await _until("one replica less", lambda: len(_replicas()) == 1)
+            await _until("one replica less", lambda: len(_replicas()) == 1)
+            shrunk_s = round(time.monotonic() - began_s, 1)
             enough = figures.replies + num_callers
             await figures.until(lambda: figures.replies >= enough)
         finally:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,7 +74,7 @@ def check_device(
         yield skipped("triton", "there is no GPU to run a kernel on")
 
 
-def _compiler(compiler: str | None) -> Iterator[Finding]:
+def _compiler(compiler: str | None) -> Generator[Finding, None, bool]:
     """Yield what is to be said of the compiler; returns whether it works."""
     install = "on Debian: apt-get install gcc libc6-dev python3-dev; the image has them"
     if compiler is None:

@@ -3,17 +3,20 @@
 A program of its own: a driver that does not fit can end a process or hang it, and whoever asks has
 to go on. `python -m server.doctor.gpu_probe DEVICE COMPILE`: the second is 1 to run a kernel.
 """
+# Triton ships without types, and the arguments of its kernels are pointers and numbers:
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# ruff: noqa: ANN001, ANN202
 
 import json
 import sys
 
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
 
 
 @triton.jit
-def _add_one(x_ptr, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - Triton's language
+def _add_one(x_ptr, size, BLOCK: tl.constexpr):
     """Add one to `size` float32 numbers."""
     at = tl.arange(0, BLOCK)
     numbers = tl.load(x_ptr + at, mask=at < size)

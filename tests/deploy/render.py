@@ -1,6 +1,7 @@
 """Render the chart as `helm template` does, by Helm's own engine.
 
-Prints what lint says and the manifests, as JSON; fails if one is not of Kubernetes' schema. Runs in `.venv-deploy`. Arguments: folder of the chart, values as JSON.
+Prints what lint says and the manifests, as JSON; fails if one is not of Kubernetes' schema. Runs
+in `.venv-deploy`. Arguments: folder of the chart, values as JSON.
 """
 
 import json

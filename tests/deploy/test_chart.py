@@ -30,7 +30,8 @@ pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="needs Helm: make te
 
 
 def _run(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [PYTHON, Path(__file__).with_name("render.py"), CHART, json.dumps(values)]
+    script = Path(__file__).with_name("render.py")
+    command = [str(PYTHON), str(script), str(CHART), json.dumps(values)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

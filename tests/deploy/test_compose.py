@@ -174,8 +174,8 @@ def test_prometheus_asks_the_server_with_its_key() -> None:
 @pytest.mark.skipif(not BIN.exists(), reason="needs check-jsonschema: make test-deploy")
 def test_the_files_are_of_the_schema() -> None:
     """That the compose specification publishes."""
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    files = [COMPOSE / "compose.yaml", COMPOSE / "compose.gpu.yaml"]
+    command = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    files = [str(COMPOSE / "compose.yaml"), str(COMPOSE / "compose.gpu.yaml")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

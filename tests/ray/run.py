@@ -42,8 +42,6 @@ def _cluster() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # On a busy machine its parts take longer to find each other than the 30 s that Ray waits.
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
     with tempfile.TemporaryDirectory(prefix="pr", dir="/tmp") as name:
         # A replica asks for one core; that there are two is what the machine can keep apart.
         ray.init(num_cpus=8, include_dashboard=False, _temp_dir=name, log_to_driver=False)

@@ -38,7 +38,9 @@ def _found(
         kind, device, needed_bytes=needed, nodes=nodes, compiler=compiler or found_compiler(),
         probe=probe,
     )  # fmt: skip
-    result = {each.check: (each.status, f"{each.found} {each.mend}") for each in found}
+    result: dict[str, tuple[str, str]] = {
+        each.check: (each.status, f"{each.found} {each.mend}") for each in found
+    }
     assert len(asked) <= 1
     return result
 

@@ -26,7 +26,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling test-deploy test-ray fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling soak test-deploy test-ray fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--c
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
 	@$(BIN)/python -m tests.rolling.run $(ARGS)
+
+soak: setup ## an hour of talk for each of 16 callers, beside bad peers and killed engines (ARGS='--seconds 110')
+	@$(BIN)/python -m benchmarks.bench_soak $(ARGS)
 
 test-deploy: setup $(DEPLOY)/.ready ## Dockerfile, compose and chart, by hadolint, Helm's engine and Prometheus (ARGS='-k chart')
 	@command -v prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; }

@@ -1,4 +1,4 @@
-"""Parley under Ray Serve: one engine a replica, a session stays with the replica that took it.
+"""Parley under Ray Serve: one server a replica, a session stays with the replica that took it.
 
     serve run deploy.ray.app:build config=configs/moshi.yaml max_replicas=8
 
@@ -17,11 +17,11 @@ from ray import serve
 from ray.serve import Application
 
 from server.app import create_app
-from server.capacity.admission import session_bound, with_max_sessions
+from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings, load_settings
 from server.descriptors import raise_descriptor_limit
-from server.engine import make_engine
+from server.engine import make_engines
 from server.logs import set_up_logging
 from server.memory import give_memory_back
 from server.names import ROOT
@@ -45,8 +45,8 @@ class Arguments(BaseModel, extra="forbid"):
         drain_s: how long a replica that is to go may go on with its sessions; left out,
             `server.drain_s`.
         num_cpus: that Ray keeps for a replica.
-        num_gpus: the same; left out, one where the model is for a GPU. A replica sees its own as
-            `cuda:0`.
+        num_gpus: the same; left out, as many as the settings name. A replica sees its own as
+            `cuda:0`, `cuda:1`.
     """
 
     config: str = "configs/starter.yaml"
@@ -62,8 +62,10 @@ class Arguments(BaseModel, extra="forbid"):
 def build(arguments: Arguments) -> Application:
     """Return the application that Ray Serve runs."""
     settings = _settings(arguments)
-    places = settings.engine.max_sessions
-    gpus = float(settings.engine.device.startswith("cuda"))
+    engines = [each.engine for each in settings.each_model]
+    places = sum(engine.max_sessions * len(engine.places) for engine in engines)
+    devices = {"cuda:0" if name == "cuda" else name for each in engines for name in each.places}
+    gpus = float(sum(name.startswith("cuda") for name in devices))
     return (
         serve.deployment(serve.ingress()(Replica))
         .options(
@@ -95,7 +97,7 @@ def build(arguments: Arguments) -> Application:
 
 
 class Replica:
-    """One engine, and the sessions that it serves.
+    """The engines of one server, and the sessions that they serve.
 
     Args:
         arguments: as `Arguments` has them.
@@ -106,18 +108,21 @@ class Replica:
         give_memory_back()
         raise_descriptor_limit()
         settings = _settings(Arguments.model_validate(arguments))
-        bound = session_bound(settings, this_machine())
-        # Loads the model: Serve sends nobody here before it is done.
-        self._app = create_app(with_max_sessions(settings, bound.sessions), make_engine(settings))
+        machine = this_machine()
+        bounds = {each.model.name: session_bound(each, machine) for each in settings.each_model}
+        settings = with_bounds(settings, {name: each.sessions for name, each in bounds.items()})
+        # Loads the models: Serve sends nobody here before it is done.
+        self._app = create_app(settings, make_engines(settings))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return what answers requests."""
         return self._app
 
     def check_health(self) -> None:
-        """Tell Serve to replace this replica, once its engine is given up."""
-        if self._app.state.gateway.link.state is LinkState.FAILED:
-            raise RuntimeError("the engine died too often")
+        """Tell Serve to replace this replica, once the last of its engines is given up."""
+        pools = [model.pool for model in self._app.state.gateway.models]
+        if all(pool.state is LinkState.FAILED for pool in pools):
+            raise RuntimeError("every engine died too often")
 
 
 def _settings(arguments: Arguments) -> Settings:

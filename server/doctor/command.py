@@ -3,16 +3,16 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import ifaddr
 
-from server.capacity.admission import session_bound, with_max_sessions
+from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
 from server.doctor.configuration import check_exposure, check_keys
-from server.doctor.device import ask_torch, check_device, found_compiler, found_nodes
+from server.doctor.device import Placed, ask_torch, check_devices, found_compiler, found_nodes
 from server.doctor.finding import Finding, error
 from server.doctor.host import this_host
 from server.doctor.model import look_at_model
@@ -24,6 +24,7 @@ from server.doctor.resources import (
     check_memory,
     check_shared_memory,
     newest_file,
+    num_places,
     written_folders,
 )
 from server.doctor.tls import check_tls, trusted_roots
@@ -67,17 +68,24 @@ def examine(settings: Settings, config: Path) -> Iterator[Finding]:
     """Run every check; arguments as `run_doctor`."""
     host = this_host()
     yield from check_keys(settings.server)
+    guessed: dict[str, int] = {}
     try:
-        bound = session_bound(settings, this_machine())
-        sessions, is_measured = bound.sessions, not bound.reason.startswith("the default")
+        machine = this_machine()
+        bounds = {each.model.name: session_bound(each, machine) for each in settings.each_model}
     except ConfigError as problem:
         yield error("config.capacity", str(problem), "remove the file; run `parley capacity`")
-        sessions, is_measured = settings.engine.max_sessions, True
-    settings = with_max_sessions(settings, sessions)
-    yield from check_exposure(settings, host, config=config, is_measured=is_measured)
+    else:
+        settings = with_bounds(settings, {name: each.sessions for name, each in bounds.items()})
+        guessed = {
+            name: each.sessions
+            for name, each in bounds.items()
+            if each.reason.startswith("the default")
+        }
+    yield from check_exposure(settings, host, config=config, guessed=guessed)
     yield from check_tls(settings.server, host.now, trusted_roots())
     yield from check_clock(host, newest_file())
-    yield from check_ports(settings)
+    sessions = num_places(settings)
+    yield from check_ports(settings, sessions)
     addresses = [
         ip.ip if isinstance(ip.ip, str) else ip.ip[0]
         for adapter in ifaddr.get_adapters()
@@ -86,20 +94,24 @@ def examine(settings: Settings, config: Path) -> Iterator[Finding]:
     yield from check_reach(settings, addresses)
     yield from check_descriptors(settings, sessions, host)
     yield from check_disk(written_folders(settings))
-    if settings.engine.placement == "process":
+    if any(each.engine.placement == "process" for each in settings.each_model):
         yield from check_shared_memory()
-    model = look_at_model(settings, sessions)
-    yield from model.findings
-    on_gpu = model.kind == "kyutai" and settings.engine.device.startswith("cuda")
-    yield from check_memory(settings, sessions, host, 0 if on_gpu else model.num_bytes)
-    yield from check_device(
-        model.kind,
-        settings.engine.device,
-        needed_bytes=model.num_bytes if on_gpu else 0,
-        nodes=found_nodes(),
-        compiler=found_compiler(),
-        probe=ask_torch,
+    placed: list[Placed] = []
+    for each in settings.each_model:
+        model = look_at_model(each)
+        for finding in model.findings:
+            yield _of_model(finding, each.model.name) if settings.models else finding
+        placed += [Placed(model.kind, device, model.num_bytes) for device in each.engine.places]
+    on_cpu = [engine.num_bytes for engine in placed if engine.gpu is None]
+    yield from check_memory(settings, sessions, host, sum(on_cpu), num_engines=len(placed))
+    yield from check_devices(
+        placed, nodes=found_nodes(), compiler=found_compiler(), probe=ask_torch
     )
+
+
+def _of_model(finding: Finding, name: str) -> Finding:
+    """Say of which model of several a finding is."""
+    return replace(finding, found=f"{name}: {finding.found}")
 
 
 def as_text(finding: Finding) -> str:

@@ -1,7 +1,7 @@
 """What the settings allow that their author may not have meant."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ def check_keys(server: ServerSettings) -> Iterator[Finding]:
 
 
 def check_exposure(
-    settings: Settings, host: Host, *, config: Path, is_measured: bool
+    settings: Settings, host: Host, *, config: Path, guessed: Mapping[str, int]
 ) -> Iterator[Finding]:
     """Look at what strangers may do.
 
@@ -60,8 +60,8 @@ def check_exposure(
         settings: of the server.
         host: whose process it is.
         config: file that the settings are from.
-        is_measured: whether `parley capacity` has said how many sessions there may be, or the
-            settings do.
+        guessed: models of which neither `parley capacity` nor the settings have said how many
+            sessions there may be, and how many are let in.
     """
     yield from _proxies(settings.server)
     yield from _elsewhere(settings)
@@ -69,11 +69,11 @@ def check_exposure(
     if is_loopback(settings.server.host):
         yield skipped("config.public", "only this machine can connect")
         return
-    warnings = list(_public(settings, host, is_measured=is_measured))
+    warnings = list(_public(settings, host, guessed))
     yield from warnings or [ok("config.public", "what strangers may do is bounded")]
 
 
-def _public(settings: Settings, host: Host, *, is_measured: bool) -> Iterator[Finding]:
+def _public(settings: Settings, host: Host, guessed: Mapping[str, int]) -> Iterator[Finding]:
     """Yield what matters once others can reach the server."""
     server = settings.server
     has_proxy = any(not _is_of_this_machine(each) for each in server.trusted_proxies)
@@ -110,12 +110,11 @@ def _public(settings: Settings, host: Host, *, is_measured: bool) -> Iterator[Fi
             "config.openapi", "server.openapi describes the HTTP side to everybody",
             "leave it out, unless you mean it",
         )  # fmt: skip
-    if not is_measured:
+    for name, sessions in guessed.items():
         yield warning(
             "config.capacity",
-            f"nobody knows how many sessions this machine holds; {settings.engine.max_sessions} "
-            "are let in",
-            "run `parley capacity`, or set engine.max_sessions",
+            f"nobody knows how many sessions with {name} this machine holds; {sessions} are let in",
+            "run `parley capacity`, or set max_sessions of its engine",
         )
     if host.user_id == 0:
         yield warning(

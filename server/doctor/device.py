@@ -7,7 +7,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,51 +29,71 @@ with the last line of what went wrong.
 """
 
 
-def check_device(
-    kind: Kind,
-    device: str,
-    *,
-    needed_bytes: int,
-    nodes: tuple[str, ...],
-    compiler: str | None,
-    probe: Probe,
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An engine, and where it runs.
+
+    Attributes:
+        kind: of its model.
+        device: that the settings name.
+        num_bytes: of its model and its sessions there.
+    """
+
+    kind: Kind
+    device: str
+    num_bytes: int
+
+    @property
+    def gpu(self) -> str | None:
+        """Return its GPU, `cuda:0` for `cuda` as well; None for the CPU."""
+        if self.kind != "kyutai" or not self.device.startswith("cuda"):
+            return None
+        return "cuda:0" if self.device == "cuda" else self.device
+
+
+def check_devices(
+    engines: Sequence[Placed], *, nodes: tuple[str, ...], compiler: str | None, probe: Probe
 ) -> Iterator[Finding]:
-    """Look at the GPU, its driver, the C compiler and Triton.
+    """Look at the GPUs, their driver, the C compiler and Triton.
 
     Args:
-        kind: of the model.
-        device: that the settings name.
-        needed_bytes: of the model and its sessions on the device.
+        engines: of all models.
         nodes: device files of NVIDIA's driver.
         compiler: C compiler that Triton would use; None if there is none.
         probe: asks PyTorch.
     """
-    if kind != "kyutai" or not device.startswith("cuda"):
-        if nodes and kind == "kyutai":
+    needed: Counter[str] = Counter()
+    for each in engines:
+        if each.gpu is not None:
+            needed[each.gpu] += each.num_bytes
+    if not needed:
+        slow = next((each.device for each in engines if each.kind == "kyutai"), None)
+        if nodes and slow is not None:
             yield warning(
                 "gpu",
-                f"there is a GPU ({nodes[0]}), and engine.device is {device}",
+                f"there is a GPU ({nodes[0]}), and engine.device is {slow}",
                 "set engine.device to cuda, and engine.dtype to bfloat16",
             )
         else:
-            yield skipped("gpu", "the model runs on the CPU")
+            yield skipped("gpu", "all runs on the CPU")
         return
     compiles = yield from _compiler(compiler)
-    found = probe(device, compiles)
-    yield from _gpu(device, nodes, found)
-    if "free_bytes" in found:
-        yield _room(needed_bytes, found)
-    if "kernel" in found:
-        right = found["kernel"] == [1.0, 1.0, 1.0]
-        yield (
-            ok("triton", f"Triton {found['triton']} compiled a kernel and ran it")
-            if right
-            else error(
-                "triton", f"a kernel computed {found['kernel']}", "report it, with this text"
-            )
-        )
-    elif "failure" not in found and compiles:
-        yield skipped("triton", "there is no GPU to run a kernel on")
+    for device, num_bytes in needed.items():
+        found = probe(device, compiles)
+        yield from _gpu(device, nodes, found)
+        if "free_bytes" in found:
+            yield _room(device, num_bytes, found)
+        if "kernel" in found:
+            yield _kernel(device, found)
+        elif "failure" not in found and compiles:
+            yield skipped("triton", "there is no GPU to run a kernel on")
+
+
+def _kernel(device: str, found: Mapping[str, Any]) -> Finding:
+    if found["kernel"] != [1.0, 1.0, 1.0]:
+        computed = f"a kernel computed {found['kernel']} on {device}"
+        return error("triton", computed, "report it, with this text")
+    return ok("triton", f"Triton {found['triton']} compiled a kernel and ran it on {device}")
 
 
 def _compiler(compiler: str | None) -> Generator[Finding, None, bool]:
@@ -118,8 +140,9 @@ def _gpu(device: str, nodes: tuple[str, ...], found: Mapping[str, Any]) -> Itera
     major, minor = found["capability"]
     yield ok(
         "gpu",
-        f"{found['name']}, compute capability {major}.{minor}, {_gb(found['free_bytes'])} of "
-        f"{_gb(found['memory_bytes'])} free; PyTorch {found['torch']}",
+        f"{device} is {found['name']}, compute capability {major}.{minor}, "
+        f"{_gb(found['free_bytes'])} of {_gb(found['memory_bytes'])} free; "
+        f"PyTorch {found['torch']}",
     )
     # Binaries for 8.0 run on 8.6 as well: the same major number, not a smaller minor one (CUDA
     # programming guide, "Binary compatibility").
@@ -138,9 +161,9 @@ def _gpu(device: str, nodes: tuple[str, ...], found: Mapping[str, Any]) -> Itera
         )  # fmt: skip
 
 
-def _room(needed: int, found: Mapping[str, Any]) -> Finding:
+def _room(device: str, needed: int, found: Mapping[str, Any]) -> Finding:
     seen = (
-        f"the model and its sessions need {_gb(needed)}; {_gb(found['free_bytes'])} of "
+        f"models and their sessions need {_gb(needed)} on {device}; {_gb(found['free_bytes'])} of "
         f"{_gb(found['memory_bytes'])} are free"
     )
     if needed > found["free_bytes"]:

@@ -28,7 +28,8 @@ class Model:
 
     Attributes:
         kind: of engine.
-        num_bytes: in memory, with what its sessions remember; 0 where nothing is known.
+        num_bytes: in memory of each of its engines, with what its sessions remember; 0 where
+            nothing is known.
         findings: on its files.
     """
 
@@ -37,12 +38,11 @@ class Model:
     findings: tuple[Finding, ...]
 
 
-def look_at_model(settings: Settings, sessions: int) -> Model:
+def look_at_model(settings: Settings) -> Model:
     """Read the model's files and compare them with their hashes, which takes time.
 
     Args:
-        settings: of the server.
-        sessions: that are admitted.
+        settings: of the server, as if this were its only model (`Settings.each_model`).
     """
     model = settings.model
     if model.script is not None:
@@ -56,7 +56,7 @@ def look_at_model(settings: Settings, sessions: int) -> Model:
         return Model("kyutai", 0, (error("weights", str(problem), _PULL),))
     if starter:
         return _starter(directory, settings)
-    return _kyutai(directory, settings, sessions)
+    return _kyutai(directory, settings)
 
 
 def _script(path: Path) -> Iterator[Finding]:
@@ -84,7 +84,7 @@ def _starter(directory: Path, settings: Settings) -> Model:
     return Model("starter", stored * _GROWTH[settings.engine.linears], (found,))
 
 
-def _kyutai(directory: Path, settings: Settings, sessions: int) -> Model:
+def _kyutai(directory: Path, settings: Settings) -> Model:
     from model.kyutai.check import check_directory  # noqa: PLC0415 - as above
 
     checkpoint = check_directory(directory)
@@ -93,7 +93,7 @@ def _kyutai(directory: Path, settings: Settings, sessions: int) -> Model:
     if checkpoint.memory is not None:
         bits = 8 if settings.engine.kv == "int8" else 16
         linears = _LINEARS[settings.engine.linears]
-        num_bytes = checkpoint.memory.total(linears, sessions, None, bits)
+        num_bytes = checkpoint.memory.total(linears, settings.engine.max_sessions, None, bits)
     if not findings:
         findings.append(_hashes(directory))
     return Model("kyutai", num_bytes, tuple(findings))

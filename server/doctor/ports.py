@@ -16,14 +16,19 @@ _ANSWER_S = 2.0
 _FIRST_FREE_PORT = 1_024  # below, only root may listen: ip(7)
 
 
-def check_ports(settings: Settings) -> Iterator[Finding]:
-    """Take the ports for a moment, as a server does."""
+def check_ports(settings: Settings, sessions: int) -> Iterator[Finding]:
+    """Take the ports for a moment, as a server does.
+
+    Args:
+        settings: of the server.
+        sessions: that are admitted.
+    """
     host, port = settings.server.host, settings.server.port
     try:
         with contextlib.closing(listening_socket(host, port)) as listener:
             taken = listener.getsockname()[1]
             yield ok("port.http", f"{host}:{port} is free")
-            yield _calls(settings, host, taken)
+            yield _calls(settings, sessions, host, taken)
     except ConfigError as problem:
         if version := running_version(host, port):
             yield warning(
@@ -56,7 +61,7 @@ def running_version(host: str, port: int) -> str | None:
         return None
 
 
-def _calls(settings: Settings, host: str, port: int) -> Finding:
+def _calls(settings: Settings, sessions: int, host: str, port: int) -> Finding:
     """Take the ports of calls by WebRTC."""
     name = "port.calls"
     if not settings.webrtc.enabled:
@@ -78,11 +83,11 @@ def _calls(settings: Settings, host: str, port: int) -> Finding:
     if settings.webrtc.ports is None:
         return ok(name, f"UDP port {udp_port} is free; open it in the firewall")
     first, last = settings.webrtc.ports
-    count, sessions = last - first + 1, settings.engine.max_sessions
+    count = last - first + 1
     if count < sessions:
         return warning(
             name,
-            f"webrtc.ports has {count} ports, and engine.max_sessions allows {sessions} calls",
+            f"webrtc.ports has {count} ports, and {sessions} sessions may be open",
             "widen webrtc.ports, or leave it out: calls then share one port",
         )
     return ok(name, f"calls take one of {count} UDP ports; open {first} to {last} in the firewall")

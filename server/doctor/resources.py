@@ -15,13 +15,19 @@ from server.names import ROOT
 _GIB = 1 << 30
 # float32 at the engine's rate, and at the rate of the wire.
 _WAITING_BYTES_PER_S, _KEPT_BYTES_PER_S = 4 * 16_000, 4 * 24_000
-# Two processes with their libraries, before any session and any weights: 0.3 GB the gateway,
-# 0.6 GB the engine with PyTorch.
-_BASE_BYTES = 900_000_000
+# Processes with their libraries, before any session and any weights: the gateway, and each engine
+# with PyTorch.
+_GATEWAY_BYTES, _ENGINE_BYTES = 300_000_000, 600_000_000
 # A session's socket; an HTTP connection beside it, or a UDP port of its own.
 _DESCRIPTORS_PER_SESSION = 2
 _DESCRIPTORS_BESIDES = 256
 _LITTLE_BYTES, _NO_BYTES = 2 * _GIB, 100 << 20
+
+
+def num_places(settings: Settings) -> int:
+    """Return how many sessions may be open at once, with all models and engines."""
+    engines = [each.engine for each in settings.each_model]
+    return sum(engine.max_sessions * len(engine.places) for engine in engines)
 
 
 def session_bytes(settings: Settings) -> int:
@@ -38,7 +44,7 @@ def session_bytes(settings: Settings) -> int:
 
 
 def check_memory(
-    settings: Settings, sessions: int, host: Host, model_bytes: int
+    settings: Settings, sessions: int, host: Host, model_bytes: int, *, num_engines: int = 1
 ) -> Iterator[Finding]:
     """Compare what limits allow with what there is.
 
@@ -46,21 +52,22 @@ def check_memory(
         settings: of the server.
         sessions: that are admitted.
         host: what there is.
-        model_bytes: of the model in host memory, with the memory of its sessions.
+        model_bytes: of all models in host memory, with the memory of their sessions.
+        num_engines: of all models together.
     """
     # For example 16 sessions: 16 * (38 + 3 + 8 + 8 + 24) MB = 1.3 GB, 0.9 GB for the processes, and
     # the starter's 0.2 GB. Few will ever be near their limits; all of them at once is an attack.
-    needed = _BASE_BYTES + model_bytes
+    needed = _GATEWAY_BYTES + num_engines * _ENGINE_BYTES + model_bytes
     worst = needed + sessions * session_bytes(settings)
     have = host.memory_bytes
     seen = (
-        f"{sessions} sessions at all their limits, and the model: {_gb(worst)} of {_gb(have)} that "
-        "this process may use"
+        f"{sessions} sessions at all their limits, and what is loaded: {_gb(worst)} of "
+        f"{_gb(have)} that this process may use"
     )
     if needed > have:
         yield error(
             "memory",
-            f"the model alone needs some {_gb(needed)}, and {_gb(have)} may be used",
+            f"what is loaded needs some {_gb(needed)} alone, and {_gb(have)} may be used",
             "more memory, a smaller model, or engine.linears: int8",
         )
     elif worst > have:
@@ -97,6 +104,8 @@ def written_folders(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "temporary files", Path(tempfile.gettempdir())
     if settings.approvals.audit_file is not None:
         yield "approvals.audit_file", settings.approvals.audit_file.absolute().parent
+    if settings.usage.ledger is not None:
+        yield "usage.ledger", settings.usage.ledger.absolute().parent
 
 
 def check_disk(folders: Iterable[tuple[str, Path]]) -> Iterator[Finding]:

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from server.config import Settings, load_settings
 
@@ -90,6 +92,18 @@ def test_everything_at_once() -> None:
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "900"
 
 
+def test_several_models() -> None:
+    """What is said of the model is said of each that is named; those of the file are all there."""
+    names = ["starter", "hibiki-tiny"]
+    model = {"config": "several.yaml", "names": names, "maxSessions": 3, "quantisation": "int8"}
+    settings = _settings(_rendered({"model": model})["Deployment"])
+    assert [each.model.name for each in settings.each_model] == names
+    for each in settings.each_model:
+        assert each.engine.max_sessions == 3
+        assert each.engine.linears == "int8"
+        assert each.engine.loading_s == 1_800
+
+
 @pytest.mark.parametrize("values", [{}, ALL])
 def test_a_pod_may_end_its_calls_and_write_nothing_of_its_own(values: dict[str, Any]) -> None:
     """The grace is longer than the drain and the wait before it; the root is read-only."""
@@ -116,14 +130,41 @@ def test_scaling_is_by_sessions_and_places() -> None:
     (trigger,) = scaled["triggers"]
     assert trigger["type"] == "prometheus"
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
-    assert float(trigger["metadata"]["threshold"]) == 8 * 0.5
+    assert float(trigger["metadata"]["threshold"]) == 0.5
     assert 'parley_draining{namespace="prod"} == 1' in trigger["metadata"]["query"]
     assert _rendered({})["Deployment"]["spec"]["replicas"] == 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs prometheus: make test-deploy")
+def test_the_fullest_model_decides(tmp_path: Path) -> None:
+    """As Prometheus computes it: 6 sessions fill 1.5 pods of 4 places; what drains is left out.
+
+    The other model has 3 of 8. The third pod drains, and has 4 sessions.
+    """
+    (trigger,) = _rendered(ALL)["ScaledObject"]["spec"]["triggers"]
+    places = {"m": 4, "n": 8}
+    sessions = {("a", "m"): 4, ("b", "m"): 2, ("c", "m"): 4, ("a", "n"): 3}
+    series = {f'parley_draining{{namespace="prod", pod="{pod}"}}': int(pod == "c") for pod in "abc"}
+    for pod in "abc":
+        for model, slots in places.items():
+            labels = f'{{namespace="prod", pod="{pod}", model="{model}"}}'
+            series[f"parley_model_sessions{labels}"] = sessions.get((pod, model), 0)
+            series[f"parley_model_slots{labels}"] = slots
+    wanted = {"expr": trigger["metadata"]["query"], "exp_samples": [{"labels": "{}", "value": 1.5}]}
+    test = {
+        "input_series": [{"series": name, "values": f"{n}x4"} for name, n in series.items()],
+        "promql_expr_test": [{**wanted, "eval_time": "1m"}],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [{**test, "interval": "15s"}]}))
+    command = ["promtool", "test", "rules", str(tmp_path / "test.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"model": {"names": ["Starter Two"]}}, "names"),
         ({"model": {"quantisation": "int4"}}, "quantisation"),
         ({"model": {"maxSessions": 0}}, "maxSessions"),
         ({"keys": {"existingSecret": ""}}, "existingSecret"),

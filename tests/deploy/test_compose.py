@@ -60,7 +60,8 @@ def _rules() -> list[dict[str, Any]]:
 
 def _metrics() -> set[str]:
     """Return the names of all samples that a server serves, before anybody has called."""
-    app = create_app(Settings.model_validate({"server": {"api_keys": [KEY]}}), EchoEngine())
+    settings = Settings.model_validate({"server": {"api_keys": [KEY]}})
+    app = create_app(settings, {settings.model.name: [EchoEngine()]})
     text = app.state.gateway.metrics.text().decode()
     names: set[str] = set()
     for family in text_string_to_metric_families(text):

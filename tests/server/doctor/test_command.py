@@ -30,6 +30,19 @@ def test_json_has_every_finding(capsys: pytest.CaptureFixture[str]) -> None:
         assert bool(finding["mend"]) is (finding["status"] in ("warning", "error"))
 
 
+def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each model's files are looked at, and findings on them say whose they are."""
+    config = str(ROOT / "configs" / "several.yaml")
+    ports = ["--set", "server.port=0", "--set", "webrtc.port=0"]
+    broken = ["--set", "models.gone.dir=model/none"]
+    assert main(["doctor", "--config", config, *ports, *broken, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    weights = [(each["status"], each["found"]) for each in found if each["check"] == "weights"]
+    assert [status for status, _ in weights] == ["ok", "skipped", "error"]
+    for (_, text), name in zip(weights, ("starter", "hibiki-tiny", "gone"), strict=True):
+        assert text.startswith(f"{name}: ")
+
+
 def test_an_error_decides_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """And a person is told what to do."""
     keys = ["--set", "server.api_keys=[change-me-change-me]"]

@@ -1,6 +1,7 @@
 """Settings that their author may not have meant, one finding each."""
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ GOOD: dict[str, Any] = {
 
 
 def _exposure(
-    settings: dict[str, Any], *, host: Host = USER, config: Path = Path(), measured: bool = True
+    settings: dict[str, Any],
+    *,
+    host: Host = USER,
+    config: Path = Path(),
+    guessed: Mapping[str, int] | None = None,
 ) -> dict[str, Finding]:
     found = check_exposure(
-        Settings.model_validate(settings), host, config=config, is_measured=measured
+        Settings.model_validate(settings), host, config=config, guessed=guessed or {}
     )
     return {finding.check: finding for finding in found if finding.status != "skipped"}
 
@@ -68,7 +73,7 @@ def test_root_and_a_guess() -> None:
     """Who runs it, and whether the number of sessions was measured."""
     root = Host(1 << 34, 20_000, 0, USER.now, True)
     assert list(_exposure({"server": GOOD}, host=root)) == ["config.root"]
-    assert list(_exposure({"server": GOOD}, measured=False)) == ["config.capacity"]
+    assert list(_exposure({"server": GOOD}, guessed={"starter": 4})) == ["config.capacity"]
 
 
 @pytest.mark.parametrize("proxy", ["*", "0.0.0.0/0", "128.0.0.0/1", "::/0"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.doctor.device import ask_torch, check_device, found_compiler
+from server.doctor.device import Placed, ask_torch, check_devices, found_compiler
 from server.doctor.model import Kind
 
 GPU: dict[str, Any] = {
@@ -34,10 +34,12 @@ def _found(
         asked.append((name, compiles))
         return {k: v for k, v in probed.items() if compiles or k != "kernel"}
 
-    found = check_device(
-        kind, device, needed_bytes=needed, nodes=nodes, compiler=compiler or found_compiler(),
+    found = check_devices(
+        [Placed(kind, device, needed)],
+        nodes=nodes,
+        compiler=compiler or found_compiler(),
         probe=probe,
-    )  # fmt: skip
+    )
     result: dict[str, tuple[str, str]] = {
         each.check: (each.status, f"{each.found} {each.mend}") for each in found
     }
@@ -103,10 +105,35 @@ def test_no_compiler(tmp_path: Path) -> None:
     assert _bad(found) == {"compiler": "error"}
     assert "Python.h" in found["compiler"][1]
     assert "triton" not in found
-    none = check_device(
-        "kyutai", "cuda", needed_bytes=0, nodes=(), compiler=None, probe=lambda *_: NONE
-    )
+    cuda = [Placed("kyutai", "cuda", 0)]
+    none = check_devices(cuda, nodes=(), compiler=None, probe=lambda *_: NONE)
     assert [each.status for each in none] == ["error", "error"]
+
+
+def test_several_engines() -> None:
+    """Each GPU is asked once, and has to hold all that runs on it; what is on the CPU is not there.
+
+    130 GB are free on each: two engines of 70 GB fit on two GPUs and not on one.
+    """
+    asked: list[str] = []
+
+    def probe(device: str, _: bool) -> Mapping[str, Any]:
+        asked.append(device)
+        return GPU
+
+    def memory(*devices: str) -> list[str]:
+        asked.clear()
+        engines = [Placed("kyutai", device, 70_000_000_000) for device in devices]
+        engines.append(Placed("starter", "cpu", 200_000_000_000))
+        found = check_devices(engines, nodes=(), compiler=found_compiler(), probe=probe)
+        return [each.status for each in found if each.check == "gpu.memory"]
+
+    assert memory("cuda:0", "cuda:1") == ["ok", "ok"]
+    assert asked == ["cuda:0", "cuda:1"]
+    assert memory("cuda", "cuda:0") == ["error"]
+    assert asked == ["cuda:0"]
+    assert memory("cpu") == []
+    assert asked == []
 
 
 def test_torch_is_asked_in_a_process_of_its_own() -> None:

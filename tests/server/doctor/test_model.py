@@ -11,7 +11,7 @@ from server.names import ROOT
 
 def _looked(model: ModelSettings, **engine: object) -> tuple[str, list[str], int]:
     settings = Settings(model=model, engine=EngineSettings.model_validate(engine))
-    found = look_at_model(settings, 4)
+    found = look_at_model(settings)
     return found.kind, [each.status for each in found.findings], found.num_bytes
 
 

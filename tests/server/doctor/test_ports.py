@@ -14,7 +14,7 @@ from tests.server.serving import serving
 
 
 def _found(settings: Settings) -> dict[str, Finding]:
-    return {finding.check: finding for finding in check_ports(settings)}
+    return {finding.check: finding for finding in check_ports(settings, 4)}
 
 
 def _settings(port: int = 0, webrtc: dict[str, object] | None = None) -> Settings:
@@ -62,7 +62,7 @@ async def test_a_server_of_ours_that_runs() -> None:
 def test_an_address_that_is_not_ours() -> None:
     """203.0.113.0/24 is for documentation (RFC 5737): no machine has it."""
     server = ServerSettings(host="203.0.113.1", api_keys=("sk-sixteen-or-more-1",))
-    (found,) = check_ports(Settings(server=server))
+    (found,) = check_ports(Settings(server=server), 4)
     assert (found.check, found.status) == ("port.http", "error")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import ServerSettings, Settings
+from server.config import EngineSettings, ServerSettings, Settings
 from server.doctor.host import Host, limit_in, this_host
 from server.doctor.resources import (
     check_clock,
@@ -14,6 +14,7 @@ from server.doctor.resources import (
     check_memory,
     check_shared_memory,
     newest_file,
+    num_places,
     session_bytes,
     written_folders,
 )
@@ -38,6 +39,18 @@ def test_memory(memory: int, status: str) -> None:
     (found,) = check_memory(settings, 16, _host(memory=memory), 1_500_000_000)
     assert found.status == status
     assert 16 * session_bytes(settings) > GB
+    more = check_memory(settings, 16, _host(memory=3 * GB), 1_500_000_000, num_engines=3)
+    assert [each.status for each in more] == ["error"], "each engine is a process with PyTorch"
+
+
+def test_places_of_several_engines() -> None:
+    """Of every model, on each of its devices."""
+    assert num_places(Settings(engine=EngineSettings(max_sessions=5))) == 5
+    models = {
+        "a": {"engine": {"max_sessions": 3}},
+        "b": {"engine": {"max_sessions": 8, "devices": ["cuda:0", "cuda:1"]}},
+    }
+    assert num_places(Settings.model_validate({"models": models})) == 3 + 2 * 8
 
 
 def test_less_sound_is_less_memory() -> None:
@@ -59,6 +72,8 @@ def test_disk(tmp_path: Path) -> None:
     assert (found.check, "something" in found.found) == ("disk", True)
     who = [name for name, _ in written_folders(Settings())]
     assert who == ["server.capacity_file", "temporary files"]
+    billed = Settings.model_validate({"usage": {"ledger": tmp_path / "bills" / "usage.jsonl"}})
+    assert ("usage.ledger", tmp_path / "bills") in [*written_folders(billed)]
 
 
 def test_shared_memory(tmp_path: Path) -> None:

@@ -27,13 +27,17 @@ server.trusted_proxies: {{ .Values.server.trustedProxies | toJson | quote }}
 server.max_connections_per_address: {{ .Values.server.maxConnectionsPerAddress | quote }}
 server.allowed_origins: {{ .Values.server.allowedOrigins | toJson | quote }}
 server.allowed_hosts: {{ .Values.server.allowedHosts | toJson | quote }}
-engine.max_sessions: {{ .Values.model.maxSessions | quote }}
-engine.loading_s: {{ .Values.loadingSeconds | quote }}
 webrtc.enabled: {{ .Values.webrtc.enabled | quote }}
 {{- if .Values.webrtc.enabled }}
 webrtc.port: "8000"
 {{- end }}
-{{- with .Values.model.quantisation }}
-engine.linears: {{ . | quote }}
+{{- /* Of the only model, or of each that is named. */}}
+{{- range $name := default (list "") .Values.model.names }}
+{{- $engine := $name | empty | ternary "engine" (printf "models.%s.engine" $name) }}
+{{ $engine }}.max_sessions: {{ $.Values.model.maxSessions | quote }}
+{{ $engine }}.loading_s: {{ $.Values.loadingSeconds | quote }}
+{{- with $.Values.model.quantisation }}
+{{ $engine }}.linears: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}

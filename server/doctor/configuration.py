@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.config import ServerSettings, Settings, is_loopback
+from server.config import ChatCheck, ModerationsCheck, ServerSettings, Settings, is_loopback
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.doctor.host import Host
 from server.doctor.strength import random_bits
@@ -65,7 +65,7 @@ def check_exposure(
     """
     yield from _proxies(settings.server)
     yield from _elsewhere(settings)
-    yield from _files(settings.server, config)
+    yield from _files(settings, config)
     if is_loopback(settings.server.host):
         yield skipped("config.public", "only this machine can connect")
         return
@@ -157,17 +157,17 @@ def _is_of_this_machine(proxy: str) -> bool:
 
 
 def _elsewhere(settings: Settings) -> Iterator[Finding]:
-    """Yield what matters of MCP servers and TURN."""
+    """Yield what matters of other servers that are asked, and of TURN."""
     if "*" in settings.mcp.allowed:
         yield warning(
             "config.mcp", "mcp.allowed has *: clients may name any MCP server on the internet",
             "list the hosts that you mean",
         )  # fmt: skip
-    for label, server in settings.mcp.servers.items():
-        url = urlsplit(server.url or "")
-        if url.scheme == "http" and server.authorization and not is_loopback(url.hostname or ""):
+    for name, url in {name: url for name, url, _ in _tokens(settings)}.items():
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             yield warning(
-                "config.mcp", f"mcp.servers.{label}: its token crosses the network in the clear",
+                "config.tokens", f"{name}: its token crosses the network in the clear",
                 "use its https address",
             )  # fmt: skip
     if settings.approvals.rules and settings.approvals.audit_file is None:
@@ -184,8 +184,23 @@ def _elsewhere(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _files(server: ServerSettings, config: Path) -> Iterator[Finding]:
-    secrets = server.api_keys or server.key_secrets
+def _tokens(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield each token for another server: its setting, the address that it is for, itself."""
+    for label, server in settings.mcp.servers.items():
+        for token in filter(None, (server.authorization, *server.headers.values())):
+            yield f"mcp.servers.{label}", server.url or "", token
+    delegate = settings.delegate
+    for token in filter(None, (delegate.authorization, *delegate.headers.values())):
+        yield "delegate.url", delegate.url or "", token
+    for number, check in enumerate(settings.filters.checks):
+        if isinstance(check, ModerationsCheck | ChatCheck) and check.api_key:
+            yield f"filters.checks.{number}", check.url, check.api_key
+
+
+def _files(settings: Settings, config: Path) -> Iterator[Finding]:
+    server = settings.server
+    tokens = (token for _, _, token in _tokens(settings))
+    secrets = (*server.api_keys, *server.key_secrets, *tokens)
     if secrets and config.is_file() and config.stat().st_mode & 0o004:
         text = config.read_text(encoding="utf-8", errors="replace")
         if any(secret in text for secret in secrets):

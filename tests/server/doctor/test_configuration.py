@@ -18,6 +18,8 @@ SECRET = "9f1c07d2ab5e83446a0de7f15bc89230d41e67fa8c25b390e6417fd80a5c3b92"  # n
 HASH = "5b0fd2c19a7e4483" * 4
 USER = Host(1 << 34, 20_000, 1_000, dt.datetime(2026, 11, 30, tzinfo=dt.UTC), True)
 
+REMOTE = {"kind": "moderations", "url": "http://a.example/v1", "model": "m", "api_key": "t"}
+
 # A server for strangers as it should be.
 GOOD: dict[str, Any] = {
     "host": "0.0.0.0",  # noqa: S104
@@ -89,8 +91,10 @@ def test_proxies_that_are_everybody(proxy: str) -> None:
         ({"mcp": {"allowed": ["*"]}}, "config.mcp"),
         (
             {"mcp": {"servers": {"a": {"url": "http://a.example", "authorization": "t"}}}},
-            "config.mcp",
+            "config.tokens",
         ),
+        ({"delegate": {"url": "http://a.example/v1", "headers": {"a": "t", "b": "u"}}}, "config.tokens"),
+        ({"filters": {"checks": [REMOTE]}}, "config.tokens"),
         ({"approvals": {"rules": [{"tool": "*"}]}}, "config.audit"),
         (
             {"webrtc": {"ice_servers": [{"urls": ["turn:a.example"], "credential": "x"}]}},
@@ -115,6 +119,22 @@ def test_a_file_with_secrets(tmp_path: Path) -> None:
     config.chmod(0o644)
     config.write_text("server:\n  port: 8000\n")
     assert not _exposure(settings, config=config), "they came by the environment"
+
+
+def test_a_file_with_tokens_for_others(tmp_path: Path) -> None:
+    """Of the text model, of filters and of MCP servers, like keys of our own; https is fine."""
+    config = tmp_path / "config.yaml"
+    config.write_text("authorization: a-token-for-others")
+    config.chmod(0o644)
+    token, url = "a-token-for-others", "https://a.example/v1"
+    settings: tuple[dict[str, Any], ...] = (
+        {"delegate": {"url": url, "authorization": token}},
+        {"delegate": {"url": url, "headers": {"api-key": token}}},
+        {"filters": {"checks": [{**REMOTE, "url": url, "api_key": token}]}},
+        {"mcp": {"servers": {"a": {"url": url, "authorization": token}}}},
+    )
+    for each in settings:
+        assert list(_exposure(each, config=config)) == ["config.file"]
 
 
 def test_keys_that_can_be_guessed() -> None:

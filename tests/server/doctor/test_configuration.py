@@ -18,6 +18,7 @@ SECRET = "9f1c07d2ab5e83446a0de7f15bc89230d41e67fa8c25b390e6417fd80a5c3b92"  # n
 HASH = "5b0fd2c19a7e4483" * 4
 USER = Host(1 << 34, 20_000, 1_000, dt.datetime(2026, 11, 30, tzinfo=dt.UTC), True)
 
+DELEGATE = {"url": "http://a.example/v1", "headers": {"a": "t", "b": "u"}}
 REMOTE = {"kind": "moderations", "url": "http://a.example/v1", "model": "m", "api_key": "t"}
 
 # A server for strangers as it should be.
@@ -93,7 +94,7 @@ def test_proxies_that_are_everybody(proxy: str) -> None:
             {"mcp": {"servers": {"a": {"url": "http://a.example", "authorization": "t"}}}},
             "config.tokens",
         ),
-        ({"delegate": {"url": "http://a.example/v1", "headers": {"a": "t", "b": "u"}}}, "config.tokens"),
+        ({"delegate": DELEGATE}, "config.tokens"),
         ({"filters": {"checks": [REMOTE]}}, "config.tokens"),
         ({"approvals": {"rules": [{"tool": "*"}]}}, "config.audit"),
         (

@@ -41,6 +41,8 @@ from server.session.drain import Drain
 from server.session.gallery import Gallery
 from server.session.link import EngineLink, LinkState
 from server.session.schemas import SchemaGate
+from server.telephony.calls import PhoneCalls
+from server.telephony.routes import check_session, phone_routes
 from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
@@ -90,6 +92,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         await gateway.link.start()
         try:
+            if app.state.phone is not None:
+                await check_session(gateway, app.state.phone)
             async with _taking_calls(app):
                 yield
         finally:
@@ -148,6 +152,10 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         gallery,
         drain,
     )
+    app.state.phone = None
+    if settings.telephony.is_on:
+        app.state.phone = phone = PhoneCalls(settings, voices)
+        app.include_router(phone_routes(phone))
     app.state.calls = None
     if network is not None:
         from server.webrtc.calls import Calls  # noqa: PLC0415 - see above

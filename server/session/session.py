@@ -459,6 +459,11 @@ class Session:
         if self._far_end is not None and not self._is_over:
             self._far_end.play(pcm, self._clock() - ago_s)
 
+    def hushed(self) -> None:
+        """Note that the client plays no more of what it was given."""
+        if self._far_end is not None and not self._is_over:
+            self._far_end.stop(self._clock())
+
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""
         if self._is_over:

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import structlog
 
@@ -18,7 +18,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import JsonObject
-from server.session.counts import Counts
+from server.session.counts import Counts, count_in
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -39,8 +39,16 @@ _MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 
 
+Carrier: TypeAlias = Literal["websocket", "webrtc", "telephony"]
+"""By what a session comes."""
+
+
 class CallBook(Protocol):
-    """Know the calls that came by WebRTC."""
+    """Know the calls that came by WebRTC, or by telephone."""
+
+    def has(self, call_id: str) -> bool:
+        """Say whether there is a call of this id."""
+        ...
 
     def check(self, call_id: str) -> None:
         """Say whether there is a call.
@@ -125,6 +133,7 @@ class Gateway:
         player: Player | None = None,
         *,
         is_bound: bool = False,
+        carrier: Carrier = "websocket",
     ) -> Session:
         """Make the session of a connection.
 
@@ -134,7 +143,9 @@ class Gateway:
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
             is_bound: whether it keeps its instructions and functions.
+            carrier: by what it comes.
         """
+        count_in(self.counts.sessions_by_transport, carrier)
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
         # here.

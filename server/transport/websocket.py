@@ -114,7 +114,7 @@ async def serve_realtime(socket: WebSocket) -> None:
         if session is not None:
             # Sessions are counted by the engine's places. Kept, both bounds would count the same
             # connection.
-            _leave_place(socket)
+            leave_place(socket)
             await session.run()
 
 
@@ -192,7 +192,7 @@ class _Holder:
             self.session.revoke()
 
 
-def _leave_place(socket: WebSocket) -> None:
+def leave_place(socket: WebSocket) -> None:
     """Give back the place of a connection that has a session."""
     place: Place | None = socket.scope.get("state", {}).get(PLACE_KEY)
     if place is not None:
@@ -213,16 +213,20 @@ async def refuse_path(socket: WebSocket) -> None:
 
 
 async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> None:
-    """Join a call that came by WebRTC, to see and send what its own client does.
+    """Join a call that came by WebRTC or by telephone, to see and send what its client does.
 
     Raises:
         RefusedError: there is no such call, or the key is wrong.
     """
     await let_backend_in(socket, "sessions")
+    call_id = socket.query_params["call_id"]
+    # Telephone calls have the ids that their providers gave them.
+    phone: CallBook | None = getattr(socket.app.state, "phone", None)
     calls: CallBook | None = getattr(socket.app.state, "calls", None)
+    if phone is not None and phone.has(call_id):
+        calls = phone
     if calls is None:
         raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
-    call_id = socket.query_params["call_id"]
     calls.check(call_id)
     # A backend comes as soon as it has the call's id, which may be before the call's client does.
     await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
@@ -231,7 +235,7 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
     except ClientError as error:
         await _hang_up(transport, CLOSE_BAD_REQUEST, error)
         return
-    _leave_place(socket)
+    leave_place(socket)
     await session.attach(transport, asked_dialect(socket))
 
 

@@ -142,7 +142,9 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     is_bound = key is not None and key.is_bound
 
     def new_session(transport: Transport, player: Player) -> Session:
-        return gateway.new_session(transport, dialect, config, player, is_bound=is_bound)
+        return gateway.new_session(
+            transport, dialect, config, player, is_bound=is_bound, carrier="webrtc"
+        )
 
     try:
         call = _calls(request).begin(offer, request.url.hostname or "", new_session, by)

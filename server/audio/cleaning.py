@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.audio.echo_path import EchoPath
+from server.audio.vad import Echo
 from server.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
@@ -24,6 +25,7 @@ NoiseKind: TypeAlias = Literal["near_field", "far_field"]
 _FRAMES_PER_S = 100
 _FADE_MS = 5  # from the raw sound to the cleaned, and back
 # AEC3 finds echoes of up to 500 ms, and a room's tail follows.
+_LONGEST_ECHO_MS = 500
 _ECHO_TAIL_MS = 1_000
 # Sound that is heard again, so that a processor begins with what came before.
 _RUN_UP_FRAMES = 4
@@ -151,7 +153,9 @@ class EchoCanceller:
     """Take out of a stream what a loudspeaker played into its microphone.
 
     While nothing is played, or nothing of it is heard, the stream passes untouched and at once.
-    While an echo is taken out, and for a second after that, up to 18 ms of it are held back.
+    While an echo is taken out, and for a second after that, up to 18 ms of it are held back. While
+    nobody knows yet whether there is one, the stream is untouched but as late, and the canceller
+    learns: so it is good from the moment on that it is needed.
 
     Args:
         rate_hz: of both ends.
@@ -161,18 +165,24 @@ class EchoCanceller:
         processor = _processor(rate_hz, **_parts(is_echo=True, noise_level=0))
         self._frames = _InPlace(rate_hz, _lateness(rate_hz, is_echo=True), processor.process)
         self._tail = rate_hz * _ECHO_TAIL_MS // 1000
+        self._longest = rate_hz * _LONGEST_ECHO_MS // 1000
         self._run_up = _RUN_UP_FRAMES * (rate_hz // _FRAMES_PER_S)
         self._fading = _Fade(rate_hz)
         self._path = EchoPath(rate_hz)
-        self._is_played = self._is_active = False
+        self._is_played = False
+        self._is_active = False  # the processor follows both ends
+        self._is_removing = False  # and what it returns is the stream
         self._num_silent = self._tail  # far samples since the last that could be heard
         self._near_before = np.zeros(self._run_up, dtype=np.float32)
         self._far_before = np.zeros(self._run_up, dtype=np.float32)
 
     @property
-    def is_cancelling(self) -> bool:
-        """Say whether something is being taken out."""
-        return self._is_active
+    def state(self) -> Echo:
+        """Say what of an echo may be in what `feed` returned last."""
+        if self._is_removing:
+            return Echo.REMOVED
+        may_sound = self._num_silent < self._longest
+        return Echo.UNKNOWN if may_sound and self._path.is_found is None else Echo.NONE
 
     def feed(self, near: Samples, far: Samples) -> Samples:
         """Return what is finished of the stream: float32 [samples].
@@ -196,31 +206,32 @@ class EchoCanceller:
             self._path.restart()
         if self._is_played:
             self._path.feed(near, far)
-        is_wanted = self._is_played and self._path.is_open
+        is_wanted = self._is_played and self._path.is_found is not False
         if is_wanted and not self._is_active:
-            self._begin()
-        cleaned = near
+            self._is_active = True
+            self._frames.begin(self._near_before, self._far_before)
+        heard = near
         if self._is_active:
-            cleaned, raw = self._frames.feed(near, far)
-            cleaned = self._fading.into(cleaned, raw)
-            if not is_wanted:
-                cleaned = self._end(cleaned, raw)
+            heard = self._followed(near, far, is_wanted=is_wanted)
         self._remember(near, far)
-        return cleaned
+        return heard
 
     def finish(self) -> Samples:
         """Return what is held back: float32 [samples]."""
-        self._is_active = False
+        self._is_active = self._is_removing = False
         return self._frames.rest()
 
-    def _begin(self) -> None:
-        self._is_active = True
-        self._frames.begin(self._near_before, self._far_before)
-        self._fading.begin()
-
-    def _end(self, cleaned: Samples, raw: Samples) -> Samples:
-        self._is_active = False
-        return np.concatenate((self._fading.out_of(cleaned, raw), self._frames.rest()))
+    def _followed(self, near: Samples, far: Samples, *, is_wanted: bool) -> Samples:
+        cleaned, raw = self._frames.feed(near, far)
+        if self._path.is_found and not self._is_removing:
+            self._is_removing = True
+            self._fading.begin()
+        heard = self._fading.into(cleaned, raw) if self._is_removing else raw
+        if is_wanted:
+            return heard
+        if self._is_removing:
+            heard = self._fading.out_of(heard, raw)
+        return np.concatenate((heard, self.finish()))
 
     def _remember(self, near: Samples, far: Samples) -> None:
         self._near_before = np.concatenate((self._near_before, near))[-self._run_up :]

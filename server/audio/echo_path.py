@@ -2,12 +2,12 @@
 
 Most clients cancel the echo themselves, or have none. A canceller that finds none takes the user's
 voice for it: AEC3 makes the first second of somebody who talks over a reply up to 30 dB quieter.
-So it is let in only where there is something to cancel.
+So it is let in only where there is something to cancel, and not before that is known.
 
 An echo rises and falls as what was played did, in every band of frequencies, some time before. How
-much two spectrograms of 0.8 s are alike, at the delay where they are most, tells: measured over
-delays of 10 to 450 ms and levels of 0 to -20 dB, 98 % of 0.8 s windows had 0.71 or more with the
-echo alone; with a user's voice and no echo 99 % had 0.66 or less, noise 0.11.
+much two spectrograms of 0.8 s are alike, at the delay where they are most, tells. Measured at
+delays of 10 to 450 ms and levels of 0 to -20 dB: 98 % of windows had 0.83 or more with the echo
+alone; with a user's voice and no echo 98 % had 0.67 or less, and noise 0.11.
 """
 
 import numpy as np
@@ -25,12 +25,13 @@ _FLOOR = 1e-6  # -60 dB: what is quieter disturbs nobody
 _PLAYED = 1e-5  # -50 dB: a frame in which there is something to be heard
 # Of a window, so many frames must be that before it says anything.
 _MIN_PLAYED_FRAMES = 15
-_ALIKE, _UNLIKE = 0.7, 0.5
-# So often in a row there must be nothing to be found: at first, and after there was something. A
-# user who talks over a reply hides its echo for a while.
-_NONE_AT_FIRST, _NONE_AFTERWARDS = 10, 30
-# Where there was none, so often in a row there must be one: two voices are alike now and then.
-_FOUND_AFTERWARDS = 3
+_ALIKE, _UNLIKE = 0.75, 0.5
+# Looks in a row that it takes to say so: at first, and where the other was true before. A user who
+# talks over a reply hides its echo for a while, and two voices are alike now and then.
+_FOUND_AT_FIRST, _FOUND_AFTERWARDS = 2, 3
+_NONE_AT_FIRST, _NONE_AFTERWARDS = 2, 30
+# After so many looks that say neither there is none: others wait for the answer.
+_MAX_LOOKS_AT_FIRST = 10
 
 
 class EchoPath:
@@ -50,24 +51,22 @@ class EchoPath:
         self._scale = np.float32(2 / (self._frame * float(np.sum(self._taper**2))))
         self.restart()
         self._num_unlike = self._num_alike = 0  # looks in a row
+        self._num_looks = 0  # of a whole window at every delay
         self._is_found: bool | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Say whether there is an echo, or may be: as long as nobody knows there may."""
-        return self._is_found is not False
+    def is_found(self) -> bool | None:
+        """Say whether there is an echo; None as long as nobody knows."""
+        return self._is_found
 
     def restart(self) -> None:
         """Begin with sound that does not follow the last; what is known of the echo stays."""
         self._near, self._far = np.zeros(0, np.float32), np.zeros(0, np.float32)
         num_bands = len(self._edges) - 1
-        quiet = np.log10(np.float32(_FLOOR / num_bands))
-        num_far = _WINDOW_FRAMES + _MAX_DELAY_FRAMES
-        # Before the beginning nothing was played, and the microphone heard what it hears then.
-        # 40 frames of what is recorded are held against 65 of what was played: 26 delays of 0 to
-        # 500 ms.
-        self._far_bands: Samples = np.full((num_far, num_bands), quiet, np.float32)
-        self._near_bands: Samples | None = None
+        # 40 frames of what is recorded are held against up to 65 of what was played: 26 delays of 0
+        # to 500 ms.
+        self._far_bands: Samples = np.zeros((0, num_bands), np.float32)
+        self._near_bands: Samples = np.zeros((0, num_bands), np.float32)
         self._num_new = 0
 
     def feed(self, near: Samples, far: Samples) -> None:
@@ -78,40 +77,49 @@ class EchoPath:
         if not num:
             return
         used = num * self._frame
-        bands = self._bands(self._near[:used])
-        if self._near_bands is None:
-            self._near_bands = np.repeat(bands[:1], _WINDOW_FRAMES, axis=0)
-        self._near_bands = _joined(self._near_bands, bands)
-        self._far_bands = _joined(self._far_bands, self._bands(self._far[:used]))
+        near_bands, far_bands = self._bands(self._near[:used]), self._bands(self._far[:used])
+        self._near_bands = _joined(self._near_bands, near_bands, _WINDOW_FRAMES)
+        self._far_bands = _joined(self._far_bands, far_bands, _WINDOW_FRAMES + _MAX_DELAY_FRAMES)
         self._near, self._far = self._near[used:].copy(), self._far[used:].copy()
         self._num_new += num
         if self._num_new >= _STEP_FRAMES:
             self._num_new = 0
-            self._look(self._near_bands)
+            self._look()
 
-    def _look(self, near: Samples) -> None:
+    def _look(self) -> None:
+        # Only what was recorded since the beginning counts. Somebody may begin to speak when a
+        # reply begins, and would be like it for that alone. So an echo of 100 ms is seen after 900
+        # ms at the earliest, and that there is none after 1.3 s.
+        num_far = len(self._far_bands)
+        if num_far < _WINDOW_FRAMES:
+            return
         # A window with less than 300 ms of sound in it says nothing: everything is like silence.
         power = np.sum(10 ** self._far_bands[-_WINDOW_FRAMES:], axis=1)
         if np.count_nonzero(power > _PLAYED) < _MIN_PLAYED_FRAMES:
             return
-        likeness = self._likeness(near)
+        likeness = self._likeness()
+        is_whole = num_far == _WINDOW_FRAMES + _MAX_DELAY_FRAMES
         self._num_alike = self._num_alike + 1 if likeness >= _ALIKE else 0
-        if self._num_alike:
+        if self._num_alike or not is_whole:
             self._num_unlike = 0
-        # Hysteresis: between 0.5 and 0.7 neither count grows. A user who talks over a reply makes
-        # its echo hard to see, and that alone must not let go of it.
+        # Hysteresis: between the two neither count grows. A user who talks over a reply makes its
+        # echo hard to see, and that alone must not let go of it.
         elif likeness < _UNLIKE:
             self._num_unlike += 1
-        if self._num_alike >= (_FOUND_AFTERWARDS if self._is_found is False else 1):
+        self._num_looks += is_whole
+        is_unknown = self._is_found is None
+        if self._num_alike >= (_FOUND_AT_FIRST if is_unknown else _FOUND_AFTERWARDS):
             self._is_found = True
-        elif self._num_unlike >= (_NONE_AFTERWARDS if self._is_found else _NONE_AT_FIRST):
+        elif self._num_unlike >= (_NONE_AFTERWARDS if self._is_found else _NONE_AT_FIRST) or (
+            is_unknown and self._num_looks >= _MAX_LOOKS_AT_FIRST
+        ):
             self._is_found = False
 
-    def _likeness(self, near: Samples) -> float:
+    def _likeness(self) -> float:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""
         # Without its mean over time a band shows how it rises and falls, not how loud it is. So
         # neither the volume of the loudspeaker nor the colour of the room matters.
-        near = near - near.mean(axis=0)
+        near = self._near_bands - self._near_bands.mean(axis=0)
         # [delays, bands, frames]
         far = np.lib.stride_tricks.sliding_window_view(self._far_bands, _WINDOW_FRAMES, axis=0)
         far = far - far.mean(axis=2, keepdims=True)
@@ -128,5 +136,5 @@ class EchoPath:
         return logs
 
 
-def _joined(before: Samples, new: Samples) -> Samples:
-    return np.concatenate((before, new))[-len(before) :]
+def _joined(before: Samples, new: Samples, most: int) -> Samples:
+    return np.concatenate((before, new))[-most:]

@@ -68,6 +68,10 @@ class SileroStream:
         # The context before the next window, then samples that do not fill a window yet.
         self._kept: Samples = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
 
+    def forget(self) -> None:
+        """Begin anew with the next window: what was heard so far was something else."""
+        self._h, self._c = np.zeros_like(self._h), np.zeros_like(self._c)
+
     def feed(self, pcm: Samples) -> list[float]:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""
         return [window.probability for window in self.windows(pcm)]

@@ -6,6 +6,7 @@ that was fed. Where the probabilities come from is `server.audio.silero`'s busin
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TypeAlias
 
 WINDOW_MS = 32
@@ -33,17 +34,29 @@ _LEVEL_NOW_WINDOWS = 4
 _SPOKEN_ON_MS = 400
 
 
+class Echo(Enum):
+    """What of a reply that is played may be in a sound."""
+
+    NONE = auto()
+    UNKNOWN = auto()
+    """Perhaps all of it: the reply has just begun, and nobody knows yet whether it is heard."""
+    REMOVED = auto()
+    """Little, and some of the user's voice went with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """What is known of 32 ms of sound.
 
     Attributes:
         probability: of speech.
-        level_db: of its power, against that of 1.0; None where it says nothing of who speaks.
+        level_db: of its power, against that of 1.0; None where it is not known.
+        echo: what else than a user it may be.
     """
 
     probability: float
-    level_db: float | None
+    level_db: float | None = None
+    echo: Echo = Echo.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +200,7 @@ class SpeechSegmenter:
         self._onset_ms = start_ms
         self._silence_ms = 0  # since the last speech, of the turn or of what may become one
         self._is_suspected = False
+        self._is_waiting = False  # to know whether what was heard is an echo
         self._is_speech = False
         self._is_paused = False
         self._sounds_finished = False
@@ -211,39 +225,81 @@ class SpeechSegmenter:
         self._sounds_finished = is_finished
         self._speech_ms = 0
 
-    def feed(
-        self, probability: float, level_db: float | None = None, *, would_interrupt: bool = False
-    ) -> Boundary | None:
+    def feed(self, window: Window, *, would_interrupt: bool = False) -> Boundary | None:
         """Take the next window and return the boundary that it completes, if any.
 
         Args:
-            probability: of speech.
-            level_db: of the window's sound, if it says anything.
+            window: of sound.
             would_interrupt: whether a turn that begins would end a reply.
         """
         self._now_ms += WINDOW_MS
-        is_speech = probability >= self._rules.threshold
+        is_speech = window.probability >= self._rules.threshold
+        # Where an echo was taken out, the user is not quieter because of being farther away.
+        level_db = None if window.echo is Echo.REMOVED else window.level_db
         self._level.feed(level_db, is_users=self._is_speech and is_speech)
         if self._is_speech:
-            return self._in_speech(probability)
-        # While a reply plays, more is asked of speech. An example with 384 ms needed: 64 ms of
-        # speech raise a suspicion, and the reply is held. A cough of 200 ms and then 192 ms of
-        # silence: it was none, and the reply goes on. Speech that goes on to 384 ms ends the reply,
-        # and the turn begins at its onset.
+            return self._in_speech(window.probability)
         rules = self._rules.interruption if would_interrupt else None
+        if window.echo is Echo.UNKNOWN:
+            self._wait(rules, is_speech=is_speech)
+            return None
+        if self._is_waiting and self._was_users(rules, window.echo):
+            return self._started()
+        # While a reply plays, more is asked of speech. An example with 416 ms needed: 64 ms of
+        # speech raise a suspicion, and the reply is held. A cough of 200 ms and then 192 ms of
+        # silence: it was none, and the reply goes on. Speech that goes on to 416 ms ends the reply,
+        # and the turn begins at its onset.
         if rules is None and not self._is_suspected:
             return self._in_silence(self._rules.min_speech_ms if is_speech else None)
         return self._in_reply(rules, is_speech=is_speech)
+
+    def _wait(self, rules: InterruptionRules | None, *, is_speech: bool) -> None:
+        """Take a window that may be an echo of a reply that has just begun.
+
+        An example. 500 ms of speech and then silence are heard. Is it the user, or the reply itself
+        in a loudspeaker? That will be known in a second. If there is no echo, it was the user: the
+        turn begins then, at its onset, and no word is lost. If there is one, it is forgotten, and
+        what follows is heard without the echo. Nothing is said of it before: a reply that is held
+        cannot be heard, and so it would never be known.
+        """
+        self._is_waiting = True
+        if is_speech and not self._is_quieter(rules):
+            self._silence_ms = 0
+            self._count_speech()
+            return
+        self._silence_ms += WINDOW_MS
+        longest_ms = 0 if rules is None else rules.silence_ms
+        if self._silence_ms > longest_ms and self._speech_ms < self._needed_ms(rules):
+            self._speech_ms = 0
+
+    def _was_users(self, rules: InterruptionRules | None, echo: Echo) -> bool:
+        """Say of what was waited for whether it begins a turn, now that its source is known."""
+        self._is_waiting = False
+        if echo is Echo.REMOVED:
+            self._speech_ms = 0
+        return self._speech_ms >= max(self._needed_ms(rules), WINDOW_MS)
 
     def _in_silence(self, needed_ms: int | None) -> Boundary | None:
         """Take a window of no turn, which is speech if so much of it is needed."""
         if needed_ms is None:
             self._speech_ms = 0
             return None
+        self._count_speech()
+        return self._started() if self._speech_ms >= needed_ms else None
+
+    def _count_speech(self) -> None:
         if not self._speech_ms:
             self._onset_ms = self._now_ms - WINDOW_MS
         self._speech_ms += WINDOW_MS
-        return self._started() if self._speech_ms >= needed_ms else None
+
+    def _needed_ms(self, rules: InterruptionRules | None) -> int:
+        """Return how much speech begins a turn."""
+        if rules is None:
+            return self._rules.min_speech_ms
+        return max(self._rules.min_speech_ms, rules.speech_ms)
+
+    def _is_quieter(self, rules: InterruptionRules | None) -> bool:
+        return rules is not None and self._level.is_quieter(rules.quieter_db)
 
     def _in_reply(self, rules: InterruptionRules | None, *, is_speech: bool) -> Boundary | None:
         """Take a window of no turn; one that would interrupt, or was suspected to.
@@ -252,13 +308,10 @@ class SpeechSegmenter:
             rules: None if the reply is over meanwhile.
             is_speech: whether it may be speech, whosever.
         """
-        if not is_speech or (rules is not None and self._level.is_quieter(rules.quieter_db)):
+        if not is_speech or self._is_quieter(rules):
             return self._not_spoken(rules)
         self._silence_ms = 0
-        needed_ms = self._rules.min_speech_ms
-        if rules is not None:
-            needed_ms = max(needed_ms, rules.speech_ms)
-        start = self._in_silence(needed_ms)
+        start = self._in_silence(self._needed_ms(rules))
         if start is not None or self._is_suspected:
             return start
         if self._speech_ms < self._rules.min_speech_ms:
@@ -279,7 +332,7 @@ class SpeechSegmenter:
 
     def _started(self) -> SpeechStart:
         self._is_speech = True
-        self._is_suspected = self._sounds_finished = False
+        self._is_suspected = self._is_waiting = self._sounds_finished = False
         self._silence_ms = 0
         # For example, speech is found at 1,000 ms with 300 ms of padding: the turn starts at 700
         # ms, so that a soft first sound is in it. But if the turn before ended at 850 ms, it starts

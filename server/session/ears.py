@@ -15,6 +15,7 @@ from server.audio.silero import VAD_RATE_HZ, SileroModel, SileroStream
 from server.audio.vad import (
     WINDOW_MS,
     Boundary,
+    Echo,
     InterruptionDismissed,
     InterruptionRules,
     InterruptionSuspected,
@@ -52,6 +53,7 @@ _PIECE_S = 10
 # A semantic turn is found with the defaults of server_vad; only its end is found differently.
 _SEMANTIC_THRESHOLD = 0.5
 _SEMANTIC_PADDING_MS = 300
+_LOOK_MS = 100
 # What was played and has no recorded sound beside it yet: what a decoder holds back is far less.
 _MAX_FAR_S = 0.1
 
@@ -126,6 +128,7 @@ class Ears:
         self._detection = config.turn_detection
         self._decoder = self._new_decoder()
         self._echo = EchoCanceller(engine_rate_hz) if cancels_echo else None
+        self._echo_heard = Echo.NONE  # what the last audio had of it
         self._far = np.zeros(0, dtype=np.float32)  # played beside what the decoder holds back
         self._noise_reduction = config.noise_reduction
         self._noise = self._new_noise_reducer()
@@ -261,9 +264,7 @@ class Ears:
                 return self._up_to(segmenter.now_ms + WINDOW_MS, EndInDoubt())
             stretch.windows.popleft()
             self._spotter.feed(window.probability)
-            boundary = segmenter.feed(
-                window.probability, window.level_db, would_interrupt=would_interrupt
-            )
+            boundary = segmenter.feed(window, would_interrupt=would_interrupt)
             if boundary is not None:
                 return self._up_to(boundary.at_ms, _heard(boundary))
         return None
@@ -305,16 +306,26 @@ class Ears:
             self._far = np.concatenate((np.zeros(missing, dtype=np.float32), self._far))
         beside, rest = self._far[: len(pcm)], self._far[len(pcm) :]
         self._far = rest[-int(_MAX_FAR_S * self._rate_hz) :].copy()
-        self._reduce_noise(self._echo.feed(pcm, beside))
+        # Whether there is an echo is found out while it is heard: not all of a long piece has the
+        # same answer.
+        step = self._rate_hz * _LOOK_MS // 1000 if beside.any() else max(len(pcm), 1)
+        for start in range(0, len(pcm), step):
+            part = slice(start, start + step)
+            self._reduce_noise(self._echo.feed(pcm[part], beside[part]))
 
     def _reduce_noise(self, pcm: Pcm) -> None:
         self._listen_to(pcm if self._noise is None else self._noise.feed(pcm))
 
     def _listen_to(self, pcm: Pcm) -> None:
+        echo = Echo.NONE if self._echo is None else self._echo.state
+        if echo is Echo.REMOVED and self._echo_heard is Echo.UNKNOWN:
+            # Voice detection has heard the reply for a second, and would find its voice in what is
+            # left of it for some windows more.
+            self._stream.forget()
+        self._echo_heard = echo
         windows = self._stream.windows(self._to_vad_rate.feed(pcm))
-        if self._echo is not None and self._echo.is_cancelling:
-            # Some of the voice goes with the echo: it is not quieter because it is farther away.
-            windows = [replace(window, level_db=None) for window in windows]
+        if echo is not Echo.NONE:
+            windows = [replace(window, echo=echo) for window in windows]
         self._num_samples += len(pcm)
         self._stretches.append(_Stretch(pcm, deque(windows)))
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from server.audio.vad import (
     WINDOW_MS,
     Boundary,
+    Echo,
     InterruptionDismissed,
     InterruptionRules,
     InterruptionSuspected,
@@ -14,6 +15,7 @@ from server.audio.vad import (
     SpeechSegmenter,
     SpeechStart,
     VadRules,
+    Window,
 )
 
 INTERRUPTION = InterruptionRules(speech_ms=384, silence_ms=192, quieter_db=12.0)
@@ -21,7 +23,7 @@ RULES = VadRules(threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200, 
 
 
 def _boundaries(segmenter: SpeechSegmenter, probabilities: list[float]) -> list[Boundary]:
-    found = (segmenter.feed(probability) for probability in probabilities)
+    found = (segmenter.feed(Window(probability)) for probability in probabilities)
     return [boundary for boundary in found if boundary is not None]
 
 
@@ -135,10 +137,14 @@ def test_a_silence_that_ends_the_turn_is_no_pause() -> None:
 
 
 def _in_reply(
-    segmenter: SpeechSegmenter, probabilities: list[float], level_db: float = -20.0
+    segmenter: SpeechSegmenter,
+    probabilities: list[float],
+    level_db: float = -20.0,
+    echo: Echo = Echo.NONE,
 ) -> list[Boundary]:
     """Return what is found while a reply is heard."""
-    found = (segmenter.feed(p, level_db, would_interrupt=True) for p in probabilities)
+    windows = (Window(probability, level_db, echo) for probability in probabilities)
+    found = (segmenter.feed(window, would_interrupt=True) for window in windows)
     return [boundary for boundary in found if boundary is not None]
 
 
@@ -179,7 +185,7 @@ def test_who_is_far_quieter_than_the_user_does_not_interrupt() -> None:
     assert len(_in_reply(_careful(), [0.9] * 12, level_db=-50.0)) == 2
     segmenter = _careful()
     for probability in [0.9] * 20 + [0.0] * 7:
-        segmenter.feed(probability, -20.0 if probability else -60.0)
+        segmenter.feed(Window(probability, -20.0 if probability else -60.0))
     _in_reply(segmenter, [0.0] * 4, level_db=-60.0)
     assert not _in_reply(segmenter, [0.9] * 50, level_db=-33.0)
     assert len(_in_reply(segmenter, [0.9] * 15, level_db=-31.0)) == 2
@@ -189,11 +195,11 @@ def test_a_suspicion_outlives_its_reply() -> None:
     """When the reply is over meanwhile, what is said begins a turn as at any time."""
     segmenter = _careful()
     assert len(_in_reply(segmenter, [0.9] * 4)) == 1
-    assert segmenter.feed(0.9) == SpeechStart(0, 5 * WINDOW_MS)
+    assert segmenter.feed(Window(0.9)) == SpeechStart(0, 5 * WINDOW_MS)
     segmenter = _careful()
     assert len(_in_reply(segmenter, [0.9] * 4)) == 1
-    assert segmenter.feed(0.0) == InterruptionDismissed(5 * WINDOW_MS)
-    assert segmenter.feed(0.9) is None
+    assert segmenter.feed(Window(0.0)) == InterruptionDismissed(5 * WINDOW_MS)
+    assert segmenter.feed(Window(0.9)) is None
 
 
 def test_without_a_reply_nothing_is_suspected() -> None:
@@ -201,3 +207,49 @@ def test_without_a_reply_nothing_is_suspected() -> None:
     assert _boundaries(_careful(), [0.9] * 3) == [SpeechStart(0, 2 * WINDOW_MS)]
     eager = replace(RULES, interruption=replace(INTERRUPTION, speech_ms=0))
     assert _in_reply(SpeechSegmenter(eager), [0.9] * 3) == [SpeechStart(0, 2 * WINDOW_MS)]
+
+
+def test_what_may_be_an_echo_waits_until_that_is_known() -> None:
+    """Words in the first second of a reply begin a turn where they began, once it is known."""
+    segmenter = _careful()
+    words = [0.0] * 20 + [0.9] * 16 + [0.0] * 14
+    assert not _in_reply(segmenter, words, echo=Echo.UNKNOWN)
+    # 300 ms of padding before 640 ms. The user has finished already, and is silent on.
+    found = _in_reply(segmenter, [0.0] * 8)
+    assert found == [SpeechStart(20 * WINDOW_MS - 300, 51 * WINDOW_MS), SpeechEnd(58 * WINDOW_MS)]
+
+
+def test_what_was_an_echo_is_forgotten() -> None:
+    """Only what is heard beside it, once it is taken out, counts."""
+    segmenter = _careful()
+    assert not _in_reply(segmenter, [0.9] * 40, echo=Echo.UNKNOWN)
+    assert not _in_reply(segmenter, [0.0] * 6, echo=Echo.REMOVED)
+    assert not _in_reply(segmenter, [0.9] * 40, echo=Echo.UNKNOWN)
+    suspected, start = _in_reply(segmenter, [0.9] * 12, echo=Echo.REMOVED)
+    assert suspected == InterruptionSuspected(88 * WINDOW_MS)
+    assert start == SpeechStart(86 * WINDOW_MS - 300, 98 * WINDOW_MS)
+
+
+def test_short_sounds_are_dismissed_before_an_echo_is_known() -> None:
+    """A cough is none of the user's words, whoever made it; words after it are."""
+    segmenter = _careful()
+    assert not _in_reply(segmenter, [0.9] * 6 + [0.0] * 7, echo=Echo.UNKNOWN)
+    assert not _in_reply(segmenter, [0.0] * 6)
+    assert not _in_reply(segmenter, [0.9] * 6 + [0.0] * 7 + [0.9] * 12, echo=Echo.UNKNOWN)
+    assert _in_reply(segmenter, [0.9]) == [SpeechStart(32 * WINDOW_MS - 300, 45 * WINDOW_MS)]
+
+
+def test_words_outlive_a_reply_that_ends_before_it_is_known() -> None:
+    """A reply of half a second says nothing about echoes: the words are the user's."""
+    segmenter = _careful()
+    assert not _in_reply(segmenter, [0.9] * 4, echo=Echo.UNKNOWN)
+    assert segmenter.feed(Window(0.0, echo=Echo.UNKNOWN)) is None
+    assert segmenter.feed(Window(0.0)) == SpeechStart(0, 6 * WINDOW_MS)
+
+
+def test_levels_say_nothing_while_an_echo_is_taken_out() -> None:
+    """Some of the voice goes with it."""
+    segmenter = _careful()
+    for probability in [0.9] * 20 + [0.0] * 7:
+        segmenter.feed(Window(probability, -20.0 if probability else -60.0))
+    assert len(_in_reply(segmenter, [0.9] * 15, level_db=-50.0, echo=Echo.REMOVED)) == 2

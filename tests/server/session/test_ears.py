@@ -1,10 +1,12 @@
 """What is heard in appended audio, and where."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model.files.sound import read_sound
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
 from server.config import VadSettings
@@ -30,6 +32,7 @@ from server.protocol.wire.audio import decode_base64
 from server.session.ears import Ears
 from tests.server.sounds import base64_pcm, silence, voice
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 WIRE_HZ = 24_000
 SENSITIVE = ServerVad(threshold=0.3, silence_duration_ms=500)
 
@@ -57,6 +60,18 @@ def _ears(
     model: SileroModel, detection: TurnDetection | None, engine_rate_hz: int = 16_000
 ) -> Ears:
     return Ears(model, engine_rate_hz, VadSettings(), _config(detection))
+
+
+def _beside(ears: Ears, near: np.ndarray, far: np.ndarray) -> list[Heard]:
+    """Return what is heard in a microphone while something is played, 20 ms at a time."""
+    heard: list[Heard] = []
+    for start in range(0, len(near), 320):
+        ears.played(far[start : start + 320])
+        ears.hear_pcm(near[start : start + 320])
+        while (event := ears.next(is_finished=False, would_interrupt=True)) is not None:
+            heard.append(event)
+    ears.finish()
+    return [*heard, *_heard(ears)]
 
 
 def _spoken() -> np.ndarray:
@@ -230,3 +245,32 @@ def test_how_long_a_semantic_turn_waits_at_most(
     (ended,) = _boundaries(_hear(ears, silence(wait_ms / 1000 + 0.5, WIRE_HZ)))
     assert isinstance(ended, SpeechEnded)
     assert ended.audio_end_ms == pytest.approx(1_500 + wait_ms, abs=150)
+
+
+@pytest.mark.parametrize("lead_s", [0.0, 0.3, 0.8])
+def test_who_speaks_as_a_reply_begins_is_heard_untouched(model: SileroModel, lead_s: float) -> None:
+    """With a headset: to the bit, and from the first sound on, once it is known to be no echo."""
+    lead = silence(lead_s + 0.3)
+    said = read_sound(ASSETS / "two_plus_two.wav", 16_000)
+    near = np.concatenate((lead, said, silence(2.0))).astype(np.float32)
+    far = np.concatenate((silence(0.3), voice(5.0)))[: len(near)]
+    near += np.random.default_rng(0).normal(0, 5e-4, len(near)).astype(np.float32)
+    ears = Ears(model, 16_000, VadSettings(), _config(ServerVad()), cancels_echo=True)
+    heard = _beside(ears, near, far)
+    passed = np.concatenate([event.pcm for event in heard if isinstance(event, InputAudio)])
+    assert np.array_equal(passed, near)
+    (began,) = (event for event in heard if isinstance(event, SpeechBegan))
+    alone = Ears(model, 16_000, VadSettings(), _config(ServerVad()))
+    heard = _beside(alone, near, np.zeros_like(far))
+    (expected,) = (event for event in heard if isinstance(event, SpeechBegan))
+    assert began == expected
+
+
+def test_a_reply_that_begins_in_a_loudspeaker_interrupts_nobody(model: SileroModel) -> None:
+    """What is heard before it is known to be an echo is nobody's speech."""
+    far = voice(4.0)
+    near = 0.4 * np.concatenate((silence(0.12), far))[: len(far)]
+    near = near + np.random.default_rng(0).normal(0, 5e-4, len(far)).astype(np.float32)
+    ears = Ears(model, 16_000, VadSettings(), _config(ServerVad()), cancels_echo=True)
+    heard = _beside(ears, near.astype(np.float32), far)
+    assert all(isinstance(event, InputAudio) for event in heard)

@@ -36,6 +36,7 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
+from server.session.comeback import Comebacks
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.gallery import Gallery
@@ -151,6 +152,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         ToolDesk(settings.mcp, schemas, audit),
         gallery,
         drain,
+        Comebacks(),
     )
     app.state.phone = None
     if settings.telephony.is_on:
@@ -338,6 +340,7 @@ class Server(uvicorn.Server):
         gateway: Gateway = app.state.gateway
         self._link = gateway.link
         self._drain = gateway.drain
+        self._comebacks = gateway.comebacks
         self._calls: Calls | None = app.state.calls
         self._is_drain_wanted = False
         self._given_up_ticks = 0
@@ -387,6 +390,8 @@ class Server(uvicorn.Server):
 
     def _stop(self, sig: int, frame: FrameType | None) -> None:
         self._log.info("stopping", signal=signal.Signals(sig).name, sessions=self._num_open)
+        # They have no connection that would tell them.
+        self._comebacks.end_those_away()
         super().handle_exit(sig, frame)
 
     @property

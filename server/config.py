@@ -668,6 +668,21 @@ class ToolSettings(_Strict):
         return self
 
 
+class ResumeSettings(_Strict):
+    """Whether clients may come back to their sessions; an extension, see docs/api.md.
+
+    Attributes:
+        grace_s: how long a session waits for a client whose connection broke; 0 for not at all. Its
+            client has to have asked for it.
+        park_after_s: how long it keeps its slot meanwhile. Then another session may have it, and
+            the client that comes back gets one if one is free. Models that listen and speak at once
+            cannot be told what was said, and keep theirs.
+    """
+
+    grace_s: Annotated[float, Field(ge=0, le=3_600)] = 0.0
+    park_after_s: Annotated[float, Field(ge=0)] = 10.0
+
+
 class TwilioSettings(_Strict):
     """Whom calls by Twilio are believed to come from.
 
@@ -771,6 +786,7 @@ class Settings(_Strict):
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     telephony: TelephonySettings = TelephonySettings()
+    resume: ResumeSettings = ResumeSettings()
 
     @model_validator(mode="after")
     def _keys_where_calls_come(self) -> "Settings":

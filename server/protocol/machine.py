@@ -301,6 +301,21 @@ class SessionMachine:
         is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
         self._refused = None if is_there else error
 
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing is being made that the engine could not begin anew."""
+        return not (self._responses.running.is_active or self._responses.running.asides)
+
+    def park(self) -> None:
+        """Do without an engine until `unpark`, which tells it everything again."""
+        assert self.is_idle, "what is being made would be lost"
+        self._is_engine_away = True
+
+    def unpark(self) -> list[Reaction]:
+        """Tell an engine everything that it has to know."""
+        self._is_engine_away = False
+        return [*self._turns.lost(), *self._responses.told_again()]
+
     def expire_by(self, expires_at: int) -> list[Reaction]:
         """Say that the session ends earlier than its client was told.
 

@@ -60,6 +60,10 @@ class Counts:
     phone_calls_ended: Annotated[
         dict[str, int], counter_by("reason", "Telephone calls that ended, by why.")
     ] = field(default_factory=dict)
+    sessions_resumed: Annotated[int, counter("Times that a client came back to its session.")] = 0
+    sessions_parked: Annotated[
+        int, counter("Times that a session gave its slot back while its client was away.")
+    ] = 0
     slow_readers: Annotated[
         int, counter("Sessions that ended because their clients did not take what they were sent.")
     ] = 0

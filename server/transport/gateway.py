@@ -18,6 +18,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import JsonObject
+from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.drain import Drain
 from server.session.ears import Ears
@@ -84,6 +85,7 @@ class Gateway:
     tools: ToolDesk
     gallery: Gallery
     drain: Drain
+    comebacks: Comebacks
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -134,6 +136,7 @@ class Gateway:
         *,
         is_bound: bool = False,
         carrier: Carrier = "websocket",
+        is_resumable: bool = False,
     ) -> Session:
         """Make the session of a connection.
 
@@ -144,6 +147,7 @@ class Gateway:
             player: plays replies, where the transport does.
             is_bound: whether it keeps its instructions and functions.
             carrier: by what it comes.
+            is_resumable: whether its client has asked to be let back in, should its network fail.
         """
         count_in(self.counts.sessions_by_transport, carrier)
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
@@ -195,8 +199,18 @@ class Gateway:
             gallery=self.gallery,
             counts=self.counts,
             drain=self.drain,
+            comeback=self._comeback() if is_resumable else None,
             player=player,
         )
+
+    def _comeback(self) -> Comeback | None:
+        """Return what a session's client may come back by, None where none may."""
+        resume, server = self.settings.resume, self.settings.server
+        if not resume.grace_s:
+            return None
+        # All that was missed is put into the new connection's queue at once.
+        max_events = server.max_backlog_events // 2
+        return Comeback(resume.grace_s, resume.park_after_s, max_events)
 
     def _cancels_echo(self, *, is_played: bool) -> bool:
         """Say whether replies are taken out of what a client's microphone hears."""

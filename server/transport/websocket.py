@@ -27,8 +27,10 @@ from server.transport.door import (
     check_readiness,
     check_room,
     counted,
+    let_back_in,
     let_backend_in,
     let_session_in,
+    not_ready,
 )
 from server.transport.envelope import (
     RefusedError,
@@ -49,6 +51,8 @@ PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
 # it, so its connection is accepted and closed with these.
 _UNREADABLE = {
     "call_not_found": CLOSE_BAD_REQUEST,
+    "events_lost": CLOSE_BAD_REQUEST,
+    "session_not_found": CLOSE_BAD_REQUEST,
     "invalid_api_key": CLOSE_BAD_KEY,
     "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
 }
@@ -76,7 +80,11 @@ class WebSocketTransport:
         # ASGI: `websocket.receive` has either "text" or "bytes".
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise DisconnectedError(message.get("cause", "client"))
+            # A close frame has a reason, if an empty one; a connection that broke has none. 1000 is
+            # "normal", 1005 a frame without a code (RFC 6455, section 7.4.1); 1001 is sent by pages
+            # that are left, also for being loaded again.
+            has_left = "reason" in message and message["code"] in (1000, 1005)
+            raise DisconnectedError(message.get("cause", "client"), has_left=has_left)
         return message.get("text") or ""
 
     async def send(self, text: str) -> None:
@@ -115,7 +123,8 @@ async def serve_realtime(socket: WebSocket) -> None:
             # Sessions are counted by the engine's places. Kept, both bounds would count the same
             # connection.
             leave_place(socket)
-            await session.run()
+            with gateway.comebacks.knowing(session):
+                await session.run()
 
 
 async def _let_in(
@@ -141,6 +150,9 @@ async def _let_in(
         check_origin(socket, gateway)
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
+            return None
+        if "session_id" in socket.query_params:
+            await _serve_comeback(socket, transport, gateway)
             return None
         by = await let_session_in(socket)
         key = by.key
@@ -239,6 +251,32 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
     await session.attach(transport, asked_dialect(socket))
 
 
+async def _serve_comeback(
+    socket: WebSocket, transport: WebSocketTransport, gateway: Gateway
+) -> None:
+    """Let a client back into its session.
+
+    Raises:
+        RefusedError: there is no such session, its secret is another one, there is no place for it,
+            or what the client has missed is not kept.
+    """
+    # The secret is enough: an ephemeral key may have expired since, or have its one session.
+    session_id = socket.query_params["session_id"]
+    session = await let_back_in(socket, session_id)
+    if not session.has_kept(socket.query_params.get("last_event_id", "")):
+        message = "More was missed than is kept. Begin a new session."
+        raise RefusedError(409, message, code="events_lost")
+    if not gateway.link.is_running:
+        raise not_ready()
+    try:
+        session.unpark()
+    except OverloadedError:
+        raise at_capacity(gateway.link.info.max_sessions) from None
+    await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
+    leave_place(socket)
+    await session.come_back(transport, socket.query_params["last_event_id"])
+
+
 async def _accepted(
     socket: WebSocket, gateway: Gateway, transport: WebSocketTransport, key: EphemeralKey | None
 ) -> Session:
@@ -257,7 +295,13 @@ async def _accepted(
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
-            return gateway.new_session(transport, asked_dialect(socket), config, is_bound=is_bound)
+            return gateway.new_session(
+                transport,
+                asked_dialect(socket),
+                config,
+                is_bound=is_bound,
+                is_resumable=socket.query_params.get("resume") == "true",
+            )
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
 

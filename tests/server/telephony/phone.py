@@ -32,7 +32,7 @@ from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
 from tests.server.sounds import silence
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0  # a busy machine, and a model on it
 TOKEN = "an-auth-token-of-twilio"  # noqa: S105 - of nobody
 KEY = "a-key-of-sixteen-or-more"
 STREAM_TOKEN = "a-token-of-at-least-thirty-two-characters"  # noqa: S105 - the same

@@ -5,15 +5,15 @@ import pytest
 from server.config import load_settings
 from server.engine import make_engine
 from tests.server.telephony.phone import answering, beside, on_the_phone, played_to_the_end
-from tests.test_readme import ROOT
+from tests.test_readme import CONFIG, needs_starter
 
 
+@needs_starter
 @pytest.mark.slow
 async def test_two_turns_with_memory() -> None:
     """Over the telephone's band and its law, in Twilio's protocol, with an interruption."""
-    settings = load_settings(
-        ROOT / "configs" / "starter.yaml", ["engine.placement=thread", "engine.max_sessions=2"], {}
-    )
+    overrides = ["engine.placement=thread", "engine.max_sessions=2"]
+    settings = load_settings(CONFIG, overrides, {})
     engine = make_engine(settings)
     async with (
         answering(engine) as served,

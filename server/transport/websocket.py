@@ -1,5 +1,6 @@
 """Serve `WS /v1/realtime`: the handshake, and frames to and from a session."""
 
+import asyncio
 import contextlib
 import json
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ from server.transport.envelope import (
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
 from server.transport.places import Place
-from server.transport.wire import PLACE_KEY
+from server.transport.wire import PIECES_KEY, PLACE_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -62,6 +63,8 @@ _AZURE_DATED, _PREVIEW = "/openai/realtime", "-preview"
 _TRANSCRIPT_DELTAS_SINCE = "2025"
 _BETA_HEADER = "realtime=v1"
 _BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
+
+_CLOSE_NOT_UTF8 = 1007
 
 _KINDS: dict[str | None, SessionKind] = {
     "transcription": "transcription",
@@ -85,7 +88,15 @@ class WebSocketTransport:
             # that are left, also for being loaded again.
             has_left = "reason" in message and message["code"] in (1000, 1005)
             raise DisconnectedError(message.get("cause", "client"), has_left=has_left)
-        return message.get("text") or ""
+        pieces = message.get(PIECES_KEY)
+        if pieces is None:
+            return message.get("text") or ""
+        try:
+            return await asyncio.to_thread(lambda: b"".join(pieces).decode())
+        except UnicodeDecodeError:
+            # RFC 6455, section 8.1: such a message fails the connection, as 1007.
+            await self.close_with(_CLOSE_NOT_UTF8, "not UTF-8")
+            raise DisconnectedError("client", has_left=True) from None
 
     async def send(self, text: str) -> None:
         """Send a frame, waiting while the connection's buffer is full."""

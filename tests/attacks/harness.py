@@ -20,6 +20,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -33,12 +34,13 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
+from tests.attacks.watched import LONGEST
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-of-sixteen-or-more"
 _QUESTION = ROOT / "tests" / "assets" / "two_plus_two.wav"
 _START_S, _TALK_S, _READY_S = 120.0, 60.0, 60.0
 _CHUNK_S = 0.1
-_PROBE_S = 0.005
 _REST_S = 3.0
 _LEAD_S = 0.3  # an attack has begun when its victim speaks, whose question takes longer than this
 _NICENESS = 10
@@ -138,8 +140,7 @@ class Figures:
         beside: the same, with it.
         num_waves: times that the attack was begun.
         fault: what the server did not do; None if it did all.
-        loop_held_alone_ms: the longest work before the smallest question there is was answered,
-            without it.
+        loop_held_alone_ms: the longest work that one callback of the event loop did, without it.
         loop_held_ms: the same, with it.
         memory_kept_mb: more than before, after it.
     """
@@ -173,7 +174,15 @@ class Server:
 
     port: int
     process: subprocess.Popen[str]
+    watched: Path
     log: list[str] = field(default_factory=list)
+
+    def held_ms(self) -> float:
+        """Return the longest work of the event loop since this was called last."""
+        (held_ms,) = LONGEST.unpack(self.watched.read_bytes())
+        with self.watched.open("r+b") as file:
+            file.write(LONGEST.pack(0.0))
+        return float(held_ms)
 
     @property
     def target(self) -> Target:
@@ -189,14 +198,18 @@ class Server:
 @contextlib.contextmanager
 def served(config: str, setup: Setup = OPEN) -> Iterator[Server]:
     """Serve a preset of `configs/` on a free port."""
-    command = [sys.executable, "-m", "server.cli", "serve", "--config", f"configs/{config}.yaml"]
+    watched = tempfile.NamedTemporaryFile(prefix="parley-held-")  # noqa: SIM115 - until the end
+    watched.write(LONGEST.pack(0.0))
+    watched.flush()
+    command = [sys.executable, "-m", "tests.attacks.watched", watched.name, "serve"]
+    command += ["--config", f"configs/{config}.yaml"]
     for setting in ("server.port=0", "server.drain_s=0", *setup.settings):
         command += ["--set", setting]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     if setup.max_descriptors is not None:  # before it has come so far as to raise its limit
         limits = (setup.max_descriptors, setup.max_descriptors)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-    server = Server(0, process)
+    server = Server(0, process, Path(watched.name))
     reader = threading.Thread(target=_read, args=(server,), name="server's log")
     reader.start()
     try:
@@ -214,6 +227,7 @@ def served(config: str, setup: Setup = OPEN) -> Iterator[Server]:
             process.kill()
             process.wait()
         reader.join()
+        watched.close()
 
 
 def _read(server: Server) -> None:
@@ -338,25 +352,24 @@ async def attacked(server: Server, attack: Attack, config: str, *, rounds: int) 
     try:
         async with session(target) as client:
             for _ in range(rounds):
-                with _probing(target) as calm_ms:
-                    alone.append(await talk(client))
-                calmly_held_ms += calm_ms
-                with _probing(target) as probed_ms:
-                    is_on.set()
-                    await asyncio.sleep(_LEAD_S)
-                    if attack.is_outage:
-                        outage = asyncio.to_thread(ours.recv)
-                        (_, (waves, said)) = await asyncio.gather(talk(client), outage)
-                        await _until_ready(target)
-                        await _drain(client)
-                        beside.append(await talk(client))
-                        is_on.clear()
-                    else:
-                        beside.append(await talk(client))
-                        is_on.clear()
-                        waves, said = await asyncio.to_thread(ours.recv)
+                server.held_ms()
+                alone.append(await talk(client))
+                calmly_held_ms.append(server.held_ms())
+                is_on.set()
+                await asyncio.sleep(_LEAD_S)
+                if attack.is_outage:
+                    outage = asyncio.to_thread(ours.recv)
+                    (_, (waves, said)) = await asyncio.gather(talk(client), outage)
+                    await _until_ready(target)
+                    await _drain(client)
+                    beside.append(await talk(client))
+                    is_on.clear()
+                else:
+                    beside.append(await talk(client))
+                    is_on.clear()
+                    waves, said = await asyncio.to_thread(ours.recv)
+                held_ms.append(server.held_ms())
                 num_waves, fault = num_waves + waves, fault or said
-                held_ms += probed_ms
                 if beside[-1].failure is not None:
                     break
             kept_mb = await _kept_mb(server, before_mb)
@@ -450,40 +463,6 @@ def _median(heard: list[Heard]) -> Heard:
     )
 
 
-@contextlib.contextmanager
-def _probing(target: Target) -> Iterator[list[float]]:
-    """Collect how long the server worked until it answered the smallest question there is, in ms.
-
-    That is its processor time, so that a busy machine does not pass for a held event loop.
-    """
-    held_ms: list[float] = []
-    is_over = threading.Event()
-    client = http.client.HTTPConnection("127.0.0.1", target.port, timeout=_TALK_S)
-    client.connect()
-
-    def probe() -> None:
-        while not is_over.wait(_PROBE_S):
-            begin_s, before_s = time.monotonic(), _worked_s(target.pid)
-            try:
-                client.request("GET", "/healthz")
-                client.getresponse().read()
-            except (OSError, http.client.HTTPException):
-                client.close()
-                continue  # there was no room for it; that the loop was held shows elsewhere
-            # Where other processes take the processor, all that passes is time.
-            worked_s = _worked_s(target.pid) - before_s
-            held_ms.append(min(time.monotonic() - begin_s, worked_s) * 1000)
-        client.close()
-
-    thread = threading.Thread(target=probe, name="probe")
-    thread.start()
-    try:
-        yield held_ms
-    finally:
-        is_over.set()
-        thread.join()
-
-
 def _family(pid: int) -> list[int]:
     """Return a process and those that it has started, and theirs."""
     try:
@@ -494,15 +473,6 @@ def _family(pid: int) -> list[int]:
     except OSError:
         return []
     return [pid, *(each for child in children for each in _family(int(child)))]
-
-
-def _worked_s(pid: int) -> float:
-    """Return the processor time that the threads of a process have used."""
-    worked_ns = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # it has just ended
-            worked_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
-    return worked_ns / 1e9
 
 
 def _name(pid: int) -> str:

@@ -307,7 +307,8 @@ async def test_a_read_full_of_small_frames_is_parsed_in_turns(
         assert received.count(b"\x8a\x00") == 20_000, "every ping has its pong"
         writer.close()
         turning_task.cancel()
-    assert max(size for _, size in pieces) <= 1_024
+    # The head of a frame that began in the piece before, of up to 14 bytes, comes with this one.
+    assert max(size for _, size in pieces) <= 1_024 + 14
     begun = [turn for turn, size in pieces if size == 1_024]
     assert len(begun) == len({*begun}), "one piece a turn"
 

@@ -27,6 +27,7 @@ from tests.server.sounds import silence
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
 Event = dict[str, Any]
+_OPEN: list[ClientConnection] = []  # of the test that runs
 SCRIPT = """
 hear: [hello]
 pace: { first_output_ms: 20, words_per_minute: 300, real_time_factor: 0.01 }
@@ -51,6 +52,8 @@ async def resumable(
     async with serving(engine or EchoEngine(), settings) as served:
         yield served
         served.app.state.gateway.comebacks.end_those_away()
+        while _OPEN:
+            await _OPEN.pop().close()
 
 
 class Client:
@@ -65,6 +68,7 @@ class Client:
     async def connect(self, query: str = "?resume=true") -> None:
         """Begin a session."""
         self.socket = await connect(f"{self.served.url}/v1/realtime{query}", max_size=None)
+        _OPEN.append(self.socket)
         self.session_id = (await self.until("session.created"))["session"]["id"]
 
     async def resumable(self) -> "Client":
@@ -88,6 +92,7 @@ class Client:
         url = f"{self.served.url}/v1/realtime{query}"
         headers = {"Parley-Resume": given["secret"]}
         self.socket = await connect(url, additional_headers=headers, max_size=None)
+        _OPEN.append(self.socket)
         resumed: Event = json.loads(await self.socket.recv())
         assert resumed["type"] == "session.resumed"
         return resumed

@@ -264,8 +264,7 @@ reply:
         assert done["status"] == ("failed" if way in endings else "cancelled")
         if way == "speech":
             await live.send("input_audio_buffer.clear")
-        heard = {"delete": "", "speech": "one"}
-        words = heard.get(way, "one two")
+        words = "" if way == "delete" else "one two"
         if way != "delete":
             await live.send("conversation.item.retrieve", item_id=item_id)
             (part,) = live.one("conversation.item.retrieved")["item"]["content"]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.chromium import Microphone, Page
 from model.scripted.script import parse_script
-from server.config import ServerSettings, Settings, WebRtcSettings
+from server.config import ResumeSettings, ServerSettings, Settings, WebRtcSettings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
@@ -32,12 +32,16 @@ KEY = "sk-sixteen-or-more-1"
 
 
 @asynccontextmanager
-async def scripted(**server: object) -> AsyncIterator[Served]:
+async def scripted(grace_s: float = 0.0, **server: object) -> AsyncIterator[Served]:
     """Serve the script, to pages and callers."""
     # What asyncio does for debugging takes longer than sound can wait.
     asyncio.get_running_loop().set_debug(False)
     engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
-    settings = Settings(server=ServerSettings.model_validate(server), webrtc=WebRtcSettings(port=0))
+    settings = Settings(
+        server=ServerSettings.model_validate(server),
+        webrtc=WebRtcSettings(port=0),
+        resume=ResumeSettings(grace_s=grace_s),
+    )
     network = Network(settings.webrtc, "127.0.0.1", 0)
     async with serving(engine, settings, network) as served:
         yield served

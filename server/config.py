@@ -381,8 +381,8 @@ class VadSettings(_Strict):
 
     # Two windows of 32 ms. A click or a key press is in one of them; the shortest word is in more.
     min_speech_ms: Annotated[int, Field(ge=0)] = 64
-    # Thirteen windows, one more than the 384 ms that a "mhm" with an echo around it can look like.
-    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 416
+    # Twelve windows, one more than the 352 ms that a "mhm" can look like.
+    interrupt_speech_ms: Annotated[int, Field(ge=0)] = 384
     # Six windows: the gap of a plosive inside a word is shorter, and a cough is followed by more.
     interrupt_silence_ms: Annotated[int, Field(ge=32)] = 192
     # A fourth of the amplitude. In the open, sound falls by 6 dB with each doubling of the

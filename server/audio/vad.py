@@ -29,6 +29,10 @@ _MIN_LEVEL_WINDOWS = 8
 # How loud it is now is that of 128 ms: a syllable has louder and softer parts.
 _LEVEL_NOW_WINDOWS = 4
 
+# What is left of an echo makes a sound look longer: a "mhm" of 290 ms is 352 ms of speech alone,
+# and 384 beside one.
+_ECHO_MS = WINDOW_MS
+
 # An end of turn that was announced from outside stands until the user has spoken on for so long:
 # probabilities fall only some windows after the voice does.
 _SPOKEN_ON_MS = 400
@@ -245,13 +249,13 @@ class SpeechSegmenter:
             return None
         if self._is_waiting and self._was_users(rules, window.echo):
             return self._started()
-        # While a reply plays, more is asked of speech. An example with 416 ms needed: 64 ms of
+        # While a reply plays, more is asked of speech. An example with 384 ms needed: 64 ms of
         # speech raise a suspicion, and the reply is held. A cough of 200 ms and then 192 ms of
-        # silence: it was none, and the reply goes on. Speech that goes on to 416 ms ends the reply,
+        # silence: it was none, and the reply goes on. Speech that goes on to 384 ms ends the reply,
         # and the turn begins at its onset.
         if rules is None and not self._is_suspected:
             return self._in_silence(self._rules.min_speech_ms if is_speech else None)
-        return self._in_reply(rules, is_speech=is_speech)
+        return self._in_reply(rules, window.echo, is_speech=is_speech)
 
     def _wait(self, rules: InterruptionRules | None, *, is_speech: bool) -> None:
         """Take a window that may be an echo of a reply that has just begun.
@@ -301,17 +305,23 @@ class SpeechSegmenter:
     def _is_quieter(self, rules: InterruptionRules | None) -> bool:
         return rules is not None and self._level.is_quieter(rules.quieter_db)
 
-    def _in_reply(self, rules: InterruptionRules | None, *, is_speech: bool) -> Boundary | None:
+    def _in_reply(
+        self, rules: InterruptionRules | None, echo: Echo, *, is_speech: bool
+    ) -> Boundary | None:
         """Take a window of no turn; one that would interrupt, or was suspected to.
 
         Args:
             rules: None if the reply is over meanwhile.
+            echo: what of it may be in the window.
             is_speech: whether it may be speech, whosever.
         """
         if not is_speech or self._is_quieter(rules):
             return self._not_spoken(rules)
         self._silence_ms = 0
-        start = self._in_silence(self._needed_ms(rules))
+        needed_ms = self._needed_ms(rules)
+        if rules is not None and echo is Echo.REMOVED:
+            needed_ms += _ECHO_MS
+        start = self._in_silence(needed_ms)
         if start is not None or self._is_suspected:
             return start
         if self._speech_ms < self._rules.min_speech_ms:

@@ -246,7 +246,7 @@ reply:
         await live.send("response.create")
         item_id = live.one("response.output_item.added")["item"]["id"]
         if way == "speech":
-            await live.say(question(0)[WIRE_HZ // 5 : WIRE_HZ * 68 // 100])
+            await live.say(question(0)[WIRE_HZ // 5 : WIRE_HZ * 65 // 100])
         elif way in endings:
             # It is made a second ahead, so that its end comes when 0.54 s of it were played.
             await live.wait(1.0)
@@ -264,7 +264,8 @@ reply:
         assert done["status"] == ("failed" if way in endings else "cancelled")
         if way == "speech":
             await live.send("input_audio_buffer.clear")
-        words = "" if way == "delete" else "one two"
+        heard = {"delete": "", "speech": "one"}
+        words = heard.get(way, "one two")
         if way != "delete":
             await live.send("conversation.item.retrieve", item_id=item_id)
             (part,) = live.one("conversation.item.retrieved")["item"]["content"]

@@ -35,6 +35,7 @@ from server.protocol.server_events import (
     ErrorEvent,
     ItemTruncated,
     OutputAudioDelta,
+    ResponseDone,
     ServerEvent,
     SessionCreated,
     SessionResumable,
@@ -69,11 +70,13 @@ from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
-from server.session.link import NOT_READY, EngineLink, at_capacity_text
+from server.session.link import NOT_READY, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch
 from server.session.transport import Player, Transport
+from server.session.usage import Meter
 
 # How a session is put together. Three tasks, and one door from the engine's thread:
 #
@@ -142,12 +145,13 @@ class Session:
         dialect: how events look on this connection.
         ids: makes the events' ids.
         ears: hears the client's audio.
-        link: leads to the engine.
+        link: leads to an engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         tools: speak to MCP servers.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
+        meter: counts what this one uses.
         drain: says until when the session can go on, once the server is about to stop.
         comeback: where its client may come back after its connection broke.
         player: plays replies, where the transport does; the machine is made for it.
@@ -161,13 +165,14 @@ class Session:
         dialect: Dialect,
         ids: Ids,
         ears: Ears,
-        link: EngineLink,
+        link: EnginePool,
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
         tools: ToolDesk,
         gallery: Gallery,
         counts: Counts,
+        meter: Meter,
         drain: Drain,
         comeback: Comeback | None = None,
         player: Player | None = None,
@@ -189,6 +194,7 @@ class Session:
         self._tools = tools.for_session(machine.config.id, self._on_tool)
         self._gallery = gallery
         self._counts = counts
+        self._meter = meter
         self._drain = drain
         self._comeback = comeback
         self._clock = clock
@@ -231,6 +237,7 @@ class Session:
                 return
             self._counts.sessions_begun += 1
             has_begun = True
+            self._meter.begin(self._id)
             with self._drain.telling(self._expire_by):
                 hangup = await self._until_ended()
         finally:
@@ -279,7 +286,7 @@ class Session:
                 told = SessionResumable(self._id, self._comeback.secret, self._comeback.grace_s)
                 self._send(told)
         except OverloadedError:
-            message = at_capacity_text(self._link.info.max_sessions)
+            message = at_capacity_text(self._link.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
         return None
 
@@ -423,6 +430,7 @@ class Session:
         match event:
             case InputAudioBufferAppend():
                 self._check_waiting(event.audio)
+                self._meter.heard(self._ears.seconds_of(event.audio))
                 if len(event.audio) <= _INLINE_AUDIO_BYTES:
                     self._listen_beside(self._ears.seconds_of(event.audio))
                     self._react(self._machine.receive(event, self._clock()))
@@ -471,7 +479,7 @@ class Session:
             self._ears.played(self._far_end.take(seconds, now_s))
 
     def _hear_pcm(self, pcm: Pcm) -> None:
-        self._listen_beside(len(pcm) / self._link.info.sample_rate_hz)
+        self._listen_beside(self._seconds(pcm))
         self._ears.hear_pcm(pcm)
 
     def _listen(self) -> None:
@@ -481,7 +489,13 @@ class Session:
         """Return the sound that an item carries, at the engine's rate."""
         parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
         self._check_waiting(*parts)
-        return await asyncio.to_thread(self._ears.decode_items, parts)
+        audio = await asyncio.to_thread(self._ears.decode_items, parts)
+        self._meter.heard(self._seconds(audio.pcm))
+        return audio
+
+    def _seconds(self, pcm: Pcm) -> float:
+        """Return how long sound at the engine's rate is."""
+        return len(pcm) / self._link.info.sample_rate_hz
 
     def _check_waiting(self, *parts: bytes) -> None:
         """Refuse audio that would have to wait for too long.
@@ -532,6 +546,11 @@ class Session:
         comeback = self._comeback
         return comeback is not None and comeback.missed(last_event_id) is not None
 
+    @property
+    def pool(self) -> EnginePool:
+        """Return the engines of its model."""
+        return self._link
+
     def unpark(self) -> None:
         """Take a slot again, where it was given back.
 
@@ -541,7 +560,8 @@ class Session:
         if self._comeback is None or not self._comeback.is_parked:
             return
         with self._link.place():
-            self._link.join(self._id, self._on_output)
+            pass  # there is one, and nobody comes before the next line
+        self._link.join(self._id, self._on_output)
         self._comeback.is_parked = False
         try:
             self._react(self._machine.unpark())
@@ -627,6 +647,7 @@ class Session:
         """
         if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
             return
+        self._meter.heard(self._seconds(pcm))
         if self._held_pcm is not None:
             self._held_pcm.append(pcm)
             return
@@ -785,6 +806,7 @@ class Session:
 
     def _send(self, event: ServerEvent) -> None:
         self._stopwatch.see(event)
+        self._count_use(event)
         if self._far_end is not None:
             self._note_played(event, self._far_end)
         if isinstance(event, ErrorEvent):
@@ -793,6 +815,15 @@ class Session:
         self._put(self._own, event, event_id)
         for line in [*self._side_lines]:
             self._put(line, event, event_id)
+
+    def _count_use(self, event: ServerEvent) -> None:
+        match event:
+            case OutputAudioDelta():
+                self._meter.spoke(self._seconds(event.pcm))
+            case ResponseDone():
+                self._meter.responded(event.response.usage)
+            case _:
+                pass
 
     def _note_played(self, event: ServerEvent, far_end: FarEnd) -> None:
         """Note what a client that plays by itself will play, or not any more."""
@@ -831,6 +862,7 @@ class Session:
         match sound:
             case PlayAudio():
                 self._stopwatch.see(sound)
+                self._meter.spoke(self._seconds(sound.pcm))
                 self._player.play(sound.item_id, sound.pcm)
             case EndOfAudio():
                 self._player.end(sound.item_id)
@@ -857,6 +889,7 @@ class Session:
     def _count_end(self, hangup: Hangup | None) -> None:
         how = str(self._own.transport.close_code(hangup.reason)) if hangup else self._cause
         count_in(self._counts.sessions_ended, how)
+        self._meter.end(how)
         self._counts.slow_readers += hangup is not None and hangup.reason is EndReason.SLOW_READER
 
     def _tick(self) -> None:
@@ -872,6 +905,14 @@ class Session:
         """End the session, because the key by which it came is not good any more."""
         message = "The ephemeral key of this session was revoked."
         self._finish("invalid_api_key", message, EndReason.KEY_REVOKED)
+
+    def use_up(self, message: str) -> None:
+        """End the session, because its API key has used what it may.
+
+        Args:
+            message: for the client.
+        """
+        self._finish("rate_limit_exceeded", message, EndReason.EXPIRED, kind="rate_limit_error")
 
     async def _watch_idle(self) -> None:
         limit_s = self._limits.idle_session_s
@@ -900,11 +941,18 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
-    def _finish(self, code: str, message: str, reason: EndReason) -> None:
+    def _finish(
+        self,
+        code: str,
+        message: str,
+        reason: EndReason,
+        *,
+        kind: str = "invalid_request_error",
+    ) -> None:
         """End the session by a rule of the server's."""
         if self._is_over:
             return
-        expired = ErrorEvent("invalid_request_error", code, message, None, None)
+        expired = ErrorEvent(kind, code, message, None, None)
         try:
             ended = self._machine.end(code, message, self._clock())
             self._react([*ended, expired, Hangup(reason, message)])

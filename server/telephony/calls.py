@@ -5,11 +5,11 @@ import binascii
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from server.config import Settings, TelephonySettings
 from server.errors import ClientError, ConfigError
-from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
+from server.protocol.settings.config import SessionConfig
 from server.session.session import Session
 from server.telephony.call import PhoneCall
 from server.telephony.messages import MediaFormat, Provider
@@ -23,7 +23,7 @@ from server.telephony.signatures import (
 )
 from server.telephony.tickets import Tickets
 from server.transport.envelope import RefusedError
-from server.transport.gateway import default_config
+from server.transport.models import Models, ServedModel, asked_model
 
 PATH = "/v1/telephony"
 
@@ -33,18 +33,23 @@ class PhoneCalls:
 
     Args:
         settings: of the whole server.
-        voices: that there are.
+        models: that there are.
         clock: Unix time in seconds.
 
     Raises:
         ConfigError: the session that calls begin with cannot be, or a key is none.
+
+    Attributes:
+        settings: of telephony.
+        model: that all calls have.
+        config: that they begin with.
     """
 
     def __init__(
-        self, settings: Settings, voices: VoiceMap, clock: Callable[[], float] = time.time
+        self, settings: Settings, models: Models, clock: Callable[[], float] = time.time
     ) -> None:
         self.settings: TelephonySettings = settings.telephony
-        self.config = _config(settings, voices)
+        self.model, self.config = _begun_with(self.settings, models)
         self._tickets = Tickets(settings.server.key_secrets, clock)
         self._verifier = _verifier(self.settings, clock)
         self._calls: dict[str, PhoneCall] = {}
@@ -191,12 +196,12 @@ def _websocket(url: str) -> str:
     return "ws" + url.removeprefix("http")
 
 
-def _config(settings: Settings, voices: VoiceMap) -> SessionConfig:
-    """Return what every call begins with."""
-    given = {**settings.telephony.session, "type": "realtime"}
-    max_tools = settings.server.max_tools
+def _begun_with(settings: TelephonySettings, models: Models) -> tuple[ServedModel, SessionConfig]:
+    """Return the model that every call has, and what it begins with."""
+    given = {**settings.session, "type": "realtime"}
     try:
-        return requested(default_config(settings, voices), given, voices, max_tools=max_tools)
+        model, said = models.called(asked_model(given))
+        return model, replace(model.config(given), model=said)
     except ClientError as error:
         where = f" ({error.param})" if error.param else ""
         raise ConfigError(f"telephony.session: {error.message}{where}") from None

@@ -25,7 +25,7 @@ from server.telephony.answers import MEDIA_TYPE, connected, refused
 from server.telephony.call import CallParts, PhoneCall
 from server.telephony.calls import PATH, PhoneCalls
 from server.telephony.messages import MediaFormat, MessageError, Other, Provider, Started, read
-from server.transport.door import check_readiness, let_backend_in
+from server.transport.door import check_draining, check_readiness, let_backend_in
 from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.gateway import Gateway
 from server.transport.websocket import WebSocketTransport, leave_place
@@ -70,10 +70,9 @@ async def check_session(gateway: Gateway, phone: PhoneCalls) -> None:
     """Check what only a server that runs can check of the session that calls begin with.
 
     Raises:
-        ConfigError: there is no such model, or a function cannot be compiled.
+        ConfigError: a function cannot be compiled.
     """
     try:
-        gateway.model_called(phone.config.model)
         await gateway.schemas.check(_OWNER, dict(phone.settings.session), "session")
     except ClientError as error:
         raise ConfigError(f"telephony.session: {error.message}") from None
@@ -103,8 +102,9 @@ async def _answered(request: Request, provider: Provider) -> Response:
         count_in(gateway.counts.phone_calls_refused, str(error.code))
         raise
     try:
-        check_readiness(gateway)
-        with gateway.link.place():
+        check_draining(gateway)
+        check_readiness(phone.model)
+        with phone.model.pool.place():
             pass  # there is one; it is kept from the stream's handshake on
     except (RefusedError, OverloadedError) as error:
         code = error.code if isinstance(error, RefusedError) else "rate_limit_exceeded"
@@ -160,12 +160,13 @@ async def _serve_stream(socket: WebSocket, provider: Provider) -> None:
     with contextlib.ExitStack() as place:
         try:
             call_id, sends = phone.admit(provider, socket.headers, socket.path_params.get("ticket"))
-            check_readiness(gateway)
+            check_draining(gateway)
+            check_readiness(phone.model)
             try:
                 # Kept while the stream says which call it is, until the session has it.
-                place.enter_context(gateway.link.place())
+                place.enter_context(phone.model.pool.place())
             except OverloadedError:
-                raise at_capacity(gateway.link.info.max_sessions) from None
+                raise at_capacity(phone.model.pool.max_sessions) from None
         except RefusedError as error:
             count_in(gateway.counts.refused, str(error.code))
             count_in(gateway.counts.phone_calls_refused, str(error.code))
@@ -225,11 +226,13 @@ def _new_call(
     place: contextlib.ExitStack,
 ) -> PhoneCall:
     def new_session(line: Transport, player: Player) -> Session:
-        return gateway.new_session(line, GaDialect(), phone.config, player, carrier="telephony")
+        return gateway.new_session(
+            phone.model, line, GaDialect(), phone.config, player, carrier="telephony"
+        )
 
     parts = CallParts(
         phone.settings,
-        gateway.link.info.sample_rate_hz,
+        phone.model.pool.info.sample_rate_hz,
         gateway.settings.server.send_timeout_s,
         new_session,
         place.close,

@@ -1,10 +1,8 @@
 """Hold what all connections of a server share, and make their sessions."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
-
-import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -15,27 +13,20 @@ from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
-from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
-from server.protocol.wire.checks import JsonObject
+from server.protocol.settings.config import SessionConfig
 from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.drain import Drain
 from server.session.ears import Ears
-from server.session.gallery import Gallery
-from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
-from server.transport.envelope import RefusedError
 from server.transport.ephemeral import KeyBook
+from server.transport.models import Models, ServedModel
 from server.transport.tries import FailedTries
 
-_log = structlog.get_logger("models")
-
-# Of names that clients made up, so many are told of once each.
-_MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 
@@ -73,8 +64,7 @@ class Gateway:
     """Hold what all sessions of a server share."""
 
     settings: Settings
-    link: EngineLink
-    voices: VoiceMap
+    models: Models
     vad_model: SileroModel
     api_keys: ApiKeys
     keys: KeyBook
@@ -83,10 +73,9 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
-    gallery: Gallery
     drain: Drain
+    usage: UsageBook
     comebacks: Comebacks
-    _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
     def policy(self) -> ToolPolicy:
@@ -98,42 +87,15 @@ class Gateway:
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
 
-    def default_config(self) -> SessionConfig:
-        """Return what a session begins with that asks for nothing; it is not connected yet."""
-        return default_config(self.settings, self.voices)
-
-    def model_called(self, name: str | None) -> str:
-        """Return what a session says of its model, whose client asked for one by name.
-
-        There is one model. Its aliases are said as they were asked for; whoever asks for anything
-        else is told the model's own name, or refused.
-
-        Raises:
-            RefusedError: there is no model of that name, and other names are refused.
-        """
-        model = self.settings.model
-        if name is None or name == model.name or name in model.aliases:
-            return name or model.name
-        if model.other_names == "refuse":
-            raise no_model(name)
-        # Told once for each name: a client that asks by another one does so with every call.
-        if name not in self._other_names and len(self._other_names) < _MAX_OTHER_NAMES:
-            self._other_names.add(name)
-            _log.warning(
-                "another model was asked for",
-                asked=name[:_MAX_NAME_CHARS],
-                served=model.name,
-                hint="model.aliases makes it a name of this one, model.other_names=refuse an error",
-            )
-        return model.name
-
-    def new_session(
+    def new_session(  # noqa: PLR0913 - what each of the transports knows of its session
         self,
+        model: ServedModel,
         transport: Transport,
         dialect: Dialect,
         config: SessionConfig,
         player: Player | None = None,
         *,
+        payer: str = "",
         is_bound: bool = False,
         carrier: Carrier = "websocket",
         is_resumable: bool = False,
@@ -141,16 +103,18 @@ class Gateway:
         """Make the session of a connection.
 
         Args:
+            model: that it has.
             transport: the accepted connection.
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
+            payer: name of the API key whose use it is; empty without one.
             is_bound: whether it keeps its instructions and functions.
             carrier: by what it comes.
             is_resumable: whether its client has asked to be let back in, should its network fail.
         """
         count_in(self.counts.sessions_by_transport, carrier)
-        settings, info, ids = self.settings.server, self.link.info, RandomIds()
+        settings, info, ids = self.settings.server, model.pool.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
         # here.
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
@@ -167,7 +131,7 @@ class Gateway:
             SessionMachine(
                 config,
                 EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
-                self.voices,
+                model.voices,
                 ids,
                 Limits(
                     settings.max_items,
@@ -184,7 +148,7 @@ class Gateway:
             dialect,
             ids,
             ears,
-            self.link,
+            model.pool,
             SessionLimits(
                 settings.max_backlog_events,
                 settings.send_timeout_s,
@@ -196,8 +160,9 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
-            gallery=self.gallery,
+            gallery=model.gallery,
             counts=self.counts,
+            meter=self.usage.meter(payer, model.name),
             drain=self.drain,
             comeback=self._comeback() if is_resumable else None,
             player=player,
@@ -216,30 +181,3 @@ class Gateway:
         """Say whether replies are taken out of what a client's microphone hears."""
         where = self.settings.audio.echo_cancellation
         return where == "always" or (where == "calls" and is_played)
-
-
-def default_config(settings: Settings, voices: VoiceMap) -> SessionConfig:
-    """Return what a session begins with that asks for nothing; it is not connected yet."""
-    return SessionConfig(
-        id=RandomIds().new("sess"), model=settings.model.name, voice=voices.default, expires_at=0
-    )
-
-
-def key_config(settings: Settings, voices: VoiceMap, session: JsonObject) -> SessionConfig:
-    """Return what the sessions of an ephemeral key begin with, whose functions were checked.
-
-    Args:
-        settings: of the server.
-        voices: that clients may ask for.
-        session: as it was asked for, in the internal vocabulary.
-
-    Raises:
-        ClientError: this server cannot have it.
-    """
-    max_tools = settings.server.max_tools
-    return requested(default_config(settings, voices), session, voices, max_tools=max_tools)
-
-
-def no_model(name: str) -> RefusedError:
-    """Make the error for a model that there is not."""
-    return RefusedError(404, f"The model '{name}' does not exist.", code="model_not_found")

@@ -10,11 +10,13 @@ from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge
 from server.config import KeyLimits, ServerSettings, Settings
+from server.images.service import ImageCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
+from server.session.usage import UsageBook
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
 
@@ -29,17 +31,32 @@ def _with_labels(counted: Any) -> Any:
     return counted
 
 
+def _labels(name: str, text: str) -> str:
+    """Return the labels of a metric as the documentation lists them."""
+    sample = re.search(rf"^{name}(?:_bucket)?(?:{{(.*)}})? ", text, re.MULTILINE)
+    assert sample is not None, name
+    labels = [each for each in re.findall(r"(\w+)=", sample[1] or "") if each != "le"]
+    # All metrics of engines have these two, as the documentation says once.
+    common = ("model", "engine") if name.startswith("parley_engine_") else ()
+    return ", ".join(f"`{label}`" for label in labels if label not in common)  # by the alphabet
+
+
 def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     """Every metric is listed with its type and label, and every listed one is served."""
     engine = EchoEngine()
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
-    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0), accounts).text().decode()
+    pools = {"starter": EnginePool([engine])}
+    usage = UsageBook()
+    usage.meter("shop", "starter").begin("sess_1")
+    counts, images = _with_labels(Counts()), ImageCounts()
+    metrics = Metrics(counts, pools, Drain(0), accounts, usage, images)
+    text = metrics.text().decode()
     served = {
-        (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
+        (name, kind, _labels(name, text))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     }
-    row = r"^\| `(\w+)` \| (\w+)(?: by `(\w+)`)? \|"
+    row = r"^\| `(\w+)` \| (\w+)(?: by ([`\w, ]+))? \|"
     assert set(re.findall(row, DOCS.read_text(), re.MULTILINE)) == served
     assert all(f"# HELP {name} " in text for name, _, _ in served)
 
@@ -67,7 +84,7 @@ class _Once:
 
     def collect(self) -> Any:
         """Yield them."""
-        return shown_fields(Counted(), "x")
+        return shown_fields([({}, Counted())], "x")
 
 
 def test_fields_are_shown_as_they_are_declared() -> None:
@@ -98,4 +115,4 @@ async def test_a_key_is_wanted_where_keys_are_set() -> None:
         assert (status, body["error"]["code"]) == (401, "invalid_api_key")
         status, text = await served.get("/metrics", authorization="Bearer k-of-sixteen-or-more")
         assert status == 200
-        assert "parley_engine_up 1.0" in text
+        assert 'parley_engine_up{engine="0",model="starter"} 1.0' in text

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from model.files.sound import read_sound
 from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.pcm import encode_pcm
-from server.config import ResumeSettings, ServerSettings, Settings
+from server.config import ResumeSettings, ServedSettings, ServerSettings, Settings
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine
 from tests.server.fakes import EchoEngine
@@ -42,12 +42,17 @@ reply:
 
 @asynccontextmanager
 async def resumable(
-    engine: Engine | None = None, grace_s: float = 600.0, park_after_s: float = 600.0, **server: Any
+    engine: Engine | Mapping[str, Sequence[Engine]] | None = None,
+    grace_s: float = 600.0,
+    park_after_s: float = 600.0,
+    models: Mapping[str, ServedSettings] | None = None,
+    **server: Any,
 ) -> AsyncIterator[Served]:
     """Serve clients that may come back."""
     settings = Settings(
         server=ServerSettings(**server),
         resume=ResumeSettings(grace_s=grace_s, park_after_s=park_after_s),
+        models=models or {},
     )
     async with serving(engine or EchoEngine(), settings) as served:
         yield served
@@ -276,7 +281,7 @@ async def test_the_grace_is_over() -> None:
         client = await Client(served).resumable()
         client.socket.transport.abort()
         gateway = served.app.state.gateway
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
         assert await client.refused() == (404, "session_not_found")
         assert gateway.counts.sessions_ended == {"client": 1}
 
@@ -304,14 +309,13 @@ async def test_the_later_of_two_has_the_session() -> None:
 async def test_a_client_that_says_goodbye_is_not_waited_for() -> None:
     """Nor one that did not ask, nor any where it is off."""
     async with resumable() as served:
-        gateway = served.app.state.gateway
         client = await Client(served).resumable()
         await client.socket.close()
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
         plain = Client(served)
         await plain.connect("")
         plain.socket.transport.abort()
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
     async with resumable(grace_s=0.0) as served:
         off = Client(served)
         await off.connect()
@@ -330,13 +334,13 @@ async def test_a_session_is_parked_and_remembers() -> None:
         await client.type("my name is peter", output_modalities=["text"])
         await client.until("response.done")
         await client.lose()
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
         others = [Client(served), Client(served)]
         for other in others:
             await other.connect("")
         assert await client.refused() == (503, "rate_limit_exceeded")
         await others[0].socket.close()
-        await _until(lambda: gateway.link.num_sessions == 1)
+        await _until(lambda: served.pool.num_sessions == 1)
         await client.come_back()
         await client.type("again", output_modalities=["text"])
         await client.until("response.done")
@@ -345,7 +349,36 @@ async def test_a_session_is_parked_and_remembers() -> None:
         assert gateway.counts.sessions_parked == 1
         await others[1].socket.close()
         await client.socket.close()
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
+
+
+async def test_a_client_comes_back_to_its_own_model() -> None:
+    """To any engine of it that has a place; what others have free does not count."""
+    models = {"other": ServedSettings(), "own": ServedSettings()}
+    engines = {"other": [EchoEngine()], "own": [EchoEngine(), EchoEngine()]}
+    async with resumable(engines, park_after_s=0.0, models=models) as served:
+        pool = served.app.state.gateway.models.named("own").pool
+        client = Client(served)
+        await client.connect("?resume=true&model=own")
+        client.secret = (await client.until("session.resumable"))["secret"]
+        await client.type("my name is peter", output_modalities=["text"])
+        await client.until("response.done")
+        await client.lose()
+        await _until(lambda: pool.num_sessions == 0)
+        others = [Client(served) for _ in range(4)]
+        for other in others:
+            await other.connect("?model=own")
+        assert await client.refused() == (503, "rate_limit_exceeded")
+        # Of the second engine a single place comes free.
+        await others[3].socket.close()
+        await _until(lambda: pool.num_sessions == 3)
+        assert [link.num_sessions for link in pool.links] == [2, 1]
+        await client.come_back()
+        assert [link.num_sessions for link in pool.links] == [2, 2]
+        await client.type("again", output_modalities=["text"])
+        await client.until("response.done")
+        assert client.text_of("response.output_text.delta").endswith("my name is peter, again")
+        assert served.pool.num_sessions == 0, "nobody came to the other model"
 
 
 async def test_a_reply_is_not_parked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +391,7 @@ async def test_a_reply_is_not_parked(monkeypatch: pytest.MonkeyPatch) -> None:
         await client.until("response.output_audio.delta")
         await client.lose()
         await asyncio.sleep(0)
-        assert gateway.link.num_sessions == 1
+        assert served.pool.num_sessions == 1
         await client.come_back()
         await client.send("response.cancel")
         assert (await client.until("response.done"))["response"]["status"] == "cancelled"
@@ -379,7 +412,7 @@ async def test_a_client_comes_back_while_the_server_drains() -> None:
             await Client(served).connect()
         await client.lose()
         gateway.comebacks.end_those_away()
-        await _until(lambda: gateway.link.num_sessions == 0)
+        await _until(lambda: served.pool.num_sessions == 0)
         assert gateway.counts.sessions_ended == {"stopping": 1}
 
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.g711 import decode_g711, encode_g711
 from server.audio.resample import StreamResampler
-from server.config import ServerSettings, Settings, TelephonySettings
+from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
 from server.telephony.signatures import twilio_signature
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
@@ -62,9 +62,13 @@ reply:
 
 @asynccontextmanager
 async def answering(
-    engine: Engine | None = None, *, max_sessions: int = 2, **telephony: Any
+    engine: Engine | Mapping[str, Sequence[Engine]] | None = None,
+    *,
+    max_sessions: int = 2,
+    models: Mapping[str, ServedSettings] | None = None,
+    **telephony: Any,
 ) -> AsyncIterator[Served]:
-    """Serve callers of both providers."""
+    """Serve callers of both providers, with one model or with several."""
     engine = engine or script_engine(max_sessions)
     given = {
         "public_url": PUBLIC_URL,
@@ -74,6 +78,7 @@ async def answering(
     settings = Settings(
         server=ServerSettings(api_keys=(KEY,)),
         telephony=TelephonySettings.model_validate(given | telephony),
+        models=models or {},
     )
     async with serving(engine, settings) as served:
         yield served

@@ -8,12 +8,13 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.config import ServerSettings, Settings, TelephonySettings
+from server.app import create_app
+from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
 from server.errors import ConfigError
 from server.telephony import call, routes
 from server.telephony.calls import PhoneCalls
 from server.telephony.signatures import twilio_signature
-from tests.server.protocol.transcripts import VOICES
+from tests.server.fakes import EchoEngine
 from tests.server.serving import Served
 from tests.server.telephony.phone import (
     CALL_ID,
@@ -30,6 +31,7 @@ from tests.server.telephony.phone import (
     on_the_phone,
     played_to_the_end,
     post,
+    script_engine,
     signed_url,
     stream_of,
 )
@@ -149,7 +151,7 @@ async def test_a_stream_is_the_call_that_it_was_opened_for() -> None:
         assert await _first(served, lambda phone: phone.socket.send("{")) == 1008
         counts = served.app.state.gateway.counts
         assert counts.phone_calls_refused == {"no_start": 3}
-        assert served.app.state.gateway.link.num_coming == 0, "places are given back"
+        assert served.pool.num_coming == 0, "places are given back"
 
 
 async def test_a_stream_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +307,8 @@ def test_settings_that_cannot_be() -> None:
     [
         ({"session": {"voice": "x"}}, "telephony.session: .*voice"),
         ({"session": {"audio": {"output": {"voice": "x"}}}}, "telephony.session: .*voice"),
+        ({"session": {"model": "none"}}, "telephony.session: The model 'none' does not exist"),
+        ({"session": {"model": 1}}, "telephony.session: .*session.model"),
         ({"telnyx": {"public_key": PUBLIC_KEY[:-2] + "=="}}, "public_key"),
     ],
 )
@@ -312,15 +316,42 @@ def test_sessions_that_cannot_be(telephony: dict[str, Any], reason: str) -> None
     """What every call begins with is checked when the server starts."""
     given = {"public_url": PUBLIC_URL, "twilio": {"auth_tokens": [TOKEN]}}
     with pytest.raises((ConfigError, ValueError), match=reason):
-        PhoneCalls(Settings(telephony=TelephonySettings.model_validate(given | telephony)), VOICES)
+        create_app(
+            Settings(
+                server=ServerSettings(api_keys=(KEY,)),
+                telephony=TelephonySettings.model_validate(given | telephony),
+                models={"echo": ServedSettings(), "other": ServedSettings()},
+            ),
+            {"echo": [EchoEngine()], "other": [EchoEngine()]},
+        )
 
 
 async def test_functions_that_cannot_be_are_told_at_the_start() -> None:
-    """Nor a model that there is not, where others are refused."""
+    """They are compiled by a server that runs."""
     tool = {"type": "function", "name": "f", "parameters": {"type": "nonsense"}}
     given = {"public_url": PUBLIC_URL, "twilio": {"auth_tokens": [TOKEN]}}
     telephony = TelephonySettings.model_validate({**given, "session": {"tools": [tool]}})
-    phone = PhoneCalls(Settings(telephony=telephony), VOICES)
     async with answering() as served:
+        phone = PhoneCalls(Settings(telephony=telephony), served.app.state.gateway.models)
         with pytest.raises(ConfigError, match="telephony\\.session"):
             await routes.check_session(served.app.state.gateway, phone)
+
+
+@pytest.mark.parametrize(("session", "name"), [({}, "small"), ({"model": "alias"}, "large")])
+async def test_calls_have_the_model_that_is_named(session: dict[str, Any], name: str) -> None:
+    """By its name or an alias, of which there are several; else the default one."""
+    models = {"small": ServedSettings(), "large": ServedSettings(aliases=("alias",))}
+    engines = {each: [script_engine(1)] for each in models}
+    async with answering(engines, models=models, session=session) as served:
+        gateway = served.app.state.gateway
+        async with on_the_phone(served), beside(served) as backend:
+            created = backend.seen[0]["session"]
+            assert created["model"] == session.get("model", name)
+            assert {each.name: each.pool.num_sessions for each in gateway.models} == {
+                "small": int(name == "small"),
+                "large": int(name == "large"),
+            }
+            # Its own model has no place for another call; that the other has one does not help.
+            assert "All lines are busy" in (await dial_twilio(served, CallSid="CA2"))[1]
+        [payer] = gateway.usage.totals
+        assert (payer.key, payer.model) == ("", name)

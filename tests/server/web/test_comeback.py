@@ -31,4 +31,4 @@ async def test_a_page_comes_back(tmp_path: Path) -> None:
         await page.until(f"{SAID}.some((text) => text.startsWith('i remember'))")
         assert await page.until("parley.inForce.id") == session_id
         await page.click("#connect")
-        await until(lambda: gateway.link.num_sessions == 0)
+        await until(lambda: served.pool.num_sessions == 0)

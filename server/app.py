@@ -25,9 +25,12 @@ from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.descriptors import raise_descriptor_limit
 from server.engine import make_engines
 from server.errors import ClientError, ConfigError, EngineGoneError
+from server.filters.desk import FilterDesk
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
 from server.mcp.audit import AuditLog
@@ -99,6 +102,7 @@ def create_app(
         max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels
     )
     models = Models([_served(each, engines, images) for each in settings.each_model])
+    _check_delegate(settings, models)
     written = settings.usage
     ledger = Ledger(written.ledger, written.ledger_bytes) if written.ledger is not None else None
     usage = UsageBook(ledger, written.flush_s)
@@ -121,6 +125,7 @@ def create_app(
             await usage.close()
             await gateway.schemas.close()
             gateway.tools.close()
+            await gateway.filters.close()
             await images.close()
 
     app = FastAPI(
@@ -151,11 +156,13 @@ def create_app(
         add_routes(app, call_routes)
     keys = _key_book(settings, models)
     counts, schemas = Counts(), SchemaService()
-    drain = Drain(settings.server.drain_s)
+    drain, delegated = Drain(settings.server.drain_s), DelegateCounts()
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
+    filters = FilterDesk(settings.filters)
     pools = {model.name: model.pool for model in models}
+    accounts = api_keys.accounts
     app.state.gateway = Gateway(
         settings,
         models,
@@ -163,10 +170,12 @@ def create_app(
         api_keys,
         keys,
         counts,
-        Metrics(counts, pools, drain, api_keys.accounts, usage, images.counts),
+        Metrics(counts, pools, drain, accounts, usage, filters.counts, delegated, images.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
+        filters,
+        DelegateDesk(settings.delegate, schemas, delegated),
         drain,
         usage,
         Comebacks(),
@@ -202,6 +211,19 @@ async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
             raise failure
 
 
+def _check_delegate(settings: Settings, models: Models) -> None:
+    """Refuse to ask a text model about conversations that nobody writes down.
+
+    Raises:
+        ConfigError: there is such a model, and one is to be asked.
+    """
+    if settings.delegate.url is not None and all(model.pool.info.is_duplex for model in models):
+        raise ConfigError(
+            f"delegate.url: {models.default.name!r} listens and speaks at once and writes no "
+            "transcripts, so there is nothing to ask a text model; leave it out"
+        )
+
+
 def _key_book(settings: Settings, models: Models) -> KeyBook:
     """Return what makes and knows ephemeral keys."""
     server = settings.server
@@ -213,7 +235,10 @@ def _key_book(settings: Settings, models: Models) -> KeyBook:
 
 @contextlib.asynccontextmanager
 async def _watching(gateway: Gateway) -> AsyncIterator[None]:
-    """End the sessions of keys that have used their time."""
+    """End the sessions of keys that have used their time, where a key has so much only."""
+    if not any(account.is_timed for account in gateway.api_keys.accounts):
+        yield
+        return
     watching = asyncio.create_task(watch(gateway.api_keys.accounts), name="limits of keys")
     try:
         yield

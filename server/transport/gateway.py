@@ -6,14 +6,18 @@ from typing import Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.delegate.desk import DelegateDesk
+from server.filters.desk import FilterDesk
 from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
+from server.protocol.settings.prompts import PromptBook
 from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.drain import Drain
@@ -24,7 +28,7 @@ from server.session.transport import Player, Transport
 from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
 from server.transport.ephemeral import KeyBook
-from server.transport.models import Models, ServedModel
+from server.transport.models import Models, ServedModel, prompt_book
 from server.transport.tries import FailedTries
 
 # Sessions do not expire unless configured to; clients want a number all the same.
@@ -73,6 +77,8 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
+    filters: FilterDesk
+    delegate: DelegateDesk
     drain: Drain
     usage: UsageBook
     comebacks: Comebacks
@@ -86,6 +92,27 @@ class Gateway:
             for rule in approvals.rules
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
+
+    def delegate_policy(self, model: ServedModel) -> DelegatePolicy | None:
+        """Return what the text model answers for a model; None where there is none.
+
+        One that listens and speaks at once writes no transcripts, so there is nothing to ask.
+        """
+        given = self.settings.delegate
+        if given.url is None or model.pool.info.is_duplex:
+            return None
+        return DelegatePolicy(
+            given.answers,
+            plain_phrases(given.phrases),
+            given.instructions,
+            given.max_chars,
+            given.max_tokens,
+        )
+
+    @property
+    def prompts(self) -> PromptBook:
+        """Return the prompts that clients may name."""
+        return prompt_book(self.settings)
 
     def new_session(  # noqa: PLR0913 - what each of the transports knows of its session
         self,
@@ -130,7 +157,9 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
+                EngineProfile(
+                    info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
+                ),
                 model.voices,
                 ids,
                 Limits(
@@ -139,8 +168,12 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
+                    delegate=self.delegate_policy(model),
+                    prompts=self.prompts,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
+                    filters=self.filters.plan,
+                    max_context_tokens=settings.max_context_tokens,
                 ),
                 ears,
                 is_played=player is not None,
@@ -160,6 +193,8 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
+            filters=self.filters,
+            delegate=self.delegate,
             gallery=model.gallery,
             counts=self.counts,
             meter=self.usage.meter(payer, model.name),

@@ -17,7 +17,7 @@ from model.files.sound import read_sound
 from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.pcm import encode_pcm
-from server.config import ResumeSettings, ServedSettings, ServerSettings, Settings
+from server.config import FilterSettings, ResumeSettings, ServedSettings, ServerSettings, Settings
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine
 from tests.server.fakes import EchoEngine
@@ -46,6 +46,7 @@ async def resumable(
     grace_s: float = 600.0,
     park_after_s: float = 600.0,
     models: Mapping[str, ServedSettings] | None = None,
+    filters: FilterSettings | None = None,
     **server: Any,
 ) -> AsyncIterator[Served]:
     """Serve clients that may come back."""
@@ -53,6 +54,7 @@ async def resumable(
         server=ServerSettings(**server),
         resume=ResumeSettings(grace_s=grace_s, park_after_s=park_after_s),
         models=models or {},
+        filters=filters or FilterSettings(),
     )
     async with serving(engine or EchoEngine(), settings) as served:
         yield served
@@ -325,10 +327,11 @@ async def test_a_client_that_says_goodbye_is_not_waited_for() -> None:
         await off.socket.close()
 
 
-async def test_a_session_is_parked_and_remembers() -> None:
+@pytest.mark.parametrize("checks", [[], [{"kind": "words", "words": ["refused"]}]])
+async def test_a_session_is_parked_and_remembers(checks: list[dict[str, Any]]) -> None:
     """Its slot is somebody else's meanwhile; who comes back waits for one that is free."""
-    engine = EchoEngine()
-    async with resumable(engine, park_after_s=0.0) as served:
+    engine, filters = EchoEngine(), FilterSettings.model_validate({"checks": checks})
+    async with resumable(engine, park_after_s=0.0, filters=filters) as served:
         gateway = served.app.state.gateway
         client = await Client(served).resumable()
         await client.type("my name is peter", output_modalities=["text"])

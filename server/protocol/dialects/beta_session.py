@@ -38,7 +38,10 @@ SESSION_PLACES: Places = {
 }
 # Keys that are the same in both shapes, or beta's alone.
 _READ_ONLY = ("id", "object", "expires_at", "client_secret")
-_SAME = ("type", "model", "instructions", "tools", "tool_choice", "tracing", "prompt", "include")
+_SAME = (
+    *("type", "model", "instructions", "tools", "tool_choice", "tracing", "prompt", "include"),
+    "delegate",
+)
 _BETA_ONLY = (*SESSION_PLACES, "temperature")
 
 _FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
@@ -224,6 +227,8 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
     }
     if config.prompt is not None:
         session["prompt"] = config.prompt
+    if config.delegate is not None:
+        session["delegate"] = config.delegate
     return session
 
 

@@ -17,7 +17,10 @@ pytestmark = [
 
 async def test_a_page_comes_back(tmp_path: Path) -> None:
     """What it wrote meanwhile is answered; when it hangs up, nothing is waited for."""
-    async with scripted(grace_s=600.0) as served, visiting(served, tmp_path / "b") as (page, _):
+    async with (
+        scripted(others={"resume": {"grace_s": 600.0}}) as served,
+        visiting(served, tmp_path / "b") as (page, _),
+    ):
         gateway = served.app.state.gateway
         await connect(page, "websocket")
         await write(page, "hello")

@@ -41,6 +41,8 @@ examples:
       two turns of one conversation with a server that runs already
   parley capacity
       measure how many conversations this machine holds, and keep it for the server
+  parley doctor --config configs/starter.yaml
+      say what is not right for it on this machine, and how to mend it
   parley eval --dialogues 50
       score the starter on conversations that it has not seen
   parley pull moshiko
@@ -94,6 +96,16 @@ engine.max_sessions is set. It is believed only for the same model, configuratio
 run this again when one of them changes, and on a machine that does nothing else meanwhile.
 
 Prints a line for each number tried, then one JSON line.
+"""
+
+_DOCTOR_HELP = """\
+Look at what the configuration needs here: ports, certificate, keys, limits, clock, descriptors,
+disk, weights with their hashes, memory, GPU, driver, C compiler and Triton. Nothing is changed, and
+no server is started; a kernel is compiled and run where the model is for a GPU.
+
+Each finding is ok, a warning, an error or skipped, and says how to mend what is not right. With
+--json: {"parley": VERSION, "errors": N, "warnings": N, "findings": [{"check", "status", "found",
+"mend"}]}. The exit code is 0 without errors, 1 with, and 2 if the configuration cannot be read.
 """
 
 
@@ -224,6 +236,13 @@ def _key(args: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from server.config import load_settings  # noqa: PLC0415
+    from server.doctor.command import run_doctor  # noqa: PLC0415
+
+    return run_doctor(load_settings(args.config, args.set), args.config, is_json=args.json)
+
+
 def _usage(args: argparse.Namespace) -> int:
     from server.usage import print_usage  # noqa: PLC0415
 
@@ -349,6 +368,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     key.set_defaults(run=_key)
     key.add_argument("name", metavar="NAME", help="of the key, in metrics: letters, digits, . _ -")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is not right for a server here, and how to mend it",
+        description=_DOCTOR_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_config(doctor)
 
     usage = commands.add_parser(
         "usage",

@@ -1,4 +1,4 @@
-"""How long sound takes between a client and the engine, over WebSocket and over WebRTC.
+"""How long sound takes between a client and the engine: WebSocket, WebRTC and telephone streams.
 
     python -m benchmarks.bench_transport [--bursts 60] [--only webrtc_chromium …] [--calls 8 16 …]
 
@@ -12,6 +12,9 @@ Lossy: a relay loses 5 % of the packets and delays each by up to 60 ms, so that 
 other. Camera: the call also sends 15 frames a second of 640 × 480 in VP8, of which the server takes
 a picture a second. Load: more and more calls of which the server speaks half of the time, until the
 p99 of one more call passes 120 ms.
+
+Telephone: a stream as Twilio has it, of µ-law at 8 kHz, in which the client is the provider: what
+is between it and the telephone comes on top.
 
 Chromium: a headless one calls through the client of `server/web`, where it is installed. Its
 microphone hands over 10 ms at a time. A reply's sample counts when the browser hands it to its
@@ -37,18 +40,21 @@ from benchmarks.chromium import CHROMIUM
 from benchmarks.chromium_caller import calling_from_chromium
 from benchmarks.film import Film
 from benchmarks.light_caller import LightCaller
-from benchmarks.probe_server import RATE_HZ, Finder, burst
+from benchmarks.probe_server import RATE_HZ, STREAM_TOKEN, Finder, burst
 from benchmarks.relay import Weather, relaying
 from benchmarks.report import ROOT, keep, provenance
+from server.audio.g711 import decode_g711, encode_g711
 from server.audio.pcm import encode_pcm
 
 # ITU-T G.114 would have 150 ms one way at most for a conversation; the rest is for the network.
 _BAR_P99_MS = 120.0
 _MATCH_S = 0.3  # a burst that took longer was lost
 _FRAME_S = 0.02
+PHONE_HZ = 8_000
 _NAMES = (
     "websocket",
     "webrtc",
+    "telephone",
     "webrtc_camera",
     "webrtc_lossy",
     "webrtc_chromium",
@@ -202,6 +208,45 @@ async def measure_websocket(count: int) -> Latencies:
     return _result(microphone, finder, server.stop(), None)
 
 
+async def measure_telephone(count: int) -> Latencies:
+    """Measure one telephone call, from the provider's stream on."""
+    server = start_server()
+    microphone, finder = Microphone(PHONE_HZ, 9), Finder()
+
+    async def speak(socket: websockets.ClientConnection) -> None:
+        due_s, number = time.monotonic(), 0
+        while True:
+            number += 1
+            payload = base64.b64encode(encode_g711(microphone(), "mu")).decode()
+            media = {"track": "inbound", "chunk": f"{number}", "payload": payload}
+            await socket.send(json.dumps({"event": "media", "media": media}))
+            due_s += _FRAME_S
+            await asyncio.sleep(due_s - time.monotonic())
+
+    async def listen(socket: websockets.ClientConnection) -> None:
+        async for text in socket:
+            message = json.loads(text)
+            if message["event"] == "media":
+                finder.hear(decode_g711(base64.b64decode(message["media"]["payload"]), "mu"))
+            elif message["event"] == "mark":
+                await socket.send(text)
+
+    url = f"ws://127.0.0.1:{server.port}/v1/telephony/telnyx"
+    headers = {"x-telnyx-streaming-auth-token": STREAM_TOKEN}
+    async with websockets.connect(url, additional_headers=headers, compression=None) as socket:
+        form = {"encoding": "PCMU", "sample_rate": PHONE_HZ, "channels": 1}
+        start = {"call_control_id": "call", "media_format": form}
+        await socket.send(json.dumps({"event": "start", "stream_id": "s", "start": start}))
+        backend_url = f"ws://127.0.0.1:{server.port}/v1/realtime?call_id=call"
+        async with websockets.connect(backend_url) as backend:
+            await backend.send(json.dumps(_DEAF))
+            tasks = [asyncio.create_task(speak(socket)), asyncio.create_task(listen(socket))]
+            await _ask(backend.send, count, 10)
+            for task in tasks:
+                task.cancel()
+    return _result(microphone, finder, server.stop(), None)
+
+
 def _result(
     microphone: Microphone, finder: Finder, noted: dict[str, Any], session_id: str | None
 ) -> Latencies:
@@ -316,6 +361,7 @@ async def _run(num_bursts: int, names: Sequence[str], loads: Sequence[int]) -> d
     measures: dict[str, Callable[[], Awaitable[Latencies]]] = {
         "websocket": lambda: measure_websocket(num_bursts),
         "webrtc": lambda: measure_webrtc(num_bursts),
+        "telephone": lambda: measure_telephone(num_bursts),
         "webrtc_camera": lambda: measure_webrtc(num_bursts, film=Film()),
         "webrtc_lossy": lambda: measure_webrtc(num_bursts, weather),
         "webrtc_chromium": lambda: measure_chromium(num_bursts),

@@ -32,13 +32,14 @@ from model.messages import (
 )
 from model.metrics import EngineMetrics
 from server.app import create_app, listening_socket, uvicorn_config
-from server.config import Settings, WebRtcSettings
+from server.config import Settings, TelephonySettings, TelnyxSettings, WebRtcSettings
 from server.webrtc.network import Network
 
 RATE_HZ = 24_000
 BURST_MS = 5
 THRESHOLD = 0.1  # what is louder is a burst
 _GAP_S = 0.1  # bursts are further apart
+STREAM_TOKEN = "a stream of a telephone provider"  # noqa: S105 - of nobody
 BUSY = "busy"
 """Instructions of a session that is there for the load: its replies are long."""
 _BUSY_S = 2.0
@@ -119,7 +120,12 @@ class ProbeEngine:
 async def serve(max_sessions: int, advertised: tuple[str, ...]) -> None:
     """Serve until standard input ends, then print what was noted."""
     engine = ProbeEngine(max_sessions)
-    settings = Settings(webrtc=WebRtcSettings(port=0, addresses=advertised))
+    settings = Settings(
+        webrtc=WebRtcSettings(port=0, addresses=advertised),
+        telephony=TelephonySettings(
+            public_url="http://127.0.0.1", telnyx=TelnyxSettings(stream_token=STREAM_TOKEN)
+        ),
+    )
     network = Network(settings.webrtc, "127.0.0.1", 0)
     app = create_app(settings, {settings.model.name: [engine]}, network)
     runner = uvicorn.Server(uvicorn_config(app, settings))

@@ -40,6 +40,7 @@ from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
 from server.session.accounts import watch
+from server.session.comeback import Comebacks
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.gallery import Gallery
@@ -48,6 +49,8 @@ from server.session.link import LinkState
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.usage import UsageBook
+from server.telephony.calls import PhoneCalls
+from server.telephony.routes import check_session, phone_routes
 from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
 from server.transport.door import KnownHosts
@@ -114,6 +117,8 @@ def create_app(
             # All at once: each may take minutes to get warm.
             await _all(pool.start() for pool in pools)
             usage.start()
+            if app.state.phone is not None:
+                await check_session(gateway, app.state.phone)
             async with _watching(gateway), _taking_calls(app):
                 yield
         finally:
@@ -174,7 +179,12 @@ def create_app(
         DelegateDesk(settings.delegate, schemas, delegated),
         drain,
         usage,
+        Comebacks(),
     )
+    app.state.phone = None
+    if settings.telephony.is_on:
+        app.state.phone = phone = PhoneCalls(settings, models)
+        app.include_router(phone_routes(phone))
     app.state.calls = None
     if network is not None:
         from server.webrtc.calls import Calls  # noqa: PLC0415 - see above
@@ -226,7 +236,10 @@ def _key_book(settings: Settings, models: Models) -> KeyBook:
 
 @contextlib.asynccontextmanager
 async def _watching(gateway: Gateway) -> AsyncIterator[None]:
-    """End the sessions of keys that have used their time."""
+    """End the sessions of keys that have used their time, where a key has so much only."""
+    if not any(account.is_timed for account in gateway.api_keys.accounts):
+        yield
+        return
     watching = asyncio.create_task(watch(gateway.api_keys.accounts), name="limits of keys")
     try:
         yield
@@ -420,6 +433,7 @@ class Server(uvicorn.Server):
         gateway: Gateway = app.state.gateway
         self._pools = [model.pool for model in gateway.models]
         self._drain = gateway.drain
+        self._comebacks = gateway.comebacks
         self._calls: Calls | None = app.state.calls
         self._is_drain_wanted = False
         self._given_up_ticks = 0
@@ -470,6 +484,8 @@ class Server(uvicorn.Server):
 
     def _stop(self, sig: int, frame: FrameType | None) -> None:
         self._log.info("stopping", signal=signal.Signals(sig).name, sessions=self._num_open)
+        # They have no connection that would tell them.
+        self._comebacks.end_those_away()
         super().handle_exit(sig, frame)
 
     @property

@@ -75,8 +75,10 @@ class DisconnectedError(TransportError):
     Attributes:
         cause: "client" left, or its connection broke; "ping_timeout": it did not answer a ping;
             "stopping": the server is being stopped.
+        has_left: whether it said goodbye, and will not come back.
     """
 
-    def __init__(self, cause: str = "client") -> None:
+    def __init__(self, cause: str = "client", *, has_left: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.has_left = has_left

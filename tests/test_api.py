@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "api.md").read_text()
 SOURCES = "".join(
     path.read_text()
-    for part in ("protocol", "session", "transport", "webrtc")
+    for part in ("protocol", "session", "transport", "webrtc", "telephony")
     for path in sorted((ROOT / "server" / part).rglob("*.py"))
 )
 _PLACE = ["response_id", "item_id", "output_index", "content_index"]

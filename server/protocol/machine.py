@@ -353,6 +353,26 @@ class SessionMachine:
         is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
         self._refused = None if is_there else error
 
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing is being made that the engine could not begin anew."""
+        running = self._responses.running
+        return not (running.is_active or running.asides or self._gate.num_waiting)
+
+    def park(self) -> None:
+        """Do without an engine until `unpark`, which tells it everything again."""
+        assert self.is_idle, "what is being made would be lost"
+        self._gate.clear()
+        self._is_engine_away = True
+
+    def unpark(self, now_s: float) -> list[Reaction]:
+        """Tell an engine everything that it has to know."""
+        return self._noted(self._told_anew(), now_s)
+
+    def _told_anew(self) -> list[Reaction]:
+        self._is_engine_away = False
+        return [*self._turns.lost(), *self._responses.told_again()]
+
     def expire_by(self, expires_at: int) -> list[Reaction]:
         """Say that the session ends earlier than its client was told.
 
@@ -672,8 +692,7 @@ class SessionMachine:
                 failed = self._responses.running.failed("engine_failed", news.message, now_s)
                 return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
             case EngineBack():
-                self._is_engine_away = False
-                return [*self._turns.lost(), *self._responses.told_again()]
+                return self._told_anew()
             case EngineGone():
                 error = ErrorEvent("server_error", "engine_failed", news.message, None, None)
                 failed = self._responses.failed("engine_failed", news.message, now_s)

@@ -49,6 +49,33 @@ class SessionUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionResumable:
+    """Tell a client that asked for it how it can come back to the session."""
+
+    # Not of the API.
+    type: ClassVar[str] = "session.resumable"
+    session_id: str
+    secret: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """Tell a client that came back how far it had been heard; what it has missed follows.
+
+    Attributes:
+        received_events: events of the client that were handled, on all connections so far.
+        received_audio_ms: sound that it had appended.
+    """
+
+    # Not of the API.
+    type: ClassVar[str] = "session.resumed"
+    session: SessionConfig
+    received_events: int
+    received_audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechStarted:
     """Announce the user item that the speech will become."""
 
@@ -490,6 +517,8 @@ ServerEvent: TypeAlias = (
     ErrorEvent
     | SessionCreated
     | SessionUpdated
+    | SessionResumable
+    | SessionResumed
     | SpeechStarted
     | SpeechStopped
     | InputAudioBufferCommitted

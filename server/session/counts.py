@@ -25,6 +25,10 @@ class Counts:
         ),
     ] = field(default_factory=dict)
     sessions_begun: Annotated[int, counter("Sessions that were opened.")] = 0
+    sessions_by_transport: Annotated[
+        dict[str, int],
+        counter_by("transport", "Sessions that were made, by what they came by."),
+    ] = field(default_factory=dict)
     failed_keys: Annotated[
         int, counter("Requests with a wrong key, over HTTP and for WebSockets.")
     ] = 0
@@ -45,6 +49,20 @@ class Counts:
     ] = 0
     call_frames_concealed: Annotated[
         int, counter("Frames of 20 ms lost or late in WebRTC calls that have ended.")
+    ] = 0
+    phone_calls: Annotated[
+        dict[str, int], counter_by("provider", "Telephone calls whose streams began.")
+    ] = field(default_factory=dict)
+    phone_calls_refused: Annotated[
+        dict[str, int],
+        counter_by("code", "Webhooks and streams of telephone calls that were refused, by why."),
+    ] = field(default_factory=dict)
+    phone_calls_ended: Annotated[
+        dict[str, int], counter_by("reason", "Telephone calls that ended, by why.")
+    ] = field(default_factory=dict)
+    sessions_resumed: Annotated[int, counter("Times that a client came back to its session.")] = 0
+    sessions_parked: Annotated[
+        int, counter("Times that a session gave its slot back while its client was away.")
     ] = 0
     slow_readers: Annotated[
         int, counter("Sessions that ended because their clients did not take what they were sent.")

@@ -21,6 +21,7 @@ class Line:
 
     Attributes:
         is_lost: done once the reader is so far behind that it is sent nothing more.
+        is_over: set once the session neither reads nor writes it any more.
     """
 
     def __init__(self, transport: Transport, dialect: Dialect, max_events: int) -> None:
@@ -28,6 +29,7 @@ class Line:
         self.dialect = dialect
         self._outbox = Outbox(max_events)
         self.is_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_over = asyncio.Event()
 
     def text(self, event: ServerEvent, event_id: str) -> str | None:
         """Return an event as it looks here, None where there is no such event."""

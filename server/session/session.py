@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 import structlog
 
@@ -42,6 +42,8 @@ from server.protocol.server_events import (
     ResponseDone,
     ServerEvent,
     SessionCreated,
+    SessionResumable,
+    SessionResumed,
     SpeechStarted,
 )
 from server.protocol.settings.bound import refuse_changes
@@ -66,6 +68,7 @@ from server.protocol.wire.client_events import (
 )
 from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_characters
 from server.session.alarm import Alarm
+from server.session.comeback import Comeback
 from server.session.counts import Counts, count_in
 from server.session.drain import Drain
 from server.session.ears import Ears
@@ -100,9 +103,14 @@ _INLINE_AUDIO_BYTES = 6 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
 _INLINE_EVENT_CHARS = 32 * 1024
 _CLOSE_TIMEOUT_S = 5.0
+# So often it is looked whether a session whose client is away can give its slot back.
+_PARK_EVERY_S = 1.0
 
 # Connections beside the first; each costs every event once more.
 _MAX_SIDE_LINES = 4
+
+_TAKEN = Hangup(EndReason.SESSION_ENDED, "Another connection has taken this one's place.")
+_TOO_LATE = Hangup(EndReason.SESSION_ENDED, "The session has ended.")
 
 # How a session ended that nobody closed, in the log.
 _CAUSES = {
@@ -152,6 +160,7 @@ class Session:
         counts: of all sessions.
         meter: counts what this one uses.
         drain: says until when the session can go on, once the server is about to stop.
+        comeback: where its client may come back after its connection broke.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
     """
@@ -174,12 +183,14 @@ class Session:
         counts: Counts,
         meter: Meter,
         drain: Drain,
+        comeback: Comeback | None = None,
         player: Player | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = Line(transport, dialect, limits.max_backlog_events)
         self._side_lines: list[Line] = []
         self._side_readings: set[asyncio.Task[DisconnectedError | None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._machine = machine
         self._player = player
         self._ids = ids
@@ -197,12 +208,14 @@ class Session:
         self._counts = counts
         self._meter = meter
         self._drain = drain
+        self._comeback = comeback
         self._clock = clock
         self._id = machine.config.id
         self._intake = Intake(link.submit, link.info.sample_rate_hz)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_failing = False
         self._cause = "client"  # of the end, where there is no hangup
         self._last_event_s = clock()
@@ -218,6 +231,7 @@ class Session:
         try:
             await self._serve()
         finally:
+            self._finished.set_result(None)
             # Its parts know one another. Without this, what it holds, which may be hundreds of
             # megabytes of sound, would wait for a collection of cycles.
             self._machine.let_go()
@@ -239,7 +253,8 @@ class Session:
             with self._drain.telling(self._expire_by):
                 hangup = await self._until_ended()
         finally:
-            self._link.leave(self._id)
+            if self._comeback is None or not self._comeback.is_parked:
+                self._link.leave(self._id)
             for decision in self._machine.left():
                 self._tools.put(decision)
             await self._tools.close()
@@ -259,8 +274,7 @@ class Session:
     async def _until_ended(self) -> Hangup | None:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._read_own(), name=f"read {self._id}"),
-                group.create_task(self._write(), name=f"write {self._id}"),
+                group.create_task(self._carry(), name=f"carry {self._id}"),
                 group.create_task(self._guarded(self._alarm.run()), name=f"alarm {self._id}"),
             ]
             if self._limits.idle_session_s:
@@ -272,7 +286,7 @@ class Session:
                 task.cancel()
         for reading in self._side_readings:
             reading.cancel()
-        await asyncio.gather(*self._side_readings, return_exceptions=True)
+        await asyncio.gather(*self._side_readings, *self._retiring, return_exceptions=True)
         return hangup
 
     # The engine's slot.
@@ -284,6 +298,9 @@ class Session:
             return ErrorEvent("server_error", "not_ready", NOT_READY, None, None)
         try:
             self._react(self._machine.start())
+            if self._comeback is not None:
+                told = SessionResumable(self._id, self._comeback.secret, self._comeback.grace_s)
+                self._send(told)
         except OverloadedError:
             message = at_capacity_text(self._link.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
@@ -305,11 +322,80 @@ class Session:
 
     # From the client.
 
-    async def _read_own(self) -> None:
-        gone = await self._read(self._own)
-        if gone is not None:
-            self._cause = gone.cause
-            self._end(None)
+    async def _carry(self) -> None:
+        """Read and write on the session's own connection, and on those that take its place."""
+        while True:
+            line = self._own
+            gone = await self._carried_by(line)
+            if gone is None:
+                return
+            if self._own is not line:
+                self._retire(line, _TAKEN)
+                continue
+            comeback = self._comeback
+            is_final = gone.has_left or gone.cause == "stopping" or self._is_over
+            if comeback is None or is_final:
+                self._leave(gone.cause)
+                return
+            comeback.is_away = True
+            # Also a network that is only too slow: the client is sent the rest when it is back.
+            self._retire(line, TOO_SLOW)
+            if not await self._come_back_in_time(comeback):
+                self._leave(gone.cause)
+                return
+
+    async def _carried_by(self, line: Line) -> DisconnectedError | None:
+        """Serve one connection to its end.
+
+        Returns:
+            How its peer went, also where another connection took its place; None if the session has
+            ended.
+        """
+        comeback = self._comeback
+        reading = asyncio.create_task(self._read(line), name=f"read {self._id}")
+        writing = asyncio.create_task(
+            line.write(self._limits.send_timeout_s), name=f"write {self._id}"
+        )
+        waited: list[asyncio.Future[Any]] = [reading, writing, line.is_lost]
+        if comeback is not None:
+            waited.append(comeback.returned)
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and reading.result() is None:
+                # It failed. The client is told, and then closed on.
+                self._end(await writing)
+                return None
+            if writing.done():
+                hangup = writing.result()
+                if hangup is not None and (comeback is None or hangup is not TOO_SLOW):
+                    self._end(hangup)
+                    return None
+            return (reading.result() if reading.done() else None) or DisconnectedError()
+        finally:
+            if comeback is not None and not self._is_over:
+                # An event that is being handled is handled to its end: the next connection is told
+                # how many were.
+                async with self._performing:
+                    reading.cancel()
+            reading.cancel()
+            writing.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
+    def _retire(self, line: Line, hangup: Hangup) -> None:
+        """Close a connection that is the session's no more."""
+
+        async def close() -> None:
+            await _close(line, hangup, self._log)
+            line.is_over.set()
+
+        closing = asyncio.create_task(close(), name=f"close {self._id}")
+        self._retiring.add(closing)
+        closing.add_done_callback(self._retiring.discard)
+
+    def _leave(self, cause: str) -> None:
+        """End the session, whose client is gone."""
+        self._cause = cause
+        self._end(None)
 
     async def _read(self, line: Line) -> DisconnectedError | None:
         """Take what a connection brings, until its peer is gone; returns how it went."""
@@ -350,6 +436,8 @@ class Session:
             count_in(self._counts.errors, refusal.kind)
             # Whoever sent it is told, and nobody else: it means nothing to them.
             self._put(line, refusal, self._ids.new("event"))
+        if self._comeback is not None and line is self._own:
+            self._comeback.num_taken += 1
 
     def _decode(self, text: str) -> JsonObject:
         return decode(text, max_text_chars=self._limits.max_text_chars)
@@ -449,6 +537,124 @@ class Session:
         in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
         return self._intake.waiting_s + in_ears_s
 
+    # A client that comes back.
+
+    @property
+    def comeback(self) -> Comeback | None:
+        """Return what its client needs to come back, None if it cannot."""
+        return self._comeback
+
+    @property
+    def id(self) -> str:
+        """Return its name."""
+        return self._id
+
+    @property
+    def is_away(self) -> bool:
+        """Say whether its client has no connection."""
+        return self._comeback is not None and self._comeback.is_away
+
+    def give_up(self) -> None:
+        """End the session if its client is away: it will not be there any more."""
+        if not self._is_over and self.is_away:
+            self._leave("stopping")
+
+    def has_kept(self, last_event_id: str) -> bool:
+        """Say whether all is kept that its client has not got."""
+        comeback = self._comeback
+        return comeback is not None and comeback.missed(last_event_id) is not None
+
+    @property
+    def pool(self) -> EnginePool:
+        """Return the engines of its model."""
+        return self._link
+
+    def unpark(self) -> None:
+        """Take a slot again, where it was given back.
+
+        Raises:
+            OverloadedError: there is none.
+        """
+        if self._comeback is None or not self._comeback.is_parked:
+            return
+        with self._link.place():
+            pass  # there is one, and nobody comes before the next line
+        self._link.join(self._id, self._on_output)
+        self._comeback.is_parked = False
+        try:
+            self._react(self._machine.unpark(self._clock()))
+        except OverloadedError:
+            self._link.leave(self._id)
+            self._comeback.is_parked = True
+            self._machine.park()
+            raise
+
+    async def come_back(self, transport: Transport, last_event_id: str) -> None:
+        """Go on with another connection of the client's, until that or the session ends.
+
+        Where two come, the later one has it.
+
+        Args:
+            transport: the accepted connection.
+            last_event_id: of the last event that the client got.
+        """
+        comeback = self._comeback if not self._is_over else None
+        missed = comeback.missed(last_event_id) if comeback is not None else None
+        line = Line(transport, self._own.dialect, self._limits.max_backlog_events)
+        if comeback is None or missed is None:
+            await _close(line, _TOO_LATE, self._log)
+            return
+        self._own = line
+        resumed = SessionResumed(self._machine.config, comeback.num_taken, self._ears.appended_ms)
+        for text in (line.text(resumed, self._ids.new("event")), *missed):
+            line.put(text or "")
+        self._counts.sessions_resumed += 1
+        self._log.info("client came back", missed=len(missed))
+        finished = self._finished
+        comeback.has_returned()
+        # The session is forgotten when it ends, and has closed the connection then.
+        is_over = asyncio.create_task(line.is_over.wait())
+        try:
+            await asyncio.wait((is_over, finished), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_over.cancel()
+
+    async def _come_back_in_time(self, comeback: Comeback) -> bool:
+        """Wait for the client to come back; says whether it did."""
+        returned = comeback.returned
+        self._log.info("client away", grace_s=comeback.grace_s)
+        # For example, with 60 s of grace and a slot that is kept for 10: a client that is back
+        # after 5 s has its slot. After 20 s it gets one if one is free, and after 60 s there is
+        # nothing to come back to.
+        try:
+            async with asyncio.timeout(comeback.grace_s):
+                try:
+                    async with asyncio.timeout(comeback.park_after_s):
+                        await asyncio.shield(returned)
+                except TimeoutError:
+                    await self._park(comeback, returned)
+                    await asyncio.shield(returned)
+        except TimeoutError:
+            # It may have come in the same turn of the loop.
+            return returned.done()
+        return True
+
+    async def _park(self, comeback: Comeback, returned: asyncio.Future[None]) -> None:
+        """Give the slot back as soon as nothing is being made."""
+        if self._link.info.is_duplex:
+            return
+        while not (self._machine.is_idle and self._link.is_running):
+            # Replies end by themselves, and nobody waits for this.
+            await asyncio.wait((returned,), timeout=_PARK_EVERY_S)
+            if returned.done():
+                return
+        self._machine.park()
+        self._intake.forget()
+        self._link.leave(self._id)
+        comeback.is_parked = True
+        self._counts.sessions_parked += 1
+        self._log.info("session parked")
+
     # From a transport that hears and plays by itself.
 
     def hear(self, pcm: Pcm) -> None:
@@ -491,6 +697,11 @@ class Session:
         """
         if self._far_end is not None and not self._is_over:
             self._far_end.play(pcm, self._clock() - ago_s)
+
+    def hushed(self) -> None:
+        """Note that the client plays no more of what it was given."""
+        if self._far_end is not None and not self._is_over:
+            self._far_end.stop(self._clock())
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""
@@ -585,7 +796,7 @@ class Session:
             if isinstance(reaction, Refusal):
                 refusal = reaction.error
             elif isinstance(reaction, Hangup):
-                self._own.put(reaction)
+                self._hang(reaction)
             elif isinstance(reaction, Sound):
                 self._play(reaction)
             elif isinstance(reaction, ToolCommand | CheckWords | DelegateCommand):
@@ -656,12 +867,20 @@ class Session:
         text = line.text(event, event_id)
         if text is None:
             return
+        comeback = self._comeback if line is self._own else None
+        if comeback is not None:
+            comeback.note(event_id, text)
+            if comeback.is_away:
+                return
         try:
             line.put(text)
         except SlowReaderError as error:
-            if line is self._own:
+            if line is self._own and comeback is None:
                 raise
-            self._log.warning("slow reader beside the session", error=str(error))
+            # Who may come back is sent the rest then.
+            self._log.warning(
+                "slow reader that may come back, or beside the session", error=str(error)
+            )
             line.lose()
             return
         self._counts.events_sent += 1
@@ -683,9 +902,6 @@ class Session:
                 self._player.resume()
             case _:
                 assert_never(sound)
-
-    async def _write(self) -> None:
-        self._end(await self._own.write(self._limits.send_timeout_s))
 
     def _count_speculation(self, command: Command) -> None:
         match command:
@@ -789,9 +1005,16 @@ class Session:
         hangup = Hangup(EndReason.INTERNAL_ERROR, "server_error.server_error")
         try:
             self._send(event)
-            self._own.put(hangup)
+            self._hang(hangup)
         except SlowReaderError:
             self._end(hangup)
+
+    def _hang(self, hangup: Hangup) -> None:
+        """Close the session's own connection after all that waits, and end with it."""
+        if self.is_away:
+            self._end(hangup)
+        else:
+            self._own.put(hangup)
 
     @property
     def _is_over(self) -> bool:

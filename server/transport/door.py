@@ -12,6 +12,7 @@ from server.config import KeyScope, is_loopback
 from server.session.accounts import Account
 from server.session.drain import DRAINING
 from server.session.link import NOT_READY
+from server.session.session import Session
 from server.transport.api_keys import ApiKey
 from server.transport.auth import Admitted, admitted, check_api_key, is_welcome_origin, offered_key
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
@@ -28,6 +29,9 @@ _AZURE = "/openai/"
 # RFC 9110, section 15.5.2: who you are is not known. What may not be done, although that is known,
 # is 403 (section 15.5.4), and no reason to slow anybody down.
 _WRONG_KEY = 401
+# Pages cannot set headers of a WebSocket; what stands in an address is logged.
+_SECRET_HEADER = "parley-resume"  # noqa: S105 - a name
+_SECRET_SUBPROTOCOL = "parley-resume."  # noqa: S105 - the same
 
 
 class KnownHosts:
@@ -141,6 +145,35 @@ async def let_session_in(connection: HTTPConnection) -> Admitted:
         raise
 
 
+async def let_back_in(connection: HTTPConnection, session_id: str) -> Session:
+    """Let a client back into its session, by the secret that it was told.
+
+    Raises:
+        RefusedError: there is no such session, or its secret is another one; or too many wrong keys
+            came from there.
+    """
+    gateway = _gateway(connection)
+    offered = connection.scope.get("subprotocols", [])
+    secret = connection.headers.get(_SECRET_HEADER) or next(
+        (each[len(_SECRET_SUBPROTOCOL) :] for each in offered if _is_secret(each)), ""
+    )
+    await gateway.tries.wait(_host(connection))
+    session = gateway.comebacks.find(session_id, secret)
+    if session is None:
+        # Which of the two it is, is nobody's business.
+        gateway.tries.fail(_host(connection), connection.url.path)
+        raise RefusedError(
+            404,
+            "There is no such session to come back to: it has ended, or the secret is not its own.",
+            code="session_not_found",
+        )
+    return session
+
+
+def _is_secret(subprotocol: str) -> bool:
+    return subprotocol.startswith(_SECRET_SUBPROTOCOL)
+
+
 @contextlib.contextmanager
 def counted(account: Account | None, end: Callable[[str], None]) -> Iterator[None]:
     """Count a session with the API key by which it comes, while it is open.
@@ -175,13 +208,12 @@ def check_readiness(model: ServedModel) -> None:
         RefusedError: no session with it can be served.
     """
     if not model.pool.is_running:
-        raise RefusedError(
-            503,
-            NOT_READY,
-            code="not_ready",
-            kind="server_error",
-            retry_after_s=1,
-        )
+        raise not_ready()
+
+
+def not_ready() -> RefusedError:
+    """Make the error for who comes while there is no engine."""
+    return RefusedError(503, NOT_READY, code="not_ready", kind="server_error", retry_after_s=1)
 
 
 def check_draining(gateway: Gateway) -> None:

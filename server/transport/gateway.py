@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -18,7 +18,8 @@ from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.prompts import PromptBook
-from server.session.counts import Counts
+from server.session.comeback import Comeback, Comebacks
+from server.session.counts import Counts, count_in
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.schemas import SchemaGate
@@ -34,8 +35,16 @@ from server.transport.tries import FailedTries
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 
 
+Carrier: TypeAlias = Literal["websocket", "webrtc", "telephony"]
+"""By what a session comes."""
+
+
 class CallBook(Protocol):
-    """Know the calls that came by WebRTC."""
+    """Know the calls that came by WebRTC, or by telephone."""
+
+    def has(self, call_id: str) -> bool:
+        """Say whether there is a call of this id."""
+        ...
 
     def check(self, call_id: str) -> None:
         """Say whether there is a call.
@@ -72,6 +81,7 @@ class Gateway:
     delegate: DelegateDesk
     drain: Drain
     usage: UsageBook
+    comebacks: Comebacks
 
     @property
     def policy(self) -> ToolPolicy:
@@ -104,7 +114,7 @@ class Gateway:
         """Return the prompts that clients may name."""
         return prompt_book(self.settings)
 
-    def new_session(
+    def new_session(  # noqa: PLR0913 - what each of the transports knows of its session
         self,
         model: ServedModel,
         transport: Transport,
@@ -114,6 +124,8 @@ class Gateway:
         *,
         payer: str = "",
         is_bound: bool = False,
+        carrier: Carrier = "websocket",
+        is_resumable: bool = False,
     ) -> Session:
         """Make the session of a connection.
 
@@ -125,7 +137,10 @@ class Gateway:
             player: plays replies, where the transport does.
             payer: name of the API key whose use it is; empty without one.
             is_bound: whether it keeps its instructions and functions.
+            carrier: by what it comes.
+            is_resumable: whether its client has asked to be let back in, should its network fail.
         """
+        count_in(self.counts.sessions_by_transport, carrier)
         settings, info, ids = self.settings.server, model.pool.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
         # here.
@@ -184,8 +199,18 @@ class Gateway:
             counts=self.counts,
             meter=self.usage.meter(payer, model.name),
             drain=self.drain,
+            comeback=self._comeback() if is_resumable else None,
             player=player,
         )
+
+    def _comeback(self) -> Comeback | None:
+        """Return what a session's client may come back by, None where none may."""
+        resume, server = self.settings.resume, self.settings.server
+        if not resume.grace_s:
+            return None
+        # All that was missed is put into the new connection's queue at once.
+        max_events = server.max_backlog_events // 2
+        return Comeback(resume.grace_s, resume.park_after_s, max_events)
 
     def _cancels_echo(self, *, is_played: bool) -> bool:
         """Say whether replies are taken out of what a client's microphone hears."""

@@ -29,8 +29,10 @@ from server.transport.door import (
     check_readiness,
     check_room,
     counted,
+    let_back_in,
     let_backend_in,
     let_session_in,
+    not_ready,
 )
 from server.transport.envelope import (
     RefusedError,
@@ -53,6 +55,8 @@ PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
 # it, so its connection is accepted and closed with these.
 _UNREADABLE = {
     "call_not_found": CLOSE_BAD_REQUEST,
+    "events_lost": CLOSE_BAD_REQUEST,
+    "session_not_found": CLOSE_BAD_REQUEST,
     "invalid_api_key": CLOSE_BAD_KEY,
     "rate_limit_exceeded": CLOSE_TRY_AGAIN_LATER,
 }
@@ -82,7 +86,11 @@ class WebSocketTransport:
         # ASGI: `websocket.receive` has either "text" or "bytes".
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise DisconnectedError(message.get("cause", "client"))
+            # A close frame has a reason, if an empty one; a connection that broke has none. 1000 is
+            # "normal", 1005 a frame without a code (RFC 6455, section 7.4.1); 1001 is sent by pages
+            # that are left, also for being loaded again.
+            has_left = "reason" in message and message["code"] in (1000, 1005)
+            raise DisconnectedError(message.get("cause", "client"), has_left=has_left)
         pieces = message.get(PIECES_KEY)
         if pieces is None:
             return message.get("text") or ""
@@ -91,7 +99,7 @@ class WebSocketTransport:
         except UnicodeDecodeError:
             # RFC 6455, section 8.1: such a message fails the connection, as 1007.
             await self.close_with(_CLOSE_NOT_UTF8, "not UTF-8")
-            raise DisconnectedError("client") from None
+            raise DisconnectedError("client", has_left=True) from None
 
     async def send(self, text: str) -> None:
         """Send a frame, waiting while the connection's buffer is full."""
@@ -128,8 +136,9 @@ async def serve_realtime(socket: WebSocket) -> None:
         if session is not None:
             # Sessions are counted by the engine's places. Kept, both bounds would count the same
             # connection.
-            _leave_place(socket)
-            await session.run()
+            leave_place(socket)
+            with gateway.comebacks.knowing(session):
+                await session.run()
 
 
 async def _let_in(
@@ -155,6 +164,9 @@ async def _let_in(
         check_origin(socket, gateway)
         if "call_id" in socket.query_params:
             await _serve_beside(socket, transport)
+            return None
+        if "session_id" in socket.query_params:
+            await _serve_comeback(socket, transport)
             return None
         by = await let_session_in(socket)
         key = by.key
@@ -235,7 +247,7 @@ class _Holder:
             self.session.revoke()
 
 
-def _leave_place(socket: WebSocket) -> None:
+def leave_place(socket: WebSocket) -> None:
     """Give back the place of a connection that has a session."""
     place: Place | None = socket.scope.get("state", {}).get(PLACE_KEY)
     if place is not None:
@@ -256,16 +268,20 @@ async def refuse_path(socket: WebSocket) -> None:
 
 
 async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> None:
-    """Join a call that came by WebRTC, to see and send what its own client does.
+    """Join a call that came by WebRTC or by telephone, to see and send what its client does.
 
     Raises:
         RefusedError: there is no such call, or the key is wrong.
     """
     await let_backend_in(socket, "sessions")
+    call_id = socket.query_params["call_id"]
+    # Telephone calls have the ids that their providers gave them.
+    phone: CallBook | None = getattr(socket.app.state, "phone", None)
     calls: CallBook | None = getattr(socket.app.state, "calls", None)
+    if phone is not None and phone.has(call_id):
+        calls = phone
     if calls is None:
         raise RefusedError(404, "This server takes no WebRTC calls.", code="call_not_found")
-    call_id = socket.query_params["call_id"]
     calls.check(call_id)
     # A backend comes as soon as it has the call's id, which may be before the call's client does.
     await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
@@ -274,8 +290,33 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
     except ClientError as error:
         await _hang_up(transport, CLOSE_BAD_REQUEST, error)
         return
-    _leave_place(socket)
+    leave_place(socket)
     await session.attach(transport, asked_dialect(socket))
+
+
+async def _serve_comeback(socket: WebSocket, transport: WebSocketTransport) -> None:
+    """Let a client back into its session.
+
+    Raises:
+        RefusedError: there is no such session, its secret is another one, there is no place for it,
+            or what the client has missed is not kept.
+    """
+    # The secret is enough: an ephemeral key may have expired since, or have its one session.
+    session_id = socket.query_params["session_id"]
+    session = await let_back_in(socket, session_id)
+    if not session.has_kept(socket.query_params.get("last_event_id", "")):
+        message = "More was missed than is kept. Begin a new session."
+        raise RefusedError(409, message, code="events_lost")
+    # The engines of its own model, however many others there are.
+    if not session.pool.is_running:
+        raise not_ready()
+    try:
+        session.unpark()
+    except OverloadedError:
+        raise at_capacity(session.pool.max_sessions) from None
+    await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
+    leave_place(socket)
+    await session.come_back(transport, socket.query_params["last_event_id"])
 
 
 async def _accepted(
@@ -297,9 +338,14 @@ async def _accepted(
             _check_kind(config, model)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
-            dialect = asked_dialect(socket)
             return gateway.new_session(
-                model, transport, dialect, config, payer=chosen.by.payer, is_bound=is_bound
+                model,
+                transport,
+                asked_dialect(socket),
+                config,
+                payer=chosen.by.payer,
+                is_bound=is_bound,
+                is_resumable=socket.query_params.get("resume") == "true",
             )
     except OverloadedError:
         raise at_capacity(model.pool.max_sessions) from None

@@ -167,6 +167,10 @@ class Calls:
             reason = "it has ended, or never was"
         raise RefusedError(404, f"No call '{call_id[:100]}': {reason}.", code="call_not_found")
 
+    def has(self, call_id: str) -> bool:
+        """Say whether there is a call of this id."""
+        return call_id in self._calls
+
     def check(self, call_id: str) -> None:
         """Say whether there is a call, as `find` does."""
         self.find(call_id)

@@ -157,7 +157,14 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
 
     def new_session(transport: Transport, player: Player) -> Session:
         return gateway.new_session(
-            model, transport, dialect, config, player, payer=by.payer, is_bound=is_bound
+            model,
+            transport,
+            dialect,
+            config,
+            player,
+            payer=by.payer,
+            is_bound=is_bound,
+            carrier="webrtc",
         )
 
     try:

@@ -5,6 +5,11 @@ import { RATE_HZ, fromBase64, toBase64 } from "./pcm.js";
 
 /** @typedef {import("./webrtc.js").Wire} Wire */
 
+// Codes of connections that broke (RFC 6455, section 7.4.1; 1011: we read too slowly).
+const BROKEN = new Set([1001, 1006, 1011, 1015]);
+// Ten seconds of sound, 20 ms an event.
+const MAX_SENT = 512;
+
 export class WebSocketWire {
   /** The page plays: it says by truncations what was heard. */
   static playsItself = false;
@@ -22,16 +27,29 @@ export class WebSocketWire {
     this.canSee = false;
     /** @type {string | null} a response that was stopped; its sound may still be on its way */
     this.silenced = null;
+    /** @type {any} how to come back, where the server lets us */
+    this.resumable = null;
+    this.lastEventId = "";
+    this.numSent = 0;
+    /** @type {string[]} the newest events that were sent, which may not have arrived */
+    this.sent = [];
     /** @type {number[]} */
     this.tripsMs = [];
+  }
+
+  /** @param {Record<string, string>} query @returns {URL} */
+  address(query) {
+    const url = new URL("realtime", this.wire.base);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    return url;
   }
 
   /** @throws {ParleyError} */
   async open() {
     const { base, key, model } = this.wire;
-    const url = new URL("realtime", base);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    if (model) url.searchParams.set("model", model);
+    // Where the server lets nobody come back, it ignores the wish.
+    const url = this.address({ resume: "true", ...(model ? { model } : {}) });
     const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])];
     await this.context.resume();
     this.player = await Player.open(this.context);
@@ -49,7 +67,8 @@ export class WebSocketWire {
         resolve(null);
         for (let trip = 0; trip < 3; trip++) this.ping();
       };
-      socket.onclose = ({ code, reason }) => {
+      socket.onclose = async ({ code, reason }) => {
+        if (BROKEN.has(code) && (await this.comeBack())) return;
         this.context.close();
         // Before it is open, a browser is told nothing but that it failed.
         const why = error ?? (code === 1006
@@ -63,8 +82,44 @@ export class WebSocketWire {
     });
   }
 
+  /**
+   * Go on with the session on another connection, if it waits for us.
+   *
+   * @returns {Promise<boolean>} whether it does
+   */
+  async comeBack() {
+    const { resumable } = this;
+    if (!resumable) return false;
+    const untilMs = performance.now() + resumable.grace_s * 1000;
+    for (let waitMs = 100; !this.isOver && performance.now() < untilMs; waitMs = Math.min(waitMs * 2, 2000)) {
+      const query = { session_id: resumable.session_id, last_event_id: this.lastEventId };
+      const socket = new WebSocket(this.address(query), ["realtime", `parley-resume.${resumable.secret}`]);
+      const first = await new Promise((resolve) => {
+        socket.onmessage = ({ data }) => resolve(JSON.parse(data));
+        socket.onclose = () => resolve(null);
+      });
+      if (first?.type === "session.resumed" && !this.isOver) {
+        socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+        const { onclose } = /** @type {WebSocket} */ (this.socket);
+        socket.onclose = onclose;
+        this.socket = socket;
+        // What was sent into the dead connection, or meanwhile.
+        const missing = this.numSent - first.received_events;
+        for (const text of missing > 0 ? this.sent.slice(-missing) : []) socket.send(text);
+        return true;
+      }
+      socket.close();
+      // Not reached is `null`, and worth another try; a refusal is an error.
+      if (first) return false;
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    }
+    return false;
+  }
+
   /** @param {any} event */
   take(event) {
+    this.lastEventId = event.event_id;
+    if (event.type === "session.resumable") this.resumable = event;
     if (event.type === "response.output_audio.delta" && event.response_id !== this.silenced) {
       this.player?.play(event.item_id, fromBase64(event.delta));
     }
@@ -73,7 +128,13 @@ export class WebSocketWire {
 
   /** @param {object} event */
   send(event) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+    const text = JSON.stringify(event);
+    if (this.resumable) {
+      this.sent.push(text);
+      if (this.sent.length > MAX_SENT) this.sent.shift();
+    }
+    if (this.resumable || this.socket?.readyState === WebSocket.OPEN) this.numSent++;
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(text);
   }
 
   /** @param {Float32Array} samples at 24 kHz */

@@ -1,0 +1,65 @@
+"""Let one stream in for each call that a webhook was answered for.
+
+The address of a stream ends with a ticket: what call it is for, sealed, good for a minute and once.
+So a signature over that address is one that nobody can use again, and a provider that signs no
+handshakes, as Telnyx, cannot be played by others.
+"""
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Sequence
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from server.telephony.messages import Provider
+
+LIFE_S = 60
+"""For the stream to come. A provider opens it at once."""
+
+MAX_TICKET_CHARS = 1_024
+
+_PURPOSE = b"parley telephony ticket 1\0"
+
+
+class Tickets:
+    """Make tickets, and take each once.
+
+    Args:
+        secrets_: that several servers share, so that a stream may come to another one than its
+            webhook did; the first seals. Without any, tickets are good on this server.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, secrets_: Sequence[str], clock: Callable[[], float]) -> None:
+        given = secrets_ or (secrets.token_hex(32),)
+        keys = [hashlib.sha256(_PURPOSE + secret.encode()).digest() for secret in given]
+        self._seal = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
+        self._clock = clock
+        self._taken: dict[str, float] = {}  # → until when it could come again
+
+    def make(self, provider: Provider, call_id: str) -> str:
+        """Make a ticket for a call."""
+        content = json.dumps([provider, call_id]).encode()
+        sealed = self._seal.encrypt_at_time(content, int(self._clock()))
+        return sealed.decode().rstrip("=")
+
+    def take(self, ticket: str, provider: Provider) -> str | None:
+        """Return the call that a ticket is for; None if it is none, too old, or was taken."""
+        if len(ticket) > MAX_TICKET_CHARS or not ticket.isascii():
+            return None
+        now_s = self._clock()
+        try:
+            sealed = ticket + "=" * (-len(ticket) % 4)
+            content = self._seal.decrypt_at_time(sealed, LIFE_S, int(now_s))
+        except InvalidToken:
+            return None
+        known, call_id = json.loads(content)
+        # base64 can be written in several ways; the content has a nonce of its own, and one form.
+        name = hashlib.sha256(base64.urlsafe_b64decode(sealed)).hexdigest()
+        self._taken = {each: end_s for each, end_s in self._taken.items() if end_s > now_s}
+        if known != provider or name in self._taken:
+            return None
+        self._taken[name] = now_s + LIFE_S + 1
+        return str(call_id)

@@ -142,7 +142,11 @@ def shown_fields(counted: Any, prefix: str) -> Iterator[Metric]:
         name = f"{prefix}_{shown.name or field.name}"
         match shown.kind:
             case "histogram":
-                yield _histogram(name, shown, value, getattr(counted, shown.sum_field))
+                sums = getattr(counted, shown.sum_field)
+                if shown.label:
+                    yield _histogram(name, shown, value, sums)
+                else:
+                    yield _histogram(name, shown, {"": value}, {"": sums})
             case "counter":
                 yield _labelled(CounterMetricFamily, name, shown, value)
             case "gauge":
@@ -167,11 +171,17 @@ def _labelled(
     return metric
 
 
-def _histogram(name: str, shown: Shown, counts: list[int], total: float) -> Metric:
-    buckets, reached = [], 0
-    for bound, count in zip([*map(str, shown.bounds), "+Inf"], counts, strict=True):
-        # Prometheus wants cumulative buckets: of 3, 5 and 2 in turn it is told 3, 8 and 10. Source:
-        # Prometheus documentation, "Exposition formats".
-        reached += count
-        buckets.append((bound, float(reached)))
-    return HistogramMetricFamily(name, shown.help, buckets=buckets, sum_value=total)
+def _histogram(
+    name: str, shown: Shown, counts: dict[str, list[int]], totals: dict[str, float]
+) -> Metric:
+    """Return a histogram, one for each key if it has a label."""
+    metric = HistogramMetricFamily(name, shown.help, labels=[shown.label] if shown.label else [])
+    for key, counted in sorted(counts.items()):
+        buckets, reached = [], 0
+        for bound, count in zip([*map(str, shown.bounds), "+Inf"], counted, strict=True):
+            # Prometheus wants cumulative buckets: of 3, 5 and 2 in turn it is told 3, 8 and 10.
+            # Source: Prometheus documentation, "Exposition formats".
+            reached += count
+            buckets.append((bound, float(reached)))
+        metric.add_metric([key] if shown.label else [], buckets=buckets, sum_value=totals[key])
+    return metric

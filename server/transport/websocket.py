@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -41,7 +42,7 @@ from server.transport.envelope import (
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
 from server.transport.places import Place
-from server.transport.wire import PIECES_KEY, PLACE_KEY
+from server.transport.wire import PIECES_KEY, PLACE_KEY, ROUND_TRIP_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -101,6 +102,14 @@ class WebSocketTransport:
     async def close(self, hangup: Hangup) -> None:
         """Close the connection."""
         await self.close_with(self.close_code(hangup.reason), hangup.text)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return how long the last ping and its answer took."""
+        measured: Callable[[], float | None] | None = self._socket.scope.get("state", {}).get(
+            ROUND_TRIP_KEY
+        )
+        return None if measured is None else measured()
 
     def close_code(self, reason: EndReason) -> int:
         """Return the code that says so."""
@@ -264,7 +273,13 @@ async def _accepted(
             _check_kind(config, gateway)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
-            return gateway.new_session(transport, asked_dialect(socket), config, is_bound=is_bound)
+            return gateway.new_session(
+                transport,
+                asked_dialect(socket),
+                config,
+                is_bound=is_bound,
+                headers=socket.headers,
+            )
     except OverloadedError:
         raise at_capacity(gateway.link.info.max_sessions) from None
 

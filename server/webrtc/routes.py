@@ -141,8 +141,12 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     check_room(key)
     is_bound = key is not None and key.is_bound
 
+    headers_of_offer = request.headers
+
     def new_session(transport: Transport, player: Player) -> Session:
-        return gateway.new_session(transport, dialect, config, player, is_bound=is_bound)
+        return gateway.new_session(
+            transport, dialect, config, player, is_bound=is_bound, headers=headers_of_offer
+        )
 
     try:
         call = _calls(request).begin(offer, request.url.hostname or "", new_session, by)

@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
-from model.metrics import PART, Shown, counter, counter_by, gauge
+from model.metrics import PART, Shown, counter, counter_by, gauge, no_counts
 from server.config import KeyLimits, ServerSettings, Settings
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
@@ -23,9 +23,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 def _with_labels(counted: Any) -> Any:
     """Count one of each kind there is a dictionary for, so that its label is shown."""
+    hints = get_type_hints(type(counted), include_extras=True)
     for each in fields(counted):
         if isinstance(getattr(counted, each.name), dict):
-            setattr(counted, each.name, {"some": 1})
+            shown = [s for s in get_args(hints[each.name]) if isinstance(s, Shown)]
+            is_histogram = bool(shown) and shown[0].kind == "histogram"
+            one = no_counts(shown[0].bounds) if is_histogram else 1
+            setattr(counted, each.name, {"some": one})
     return counted
 
 
@@ -36,7 +40,7 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     accounts = [Account("shop", KeyLimits())]
     text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0), accounts).text().decode()
     served = {
-        (name, kind, "".join(re.findall(rf"^{name}{{(\w+)=", text, re.MULTILINE)))
+        (name, kind, "".join(re.findall(rf"^{name}(?:_sum)?{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     }
     row = r"^\| `(\w+)` \| (\w+)(?: by `(\w+)`)? \|"

@@ -8,11 +8,12 @@ own in the engine, opened for it and closed after it.
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.messages import Close, Command, DoneReason, ResponseFailed
+from model.messages import Close, Command, DoneReason, ResponseFailed, ResponseStarted
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
+from server.protocol.moments import ReplyBegun
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.reply import Made, Reply
 from server.protocol.reply.speaking import Speaking
@@ -146,6 +147,8 @@ class Running:
             return []
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
+        if isinstance(output, ResponseStarted):
+            self._state.moments.append(ReplyBegun(reply.response.id, now_s))
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
         reactions = reply.take(output, now_s)
         if reply.has_called:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.witness import Witness
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
 
@@ -68,6 +69,8 @@ async def living(
     limits: SessionLimits = LIMITS,
     vad: VadSettings | None = None,
     counts: Counts | None = None,
+    witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
+    tells_parts: bool = False,
     **changes: Any,
 ) -> AsyncIterator[Live]:
     """Run a session; on leaving, it must end by itself.
@@ -77,6 +80,8 @@ async def living(
         limits: on what the client can hold up.
         vad: what clients cannot set of voice detection; None for the defaults.
         counts: of what happens; None if nobody looks.
+        witnesses: returns who sees the session, by what it begins with.
+        tells_parts: whether the client is told what a reply's first audio took.
         changes: of the session's configuration.
     """
     engine = EchoEngine()
@@ -106,6 +111,8 @@ async def living(
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
         drain=drain,
+        witnesses=witnesses(config),
+        tells_parts=tells_parts,
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):

@@ -36,6 +36,8 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
+from server.recording.identity import identity
+from server.recording.recorder import Recorder
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.gallery import Gallery
@@ -54,6 +56,7 @@ from server.transport.tries import FailedTries
 from server.transport.wire import WireConfig
 
 if TYPE_CHECKING:
+    from server.telemetry.tracing import Tracing
     from server.webrtc.calls import Calls
     from server.webrtc.network import Network
 
@@ -97,6 +100,10 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
             await gateway.schemas.close()
             gateway.tools.close()
             await gateway.gallery.images.close()
+            if gateway.recorder is not None:
+                await asyncio.to_thread(gateway.recorder.close)
+            if gateway.tracing is not None:
+                await asyncio.to_thread(gateway.tracing.close)
 
     app = FastAPI(
         title="Parley",
@@ -147,6 +154,8 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         ToolDesk(settings.mcp, schemas, audit),
         gallery,
         drain,
+        _tracing(settings, counts),
+        _recorder(settings, counts),
     )
     app.state.calls = None
     if network is not None:
@@ -154,6 +163,39 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
 
         app.state.calls = Calls(settings.webrtc, network, link, counts, gallery)
     return app
+
+
+def _tracing(settings: Settings, counts: Counts) -> "Tracing | None":
+    """Return what traces sessions, where that is wanted.
+
+    Raises:
+        ConfigError: its packages are not installed.
+    """
+    if not settings.telemetry.traces:
+        return None
+    try:
+        # Loaded only where it is used.
+        from server.telemetry.tracing import Tracing  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"telemetry.traces: {error.name} is not installed; "
+            "`pip install .[telemetry]` in Parley's folder does it"
+        ) from None
+    return Tracing(settings.telemetry, counts, parley_version())
+
+
+def _recorder(settings: Settings, counts: Counts) -> Recorder | None:
+    """Return what records sessions, where that is offered.
+
+    Raises:
+        ConfigError: the folder cannot be written, or a package is missing.
+    """
+    if not settings.recordings.enabled:
+        return None
+    try:
+        return Recorder(settings.recordings, counts, functools.partial(identity, settings))
+    except OSError as error:
+        raise ConfigError(f"recordings.dir: cannot be written: {error}") from None
 
 
 def _key_book(settings: Settings, voices: VoiceMap) -> KeyBook:

@@ -9,6 +9,7 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.mcp.toolbox import Listings
+from server.protocol.moments import Moment
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.request import ResponseRequest, session_request
@@ -41,6 +42,7 @@ class SessionState:
         sight: what the user's camera has shown, which becomes part of the turn that ends next.
         policy: which calls need a person's yes, and what waits for calls.
         listings: what MCP servers have.
+        moments: what has happened since somebody asked.
     """
 
     config: SessionConfig
@@ -52,6 +54,7 @@ class SessionState:
     sight: Sight
     policy: ToolPolicy = NO_POLICY
     listings: Listings = field(default_factory=Listings)
+    moments: list[Moment] = field(default_factory=list)
 
     @property
     def session_id(self) -> str:
@@ -71,4 +74,5 @@ class SessionState:
     def opening(self) -> Open:
         """Return the command that begins the conversation in the engine, as things are now."""
         voice = self.voices.engine_voice(self.config.voice)
-        return Open(self.session_id, voice, self.config.instructions)
+        instructions, is_noted = self.config.instructions, self.config.is_recorded
+        return Open(self.session_id, voice, instructions, is_noted)

@@ -1,8 +1,10 @@
 """Hold what all connections of a server share, and make their sessions."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -18,6 +20,8 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.update import requested
 from server.protocol.wire.checks import JsonObject
+from server.recording.recorder import Recorder
+from server.recording.witness import SessionRecording
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
@@ -26,12 +30,18 @@ from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.session.witness import Witness
 from server.transport.api_keys import ApiKeys
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import KeyBook
 from server.transport.tries import FailedTries
 
+if TYPE_CHECKING:
+    from server.telemetry.tracing import Tracing
+
 _log = structlog.get_logger("models")
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 # Of names that clients made up, so many are told of once each.
 _MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
@@ -76,6 +86,8 @@ class Gateway:
     tools: ToolDesk
     gallery: Gallery
     drain: Drain
+    tracing: "Tracing | None" = None
+    recorder: Recorder | None = None
     _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
@@ -125,6 +137,7 @@ class Gateway:
         player: Player | None = None,
         *,
         is_bound: bool = False,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Session:
         """Make the session of a connection.
 
@@ -134,6 +147,7 @@ class Gateway:
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
             is_bound: whether it keeps its instructions and functions.
+            headers: of the request that it came by; of interest is `traceparent`.
         """
         settings, info, ids = self.settings.server, self.link.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
@@ -185,7 +199,30 @@ class Gateway:
             counts=self.counts,
             drain=self.drain,
             player=player,
+            witnesses=self._witnesses(config, headers, is_played=player is not None),
+            tells_parts=self.settings.telemetry.parts_in_responses,
         )
+
+    def _witnesses(
+        self, config: SessionConfig, headers: Mapping[str, str], *, is_played: bool
+    ) -> list[Witness]:
+        """Return who sees a session."""
+        witnesses: list[Witness] = []
+        if self.tracing is not None:
+            witnesses.append(self.tracing.session(config, headers))
+        if self.recorder is not None:
+            rate_hz = self.link.info.sample_rate_hz
+            transport = "webrtc" if is_played else "websocket"
+            witnesses.append(
+                SessionRecording(
+                    self.recorder,
+                    config,
+                    rate_hz,
+                    is_played=is_played,
+                    about={"transport": transport, "kind": config.kind},
+                )
+            )
+        return witnesses
 
     def _cancels_echo(self, *, is_played: bool) -> bool:
         """Say whether replies are taken out of what a client's microphone hears."""
@@ -196,7 +233,11 @@ class Gateway:
 def default_config(settings: Settings, voices: VoiceMap) -> SessionConfig:
     """Return what a session begins with that asks for nothing; it is not connected yet."""
     return SessionConfig(
-        id=RandomIds().new("sess"), model=settings.model.name, voice=voices.default, expires_at=0
+        id=RandomIds().new("sess"),
+        model=settings.model.name,
+        voice=voices.default,
+        expires_at=0,
+        recording="offered" if settings.recordings.enabled else None,
     )
 
 

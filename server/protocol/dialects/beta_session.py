@@ -38,7 +38,17 @@ SESSION_PLACES: Places = {
 }
 # Keys that are the same in both shapes, or beta's alone.
 _READ_ONLY = ("id", "object", "expires_at", "client_secret")
-_SAME = ("type", "model", "instructions", "tools", "tool_choice", "tracing", "prompt", "include")
+_SAME = (
+    "type",
+    "model",
+    "instructions",
+    "tools",
+    "tool_choice",
+    "tracing",
+    "prompt",
+    "include",
+    "recording",
+)
 _BETA_ONLY = (*SESSION_PLACES, "temperature")
 
 _FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
@@ -66,7 +76,8 @@ def read_transcription_session(session: JsonObject) -> JsonObject:
         ClientError: a key does not exist in beta, or its value is not one of beta's.
     """
     # A transcription session has an output only in the published types.
-    _refuse_unknown(session, (*_TRANSCRIPTION_PLACES, *_READ_ONLY, "include", "modalities"))
+    known = (*_TRANSCRIPTION_PLACES, *_READ_ONLY, "include", "modalities", "recording")
+    _refuse_unknown(session, known)
     kept = _without_early_forms(session)
     kept.pop("modalities", None)
     return {**moved(kept, _TRANSCRIPTION_PLACES, "session"), "type": "transcription"}
@@ -205,7 +216,8 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
         "client_secret": client_secret,
     }
     if config.kind == "transcription":
-        return {"id": config.id, "object": "realtime.transcription_session", **heard}
+        described = {"id": config.id, "object": "realtime.transcription_session", **heard}
+        return described | config.recording_json()
     session = {
         "id": config.id,
         "object": "realtime.session",
@@ -224,7 +236,7 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
     }
     if config.prompt is not None:
         session["prompt"] = config.prompt
-    return session
+    return session | config.recording_json()
 
 
 def modalities(modality: Modality) -> list[str]:

@@ -15,6 +15,8 @@ SessionKind: TypeAlias = Literal["realtime", "transcription"]
 Modality: TypeAlias = Literal["audio", "text"]
 Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
+Consent: TypeAlias = Literal["offered", "given", "withdrawn"]
+"""Whether a client has consented to a recording of its session; None where none can be made."""
 
 # Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
@@ -140,6 +142,8 @@ class SessionConfig:
         speed: of the reply's speech, 0.25 to 4.
         max_output_tokens: of one response, 1 to 4096; None for no limit.
         temperature: only beta clients see and set it, 0.6 to 1.2.
+        recording: whether the session may be recorded. Not of the API; nobody sees it who did not
+            ask for it.
     """
 
     id: str
@@ -168,6 +172,12 @@ class SessionConfig:
     parallel_tool_calls: bool | None = None
     reasoning: Mapping[str, Any] | None = None
     temperature: float = 0.8
+    recording: Consent | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Say whether the client has consented to a recording, and not taken that back."""
+        return self.recording == "given"
 
     @property
     def is_transcribing(self) -> bool:
@@ -176,7 +186,15 @@ class SessionConfig:
 
     def to_json(self) -> JsonObject:
         """Write the full effective session in the GA shape."""
-        return self._realtime_json() if self.kind == "realtime" else self._transcription_json()
+        is_realtime = self.kind == "realtime"
+        session = self._realtime_json() if is_realtime else self._transcription_json()
+        return session | self.recording_json()
+
+    def recording_json(self) -> JsonObject:
+        """Write what the client has said of a recording, as part of the session."""
+        if self.recording in (None, "offered"):
+            return {}
+        return {"recording": {"consent": self.is_recorded}}
 
     def _realtime_json(self) -> JsonObject:
         session = {

@@ -310,7 +310,11 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        if self._state.config.instructions != before.instructions:
+        config = self._state.config
+        # What is recorded begins with an `Open` that says so, and what is not, with one that does
+        # not.
+        is_other = config.is_recorded is not before.is_recorded
+        if config.instructions != before.instructions or is_other:
             self._feed.outdate()
         return [*self._feed.withdraw()]
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ from server.session.gallery import Gallery
 from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.witness import Witness
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.opus import OpusEncoder
 from tests.fakes.checker import CheckerHere
@@ -261,6 +262,7 @@ async def virtually(
     is_slow: bool = False,
     cancels_echo: bool = False,
     is_played: bool = False,
+    witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
     **changes: Any,
 ) -> AsyncIterator[Virtual]:
     """Run a session.
@@ -272,6 +274,7 @@ async def virtually(
         is_slow: whether the engine does nothing before everything else is done.
         cancels_echo: whether what is played is taken out of what is heard.
         is_played: whether the transport plays replies, as by WebRTC; else the client does.
+        witnesses: returns who sees the session, by what it begins with.
         changes: of the session's configuration.
     """
     time = Time()
@@ -306,6 +309,7 @@ async def virtually(
         counts=Counts(),
         drain=Drain(0),
         player=sender,
+        witnesses=witnesses(config),
         clock=time,
     )
     try:

@@ -30,6 +30,8 @@ Whoever holds one does not write into it.
 Role: TypeAlias = Literal["user", "assistant", "system"]
 DoneReason: TypeAlias = Literal["completed", "cancelled", "max_output_tokens"]
 ToolChoice: TypeAlias = Literal["none", "auto", "required"]
+Eagerness: TypeAlias = Literal["low", "medium", "high"]
+"""How soon a turn counts as finished: "high" is soonest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +150,12 @@ class CheckTurn:
 
     Attributes:
         key: names the question in its answer.
+        eagerness: how sure the model has to be; one that only says yes or no does not care.
     """
 
     session_id: str
     key: str
+    eagerness: Eagerness = "medium"
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +358,8 @@ class InputTranscript:
 class EndOfTurn:
     """Report that the user's turn sounds finished (semantic voice activity).
 
-    The turn goes on until `CommitAudio`. If more words are heard first, it may be reported again.
+    The turn goes on until `CommitAudio`. If more is said first, it may be reported again. How sure
+    the model has to be is what "medium" eagerness asks for.
 
     Attributes:
         audio_ms: milliseconds from the turn's first sample to the end of the frame that said so.
@@ -370,8 +375,8 @@ class TurnChecked:
 
     Attributes:
         key: of the question.
-        is_finished: whether the turn in progress sounds finished, as `EndOfTurn` said, and no more
-            words were heard since; False if none is in progress, or the model cannot tell.
+        is_finished: whether the turn in progress sounds finished, to a model that was asked with
+            this eagerness; False if none is in progress, or the model cannot tell.
     """
 
     session_id: str

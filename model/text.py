@@ -15,6 +15,7 @@ import sentencepiece
 from model.errors import TextError
 
 NUM_VOICES = 8
+MORE_VOICES = 8  # that weights can be taught afterwards
 _LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 _SMALL = [
     "zero",
@@ -76,6 +77,7 @@ class Special(IntEnum):
     RESULT = 19  # what a call returned follows
     UNSURE = 20  # the user was not understood
     IMAGE = 21  # a patch of a picture
+    VOICE8 = 22  # the first of `MORE_VOICES`
 
 
 NUM_SPECIAL = Special.VOICE0 + NUM_VOICES
@@ -83,7 +85,17 @@ _SPECIAL_PIECES = [
     *(f"<{special.name.lower()}>" for special in Special if special < Special.VOICE0),
     *(f"<voice{i}>" for i in range(NUM_VOICES)),
 ]
-_LATER_PIECES = [f"<{special.name.lower()}>" for special in Special if special > Special.VOICE0]
+_LATER_PIECES = [
+    f"<{special.name.lower()}>" for special in Special if Special.VOICE0 < special < Special.VOICE8
+]
+_MORE_VOICES = [f"<voice{NUM_VOICES + i}>" for i in range(MORE_VOICES)]
+
+
+def voice_piece(index: int) -> int:
+    """Return the piece of a checkpoint's voice, counted from 0."""
+    if index < NUM_VOICES:
+        return Special.VOICE0 + index
+    return Special.VOICE8 + index - NUM_VOICES
 
 
 def normalise(text: str) -> str:
@@ -159,6 +171,7 @@ class Tokenizer:
         pieces: spelling of every piece.
         is_taught_prompts: whether it has the pieces of instructions, functions and pictures.
         num_special: pieces below this number are special, all others spell words.
+        num_voices: voices that there are pieces for.
 
     Raises:
         TextError: if the bytes are not such a model.
@@ -186,6 +199,10 @@ class Tokenizer:
         # same in all checkpoints. Which of the two kinds a tokenizer is shows by what stands there.
         self.is_taught_prompts = list(self.pieces[NUM_SPECIAL:taught]) == _LATER_PIECES
         self.num_special = taught if self.is_taught_prompts else NUM_SPECIAL
+        self.num_voices = NUM_VOICES
+        most = taught + MORE_VOICES
+        if self.is_taught_prompts and list(self.pieces[taught:most]) == _MORE_VOICES:
+            self.num_special, self.num_voices = most, NUM_VOICES + MORE_VOICES
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -227,7 +244,11 @@ class Tokenizer:
             unk_piece=_SPECIAL_PIECES[Special.UNK],
             bos_piece=_SPECIAL_PIECES[Special.BOS],
             # Control pieces, unlike user-defined ones, can never be typed.
-            control_symbols=[*_SPECIAL_PIECES[Special.USER :], *_LATER_PIECES],
+            control_symbols=[
+                *_SPECIAL_PIECES[Special.USER :],
+                *_LATER_PIECES,
+                *_MORE_VOICES,
+            ],
             num_threads=1,
             minloglevel=2,
         )

@@ -22,8 +22,8 @@ class TurnVocabulary:
         encode: text to pieces, normalising it on the way.
         voices: voice name to its piece, the default voice first.
         num_special: pieces below this number are special, all others spell words.
-        is_taught_prompts: whether the model was taught instructions, functions and doubt. One that
-            was not has no pieces for them, and those numbers spell words.
+        is_taught_prompts: whether the model was taught instructions, functions, doubt and pictures.
+            One that was not has no pieces for them, and those numbers spell words.
     """
 
     pieces: Sequence[str]
@@ -41,6 +41,7 @@ class TurnVocabulary:
     call: int = Special.CALL
     result: int = Special.RESULT
     unsure: int = Special.UNSURE
+    image: int = Special.IMAGE
 
     def is_word_piece(self, piece: int) -> bool:
         """Tell whether `piece` spells (part of) a word."""

@@ -249,57 +249,9 @@ def _eval(args: argparse.Namespace) -> int:
     if unknown := set(args.condition) - set(conditions):
         raise ConfigError(f"no condition {unknown.pop()!r}: there are {', '.join(conditions)}")
 
-    from model.assemble.starter import make_engine  # noqa: PLC0415
-    from model.assemble.weights import load_starter  # noqa: PLC0415
-    from model.training.evaluation import evaluate  # noqa: PLC0415
+    from model.training.evaluation.command import Command  # noqa: PLC0415
 
-    if args.against is not None:
-        if not args.against.is_dir():
-            raise ConfigError(f"--against {args.against}: no such directory")
-        options = evaluate.EvalOptions(
-            num_dialogues=args.dialogues,
-            seed=args.seed,
-            conditions=tuple(conditions[name] for name in args.condition or conditions),
-        )
-        evaluate.run_comparison(args.against, directory, options, out=args.out)
-        return 0
-    if args.codec:
-        starter = load_starter(directory)
-        evaluate.run_codec_eval(
-            starter.codec,
-            starter.voices,
-            num_texts=args.dialogues,
-            seed=args.seed,
-            picture=args.picture,
-        )
-        return 0
-    starter = load_starter(directory, settings.engine.linears)
-    config = evaluate.engine_config(linears=settings.engine.linears)
-    if args.ends:
-        from model.training.evaluation.ends import run_ends  # noqa: PLC0415
-
-        ears = evaluate.default_ears()
-        run_ends(
-            starter,
-            ears.users,
-            ears.add_noise,
-            num_turns=args.dialogues,
-            seed=args.seed,
-            out=args.out,
-        )
-        return 0
-    engine = make_engine(starter, config, name=directory.name)
-    if args.recordings is not None:
-        evaluate.run_recordings(engine, args.recordings, out=args.out)
-        return 0
-    evaluate.run_eval(
-        engine,
-        num_dialogues=args.dialogues,
-        seed=args.seed,
-        conditions=tuple(conditions[name] for name in args.condition or conditions),
-        is_taught=starter.tokenizer.is_taught_prompts,
-        out=args.out,
-    )
+    Command(args, directory, settings.engine.linears, conditions).run()
     return 0
 
 
@@ -464,6 +416,35 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure how soon N turns with pauses inside are taken for over, and how often too "
         "soon",
+    )
+    other.add_argument(
+        "--doubt",
+        action="store_true",
+        help="find below which confidence the model had better ask again, with the voices that it "
+        "never heard, or those of --condition",
+    )
+    other.add_argument(
+        "--forms",
+        action="store_true",
+        help="compare replies with the linears in full precision and as they are served, and with "
+        "keys and values in 8 bits",
+    )
+    other.add_argument(
+        "--voices",
+        action="store_true",
+        help="say how far apart the assistant's voices are, by N replies of each",
+    )
+    score.add_argument(
+        "--samples",
+        type=Path,
+        metavar="DIR",
+        help="with --voices: write a reply of each voice to DIR, as NAME.wav",
+    )
+    score.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="with --ends or --doubt: write the thresholds into the weights' config.json, where "
+        "the server reads them; take another --seed than for scores",
     )
     score.add_argument(
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"

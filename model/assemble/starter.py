@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
+from kernels.packed import use_packed
 from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.engine.local import LocalEngine
-from model.text import Special
+from model.text import voice_piece
 from model.turns.engine import TickEngine
+from model.turns.steps import TurnLimits
 from model.vocabulary import TurnVocabulary
 
 
@@ -67,9 +69,12 @@ def make_core(
     # needs wherever inference mode is not on.
     starter.lm.requires_grad_(requires_grad=False)
     starter.codec.requires_grad_(requires_grad=False)
+    # What is in int8 is packed already.
+    use_packed(starter.lm)
+    use_packed(starter.codec)
     # The voices' pieces follow one another: the first name is `<voice0>`, and so on. Which sound
     # belongs to which was learned in training, so the order is part of the weights.
-    voices = {voice: Special.VOICE0 + i for i, voice in enumerate(starter.voices)}
+    voices = {voice: voice_piece(i) for i, voice in enumerate(starter.voices)}
     vocabulary = TurnVocabulary(
         pieces=starter.tokenizer.pieces,
         encode=starter.tokenizer.encode,
@@ -77,4 +82,11 @@ def make_core(
         num_special=starter.tokenizer.num_special,
         is_taught_prompts=starter.tokenizer.is_taught_prompts,
     )
-    return TickEngine(starter.lm, starter.codec, vocabulary, config, clock=clock, name=name)
+    limits = TurnLimits(
+        max_prefix_steps=starter.lm.config.prefix_steps,
+        doubt_below=starter.judgement.doubt_score,
+        ends=starter.judgement.ends,
+    )
+    return TickEngine(
+        starter.lm, starter.codec, vocabulary, config, clock=clock, name=name, limits=limits
+    )

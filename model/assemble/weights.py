@@ -2,7 +2,8 @@
 
 A starter directory holds
 
-    config.json         sizes of the language model and the codec, voices, sha256 of the other files
+    config.json         sizes of the language model and the codec, voices, sha256 of the other
+                        files, and how far its judgement is trusted, if that was found out
     lm.safetensors      language model; linears of backbone layers and depth transformer in NF4,
                         the rest in fp16
     codec.safetensors   tokenizer and vocoder; the encoder's linears in NF4, the rest in fp16
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from model.codec.mel import MelCodec, MelCodecConfig
 from model.config import LMConfig
 from model.errors import ConfigError, WeightsError
 from model.files.modules import load_module, pack, save_tensors, to_half
+from model.judgement import Judgement
 from model.precision import Linears
-from model.text import NUM_VOICES, Tokenizer
+from model.text import Tokenizer
 from model.transformer.linears import convert_to_int8, use_bitsandbytes
 from model.transformer.lm import LM
 
@@ -44,12 +46,14 @@ class Starter:
         codec: the tokenizer and vocoder.
         tokenizer: text pieces.
         voices: names of the voices in the order of their pieces, the default first.
+        judgement: how far it is trusted.
     """
 
     lm: LM
     codec: MelCodec
     tokenizer: Tokenizer
     voices: tuple[str, ...]
+    judgement: Judgement = field(default_factory=Judgement)
 
 
 def save_starter(
@@ -90,6 +94,21 @@ def save_starter(
         "voices": list(voices),
         "sha256": {name: _sha256(directory / name) for name in sorted(_HASHED_FILES)},
     }
+    _write_config(directory, config)
+
+
+def write_judgement(directory: Path, judgement: Judgement) -> None:
+    """Note in a starter directory how far its judgement is trusted.
+
+    Raises:
+        WeightsError: it is no starter directory.
+    """
+    _read_config(directory)
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    _write_config(directory, config | {"judgement": judgement.to_dict()})
+
+
+def _write_config(directory: Path, config: Mapping[str, Any]) -> None:
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -117,7 +136,8 @@ def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
     _check_fit(config.lm, config.codec, tokenizer, config.voices, str(directory))
     codec = MelCodec(config.codec).eval()
     load_module(directory / CODEC_FILE, codec)
-    return Starter(_load_lm(directory, config.lm, linears), codec, tokenizer, config.voices)
+    lm = _load_lm(directory, config.lm, linears)
+    return Starter(lm, codec, tokenizer, config.voices, config.judgement)
 
 
 def load_lm(directory: Path, linears: Linears = "dense") -> LM:
@@ -144,6 +164,7 @@ class _StarterConfig:
     codec: MelCodecConfig
     voices: tuple[str, ...]
     sha256: Mapping[str, str]
+    judgement: Judgement
 
 
 def _read_config(directory: Path) -> _StarterConfig:
@@ -155,7 +176,8 @@ def _read_config(directory: Path) -> _StarterConfig:
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
     expected = {"format", "lm", "codec", "voices", "sha256"}
-    if not isinstance(values, dict) or set(values) != expected:
+    # What was found out about weights may be missing: they were exported before.
+    if not isinstance(values, dict) or set(values) - {"judgement"} != expected:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise WeightsError(f"{path}: expected the keys {sorted(expected)}, got {got}")
     if values["format"] != FORMAT:
@@ -168,9 +190,16 @@ def _read_config(directory: Path) -> _StarterConfig:
     try:
         lm = LMConfig.from_dict(values["lm"])
         codec = MelCodecConfig.from_dict(values["codec"])
+        judgement = Judgement.from_dict(values.get("judgement", {}))
+        _check_judgement(judgement, lm)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return _StarterConfig(lm, codec, tuple(voices), sha256)
+    return _StarterConfig(lm, codec, tuple(voices), sha256, judgement)
+
+
+def _check_judgement(judgement: Judgement, lm: LMConfig) -> None:
+    if judgement.ends is not None and not lm.has_end_head:
+        raise ConfigError("judgement.ends: the model has no head for ends of turns")
 
 
 def _check_fit(
@@ -193,8 +222,11 @@ def _check_fit(
         raise WeightsError(
             f"{source}: the tokenizer has {len(tokenizer)} pieces, the model {lm.text_vocab}"
         )
-    if not 1 <= len(voices) <= NUM_VOICES or len(set(voices)) != len(voices):
-        raise WeightsError(f"{source}: expected 1 to {NUM_VOICES} different voices, got {voices}")
+    if lm.picture_size and not tokenizer.is_taught_prompts:
+        raise WeightsError(f"{source}: the model sees, and the tokenizer has no piece for that")
+    most = tokenizer.num_voices
+    if not 1 <= len(voices) <= most or len(set(voices)) != len(voices):
+        raise WeightsError(f"{source}: expected 1 to {most} different voices, got {voices}")
 
 
 def _sha256(path: Path) -> str:

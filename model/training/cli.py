@@ -44,6 +44,7 @@ from model.training.synthesis import (
     write_scripts,
 )
 from model.training.vocoder_stage import train_vocoder
+from model.training.voice_cli import voice_main
 from model.transformer.lm import LM
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ examples:
   parley train --dir runs/mine --recordings ~/my-voice     (wav files and a transcripts.tsv)
   parley train --dir runs/mine --recordings ~/my-voice --from model/starter \\
     --set dialogues=4000 --set lm_steps=500 --set lm_rate=0.3     (the shipped starter, further)
+  parley train voice nova --speaker 'af_bella*0.6+bm_daniel*0.4' --from runs/starter/export \
+    --dir runs/nova     (one more voice for weights that are there; parley train voice --help)
 """
 
 
@@ -108,6 +111,9 @@ class Run:
 
 def main(argv: Sequence[str]) -> None:
     """Run the training command line; raises `ParleyError` for what the user can mend."""
+    if argv[:1] == ["voice"]:
+        voice_main(argv[1:])
+        return
     args = _parser().parse_args(argv)
     recipe = load_recipe(args.config, args.set)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from model.cache.state import Kind
-from model.text import Special
+from model.text import Special, voice_piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,8 @@ class SpokenTurn:
     `<reply>` would be. With an empty `user` that is right; other words are wrong ones, fed but not
     taught, to which the reply is the same.
 
-    `patches` is the picture shown with the question, float32 [patches, values].
+    `patches` is the picture shown with the question, float32 [patches, values]: before it, or after
+    its words, as a camera's is, if `is_shown_last`.
     """
 
     user: str | None
@@ -80,6 +81,7 @@ class SpokenTurn:
     calls: Sequence[SpokenCall] = ()
     is_unsure: bool = False
     patches: NDArray[np.float32] | None = None
+    is_shown_last: bool = False
 
 
 @dataclass(slots=True)
@@ -174,18 +176,18 @@ def lay_out(
         prompt: pieces of instructions and functions, from `model.prompts`.
     """
     rows = Rows(num_codebooks)
-    for piece in (Special.BOS, Special.VOICE0 + voice, *prompt):
+    for piece in (Special.BOS, voice_piece(voice), *prompt):
         rows.add(Kind.PREFIX, piece)
     for turn, jump in zip(turns, jumps, strict=True):
         start = len(rows)
-        if turn.patches is not None:
-            rows.pictures.append(turn.patches)
-            for _ in turn.patches:
-                rows.add(Kind.TEXT, Special.IMAGE)
+        if not turn.is_shown_last:
+            _show(rows, turn)
         if turn.heard is not None:
             _listen(rows, turn, turn.heard, pieces)
         if turn.user is not None:
             _ask(rows, turn, pieces)
+        if turn.is_shown_last:
+            _show(rows, turn)
         for call in turn.calls:
             _call(rows, call, pieces)
         if turn.reply is not None:
@@ -265,6 +267,13 @@ def _listen(rows: Rows, turn: SpokenTurn, clip: CodedClip, pieces: Pieces) -> No
         # The turn is over in a frame that begins after the last word's end: with an end at 2.0 s
         # that is frame 25 and every later one.
         rows.ends[-1] = int(number * FRAME_S >= end_s)
+
+
+def _show(rows: Rows, turn: SpokenTurn) -> None:
+    if turn.patches is not None:
+        rows.pictures.append(turn.patches)
+        for _ in turn.patches:
+            rows.add(Kind.TEXT, Special.IMAGE)
 
 
 def _ask(rows: Rows, turn: SpokenTurn, pieces: Pieces) -> None:

@@ -68,6 +68,7 @@ DEPTH_SHARE = 0.3  # of the reply's frames that train the depth transformer
 # the codebooks add to the sound does.
 CODEBOOK_WEIGHTS = (1.0, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1)
 AUDIO_WEIGHT = 0.35
+LARGER = (1, 2, 4)  # pictures are so many times as large as what is seen of them
 FED_BACK_NOISE = 0.05  # of the reply's codes that are fed back wrong, as they will sometimes be
 # 0.997 means that a step leaves 99.7 % of the mean: after 300 steps 0.997^300 = 40 % of it is left.
 AVERAGING = 0.997  # the mean is over some 300 steps
@@ -207,7 +208,7 @@ class DialogueSampler:
             chosen.append(pool[at])
         rows = [self._row(talk, rng) for talk in chosen]
         rows += self._written(rng, max(len(r) for r in rows))
-        return collate(rows, rng)
+        return collate(rows, rng, self.config.codebook_size)
 
     def _talk(self, script: Script, rng: np.random.Generator) -> _Talk:
         if self.recordings is not None and rng.random() < self.recordings.share:
@@ -256,11 +257,13 @@ class DialogueSampler:
             )
             for number, call in enumerate(turn.calls)
         ]
-        picture = None
+        picture, is_shown_last = None, False
         if turn.picture and self.config.picture_size:
-            size = self.config.picture_size
-            shown = render(Scene.read(turn.picture), size)
+            size, scene = self.config.picture_size, Scene.read(turn.picture)
+            # Clients' pictures are larger than what is seen, and are shrunk.
+            shown = render(scene, size * LARGER[scene.seed % len(LARGER)])
             picture = to_patches(shown, size, self.config.patch_size)
+            is_shown_last = scene.is_shown_last
         return SpokenTurn(
             (("" if turn.spoilt else turn.user) if turn.user else None),
             turn.reply,
@@ -269,6 +272,7 @@ class DialogueSampler:
             calls=calls,
             is_unsure=bool(turn.spoilt),
             patches=picture,
+            is_shown_last=is_shown_last,
         )
 
     def _distrusted(self, turn: SpokenTurn, rng: np.random.Generator) -> SpokenTurn:
@@ -377,7 +381,7 @@ def _weight(script: Script) -> float:
     return FREE_WORDS_WEIGHT if is_free else 1.0
 
 
-def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
+def collate(rows: Sequence[Rows], rng: np.random.Generator, codebook_size: int) -> Batch:
     """Pad dialogues to one length and roughen the codes that are fed."""
     books = rows[0].num_codebooks
     length = max(len(r) for r in rows)
@@ -404,7 +408,7 @@ def collate(rows: Sequence[Rows], rng: np.random.Generator) -> Batch:
     # Source of the idea: Bengio et al. 2015, "Scheduled sampling for sequence prediction with
     # recurrent neural networks", section 2, in its simplest form.
     wrong = (rng.random(assistant.shape) < FED_BACK_NOISE) & (assistant >= 0)
-    assistant[wrong] = rng.integers(0, 1024, int(wrong.sum()))
+    assistant[wrong] = rng.integers(0, codebook_size, int(wrong.sum()))
     steps = Steps(*(torch.from_numpy(a) for a in (text, user, assistant, kind, position)))
     shown = [picture for row in rows for picture in row.pictures]
     return Batch(

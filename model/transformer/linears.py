@@ -21,7 +21,9 @@ def convert_to_int8(lm: LM) -> None:
         ConfigError: if the model has a width that the int8 kernel cannot do.
     """
     for name, linear in hot_linears(lm).items():
-        lm.set_submodule(name, to_int8(name, linear, "aten"))
+        made = to_int8(name, linear, "aten")
+        made.pack()
+        lm.set_submodule(name, made)
 
 
 def hot_linears(lm: LM) -> dict[str, nn.Linear]:

@@ -166,21 +166,23 @@ class LM(nn.Module):
         assert isinstance(self.codebooks, CodebookVectors), "this model has tables of its own"
         self.codebooks.set(vectors)
 
-    def embed(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
+    def embed(
+        self, steps: Steps, patches: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Return the summed inputs, float [B, T, dim].
 
         Args:
             steps: what they are.
-            pictures: float [pictures, patches, values], from `model.pictures.to_patches`, for the
-                steps whose piece is `Special.IMAGE`, row by row; None where there are none.
+            patches: float [patches, values], from `model.pictures.to_patches`, for the steps whose
+                piece is `Special.IMAGE`, row by row; None where nothing is seen.
+            places: int64 [patches], where each is in its picture; with `patches`.
         """
         # The order is that of the Kyutai family: in bf16 each addition rounds.
         audio: Tensor | None = self.user_emb(steps.user, self.assistant_emb(steps.assistant, None))
         text: Tensor = self.text_emb(steps.text)
-        if pictures is not None:
-            patches = self.picture_emb(pictures).flatten(0, 1)
-            at = steps.text == Special.IMAGE
-            text = text.index_put((at,), text[at] + patches.to(text.dtype))
+        if patches is not None:
+            seen, at = self.picture_emb(patches, places), steps.text == Special.IMAGE
+            text = text.index_put((at,), text[at] + seen.to(text.dtype))
         return text if audio is None else audio + text
 
     def forward(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
@@ -188,7 +190,7 @@ class LM(nn.Module):
 
         Args:
             steps: [B, T]; PAD only where nothing is to be learned.
-            pictures: as in `embed`.
+            pictures: float [pictures, patches, values], whole ones, as `patches` in `embed`.
 
         Returns:
             float [B, T, dim], the normalised backbone output, for `text_logits` and `depth`.
@@ -197,7 +199,11 @@ class LM(nn.Module):
         # Whole sequences: the mask says what each step sees, windows and prefix as in serving, so
         # that training and serving compute the same function. Tests compare the two.
         config = self.config
-        x = self.embed(steps, pictures)
+        if pictures is None:
+            x = self.embed(steps)
+        else:
+            places = torch.arange(config.num_patches, device=pictures.device).repeat(len(pictures))
+            x = self.embed(steps, pictures.flatten(0, 1), places)
         rope = rope_table(steps.position, self.rope_frequencies)  # [B, T, 1, head_dim / 2]
         mask = visibility(steps.kind, config)  # [B, T, T]
         x = self._low_layers(x, steps.kind, rope, mask)

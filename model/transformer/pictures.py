@@ -22,7 +22,17 @@ class PatchEmbedding(nn.Module):
         self.outer = nn.Linear(config.dim, config.dim, bias=False)
         self.place = nn.Parameter(torch.empty(config.num_patches, config.dim).normal_(std=0.1))
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Map float [..., patches, values] in -1 to 1 to float [..., patches, dim]."""
-        x: Tensor = self.outer(functional.gelu(self.inner(patches) + self.place))
+    def forward(self, patches: Tensor, places: Tensor) -> Tensor:
+        """Map patches and where they are in their pictures to inputs of steps.
+
+        Args:
+            patches: float [patches, values] in -1 to 1.
+            places: int64 [patches], from 0, row by row.
+
+        Returns:
+            float [patches, dim].
+        """
+        # Each by itself: a picture may be fed in several calls.
+        patches = patches.to(self.place.dtype)
+        x: Tensor = self.outer(functional.gelu(self.inner(patches) + self.place[places]))
         return x

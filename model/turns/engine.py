@@ -39,6 +39,7 @@ from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
 from model.turns.runner import Request, Result, Runner
 from model.turns.scheduler import Scheduler, urgency
+from model.turns.sight import Sight
 from model.turns.slot import Playout, Slot, Urgency
 from model.turns.steps import Decode, TurnLimits
 from model.vocabulary import TurnVocabulary
@@ -80,8 +81,14 @@ class TickEngine:
         self.metrics = EngineMetrics()
         self.config = config
         frame_ms = codec.frame_samples * 1000 // codec.sample_rate_hz
+        self._sight = _sight(lm)
         self.info = EngineInfo(
-            name, codec.sample_rate_hz, frame_ms, tuple(vocabulary.voices), config.max_sessions
+            name,
+            codec.sample_rate_hz,
+            frame_ms,
+            tuple(vocabulary.voices),
+            config.max_sessions,
+            image_side=0 if self._sight is None else self._sight.image_side,
         )
         self._speller = Speller(vocabulary)
         self._limits = limits or TurnLimits(max_prefix_steps=lm.config.prefix_steps)
@@ -188,6 +195,7 @@ class TickEngine:
             delays=self._delays,
             noise=noise,
             limits=self._limits,
+            sight=self._sight,
         )
         self._num_opened += 1
         slot = self._sessions.take(command.session_id, lambda index: Slot(index, program, noise))
@@ -269,7 +277,9 @@ class TickEngine:
             if slot.notes is not None:
                 outputs.append(_step_noted(slot, request, result, self._clock(), len(done)))
             try:
-                slot.program.observe(request.steps, result.pieces, result.scores, result.codes)
+                slot.program.observe(
+                    request.steps, result.pieces, result.scores, result.codes, result.sure
+                )
             except Exception:  # noqa: BLE001 - whatever broke is this session's own
                 outputs.append(self._sessions.fail_broken(slot))
 
@@ -373,6 +383,11 @@ def _step_noted(slot: Slot, request: Request, result: Result, at_s: float, rows:
         () if codes is None else tuple(map(int, codes)),
         rows,
     )
+
+
+def _sight(lm: LM) -> Sight | None:
+    config = lm.config
+    return Sight(config.picture_size, config.patch_size) if config.picture_size else None
 
 
 def _slot_of(item: tuple[Slot, object]) -> Slot:

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from model.arrays import Ints
 from model.cache.state import Kind
+from model.turns.sight import Patch
 
 # A worked example of `fed`. A history has 20 steps, and the model has seen all of them: fed = 20.
 # The client truncates the last reply, steps 10-19, to steps 10-14: the first difference is at step
@@ -43,16 +46,31 @@ class StepBlock:
         kind: int64 [n] of `Kind`.
         user: int64 [n, K], user audio codes, -1 where absent.
         assistant: int64 [n, K], assistant audio codes as delayed, -1 where absent.
+        patch: object [n] of `Patch`, None where nothing is seen.
     """
 
     text: Ints
     kind: Ints
     user: Ints
     assistant: Ints
+    patch: npt.NDArray[Any]
+
+    @property
+    def patches(self) -> list[Patch]:
+        """Return what is seen, in the order of the steps."""
+        return [patch for patch in self.patch if patch is not None]
 
     def __len__(self) -> int:
         """Count the steps."""
         return len(self.text)
+
+
+class StepCount(NamedTuple):
+    """Count steps by what they are: text (the prefix included), audio, pictures."""
+
+    text: int = 0
+    audio: int = 0
+    image: int = 0
 
 
 @dataclass(slots=True)
@@ -104,6 +122,7 @@ class History:
         "_assistant",
         "_base",
         "_kind",
+        "_patch",
         "_prefix",
         "_rows",
         "_text",
@@ -117,6 +136,8 @@ class History:
         self._kind = np.zeros(max_steps, dtype=np.int8)  # [steps]
         self._user = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
         self._assistant = np.full((max_steps, num_codebooks), -1, dtype=np.int16)  # [steps, K]
+        # References: however often steps are copied and moved, a patch is there once.
+        self._patch = np.full(max_steps, None, dtype=object)  # [steps]
         self._base = 0  # steps dropped after the prefix
         self._rows = 0
         self._prefix = len(prefix)
@@ -141,6 +162,7 @@ class History:
         *,
         user: Ints | None = None,
         assistant: Ints | None = None,
+        patch: Patch | None = None,
     ) -> None:
         """Add one step; absent codes are None or -1, shape [K]."""
         if self._rows == len(self._text):
@@ -149,13 +171,20 @@ class History:
         self._text[row], self._kind[row] = text, kind
         self._user[row] = -1 if user is None else user
         self._assistant[row] = -1 if assistant is None else assistant
+        self._patch[row] = patch
         self._rows += 1
 
     def extend(self, block: StepBlock) -> None:
         """Add several steps."""
         for i in range(len(block)):
             kind = Kind(int(block.kind[i]))
-            self.append(kind, int(block.text[i]), user=block.user[i], assistant=block.assistant[i])
+            self.append(
+                kind,
+                int(block.text[i]),
+                user=block.user[i],
+                assistant=block.assistant[i],
+                patch=block.patch[i],
+            )
 
     def block(self, start: int, stop: int) -> StepBlock:
         """Return a copy of the steps `start:stop`."""
@@ -163,7 +192,8 @@ class History:
 
     def cut(self, length: int) -> None:
         """Keep the first `length` steps."""
-        self._rows = self._row(length)
+        rows, self._rows = self._rows, self._row(length)
+        self._patch[self._rows : rows] = None  # pictures are large: none is kept for nothing
         self.fed = min(self.fed, len(self))
         while self.items and self.items[-1].start >= len(self):
             self.items.pop()
@@ -191,6 +221,7 @@ class History:
         self._rows = self._row(start)
         self.extend(block)
         self.extend(tail)
+        self._patch[self._rows :] = None
         self.fed = min(self.fed, start + same)
         for other in later:
             other.shift(delta)
@@ -221,11 +252,13 @@ class History:
         if self._rows + longer > len(self._text):
             self._drop_oldest()
         start, stop = self._prefix, self._rows
-        for log in (self._text, self._kind, self._user, self._assistant):
+        for log in self._logs:
             log[start + longer : stop + longer] = log[start:stop].copy()
         self._prefix, self._rows = start + longer, stop + longer
         self._text[: self._prefix], self._kind[: self._prefix] = pieces, Kind.PREFIX
         self._user[: self._prefix] = self._assistant[: self._prefix] = -1
+        self._patch[: self._prefix] = None
+        self._patch[self._rows :] = None
         for item in self.items:
             item.shift(longer)
         return longer + self.rebuild()
@@ -241,15 +274,16 @@ class History:
             item.shift(delta)
         return delta
 
-    def count_steps(self) -> tuple[int, int]:
-        """Count the known steps by what they are.
-
-        Returns:
-            Text steps (the prefix included) and audio steps.
-        """
+    def count_steps(self) -> StepCount:
+        """Count the known steps by what they are."""
         kinds = self._kind[: self._rows]
         audio = int(np.count_nonzero((kinds == Kind.LISTEN) | (kinds == Kind.SPEAK)))
-        return self._rows - audio, audio
+        image = sum(patch is not None for patch in self._patch[: self._rows])
+        return StepCount(self._rows - audio - image, audio, image)
+
+    @property
+    def _logs(self) -> tuple[npt.NDArray[Any], ...]:
+        return self._text, self._kind, self._user, self._assistant, self._patch
 
     def _copy(self, rows: slice) -> StepBlock:
         return StepBlock(
@@ -257,6 +291,7 @@ class History:
             self._kind[rows].astype(np.int64),
             self._user[rows].astype(np.int64),
             self._assistant[rows].astype(np.int64),
+            self._patch[rows].copy(),
         )
 
     def _row(self, index: int) -> int:
@@ -269,9 +304,10 @@ class History:
         # A quarter at once, so that moving the rest costs little for each step.
         start, kept = self._prefix, self._rows - self._prefix
         num = kept // 4 + 1
-        for log in (self._text, self._kind, self._user, self._assistant):
+        for log in self._logs:
             log[start : start + kept - num] = log[start + num : start + kept].copy()
         self._rows -= num
+        self._patch[self._rows :] = None
         self._base += num
         while self.items and self.items[0].start < self.oldest:
             self.items.popleft()
@@ -282,4 +318,5 @@ def _num_same(a: StepBlock, b: StepBlock) -> int:
     n = min(len(a), len(b))
     same = (a.text[:n] == b.text[:n]) & (a.kind[:n] == b.kind[:n])
     same &= (a.user[:n] == b.user[:n]).all(1) & (a.assistant[:n] == b.assistant[:n]).all(1)
+    same &= np.equal(a.patch[:n], b.patch[:n]).astype(bool)
     return n if same.all() else int(np.argmin(same))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from model.cache.state import Kind
 from model.messages import AppendCall, AppendCallOutput, AppendText
 from model.prompts import call_pieces, result_text
 from model.turns.call import remembered
 from model.turns.history import AssistantItem, History
+from model.turns.sight import Patch
 from model.vocabulary import TurnVocabulary
 
 Item = AppendText | AppendCall | AppendCallOutput
 
 
-def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pieces: int) -> None:
+def append_item(
+    history: History,
+    item: Item,
+    vocabulary: TurnVocabulary,
+    max_pieces: int,
+    *,
+    goes_on: bool = False,
+) -> None:
     """Add an item to the history, in the words that the starter knows.
 
     To a model that was not taught functions, a call looks like a reply that says the function's
@@ -24,6 +34,7 @@ def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pi
         item: what is added.
         vocabulary: of the tokenizer.
         max_pieces: most pieces of its words; the last ones are kept.
+        goes_on: whether a user's words go on that were interrupted by a picture.
     """
     is_taught, opening = vocabulary.is_taught_prompts, vocabulary.user
     is_reply = False
@@ -47,6 +58,15 @@ def append_item(history: History, item: Item, vocabulary: TurnVocabulary, max_pi
         start, stop = len(history), len(history) + len(pieces)
         history.items.append(AssistantItem(item.item_id, start, is_audio=False, stop=stop))
     else:
-        pieces = [opening, *pieces]
+        pieces = pieces if goes_on else [opening, *pieces]
     for piece in pieces:
         history.append(Kind.TEXT, piece)
+
+
+def append_pictures(
+    history: History, pictures: Iterable[list[Patch]], vocabulary: TurnVocabulary
+) -> None:
+    """Add pictures to the history, a step for each of their patches."""
+    for patches in pictures:
+        for patch in patches:
+            history.append(Kind.TEXT, vocabulary.image, patch=patch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from model.arrays import Ints, Scores
 from model.cache.state import Kind
-from model.messages import EndOfTurn, InputTranscript, InputTranscriptDelta, Pcm
+from model.messages import Eagerness, EndOfTurn, InputTranscript, InputTranscriptDelta, Pcm, Pixels
 from model.turns.frames import FrameBuffer
 from model.turns.history import History, StepBlock
 from model.turns.steps import Event, Mask, TurnLimits
@@ -42,7 +42,9 @@ class UserTurn:
         text_in: piece that the next LISTEN step feeds.
         pieces: the live transcript, later the final one.
         num_frames: frames heard.
-        has_ended: whether its end was reported, and no word was heard since.
+        has_ended: whether it sounds finished, as was reported.
+        sure: how sure the model was in the last frame that the turn is over; None without a head
+            for it.
         is_sampled: whether it is known what the last LISTEN step puts out.
         num_certain: of these, what was put out before the last frame.
         draft: final transcript that is being checked.
@@ -53,6 +55,7 @@ class UserTurn:
         is_reply_fed: whether the draft is followed by <reply>, in case it is right.
         is_doubtful: whether the transcript is nothing to rely on.
         item_id: of the conversation item that it becomes.
+        images: what was shown meanwhile; in the conversation it stands after the words.
     """
 
     start: int
@@ -60,6 +63,7 @@ class UserTurn:
     pieces: list[int] = field(default_factory=list)
     num_frames: int = 0
     has_ended: bool = False
+    sure: float | None = None
     is_sampled: bool = True
     num_certain: int = 0
     draft: list[int] = field(default_factory=list)
@@ -70,6 +74,7 @@ class UserTurn:
     is_reply_fed: bool = False
     is_doubtful: bool = False
     item_id: str = ""
+    images: tuple[Pixels, ...] = ()
 
     def copy(self) -> UserTurn:
         """Return a turn that goes on from here by itself."""
@@ -182,23 +187,44 @@ class Listener:
         self.turn.num_certain = len(self.turn.pieces)
         self.turn.is_sampled = False
 
-    def heard(self, piece: int) -> list[Event]:
-        """Take what the last frame put out."""
+    def heard(self, piece: int, sure: float | None = None) -> list[Event]:
+        """Take what the last frame put out.
+
+        Args:
+            piece: of the live transcript.
+            sure: how sure the model is that the turn is over, 0 to 1; None without a head for it.
+        """
         turn, vocabulary = self.turn, self._vocabulary
         assert turn is not None
-        turn.text_in, turn.is_sampled = piece, True
+        turn.text_in, turn.is_sampled, turn.sure = piece, True, sure
+        events: list[Event] = []
         if vocabulary.is_word_piece(piece):
             text = vocabulary.delta(turn.pieces, piece)
             turn.pieces.append(piece)
-            turn.has_ended = False
             # A piece may be nothing but the space before a word.
-            return [InputTranscriptDelta(self._session_id, text)] if text else []
-        if piece != vocabulary.end or turn.has_ended:
-            return []
-        turn.has_ended = True
-        return [EndOfTurn(self._session_id, turn.num_frames * self._frame_ms)]
+            events += [InputTranscriptDelta(self._session_id, text)] if text else []
+        had_ended, turn.has_ended = turn.has_ended, self._sounds_finished(turn, piece)
+        if turn.has_ended and not had_ended:
+            events.append(EndOfTurn(self._session_id, turn.num_frames * self._frame_ms))
+        return events
 
-    def begin_transcript(self, item_id: str) -> None:
+    def _sounds_finished(self, turn: UserTurn, piece: int) -> bool:
+        if turn.sure is not None and self._limits.ends is not None:
+            return turn.sure >= self._limits.ends["medium"]
+        # The piece says it once, and that holds until the next word.
+        is_word = self._vocabulary.is_word_piece(piece)
+        return piece == self._vocabulary.end or (turn.has_ended and not is_word)
+
+    def sounds_finished(self, eagerness: Eagerness) -> bool:
+        """Tell whether the turn in progress, if there is one, sounds finished."""
+        # A worked example of a head's thresholds 0.9, 0.6 and 0.3: "my name is" leaves it 0.4 sure,
+        # which is finished to somebody eager and to nobody else. After "anna" it is 0.95 sure.
+        turn, ends = self.turn, self._limits.ends
+        if turn is None or turn.sure is None or ends is None:
+            return turn is not None and turn.has_ended
+        return turn.sure >= ends[eagerness]
+
+    def begin_transcript(self, item_id: str, images: tuple[Pixels, ...] = ()) -> None:
         """End the turn: let the model write down what it heard.
 
         The live transcript is most often right. Checking it takes one call of the model, writing
@@ -211,7 +237,7 @@ class Listener:
         # Whether there was time to see what the last frame put out must not matter: the same audio
         # has the same transcript on a fast machine and on a slow one.
         draft = turn.pieces[: min(turn.num_certain, limit)]
-        turn.item_id, turn.pieces = item_id, []
+        turn.item_id, turn.images, turn.pieces = item_id, images, []
         self._history.append(Kind.TEXT, self._vocabulary.user)
         self._check(draft)
 
@@ -223,9 +249,12 @@ class Listener:
             self._history.append(Kind.TEXT, piece)
 
     def feed_reply_early(self) -> None:
-        """Let the reply begin in the call that checks the draft, if the draft is right."""
+        """Let the reply begin in the call that checks the draft, if the draft is right.
+
+        Not where pictures have to come between the two.
+        """
         turn = self.turn
-        if turn is not None and turn.draft and not turn.is_reply_fed:
+        if turn is not None and turn.draft and not (turn.is_reply_fed or turn.images):
             self._history.append(Kind.TEXT, self._vocabulary.reply)
             turn.is_reply_fed = True
 

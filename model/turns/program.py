@@ -30,6 +30,10 @@ and <unsure> stands before <reply> where nobody could understand the user. Such 
 once and told when the words before it have been spoken. Where the functions of a response are
 others than before, the prefix changes and everything is fed again.
 
+A model that sees is fed what it is shown as steps of its own, <image> for each patch, where it was
+shown: before a question that is spoken next, within a typed item, or after the words of a question
+during which a camera was on.
+
 A model that was not answers in words. It follows no instructions and never calls a function of its
 own accord; a response that demands a call is one, with arguments that the function's schema accepts
 and that mean little.
@@ -58,6 +62,7 @@ from model.messages import (
     InputTranscript,
     Open,
     Pcm,
+    Pixels,
     Reopen,
     Respond,
     ResponseDone,
@@ -70,10 +75,11 @@ from model.prompts import prompt_pieces
 from model.schemas.spelling import Speller
 from model.turns.call import Writer
 from model.turns.history import VOICE_INDEX, History, StepBlock
-from model.turns.items import append_item
+from model.turns.items import Item, append_item, append_pictures
 from model.turns.listener import Listener
 from model.turns.phase import TRANSITIONS, Cue, Phase
 from model.turns.reply import SpeechTiming
+from model.turns.sight import Sight
 from model.turns.speaker import Speaker, demands_call
 from model.turns.steps import Event, Mask, NextSteps, TurnLimits
 from model.turns.tentative import Noise, TentativeCommit
@@ -119,6 +125,7 @@ class TurnProgram:
         delays: steps by which each codebook comes late, 0 or 1.
         noise: what the session's choices are drawn with, if they are.
         limits: bounds.
+        sight: how the model sees; None for one that does not.
 
     Attributes:
         session_id: whose conversation it is.
@@ -135,11 +142,13 @@ class TurnProgram:
         "_limits",
         "_listener",
         "_pending",
+        "_sight",
         "_speaker",
         "_tentative",
         "_timing",
         "_vocabulary",
         "_waiting_samples",
+        "_worded",
         "_written",
         "history",
         "phase",
@@ -156,12 +165,13 @@ class TurnProgram:
         delays: tuple[int, ...],
         noise: Noise | None = None,
         limits: TurnLimits | None = None,
+        sight: Sight | None = None,
     ) -> None:
         limits, vocabulary = limits or TurnLimits(), speller.vocabulary
         self.session_id = session.session_id
         self.phase = Phase.IDLE
         self._vocabulary, self._timing, self._limits = vocabulary, timing, limits
-        self._instructions = session.instructions
+        self._sight, self._instructions = sight, session.instructions
         # The newest prompt: what it is made of, its pieces and the functions that had room.
         self._written: tuple[str, tuple[Tool, ...], list[int], tuple[Tool, ...]] | None = None
         prefix = (vocabulary.bos, self._voice_piece(session.voice), *self._prompt(None)[0])
@@ -179,6 +189,7 @@ class TurnProgram:
         )
         self._pending: deque[SessionCommand] = deque()
         self._waiting_samples = 0  # in pending commands
+        self._worded = ""  # the user's item whose words may go on
         self._tentative = TentativeCommit(self.history, self._listener, self._speaker, noise)
         self._events: list[Event] = []
 
@@ -203,8 +214,8 @@ class TurnProgram:
     def recall(self, num_steps: int) -> None:
         """Count the first steps as seen: the model remembers them from another conversation."""
         self.history.fed = num_steps
-        text, audio = self._speaker.paid
-        self._speaker.paid = max(text, num_steps), audio
+        paid = self._speaker.paid
+        self._speaker.paid = paid._replace(text=max(paid.text, num_steps))
 
     @property
     def num_waiting_steps(self) -> int:
@@ -247,6 +258,8 @@ class TurnProgram:
                 self._waiting_samples += len(command.pcm)
             case Respond() if command.voice is not None:
                 self._voice_piece(command.voice)
+            case AppendText() | CommitAudio() if command.images and self._sight is None:
+                raise EngineError("this model cannot see, and was given a picture")
             case _:
                 pass
         num_samples = self._waiting_samples + self._listener.frames.num_samples
@@ -295,7 +308,12 @@ class TurnProgram:
         return NextSteps(start, block, masks, also, weighed, has_codes=is_speaking)
 
     def observe(
-        self, steps: NextSteps, pieces: Ints | None, scores: Scores | None, codes: Ints | None
+        self,
+        steps: NextSteps,
+        pieces: Ints | None,
+        scores: Scores | None,
+        codes: Ints | None,
+        sure: float | None = None,
     ) -> None:
         """Learn what the model made of `steps`.
 
@@ -305,13 +323,15 @@ class TurnProgram:
             scores: float [masks, 2], log-probabilities of these and of `weighed`, if the masks are
                 of a transcript; None without masks.
             codes: int64 [K], None unless `has_codes`.
+            sure: that the user's turn is over, 0 to 1; None unless the model has a head for it and
+                a frame of the user was heard.
         """
         self.history.fed = steps.start + len(steps.block)
         if pieces is not None:
             assert scores is not None
             match self.phase:
                 case Phase.LISTENING:
-                    self._events += self._listener.heard(int(pieces[0]))
+                    self._events += self._listener.heard(int(pieces[0]), sure)
                 case Phase.TRANSCRIBING:
                     if self._listener.transcribed(pieces, scores):
                         self._finish_transcript(pieces)
@@ -367,9 +387,33 @@ class TurnProgram:
                 if isinstance(command, Respond):
                     self._respond(command)
                 else:
-                    max_pieces = self._limits.max_item_pieces
-                    append_item(self.history, command, self._vocabulary, max_pieces)
+                    self._append(command)
         return True
+
+    def _append(self, item: Item) -> None:
+        """Add an item, or a part of the user's item that was begun before."""
+        history, vocabulary = self.history, self._vocabulary
+        max_pieces, worded, self._worded = self._limits.max_item_pieces, self._worded, ""
+        if not isinstance(item, AppendText) or item.role != "user":
+            append_item(history, item, vocabulary, max_pieces)
+            return
+        # A worked example, "compare this", a picture, "with that", a picture, which is one item:
+        #
+        #     <user> compare this <image> ... <image> with that <image> ... <image>
+        #
+        # A picture without words is no question: its steps stand alone, before what is said next.
+        goes_on = item.item_id == worded
+        if item.text or not item.images:
+            append_item(history, item, vocabulary, max_pieces, goes_on=goes_on)
+            goes_on = True
+        self._worded = item.item_id if goes_on else ""
+        self._show(item.images)
+
+    def _show(self, images: Sequence[Pixels]) -> None:
+        if images:
+            assert self._sight is not None, "pictures were refused"
+            pictures = [self._sight.patches(image) for image in images]
+            append_pictures(self.history, pictures, self._vocabulary)
 
     def _move(self, cue: Cue) -> None:
         self.phase = TRANSITIONS[self.phase, cue]
@@ -409,8 +453,9 @@ class TurnProgram:
         if listener.turn is None or not listener.turn.num_frames:
             self._clear(keeps_audio=command.is_tentative)
             self._events.append(InputTranscript(self.session_id, command.item_id, ""))
+            self._show(command.images)
             return True
-        listener.begin_transcript(command.item_id)
+        listener.begin_transcript(command.item_id, command.images)
         self._move(Cue.COMMIT)
         return True
 
@@ -421,7 +466,7 @@ class TurnProgram:
         ends = (c for c in self._pending if isinstance(c, ClearAudio | CommitAudio))
         if self._listener.is_hearing and not isinstance(next(ends, None), ClearAudio):
             return False
-        is_finished = self._listener.turn is not None and self._listener.turn.has_ended
+        is_finished = self._listener.sounds_finished(command.eagerness)
         self._events.append(TurnChecked(self.session_id, command.key, is_finished))
         return True
 
@@ -429,6 +474,7 @@ class TurnProgram:
         turn = self._listener.turn
         assert turn is not None
         self._events.append(self._listener.finish())
+        self._show(turn.images)
         self._move(Cue.TRANSCRIBED)
         if not turn.is_reply_fed:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model.messages import Output, Respond, ResponseWord, Tool, Usage
 from model.turns.call import Call
@@ -165,12 +165,8 @@ class Reply:
 
     def final_usage(self) -> Usage:
         """Return what the reply has cost."""
-        usage = self.usage
-        return Usage(
-            usage.input_text_tokens,
-            usage.input_audio_tokens,
-            usage.input_cached_text_tokens,
-            usage.input_cached_audio_tokens,
+        return replace(
+            self.usage,
             output_text_tokens=len(self.plan) + self.num_call_pieces,
             output_audio_tokens=self.num_frames,
         )

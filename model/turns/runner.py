@@ -47,12 +47,15 @@ class Result:
             for masks of transcripts; 0 for others.
         codes: int64 [K], None if none were wanted.
         is_finite: whether the numbers behind them mean anything.
+        sure: that the user's turn is over, 0 to 1, if a frame of the user was heard and the model
+            has a head for it.
     """
 
     pieces: Ints | None = None
     scores: Scores | None = None
     codes: Ints | None = None
     is_finite: bool = True
+    sure: float | None = None
 
 
 class Runner:
@@ -181,8 +184,10 @@ class Runner:
         """Run requests whose blocks are equally long."""
         start = perf_counter()
         steps, slots = _to_steps(group, self._device), [r.slot for r in group]
-        state = self._pager.state
-        hidden = self._pager.run(slots, lambda: self._lm.step(steps, state, slots))  # [n, T, dim]
+        state, embedded = self._pager.state, self._seen(group, steps)
+        hidden = self._pager.run(
+            slots, lambda: self._lm.step(steps, state, slots, embedded)
+        )  # [n, T, dim]
         wanted = [
             hidden[row, -len(r.steps.masks) :] for row, r in enumerate(group) if r.steps.masks
         ]
@@ -191,9 +196,9 @@ class Runner:
             return [Result() for _ in group]
         pieces, scores, is_finite = self._choose_pieces(group, torch.cat(wanted))
         self._metrics.lm_seconds += perf_counter() - start
-        codes = self._choose_codes(group, hidden, pieces)
+        codes, sure = self._choose_codes(group, hidden, pieces), self._sure(group, hidden)
         results, done = [], 0
-        for r, row_codes in zip(group, codes, strict=True):
+        for r, row_codes, row_sure in zip(group, codes, sure, strict=True):
             num = len(r.steps.masks)
             if not num:
                 results.append(Result())
@@ -201,8 +206,26 @@ class Runner:
             chosen = slice(done, done + num)
             done += num
             is_good = bool(is_finite[chosen].all())
-            results.append(Result(pieces[chosen], scores[chosen], row_codes, is_good))
+            results.append(Result(pieces[chosen], scores[chosen], row_codes, is_good, row_sure))
         return results
+
+    def _seen(self, group: list[Request], steps: Steps) -> Tensor | None:
+        """Embed steps in which something is seen, float [n, T, dim]; None if nothing is."""
+        patches = [patch for r in group for patch in r.steps.block.patches]
+        if not patches:
+            return None
+        values = torch.from_numpy(np.stack([patch.values for patch in patches])).to(self._device)
+        return self._lm.embed(steps, values, self._index([patch.place for patch in patches]))
+
+    def _sure(self, group: list[Request], hidden: Tensor) -> list[float | None]:
+        """Say of whom a frame was heard how sure the model is that the turn is over."""
+        sure: list[float | None] = [None] * len(group)
+        heard = [row for row, r in enumerate(group) if r.steps.masks == (Mask.LISTEN,)]
+        if heard and self._lm.config.has_end_head:
+            made = self._lm.end_logits(hidden[heard, -1]).sigmoid().tolist()
+            for row, row_sure in zip(heard, made, strict=True):
+                sure[row] = row_sure
+        return sure
 
     def _choose_pieces(
         self, group: list[Request], hidden: Tensor

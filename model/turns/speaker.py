@@ -26,7 +26,7 @@ from model.messages import (
 )
 from model.schemas.spelling import Speller
 from model.turns.call import Call, Writer, Written
-from model.turns.history import AssistantItem, History
+from model.turns.history import AssistantItem, History, StepCount
 from model.turns.phase import Cue
 from model.turns.reply import Reply, SpeechTiming
 from model.turns.steps import Decode, Event, TurnLimits
@@ -46,7 +46,7 @@ class Speaker:
 
     Attributes:
         reply: the reply in progress.
-        paid: text and audio steps that responses have been charged for.
+        paid: steps that responses have been charged for.
 
     Raises:
         EngineError: for other delays.
@@ -83,7 +83,7 @@ class Speaker:
         self._writer = writer
         self._timing, self._delays = timing, np.array(delays)
         self.reply: Reply | None = None
-        self.paid = (0, 0)
+        self.paid = StepCount()
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -131,9 +131,16 @@ class Speaker:
         is_audio = request.audio and not demands_call(request)
         item = AssistantItem(request.item_id, len(self._history) - 1, is_audio=is_audio)
         self._history.items.append(item)
-        text, audio = self._history.count_steps()
+        text, audio, image = self._history.count_steps()
         text -= 1  # <reply> itself
-        usage = Usage(text, audio, min(self.paid[0], text), min(self.paid[1], audio))
+        usage = Usage(
+            input_text_tokens=text,
+            input_audio_tokens=audio,
+            input_image_tokens=image,
+            input_cached_text_tokens=min(self.paid.text, text),
+            input_cached_audio_tokens=min(self.paid.audio, audio),
+            input_cached_image_tokens=min(self.paid.image, image),
+        )
         self.reply = reply = Reply(request, item, usage, self._timing, tools)
         started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
         if not demands_call(request):

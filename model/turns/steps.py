@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 from model.arrays import Ints
-from model.messages import Output
+from model.messages import Eagerness, Output
 from model.turns.history import StepBlock
 
 
@@ -40,6 +41,8 @@ class TurnLimits:
             model's memory pins.
         doubt_below: log-probability of a transcript below which it is nothing to rely on, for a
             model that was taught doubt.
+        ends: how sure a model with a head for it has to be that the user's turn is over; None to
+            go by the piece <end>.
         max_history_steps: steps that are remembered for changes of the past.
     """
 
@@ -54,6 +57,7 @@ class TurnLimits:
     max_waiting_samples: int = 120 * 16_000
     max_prefix_steps: int = 16
     doubt_below: float = -math.inf
+    ends: Mapping[Eagerness, float] | None = None
     max_history_steps: int = 4096  # five and a half minutes of uninterrupted audio
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from model.errors import EngineError
-from model.turns.history import History
+from model.turns.history import History, StepCount
 from model.turns.listener import Listener, UserTurn
 from model.turns.speaker import Speaker
 
@@ -49,7 +49,7 @@ class _Bookmark:
         length: steps of the history.
         turn: the user's turn, None if there was none.
         prefix: pieces that the conversation began with.
-        paid: text and audio steps that responses have been charged for.
+        paid: steps that responses have been charged for.
         noise: state of the session's noise.
     """
 
@@ -57,7 +57,7 @@ class _Bookmark:
     length: int
     turn: UserTurn | None
     prefix: tuple[int, ...]
-    paid: tuple[int, int]
+    paid: StepCount
     noise: Any
 
 

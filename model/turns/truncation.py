@@ -78,7 +78,11 @@ def truncated(
 def _select(steps: StepBlock, rows: list[int]) -> StepBlock:
     index = np.array(rows, dtype=np.int64)
     return StepBlock(
-        steps.text[index], steps.kind[index], steps.user[index], steps.assistant[index]
+        steps.text[index],
+        steps.kind[index],
+        steps.user[index],
+        steps.assistant[index],
+        steps.patch[index],
     )
 
 

@@ -42,9 +42,15 @@ def make_codec() -> MelCodec:
     return MelCodec(CODEC_CONFIG).eval()
 
 
-def make_lm(text_vocab: int = LM_CONFIG.text_vocab) -> LM:
-    """Return a random language model in evaluation mode, for the codec's codes."""
+def make_lm(text_vocab: int | None = None, **sizes: int) -> LM:
+    """Return a random language model in evaluation mode, for the codec's codes.
+
+    Args:
+        text_vocab: text pieces, if not as many as usual.
+        sizes: other sizes that are not as usual, by name.
+    """
     torch.manual_seed(0)
-    lm = LM(replace(LM_CONFIG, text_vocab=text_vocab)).eval()
+    config = replace(LM_CONFIG, text_vocab=text_vocab or LM_CONFIG.text_vocab, **sizes)  # type: ignore[arg-type]
+    lm = LM(config).eval()
     lm.set_codebook_vectors(torch.randn(3, 16, 8))
     return lm

@@ -136,3 +136,19 @@ def test_a_certificate_of_our_own(
     given = ["--set", f"server.tls_certificate={certificate}", "--set", f"server.tls_key={key}"]
     assert main([*arguments, *given]) == EXIT_CONFIG
     assert "tls_certificate is set already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "goes with --ends or --doubt"),
+        (["--ends"], "no head for ends of turns"),
+        (["--doubt"], "not taught to ask again"),
+    ],
+)
+def test_weights_are_calibrated_for_what_they_can(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the shipped weights cannot do is not written into their card."""
+    assert main(["eval", "--calibrate", *options]) == 2
+    assert message in capsys.readouterr().err

@@ -47,6 +47,14 @@ CONDITIONS = (
 )
 
 
+STRANGERS = tuple(
+    condition.name
+    for condition in CONDITIONS
+    if condition.voices not in (None, "known") and condition.snr_db is None
+)
+"""Names of those in which voices that training never heard speak clearly."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One conversation to be held.
@@ -64,7 +72,12 @@ class Case:
 
 
 def draw_cases(
-    num_dialogues: int, seed: int, voices: Sequence[str], *, is_taught: bool = False
+    num_dialogues: int,
+    seed: int,
+    voices: Sequence[str],
+    *,
+    is_taught: bool = False,
+    sees: bool = False,
 ) -> list[Case]:
     """Draw conversations of the eval split; the assistant's voices take turns.
 
@@ -76,19 +89,20 @@ def draw_cases(
         voices: of the assistant.
         is_taught: whether the model was taught more than to answer questions, so that instructions
             and functions lead the conversations.
+        sees: whether pictures are shown in them, to a model that was taught more.
     """
     cases = []
     for number in range(num_dialogues):
         rng = Random(f"{seed}/{number}")
-        talk = _taught(rng) if is_taught else Conversation(sample_dialogue(rng, "eval"))
+        talk = _taught(rng, sees=sees) if is_taught else Conversation(sample_dialogue(rng, "eval"))
         voice = voices[number % len(voices)]
         cases.append(Case(number, talk.turns, voice, talk.instructions, talk.tools))
     return cases
 
 
-def _taught(rng: Random) -> Conversation:
-    """Draw a conversation without pictures, which an engine is not shown."""
+def _taught(rng: Random, *, sees: bool) -> Conversation:
+    """Draw a conversation, without pictures where nobody sees them."""
     while True:
         talk = sample_conversation(rng, "eval")
-        if all(turn.skill != pictures.SKILL for turn in talk.turns):
+        if sees or all(turn.skill != pictures.SKILL for turn in talk.turns):
             return talk

@@ -30,6 +30,7 @@ from model.messages import (
     InputTranscript,
     Open,
     Output,
+    Pixels,
     Respond,
     ResponseAudio,
     ResponseDone,
@@ -61,11 +62,17 @@ class UserTurn:
         text: what is said; empty where the assistant is to begin.
         pcm: the same spoken, float32 [samples]; None if it is typed.
         results: what the functions that are called return, one call after another.
+        images: what is shown.
+        is_shown_last: whether it is shown after the words, as by a camera, and not before.
+        is_answered_aloud: whether the reply is to be spoken though the turn is typed.
     """
 
     text: str
     pcm: Wave | None = None
     results: tuple[str, ...] = ()
+    images: tuple[Pixels, ...] = ()
+    is_shown_last: bool = False
+    is_answered_aloud: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,8 @@ class Conversation:
 
     def _ask_for_reply(self) -> None:
         # A typed conversation is scored on its text; speech in, speech out.
-        has_audio = self.script.turns[self._turn].pcm is not None
+        turn = self.script.turns[self._turn]
+        has_audio = turn.pcm is not None or turn.is_answered_aloud
         item_id = f"reply-{self._response}"
         self._waiting.append(
             Respond(
@@ -220,17 +228,21 @@ class Conversation:
     def _plan_turn(self) -> None:
         session_id, turn = self.script.session_id, self.script.turns[self._turn]
         item_id = f"user-{self._turn}"
+        camera = turn.images if turn.is_shown_last else ()
+        if turn.images and not camera:
+            shown = AppendText(session_id, f"shown-{self._turn}", "user", "", turn.images)
+            self._waiting.append(shown)
         if not turn.text and turn.pcm is None:
             pass  # the assistant begins
         elif turn.pcm is None:
-            self._waiting.append(AppendText(session_id, item_id, "user", turn.text))
+            self._waiting.append(AppendText(session_id, item_id, "user", turn.text, camera))
         else:
             # Five frames are 400 ms. The engine has much more than it can hear at once, so sessions
             # compete for it as live ones would, only faster.
             for start in range(0, len(turn.pcm), self._chunk_samples):
                 piece = turn.pcm[start : start + self._chunk_samples]
                 self._waiting.append(AppendAudio(session_id, piece))
-            self._waiting.append(CommitAudio(session_id, item_id))
+            self._waiting.append(CommitAudio(session_id, item_id, images=camera))
         self._ask_for_reply()
 
 

@@ -29,6 +29,7 @@ from kernels.arithmetic import ceil_div
 from model.assemble.weights import Starter
 from model.cache.state import Kind, Steps
 from model.codec.mel import MelCodec
+from model.messages import Eagerness
 from model.text import Special
 from model.training.evaluation.conditions import VoiceSet
 from model.training.evaluation.conversation import Wave
@@ -46,7 +47,7 @@ PAUSE_S = (0.2, 1.4)
 LAST_WORDS_SHARE = 0.5  # of the pauses: before one of the last two words
 TAIL_S = 2.4  # of silence; an end that was not noticed by then counts as noticed then
 NOISE_DB = (25.0, 40.0)
-CUT_OFFS = {"low": 0.02, "medium": 0.05, "high": 0.10}
+CUT_OFFS: dict[Eagerness, float] = {"low": 0.02, "medium": 0.05, "high": 0.10}
 """Share of users who may be cut off, by eagerness."""
 VOICE_SETS: tuple[VoiceSet, ...] = ("held out", "neural", "joe")
 _BATCH = 16
@@ -90,7 +91,7 @@ class EndPoint:
         delays_ms: median, mean and 90th percentile, of the others.
     """
 
-    name: str
+    name: Eagerness
     threshold: float
     cut_off: Share
     delays_ms: tuple[float, float, float]
@@ -214,12 +215,13 @@ def end_points(heard: Sequence[Heard]) -> list[EndPoint]:
         # model was of each before its end. The threshold is the next number above the 16th largest
         # of these, so that 15 turns reach it too early.
         most = int(share * len(heard))
-        threshold = float(np.nextafter(np.float32(early[-most - 1]), np.float32(2.0)))
+        above = np.nextafter(np.float32(early[-most - 1]), np.float32(2.0))
+        threshold = min(float(above), 1.0)
         points.append(point_at(heard, name, threshold))
     return points
 
 
-def point_at(heard: Sequence[Heard], name: str, threshold: float) -> EndPoint:
+def point_at(heard: Sequence[Heard], name: Eagerness, threshold: float) -> EndPoint:
     """Say what comes of a threshold."""
     delays = [1000 * h.delay_s(threshold) for h in heard]
     late = sorted(delay for delay in delays if delay >= 0) or [1000 * TAIL_S]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from model.assemble.starter import make_engine
-from model.assemble.weights import load_starter
+from model.assemble.weights import Starter, load_starter
 from model.engine.config import EngineConfig
 from model.errors import ConfigError
 from model.messages import Engine, News, Output
-from model.precision import Linears
+from model.precision import Linears, Precision
 from model.training.evaluation.conditions import CONDITIONS, Case, Condition, draw_cases
 from model.training.evaluation.conversation import Answer, Script, UserTurn, Wave, converse
 from model.training.evaluation.precision import (
@@ -36,10 +36,15 @@ from model.training.evaluation.precision import (
 from model.training.evaluation.recordings import RecordingsReport, hold_recordings
 from model.training.evaluation.report import (
     EARLY_MS,
+    Comparison,
     ConditionReport,
+    DoubtPoint,
     Report,
     TurnResult,
+    choose_doubt,
     compare_runs,
+    comparison_table,
+    doubt_curve,
 )
 from model.training.evaluation.resynthesis import (
     Codec,
@@ -49,6 +54,9 @@ from model.training.evaluation.resynthesis import (
     save_spectrograms,
 )
 from model.training.evaluation.users import Spoken, Users
+from model.training.evaluation.voices import VoiceTable, compare_voices, save_samples
+from model.training.pictures.render import render
+from model.training.pictures.scene import Scene
 from model.training.recordings import read_recordings
 from model.training.skills import Turn
 from model.training.speech.spoil import spoil
@@ -118,16 +126,17 @@ def evaluate(engine: Engine, options: EvalOptions, ears: Ears) -> Report:
     voices = options.voices or info.voices
     if unknown := set(voices) - set(info.voices):
         raise ConfigError(f"the engine has no voice {', '.join(sorted(unknown))}")
-    cases = draw_cases(options.num_dialogues, options.seed, voices, is_taught=options.is_taught)
+    cases = draw_cases(
+        options.num_dialogues,
+        options.seed,
+        voices,
+        is_taught=options.is_taught,
+        sees=info.sees,
+    )
     num_turns = len(options.conditions) * sum(len(case.dialogue) for case in cases)
     outputs: SimpleQueue[Output] = SimpleQueue()
 
-    def keep(output: Output | News) -> None:
-        # An engine that was lost has fallen silent, and is reported as that.
-        if not isinstance(output, News):
-            outputs.put(output)
-
-    engine.start(keep)
+    engine.start(_deliver_to(outputs))
     try:
         # On a terminal only (`disable=None`): in a log, a bar is a line for every update.
         with tqdm(
@@ -164,7 +173,10 @@ class _ConditionRun:
         results: list[TurnResult] = []
         max_parallel = min(self._options.max_parallel, engine.info.max_sessions)
         for script, answers in converse(
-            engine, outputs, self._scripts(), max_parallel=max_parallel
+            engine,
+            outputs,
+            self._scripts(engine.info.image_side),
+            max_parallel=max_parallel,
         ):
             case, voice, spoken = self._told.pop(script.session_id)
             for turn, answer in enumerate(answers):
@@ -180,16 +192,17 @@ class _ConditionRun:
             skipped_voices=self._ears.users.skipped(voices) if voices else (),
         )
 
-    def _scripts(self) -> Iterator[Script]:
+    def _scripts(self, image_side: int) -> Iterator[Script]:
         for case in self._cases:
             session_id = f"{self._condition.name}/{case.number}"
             results = [tuple(call.result for call in turn.calls) for turn in case.dialogue]
             if self._condition.voices is None:
                 if any(turn.spoilt for turn in case.dialogue):
                     continue  # nobody types noise
-                typed = zip([turn.user for turn in case.dialogue], results, strict=True)
+                typed = zip(case.dialogue, results, strict=True)
                 self._told[session_id] = (case, "", [])
-                yield self._script(case, session_id, [UserTurn(t, None, r) for t, r in typed])
+                turns = [_shown(t, UserTurn(t.user, None, r), image_side) for t, r in typed]
+                yield self._script(case, session_id, turns)
                 continue
             try:
                 voice = self._ears.users.choose(
@@ -208,7 +221,10 @@ class _ConditionRun:
             self._told[session_id] = (case, voice, spoken)
             waves = self._at_loudness([s.pcm for s in spoken], case.number)
             said = zip(case.dialogue, waves, results, strict=True)
-            turns = [UserTurn(t.user, w if t.user else None, r) for t, w, r in said]
+            turns = [
+                _shown(t, UserTurn(t.user, w if t.user else None, r), image_side)
+                for t, w, r in said
+            ]
             yield self._script(case, session_id, turns)
 
     def _script(self, case: Case, session_id: str, turns: Sequence[UserTurn]) -> Script:
@@ -269,6 +285,15 @@ class _ConditionRun:
             confidence=None if answer.score is None else exp(answer.score),
             spoilt=meant.spoilt,
         )
+
+
+def _shown(turn: Turn, does: UserTurn, image_side: int) -> UserTurn:
+    """Let the user show the picture of a turn, if it has one, as large as it may be."""
+    if not turn.picture:
+        return does
+    scene = Scene.read(turn.picture)
+    picture = render(scene, image_side)
+    return replace(does, images=(picture,), is_shown_last=scene.is_shown_last)
 
 
 _CROWD = ("what is the capital of france", "count from three to nine", "my name is anna")
@@ -341,6 +366,155 @@ def run_eval(
         out.write_text(json.dumps(report.to_json() | {"results": report.turns()}, indent=1) + "\n")
     print(json.dumps(report.to_json()))
     return report
+
+
+def run_doubt(
+    starter: Starter,
+    options: EvalOptions,
+    *,
+    linears: Linears = "dense",
+    out: Path | None = None,
+    ears: Ears | None = None,
+) -> DoubtPoint:
+    """Find below which confidence a model had better ask again, and print.
+
+    Prints what each threshold would mean, the one that is chosen, then one JSON line last. The
+    model relies on every transcript meanwhile.
+
+    Args:
+        starter: the model.
+        options: what to hold; the turns of all its conditions count together.
+        linears: how the model's linears are kept.
+        out: also write all figures and every turn to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+
+    Returns:
+        The threshold at which the more frequent of the two faults is as rare as it can be: to be
+        wrong and confident, and to ask needlessly.
+
+    Raises:
+        ConfigError: no turn was spoken.
+    """
+    trusting = replace(starter, judgement=replace(starter.judgement, doubt_below=0.0))
+    engine = make_engine(trusting, engine_config(linears=linears))
+    report = evaluate(engine, options, ears or default_ears(is_taught=options.is_taught))
+    results = [result for condition in report.conditions for result in condition.results]
+    chosen = choose_doubt(results)
+    if chosen is None:
+        raise ConfigError("nothing was spoken of which the model said how sure it is")
+    curve = doubt_curve(results)
+    print("\n".join([*(point.line() for point in curve), f"chosen: {chosen.line()}"]))
+    figures = {"doubt": [point.to_json() for point in curve], "chosen": chosen.to_json()}
+    if out is not None:
+        out.write_text(json.dumps(figures | {"results": report.turns()}, indent=1) + "\n")
+    print(json.dumps(figures))
+    return chosen
+
+
+def run_voices(
+    engine: Engine, *, num_texts: int = 20, seed: int = 0, samples: Path | None = None
+) -> VoiceTable:
+    """Let every voice of a model answer the same typed questions, compare them, and print.
+
+    Prints a table, then one JSON line last.
+
+    Args:
+        engine: not started, best made with `engine_config`; it is started and stopped here.
+        num_texts: questions; at least two, since halves are compared as well.
+        seed: decides the questions.
+        samples: a folder in which each voice's first reply is written, as `NAME.wav`.
+
+    Raises:
+        ConfigError: there are too few questions.
+        EngineError: the engine fell silent.
+    """
+    if num_texts < 2:
+        raise ConfigError(f"--voices: expected at least two texts, got {num_texts}")
+    cases = draw_cases(num_texts, seed, ("any",))
+    voices = engine.info.voices
+    scripts = [
+        Script(
+            f"{voice}/{case.number}",
+            voice,
+            (UserTurn(case.dialogue[0].user, is_answered_aloud=True),),
+        )
+        for voice in voices
+        for case in cases
+    ]
+    outputs: SimpleQueue[Output] = SimpleQueue()
+    engine.start(_deliver_to(outputs))
+    try:
+        said: dict[str, dict[int, Wave]] = {voice: {} for voice in voices}
+        most = min(MAX_PARALLEL, engine.info.max_sessions)
+        for script, (answer,) in converse(engine, outputs, scripts, max_parallel=most):
+            number = int(script.session_id.rpartition("/")[2])
+            said[script.voice][number] = np.concatenate([np.zeros(0, np.float32), *answer.audio])
+    finally:
+        engine.stop()
+    ordered = {voice: [said[voice][case.number] for case in cases] for voice in voices}
+    table = compare_voices(ordered)
+    print(table.table())
+    if samples is not None:
+        save_samples(samples, {voice: waves[0] for voice, waves in ordered.items()})
+    print(json.dumps(table.to_json()))
+    return table
+
+
+def _deliver_to(outputs: SimpleQueue[Output]) -> Callable[[Output | News], None]:
+    """Keep outputs; an engine that was lost has fallen silent, and is reported as that."""
+
+    def keep(output: Output | News) -> None:
+        if not isinstance(output, News):
+            outputs.put(output)
+
+    return keep
+
+
+def run_forms(
+    starter: Callable[[Linears], Starter],
+    options: EvalOptions,
+    *,
+    linears: Linears,
+    out: Path | None = None,
+    ears: Ears | None = None,
+) -> dict[str, tuple[Comparison, ...]]:
+    """Hold the same conversations with a model's weights and memory in other forms, and print.
+
+    Prints a comparison with full precision for each form, then one JSON line last.
+
+    Args:
+        starter: loads the model with its linears kept in some way.
+        options: what to hold.
+        linears: how a server would keep them.
+        out: also write all figures to this file, as JSON.
+        ears: who speaks and who listens; those of the training recipe if None.
+
+    Returns:
+        By the name of the form, full precision being the first of each pair.
+    """
+    ears = ears or default_ears(is_taught=options.is_taught)
+    forms: dict[str, tuple[Linears, Precision]] = {
+        "dense linears": ("dense", "full"),
+        f"{linears} linears": (linears, "full"),
+        f"{linears} linears, int8 keys and values": (linears, "int8"),
+    }
+    reports = {
+        name: evaluate(
+            make_engine(starter(kept), replace(engine_config(linears=kept), kv=kv), name=name),
+            options,
+            ears,
+        )
+        for name, (kept, kv) in forms.items()
+    }
+    full, *others = reports.values()
+    compared = {report.model: compare_runs(full, report) for report in others}
+    for name, comparisons in compared.items():
+        print(f"A: {full.model}\nB: {name}\n{comparison_table(comparisons)}\n")
+    figures = {name: [pair.to_json() for pair in pairs] for name, pairs in compared.items()}
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+    return compared
 
 
 def run_recordings(engine: Engine, directory: Path, *, out: Path | None = None) -> RecordingsReport:

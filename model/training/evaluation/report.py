@@ -198,7 +198,28 @@ DOUBT_THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _ASKED_AGAIN = normalise("sorry i did not catch that")
 
 
-def doubt_curve(results: Sequence[TurnResult]) -> list[DoubtPoint]:
+def choose_doubt(results: Sequence[TurnResult]) -> DoubtPoint | None:
+    """Choose the threshold at which the more frequent of the two faults is rarest.
+
+    Returns:
+        None without a turn that counts for `doubt_curve`.
+    """
+    # With the threshold, needless questions become more and confident mistakes fewer. Where they
+    # meet, neither can become rarer without the other becoming more frequent. Between two
+    # confidences that occurred nothing changes, so only those are tried.
+    seen = {r.confidence for r in results if r.is_spoken and r.confidence is not None}
+    points = doubt_curve(results, [0.0, *sorted(seen)])
+
+    def faults(point: DoubtPoint) -> tuple[float, float]:
+        mistaken, needless = point.mistaken.value or 0.0, point.needless.value or 0.0
+        return max(mistaken, needless), point.threshold
+
+    return min(points, key=faults, default=None)
+
+
+def doubt_curve(
+    results: Sequence[TurnResult], thresholds: Sequence[float] = DOUBT_THRESHOLDS
+) -> list[DoubtPoint]:
     """Say for each threshold how often the model would be wrong and sure, or ask for nothing.
 
     Only spoken turns count of which the model said how sure it is; a model that asks again by
@@ -224,7 +245,7 @@ def doubt_curve(results: Sequence[TurnResult]) -> list[DoubtPoint]:
             Share(sum(asks(r, threshold) and _heard_right(r) for r in clear), len(clear)),
             Share(sum(asks(r, threshold) for r in spoilt), len(spoilt)),
         )
-        for threshold in DOUBT_THRESHOLDS
+        for threshold in thresholds
     ]
 
 

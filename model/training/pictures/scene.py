@@ -32,6 +32,11 @@ class Scene:
     value: str = ""
     shapes: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_shown_last(self) -> bool:
+        """Say whether it is shown after the words of the question, as a camera's picture is."""
+        return self.seed // 8 % 2 == 1
+
     def written(self) -> str:
         """Return one line that `read` reads."""
         shown = self.value or ",".join(f"{shape} {colour}" for shape, colour in self.shapes)

@@ -34,6 +34,7 @@ from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.memory.replay import replayed
 from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.settings.config import SemanticVad
 from server.protocol.state import SessionState
 
 
@@ -198,7 +199,7 @@ class TurnFeed:
         """Ask whether the user turn sounds finished; not while it is committed tentatively."""
         if self._tentative is not None or not self._turn:
             return []
-        return [CheckTurn(self._session_id, self._turn_check.ask())]
+        return [self._question(self._turn_check.ask())]
 
     @property
     def can_speculate(self) -> bool:
@@ -350,5 +351,14 @@ class TurnFeed:
         self._on_heard_again()
         again: list[Command] = [AppendAudio(self._session_id, self._turn.pcm)]
         if self._turn_check.key is not None:
-            again.append(CheckTurn(self._session_id, self._turn_check.key))
+            again.append(self._question(self._turn_check.key))
         return again
+
+    def _question(self, key: str) -> CheckTurn:
+        """Ask with the eagerness that the client has set."""
+        detection = self._state.config.turn_detection
+        # Source: Realtime API reference, session, turn_detection, eagerness: "auto" is the same as
+        # "medium".
+        if not isinstance(detection, SemanticVad) or detection.eagerness == "auto":
+            return CheckTurn(self._session_id, key)
+        return CheckTurn(self._session_id, key, detection.eagerness)

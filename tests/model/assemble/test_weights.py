@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,10 +17,11 @@ import torch
 from kernels.int8 import Int8Linear
 from kernels.nf4 import NF4Linear, dequantize_nf4, quantize_nf4
 from kernels.nf4.library import load_library
-from model.assemble.weights import load_lm, load_starter, save_starter
+from model.assemble.weights import load_lm, load_starter, save_starter, write_judgement
 from model.cache.state import Kind, Steps
 from model.config import LMConfig
 from model.errors import ConfigError, WeightsError
+from model.judgement import Judgement
 from model.text import Tokenizer
 from model.transformer.linears import convert_to_int8
 from model.transformer.lm import LM
@@ -161,6 +163,36 @@ def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_what_was_found_out_is_kept_beside_the_weights(tmp_path: Path) -> None:
+    """Thresholds are written into the card afterwards, and read with the weights."""
+    lm = make_lm(has_end_head=1)
+    tokenizer = Tokenizer.train(["hello there", "hello world"] * 9, 60)
+    save_starter(tmp_path, lm=lm, codec=make_codec(), tokenizer=tokenizer, voices=("anna",))
+    assert load_starter(tmp_path).judgement == Judgement()
+    judgement = Judgement(ends={"low": 0.9, "medium": 0.5, "high": 0.25}, doubt_below=0.5)
+    write_judgement(tmp_path, judgement)
+    assert load_starter(tmp_path).judgement == judgement
+    assert judgement.doubt_score == math.log(0.5)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "message"),
+    [
+        ({"ends": {"low": 0.5}}, "ends: expected low, medium, high, got low"),
+        ({"ends": {"low": 0.5, "medium": 2, "high": 0}}, r"ends\.medium: .* from 0 to 1, got 2"),
+        ({"doubt_below": True}, "doubt_below: expected a number from 0 to 1, got True"),
+        ({"doubts": 1}, "judgement: expected ends and doubt_below"),
+        ({"ends": [1]}, r"ends: .* got \[1\]"),
+        ({"ends": {"low": 1, "medium": 1, "high": 1}}, "the model has no head for ends"),
+    ],
+)
+def test_refuses_a_card_that_cannot_be(directory: Path, judgement: object, message: str) -> None:
+    """What is no threshold is named, with what was expected."""
+    change_config(judgement=judgement)(directory)
+    with pytest.raises(WeightsError, match=message):
+        load_starter(directory)
+
+
 def test_unquantised(lm: LM, saved: Path, tmp_path: Path) -> None:
     """Storing fp16 throughout is a choice."""
     starter = load_starter(saved)
@@ -229,7 +261,7 @@ LM_FILE = "lm.safetensors"
         (flip_a_bit, r"lm\.safetensors: damaged, its sha256 is not"),
         (change_config(format=2), "expected format 1, got 2"),
         (change_config(extra=1), "expected the keys"),
-        (change_config(voices=[]), "expected 1 to 8 different voices"),
+        (change_config(voices=[]), "expected 1 to 16 different voices"),
         (change_config(voices="anna"), "voices: expected a list of names"),
         (change_config(sha256={}), "sha256: expected one for each"),
         (change_config(lm={"dimm": 3}), r"config\.json: unknown keys .* dimm"),

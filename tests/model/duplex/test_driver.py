@@ -145,9 +145,11 @@ class RecordingLM(LM):
         super().__init__(config)
         self.inputs: list[Tensor] = []
 
-    def embed(self, steps: Steps, pictures: Tensor | None = None) -> Tensor:
+    def embed(
+        self, steps: Steps, patches: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """Embed, and keep it."""
-        self.inputs.append(super().embed(steps, pictures))
+        self.inputs.append(super().embed(steps, patches, places))
         return self.inputs[-1]
 
 

@@ -163,13 +163,17 @@ def test_assistant_begins() -> None:
     assert rows.text[2:] == [Special.REPLY, C, Special.EOS]
 
 
-def test_picture_comes_before_the_question() -> None:
+def test_picture_comes_before_the_question_or_after_its_words() -> None:
     """One step a patch, nothing asked of it."""
     patches = np.zeros((4, 12), np.float32)
     rows = lay_out([SpokenTurn("a", "b", None, None, patches=patches)], 0, PIECES, 4, [0])
     assert rows.text[2:8] == [Special.IMAGE] * 4 + [Special.USER, A]
     assert rows.target[2:6] == [NO_TARGET] * 4
     assert rows.pictures == [patches]
+    shown_last = SpokenTurn("a", "b", None, None, patches=patches, is_shown_last=True)
+    rows = lay_out([shown_last], 0, PIECES, 4, [0])
+    assert rows.text[2:9] == [Special.USER, A, *[Special.IMAGE] * 4, Special.REPLY]
+    assert rows.target[3:7] == [Special.REPLY, *[NO_TARGET] * 3]
 
 
 def test_end_is_known_at_every_frame() -> None:

@@ -141,8 +141,10 @@ def test_no_gradient_from_the_future() -> None:
     steps = make_steps([random_kinds(30, 5)], 2)
     embedded: list[torch.Tensor] = []
 
-    def tap(steps: Steps, pictures: torch.Tensor | None = None) -> torch.Tensor:
-        embedded.append(LM.embed(lm, steps, pictures).detach().requires_grad_())
+    def tap(
+        steps: Steps, patches: torch.Tensor | None = None, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        embedded.append(LM.embed(lm, steps, patches, places).detach().requires_grad_())
         return embedded[-1]
 
     lm.embed = tap  # type: ignore[method-assign]  # taps the inputs

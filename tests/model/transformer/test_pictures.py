@@ -43,7 +43,7 @@ def test_streamed_is_offline() -> None:
     steps = steps_of(TEXT)
     with torch.no_grad():
         whole = lm(steps, pictures)
-        embedded = lm.embed(steps, pictures)
+        embedded = lm.embed(steps, pictures.flatten(0, 1), torch.arange(4).repeat(2))
     state = lm.init_state(1)
     parts = [
         lm.step(steps.columns(i, i + 1), state, [0], embedded[:, i : i + 1])

@@ -62,6 +62,7 @@ class Script:
         calls: pieces put out while calling, one a response that is a call.
         likely: log-probability of every piece that is put out.
         unlikely: that of every other one.
+        sure: how sure a head is, frame by frame, that the user's turn is over; no head without it.
     """
 
     listen: str = ""
@@ -71,6 +72,7 @@ class Script:
     calls: Iterable[str] = ()
     likely: float = -0.1
     unlikely: float = -20.0
+    sure: Iterable[float] = ()
 
 
 @dataclass
@@ -100,6 +102,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.listen = deque(pieces(self.script.listen))
+        self.sure = deque(self.script.sure)
         self.transcripts = [pieces(text + " <reply>") for text in self.script.transcripts]
         self.replies = [deque(pieces(text + " <speak>")) for text in self.script.replies]
         self.spoken = [deque(pieces(text)) for text in self.script.spoken]
@@ -137,7 +140,9 @@ class Stage:
             self.codes.append((block.user[i].tolist(), block.assistant[i].tolist()))
         sampled = self._sample(steps)
         codes = np.full(len(DELAYS), 100 + steps.start) if steps.has_codes else None
-        self.program.observe(steps, sampled, self._weigh(steps, sampled), codes)
+        is_heard = bool(self.masks) and self.masks[-1] is Mask.LISTEN
+        sure = self.sure.popleft() if self.sure and is_heard else None
+        self.program.observe(steps, sampled, self._weigh(steps, sampled), codes, sure)
         self._collect()
         return True
 
@@ -237,8 +242,9 @@ def stage() -> Callable[..., Stage]:
         spoken: Iterable[str] = (),
         calls: Iterable[str] = (),
         scores: tuple[float, float] = (-0.1, -20.0),
+        sure: Iterable[float] = (),
         writer: WriterHere | None = None,
-        **limits: int,
+        **limits: Any,
     ) -> Stage:
         program = TurnProgram(
             Open("s", "ann"),
@@ -248,6 +254,6 @@ def stage() -> Callable[..., Stage]:
             delays=DELAYS,
             limits=TurnLimits(**limits),
         )
-        return Stage(program, Script(listen, transcripts, replies, spoken, calls, *scores))
+        return Stage(program, Script(listen, transcripts, replies, spoken, calls, *scores, sure))
 
     return make

@@ -22,6 +22,7 @@ from model.messages import (
     CallDone,
     CallStarted,
     Cancel,
+    CheckTurn,
     ClearAudio,
     Close,
     Command,
@@ -31,6 +32,7 @@ from model.messages import (
     InputTranscriptDelta,
     Open,
     Output,
+    Pixels,
     Reopen,
     Respond,
     ResponseAudio,
@@ -40,6 +42,7 @@ from model.messages import (
     SessionFailed,
     Tool,
     Truncate,
+    TurnChecked,
 )
 from model.sampling import GREEDY, Sampling
 from model.turns.engine import TickEngine
@@ -70,6 +73,12 @@ def noise(seed: int, num_frames: float) -> np.ndarray:
     return rng.normal(0, 0.2, round(num_frames * FRAME)).astype(np.float32)
 
 
+def picture(seed: int) -> Pixels:
+    """Return a picture of noise."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)
+
+
 @dataclass(frozen=True)
 class Pause:
     """A silence that might have been the end of a turn, and was not.
@@ -97,8 +106,10 @@ class Turn:
         pauses: where the turn is committed tentatively and reopened.
         audio: whether the reply is to be spoken.
         calls: whether it is to be a function call.
-        cancel_after: outputs of the reply after which it is cancelled; None to let it finish.
+        cancel_after: outputs of the reply, its start not counted, after which it is cancelled;
+            None to let it finish.
         heard_ms: what is said to have been heard of a cancelled reply; None says nothing.
+        shown: seeds of the pictures that are shown.
     """
 
     seed: int
@@ -110,6 +121,7 @@ class Turn:
     calls: bool = False
     cancel_after: int | None = None
     heard_ms: int | None = None
+    shown: Sequence[int] = ()
 
 
 @dataclass
@@ -148,7 +160,9 @@ class Client:
                 settings |= {"tools": TOOLS, "tool_choice": "required"}
             yield [Respond(self.session_id, number, f"a{number}", **settings)]
             while len(self.outputs) == start or not isinstance(self.outputs[-1], ResponseDone):
-                made = self.outputs[start:]
+                # What has started is known before any tick; how far it came at the next one depends
+                # on who else had much to catch up on.
+                made = [o for o in self.outputs[start:] if not isinstance(o, ResponseStarted)]
                 is_stopped = turn.cancel_after is not None and len(made) >= turn.cancel_after
                 yield [Cancel(self.session_id, number)] if is_stopped else []
             if turn.heard_ms is not None:
@@ -159,9 +173,19 @@ class Client:
     def _user(self, number: int, turn: Turn) -> Any:
         session_id = self.session_id
         if not turn.num_frames:
-            text = f"w{turn.seed % 12} w{turn.seed % 5}"
-            yield [AppendText(session_id, f"u{number}", "user", text)]
+            words = f"w{turn.seed % 12}", f"w{turn.seed % 5}"
+            parts = [(words[0], turn.shown[:1]), (words[1], turn.shown[1:])]
+            if not turn.shown:
+                parts = [(" ".join(words), ())]
+            yield [
+                AppendText(session_id, f"u{number}", "user", text, tuple(map(picture, shown)))
+                for text, shown in parts
+            ]
             return
+        if turn.shown:  # the others are a camera's
+            first = (picture(turn.shown[0]),)
+            yield [AppendText(session_id, f"p{number}", "user", "", first)]
+        camera = tuple(map(picture, turn.shown[1:]))
         if turn.is_cleared:
             start = len(self.outputs)
             yield [AppendAudio(session_id, noise(turn.seed + 1, 2.5))]
@@ -175,8 +199,8 @@ class Client:
             yield [AppendAudio(session_id, pcm[start : start + turn.chunk])]
             for pause in turn.pauses:
                 if pause.at == i:
-                    yield from self._pause(f"u{number}", pause)
-        yield [CommitAudio(session_id, f"u{number}")]
+                    yield from self._pause(f"u{number}", pause, camera)
+        yield [CommitAudio(session_id, f"u{number}", images=camera)]
         while not isinstance(self.outputs[-1] if self.outputs else None, InputTranscript):
             yield []
 
@@ -187,9 +211,10 @@ class Client:
             self.outputs[self._held_from :] = [o for o in held if isinstance(o, LIVE)]
             self._held_from = None
 
-    def _pause(self, item_id: str, pause: Pause) -> Any:
+    def _pause(self, item_id: str, pause: Pause, images: tuple[Pixels, ...]) -> Any:
         self._held_from = len(self.outputs)
-        commands: list[Command] = [CommitAudio(self.session_id, item_id, is_tentative=True)]
+        commit = CommitAudio(self.session_id, item_id, is_tentative=True, images=images)
+        commands: list[Command] = [commit]
         if pause.respond is not None:
             commands.append(Respond(self.session_id, 99, "perhaps", **pause.respond))
         reopen = Reopen(self.session_id, item_id)
@@ -242,7 +267,12 @@ def alike(a: Output, b: Output) -> bool:
 
 def uncached(output: ResponseDone | ResponseStarted) -> Output:
     """Return what counts a response's tokens as if nothing had been paid for before."""
-    usage = replace(output.usage, input_cached_text_tokens=0, input_cached_audio_tokens=0)
+    usage = replace(
+        output.usage,
+        input_cached_text_tokens=0,
+        input_cached_audio_tokens=0,
+        input_cached_image_tokens=0,
+    )
     return replace(output, usage=usage)
 
 
@@ -296,7 +326,10 @@ turns = st.builds(
     calls=st.sampled_from([False, False, True]),
     cancel_after=st.sampled_from([None, None, 1, 3, 6, 9]),
     heard_ms=st.sampled_from([None, 0, 100, 400, 5000]),
+    shown=st.lists(st.integers(0, 5), max_size=2),
 )
+ENDS = {"low": 0.9, "medium": 0.5, "high": 0.1}
+SEEING: dict[str, Any] = {"sees": True, "limits": {"ends": ENDS}}
 clients = st.tuples(
     st.lists(turns, min_size=1, max_size=4),
     st.integers(0, 30),
@@ -323,11 +356,11 @@ def test_batched_equals_alone(
         Client(f"s{i}", turns, joins_at, leaves_at)
         for i, (turns, joins_at, leaves_at) in enumerate(plans)
     ]
-    hold(make_engine(max_sessions=4, **memory), clock, together)
+    hold(make_engine(max_sessions=4, **memory, **SEEING), clock, together)
     for client in together:
         uninterrupted = [replace(turn, pauses=()) for turn in client.turns]
         alone = Client(client.session_id, uninterrupted)
-        hold(make_engine(max_sessions=1), clock, [alone])
+        hold(make_engine(max_sessions=1, **SEEING), clock, [alone])
         num = len(final(client.outputs)) if client.leaves_at is not None else None
         assert_alike(client.outputs, [*live(alone.outputs), *final(alone.outputs)[:num]])
 
@@ -343,7 +376,7 @@ def test_reopened_equals_never_committed(
     make_engine: MakeEngine, clock: Any, sampling: Sampling, turns: list[Turn]
 ) -> None:
     """Whatever was made of half a turn, the whole turn goes as if nobody had thought it over."""
-    settings = {"reply_sampling": sampling, "audio_sampling": sampling, "max_sessions": 1}
+    settings = {"reply_sampling": sampling, "audio_sampling": sampling, "max_sessions": 1, **SEEING}
     reopened = Client("s", turns)
     hold(make_engine(**settings), clock, [reopened])
     uninterrupted = Client("s", [replace(turn, pauses=()) for turn in turns])
@@ -369,6 +402,58 @@ def test_reopened_in_the_middle_of_speech(
     assert_alike(reopened.outputs, uninterrupted.outputs)
     if num_ticks == 30:
         assert num_spoken > engine.metrics.frames_spoken
+
+
+def test_what_is_shown_is_seen_and_counted(make_engine: MakeEngine, clock: Any) -> None:
+    """Another picture is another conversation; a patch is a token, paid for once."""
+    told = []
+    for seed in (0, 1):
+        engine = make_engine(**SEEING)
+        assert engine.info.image_side == 32
+        settle(engine, clock, Open("s", "ann"))
+        shown = AppendText("s", "p", "user", "", (picture(seed),))
+        outputs = settle(engine, clock, shown, *spoken(0))
+        history = next(iter(engine._slots)).program.history
+        told.append(next_logits(engine, history))
+        outputs += settle(engine, clock, *spoken(1))
+        usages = [o.usage for o in outputs if isinstance(o, ResponseDone)]
+        assert [usage.input_image_tokens for usage in usages] == [4, 4]
+        assert [usage.input_cached_image_tokens for usage in usages] == [0, 4]
+    assert not torch.allclose(told[0], told[1])
+
+
+def test_a_model_that_is_blind_refuses_pictures(make_engine: MakeEngine, clock: Any) -> None:
+    """Nobody is answered as if a picture had been seen."""
+    engine = make_engine()
+    assert not engine.info.sees
+    for command in (
+        AppendText("s", "p", "user", "w1", (picture(0),)),
+        CommitAudio("s", "u", images=(picture(0),)),
+    ):
+        settle(engine, clock, Open("s", "ann"))
+        failed = settle(engine, clock, command)
+        assert [type(output) for output in failed] == [SessionFailed]
+        assert "cannot see" in failed[0].message
+
+
+@pytest.mark.parametrize(("ends", "is_finished"), [(0.0, True), (1.0, False)])
+def test_the_head_says_whether_a_turn_is_over(
+    make_engine: MakeEngine, clock: Any, ends: float, *, is_finished: bool
+) -> None:
+    """Whatever pieces a model with a head puts out, its head is asked, at a threshold each."""
+    limits = {"ends": {"low": 1.0 - ends, "medium": 1.0 - ends, "high": ends}}
+    engine = make_engine(sees=True, limits=limits)
+    settle(engine, clock, Open("s", "ann"))
+    outputs = settle(
+        engine,
+        clock,
+        AppendAudio("s", noise(1, 6)),
+        CheckTurn("s", "eager", "high"),
+        CheckTurn("s", "patient", "low"),
+    )
+    told = [(o.key, o.is_finished) for o in outputs if isinstance(o, TurnChecked)]
+    assert told == [("eager", is_finished), ("patient", not is_finished)]
+    assert any(isinstance(o, EndOfTurn) for o in outputs) is not is_finished
 
 
 def test_slot_keeps_nothing_of_its_last_session(make_engine: MakeEngine, clock: Any) -> None:

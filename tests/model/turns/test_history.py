@@ -27,7 +27,13 @@ def texts(history: History, start: int = 2) -> list[int]:
 def text_block(*pieces: int) -> StepBlock:
     """Return text-only steps."""
     n, absent = len(pieces), np.full((len(pieces), 2), -1)
-    return StepBlock(np.array(pieces, dtype=np.int64), np.full(n, int(Kind.TEXT)), absent, absent)
+    return StepBlock(
+        np.array(pieces, dtype=np.int64),
+        np.full(n, int(Kind.TEXT)),
+        absent,
+        absent,
+        np.full(n, None),
+    )
 
 
 def test_steps_come_back_as_they_went_in() -> None:
@@ -39,7 +45,7 @@ def test_steps_come_back_as_they_went_in() -> None:
     assert block.kind.tolist() == [Kind.PREFIX, Kind.PREFIX, Kind.LISTEN, Kind.SPEAK]
     assert block.user.tolist() == [[-1, -1], [-1, -1], [3, 1023], [-1, -1]]
     assert block.assistant.tolist()[2:] == [[-1, -1], [7, -1]]
-    assert history.count_steps() == (2, 2)
+    assert history.count_steps() == (2, 2, 0)
 
 
 def test_full_log_drops_its_oldest_but_keeps_its_prefix() -> None:

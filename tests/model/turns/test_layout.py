@@ -24,6 +24,7 @@ from model.messages import (
     ResponseText,
     Tool,
 )
+from model.pictures import to_patches
 from model.prompts import call_pieces, prompt_pieces
 from model.schemas.spelling import Speller
 from model.text import NUM_SPECIAL
@@ -31,6 +32,7 @@ from model.training.encode_stage import CodedClip
 from model.training.layout import Rows, SpokenCall, SpokenTurn, lay_out
 from model.turns.program import TurnProgram
 from model.turns.reply import SpeechTiming
+from model.turns.sight import Sight
 from model.turns.steps import TurnLimits
 from model.vocabulary import WORD_START, TurnVocabulary
 from tests.fakes.writer import WriterHere
@@ -220,6 +222,7 @@ def taught_program(instructions: str) -> TurnProgram:
         timing=SpeechTiming(FRAME_SAMPLES, 80, 6),
         delays=(0, 1, 1, 1),
         limits=TurnLimits(max_waiting_samples=10**6, max_prefix_steps=64),
+        sight=Sight(4, 2),
     )
 
 
@@ -323,3 +326,48 @@ def test_an_unlikely_transcript_is_doubted() -> None:
     assert block.text.tolist()[-2:] == [TAUGHT.unsure, TAUGHT.reply]
     heard = [o for o in program.take_events() if isinstance(o, InputTranscript)]
     assert [o.text for o in heard] == ["ab c"]
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+@pytest.mark.parametrize("is_shown_last", [True, False])
+def test_pictures_are_fed_as_they_are_taught(*, is_heard: bool, is_shown_last: bool) -> None:
+    """A patch is a step: before a question, or after its words, spoken or typed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    turn = SpokenTurn(
+        "ab c",
+        "no",
+        clip(1, 14, ("ab", 0.1, 0.3), ("c", 0.35, 0.5)) if is_heard else None,
+        None,
+        patches=to_patches(pixels, 4, 2),
+        is_shown_last=is_shown_last,
+    )
+    rows = lay_out([turn], 1, TaughtPieces(), NUM_CODEBOOKS, [0])
+    program, state = taught_program(""), list[Step]()
+    camera = (pixels,) if is_shown_last else ()
+    if not is_shown_last:
+        program.accept(AppendText("s", "u", "user", "", (pixels,)))
+    if is_heard:
+        program.accept(AppendAudio("s", np.zeros(14 * FRAME_SAMPLES, dtype=np.float32)))
+        serve(program, rows, state)
+        program.accept(CommitAudio("s", "u", images=camera))
+    else:
+        program.accept(AppendText("s", "u", "user", "ab c", camera))
+    program.accept(Respond("s", 0, "a", audio=False))
+    serve(program, rows, state)
+    assert state == as_steps(rows)
+    block = program.history.block(0, len(program.history))
+    assert [patch.place for patch in block.patches] == [0, 1, 2, 3]
+    seen = np.stack([patch.values for patch in block.patches])
+    assert np.array_equal(seen, to_patches(pixels, 4, 2))
+
+
+def test_words_go_on_after_a_picture() -> None:
+    """An item of words, a picture and words is one turn of the user's."""
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    program = taught_program("")
+    program.accept(AppendText("s", "u", "user", "ab", (pixels,)))
+    program.accept(AppendText("s", "u", "user", "c"))
+    program.accept(AppendText("s", "v", "user", "c"))
+    text = program.history.block(2, len(program.history)).text.tolist()
+    image, user = [TAUGHT.image] * 4, [TAUGHT.user]
+    assert text == [*user, *spell("ab"), *image, *spell("c"), *user, *spell("c")]

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.judgement import EAGERNESS
 from model.messages import (
     AppendAudio,
     AppendText,
     Cancel,
+    CheckTurn,
     ClearAudio,
     CommitAudio,
     EndOfTurn,
     InputTranscript,
     Respond,
     ResponseText,
+    TurnChecked,
 )
 
 MakeStage = Callable[..., Any]  # a test names what its model says
@@ -136,6 +139,35 @@ def test_end_of_turn_is_told_again_only_after_more_words(stage: MakeStage) -> No
     s = stage("hi <end> <end> <pad> what <end>").run(audio(6))
     ends = [output.audio_ms for output in s.outputs if isinstance(output, EndOfTurn)]
     assert ends == [160, 480]
+
+
+ENDS = {"low": 0.9, "medium": 0.6, "high": 0.3}
+
+
+def test_a_head_says_how_sure_it_is_of_the_end(stage: MakeStage) -> None:
+    """Each eagerness has its threshold, and the newest frame counts."""
+    s = stage("<end> i am", sure=[0.2, 0.4, 0.7, 0.5, 0.95], ends=ENDS)
+    finished: dict[str, list[str]] = {}
+    for frame in range(5):
+        s.run(audio(1), *(CheckTurn("s", f"{name}{frame}", name) for name in EAGERNESS))
+    for output in s.made:
+        if isinstance(output, TurnChecked) and output.is_finished:
+            finished.setdefault(output.key[-1], []).append(output.key[:-1])
+    assert finished == {
+        "1": ["high"],
+        "2": ["medium", "high"],
+        "3": ["high"],
+        "4": ["low", "medium", "high"],
+    }
+    # Told once each time that it becomes so, by the threshold in the middle; <end> says nothing.
+    assert [o.audio_ms for o in s.made if isinstance(o, EndOfTurn)] == [240, 400]
+
+
+def test_without_thresholds_the_piece_counts(stage: MakeStage) -> None:
+    """A head that nobody has calibrated is not asked."""
+    s = stage("hi <end>", sure=[1.0, 0.0, 0.0])
+    s.run(audio(1), CheckTurn("s", "a"), audio(2), CheckTurn("s", "b", "low"))
+    assert [o.is_finished for o in s.made if isinstance(o, TurnChecked)] == [False, True]
 
 
 def test_audio_during_a_reply_is_heard_after_it(stage: MakeStage) -> None:

@@ -30,7 +30,7 @@ def block(pieces: tuple[int, ...]) -> StepBlock:
     """Return pinned steps."""
     absent = np.full((len(pieces), K), -1)
     kind = np.full(len(pieces), int(Kind.PREFIX))
-    return StepBlock(np.array(pieces), kind, absent, absent)
+    return StepBlock(np.array(pieces), kind, absent, absent, np.full(len(pieces), None))
 
 
 def feed(pager: Pager, lm: LM, slots: list[int], pieces: tuple[int, ...], kind: Kind) -> list[int]:

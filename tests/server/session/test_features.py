@@ -16,6 +16,7 @@ from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.settings.config import (
     AudioFormat,
+    Eagerness,
     Encoding,
     SemanticVad,
     ServerVad,
@@ -165,6 +166,17 @@ async def test_an_early_reply_begins_when_the_turn_sounds_finished(vad_model: Si
         assert isinstance(asked[-1], CommitAudio)
         assert asked[-1].is_tentative
         assert live.when(STOPPED) == live.when(AUDIO) == pytest.approx(2.048, abs=0.02)
+
+
+@pytest.mark.parametrize("eagerness", ["low", "medium", "auto", "high"])
+async def test_the_model_is_asked_as_eagerly_as_the_client_wants(
+    vad_model: SileroModel, eagerness: Eagerness
+) -> None:
+    """A model that says how sure it is has a threshold for each; "auto" is "medium"."""
+    async with virtually(vad_model, _core, turn_detection=SemanticVad(eagerness)) as live:
+        await live.say(question(0.7))
+        asked = {c.eagerness for c in live.engine.commands if isinstance(c, CheckTurn)}
+    assert asked == {"medium" if eagerness == "auto" else eagerness}
 
 
 async def test_who_goes_on_in_an_early_reply_is_heard_out(vad_model: SileroModel) -> None:

@@ -1,6 +1,6 @@
 """The conversations of an evaluation."""
 
-from model.training.evaluation.conditions import CONDITIONS, draw_cases
+from model.training.evaluation.conditions import CONDITIONS, STRANGERS, draw_cases
 
 
 def test_cases_depend_on_the_seed_alone() -> None:
@@ -28,3 +28,24 @@ def test_conditions_cover_voices_noise_and_typing() -> None:
         (None, None),
     }
     assert len({c.name for c in CONDITIONS}) == len(CONDITIONS)
+
+
+def test_pictures_are_shown_to_those_who_see() -> None:
+    """The others are never asked about any."""
+    skills = {
+        sees: {
+            turn.skill
+            for case in draw_cases(150, 0, ("one",), is_taught=True, sees=sees)
+            for turn in case.dialogue
+            if turn.picture
+        }
+        for sees in (True, False)
+    }
+    assert skills == {True: {"pictures"}, False: set()}
+
+
+def test_strangers_are_those_whom_training_never_heard() -> None:
+    """Clean, and no voice of training among them."""
+    assert len(STRANGERS) == 3
+    chosen = [c for c in CONDITIONS if c.name in STRANGERS]
+    assert all(c.voices not in (None, "known") and c.snr_db is None for c in chosen)

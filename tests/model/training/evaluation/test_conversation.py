@@ -10,8 +10,10 @@ import pytest
 from model.errors import EngineError
 from model.messages import (
     AppendCallOutput,
+    AppendText,
     CallArguments,
     CallStarted,
+    CommitAudio,
     EndOfTurn,
     Open,
     Output,
@@ -155,3 +157,28 @@ def test_the_assistant_may_begin() -> None:
     """Nothing is said before the reply is asked for."""
     talk = Conversation(Script("s", "one", (UserTurn(""),)), 1)
     assert [type(command) for command in talk._waiting] == [Open, Respond]
+
+
+def test_pictures_are_shown_before_a_question_or_with_its_end() -> None:
+    """Before it as an item of its own; a camera's with the commit, or within the typed item."""
+    picture = (np.zeros((2, 2, 3), np.uint8),)
+    pcm = np.zeros(10, np.float32)
+    for turn, shown in (
+        (UserTurn("a", None, (), picture), [("shown-0", ""), ("user-0", "a")]),
+        (UserTurn("a", None, (), picture, is_shown_last=True), [("user-0", "a")]),
+        (UserTurn("a", pcm, (), picture), [("shown-0", "")]),
+        (UserTurn("a", pcm, (), picture, is_shown_last=True), []),
+    ):
+        sent = list(Conversation(Script("s", "one", (turn,)), 10)._waiting)
+        items = [command for command in sent if isinstance(command, AppendText)]
+        assert [(item.item_id, item.text) for item in items] == shown
+        assert [c.images for c in sent if isinstance(c, AppendText | CommitAudio) and c.images] == [
+            picture
+        ]
+
+
+def test_a_typed_turn_may_be_answered_aloud() -> None:
+    """Voices are compared without anybody speaking to them."""
+    for turn, audio in ((UserTurn("a"), False), (UserTurn("a", is_answered_aloud=True), True)):
+        sent = Conversation(Script("s", "one", (turn,)), 10)._waiting
+        assert [command.audio for command in sent if isinstance(command, Respond)] == [audio]

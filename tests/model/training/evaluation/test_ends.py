@@ -54,7 +54,7 @@ def test_thresholds_cut_off_no_more_than_they_may() -> None:
     assert [point.cut_off.hits for point in points] == [2, 5, 10]
     assert [point.delays_ms[0] for point in points] == pytest.approx([80.0] * 3, abs=0.01)
     assert points[0].threshold > points[1].threshold > points[2].threshold
-    assert point_at(turns, "sure", 1.5).delays_ms[0] == pytest.approx(1000 * TAIL_S)
+    assert point_at(turns, "low", 1.5).delays_ms[0] == pytest.approx(1000 * TAIL_S)
 
 
 @pytest.mark.parametrize("has_head", [0, 1])

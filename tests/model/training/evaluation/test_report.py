@@ -9,6 +9,7 @@ from model.training.evaluation.report import (
     ConditionReport,
     Report,
     TurnResult,
+    choose_doubt,
     compare_runs,
     comparison_table,
     doubt_curve,
@@ -173,6 +174,12 @@ def test_doubt_trades_mistakes_for_questions() -> None:
     assert figures[0.9] == (0, 1, 1)
     assert points[0.5].mistaken.total == 4
     assert doubt_curve([replace(base, confidence=None)]) == []
+    # At 0.45 and below one of the two mistakes is left, and nothing is asked needlessly; one or the
+    # other fault once in four turns is the best there is.
+    chosen = choose_doubt(turns)
+    assert chosen is not None
+    assert (chosen.threshold, chosen.mistaken.hits, chosen.needless.hits) == (0.45, 1, 0)
+    assert choose_doubt([replace(base, confidence=None)]) is None
 
 
 def test_a_reply_is_exact_if_its_calls_are() -> None:

@@ -1,6 +1,6 @@
 """How long sound takes between a client and the engine, over WebSocket and over WebRTC.
 
-    python -m benchmarks.bench_transport [--bursts 60] [--max-calls 64]
+    python -m benchmarks.bench_transport [--bursts 60] [--only webrtc_chromium …] [--calls 8 16 …]
 
 Everything runs on the loopback interface; the server has a process of its own, and so have the
 calls that are load. A client's microphone hands over 20 ms at a time. A sample's latency is from
@@ -14,8 +14,8 @@ a picture a second. Load: more and more calls of which the server speaks half of
 p99 of one more call passes 120 ms.
 
 Chromium: a headless one calls through the client of `server/web`, where it is installed. Its
-microphone hands over 10 ms at a time; a reply's sample counts when the audio context renders it,
-and what the context says of its output device is added.
+microphone hands over 10 ms at a time. A reply's sample counts when the browser hands it to its
+output device; what the browser says of that device, which here is an imitation, is told beside it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,22 +39,39 @@ from benchmarks.film import Film
 from benchmarks.light_caller import LightCaller
 from benchmarks.probe_server import RATE_HZ, Finder, burst
 from benchmarks.relay import Weather, relaying
-from benchmarks.report import ROOT
+from benchmarks.report import ROOT, keep, provenance
 from server.audio.pcm import encode_pcm
 
 # ITU-T G.114 would have 150 ms one way at most for a conversation; the rest is for the network.
 _BAR_P99_MS = 120.0
 _MATCH_S = 0.3  # a burst that took longer was lost
 _FRAME_S = 0.02
+_NAMES = (
+    "websocket",
+    "webrtc",
+    "webrtc_camera",
+    "webrtc_lossy",
+    "webrtc_chromium",
+    "webrtc_chromium_lossy",
+)
+_LOADS = (8, 16, 24, 32, 40, 48, 64)
 
 
 @dataclass(slots=True)
 class Latencies:
-    """Latencies in milliseconds, by direction."""
+    """Latencies in milliseconds, by direction.
+
+    Attributes:
+        up: from the microphone to the engine.
+        down: from the engine to the client.
+        num_lost: bursts that did not come in time.
+        device_ms: that a client's output device adds to `down`, by its own word.
+    """
 
     up: list[float] = field(default_factory=list)
     down: list[float] = field(default_factory=list)
     num_lost: int = 0
+    device_ms: float = 0.0
 
     def worse(self) -> dict[str, float]:
         """Return p50, p95 and p99 of the direction with the worse p95."""
@@ -248,13 +265,14 @@ async def _from_chromium(server: Server, count: int) -> Latencies:
     noted = server.stop()
     up, lost_up = matched(captured_s, noted["heard_s"].get(caller.session_id, []))
     down, lost_down = matched(noted["said_s"][caller.session_id], heard_s)
-    return Latencies(up, [each + device_s * 1000 for each in down], lost_up + lost_down)
+    return Latencies(up, down, lost_up + lost_down, device_s * 1000)
 
 
 @contextmanager
-def _busy_calls(port: int, count: int) -> Iterator[None]:
-    """Hold calls that are load, in a process of their own."""
+def _busy_calls(port: int, count: int) -> Iterator[dict[str, float]]:
+    """Hold calls that are load, in a process of their own; what that takes is known at the end."""
     command = [sys.executable, "-m", "benchmarks.call_load", "--port", f"{port}"]
+    noted: dict[str, float] = {}
     with subprocess.Popen(
         [*command, "--calls", f"{count}"],
         stdin=subprocess.PIPE,
@@ -266,18 +284,20 @@ def _busy_calls(port: int, count: int) -> Iterator[None]:
         assert process.stdin is not None
         process.stdout.readline()  # they are all connected
         try:
-            yield
+            yield noted
         finally:
             process.stdin.close()
+            noted.update(json.loads(process.stdout.readline() or "{}"))
 
 
-async def measure_load(num_calls: int, count: int) -> tuple[Latencies, float]:
-    """Measure one call beside others; returns also the share of a core that the server took."""
+async def measure_load(num_calls: int, count: int) -> tuple[Latencies, dict[str, float]]:
+    """Measure one call beside others; returns also which share of a core each process took."""
     server = start_server()
-    with _busy_calls(server.port, num_calls - 1):
+    with _busy_calls(server.port, num_calls - 1) as callers:
         microphone, finder, session_id, _ = await _measured(server.port, count)
     noted = server.stop()
-    return _result(microphone, finder, noted, session_id), noted["cpu_share"]
+    shares = {"server": round(noted["cpu_share"], 2), "callers": round(callers["cpu_share"], 2)}
+    return _result(microphone, finder, noted, session_id), shares
 
 
 def _print(name: str, result: Latencies, more: str = "") -> None:
@@ -289,35 +309,43 @@ def _print(name: str, result: Latencies, more: str = "") -> None:
         )
 
 
-async def _run(num_bursts: int, loads: list[int]) -> dict[str, Any]:
+async def _run(num_bursts: int, names: Sequence[str], loads: Sequence[int]) -> dict[str, Any]:
     results: dict[str, Any] = {}
     # A bad network: every twentieth packet is lost, and each is up to three packets late.
     weather = Weather(loss=0.05, jitter_s=0.06, seed=5)
-    measured = {
-        "websocket": await measure_websocket(num_bursts),
-        "webrtc": await measure_webrtc(num_bursts),
-        "webrtc_camera": await measure_webrtc(num_bursts, film=Film()),
-        "webrtc_lossy": await measure_webrtc(num_bursts, weather),
+    measures: dict[str, Callable[[], Awaitable[Latencies]]] = {
+        "websocket": lambda: measure_websocket(num_bursts),
+        "webrtc": lambda: measure_webrtc(num_bursts),
+        "webrtc_camera": lambda: measure_webrtc(num_bursts, film=Film()),
+        "webrtc_lossy": lambda: measure_webrtc(num_bursts, weather),
+        "webrtc_chromium": lambda: measure_chromium(num_bursts),
+        "webrtc_chromium_lossy": lambda: measure_chromium(num_bursts, weather),
     }
-    if CHROMIUM is not None:
-        measured["webrtc_chromium"] = await measure_chromium(num_bursts)
-        measured["webrtc_chromium_lossy"] = await measure_chromium(num_bursts, weather)
-    for name, result in measured.items():
+    for name in names:
+        if CHROMIUM is None and "chromium" in name:
+            print(f"{name}: Chromium is not installed")
+            continue
+        result = await measures[name]()
         assert result.up, "nothing reached the engine"
         assert result.down, "nothing reached the client"
-        _print(name, result, f"  lost {result.num_lost}" if result.num_lost else "")
+        more = f"  lost {result.num_lost}" if result.num_lost else ""
+        more += f"  device {result.device_ms:.0f} ms more" if result.device_ms else ""
+        _print(name, result, more)
         results[name] = result.worse()
         results[f"{name}_by_direction"] = {
             "up": quantiles(result.up),
             "down": quantiles(result.down),
+            "device_ms": round(result.device_ms, 1),
         }
+    if not loads:
+        return results
     results["calls"] = 0
     results["load"] = []
     for num_calls in loads:
-        result, share = await measure_load(num_calls, max(20, num_bursts // 3))
-        _print(f"{num_calls} calls", result, f"  server {share:.0%} of a core")
+        result, shares = await measure_load(num_calls, max(20, num_bursts // 3))
+        _print(f"{num_calls} calls", result, "".join(f"  {k} {v:.0%}" for k, v in shares.items()))
         # The direction with the worse p95: a conversation is as slow as the slower of the two.
-        row = {"calls": num_calls, "cpu_share": round(share, 2), **result.worse()}
+        row: dict[str, Any] = {"calls": num_calls, "cpu_shares": shares, **result.worse()}
         results["load"].append(row)
         if row["p99_ms"] > _BAR_P99_MS:
             break
@@ -329,11 +357,11 @@ def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bursts", type=int, default=60)
-    parser.add_argument("--max-calls", type=int, default=64)
+    parser.add_argument("--only", nargs="*", choices=_NAMES, default=_NAMES)
+    parser.add_argument("--calls", nargs="*", type=int, default=_LOADS)
     args = parser.parse_args()
-    loads = [calls for calls in (8, 16, 24, 32, 40, 48, 64, 96) if calls <= args.max_calls]
-    results = asyncio.run(_run(args.bursts, loads))
-    print(json.dumps(results))
+    source = provenance(ROOT / "configs" / "starter.yaml")
+    keep("transport", source, asyncio.run(_run(args.bursts, args.only, args.calls)))
 
 
 if __name__ == "__main__":

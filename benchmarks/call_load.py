@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 
 import numpy as np
 
@@ -44,8 +45,11 @@ async def hold(port: int, count: int) -> None:
         # Spread over the four seconds of a period, so that half of them are spoken to at any time.
         talks.append(asyncio.create_task(talk(caller, index * _PERIOD_S / count)))
     print(json.dumps({"calls": count}), flush=True)
+    cpu_s, began_s = time.process_time(), time.monotonic()
     # The parent closes our input when it has measured, or when it ends in whatever way.
     await asyncio.to_thread(sys.stdin.read)
+    share = (time.process_time() - cpu_s) / (time.monotonic() - began_s)
+    print(json.dumps({"cpu_share": share}), flush=True)
     for task in talks:
         task.cancel()
     for caller in callers:

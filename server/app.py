@@ -148,7 +148,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts),
+        Metrics(counts, link, drain, api_keys.accounts, images.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),

@@ -499,8 +499,8 @@ class WebRtcSettings(_Strict):
         bitrate: of replies, bits a second. 24,000 is wideband speech; from 32,000 on there is
             always room for error correction.
         fec: whether packets repeat the one before once a client reports losses over 2 %.
-        dtx: whether silence is left out. It saves half of a call's cost, and replies begin 10 ms
-            earlier. Recorders that count packets and not time lose the pauses.
+        dtx: whether silence is left out. It saves half of a call's cost, and replies begin earlier.
+            Recorders that count packets and not time lose the pauses.
         client_dtx: whether clients are asked to leave out their silence.
         connect_timeout_s: for a client to come after its offer was answered, and for the handshake.
         lost_after_s: silence of the network after which a call is over. Browsers check every

@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.metrics import EngineMetrics, Shown
+from server.images.service import ImageCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
@@ -39,13 +40,20 @@ class Metrics:
         link: to the engine.
         drain: of the server.
         accounts: of its API keys.
+        images: what came of pictures.
     """
 
     def __init__(
-        self, counts: Counts, link: EngineLink, drain: Drain, accounts: Sequence[Account]
+        self,
+        counts: Counts,
+        link: EngineLink,
+        drain: Drain,
+        accounts: Sequence[Account],
+        images: ImageCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Families(lambda: _gateway_families(counts, link, drain)))
+        self._registry.register(_Families(lambda: shown_fields(images, _PREFIX)))
         self._registry.register(_Families(lambda: _engine_families(link)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         # In a registry of our own: two servers in one process, as in tests, do not share their

@@ -13,6 +13,8 @@ alone; with a user's voice and no echo 98 % had 0.67 or less, and noise 0.11.
 import numpy as np
 import numpy.typing as npt
 
+from server.audio.rows import rows_of
+
 Samples = npt.NDArray[np.float32]
 
 _FRAME_MS = 20
@@ -61,30 +63,32 @@ class EchoPath:
 
     def restart(self) -> None:
         """Begin with sound that does not follow the last; what is known of the echo stays."""
-        self._near, self._far = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        self._near: list[Samples] = []  # of both ends, since the last look
+        self._far: list[Samples] = []
+        self._num_new = 0  # samples of them
         num_bands = len(self._edges) - 1
         # 40 frames of what is recorded are held against up to 65 of what was played: 26 delays of 0
         # to 500 ms.
         self._far_bands: Samples = np.zeros((0, num_bands), np.float32)
         self._near_bands: Samples = np.zeros((0, num_bands), np.float32)
-        self._num_new = 0
 
     def feed(self, near: Samples, far: Samples) -> None:
         """Take both ends while something is played, float32 [samples] of the same time."""
-        self._near = np.concatenate((self._near, near))
-        self._far = np.concatenate((self._far, far))
-        num = len(self._near) // self._frame
-        if not num:
+        self._near.append(near)
+        self._far.append(far)
+        self._num_new += len(near)
+        # Spectra are for the look alone. Five frames at once cost little more than one.
+        num = self._num_new // self._frame
+        if num < _STEP_FRAMES:
             return
         used = num * self._frame
-        near_bands, far_bands = self._bands(self._near[:used]), self._bands(self._far[:used])
+        near, far = np.concatenate(self._near), np.concatenate(self._far)
+        self._near, self._far = [near[used:].copy()], [far[used:].copy()]
+        self._num_new -= used
+        near_bands, far_bands = self._bands(near[:used]), self._bands(far[:used])
         self._near_bands = _joined(self._near_bands, near_bands, _WINDOW_FRAMES)
         self._far_bands = _joined(self._far_bands, far_bands, _WINDOW_FRAMES + _MAX_DELAY_FRAMES)
-        self._near, self._far = self._near[used:].copy(), self._far[used:].copy()
-        self._num_new += num
-        if self._num_new >= _STEP_FRAMES:
-            self._num_new = 0
-            self._look()
+        self._look()
 
     def _look(self) -> None:
         # Only what was recorded since the beginning counts. Somebody may begin to speak when a
@@ -119,12 +123,24 @@ class EchoPath:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""
         # Without its mean over time a band shows how it rises and falls, not how loud it is. So
         # neither the volume of the loudspeaker nor the colour of the room matters.
-        near = self._near_bands - self._near_bands.mean(axis=0)
-        # [delays, bands, frames]
-        far = np.lib.stride_tricks.sliding_window_view(self._far_bands, _WINDOW_FRAMES, axis=0)
-        far = far - far.mean(axis=2, keepdims=True)
-        likeness = np.einsum("dbt,tb->d", far, near)
-        power = np.sum(far**2, axis=(1, 2)) * np.sum(near**2)
+        # In 64 bits: below, numbers are subtracted that are close to each other.
+        near = self._near_bands - self._near_bands.mean(axis=0, dtype=np.float64)
+        far = self._far_bands.astype(np.float64)
+        # A row for each delay: 40 frames are one piece of memory. The far end keeps its mean there,
+        # which adds nothing, since the near end has none.
+        num_frames, num_bands = far.shape
+        rows = rows_of(
+            far.reshape(-1),
+            0,
+            num_frames - _WINDOW_FRAMES + 1,
+            num_bands,
+            num_bands * _WINDOW_FRAMES,
+        )
+        likeness = rows @ near.reshape(-1)
+        # Its power without the mean: the sum of squares less the square of the sum.
+        squares = _sums(np.sum(far**2, axis=1))
+        far_power = squares - np.sum(_sums(far) ** 2, axis=1) / _WINDOW_FRAMES
+        power = far_power * np.sum(near**2)
         return float(np.max(likeness / np.sqrt(power + 1e-6)))
 
     def _bands(self, pcm: Samples) -> Samples:
@@ -134,6 +150,15 @@ class EchoPath:
         bands = np.add.reduceat(power, self._edges, axis=1)[:, :-1]
         logs: Samples = np.log10(bands + _FLOOR / bands.shape[1]).astype(np.float32)
         return logs
+
+
+def _sums(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the sum over the window at every delay: [delays, …] for [frames, …]."""
+    # As differences of running sums.
+    ends = np.cumsum(frames, axis=0)
+    sums = ends[_WINDOW_FRAMES - 1 :].copy()
+    sums[1:] -= ends[:-_WINDOW_FRAMES]
+    return sums
 
 
 def _joined(before: Samples, new: Samples, most: int) -> Samples:

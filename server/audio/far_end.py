@@ -127,8 +127,9 @@ class FarEnd:
 
     def _between(self, start: int, end: int) -> Samples:
         taken = np.zeros(end - start, dtype=np.float32)
-        for place, pcm in self._played:
-            if place >= end:
+        # From the newest on: of two seconds that are kept, the last few frames are asked for.
+        for place, pcm in reversed(self._played):
+            if place + len(pcm) <= start:
                 break
             first, last = max(place, start), min(place + len(pcm), end)
             if first < last:

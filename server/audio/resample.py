@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.arithmetic import ceil_div
+from server.audio.rows import rows_of
 
 Samples = npt.NDArray[np.float32]
 
@@ -94,7 +95,7 @@ class StreamResampler:
         if end <= start:
             return np.zeros(0, dtype=np.float32)
         output = np.empty(end - start, dtype=np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(self._kept, self._taps.shape[1])
+        width = self._taps.shape[1]
         for first in range(start, min(start + self._up, end)):
             # Every `up`-th output has the same phase and moves on by `down` input samples.
             # From 24 to 16 kHz, up is 2 and down is 3. Output 0 lies at input 0, output 1 at 1.5,
@@ -102,7 +103,7 @@ class StreamResampler:
             place, phase = divmod(first * self._down, self._up)
             row = place - self.lateness_samples - self._kept_start
             count = ceil_div(end - first, self._up)
-            rows = windows[row : row + (count - 1) * self._down + 1 : self._down]
+            rows = rows_of(self._kept, row, count, self._down, width)
             outputs = output[first - start :: self._up]
             # Overlapping windows are multiplied four times as fast once they are copied apart.
             for at in range(0, count, _MAX_COPIED_WINDOWS):

@@ -7,12 +7,14 @@ nothing can leak from one to another.
 
 import importlib
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from server.audio.rows import rows_of
 from server.audio.vad import WINDOW_MS, Window
 from server.errors import ConfigError
 
@@ -84,13 +86,14 @@ class SileroStream:
         if not num_windows:
             return []
         width = _CONTEXT_SAMPLES + _WINDOW_SAMPLES
-        views = np.lib.stride_tricks.sliding_window_view(samples, width)
-        windows = np.ascontiguousarray(views[: num_windows * _WINDOW_SAMPLES : _WINDOW_SAMPLES])
+        windows = rows_of(samples, 0, num_windows, _WINDOW_SAMPLES, width).copy()
         probabilities, self._h, self._c = self._model.run(windows, self._h, self._c)
         # Of the window alone: the context was counted with the window before.
-        power = np.mean(windows[:, _CONTEXT_SAMPLES:] ** 2, axis=1)
-        levels_db = 10 * np.log10(np.maximum(power, _NO_POWER))
+        heard = windows[:, _CONTEXT_SAMPLES:]
+        powers = np.einsum("ws,ws->w", heard, heard) / _WINDOW_SAMPLES
         return [
-            Window(float(probability), float(level_db))
-            for probability, level_db in zip(probabilities.reshape(-1), levels_db, strict=True)
+            Window(probability, 10 * math.log10(max(power, _NO_POWER)))
+            for probability, power in zip(
+                probabilities.reshape(-1).tolist(), powers.tolist(), strict=True
+            )
         ]

@@ -5,12 +5,13 @@ import contextlib
 import json
 import signal
 import sys
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import structlog
 
+from model.metrics import counter
 from server.config import IMAGE_DEFAULTS
 from server.errors import ImageError
 from server.images.picture import Picture, VideoCodec
@@ -21,6 +22,19 @@ _BEYOND = "it takes more time or memory to read than a picture may take"
 _PIECE_BYTES = 1 << 18
 
 _log = structlog.get_logger("images")
+
+
+@dataclass(slots=True)
+class ImageCounts:
+    """Hold what is counted of pictures since the service was made."""
+
+    image_files: Annotated[int, counter("Picture files that were read.")] = 0
+    image_frames: Annotated[int, counter("Pictures of cameras that were read.")] = 0
+    image_refusals: Annotated[int, counter("Files and frames that could not be read.")] = 0
+    image_processes: Annotated[
+        int,
+        counter("Processes that were started to read pictures, the next one where one had ended."),
+    ] = 0
 
 
 class ImageService:
@@ -34,7 +48,7 @@ class ImageService:
         bounds: of the reading.
 
     Attributes:
-        num_starts: processes that were started.
+        counts: what came of the pictures.
     """
 
     def __init__(
@@ -50,7 +64,7 @@ class ImageService:
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Picture]] = set()
         self._process: asyncio.subprocess.Process | None = None
-        self.num_starts = 0
+        self.counts = ImageCounts()
 
     async def file(self, encoded: str, side: int) -> Picture:
         """Read a PNG, JPEG or WebP file.
@@ -66,14 +80,17 @@ class ImageService:
         # A first look that costs nothing; the exact size is known once it is decoded, which the
         # other process does.
         if len(encoded) > 2 * self._max_bytes:
+            self.counts.image_refusals += 1
             raise ImageError(
                 f"the file has about {len(encoded) * 3 // 4} bytes, and at most {self._max_bytes} "
                 "are read"
             )
         data = encoded.encode("ascii", "replace")
-        return await self._read(
+        picture = await self._counted(
             {"side": side, "max_bytes": self._max_bytes, "max_pixels": self._max_pixels}, data
         )
+        self.counts.image_files += 1
+        return picture
 
     async def frame(self, codec: VideoCodec, data: bytes, side: int) -> Picture:
         """Read a key frame of video; see `server.images.reading.read_frame`.
@@ -81,14 +98,14 @@ class ImageService:
         Raises:
             ImageError: it is broken, or too large.
         """
-        return await self._read(
-            {"codec": codec, "side": side, "max_pixels": self._max_pixels}, data
-        )
+        picture = await self._counted(self._frame_job(codec, side), data)
+        self.counts.image_frames += 1
+        return picture
 
     async def prepare(self) -> None:
         """Start the process and let it load what frames need: the first picture comes sooner."""
         with contextlib.suppress(ImageError):
-            await self.frame("vp8", b"", 1)
+            await self._read(self._frame_job("vp8", 1), b"")
 
     async def close(self) -> None:
         """End the process, and what it was doing; it is started again if it is needed."""
@@ -96,6 +113,16 @@ class ImageService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._end()
+
+    def _frame_job(self, codec: VideoCodec, side: int) -> dict[str, Any]:
+        return {"codec": codec, "side": side, "max_pixels": self._max_pixels}
+
+    async def _counted(self, job: dict[str, Any], data: bytes) -> Picture:
+        try:
+            return await self._read(job, data)
+        except ImageError:
+            self.counts.image_refusals += 1
+            raise
 
     async def _read(self, job: dict[str, Any], data: bytes) -> Picture:
         # A task of its own: where whoever asked is gone, half an answer would be the next one's.
@@ -156,7 +183,7 @@ class ImageService:
                 stderr=asyncio.subprocess.DEVNULL,  # libraries complain there about pictures
                 limit=_PIECE_BYTES,
             )
-            self.num_starts += 1
+            self.counts.image_processes += 1
         return self._process
 
     async def _end(self) -> None:

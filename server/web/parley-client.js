@@ -200,9 +200,7 @@ export class Parley {
       }
       await created;
       await this.configure();
-      if (camera && wire instanceof WebRtc && !wire.canSee) {
-        this.emit("problem", new ParleyError("no_video", "This server's model does not look at a camera.", ""));
-      }
+      this.checkCamera();
     } catch (error) {
       this.wire?.close();
       this.ended(null);
@@ -308,10 +306,11 @@ export class Parley {
     this.emit("microphone", track);
   }
 
-  /** @param {MediaStreamTrack | null} track takes the place of the one that `connect` was given; null shows nothing */
+  /** @param {MediaStreamTrack | null} track of the camera that is shown from now on; null shows nothing */
   async setCamera(track) {
     this.camera = track;
     await this.wire?.setCamera(track);
+    this.checkCamera();
   }
 
   /** @param {string} deviceId of a loudspeaker; empty for the usual one. Not all browsers can choose */
@@ -437,6 +436,13 @@ export class Parley {
     });
     arrived.catch(() => {}); // it may fail before anybody waits for it
     return arrived;
+  }
+
+  /** Say so if nobody looks at the camera. */
+  checkCamera() {
+    if (this.camera && this.wire instanceof WebRtc && !this.wire.canSee) {
+      this.emit("problem", new ParleyError("no_video", "This server's model does not look at a camera.", ""));
+    }
   }
 
   /** @param {any} event of the server's */

@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import structlog
@@ -25,7 +25,7 @@ from server.webrtc.channel import ChannelTransport
 from server.webrtc.dtls import Handlers, SecureTransport, fingerprints
 from server.webrtc.ice import Credentials, IceAgent
 from server.webrtc.network import Network
-from server.webrtc.offer import Candidate, Offer, Ours, is_dtls_server, write_answer
+from server.webrtc.offer import Candidate, Offer, Ours, VideoOffer, is_dtls_server, write_answer
 from server.webrtc.opus import OpusDecoder, OpusEncoder
 from server.webrtc.reports import PERIOD_S, Reports
 from server.webrtc.timer import Timer
@@ -116,9 +116,7 @@ class Call:
             is_server=is_dtls_server(offer),
         )
         settings = parts.settings
-        self._encoder = OpusEncoder(
-            parts.rate_hz, settings.bitrate, fec=settings.fec, dtx=settings.dtx
-        )
+        self._encoder = OpusEncoder(parts.rate_hz, settings.bitrate, fec=settings.fec)
         self._decoder = OpusDecoder(parts.rate_hz)
         self._play_timer, self._hear_timer = Timer(self._on_play), Timer(self._on_hear)
         self._sender = AudioSender(
@@ -136,20 +134,18 @@ class Call:
         self._receiver = AudioReceiver(self._decoder, parts.rate_hz, self._hear)
         self._video: VideoReceiver | None = None
         self._camera: Camera | None = None
-        if offer.video is not None:
-            codec = offer.video.codec
-            self._video = video = VideoReceiver(
-                codec, 1 / settings.camera_fps, self._on_frame, self._ask_for_key_frame
-            )
-            self._camera = Camera(codec, parts.images, parts.image_side, self._see, video.again)
+        self._is_connected = False
+        self._tasks: asyncio.TaskGroup | None = None  # once there is a session
+        self._camera_task: asyncio.Task[None] | None = None
         self._reports = Reports(
             self._ssrc,
             self._sender,
             self._receiver,
             self._loop.time,
-            video=self._video,
             max_video_bitrate=settings.camera_bitrate,
         )
+        if offer.video is not None:
+            self._take_video(offer.video)
         # Packets count as life as checks do: a client that only listens checks its path, and one
         # that talks behind a strict firewall may be heard before its next check.
         self._last_rtp_s = self._loop.time()
@@ -182,29 +178,48 @@ class Call:
         )
         return write_answer(self._offer, ours)
 
-    def restart(self, offer: Offer) -> str | None:
-        """Follow a client to another network (ICE restart); returns the answer.
+    def renew(self, offer: Offer) -> str | None:
+        """Follow a client to another network (ICE restart), or take the camera that it adds.
 
-        None if the offer is another call's: its certificate or what it wants is not the same.
+        Returns:
+            The answer; None if the offer is another call's: its certificate or what it wants is
+            not the same.
         """
-        # DTLS goes on over the new path without another handshake. So the certificate must be the
-        # one that it began with, or anybody with the call's id could take the call over.
-        known = {(each.algorithm, each.value.upper()) for each in self._offer.dtls.fingerprints}
-        given = {(each.algorithm, each.value.upper()) for each in offer.dtls.fingerprints}
-        same = (offer.sections, offer.audio, offer.channel, offer.video)
-        if known != given or same != (
-            self._offer.sections,
-            self._offer.audio,
-            self._offer.channel,
-            self._offer.video,
-        ):
+        if not _continues(offer, self._offer):
             return None
-        self._offer = offer
+        before, self._offer = self._offer, offer
         self._version += 1
-        exchange = self._parts.network.exchange
-        exchange.restart(self._agent, Credentials.made(), offer.remote.ufrag)
-        self._last_rtp_s = self._loop.time()
+        # A client that stays where it is keeps its name, and would take another name of ours for a
+        # restart of our own (RFC 8839, section 4.4.1.1.1).
+        if offer.remote.ufrag != before.remote.ufrag:
+            exchange = self._parts.network.exchange
+            exchange.restart(self._agent, Credentials.made(), offer.remote.ufrag)
+            self._last_rtp_s = self._loop.time()
+        if offer.video is not None and before.video is None:
+            self._take_video(offer.video)
         return self.answer()
+
+    def _take_video(self, offered: VideoOffer) -> None:
+        """Look at a client's camera, as far as the call has come."""
+        parts = self._parts
+        self._video = video = VideoReceiver(
+            offered.codec,
+            1 / parts.settings.camera_fps,
+            self._on_frame,
+            self._ask_for_key_frame,
+        )
+        self._camera = Camera(offered.codec, parts.images, parts.image_side, self._see, video.again)
+        self._reports.watch(video)
+        if self._is_connected:
+            self._secure.watch(offered.payload_type, self._ssrc)
+        self._show()
+
+    def _show(self) -> None:
+        """Let pictures be decoded, once there is a session that takes them."""
+        if self._camera is not None and self._tasks is not None:
+            self._camera_task = self._tasks.create_task(
+                self._camera.run(), name=f"camera {self.id}"
+            )
 
     async def session(self) -> Session | None:
         """Return the call's session once it is connected; None if it never will be."""
@@ -262,16 +277,17 @@ class Call:
         self._play_timer.set(self._loop.time())
         self._sender.due_s = self._loop.time()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._watch(), name=f"watch {self.id}")]
-            if self._camera is not None:
-                tasks.append(group.create_task(self._camera.run(), name=f"camera {self.id}"))
+            watching = group.create_task(self._watch(), name=f"watch {self.id}")
+            self._tasks = group
+            self._show()
             try:
                 await self._session.run()
             finally:
                 # It is forgotten when it has ended.
-                self._session = None
-                for task in tasks:
-                    task.cancel()
+                self._session = self._tasks = None
+                for task in (watching, self._camera_task):
+                    if task is not None:
+                        task.cancel()
 
     async def _connected(self) -> bool:
         try:
@@ -292,6 +308,7 @@ class Call:
         if not is_open:
             self._end("refused")
             return False
+        self._is_connected = True
         audio, channel, video = self._offer.audio, self._offer.channel, self._offer.video
         if audio is not None:
             self._secure.hear(audio.payload_type, self._ssrc)
@@ -421,3 +438,26 @@ class Call:
     def _report(self, item_id: str, num_samples: int) -> None:
         if self._session is not None:
             self._session.played(item_id, num_samples)
+
+
+def _continues(offer: Offer, before: Offer) -> bool:
+    """Say whether an offer is one more of the same call: as it was, or with a camera besides."""
+    # DTLS goes on without another handshake. So the certificate must be the one that it began with,
+    # or anybody with the call's id could take the call over.
+    known, given = (
+        {(each.algorithm, each.value.upper()) for each in which.dtls.fingerprints}
+        for which in (before, offer)
+    )
+    sections = offer.sections
+    if offer.video is not None and before.video is None:
+        # New sections come last (RFC 8829, section 5.2.2).
+        if offer.video.index < len(before.sections):
+            return False
+        sections = sections[: len(before.sections)]
+        before = replace(before, video=offer.video)
+    return known == given and (sections, offer.audio, offer.channel, offer.video) == (
+        before.sections,
+        before.audio,
+        before.channel,
+        before.video,
+    )

@@ -186,16 +186,17 @@ class Calls:
             raise RefusedError(404, f"The call '{call_id}' has ended.", code="call_not_found")
         return session
 
-    def restart(self, call_id: str, sdp: str) -> str:
-        """Follow a call's client to another network; returns the answer to its new offer.
+    def renew(self, call_id: str, sdp: str) -> str:
+        """Answer a new offer of a call's client: from another network, or with a camera besides.
 
         Raises:
             ClientError: there is no such call, or the offer is not this client's.
         """
-        answer = self.find(call_id).restart(parse_offer(sdp, sees=self.takes_video))
+        answer = self.find(call_id).renew(parse_offer(sdp, sees=self.takes_video))
         if answer is None:
             raise ClientError(
-                "The offer is not one of this call: its certificate or its sections differ.",
+                "The offer is not one of this call: its certificate or its sections differ. Only a "
+                "camera can be added, as the last section.",
                 code="invalid_offer",
                 param="sdp",
             )

@@ -5,7 +5,8 @@ at one lost packet, it opens a random port for each call and address, and it nee
 direction. What is below it does its work. These names of aiortc are private and used here, and only
 here; `tests/server/webrtc/test_call.py` makes a real call with them:
 
-    RTCDtlsTransport    _register_rtp_receiver, _rtp_router.register_sender, _send_rtp, _set_role
+    RTCDtlsTransport    _handle_rtcp_data, _handle_rtp_data, _register_rtp_receiver,
+                        _rtp_router.register_sender, _rx_srtp, _send_rtp, _set_role
     RTCSctpTransport    _handle_data
     an ICE transport    _recv, _send, role (ours: `server.webrtc.ice.IceAgent`)
     an RTP receiver     _handle_rtp_packet, _handle_rtcp_packet, _handle_disconnect (ours: below)
@@ -13,11 +14,12 @@ here; `tests/server/webrtc/test_call.py` makes a real call with them:
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import aiortc.rtcsctptransport as sctp
+import pylibsrtp
 from aiortc import (
     RTCCertificate,
     RTCDataChannel,
@@ -30,7 +32,7 @@ from aiortc import (
 )
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
-from aiortc.rtp import AnyRtcpPacket, RtpPacket
+from aiortc.rtp import AnyRtcpPacket, RtpPacket, is_rtcp
 
 from server.webrtc.ice import IceAgent
 
@@ -102,10 +104,12 @@ class SecureTransport:
         *,
         is_server: bool,
     ) -> None:
+        self._agent = agent
         # The agent has what is asked of an ICE transport here, and nothing else of one.
         self._dtls = RTCDtlsTransport(cast("Any", agent), [certificate])
         self._dtls._set_role("server" if is_server else "client")  # noqa: SLF001
         self._handlers = handlers
+        self._has_broken = False
         self._sctp: _GuardedSctp | None = None
         self._is_closed = False
         self._dtls.on("statechange", self._on_state)
@@ -137,6 +141,9 @@ class SecureTransport:
         receiver = _Receiver(self._handlers.rtp, self._handlers.rtcp, ssrc)
         self._register(receiver, "audio/opus", 48_000, payload_type)
         self._dtls._rtp_router.register_sender(receiver, ssrc)  # noqa: SLF001
+        # aiortc's own way is by a queue and a task, which takes as long as all else that a packet
+        # needs until it is a packet.
+        self._agent.on_media = self._on_media
 
     def watch(self, payload_type: int, ssrc: int) -> None:
         """Take RTP of the payload type of the client's video; arguments as of `hear`."""
@@ -164,15 +171,11 @@ class SecureTransport:
         """Protect and send a packet of RTP or RTCP; False if the connection is gone."""
         if not self.is_open:
             return False
-        # A coroutine in name: our agent never waits, so it never does.
-        step = self._dtls._send_rtp(packet)  # noqa: SLF001
         try:
-            step.send(None)
-        except StopIteration:
-            return True
+            _finish(self._dtls._send_rtp(packet))  # noqa: SLF001
         except ConnectionError:
             return False
-        raise AssertionError("the agent waits")
+        return True
 
     async def close(self) -> None:
         """Say goodbye, as far as anybody listens."""
@@ -185,12 +188,36 @@ class SecureTransport:
         await asyncio.sleep(0)
         self._dtls.remove_all_listeners()
 
+    def _on_media(self, data: bytes) -> None:
+        if not self.is_open or self._has_broken:
+            return
+        dtls = self._dtls
+        try:
+            if is_rtcp(data):
+                _finish(dtls._handle_rtcp_data(dtls._rx_srtp.unprotect_rtcp(data)))  # noqa: SLF001
+            else:
+                _finish(dtls._handle_rtp_data(dtls._rx_srtp.unprotect(data), 0))  # noqa: SLF001
+        except pylibsrtp.Error:
+            pass  # forged, a copy, or too old
+        except Exception:  # noqa: BLE001 - a client that breaks the protocol in a way of its own
+            self._has_broken = True
+            self._on_state()
+
     def _on_state(self) -> None:
-        has_ended = self._dtls.state in ("closed", "failed")
+        has_ended = self._has_broken or self._dtls.state in ("closed", "failed")
         has_ended |= self._sctp is not None and self._sctp.is_broken
         if has_ended and not self._is_closed:
             self._is_closed = True
             self._handlers.closed()
+
+
+def _finish(step: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in name: our agent and receivers never wait, so it never does."""
+    try:
+        step.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("something waits")
 
 
 class _GuardedSctp(RTCSctpTransport):

@@ -47,6 +47,11 @@ def is_stun(data: bytes) -> bool:
     return len(data) >= stun.HEADER_LENGTH and data[0] < 4 and data[4:8] == _COOKIE
 
 
+def is_media(data: bytes) -> bool:
+    """Say whether a datagram, which is not empty, is SRTP or SRTCP (RFC 7983)."""
+    return 127 < data[0] < 192
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Hold what the two sides of ICE know each other by."""
@@ -87,6 +92,8 @@ class IceAgent:
         self.last_check_s = clock()
         self.num_switches = 0  # of the path, after the first
         self.num_dropped = 0
+        self.on_media: Callable[[bytes], None] | None = None
+        """Takes SRTP and SRTCP as they come; None: they wait with everything else."""
         self._path: tuple[Wire, Address] | None = None
         self._path_checked_s = 0.0
         self._addresses: set[Address] = set()
@@ -159,6 +166,9 @@ class IceAgent:
 
     def datagram(self, data: bytes) -> None:
         """Take what is not STUN."""
+        if self.on_media is not None and is_media(data):
+            self.on_media(data)
+            return
         # The newest is lost, not the oldest: DTLS and SCTP send again what is missing, and sound is
         # of no use to a call that does not read for five seconds.
         if len(self._waiting) >= _MAX_WAITING:

@@ -27,7 +27,6 @@ _SET_BITRATE = 4_002
 _SET_COMPLEXITY = 4_010
 _SET_INBAND_FEC = 4_012
 _SET_PACKET_LOSS_PERC = 4_014
-_SET_DTX = 4_016
 _SET_SIGNAL = 4_024
 _SIGNAL_VOICE = 3_001
 
@@ -74,10 +73,9 @@ class OpusEncoder:
         rate_hz: of the samples, one of `RATES_HZ`.
         bitrate: bits a second.
         fec: whether packets may carry what the one before said, once losses are expected.
-        dtx: whether silence shrinks to a few bytes.
     """
 
-    def __init__(self, rate_hz: int, bitrate: int, *, fec: bool = True, dtx: bool = True) -> None:
+    def __init__(self, rate_hz: int, bitrate: int, *, fec: bool = True) -> None:
         assert rate_hz in RATES_HZ
         self._lib = library()
         error = ctypes.c_int()
@@ -87,13 +85,15 @@ class OpusEncoder:
         )
         assert error.value == 0, "the arguments are right"
         self.frame_samples = rate_hz * FRAME_MS // 1000
+        self._samples = np.empty(self.frame_samples, dtype=np.float32)
+        # Kept, since numpy makes one anew each time.
+        self._samples_at = ctypes.c_void_p(self._samples.ctypes.data)
         self._buffer = ctypes.create_string_buffer(_MAX_PACKET_BYTES)
         for request, value in (
             (_SET_BITRATE, bitrate),
             (_SET_COMPLEXITY, _COMPLEXITY),
             (_SET_SIGNAL, _SIGNAL_VOICE),
             (_SET_INBAND_FEC, int(fec)),
-            (_SET_DTX, int(dtx)),
         ):
             self._set(request, value)
 
@@ -110,11 +110,12 @@ class OpusEncoder:
         assert len(pcm) == self.frame_samples
         # libopus would code what is beyond as it is, and a client that decodes to 16 bits would
         # clip it (opus.h, opus_encode_float).
-        samples = np.ascontiguousarray(np.clip(pcm, -1.0, 1.0), dtype=np.float32)
+        np.maximum(pcm, -1.0, out=self._samples)
+        np.minimum(self._samples, 1.0, out=self._samples)
         size = self._lib.opus_encode_float(
             self._state,
-            ctypes.c_void_p(samples.ctypes.data),
-            len(samples),
+            self._samples_at,
+            self.frame_samples,
             self._buffer,
             _MAX_PACKET_BYTES,
         )
@@ -149,6 +150,7 @@ class OpusDecoder:
         self._rate_hz = rate_hz
         # A packet holds 120 ms at most (RFC 6716, section 3.2.5): 2,880 samples at 24 kHz.
         self._buffer = np.empty(rate_hz * _MAX_FRAME_MS // 1000, dtype=np.float32)
+        self._buffer_at = ctypes.c_void_p(self._buffer.ctypes.data)
 
     def num_samples(self, packet: bytes) -> int:
         """Return how many samples a packet holds.
@@ -200,7 +202,7 @@ class OpusDecoder:
                 self._state,
                 packet,
                 len(packet) if packet is not None else 0,
-                ctypes.c_void_p(self._buffer.ctypes.data),
+                self._buffer_at,
                 num_samples,
                 int(is_before),
             )

@@ -90,8 +90,7 @@ class Reports:
         ssrc: of what we send.
         sender: what we send.
         receiver: what we hear.
-        video: what we see, None for nothing.
-        max_video_bitrate: bits a second that the client is told it may send of it.
+        max_video_bitrate: bits a second that the client is told it may send of what we see.
         clock: seconds that do not jump, of sender and receiver.
         wall: seconds since 1970.
     """
@@ -104,18 +103,22 @@ class Reports:
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
         *,
-        video: VideoReceiver | None = None,
         max_video_bitrate: int = 0,
     ) -> None:
         self._ssrc = ssrc
         self._sender = sender
-        self._receptions = [_Reception(each) for each in (receiver, video) if each is not None]
-        self._video = video
+        self._receptions = [_Reception(receiver)]
+        self._video: VideoReceiver | None = None
         self._max_video_bitrate = max_video_bitrate
         self._clock = clock
         self._wall = wall
         self.round_trip_s: float | None = None
         self.loss = 0.0  # of what we sent, as the client saw it last
+
+    def watch(self, video: VideoReceiver) -> None:
+        """Report from now on about what we see as well."""
+        self._video = video
+        self._receptions.append(_Reception(video))
 
     def compound(self) -> bytes:
         """Return a report of both directions as they are now."""

@@ -2,7 +2,7 @@
 
 POST /v1/realtime/calls              an offer in the GA shape → 201, the answer
 POST /v1/realtime?model=…            an offer in the beta shape
-POST /v1/realtime/calls/{id}         a new offer of a call's client: ICE restart → 200
+POST /v1/realtime/calls/{id}         a new offer of a call's client: ICE restart, camera → 200
 POST /v1/realtime/calls/{id}/hangup  the end of a call
 GET  /v1/realtime/ice_servers        STUN and TURN servers for clients
 """
@@ -56,7 +56,7 @@ def call_routes(path: str) -> APIRouter:
     for place, method, endpoint, summary, status in (
         (path, "POST", begin_beta, "Call by WebRTC, in beta's shape", 201),
         (f"{path}/calls", "POST", begin, "Call by WebRTC", 201),
-        (f"{path}/calls/{{call_id}}", "POST", restart, "Follow a client to another network", 200),
+        (f"{path}/calls/{{call_id}}", "POST", renew, "Answer a new offer of a call", 200),
         (f"{path}/calls/{{call_id}}/hangup", "POST", hang_up, "End a call", 200),
         (f"{path}/ice_servers", "GET", ice_servers, "List STUN and TURN servers for clients", 200),
     ):
@@ -81,13 +81,13 @@ async def begin_beta(request: Request) -> Response:
     return await _begun(request, BetaDialect())
 
 
-async def restart(request: Request) -> Response:
-    """Answer a new offer of a client that has changed its network."""
+async def renew(request: Request) -> Response:
+    """Answer a new offer of a client that has changed its network, or adds a camera."""
     # Its key may have expired since. It knows the call's id, which nobody guesses, and must have
     # the certificate of the first offer, with which the call goes on.
     check_origin(request, request.app.state.gateway)
     sdp, _ = await _offered(request)
-    answer = _calls(request).restart(request.path_params["call_id"], sdp)
+    answer = _calls(request).renew(request.path_params["call_id"], sdp)
     return Response(answer, 200, media_type=_SDP)
 
 

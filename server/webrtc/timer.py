@@ -19,14 +19,18 @@ class Timer:
 
     def set(self, time_s: float | None) -> None:
         """Ring at this time of the loop, or not at all."""
-        # Most packets move nothing. A handle of the loop stays in its heap after it was cancelled,
-        # so it is not made for nothing.
-        if time_s == self._time_s:
-            return
-        self.cancel()
-        if time_s is not None:
+        if time_s is None:
+            self.cancel()
+        elif self._handle is None or time_s < self._handle.when():
+            self.cancel()
             self._time_s = time_s
             self._handle = self._loop.call_at(time_s, self._on_time)
+        else:
+            # Most packets put it off. A handle of the loop stays in its heap after it was
+            # cancelled, so none is made for that: the one that waits rings too early, and only then
+            # there is another. For example, packets every 20 ms put off what is due 100 ms after
+            # them: ten handles a second, not fifty.
+            self._time_s = time_s
 
     def cancel(self) -> None:
         """Ring no more, until it is set again."""
@@ -35,5 +39,11 @@ class Timer:
         self._handle = self._time_s = None
 
     def _on_time(self) -> None:
+        assert self._handle is not None, "it rings"
+        assert self._time_s is not None, "it is set while a handle waits"
+        time_s, is_early = self._time_s, self._time_s > self._handle.when()
         self._handle = self._time_s = None
-        self._ring()
+        if is_early:
+            self.set(time_s)
+        else:
+            self._ring()

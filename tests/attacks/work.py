@@ -8,6 +8,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from tests.attacks.harness import Attack, Target, send, session, until
+from tests.server.images.files import data_url, huge_png, image_file
 
 _MIB = 1 << 20
 _TEXT_CHARS = 65_536
@@ -135,6 +136,25 @@ async def unread_events(target: Target) -> None:
                 await client.send(ask)
 
 
+async def pictures(target: Target) -> None:
+    """Show pictures that are none, that take more than a picture may, and as many as fit."""
+    small = image_file()
+    shown = [
+        ("invalid_value", [b"\xff\xd8" + b"\0" * 100_000]),
+        ("invalid_value", [huge_png(4_097, 4_096)]),
+        ("array_above_max_length", [small] * 100),
+        ("taken", [huge_png(4_096, 4_096)]),
+        ("taken", [small] * 8),
+    ]
+    async with session(target) as client:
+        while True:
+            for outcome, files in shown:
+                content = [{"type": "input_image", "image_url": data_url(each)} for each in files]
+                item = {"type": "message", "role": "user", "content": content}
+                came = await _create(client, item)
+                assert came == outcome, (came, outcome)
+
+
 ATTACKS = [
     Attack("150,000 digits", digits),
     Attack("texts of 64 KiB", texts),
@@ -143,4 +163,5 @@ ATTACKS = [
     Attack("24 MiB of nothing", huge_frames),
     Attack("15 MiB of sound at once", long_appends),
     Attack("events that are not read", unread_events),
+    Attack("pictures that are too much", pictures, configs=("scripted",)),
 ]

@@ -10,6 +10,7 @@ from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge, no_counts
 from server.config import KeyLimits, ServerSettings, Settings
+from server.images.service import ImageCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -38,7 +39,9 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     engine = EchoEngine()
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
-    text = Metrics(_with_labels(Counts()), EngineLink(engine), Drain(0), accounts).text().decode()
+    counts, images = _with_labels(Counts()), ImageCounts()
+    metrics = Metrics(counts, EngineLink(engine), Drain(0), accounts, images)
+    text = metrics.text().decode()
     served = {
         (name, kind, "".join(re.findall(rf"^{name}(?:_sum)?{{(\w+)=", text, re.MULTILINE)))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)

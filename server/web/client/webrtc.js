@@ -73,7 +73,8 @@ export class WebRtc {
     opened.catch(() => {}); // it may fail before anybody waits for it
     try {
       await pc.setLocalDescription();
-      const answer = await post(this.wire, "realtime/calls", pc.localDescription?.sdp ?? "");
+      const query = this.wire.model ? `?model=${encodeURIComponent(this.wire.model)}` : "";
+      const answer = await post(this.wire, `realtime/calls${query}`, pc.localDescription?.sdp ?? "");
       this.callId = answer.headers.get("Location")?.split("/").at(-1) ?? null;
       await pc.setRemoteDescription({ type: "answer", sdp: await answer.text() });
       await opened;
@@ -102,9 +103,19 @@ export class WebRtc {
     await this.audio.sender.replaceTrack(track);
   }
 
-  /** @param {MediaStreamTrack | null} track */
+  /** @param {MediaStreamTrack | null} track @throws {ParleyError} */
   async setCamera(track) {
-    await this.video?.sender.replaceTrack(track);
+    if (this.video) await this.video.sender.replaceTrack(track);
+    else if (track && this.isOpen) await this.addCamera(track);
+  }
+
+  /** Offer a camera in the middle of a call. @param {MediaStreamTrack} track */
+  async addCamera(track) {
+    const { pc } = this;
+    this.video = pc.addTransceiver(track, { direction: "sendonly", sendEncodings: [CAMERA] });
+    await pc.setLocalDescription();
+    const answer = await post(this.wire, `realtime/calls/${this.callId}`, pc.localDescription?.sdp ?? "");
+    await pc.setRemoteDescription({ type: "answer", sdp: await answer.text() });
   }
 
   /** @returns {Promise<Delays>} the buffer's since the last question */
@@ -166,9 +177,8 @@ export async function ask(wire, path, request = {}) {
 
 /** @param {Wire} wire @param {string} path @param {string} sdp */
 async function post(wire, path, sdp) {
-  const query = wire.model ? `?model=${encodeURIComponent(wire.model)}` : "";
   const headers = { "Content-Type": "application/sdp" };
-  const answer = await ask(wire, path + query, { method: "POST", headers, body: sdp });
+  const answer = await ask(wire, path, { method: "POST", headers, body: sdp });
   if (!answer.ok) throw await httpError(answer);
   return answer;
 }

@@ -112,9 +112,6 @@ async function changeCamera() {
   camera = await chosenCamera();
   await parley.setCamera(camera);
   showCamera();
-  if (camera && parley.transport === "webrtc" && !(/** @type {any} */ (parley.wire)?.video)) {
-    report(new ParleyError("no_video", "The call began without a camera.", "Hang up and connect again to show it."));
-  }
 }
 
 /** Say what went wrong, and what to do. @param {any} error */

@@ -30,7 +30,7 @@ async def service(no_tasks_left: None) -> AsyncIterator[ImageService]:
 
 async def test_pictures(service: ImageService) -> None:
     """Files and frames are read by one process, which starts when it is needed."""
-    assert service.num_starts == 0
+    assert service.counts.image_processes == 0
     file = await service.file(encoded(image_file(RED)), 768)
     frame = await service.frame("vp8", key_frame("libvpx", BLUE, (64, 48)), 32)
     assert file.pixels[0, 0].tolist() == list(RED)
@@ -38,7 +38,7 @@ async def test_pictures(service: ImageService) -> None:
     assert file.jpeg[:2] == b"\xff\xd8"
     assert file.data_url.startswith("data:image/jpeg;base64,/9j/")
     assert file.num_bytes == 64 * 48 * 3 + len(file.jpeg)
-    assert service.num_starts == 1
+    assert service.counts.image_processes == 1
 
 
 async def test_many_at_once(service: ImageService) -> None:
@@ -59,7 +59,7 @@ async def test_refusals(service: ImageService) -> None:
     ):
         with pytest.raises(ImageError, match=reason):
             await service.file(text, 768)
-    assert service.num_starts == 1
+    assert service.counts.image_processes == 1
 
 
 async def test_what_takes_too_long(service: ImageService) -> None:
@@ -69,7 +69,7 @@ async def test_what_takes_too_long(service: ImageService) -> None:
     with pytest.raises(ImageError, match="more time or memory"):
         await service.file(_SLOW, 768)
     assert (await service.file(encoded(image_file()), 768)).jpeg == first.jpeg
-    assert service.num_starts == 2
+    assert service.counts.image_processes == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is bounded on Linux")
@@ -88,7 +88,7 @@ async def test_a_process_that_others_end(service: ImageService) -> None:
     assert service._process is not None
     os.kill(service._process.pid, signal.SIGKILL)
     assert (await service.file(encoded(image_file()), 768)).pixels.shape == (48, 64, 3)
-    assert service.num_starts == 2
+    assert service.counts.image_processes == 2
 
 
 async def test_who_is_gone(service: ImageService) -> None:
@@ -101,7 +101,7 @@ async def test_who_is_gone(service: ImageService) -> None:
         await leaving
     picture = await service.file(encoded(image_file(BLUE, (9, 9))), 768)
     assert np.array_equal(picture.pixels, np.full((9, 9, 3), BLUE))
-    assert service.num_starts == 1
+    assert service.counts.image_processes == 1
 
 
 async def test_the_end_in_the_middle() -> None:

@@ -24,6 +24,8 @@ reply:
     call: { name: get_weather, arguments: { city: paris } }
   - when: { user: count }
     say: one two three four five LONG sixteen
+  - when: { user: what did i hear, image: "." }
+    say: "i remember {history} and see {images}"
   - when: { user: what did i hear }
     say: "i remember {history}"
   - say: hello there
@@ -32,13 +34,23 @@ KEY = "sk-sixteen-or-more-1"
 
 
 @asynccontextmanager
-async def scripted(**server: object) -> AsyncIterator[Served]:
-    """Serve the script, to pages and callers."""
+async def scripted(
+    webrtc: dict[str, object] | None = None, **server: object
+) -> AsyncIterator[Served]:
+    """Serve the script, to pages and callers.
+
+    Args:
+        webrtc: settings of calls.
+        server: settings of the server.
+    """
     # What asyncio does for debugging takes longer than sound can wait.
     asyncio.get_running_loop().set_debug(False)
     engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
-    settings = Settings(server=ServerSettings.model_validate(server), webrtc=WebRtcSettings(port=0))
-    network = Network(settings.webrtc, "127.0.0.1", 0)
+    settings = Settings(
+        server=ServerSettings.model_validate(server),
+        webrtc=WebRtcSettings.model_validate({"port": 0, **(webrtc or {})}),
+    )
+    network = Network(settings.webrtc, "::" if webrtc else "127.0.0.1", 0)
     async with serving(engine, settings, network) as served:
         yield served
     assert len(network.exchange) == 0, "no call is remembered"

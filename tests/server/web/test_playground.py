@@ -228,6 +228,21 @@ async def test_files_and_a_camera(tmp_path: Path) -> None:
         assert await page.run("document.querySelector('#preview').hidden")
 
 
+async def test_a_camera_that_is_switched_on_later(tmp_path: Path) -> None:
+    """It is offered in the middle of the call, and the next spoken turn has its pictures."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, microphone):
+        await page.until("document.querySelector('[name=camera]').options.length > 1")
+        camera = await page.run("document.querySelector('[name=camera]').options[1].value")
+        await connect(page, "webrtc")
+        await page.fill("[name=camera]", camera)
+        await page.until("parley.wire.canSee")
+        images = served.app.state.gateway.gallery.images
+        await until(lambda: images.counts.image_frames > 0)
+        # What the browser shows for a camera is green, as large as it likes.
+        assert " and see green " in await speak(page, microphone)
+        assert await page.run("document.querySelector('#problems').textContent") == ""
+
+
 async def test_errors_say_what_to_do(tmp_path: Path) -> None:
     """No key, a wrong key, no microphone."""
     problem = "document.querySelector('.problem')?.textContent"

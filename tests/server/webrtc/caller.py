@@ -177,6 +177,22 @@ class Caller:
             await self.is_open.wait()
         return response
 
+    async def show(self, camera: FilmCamera) -> None:
+        """Offer a camera in the middle of the call."""
+        self.pc.addTransceiver(camera, direction="sendonly")
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        url = f"http://127.0.0.1:{self._served.port}/v1/realtime/calls/{self.call_id}"
+        async with httpx.AsyncClient() as client:
+            response = await client.post(
+                url,
+                content=self.pc.localDescription.sdp,
+                headers={"content-type": "application/sdp"},
+                timeout=TIMEOUT_S,
+            )
+        assert response.status_code == 200, response.text
+        self.answer = response.text
+        await self.pc.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+
     def send(self, **event: Any) -> None:
         """Send an event."""
         self.channel.send(json.dumps(event))

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import websockets
 
+from benchmarks.light_caller import LightCaller
 from benchmarks.relay import Relay, Weather, relaying
 from model.scripted.script import parse_script
-from server.config import Settings
+from server.config import Settings, WebRtcSettings
+from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
-from tests.server.webrtc.caller import calling, question
+from tests.server.webrtc.caller import Caller, calling, question
 from tests.server.webrtc.offers import offer
 from tests.server.webrtc.serving import SCRIPT, taking_calls
 
@@ -223,6 +225,51 @@ async def test_a_port_of_its_own() -> None:
         await caller.until("session.created")
         (call,) = served.app.state.calls.all
         assert first <= call.candidates[0].port <= first + 3
+
+
+async def test_a_key_that_is_revoked() -> None:
+    """The call that came with it ends, and its client is told why; its place is free."""
+    async with taking_calls() as served:
+        url = f"http://127.0.0.1:{served.port}/v1/realtime/client_secrets"
+        async with httpx.AsyncClient(timeout=60) as client:
+            value = (await client.post(url, json={})).json()["value"]
+            caller = Caller(served)
+            await caller.call(authorization=f"Bearer {value}")
+            await caller.until("session.created")
+            answer = await client.post(f"{url}/revoke", json={"value": value})
+            assert answer.status_code == 200
+        error = (await caller.until("error"))["error"]
+        assert error["code"] == "invalid_api_key"
+        async with asyncio.timeout(60):
+            await caller.is_closed.wait()
+            await served.app.state.calls.until_none()
+        assert served.app.state.gateway.link.num_sessions == 0
+        await caller.pc.close()
+        await asyncio.gather(*caller.tasks)
+
+
+async def test_ipv6() -> None:
+    """A call goes by the family that the server names."""
+    engine = scripted_engine(parse_script(SCRIPT, "test"), max_sessions=2, ahead_ms=1_000)
+    settings = Settings(webrtc=WebRtcSettings(port=0, addresses=("::1",)))
+    network = Network(settings.webrtc, "::1", 0)
+    heard: list[np.ndarray] = []
+    async with serving(engine, settings, network) as served:
+        caller = LightCaller(24_000, heard.append, lambda: np.zeros(960, dtype=np.float32))
+        await caller.call(served.port)
+        await caller.until("session.created")
+        item = {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "hello"}],
+        }
+        caller.send(type="conversation.item.create", item=item)
+        caller.send(type="response.create")
+        await caller.until("output_audio_buffer.stopped")
+        await caller.close()
+        async with asyncio.timeout(60):
+            await served.app.state.calls.until_none()
+    assert np.abs(np.concatenate(heard)).max() > 0.02
 
 
 async def test_a_second_connection_that_is_first() -> None:

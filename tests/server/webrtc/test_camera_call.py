@@ -85,6 +85,30 @@ async def test_a_camera_that_is_switched_off_and_on() -> None:
         assert said["transcript"].startswith("i see something blue")
 
 
+async def test_a_camera_that_comes_later(no_tasks_left: None) -> None:
+    """It is offered in the middle of the call, which goes on with all that was said."""
+    del no_tasks_left
+    async with taking_calls(SCRIPT, camera_fps=4) as served, calling(served) as caller:
+        await caller.until("session.created")
+        caller.microphone.say(question("two_plus_two"))
+        said = await caller.until("response.output_audio_transcript.done")
+        assert said["transcript"] == "i see nothing"
+        await caller.until("output_audio_buffer.stopped")
+        before = caller.answer
+        await caller.show(FilmCamera(GREEN))
+        # Our side of ICE did not begin anew, and the sections are where they were.
+        for name in ("a=ice-ufrag:", "a=mid:", "m=audio", "m=application"):
+            first, second = (
+                [line for line in answer.splitlines() if line.startswith(name)]
+                for answer in (before, caller.answer)
+            )
+            assert first == second[: len(first)]
+        await seen(caller, "green")
+        caller.microphone.say(question("two_plus_two"))
+        said = await caller.until("response.output_audio_transcript.done")
+        assert said["transcript"].startswith("i see something green")
+
+
 async def test_a_model_that_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """The camera is refused in the answer, and the call goes on with sound."""
     told: Any = vars(ScriptedCore)["info"].fget
@@ -108,7 +132,7 @@ async def test_a_model_that_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
         refused = (await caller.until("error"))["error"]
         assert (refused["code"], refused["event_id"]) == ("unsupported_parameter", "mine")
         assert "cannot see" in refused["message"]
-    assert served.app.state.gateway.gallery.images.num_starts == 0
+    assert served.app.state.gateway.gallery.images.counts.image_processes == 0
 
 
 async def test_no_camera_by_settings() -> None:
@@ -146,4 +170,4 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
             assert count <= descriptors
         # A picture of a call that has ended may still be read, and is nobody's.
         await asyncio.gather(*images._tasks, return_exceptions=True)
-        assert images.num_starts == 1
+        assert images.counts.image_processes == 1

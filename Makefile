@@ -22,7 +22,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling soak fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ attack: setup ## attack a server beside somebody who talks to it (ARGS='--only s
 rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12')
 	@PATH=$$PATH:/usr/sbin; command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends nginx-light; }
 	@$(BIN)/python -m tests.rolling.run $(ARGS)
+
+soak: setup ## an hour of talk for each of 16 callers, beside bad peers and killed engines (ARGS='--seconds 110')
+	@$(BIN)/python -m benchmarks.bench_soak $(ARGS)
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions

@@ -78,7 +78,8 @@ def main() -> None:
     ]
     settings = load_settings(args.config, overrides)
     engine = NotingEngine(make_engine(settings))
-    server = uvicorn.Server(uvicorn_config(create_app(settings, engine), settings))
+    app = create_app(settings, {settings.model.name: [engine]})
+    server = uvicorn.Server(uvicorn_config(app, settings))
     # The port is taken at once; who connects early waits until the server accepts.
     with listening_socket("127.0.0.1", 0) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)

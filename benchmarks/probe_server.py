@@ -121,7 +121,8 @@ async def serve(max_sessions: int, advertised: tuple[str, ...]) -> None:
     engine = ProbeEngine(max_sessions)
     settings = Settings(webrtc=WebRtcSettings(port=0, addresses=advertised))
     network = Network(settings.webrtc, "127.0.0.1", 0)
-    runner = uvicorn.Server(uvicorn_config(create_app(settings, engine, network), settings))
+    app = create_app(settings, {settings.model.name: [engine]}, network)
+    runner = uvicorn.Server(uvicorn_config(app, settings))
     listener = listening_socket("127.0.0.1", 0)
     serving = asyncio.create_task(runner.serve(sockets=[listener]))
     while not runner.started:  # noqa: ASYNC110 - uvicorn has no event for it

@@ -680,10 +680,14 @@ class EngineLost:
         message: what happened, for a person.
         culprit: the session whose command the engine died of, as far as can be known; its
             conversation must not be told to the next engine. "" if there is none.
+        suspect: the session for which the engine was at work, which may be a coincidence; "" if it
+            was idle. Its conversation must not be told to an engine with other sessions, which
+            might die of it as well.
     """
 
     message: str
     culprit: str = ""
+    suspect: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ import contextlib
 import errno
 import functools
 import gc
+import itertools
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ from model.messages import Engine
 from model.schemas.service import SchemaService
 from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
-from server.capacity.admission import session_bound, with_max_sessions
+from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
 from server.descriptors import raise_descriptor_limit
-from server.engine import make_engine
+from server.engine import make_engines
 from server.errors import ClientError, ConfigError, EngineGoneError
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
@@ -36,19 +37,24 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
-from server.recording.identity import identity
+from server.recording.identity import identities
 from server.recording.recorder import Recorder
+from server.session.accounts import watch
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.gallery import Gallery
-from server.session.link import EngineLink, LinkState
+from server.session.ledger import Ledger
+from server.session.link import LinkState
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
+from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
 from server.transport.door import OwnHosts
 from server.transport.envelope import on_client_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys, KeyBook
-from server.transport.gateway import Gateway, key_config
+from server.transport.gateway import Gateway
+from server.transport.models import Models, ServedModel
 from server.transport.places import Places
 from server.transport.routes import add_routes, on_wrong_request
 from server.transport.signed import SignedKeys, Signer
@@ -71,35 +77,50 @@ _GIVEN_UP_TICKS = 10  # a second
 _LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?"
 
 
-def create_app(settings: Settings, engine: Engine, network: "Network | None" = None) -> FastAPI:
-    """Return the ASGI application that serves an engine.
+def create_app(
+    settings: Settings,
+    engines: Mapping[str, Sequence[Engine]],
+    network: "Network | None" = None,
+) -> FastAPI:
+    """Return the ASGI application that serves models.
 
     Args:
         settings: of the whole server.
-        engine: not started; the application starts and stops it.
+        engines: of each model by its name, not started; the application starts and stops them.
         network: bound, for calls by WebRTC; the application opens and closes it. None for a server
             that takes none.
 
     Raises:
-        ConfigError: a voice maps onto one that the engine does not have.
+        ConfigError: a voice maps onto one that a model does not have, or the ledger of use cannot
+            be written.
     """
     check_library()
-    vad_model = SileroModel()  # first: the engine may still be loading, elsewhere
-    voices = voice_map(settings.voices, engine.info.voices)
+    vad_model = SileroModel()  # first: the engines may still be loading, elsewhere
+    images = ImageService(
+        max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels
+    )
+    models = Models([_served(each, engines, images) for each in settings.each_model])
+    written = settings.usage
+    ledger = Ledger(written.ledger, written.ledger_bytes) if written.ledger is not None else None
+    usage = UsageBook(ledger, written.flush_s)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway: Gateway = app.state.gateway
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
-        await gateway.link.start()
+        pools = [model.pool for model in gateway.models]
         try:
-            async with _taking_calls(app):
+            # All at once: each may take minutes to get warm.
+            await _all(pool.start() for pool in pools)
+            usage.start()
+            async with _watching(gateway), _taking_calls(app):
                 yield
         finally:
-            await gateway.link.stop()
+            await _all(pool.stop() for pool in pools)
+            await usage.close()
             await gateway.schemas.close()
             gateway.tools.close()
-            await gateway.gallery.images.close()
+            await images.close()
             if gateway.recorder is not None:
                 await asyncio.to_thread(gateway.recorder.close)
             if gateway.tracing is not None:
@@ -131,29 +152,26 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
         from server.webrtc.routes import call_routes  # noqa: PLC0415
 
         add_routes(app, call_routes)
-    keys = _key_book(settings, voices)
-    link, counts, schemas = EngineLink(engine), Counts(), SchemaService()
+    keys = _key_book(settings, models)
+    counts, schemas = Counts(), SchemaService()
     drain = Drain(settings.server.drain_s)
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
-    limits = settings.images
-    images = ImageService(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
-    gallery = Gallery(images, limits, engine.info.image_side)
+    pools = {model.name: model.pool for model in models}
     app.state.gateway = Gateway(
         settings,
-        link,
-        voices,
+        models,
         vad_model,
         api_keys,
         keys,
         counts,
-        Metrics(counts, link, drain, api_keys.accounts, images.counts),
+        Metrics(counts, pools, drain, api_keys.accounts, usage, images.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
-        gallery,
         drain,
+        usage,
         _tracing(settings, counts),
         _recorder(settings, counts),
     )
@@ -161,7 +179,7 @@ def create_app(settings: Settings, engine: Engine, network: "Network | None" = N
     if network is not None:
         from server.webrtc.calls import Calls  # noqa: PLC0415 - see above
 
-        app.state.calls = Calls(settings.webrtc, network, link, counts, gallery)
+        app.state.calls = Calls(settings.webrtc, network, counts)
     return app
 
 
@@ -193,19 +211,48 @@ def _recorder(settings: Settings, counts: Counts) -> Recorder | None:
     if not settings.recordings.enabled:
         return None
     try:
-        return Recorder(settings.recordings, counts, functools.partial(identity, settings))
+        return Recorder(settings.recordings, counts, functools.partial(identities, settings))
     except OSError as error:
         raise ConfigError(f"recordings.dir: cannot be written: {error}") from None
 
 
-def _key_book(settings: Settings, voices: VoiceMap) -> KeyBook:
+def _served(
+    settings: Settings, engines: Mapping[str, Sequence[Engine]], images: ImageService
+) -> ServedModel:
+    """Return one model of the server."""
+    model = settings.model
+    pool = EnginePool(engines[model.name])
+    voices = voice_map(settings.voices, pool.info.voices, model.name)
+    return ServedModel(
+        settings, pool, voices, Gallery(images, settings.images, pool.info.image_side)
+    )
+
+
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do several things at once, and wait for all of them, also where one fails."""
+    for failure in await asyncio.gather(*works, return_exceptions=True):
+        if failure is not None:
+            raise failure
+
+
+def _key_book(settings: Settings, models: Models) -> KeyBook:
     """Return what makes and knows ephemeral keys."""
     server = settings.server
     if not server.key_secrets:
         return EphemeralKeys(server.max_ephemeral_keys)
-    read = functools.partial(key_config, settings, voices)
     signer = Signer(server.key_secrets)
-    return SignedKeys(server.max_ephemeral_keys, signer, server.key_epoch, read)
+    return SignedKeys(server.max_ephemeral_keys, signer, server.key_epoch, models.config)
+
+
+@contextlib.asynccontextmanager
+async def _watching(gateway: Gateway) -> AsyncIterator[None]:
+    """End the sessions of keys that have used their time."""
+    watching = asyncio.create_task(watch(gateway.api_keys.accounts), name="limits of keys")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -246,12 +293,14 @@ def _cors(settings: Settings) -> Middleware:
     )
 
 
-def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...]) -> VoiceMap:
+def voice_map(names: Mapping[str, str], engine_voices: tuple[str, ...], model: str) -> VoiceMap:
     """Return which voices clients may ask for: the configured names and the engine's own."""
     for name, voice in names.items():
         if voice not in engine_voices:
             known = ", ".join(repr(known) for known in engine_voices)
-            raise ConfigError(f"voices.{name}: the model has no voice {voice!r}, only {known}")
+            raise ConfigError(
+                f"voices.{name}: the model {model!r} has no voice {voice!r}, only {known}"
+            )
     every = {**names, **{voice: voice for voice in engine_voices if voice not in names}}
     return VoiceMap(every, next(iter(every)))
 
@@ -311,26 +360,28 @@ def serve(settings: Settings) -> None:
         log.info("descriptors", soft_limit=raise_descriptor_limit())
         # The descriptors were raised first: each call may need one, and many systems begin with
         # 1,024.
-        bound = session_bound(settings, this_machine())
-        settings = with_max_sessions(settings, bound.sessions)
+        settings = _with_bounds(settings)
         network = _network(settings, listener.getsockname()[1])
-        log.info("admission", max_sessions=bound.sessions, reason=bound.reason)
-        twin = settings.model.twin
-        source = f"a random twin of {twin}" if twin else settings.model.script or settings.model.dir
-        log.info("loading", model=settings.model.name, source=str(source))
+        for each in settings.each_model:
+            twin = each.model.twin
+            source = f"a random twin of {twin}" if twin else each.model.script or each.model.dir
+            devices = [*each.engine.places]
+            log.info("loading", model=each.model.name, source=str(source), devices=devices)
         # The order of what follows is that of what can go wrong soonest: certificate, ports, the
         # file of measurements, then the model.
-        engine = make_engine(settings)
+        engines = make_engines(settings)
         try:
-            app = create_app(settings, engine, network)
-            if engine.info.note:
-                log.warning("note", model=settings.model.name, note=engine.info.note)
+            app = create_app(settings, engines, network)
+            for name, (engine, *_) in engines.items():
+                if engine.info.note:
+                    log.warning("note", model=name, note=engine.info.note)
             host, port = listener.getsockname()[:2]
             secure = "s" if settings.server.tls_certificate else ""
             log.info(
                 "serving",
                 version=parley_version(),
-                url=f"ws{secure}://{host}:{port}/v1/realtime?model={settings.model.name}",
+                url=f"ws{secure}://{host}:{port}/v1/realtime?model={next(iter(engines))}",
+                models=[*engines],
                 playground=f"http{secure}://{host}:{port}/",
                 webrtc_udp_port=network and network.udp_port,
             )
@@ -340,7 +391,21 @@ def serve(settings: Settings) -> None:
             gc.freeze()
             Server(uvicorn_config(app, settings), app).run(sockets=[listener])
         finally:
-            engine.stop()  # where the application did not come so far as to do it
+            for engine in itertools.chain.from_iterable(engines.values()):
+                engine.stop()  # where the application did not come so far as to do it
+
+
+def _with_bounds(settings: Settings) -> Settings:
+    """Return the settings with the sessions that each engine holds, and say where these are from.
+
+    Raises:
+        ConfigError: the file of measurements is broken.
+    """
+    log, machine = structlog.get_logger("server"), this_machine()
+    bounds = {each.model.name: session_bound(each, machine) for each in settings.each_model}
+    for name, bound in bounds.items():
+        log.info("admission", model=name, max_sessions=bound.sessions, reason=bound.reason)
+    return with_bounds(settings, {name: bound.sessions for name, bound in bounds.items()})
 
 
 def _network(settings: Settings, port: int) -> "Network | None":
@@ -357,7 +422,7 @@ def _network(settings: Settings, port: int) -> "Network | None":
 
 
 class Server(uvicorn.Server):
-    """Run the application until it is interrupted, or its engine is given up.
+    """Run the application until it is interrupted, or the last of its engines is given up.
 
     SIGTERM lets the sessions that are open come to their end first, and a second one does not.
     SIGINT, which somebody at a terminal sends, stops at once.
@@ -370,7 +435,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         gateway: Gateway = app.state.gateway
-        self._link = gateway.link
+        self._pools = [model.pool for model in gateway.models]
         self._drain = gateway.drain
         self._calls: Calls | None = app.state.calls
         self._is_drain_wanted = False
@@ -381,21 +446,22 @@ class Server(uvicorn.Server):
         """Serve.
 
         Raises:
-            EngineGoneError: the engine died too often. Nothing can be served without one, and
+            EngineGoneError: every engine died too often. Nothing can be served without one, and
                 whoever supervises this process can start it anew.
         """
         super().run(sockets)
         if self._given_up_ticks:
-            raise EngineGoneError("the engine died too often, and the server ended with it")
+            raise EngineGoneError("every engine died too often, and the server ended with them")
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second whether to stop."""
-        # One second between the last word to the sessions and the end: ten ticks of 0.1 s.
-        if self._link.state is LinkState.FAILED:
+        # One second between the last word to the sessions and the end: ten ticks of 0.1 s. While
+        # one model is served, its callers are not cut off because another one is given up.
+        if all(pool.state is LinkState.FAILED for pool in self._pools):
             # Its sessions are told first, and `/readyz` says it meanwhile.
             self._given_up_ticks += 1
             if self._given_up_ticks == 1:
-                self._log.error("the engine is given up: stopping")
+                self._log.error("no engine is left: stopping")
         is_over = self._given_up_ticks > _GIVEN_UP_TICKS
         if self._is_drain_wanted and not self.should_exit:
             self._go_on_draining()
@@ -426,7 +492,8 @@ class Server(uvicorn.Server):
     @property
     def _num_open(self) -> int:
         """Count sessions, those that are on their way, and calls that are being closed."""
-        return max(self._link.num_coming, self._calls.num_calls if self._calls else 0)
+        num_coming = sum(pool.num_coming for pool in self._pools)
+        return max(num_coming, self._calls.num_calls if self._calls else 0)
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:

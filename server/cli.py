@@ -145,10 +145,11 @@ def _serve(args: argparse.Namespace) -> int:
     if args.tls_self_signed:
         settings = _with_own_certificate(settings)
     if args.check:
-        if settings.model.script is not None:
-            from model.scripted.script import load_script  # noqa: PLC0415
+        for each in settings.each_model:
+            if each.model.script is not None:
+                from model.scripted.script import load_script  # noqa: PLC0415
 
-            load_script(ROOT / settings.model.script)
+                load_script(ROOT / each.model.script)
         print(f"{args.config}: ok")
         return 0
 
@@ -195,8 +196,16 @@ def _capacity(args: argparse.Namespace) -> int:
     from server.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
-    sessions = run_capacity(settings, seconds=args.seconds, max_sessions=args.most)
-    return 0 if sessions else EXIT_RUNTIME
+    # One after the other, each as if it had the machine to itself.
+    safe = [
+        run_capacity(alone, seconds=args.seconds, max_sessions=args.most)
+        for alone in settings.each_model
+        if not args.model or alone.model.name == args.model
+    ]
+    if not safe:
+        known = ", ".join(each.model.name for each in settings.each_model)
+        raise ConfigError(f"--model {args.model}: there is no such model, only {known}")
+    return 0 if all(safe) else EXIT_RUNTIME
 
 
 def _key(args: argparse.Namespace) -> int:
@@ -226,6 +235,13 @@ def _replay(args: argparse.Namespace) -> int:
     return 0 if report.is_same else EXIT_RUNTIME
 
 
+def _usage(args: argparse.Namespace) -> int:
+    from server.usage import print_usage  # noqa: PLC0415
+
+    print_usage(args.files, args.by)
+    return 0
+
+
 def _train(args: argparse.Namespace) -> int:
     from model.training.cli import main as train  # noqa: PLC0415
 
@@ -243,7 +259,7 @@ def _eval(args: argparse.Namespace) -> int:
     from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
     from server.config import load_settings  # noqa: PLC0415
 
-    settings = load_settings(args.config, args.set)
+    settings = load_settings(args.config, args.set).each_model[0]
     directory = ROOT / settings.model.dir
     conditions = {condition.name: condition for condition in CONDITIONS}
     if unknown := set(args.condition) - set(conditions):
@@ -331,6 +347,9 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument(
         "--most", type=_positive, default=256, metavar="N", help="most sessions to try (256)"
     )
+    capacity.add_argument(
+        "--model", metavar="NAME", help="only this one of the models; all are measured otherwise"
+    )
     _add_config(capacity)
 
     key = commands.add_parser(
@@ -355,6 +374,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     again.add_argument("--json", action="store_true", help="print one JSON line")
     _add_config(again)
+
+    usage = commands.add_parser(
+        "usage",
+        help="add up what was used, by API key and model",
+        description="Add up files that the setting usage.ledger made, those that were put aside "
+        "included. Prints a table, then one JSON line. Also while a server writes them.",
+    )
+    usage.set_defaults(run=_usage)
+    usage.add_argument("files", nargs="+", type=Path, metavar="FILE", help="such as usage*.jsonl")
+    usage.add_argument(
+        "--by",
+        type=_columns,
+        default=("key", "model"),
+        metavar="A,B",
+        help="what is told apart: key, model, day (of UTC), session (key,model)",
+    )
 
     train = commands.add_parser("train", add_help=False, help="train the starter anew")
     train.set_defaults(run=_train)
@@ -456,6 +491,15 @@ def _milliseconds(text: str) -> int:
     if (milliseconds := int(text)) < 0:
         raise argparse.ArgumentTypeError("a time in milliseconds is not negative")
     return milliseconds
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    from server.usage import COLUMNS  # noqa: PLC0415
+
+    columns = tuple(text.split(","))
+    if unknown := set(columns) - set(COLUMNS):
+        raise argparse.ArgumentTypeError(f"there is no {min(unknown)!r}, only {', '.join(COLUMNS)}")
+    return columns
 
 
 def _positive(text: str) -> int:

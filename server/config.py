@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -75,7 +75,7 @@ class KeyLimits(_Strict):
 
     Attributes:
         max_sessions: that may be open at once.
-        minutes_a_day: of all its sessions, by UTC. Tested when a session begins.
+        minutes_a_day: of all its sessions, by UTC. When they are used up, all are ended.
         sessions_a_minute: that may begin.
     """
 
@@ -285,14 +285,16 @@ DEFAULTS = ServerSettings()
 """What holds where nothing is set, for whoever bounds a session without having settings."""
 
 
-class ModelSettings(_Strict):
-    """Which model is served.
+# In addresses, in metrics and in the accounts of use.
+ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@+-]{1,100}$")]
+OtherNames: TypeAlias = Literal["serve", "refuse"]
+
+
+class _ModelSource(_Strict):
+    """Where a model comes from, and what else it is called.
 
     Attributes:
-        name: what clients call it.
         aliases: other names that it answers to; a session says the one that its client asked for.
-        other_names: what happens to a client that asks for any other name: "serve" it, and its
-            session says the model's own name, or "refuse" it (`model_not_found`).
         dir: folder of its weights: a starter, or a checkpoint of the Kyutai family.
         script: file that the scripted engine follows in place of any weights, for tests of
             applications; see docs/scripted.md.
@@ -301,13 +303,24 @@ class ModelSettings(_Strict):
             the model says. More doubles the work and the memory of a session.
     """
 
-    name: str = "starter"
     aliases: tuple[str, ...] = ()
-    other_names: Literal["serve", "refuse"] = "serve"
     dir: Path = Path("model/starter")
     script: Path | None = None
     twin: Literal["moshi", "personaplex", "hibiki"] | None = None
     guidance: Annotated[float, Field(ge=0)] = 1.0
+
+
+class ModelSettings(_ModelSource):
+    """Which model is served, where it is the only one.
+
+    Attributes:
+        name: what clients call it.
+        other_names: what happens to a client that asks for any other name: "serve" it, and its
+            session says the model's own name, or "refuse" it (`model_not_found`).
+    """
+
+    name: str = "starter"
+    other_names: OtherNames = "serve"
 
 
 class EngineSettings(_Strict):
@@ -319,14 +332,16 @@ class EngineSettings(_Strict):
         placement: "process" gives the engine a process of its own, which is started again when it
             dies: calls go on. "thread" keeps it in the gateway's, which is enough for a script or
             a test.
-        max_sessions: sessions that may be open at once; one more is refused with HTTP 503 and
-            `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this machine, and
-            the default where it never ran.
+        max_sessions: sessions that may be open at once, on each device; one more is refused with
+            HTTP 503 and `rate_limit_exceeded`. Left out, it is what `parley capacity` found on this
+            machine, and the default where it never ran.
         linears: how the language model's linears are kept: "dense" (fp32), "nf4" (packed, as in
             the file), "bitsandbytes" (the same, multiplied by that package's kernels in place of
             ours) or "int8" (half of bf16, and the fastest on a CPU).
         dtype: of the other weights of a model of the Kyutai family, and of what it remembers.
         device: where such a model runs, as PyTorch names it: "cpu", "cuda" or "cuda:1".
+        devices: several of these, in place of `device`: one engine runs on each, and a session goes
+            to the one with the most free slots. A device may stand there twice.
         kv: how what a session remembers is kept: "full", or "int8" in a quarter of the memory.
         hang_s: how long one piece of the engine's work may take: after that its process hangs, and
             is replaced. More for a model that is too slow for its machine.
@@ -342,6 +357,7 @@ class EngineSettings(_Strict):
     linears: Linears = _CORE.linears
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(min_length=1)] = "cpu"
+    devices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     kv: Precision = _CORE.kv
     kv_pages: Annotated[int, Field(ge=1)] | None = _CORE.kv_pages
     cached_prompts: Annotated[int, Field(ge=0)] = _CORE.cached_prompts
@@ -356,6 +372,17 @@ class EngineSettings(_Strict):
         # By name, so that a setting is declared once there and once here, and copied nowhere.
         shared = type(self).model_fields.keys() & {field.name for field in fields(EngineConfig)}
         return EngineConfig(**self.model_dump(include=shared))
+
+    @model_validator(mode="after")
+    def _one_way_to_say_where(self) -> "EngineSettings":
+        if self.devices and "device" in self.model_fields_set:
+            raise ValueError("device and devices are two ways to say it: give one")
+        return self
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return the device of each engine."""
+        return self.devices or (self.device,)
 
 
 class VadSettings(_Strict):
@@ -729,12 +756,48 @@ class RecordingSettings(_Strict):
     max_waiting_bytes: Annotated[int, Field(ge=1_048_576)] = 64 * 1_024 * 1_024
 
 
+class UsageSettings(_Strict):
+    """Where it is written down what is used; see docs/deploy.md.
+
+    Attributes:
+        ledger: file to which a line is added for what each session used, by API key and model; None
+            for none. It is for one server alone.
+        flush_s: how often: what is lost with a process that is killed. What a response cost is
+            written within a fifth of a second after its end.
+        ledger_bytes: size at which the file is put aside, and a new one begun. None is ever
+            removed.
+    """
+
+    ledger: Path | None = None
+    flush_s: Annotated[float, Field(ge=0.2, le=3_600)] = 5.0
+    # Some 300,000 lines.
+    ledger_bytes: Annotated[int, Field(ge=1_024)] = 64 << 20
+
+
+class ServedSettings(_ModelSource):
+    """One of several models; see docs/deploy.md.
+
+    Attributes:
+        other_names: "serve" for at most one of them: it also serves who asks for a name that no
+            model has, and its session says the model's own name. Where every model has "refuse",
+            such a client is told `model_not_found`.
+        engine: how much it takes on, and where it runs, as the section `engine`.
+        voices: names that its clients may ask for, as the section `voices`.
+    """
+
+    other_names: OtherNames = "refuse"
+    engine: EngineSettings = EngineSettings()
+    voices: Mapping[str, str] = Field(default_factory=dict)
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
     Attributes:
         voices: names that clients may ask for → voices of the engine. Empty: the engine's own
             names. The first is the default.
+        models: name → model, where one server has several, in place of `model`, `engine` and
+            `voices`. The first serves who names none.
     """
 
     server: ServerSettings = ServerSettings()
@@ -748,8 +811,39 @@ class Settings(_Strict):
     mcp: McpSettings = McpSettings()
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    models: Mapping[ModelName, ServedSettings] = Field(default_factory=dict)
+    usage: UsageSettings = UsageSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     recordings: RecordingSettings = RecordingSettings()
+
+    @model_validator(mode="after")
+    def _one_model_or_several(self) -> "Settings":
+        if not self.models:
+            return self
+        if twice := {"model", "engine", "voices"} & self.model_fields_set:
+            raise ValueError(
+                f"{min(twice)} is for a server with one model, and there is a section models: each "
+                "of these has an engine and voices of its own"
+            )
+        names = [*self.models, *(name for each in self.models.values() for name in each.aliases)]
+        if shared := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"models: {min(shared)!r} is the name of two of them")
+        serving = [name for name, each in self.models.items() if each.other_names == "serve"]
+        if len(serving) > 1:
+            raise ValueError(f"models: {', '.join(serving)}: only one can have other_names: serve")
+        return self
+
+    @property
+    def each_model(self) -> "tuple[Settings, ...]":
+        """Return the settings as each model's engine sees them: it is the only one in them."""
+        # So there is one way to serve a model, however many there are.
+        return tuple(self._of_one(name, each) for name, each in self.models.items()) or (self,)
+
+    def _of_one(self, name: str, served: ServedSettings) -> "Settings":
+        source = {key: getattr(served, key) for key in _ModelSource.model_fields}
+        model = ModelSettings(name=name, other_names=served.other_names, **source)
+        alone = {"model": model, "engine": served.engine, "voices": served.voices, "models": {}}
+        return self.model_copy(update=alone)
 
 
 def load_settings(
@@ -835,55 +929,74 @@ def _leaves(prefix: _KeyPath, tree: _Tree) -> Iterator[tuple[_KeyPath, Any]]:
     """Yield the settings of a tree; free-form mappings are leaves themselves."""
     for key, value in tree.items():
         keys = (*prefix, str(key))
-        if isinstance(value, dict) and value and _section(keys) is not None:
+        if isinstance(value, dict) and value and _has_keys(_kind(keys)):
             yield from _leaves(keys, value)
-        elif value is not None or _section(keys) is None:
+        elif value is None and _is_entry(keys):
+            # As YAML writes `models: {starter: }`: there is one, with nothing said of it.
+            yield keys, {}
+        elif value is not None or not _has_keys(_kind(keys)):
             # A section without content, as YAML writes `server:`, is no setting.
             yield keys, value
 
 
-def _section(keys: _KeyPath) -> type[BaseModel] | None:
-    """Return the settings class at a key path, None if there is a value or nothing."""
-    section: type[BaseModel] = Settings
+# What stands at a key path: a section's class, a mapping of names to sections, the type of a value,
+# or None for nothing. For example, of ("models",), ("models", "a") and ("models", "a", "dir") it is
+# a mapping, a section and a value; `a` is an entry of the mapping.
+def _kind(keys: _KeyPath) -> Any:
+    kind: Any = Settings
     for key in keys:
-        field = section.model_fields.get(key)
-        kind = field.annotation if field is not None else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return None
-        section = kind
-    return section
+        kind = _below(kind, key)
+    return kind
+
+
+def _below(kind: Any, key: str) -> Any:
+    if _is_section(kind):
+        field = kind.model_fields.get(key)
+        return None if field is None else field.annotation
+    return get_args(kind)[1] if get_origin(kind) is Mapping else None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _has_keys(kind: Any) -> bool:
+    """Say whether what is below it are settings of their own."""
+    return _is_section(kind) or (get_origin(kind) is Mapping and _is_section(get_args(kind)[1]))
+
+
+def _is_entry(keys: _KeyPath) -> bool:
+    return _is_section(_kind(keys)) and get_origin(_kind(keys[:-1])) is Mapping
 
 
 def _check_key(keys: _KeyPath, source: str) -> None:
     """Refuse a key that does not exist, and say which may have been meant."""
     for depth, key in enumerate(keys):
-        section = _section(keys[:depth])
-        if section is None:
-            # Below a free-form mapping, such as `voices`, any key is fine.
-            field = _section(keys[: depth - 1])
-            kind = field.model_fields[keys[depth - 1]].annotation if field else None
-            if get_origin(kind) is Mapping and depth == len(keys) - 1:
-                return
+        kind = _kind(keys[:depth])
+        if _is_section(kind) and key not in kind.model_fields:
+            raise ConfigError(f"{source}: unknown key {'.'.join(keys)!r}{_meant(keys)}")
+        # Below a mapping, such as `voices`, any key is fine.
+        if not _is_section(kind) and get_origin(kind) is not Mapping:
             raise ConfigError(
                 f"{source}: {'.'.join(keys[:depth])!r} is a value and has no key {key!r}"
             )
-        if key not in section.model_fields:
-            raise ConfigError(f"{source}: unknown key {'.'.join(keys)!r}{_meant(keys)}")
-    if _section(keys) is not None:
+    if _is_section(_kind(keys)) and not _is_entry(keys):
         raise ConfigError(f"{source}: {'.'.join(keys)!r} is a section and takes no value itself")
 
 
 def _all_keys(prefix: _KeyPath = ()) -> Iterator[str]:
-    section = _section(prefix)
-    if section is None:
+    kind = _kind(prefix)
+    if not _is_section(kind):
         yield ".".join(prefix)
         return
-    for key in section.model_fields:
+    for key in kind.model_fields:
         yield from _all_keys((*prefix, key))
 
 
 def _meant(keys: _KeyPath) -> str:
-    known = list(_all_keys())
+    # Of a model of several, what may stand there; else everything.
+    entry = next((keys[:depth] for depth in range(len(keys)) if _is_entry(keys[:depth])), ())
+    known = list(_all_keys(entry))
     # For example, `server.prot` is answered with `did you mean 'server.port'?`.
     close = difflib.get_close_matches(".".join(keys), known, n=3, cutoff=0.6)
     # A right name in the wrong place is a common slip too.

@@ -1,5 +1,7 @@
 """Which engine the settings ask for."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model.assemble.spec import DuplexSpec, ScriptedSpec, StarterSpec, TwinSpec
@@ -15,8 +17,36 @@ from server.names import ROOT
 STARTER_FILE = "codec.safetensors"
 
 
+def make_engines(settings: Settings) -> Mapping[str, Sequence[Engine]]:
+    """Return the engines of each model by its name, in order, not started.
+
+    There is one on each of a model's devices. Those in processes of their own load at the same
+    time.
+
+    Raises:
+        ParleyError: one cannot be had; see `make_engine`. Those that there were are stopped.
+    """
+    engines: dict[str, list[Engine]] = {}
+    try:
+        for alone in settings.each_model:
+            made: list[Engine] = []
+            engines[alone.model.name] = made
+            made.extend(make_engine(on_device(alone, each)) for each in alone.engine.places)
+    except BaseException:
+        for each in itertools.chain.from_iterable(engines.values()):
+            each.stop()
+        raise
+    return engines
+
+
+def on_device(settings: Settings, device: str) -> Settings:
+    """Return the settings of a model's engine on one of its devices."""
+    engine = settings.engine.model_copy(update={"device": device, "devices": ()})
+    return settings.model_copy(update={"engine": engine})
+
+
 def make_engine(settings: Settings) -> Engine:
-    """Return the engine, not started.
+    """Return the engine of the only model on its only device, not started.
 
     In this process it reads the model's weights, or a script, now; a process of its own has begun
     to read them, and what goes wrong there is raised where the engine is first asked for anything.
@@ -48,6 +78,8 @@ def core_spec(settings: Settings) -> CoreSpec:
         )
     model, config = settings.model, engine.core
     directory = ROOT / model.dir
+    if engine.device != "cpu" and (model.twin is not None or is_starter(directory)):
+        raise ConfigError(f"engine.device: this model runs on cpu only, got {engine.device!r}")
     if model.twin is not None:
         return TwinSpec(model.twin, model.name, config, model.guidance)
     if is_starter(directory):

@@ -11,7 +11,7 @@ from model.engine.log import Log, Logged, read_log
 from model.engine.replay import Replay, ReplayClock, Replayed
 from model.messages import AppendText, CommitAudio
 from server.config import Settings
-from server.engine import core_spec
+from server.engine import core_spec, on_device
 from server.errors import ConfigError
 from server.recording.files import ENGINE
 from server.recording.identity import differences, identity
@@ -57,7 +57,8 @@ def replay(recording: Path, settings: Settings) -> Report:
 
     Args:
         recording: its folder, or its `engine.log`.
-        settings: which engine to do it with.
+        settings: which engine to do it with. Where they have several models, it is the one that the
+            recording names.
 
     Raises:
         ConfigError: there is no such recording, or this engine cannot do one again.
@@ -66,6 +67,7 @@ def replay(recording: Path, settings: Settings) -> Report:
         ScriptError: the script is broken.
     """
     log = _read(recording / ENGINE if recording.is_dir() else recording)
+    settings = _of_model(settings, log.header.get("model"))
     spec = core_spec(settings)
     if not isinstance(spec, StarterSpec | ScriptedSpec):
         raise ConfigError(
@@ -81,6 +83,24 @@ def replay(recording: Path, settings: Settings) -> Report:
         core.close()
     engine = differences(log.header, identity(settings))
     return Report(engine, _changed(log), log.is_whole, done)
+
+
+def _of_model(settings: Settings, name: object) -> Settings:
+    """Return the settings of the model that a recording names; of the only one, whatever its name.
+
+    Raises:
+        ConfigError: there are several, and none of that name.
+    """
+    # So a recording of one model can be done again with another one, to see where they part.
+    models = {alone.model.name: alone for alone in settings.each_model}
+    found = models.get(str(name)) if settings.models else settings
+    if found is None:
+        raise ConfigError(
+            f"models: the recording is of the model {name!r}, and there are only "
+            f"{', '.join(map(repr, models))}"
+        )
+    # Each device does the same.
+    return on_device(found, found.engine.places[0])
 
 
 def _read(path: Path) -> Log:

@@ -146,7 +146,7 @@ class ProcessEngine:
     def process_id(self) -> int | None:
         """Return the child's process id, None while there is no child."""
         child = self._child
-        return None if child is None else child.process.pid
+        return None if child is None else child.pid
 
     def start(self, deliver: Callable[[Output | News], None]) -> None:
         """Warm the engine up and begin to serve; see `Engine.start`.
@@ -247,7 +247,8 @@ class ProcessEngine:
                 return
             _log.error("the engine's process was lost: it %s", child.end_of_it)
             lost = f"The engine was lost: its process {child.end_of_it}."
-            guarded(EngineLost(lost, self._culprit(child)))
+            suspect = _suspect(child)
+            guarded(EngineLost(lost, self._culprit(child, suspect), suspect))
             # A process that dies once a day is started at once each time. One that dies after every
             # start is started after 0, 1, 2, 5 and 10 s, and then given up.
             if monotonic() - began_s >= self._policy.steady_s:
@@ -263,9 +264,8 @@ class ProcessEngine:
             self._serve_with(child)
             guarded(EngineBack())
 
-    def _culprit(self, child: _Child) -> str:
+    def _culprit(self, child: _Child, session_id: str) -> str:
         """Return the session that is to blame for a child's death; "" if none is."""
-        session_id = child.noted.read().partition("/")[0]
         if not session_id:
             return ""
         self._crashes[session_id] += 1
@@ -379,6 +379,9 @@ class _Child:
         except OSError:
             self.connection.close()
             raise
+        self.pid = self.process.pid
+        self._has_ended = False
+        self._exit_code: int | None = None
         self._described: Described | None = None
 
     def description(self) -> Described:
@@ -424,17 +427,23 @@ class _Child:
     def end(self) -> None:
         """End the process and wait for it; for the thread that takes its messages."""
         self.cut_off()
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.process.join(_STOP_TIMEOUT_S)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self._exit_code = self.process.exitcode
+        # Its two descriptors would stay for as long as anybody knows it.
+        self.process.close()
         self.messages.close()
         self.connection.close()
 
     @property
     def end_of_it(self) -> str:
         """Say how the process ended."""
-        code = self.process.exitcode
+        code = self._exit_code
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"exited with code {code}"
@@ -462,6 +471,11 @@ def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> N
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _suspect(child: _Child) -> str:
+    """Return the session for which a child was at work when it ended; "" if for none."""
+    return child.noted.read().partition("/")[0]
 
 
 def _error(refused: Refused) -> ParleyError:

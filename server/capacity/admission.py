@@ -1,5 +1,6 @@
 """Decide how many sessions the server admits, and say why so many."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.capacity.record import Machine, find_record, key_of
@@ -21,7 +22,9 @@ class Bound:
 
 
 def session_bound(settings: Settings, machine: Machine) -> Bound:
-    """Return the bound: what is set, else what was measured here, else the default.
+    """Return how many sessions each engine of the only model takes.
+
+    What is set, else what was measured here, else the default.
 
     Raises:
         ConfigError: the file of measurements is there and broken.
@@ -41,6 +44,17 @@ def session_bound(settings: Settings, machine: Machine) -> Bound:
         else (f"there is no {path}")
     )
     return Bound(settings.engine.max_sessions, f"the default: {why}; `parley capacity` measures it")
+
+
+def with_bounds(settings: Settings, sessions: Mapping[str, int]) -> Settings:
+    """Return the settings with so many sessions for each model's engine, by its name."""
+    if not settings.models:
+        return with_max_sessions(settings, sessions[settings.model.name])
+    models = {}
+    for name, served in settings.models.items():
+        engine = served.engine.model_copy(update={"max_sessions": sessions[name]})
+        models[name] = served.model_copy(update={"engine": engine})
+    return settings.model_copy(update={"models": models})
 
 
 def with_max_sessions(settings: Settings, max_sessions: int) -> Settings:

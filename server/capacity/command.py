@@ -20,7 +20,7 @@ from server.capacity.search import (
     trial_row,
 )
 from server.config import Settings
-from server.engine import core_spec
+from server.engine import core_spec, on_device
 from server.names import ROOT
 
 Write: TypeAlias = Callable[[str], object]
@@ -30,7 +30,9 @@ _HEADER = "sessions   tick p50    p95    p99   first audio p50    p95   of one  
 
 
 def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> int:
-    """Measure, print, keep, and return the largest number of sessions that is safe; 0 for none.
+    """Measure the engine of the only model, on the first of its devices.
+
+    Prints, keeps, and returns the largest number of sessions that is safe; 0 for none.
 
     Args:
         settings: of the engine, and where to keep the result.
@@ -45,7 +47,8 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
     # A core of its own for each trial: nothing that one leaves behind in caches or memory helps the
     # next.
     def make_core(num_sessions: int) -> EngineCore:
-        return core_spec(with_max_sessions(settings, num_sessions)).build()
+        first = on_device(settings, settings.engine.places[0])
+        return core_spec(with_max_sessions(first, num_sessions)).build()
 
     path = ROOT / settings.server.capacity_file
     machine = this_machine()
@@ -68,7 +71,8 @@ def run_capacity(settings: Settings, *, seconds: float, max_sessions: int) -> in
     else:
         print("\nnot even one session is safe: nothing is kept")
     rows = [trial_row(trial, frame_ms) for trial in trials]
-    print(json.dumps({"capacity": {"sessions": sessions, "measured": rows}}))
+    found = {"model": settings.model.name, "sessions": sessions, "measured": rows}
+    print(json.dumps({"capacity": found}))
     return sessions
 
 

@@ -94,14 +94,17 @@ def key_of(settings: Settings, machine: Machine) -> Key:
     paths = sorted(path for path in source.glob("*") if path.is_file()) or [source]
     # A hash would read gigabytes at every start. The time of a step depends on sizes, not on
     # values.
+    engine = settings.engine.model_dump(
+        # None of these changes how long a step takes; the first is what is looked for.
+        mode="json",
+        exclude={"max_sessions", "hang_s", "loading_s", "devices"},
+    )
     files = {path.name: path.stat().st_size for path in paths if path.exists()}
     key = {
         "model": settings.model.model_dump(mode="json"),
         "files": files,
-        # None of the excluded changes how long a step takes; the first is what is looked for.
-        "engine": settings.engine.model_dump(
-            mode="json", exclude={"max_sessions", "hang_s", "loading_s"}
-        ),
+        # Of several devices the first stands for all, as it is the one that is measured.
+        "engine": {**engine, "device": settings.engine.places[0]},
         "machine": asdict(machine),
         "parley": importlib.metadata.version("parley"),
     }

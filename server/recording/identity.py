@@ -13,8 +13,13 @@ from server.names import ROOT, parley_version
 _SETTINGS = ("linears", "dtype", "device", "kv", "num_threads", "ahead_ms")
 
 
+def identities(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what is known of the engine of each model of a server, by the model's name; JSON."""
+    return {alone.model.name: identity(alone) for alone in settings.each_model}
+
+
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return what is known of an engine; JSON.
+    """Return what is known of the engine of the only model; JSON.
 
     Reads all files of the model, which takes a second for each gigabyte or so.
     """

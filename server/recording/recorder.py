@@ -69,7 +69,8 @@ class Recorder:
     Args:
         settings: of recordings.
         counts: of the gateway.
-        engine: returns what is known of the engine; JSON. Called once, on the thread that writes.
+        engines: returns what is known of the engine of each model, by the model's name; JSON.
+            Called once, on the thread that writes.
         store: where recordings are kept; None for what the settings say.
 
     Raises:
@@ -81,13 +82,13 @@ class Recorder:
         self,
         settings: RecordingSettings,
         counts: Counts,
-        engine: Callable[[], Mapping[str, Any]],
+        engines: Callable[[], Mapping[str, Mapping[str, Any]]],
         store: Store | None = None,
     ) -> None:
         self.settings = settings
         self._counts = counts
-        self._describe = engine
-        self._engine: Mapping[str, Any] = {}
+        self._describe = engines
+        self._engines: Mapping[str, Mapping[str, Any]] = {}
         self._store = store or make_store(settings)
         self._open, self._ready = settings.dir / "open", settings.dir / "ready"
         for folder in (self._open, self._ready):
@@ -105,11 +106,12 @@ class Recorder:
 
     # From the event loop.
 
-    def begin(self, session_id: str, rate_hz: int, about: Mapping[str, Any]) -> Take:
+    def begin(self, session_id: str, model: str, rate_hz: int, about: Mapping[str, Any]) -> Take:
         """Begin a recording.
 
         Args:
             session_id: whose.
+            model: that it has, by its own name.
             rate_hz: of its sound.
             about: what is known of the session; JSON.
         """
@@ -120,13 +122,14 @@ class Recorder:
         about = {
             "name": take.name,
             "session_id": session_id,
+            "model": model,
             "started_at": now.isoformat(timespec="milliseconds"),
             "sample_rate_hz": rate_hz,
             "channels": {"left": "user", "right": "assistant"},
             "is_complete": False,
             **about,
         }
-        self._queue(lambda: self._try(take, lambda: self._begin(take, rate_hz, about)), 0)
+        self._queue(lambda: self._try(take, lambda: self._begin(take, model, rate_hz, about)), 0)
         return take
 
     def sound(self, take: Take, start: int, block: Stereo) -> None:
@@ -180,7 +183,7 @@ class Recorder:
 
     def _write(self) -> None:
         # First, while nobody records: it may take a minute.
-        self._engine = self._describe()
+        self._engines = self._describe()
         while (next_ := self._work.get()) is not None:
             work, num_bytes = next_
             try:
@@ -203,9 +206,9 @@ class Recorder:
             self._counts.recordings_failed += 1
             _log.error("recording stopped", name=take.name, error=str(error))
 
-    def _begin(self, take: Take, rate_hz: int, about: Mapping[str, Any]) -> None:
+    def _begin(self, take: Take, model: str, rate_hz: int, about: Mapping[str, Any]) -> None:
         folder = self._open / take.name
-        take.files = RecordingFiles(folder, rate_hz, about, self._engine)
+        take.files = RecordingFiles(folder, rate_hz, about, self._engines[model])
 
     def _end(self, take: Take, num_samples: int, about: Mapping[str, Any]) -> None:
         if take.files is None:

@@ -37,6 +37,7 @@ class SessionRecording(Witness):
         recorder: writes.
         config: what the session begins with.
         rate_hz: of the engine's sound.
+        model: that the session has, by its own name.
         is_played: whether the transport plays replies and says when; else the client does.
         about: what is known of the session; JSON.
     """
@@ -49,12 +50,14 @@ class SessionRecording(Witness):
         config: SessionConfig,
         rate_hz: int,
         *,
+        model: str,
         is_played: bool,
         about: Mapping[str, Any],
     ) -> None:
         self._recorder = recorder
         self._config = config
         self._rate_hz = rate_hz
+        self._model = model
         self._is_played = is_played
         self._about = about
         self._writes = GaDialect()
@@ -126,8 +129,8 @@ class SessionRecording(Witness):
             self._start_s = self._written_s = now_s
             self._end_s = now_s + self._recorder.settings.max_minutes * 60
             self._tracks = Tracks(self._rate_hz, now_s)
-            about = {"model": config.model, "voice": config.voice, **self._about}
-            self._take = self._recorder.begin(config.id, self._rate_hz, about)
+            about = {"voice": config.voice, **self._about}
+            self._take = self._recorder.begin(config.id, self._model, self._rate_hz, about)
         elif not config.is_recorded and self._take is not None:
             self._finish(now_s, "consent withdrawn")
 

@@ -1,10 +1,11 @@
 """Count what is done with an API key, and bound it: in the event loop, on this server alone."""
 
+import asyncio
 import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from server.config import KeyLimits
@@ -12,6 +13,7 @@ from server.config import KeyLimits
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
 # Sessions end at times that nobody knows; soon after one of them it is worth trying again.
 _RETRY_S = 5
+_WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Account:
         self, name: str, limits: KeyLimits, clock: Callable[[], float] = time.time
     ) -> None:
         self.name = name
+        self._ends: set[Callable[[str], None]] = set()
         self._limits = limits
         self._clock = clock
         self._begun_s: deque[float] = deque()  # of the last minute, where that is bounded
@@ -67,9 +70,8 @@ class Account:
         if limits.max_sessions is not None and self.num_open >= limits.max_sessions:
             text = f"This API key has its {limits.max_sessions} sessions open already."
             return LimitReached(text, _RETRY_S)
-        if limits.minutes_a_day is not None and self._today_s >= limits.minutes_a_day * 60:
-            text = f"This API key has used its {limits.minutes_a_day} minutes of today (UTC)."
-            return LimitReached(text, math.ceil(_DAY_S - now_s % _DAY_S))
+        if self._is_used_up:
+            return LimitReached(self._used_up_text, math.ceil(_DAY_S - now_s % _DAY_S))
         if limits.sessions_a_minute is not None:
             while self._begun_s and self._begun_s[0] <= now_s - _MINUTE_S:
                 self._begun_s.popleft()
@@ -78,10 +80,36 @@ class Account:
                 return LimitReached(text, math.ceil(self._begun_s[0] + _MINUTE_S - now_s) or 1)
         return None
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """Count a session while it is open."""
+    @property
+    def is_timed(self) -> bool:
+        """Say whether its sessions may be ended while they are open."""
+        return self._limits.minutes_a_day is not None
+
+    def end_if_used_up(self) -> None:
+        """End its sessions if they have had their minutes of today; called again and again."""
         self._settle()
+        if self._is_used_up:
+            for end in [*self._ends]:
+                end(self._used_up_text)
+
+    @property
+    def _is_used_up(self) -> bool:
+        minutes = self._limits.minutes_a_day
+        return minutes is not None and self._today_s >= minutes * 60
+
+    @property
+    def _used_up_text(self) -> str:
+        return f"This API key has used its {self._limits.minutes_a_day} minutes of today (UTC)."
+
+    @contextlib.contextmanager
+    def opened(self, end: Callable[[str], None]) -> Iterator[None]:
+        """Count a session while it is open.
+
+        Args:
+            end: ends it, and tells its client the text that it is given; may be called again.
+        """
+        self._settle()
+        self._ends.add(end)
         self.num_open += 1
         self.num_begun += 1
         if self._limits.sessions_a_minute is not None:
@@ -90,6 +118,7 @@ class Account:
             yield
         finally:
             self._settle()
+            self._ends.discard(end)
             self.num_open -= 1
 
     def _settle(self) -> None:
@@ -107,3 +136,12 @@ class Account:
             # and 120 s of them are today's.
             self._today_s = now_s % _DAY_S * self.num_open
         self._settled_s = now_s
+
+
+async def watch(accounts: Sequence[Account]) -> None:
+    """End sessions whose keys have used their time, within a second of that; until cancelled."""
+    timed = [account for account in accounts if account.is_timed]
+    while timed:
+        await asyncio.sleep(_WATCH_S)
+        for account in timed:
+            account.end_if_used_up()

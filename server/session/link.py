@@ -85,6 +85,13 @@ class EngineLink:
         return self.state is LinkState.READY
 
     @property
+    def num_free(self) -> int:
+        """Count the places that are left, for sessions and for responses beside them."""
+        # For example, of four places two are a session's, one is a response's beside a conversation
+        # and one a connection's whose handshake goes on: none is left.
+        return self.info.max_sessions - self.num_coming - len(self._asides)
+
+    @property
     def num_sessions(self) -> int:
         """Count the sessions that listen."""
         return len(self._takers)
@@ -101,10 +108,7 @@ class EngineLink:
         Raises:
             OverloadedError: there is none: all are taken, by sessions or by responses beside them.
         """
-        # For example, with four places: two sessions, one response beside a conversation and one
-        # connection whose handshake goes on. The next one is refused.
-        num_taken = self.num_coming + len(self._asides)
-        if num_taken >= self.info.max_sessions:
+        if self.num_free <= 0:
             raise OverloadedError(f"all {self.info.max_sessions} sessions are taken")
         self._num_arriving += 1
         try:

@@ -67,11 +67,13 @@ from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
-from server.session.link import NOT_READY, EngineLink, at_capacity_text
+from server.session.link import NOT_READY, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.stopwatch import Stopwatch, with_parts
 from server.session.transport import Player, Transport
+from server.session.usage import Meter
 from server.session.witness import Witness
 
 # How a session is put together. Three tasks, and one door from the engine's thread:
@@ -136,12 +138,13 @@ class Session:
         dialect: how events look on this connection.
         ids: makes the events' ids.
         ears: hears the client's audio.
-        link: leads to the engine.
+        link: leads to an engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         tools: speak to MCP servers.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
+        meter: counts what this one uses.
         drain: says until when the session can go on, once the server is about to stop.
         witnesses: see what happens.
         tells_parts: whether the client is told what a reply's first audio took.
@@ -156,13 +159,14 @@ class Session:
         dialect: Dialect,
         ids: Ids,
         ears: Ears,
-        link: EngineLink,
+        link: EnginePool,
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
         tools: ToolDesk,
         gallery: Gallery,
         counts: Counts,
+        meter: Meter,
         drain: Drain,
         player: Player | None = None,
         witnesses: Sequence[Witness] = (),
@@ -184,6 +188,7 @@ class Session:
         self._tools = tools.for_session(machine.config.id, self._on_tool)
         self._gallery = gallery
         self._counts = counts
+        self._meter = meter
         self._drain = drain
         self._clock = clock
         self._id = machine.config.id
@@ -227,6 +232,7 @@ class Session:
                 return
             self._counts.sessions_begun += 1
             has_begun = True
+            self._meter.begin(self._id)
             with self._drain.telling(self._expire_by):
                 hangup = await self._until_ended()
         finally:
@@ -280,7 +286,7 @@ class Session:
         try:
             self._react(self._machine.start())
         except OverloadedError:
-            message = at_capacity_text(self._link.info.max_sessions)
+            message = at_capacity_text(self._link.max_sessions)
             return ErrorEvent("rate_limit_error", "rate_limit_exceeded", message, None, None)
         return None
 
@@ -355,6 +361,7 @@ class Session:
         match event:
             case InputAudioBufferAppend():
                 self._check_waiting(event.audio)
+                self._meter.heard(self._ears.seconds_of(event.audio))
                 if len(event.audio) <= _INLINE_AUDIO_BYTES:
                     self._listen_beside(self._ears.seconds_of(event.audio))
                     reactions = self._machine.receive(event, self._clock())
@@ -406,7 +413,7 @@ class Session:
             self._ears.played(self._far_end.take(seconds, now_s))
 
     def _hear_pcm(self, pcm: Pcm) -> None:
-        self._listen_beside(len(pcm) / self._link.info.sample_rate_hz)
+        self._listen_beside(self._seconds(pcm))
         self._ears.hear_pcm(pcm)
         self._pass_on_heard(self._clock())
 
@@ -426,7 +433,13 @@ class Session:
         """Return the sound that an item carries, at the engine's rate."""
         parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
         self._check_waiting(*parts)
-        return await asyncio.to_thread(self._ears.decode_items, parts)
+        audio = await asyncio.to_thread(self._ears.decode_items, parts)
+        self._meter.heard(self._seconds(audio.pcm))
+        return audio
+
+    def _seconds(self, pcm: Pcm) -> float:
+        """Return how long sound at the engine's rate is."""
+        return len(pcm) / self._link.info.sample_rate_hz
 
     def _check_waiting(self, *parts: bytes) -> None:
         """Refuse audio that would have to wait for too long.
@@ -460,6 +473,7 @@ class Session:
         """
         if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
             return
+        self._meter.heard(self._seconds(pcm))
         if self._held_pcm is not None:
             self._held_pcm.append(pcm)
             return
@@ -625,6 +639,7 @@ class Session:
         if isinstance(event, ResponseDone) and self._tells_parts:
             event = with_parts(event, self._stopwatch.parts(event.response.id))
         self._time(event)
+        self._count_use(event)
         if self._far_end is not None:
             self._note_played(event, self._far_end)
         if isinstance(event, ErrorEvent):
@@ -635,6 +650,15 @@ class Session:
         self._put(self._own, event, event_id)
         for line in [*self._side_lines]:
             self._put(line, event, event_id)
+
+    def _count_use(self, event: ServerEvent) -> None:
+        match event:
+            case OutputAudioDelta():
+                self._meter.spoke(self._seconds(event.pcm))
+            case ResponseDone():
+                self._meter.responded(event.response.usage)
+            case _:
+                pass
 
     def _time(self, event: ServerEvent | PlayAudio) -> None:
         """Take the time of an event, and tell when it is the first sound or word of a reply."""
@@ -672,6 +696,7 @@ class Session:
         match sound:
             case PlayAudio():
                 self._time(sound)
+                self._meter.spoke(self._seconds(sound.pcm))
                 self._player.play(sound.item_id, sound.pcm)
             case EndOfAudio():
                 self._player.end(sound.item_id)
@@ -701,6 +726,7 @@ class Session:
     def _count_end(self, hangup: Hangup | None) -> None:
         how = str(self._own.transport.close_code(hangup.reason)) if hangup else self._cause
         count_in(self._counts.sessions_ended, how)
+        self._meter.end(how)
         self._counts.slow_readers += hangup is not None and hangup.reason is EndReason.SLOW_READER
 
     def _tick(self) -> None:
@@ -716,6 +742,14 @@ class Session:
         """End the session, because the key by which it came is not good any more."""
         message = "The ephemeral key of this session was revoked."
         self._finish("invalid_api_key", message, EndReason.KEY_REVOKED)
+
+    def use_up(self, message: str) -> None:
+        """End the session, because its API key has used what it may.
+
+        Args:
+            message: for the client.
+        """
+        self._finish("rate_limit_exceeded", message, EndReason.EXPIRED, kind="rate_limit_error")
 
     async def _watch_idle(self) -> None:
         limit_s = self._limits.idle_session_s
@@ -744,11 +778,18 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
-    def _finish(self, code: str, message: str, reason: EndReason) -> None:
+    def _finish(
+        self,
+        code: str,
+        message: str,
+        reason: EndReason,
+        *,
+        kind: str = "invalid_request_error",
+    ) -> None:
         """End the session by a rule of the server's."""
         if self._is_over:
             return
-        expired = ErrorEvent("invalid_request_error", code, message, None, None)
+        expired = ErrorEvent(kind, code, message, None, None)
         try:
             ended = self._machine.end(code, message, self._clock())
             self._react([*ended, expired, Hangup(reason, message)])

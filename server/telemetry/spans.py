@@ -62,12 +62,13 @@ class SessionSpans(Witness):
     Args:
         tracer: makes spans.
         config: what the session begins with.
+        model: that it has, by the model's own name.
         parent: of the session's span, from the request that it came by.
         now_s: on the session's clock.
     """
 
     def __init__(
-        self, tracer: Tracer, config: SessionConfig, parent: Context, now_s: float
+        self, tracer: Tracer, config: SessionConfig, model: str, parent: Context, now_s: float
     ) -> None:
         self._tracer = tracer
         self._wall_ns = time.time_ns() - int(now_s * 1e9)
@@ -75,7 +76,11 @@ class SessionSpans(Witness):
             "realtime session",
             parent,
             SpanKind.SERVER,
-            {"session.id": config.id, "gen_ai.provider.name": "parley"},
+            {
+                "session.id": config.id,
+                "gen_ai.provider.name": "parley",
+                "gen_ai.response.model": model,
+            },
             start_time=self._ns(now_s),
         )
         self._context = trace.set_span_in_context(self._session)

@@ -68,18 +68,21 @@ class Tracing:
         self._provider.add_span_processor(self._gate)
         self._tracer = self._provider.get_tracer("parley", version)
 
-    def session(self, config: SessionConfig, headers: Mapping[str, str]) -> SessionSpans:
+    def session(
+        self, config: SessionConfig, model: str, headers: Mapping[str, str]
+    ) -> SessionSpans:
         """Begin the trace of a session.
 
         Args:
             config: what it begins with.
+            model: that it has, by the model's own name.
             headers: of the request that it came by; `traceparent` names what it is part of.
         """
         # Source: W3C Trace Context, section 3. A header that cannot be read counts as none.
         parent: Context = TraceContextTextMapPropagator().extract(
             {key: headers[key] for key in ("traceparent", "tracestate") if key in headers}
         )
-        return SessionSpans(self._tracer, config, parent, self._clock())
+        return SessionSpans(self._tracer, config, model, parent, self._clock())
 
     def close(self) -> None:
         """Send what waits, for at most three seconds; what a collector does not take is lost."""

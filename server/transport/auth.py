@@ -78,6 +78,14 @@ class Admitted:
     key: EphemeralKey | None = None
     account: Account | None = None
 
+    @property
+    def payer(self) -> str:
+        """Return the name of the API key whose use it is; empty where there is none."""
+        if self.account is not None:
+            return self.account.name
+        # Made on another server, by a key of a name that is not known here.
+        return self.key.issuer if self.key is not None else ""
+
 
 NOBODY = Admitted()
 """By nothing: no key is needed."""

@@ -5,7 +5,6 @@ A backend asks with its API key and says what the sessions begin with. That is c
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -42,7 +41,8 @@ from server.transport.ephemeral import (
     MIN_TTL_S,
     EphemeralKey,
 )
-from server.transport.gateway import Gateway, key_config
+from server.transport.gateway import Gateway
+from server.transport.models import asked_model
 
 # All requests share one turn in the queue of schemas, which sessions have one each of.
 _OWNER = "http"
@@ -188,8 +188,7 @@ async def _issued(
     # A key outlives the server that is about to stop, and its sessions would all be refused.
     check_draining(gateway)
     await gateway.schemas.check(_OWNER, session, "session")
-    config = key_config(gateway.settings, gateway.voices, session)
-    config = replace(config, model=gateway.model_called(session.get("model")))
+    config = gateway.models.config(session, asked_model(session) or "")
     try:
         return gateway.keys.issue(
             config,

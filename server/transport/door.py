@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +17,7 @@ from server.transport.auth import Admitted, admitted, check_api_key, is_own_orig
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
+from server.transport.models import ServedModel
 
 # A host name or address, and perhaps a port: RFC 9110, 7.2.
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
@@ -122,8 +123,12 @@ async def let_session_in(connection: HTTPConnection) -> Admitted:
 
 
 @contextlib.contextmanager
-def counted(account: Account | None) -> Iterator[None]:
+def counted(account: Account | None, end: Callable[[str], None]) -> Iterator[None]:
     """Count a session with the API key by which it comes, while it is open.
+
+    Args:
+        account: of the key, None without one.
+        end: see `Account.opened`.
 
     Raises:
         RefusedError: the key has had what it may have.
@@ -140,18 +145,17 @@ def counted(account: Account | None) -> Iterator[None]:
             kind="rate_limit_error",
             retry_after_s=reached.retry_after_s,
         )
-    with account.opened():
+    with account.opened(end):
         yield
 
 
-def check_readiness(gateway: Gateway) -> None:
-    """Refuse everybody while there is no engine, and once the server is about to stop.
+def check_readiness(model: ServedModel) -> None:
+    """Refuse everybody while a model has no engine.
 
     Raises:
-        RefusedError: no session can be served.
+        RefusedError: no session with it can be served.
     """
-    check_draining(gateway)
-    if not gateway.link.is_running:
+    if not model.pool.is_running:
         raise RefusedError(
             503,
             NOT_READY,

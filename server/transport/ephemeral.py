@@ -41,6 +41,7 @@ class EphemeralKey:
         value: the secret itself, `ek_…`.
         expires_at: Unix time in seconds.
         config: of the sessions that it starts; its `id` and `expires_at` become each session's own.
+        session: of which that was made, as it was asked for.
         has_model: True if the model was named when the key was made: the address cannot name
             another one then.
         max_sessions: that may be open at once.
@@ -53,6 +54,7 @@ class EphemeralKey:
     value: str = field(repr=False)
     expires_at: int
     config: SessionConfig
+    session: JsonObject = field(repr=False)
     has_model: bool
     max_sessions: int = 1
     is_bound: bool = False
@@ -146,7 +148,6 @@ class EphemeralKeys:
         Raises:
             OverloadedError: too many keys have not expired yet.
         """
-        del session  # it is here in `config`
         if len(self._keys) >= self._max_keys:
             self._forget_expired()
         if len(self._keys) >= self._max_keys:
@@ -154,7 +155,10 @@ class EphemeralKeys:
         value = f"{KEY_PREFIX}{secrets.token_hex(_KEY_BYTES)}"
         # Rounded up: the client is never told a time at which the key is gone already.
         expires_at = math.ceil(self._clock()) + ttl_s
-        key = EphemeralKey(value, expires_at, config, has_model, max_sessions, is_bound, issuer)
+        session = session or {"type": config.kind}
+        key = EphemeralKey(
+            value, expires_at, config, session, has_model, max_sessions, is_bound, issuer
+        )
         self._keys[_digest(value)] = key
         return key
 

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
-
-import structlog
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -17,34 +15,27 @@ from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
-from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
-from server.protocol.wire.checks import JsonObject
+from server.protocol.settings.config import SessionConfig
 from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording
 from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
-from server.session.gallery import Gallery
-from server.session.link import EngineLink
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
+from server.session.usage import UsageBook
 from server.session.witness import Witness
 from server.transport.api_keys import ApiKeys
-from server.transport.envelope import RefusedError
 from server.transport.ephemeral import KeyBook
+from server.transport.models import Models, ServedModel
 from server.transport.tries import FailedTries
 
 if TYPE_CHECKING:
     from server.telemetry.tracing import Tracing
 
-_log = structlog.get_logger("models")
-
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-# Of names that clients made up, so many are told of once each.
-_MAX_OTHER_NAMES, _MAX_NAME_CHARS = 100, 100
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
 
@@ -74,8 +65,7 @@ class Gateway:
     """Hold what all sessions of a server share."""
 
     settings: Settings
-    link: EngineLink
-    voices: VoiceMap
+    models: Models
     vad_model: SileroModel
     api_keys: ApiKeys
     keys: KeyBook
@@ -84,11 +74,10 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
-    gallery: Gallery
     drain: Drain
+    usage: UsageBook
     tracing: "Tracing | None" = None
     recorder: Recorder | None = None
-    _other_names: set[str] = field(default_factory=set)  # that clients asked for
 
     @property
     def policy(self) -> ToolPolicy:
@@ -100,56 +89,31 @@ class Gateway:
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
 
-    def default_config(self) -> SessionConfig:
-        """Return what a session begins with that asks for nothing; it is not connected yet."""
-        return default_config(self.settings, self.voices)
-
-    def model_called(self, name: str | None) -> str:
-        """Return what a session says of its model, whose client asked for one by name.
-
-        There is one model. Its aliases are said as they were asked for; whoever asks for anything
-        else is told the model's own name, or refused.
-
-        Raises:
-            RefusedError: there is no model of that name, and other names are refused.
-        """
-        model = self.settings.model
-        if name is None or name == model.name or name in model.aliases:
-            return name or model.name
-        if model.other_names == "refuse":
-            raise no_model(name)
-        # Told once for each name: a client that asks by another one does so with every call.
-        if name not in self._other_names and len(self._other_names) < _MAX_OTHER_NAMES:
-            self._other_names.add(name)
-            _log.warning(
-                "another model was asked for",
-                asked=name[:_MAX_NAME_CHARS],
-                served=model.name,
-                hint="model.aliases makes it a name of this one, model.other_names=refuse an error",
-            )
-        return model.name
-
     def new_session(
         self,
+        model: ServedModel,
         transport: Transport,
         dialect: Dialect,
         config: SessionConfig,
         player: Player | None = None,
         *,
+        payer: str = "",
         is_bound: bool = False,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> Session:
         """Make the session of a connection.
 
         Args:
+            model: that it has.
             transport: the accepted connection.
             dialect: that the client speaks.
             config: what the session begins with; its id and expiry are made here.
             player: plays replies, where the transport does.
+            payer: name of the API key whose use it is; empty without one.
             is_bound: whether it keeps its instructions and functions.
             headers: of the request that it came by; of interest is `traceparent`.
         """
-        settings, info, ids = self.settings.server, self.link.info, RandomIds()
+        settings, info, ids = self.settings.server, model.pool.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
         # here.
         expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
@@ -166,7 +130,7 @@ class Gateway:
             SessionMachine(
                 config,
                 EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
-                self.voices,
+                model.voices,
                 ids,
                 Limits(
                     settings.max_items,
@@ -183,7 +147,7 @@ class Gateway:
             dialect,
             ids,
             ears,
-            self.link,
+            model.pool,
             SessionLimits(
                 settings.max_backlog_events,
                 settings.send_timeout_s,
@@ -195,29 +159,35 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
-            gallery=self.gallery,
+            gallery=model.gallery,
             counts=self.counts,
+            meter=self.usage.meter(payer, model.name),
             drain=self.drain,
             player=player,
-            witnesses=self._witnesses(config, headers, is_played=player is not None),
+            witnesses=self._witnesses(model, config, headers, is_played=player is not None),
             tells_parts=self.settings.telemetry.parts_in_responses,
         )
 
     def _witnesses(
-        self, config: SessionConfig, headers: Mapping[str, str], *, is_played: bool
+        self,
+        model: ServedModel,
+        config: SessionConfig,
+        headers: Mapping[str, str],
+        *,
+        is_played: bool,
     ) -> list[Witness]:
         """Return who sees a session."""
         witnesses: list[Witness] = []
         if self.tracing is not None:
-            witnesses.append(self.tracing.session(config, headers))
+            witnesses.append(self.tracing.session(config, model.name, headers))
         if self.recorder is not None:
-            rate_hz = self.link.info.sample_rate_hz
             transport = "webrtc" if is_played else "websocket"
             witnesses.append(
                 SessionRecording(
                     self.recorder,
                     config,
-                    rate_hz,
+                    model.pool.info.sample_rate_hz,
+                    model=model.name,
                     is_played=is_played,
                     about={"transport": transport, "kind": config.kind},
                 )
@@ -228,34 +198,3 @@ class Gateway:
         """Say whether replies are taken out of what a client's microphone hears."""
         where = self.settings.audio.echo_cancellation
         return where == "always" or (where == "calls" and is_played)
-
-
-def default_config(settings: Settings, voices: VoiceMap) -> SessionConfig:
-    """Return what a session begins with that asks for nothing; it is not connected yet."""
-    return SessionConfig(
-        id=RandomIds().new("sess"),
-        model=settings.model.name,
-        voice=voices.default,
-        expires_at=0,
-        recording="offered" if settings.recordings.enabled else None,
-    )
-
-
-def key_config(settings: Settings, voices: VoiceMap, session: JsonObject) -> SessionConfig:
-    """Return what the sessions of an ephemeral key begin with, whose functions were checked.
-
-    Args:
-        settings: of the server.
-        voices: that clients may ask for.
-        session: as it was asked for, in the internal vocabulary.
-
-    Raises:
-        ClientError: this server cannot have it.
-    """
-    max_tools = settings.server.max_tools
-    return requested(default_config(settings, voices), session, voices, max_tools=max_tools)
-
-
-def no_model(name: str) -> RefusedError:
-    """Make the error for a model that there is not."""
-    return RefusedError(404, f"The model '{name}' does not exist.", code="model_not_found")

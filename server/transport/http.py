@@ -7,8 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from server.metrics import CONTENT_TYPE
 from server.names import parley_version
+from server.protocol.wire.checks import JsonObject
+from server.session.link import LinkState
 from server.transport.door import let_backend_in
-from server.transport.gateway import Gateway, no_model
+from server.transport.gateway import Gateway
+from server.transport.models import ServedModel
+
+_DRAINING, _DEGRADED = "draining", "degraded"
 
 
 async def livez(request: Request) -> Response:
@@ -18,19 +23,53 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether sessions can be served: with an engine that is warm, until the server drains."""
+    """Say whether sessions can be served: with an engine that is warm, until the server drains.
+
+    With `?model=NAME` it speaks of that model alone; otherwise it is ready as long as any model is.
+
+    Raises:
+        RefusedError: there is no model of that name.
+    """
     gateway: Gateway = request.app.state.gateway
+    name = request.query_params.get("model")
+    models = [*gateway.models] if name is None else [gateway.models.named(name)]
     is_draining = gateway.drain.is_begun
     # A load balancer reads this, and sends nobody here while it is 503. `/livez` stays 200
     # meanwhile, or a supervisor would kill a server that is loading its model or letting its calls
-    # end.
-    is_ready = gateway.link.is_running and not is_draining
+    # end. With several models, one that is away is no reason to send the others' callers elsewhere.
+    is_ready = any(each.pool.is_running for each in models) and not is_draining
     body = {
-        "status": "draining" if is_draining else gateway.link.state.value,
-        "sessions": gateway.link.num_sessions,
-        "max_sessions": gateway.link.info.max_sessions,
+        "status": _DRAINING if is_draining else _state(models),
+        "sessions": sum(each.pool.num_sessions for each in models),
+        "max_sessions": sum(each.pool.max_sessions for each in models),
+        "models": {each.name: _readiness(each) for each in models},
     }
     return JSONResponse(body, 200 if is_ready else 503)
+
+
+def _state(models: list[ServedModel]) -> str:
+    """Return one word for all models: theirs if it is the same, else that not all are ready."""
+    states = {link.state for each in models for link in each.pool.links}
+    if len(states) == 1:
+        return states.pop().value
+    return _DEGRADED if LinkState.READY in states else models[0].pool.state.value
+
+
+def _readiness(model: ServedModel) -> JsonObject:
+    pool = model.pool
+    return {
+        "status": pool.state.value,
+        "sessions": pool.num_sessions,
+        "max_sessions": pool.max_sessions,
+        "engines": [
+            {
+                "status": link.state.value,
+                "sessions": link.num_sessions,
+                "max_sessions": link.info.max_sessions,
+            }
+            for link in pool.links
+        ],
+    }
 
 
 async def metrics(request: Request) -> Response:
@@ -47,29 +86,35 @@ async def metrics(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """List the one model that is served."""
-    return JSONResponse({"object": "list", "data": [await _served_model(request)]})
+    """List the models that are served, the default first."""
+    gateway: Gateway = request.app.state.gateway
+    await let_backend_in(request)
+    listed = [_described(each, each.name) for each in gateway.models]
+    return JSONResponse({"object": "list", "data": listed})
 
 
 async def model(request: Request) -> Response:
-    """Describe a model by its name, or by one of its aliases."""
-    served, name = await _served_model(request), request.path_params["name"]
-    settings = request.app.state.gateway.settings.model
-    if name != settings.name and name not in settings.aliases:
-        raise no_model(name)
-    return JSONResponse({**served, "id": name})
+    """Describe a model by its name, or by one of its aliases.
 
-
-async def _served_model(request: Request) -> dict[str, object]:
+    Raises:
+        RefusedError: there is none of that name, or the key is missing or wrong.
+    """
     gateway: Gateway = request.app.state.gateway
     await let_backend_in(request)
-    served: dict[str, object] = {
-        "id": gateway.settings.model.name,
+    name = request.path_params["name"]
+    return JSONResponse(_described(gateway.models.named(name), name))
+
+
+def _described(model: ServedModel, name: str) -> JsonObject:
+    served: JsonObject = {
+        "id": name,
         "object": "model",
         # The API has the field, and nothing of ours tells when a model was made.
         "created": 0,
         "owned_by": "parley",
     }
-    # Not part of the API: whom it can speak as, and what those who use it should know.
-    served["voices"] = list(gateway.voices.names)
-    return {**served, "description": note} if (note := gateway.link.info.note) else served
+    # Not part of the API: what else it is called, whom it can speak as, and what those who use it
+    # should know.
+    served["aliases"] = [*model.settings.model.aliases]
+    served["voices"] = [*model.voices.names]
+    return {**served, "description": note} if (note := model.pool.info.note) else served

@@ -16,7 +16,7 @@ import math
 import secrets
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import time
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -123,7 +123,8 @@ class SignedKeys:
         max_keys: whose sessions are counted here, and that are known to be revoked.
         signer: writes and reads them.
         epoch: keys of an earlier one are no keys any more.
-        read: makes of what was asked for what sessions begin with.
+        read: makes what sessions begin with of what was asked for, and of the name of the model for
+            which it was, empty for none.
         clock: Unix time in seconds.
     """
 
@@ -132,7 +133,7 @@ class SignedKeys:
         max_keys: int,
         signer: Signer,
         epoch: int,
-        read: Callable[[JsonObject], SessionConfig],
+        read: Callable[[JsonObject, str], SessionConfig],
         clock: Callable[[], float] = time,
     ) -> None:
         self._max_keys = max_keys
@@ -198,7 +199,7 @@ class SignedKeys:
         key = self._keys.get(facts.id)
         if key is None:
             try:
-                config = replace(self._read(facts.session), model=facts.model)
+                config = self._read(facts.session, facts.model if facts.has_model else "")
             except ClientError as error:
                 raise bad_key(
                     f"The session of this ephemeral key cannot be had here: {error}"
@@ -247,6 +248,7 @@ def _key(value: str, facts: KeyFacts, config: SessionConfig) -> EphemeralKey:
         value,
         facts.expires_at,
         config,
+        facts.session,
         facts.has_model,
         facts.max_sessions,
         facts.is_bound,

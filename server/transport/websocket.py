@@ -17,7 +17,7 @@ from server.protocol.server_events import ErrorEvent
 from server.protocol.settings.config import SessionConfig, SessionKind
 from server.session.counts import count_in
 from server.session.session import Session
-from server.transport.auth import chosen_subprotocol, is_browser
+from server.transport.auth import Admitted, chosen_subprotocol, is_browser
 from server.transport.close_codes import (
     CLOSE_BAD_KEY,
     CLOSE_BAD_REQUEST,
@@ -25,6 +25,7 @@ from server.transport.close_codes import (
     CLOSE_TRY_AGAIN_LATER,
 )
 from server.transport.door import (
+    check_draining,
     check_origin,
     check_readiness,
     check_room,
@@ -41,6 +42,7 @@ from server.transport.envelope import (
 )
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
+from server.transport.models import ServedModel, key_config
 from server.transport.places import Place
 from server.transport.wire import PIECES_KEY, PLACE_KEY, ROUND_TRIP_KEY
 
@@ -164,14 +166,17 @@ async def _let_in(
             return None
         by = await let_session_in(socket)
         key = by.key
-        check_readiness(gateway)
+        check_draining(gateway)
+        # Refused before the upgrade, if at all: there is none, or it has no engine just now.
+        asked = key.config.model if key is not None and key.has_model else _asked_model(socket)
+        model, said = gateway.models.called(asked)
+        check_readiness(model)
         check_room(key)
-        if key is None or not key.has_model:
-            gateway.model_called(_asked_model(socket))  # refused before the upgrade, if at all
-        opened.enter_context(counted(by.account))
+        opened.enter_context(counted(by.account, holder.use_up))
         if key is not None:
             opened.enter_context(key.opened(holder.revoke))
-        holder.session = await _accepted(socket, gateway, transport, key)
+        chosen = _Chosen(model, said, by)
+        holder.session = await _accepted(socket, gateway, transport, chosen)
         if holder.is_revoked:
             await _hang_up(transport, CLOSE_BAD_KEY, bad_key("The ephemeral key was revoked."))
     except RefusedError as error:
@@ -193,6 +198,26 @@ async def _let_in(
     return None if holder.is_revoked else holder.session
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Say what a session is to have.
+
+    Attributes:
+        model: that it talks to.
+        said: what it says that its model is called.
+        by: what it comes by.
+    """
+
+    model: ServedModel
+    said: str
+    by: Admitted
+
+    @property
+    def key(self) -> EphemeralKey | None:
+        """Return the ephemeral key by which it comes, if by one."""
+        return self.by.key
+
+
 @dataclass(slots=True)
 class _Holder:
     """Stand for the session of an ephemeral key before there is one.
@@ -204,6 +229,11 @@ class _Holder:
 
     session: Session | None = None
     is_revoked: bool = False
+
+    def use_up(self, message: str) -> None:
+        """End the session, if it has begun; whoever calls comes again."""
+        if self.session is not None:
+            self.session.use_up(message)
 
     def revoke(self) -> None:
         """End the session, also one that has not begun."""
@@ -256,7 +286,7 @@ async def _serve_beside(socket: WebSocket, transport: WebSocketTransport) -> Non
 
 
 async def _accepted(
-    socket: WebSocket, gateway: Gateway, transport: WebSocketTransport, key: EphemeralKey | None
+    socket: WebSocket, gateway: Gateway, transport: WebSocketTransport, chosen: _Chosen
 ) -> Session:
     """Accept a connection for which there is a place, and return its session, not begun.
 
@@ -264,49 +294,49 @@ async def _accepted(
         RefusedError: there is no place; the connection is not accepted.
         ClientError: the address asks for what there is not; the connection is accepted.
     """
+    model, key = chosen.model, chosen.key
     try:
         # Between the handshake and the session's start other connections run. The place is kept
         # meanwhile.
-        with gateway.link.place():
+        with model.pool.place():
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
-            config = _initial_config(socket, gateway, key)
-            _check_kind(config, gateway)
+            config = _initial_config(socket, chosen)
+            _check_kind(config, model)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound
+            dialect = asked_dialect(socket)
             return gateway.new_session(
+                model,
                 transport,
-                asked_dialect(socket),
+                dialect,
                 config,
+                payer=chosen.by.payer,
                 is_bound=is_bound,
                 headers=socket.headers,
             )
     except OverloadedError:
-        raise at_capacity(gateway.link.info.max_sessions) from None
+        raise at_capacity(model.pool.max_sessions) from None
 
 
-def _initial_config(socket: WebSocket, gateway: Gateway, key: EphemeralKey | None) -> SessionConfig:
+def _initial_config(socket: WebSocket, chosen: _Chosen) -> SessionConfig:
     """Return what the session begins with: the key's configuration, or the address's wishes.
 
     Raises:
         ClientError: the address asks for what there is not.
     """
-    query = socket.query_params
-    intent = query.get("intent")
+    key = chosen.key
+    intent = socket.query_params.get("intent")
     if intent is not None and intent not in _KINDS:
         raise ClientError(f"Invalid intent {intent}", code="invalid_intent")
-    model = _asked_model(socket)
     if key is None:
-        config = gateway.default_config()
         kind = _KINDS.get(intent, "realtime")
-        return replace(config, kind=kind, model=gateway.model_called(model))
+        return replace(chosen.model.default_config(), kind=kind, model=chosen.said)
     if _KINDS.get(intent, key.config.kind) != key.config.kind:
         raise ClientError(
             f"Invalid intent {intent}: the key is for a {key.config.kind} session.",
             code="invalid_intent",
         )
-    if model and not key.has_model:
-        return replace(key.config, model=gateway.model_called(model))
-    return key.config
+    return key_config(key, chosen.model, chosen.said)
 
 
 def _asked_model(socket: WebSocket) -> str | None:
@@ -314,15 +344,15 @@ def _asked_model(socket: WebSocket) -> str | None:
     return socket.query_params.get("model") or socket.query_params.get("deployment")
 
 
-def _check_kind(config: SessionConfig, gateway: Gateway) -> None:
+def _check_kind(config: SessionConfig, model: ServedModel) -> None:
     """Refuse what the model cannot do.
 
     Raises:
         ClientError: it was asked to write down what it hears, and listens in order to talk.
     """
-    if config.kind == "transcription" and gateway.link.info.is_duplex:
+    if config.kind == "transcription" and model.pool.info.is_duplex:
         raise ClientError(
-            f"The model '{gateway.settings.model.name}' does not write down what it hears.",
+            f"The model '{model.name}' does not write down what it hears.",
             code="invalid_intent",
         )
 

@@ -41,10 +41,11 @@ EndReason: TypeAlias = Literal[
     "revoked",
     "session",
     "stopped",
+    "used_up",
 ]
 """Why a call ended: the client left, our own fault, `POST …/hangup`, its network went silent, it
 never came, it was not who it said, its ephemeral key was revoked, the session ended, the
-server stopped."""
+server stopped, its API key had used its minutes."""
 
 _HANDSHAKE_TIMEOUT_S = 10.0
 _RTP_HEADER = struct.Struct("!BBHLL")
@@ -65,6 +66,7 @@ class CallParts:
         new_session: makes its session, once it is connected.
         images: decodes what its camera shows.
         image_side: largest side of that, in pixels.
+        takes_video: whether it may have one.
         release_place: gives back the place that was kept for it, when its session joins or never
             will.
     """
@@ -77,6 +79,7 @@ class CallParts:
     release_place: Callable[[], None]
     images: ImageService
     image_side: int
+    takes_video: bool
 
 
 class Call:
@@ -154,6 +157,11 @@ class Call:
         # Done once there is a session, or the call is over without one.
         self._joined: asyncio.Future[None] = self._loop.create_future()
         self._log = _log.bind(call_id=call_id)
+
+    @property
+    def takes_video(self) -> bool:
+        """Say whether it may have a camera."""
+        return self._parts.takes_video
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -238,6 +246,12 @@ class Call:
         self._end("revoked")
         if self._session is not None:
             self._session.revoke()
+
+    def use_up(self, message: str) -> None:
+        """End the call, because its API key has used what it may."""
+        self._end("used_up")
+        if self._session is not None:
+            self._session.use_up(message)
 
     async def run(self) -> EndReason:
         """Hold the call until it ends, and say why it did."""
@@ -352,7 +366,7 @@ class Call:
         if self._reason is None:
             self._reason = reason
         self._agent.is_reached.set()
-        if reason not in ("hung_up", "revoked") or self._session is None:
+        if reason not in ("hung_up", "revoked", "used_up") or self._session is None:
             self._channel.end()
         if self._session is None:
             # Whoever waits for a datagram learns that there is none.

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from server.config import WebRtcSettings
 from server.errors import ClientError
 from server.session.counts import Counts, count_in
-from server.session.gallery import Gallery
-from server.session.link import EngineLink
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.transport.auth import NOBODY, Admitted
 from server.transport.door import counted
 from server.transport.envelope import RefusedError
+from server.transport.models import ServedModel
 from server.webrtc.call import Call, CallParts
 from server.webrtc.dtls import CertificateStore
 from server.webrtc.network import Network
@@ -32,9 +31,7 @@ class Calls:
     Args:
         settings: of calls.
         network: bound; it is opened and closed with this.
-        link: to the engine, whose places calls take.
         counts: of the gateway.
-        gallery: reads what cameras show, where the model sees.
 
     Raises:
         ConfigError: there is no libopus.
@@ -44,17 +41,12 @@ class Calls:
         self,
         settings: WebRtcSettings,
         network: Network,
-        link: EngineLink,
         counts: Counts,
-        gallery: Gallery,
     ) -> None:
-        assert link.info.sample_rate_hz in RATES_HZ, "engines speak at rates that Opus has"
         library()
         self.settings = settings
         self._network = network
-        self._link = link
         self._counts = counts
-        self._gallery = gallery
         self._certificates = CertificateStore()
         name = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
         # It stands in each call's id. Behind a load balancer a request about a call may come to the
@@ -63,10 +55,9 @@ class Calls:
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def takes_video(self) -> bool:
-        """Say whether calls can have a camera."""
-        return self._gallery.sees and self.settings.camera_fps > 0
+    def takes_video(self, model: ServedModel) -> bool:
+        """Say whether calls to a model can have a camera."""
+        return model.gallery.sees and self.settings.camera_fps > 0
 
     @property
     def num_calls(self) -> int:
@@ -105,6 +96,7 @@ class Calls:
 
     def begin(
         self,
+        model: ServedModel,
         offer: Offer,
         asked: str,
         new_session: Callable[[Transport, Player], Session],
@@ -113,6 +105,7 @@ class Calls:
         """Take an offer; the call has a place, and its answer can be sent.
 
         Args:
+            model: that is called; the call takes a place of it.
             offer: of the client.
             asked: host by which the client reached the server.
             new_session: makes its session.
@@ -122,26 +115,29 @@ class Calls:
             OverloadedError: there is no place, no port, or the key has its sessions already.
             RefusedError: the API key has what it may have.
         """
+        info, gallery = model.pool.info, model.gallery
+        assert info.sample_rate_hz in RATES_HZ, "engines speak at rates that Opus has"
         # The place is taken before anything is made, and is the call's to give back from then on.
         # If making it fails, it is given back here.
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._link.place())
+            stack.enter_context(model.pool.place())
             call_id = f"{_PREFIX}_{self._server_id}_{secrets.token_hex(16)}"
             place = stack.pop_all()
         open_with_key = contextlib.ExitStack()
         try:
             parts = CallParts(
                 self.settings,
-                self._link.info.sample_rate_hz,
+                info.sample_rate_hz,
                 self._certificates.current(),
                 self._network,
                 new_session,
                 place.close,
-                self._gallery.images,
-                self._gallery.side("auto"),
+                gallery.images,
+                gallery.side("auto"),
+                self.takes_video(model),
             )
             call = Call(call_id, offer, asked, parts)
-            open_with_key.enter_context(counted(by.account))
+            open_with_key.enter_context(counted(by.account, call.use_up))
             if by.key is not None:
                 open_with_key.enter_context(by.key.opened(call.revoke))
         except BaseException:
@@ -192,7 +188,8 @@ class Calls:
         Raises:
             ClientError: there is no such call, or the offer is not this client's.
         """
-        answer = self.find(call_id).renew(parse_offer(sdp, sees=self.takes_video))
+        call = self.find(call_id)
+        answer = call.renew(parse_offer(sdp, sees=call.takes_video))
         if answer is None:
             raise ClientError(
                 "The offer is not one of this call: its certificate or its sections differ. Only a "

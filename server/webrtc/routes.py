@@ -26,7 +26,6 @@ from server.protocol.dialects.beta_session import refuse_beta_keys
 from server.protocol.dialects.ga import Dialect
 from server.protocol.settings.bound import refuse_changes
 from server.protocol.settings.config import SessionConfig
-from server.protocol.settings.update import requested
 from server.protocol.wire.checks import JsonObject, refuse_oversized
 from server.protocol.wire.client_events import SessionUpdate
 from server.protocol.wire.parse import json_object, refuse_half_characters
@@ -34,10 +33,17 @@ from server.session.counts import count_in
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.transport.auth import Admitted
-from server.transport.door import check_origin, check_readiness, check_room, let_session_in
+from server.transport.door import (
+    check_draining,
+    check_origin,
+    check_readiness,
+    check_room,
+    let_session_in,
+)
 from server.transport.envelope import RefusedError, at_capacity
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
+from server.transport.models import ServedModel, asked_model, key_config
 from server.transport.websocket import PATHS
 from server.webrtc.calls import Calls
 from server.webrtc.offer import parse_offer
@@ -134,10 +140,16 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     by = await _admit(request)
     key = by.key
     # Before the body is read: what cannot be served is not parsed.
-    check_readiness(gateway)
+    check_draining(gateway)
     sdp, session = await _offered(request)
-    offer = parse_offer(sdp, sees=_calls(request).takes_video)
-    config = await _config(gateway, key, session, request.query_params.get("model"))
+    if key is not None and key.has_model:
+        asked: str | None = key.config.model
+    else:
+        asked = asked_model(session or {}) or request.query_params.get("model")
+    model, said = gateway.models.called(asked)
+    check_readiness(model)
+    offer = parse_offer(sdp, sees=_calls(request).takes_video(model))
+    config = await _config(gateway, model, said, key, session)
     check_room(key)
     is_bound = key is not None and key.is_bound
 
@@ -145,45 +157,58 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
 
     def new_session(transport: Transport, player: Player) -> Session:
         return gateway.new_session(
-            transport, dialect, config, player, is_bound=is_bound, headers=headers_of_offer
+            model,
+            transport,
+            dialect,
+            config,
+            player,
+            payer=by.payer,
+            is_bound=is_bound,
+            headers=headers_of_offer,
         )
 
     try:
-        call = _calls(request).begin(offer, request.url.hostname or "", new_session, by)
+        call = _calls(request).begin(model, offer, request.url.hostname or "", new_session, by)
     except OverloadedError:
-        raise at_capacity(gateway.link.info.max_sessions) from None
+        raise at_capacity(model.pool.max_sessions) from None
     headers = {"Location": f"/v1/realtime/calls/{call.id}"}
     return Response(call.answer(), 201, headers, _SDP)
 
 
 async def _config(
-    gateway: Gateway, key: EphemeralKey | None, session: JsonObject | None, model: str | None
+    gateway: Gateway,
+    model: ServedModel,
+    said: str,
+    key: EphemeralKey | None,
+    session: JsonObject | None,
 ) -> SessionConfig:
     """Return what the session begins with.
+
+    Args:
+        gateway: that it came to.
+        model: that it has.
+        said: what it says that this is called.
+        key: by which it comes, if by one.
+        session: that is asked for, if one is.
 
     Raises:
         ClientError: the request asks for what there is not, or for what its key does not allow.
     """
-    config = gateway.default_config() if key is None else key.config
+    config = model.default_config() if key is None else key_config(key, model, said)
     given = {"type": config.kind, **(session or {})}
     if session is not None:
         refuse_beta_keys(given, "session")
         if key is not None and key.is_bound:
             refuse_changes(SessionUpdate(None, given), config)
         await gateway.schemas.check(_OWNER, given, "session")
-        max_tools = gateway.settings.server.max_tools
-        config = requested(config, given, gateway.voices, max_tools=max_tools)
-    if key is not None and key.has_model:
-        config = replace(config, model=key.config.model)
-    else:
-        config = replace(config, model=gateway.model_called(given.get("model") or model))
-    if config.kind == "transcription" and gateway.link.info.is_duplex:
+        config = model.config(given, config)
+    if config.kind == "transcription" and model.pool.info.is_duplex:
         raise ClientError(
-            f"The model '{gateway.settings.model.name}' does not write down what it hears.",
+            f"The model '{model.name}' does not write down what it hears.",
             code="invalid_value",
             param="session.type",
         )
-    return config
+    return replace(config, model=said)
 
 
 async def _offered(request: Request) -> tuple[str, JsonObject | None]:

@@ -44,7 +44,7 @@ async def _ask(client: ClientConnection, text: str) -> str:
 
 def _states(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[LinkState]:
     """Return what becomes of the link to the engine, as it does."""
-    link, states = served.app.state.gateway.link, list[LinkState]()
+    link, states = served.pool.links[0], list[LinkState]()
     tell = link._tell
 
     def noting(news: News) -> None:

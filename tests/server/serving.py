@@ -6,7 +6,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from model.messages import Engine
 from server.app import create_app, listening_socket, uvicorn_config
 from server.config import Settings
+from server.session.pool import EnginePool
 from server.webrtc.network import Network
 
 TIMEOUT_S = 60.0
@@ -34,6 +35,12 @@ class Served:
     def url(self) -> str:
         """Return the address for WebSockets."""
         return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def pool(self) -> EnginePool:
+        """Return the engines of the default model."""
+        pool: EnginePool = self.app.state.gateway.models.default.pool
+        return pool
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any]:
         """Ask over HTTP; returns the status and the JSON or text."""
@@ -58,16 +65,19 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    engine: Engine, settings: Settings, network: Network | None = None
+    engine: Engine | Mapping[str, Sequence[Engine]],
+    settings: Settings,
+    network: Network | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve an engine until left, then stop and close everything.
+    """Serve models until left, then stop and close everything.
 
     Args:
-        engine: not started.
+        engine: not started; of the only model, or the engines of each model by its name.
         settings: of the server; its address is another, free one.
         network: for WebRTC; None for a server without.
     """
-    app = create_app(settings, engine, network)
+    engines = engine if isinstance(engine, Mapping) else {settings.model.name: [engine]}
+    app = create_app(settings, engines, network)
     runner = uvicorn.Server(uvicorn_config(app, settings))
     with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
         is_secure = settings.server.tls_certificate is not None

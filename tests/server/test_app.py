@@ -447,9 +447,10 @@ def test_an_address_of_another_machine_is_a_clear_error() -> None:
 def test_voices_must_exist() -> None:
     """A name that maps onto no voice of the model is refused by name."""
     with pytest.raises(ConfigError, match=r"voices\.alloy: .*'oak'.*'amber', 'birch'"):
-        voice_map({"alloy": "oak"}, INFO.voices)
-    assert voice_map({}, INFO.voices).default == "amber"
-    assert list(voice_map({"echo": "birch"}, INFO.voices).names) == ["echo", "amber", "birch"]
+        voice_map({"alloy": "oak"}, INFO.voices, "echo")
+    assert voice_map({}, INFO.voices, "echo").default == "amber"
+    voices = voice_map({"echo": "birch"}, INFO.voices, "echo")
+    assert list(voices.names) == ["echo", "amber", "birch"]
 
 
 async def _closed(client: ClientConnection) -> int | None:
@@ -465,4 +466,4 @@ def test_a_server_without_its_audio_library_does_not_start(
     """It says what is missing; clients may ask for noise reduction at any time."""
     monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
     with pytest.raises(ConfigError, match="pywebrtc-audio"):
-        create_app(Settings(), EchoEngine())
+        create_app(Settings(), {"starter": [EchoEngine()]})

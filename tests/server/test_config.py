@@ -1,10 +1,11 @@
 """Settings: strict, layered, and clear about what is wrong and where."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from server.config import ServerSettings, Settings, is_loopback, load_settings
+from server.config import ModelSettings, ServerSettings, Settings, is_loopback, load_settings
 from server.errors import ConfigError
 
 
@@ -169,3 +170,70 @@ def test_limits_that_hold_where_keys_are_set() -> None:
         (ServerSettings(api_keys=keys, max_session_s=0, idle_session_s=5), (0, 5)),
     ):
         assert (server.session_limit_s, server.idle_limit_s) == limits
+
+
+def _several(tmp_path: Path, text: str, *overrides: str, **env: str) -> Settings:
+    path = tmp_path / "several.yaml"
+    path.write_text(text)
+    return load_settings(path, overrides, env)
+
+
+def test_several_models_are_each_the_only_one(tmp_path: Path) -> None:
+    """To whoever makes their engines; what is not said of one is as everywhere."""
+    text = """
+    server: { max_items: 7 }
+    models:
+      small: { aliases: [gpt-realtime], engine: { max_sessions: 3 }, voices: { alloy: slt } }
+      large: { dir: models/large, guidance: 2, engine: { devices: ["cuda:0", "cuda:1"] } }
+      plain:
+    """
+    small, large, plain = _several(tmp_path, text).each_model
+    assert (small.model.name, small.model.aliases) == ("small", ("gpt-realtime",))
+    assert (small.engine.max_sessions, dict(small.voices)) == (3, {"alloy": "slt"})
+    assert (large.model.guidance, large.engine.places) == (2, ("cuda:0", "cuda:1"))
+    assert plain.model.dir == ModelSettings().dir
+    assert plain.engine.places == ("cpu",)
+    for each in (small, large, plain):
+        assert each.model.other_names == "refuse"
+        assert each.server.max_items == 7
+        assert each.each_model == (each,)
+
+
+def test_a_setting_of_one_of_several_models_can_be_changed_alone(tmp_path: Path) -> None:
+    """From the command line and the environment, as any other."""
+    text = "models: { small: { engine: { max_sessions: 3 } }, large: { dir: models/large } }"
+    settings = _several(
+        tmp_path,
+        text,
+        "models.small.engine.seed=5",
+        "models.third={dir: models/third}",
+        PARLEY_MODELS__LARGE__ENGINE__MAX_SESSIONS="9",
+    )
+    small, large, third = settings.each_model
+    assert (small.engine.max_sessions, small.engine.seed) == (3, 5)
+    assert (large.model.dir, large.engine.max_sessions) == (Path("models/large"), 9)
+    assert third.model.dir == Path("models/third")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {name: a}\nmodels: {a: }", "model is for a server with one model"),
+        ("engine: {seed: 1}\nmodels: {a: }", "engine is for a server with one model"),
+        ("models: {a: {aliases: [b]}, b: }", "'b' is the name of two"),
+        ("models: {a: {aliases: [c, c]}}", "'c' is the name of two"),
+        (
+            "models: {a: {other_names: serve}, b: {other_names: serve}}",
+            "a, b: only one can have other_names: serve",
+        ),
+        ("models: {a: {engin: {seed: 1}}}", "unknown key 'models.a.engin'; did you mean"),
+        ("models: {a: {engine: {sed: 1}}}", "did you mean 'models.a.engine.seed'"),
+        ("models: {a: {engine: {device: cpu, devices: [cpu]}}}", "device and devices are two ways"),
+        ("models: {a b: }", "models.a b"),
+        ("models: [a]", "models: Input should be"),
+    ],
+)
+def test_several_models_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    """Say what is wrong, and with which."""
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        _several(tmp_path, text)

@@ -19,10 +19,13 @@ def test_a_configuration(path: Path) -> None:
     """Serves on this machine, in the names that clients ask for; a model's name is its file's."""
     settings = load_settings(path, env={})
     assert settings.server.host == "127.0.0.1"
-    assert settings.model.name == path.stem
-    if settings.model.twin is not None:
-        voices = make_twin(settings.model.twin, settings.engine.seed, "twin").voices
-        assert voice_map(settings.voices, voices).default == "alloy"
+    if not settings.models:
+        assert settings.model.name == path.stem
+    for each in settings.each_model:
+        if each.model.twin is not None:
+            voices = make_twin(each.model.twin, each.engine.seed, "twin").voices
+            default = voice_map(each.voices, voices, "twin").default
+            assert default == ("hibiki" if settings.models else "alloy")
 
 
 def test_what_a_folder_holds(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Doomed(ProcessEngine):
 
 if __name__ == "__main__":
     policy = RestartPolicy(delays_s=(0.0,))
-    server.app.make_engine = lambda settings: Doomed(EchoSpec(POISON), policy)
+    server.app.make_engines = lambda _: {"scripted": [Doomed(EchoSpec(POISON), policy)]}
     sys.exit(main(sys.argv[2:]))
 """
 _SERVE = ["serve", "--config", "configs/scripted.yaml"]
@@ -53,9 +53,9 @@ def test_a_server_whose_engine_is_given_up_says_so_by_its_exit_code(tmp_path: Pa
         command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert ended.returncode == 3, ended.stderr
-    assert "event='the engine is given up: stopping'" in ended.stderr
+    assert "event='no engine is left: stopping'" in ended.stderr
     assert ended.stderr.splitlines()[-1] == (
-        "parley: the engine died too often, and the server ended with it"
+        "parley: every engine died too often, and the server ended with them"
     )
 
 

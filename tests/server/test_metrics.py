@@ -15,7 +15,8 @@ from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
 from server.session.counts import Counts
 from server.session.drain import Drain
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
+from server.session.usage import UsageBook
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
 
@@ -34,19 +35,32 @@ def _with_labels(counted: Any) -> Any:
     return counted
 
 
+def _labels(name: str, text: str) -> str:
+    """Return the labels of a metric as the documentation lists them."""
+    sample = re.search(rf"^{name}(?:_bucket)?(?:{{(.*)}})? ", text, re.MULTILINE)
+    assert sample is not None, name
+    labels = [each for each in re.findall(r"(\w+)=", sample[1] or "") if each != "le"]
+    # All metrics of engines have these two, as the documentation says once.
+    common = ("model", "engine") if name.startswith("parley_engine_") else ()
+    return ", ".join(f"`{label}`" for label in labels if label not in common)  # by the alphabet
+
+
 def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     """Every metric is listed with its type and label, and every listed one is served."""
     engine = EchoEngine()
     _with_labels(engine.metrics)
     accounts = [Account("shop", KeyLimits())]
+    pools = {"starter": EnginePool([engine])}
+    usage = UsageBook()
+    usage.meter("shop", "starter").begin("sess_1")
     counts, images = _with_labels(Counts()), ImageCounts()
-    metrics = Metrics(counts, EngineLink(engine), Drain(0), accounts, images)
+    metrics = Metrics(counts, pools, Drain(0), accounts, usage, images)
     text = metrics.text().decode()
     served = {
-        (name, kind, "".join(re.findall(rf"^{name}(?:_sum)?{{(\w+)=", text, re.MULTILINE)))
+        (name, kind, _labels(name, text))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     }
-    row = r"^\| `(\w+)` \| (\w+)(?: by `(\w+)`)? \|"
+    row = r"^\| `(\w+)` \| (\w+)(?: by ([`\w, ]+))? \|"
     assert set(re.findall(row, DOCS.read_text(), re.MULTILINE)) == served
     assert all(f"# HELP {name} " in text for name, _, _ in served)
 
@@ -65,6 +79,18 @@ class Counted:
         list[int],
         Shown("histogram", "Times.", name="wait_seconds", bounds=(1.0, 2.5), sum_field="spent"),
     ] = field(default_factory=lambda: [1, 2, 3])
+    spent_by_kind: Annotated[dict[str, float], PART] = field(default_factory=lambda: {"a": 0.5})
+    buckets_by_kind: Annotated[
+        dict[str, list[int]],
+        Shown(
+            "histogram",
+            "Times.",
+            name="kind_seconds",
+            label="kind",
+            bounds=(1.0,),
+            sum_field="spent_by_kind",
+        ),
+    ] = field(default_factory=lambda: {"a": [2, 1]})
     undeclared: int = 5
     secret: str = "none"  # noqa: S105 - what is no number is not shown
 
@@ -74,7 +100,7 @@ class _Once:
 
     def collect(self) -> Any:
         """Yield them."""
-        return shown_fields(Counted(), "x")
+        return shown_fields([({}, Counted())], "x")
 
 
 def test_fields_are_shown_as_they_are_declared() -> None:
@@ -92,6 +118,10 @@ def test_fields_are_shown_as_they_are_declared() -> None:
         'x_wait_seconds_bucket{le="+Inf"} 6.0',
         "x_wait_seconds_count 6.0",
         "x_wait_seconds_sum 7.5",
+        'x_kind_seconds_bucket{kind="a",le="1.0"} 2.0',
+        'x_kind_seconds_bucket{kind="a",le="+Inf"} 3.0',
+        'x_kind_seconds_count{kind="a"} 3.0',
+        'x_kind_seconds_sum{kind="a"} 0.5',
         "x_undeclared 5.0",
     ]
     assert "# TYPE x_undeclared untyped" in lines
@@ -105,4 +135,4 @@ async def test_a_key_is_wanted_where_keys_are_set() -> None:
         assert (status, body["error"]["code"]) == (401, "invalid_api_key")
         status, text = await served.get("/metrics", authorization="Bearer k-of-sixteen-or-more")
         assert status == 200
-        assert "parley_engine_up 1.0" in text
+        assert 'parley_engine_up{engine="0",model="starter"} 1.0' in text

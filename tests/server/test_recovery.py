@@ -127,8 +127,8 @@ async def test_killed_while_one_is_spoken_to_and_another_is_idle(tmp_path: Path)
             words += (await _until(spoken_to, "response.output_audio_transcript.delta"))["delta"]
         assert await world.until_status("ready") == 200
         _, metrics = await world.served.get("/metrics")
-        assert "parley_engine_losses_total 1.0" in metrics
-        assert "parley_engine_restarts_total 1.0" in metrics
+        assert 'parley_engine_losses_total{engine="0",model="starter"} 1.0' in metrics
+        assert 'parley_engine_restarts_total{engine="0",model="starter"} 1.0' in metrics
 
 
 async def _heard(world: World, *, is_killed: bool) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """`parley replay` says whether every token of a recorded call is the same, or names what is not."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Sequence
@@ -18,13 +19,16 @@ from model.messages import AppendAudio, AppendText, Cancel, Command, CommitAudio
 from server.audio.silero import SileroModel
 from server.cli import EXIT_CONFIG, EXIT_RUNTIME, main
 from server.config import RecordingSettings, load_settings
+from server.engine import make_engines
 from server.names import ROOT
 from server.protocol.settings.config import ServerVad, SessionConfig
-from server.recording.identity import identity
+from server.recording.identity import identities
 from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording
 from server.session.counts import Counts
 from server.session.witness import Witness
+from tests.server.client.realtime import talked
+from tests.server.serving import serving
 from tests.server.session.virtual import WIRE_HZ, Samples, Time, scripted, virtually
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -63,12 +67,21 @@ async def recorded(folder: Path, make_core: Any, config: Path, *overrides: str) 
     """
     settings = load_settings(config, overrides, {})
     recorder = Recorder(
-        RecordingSettings(enabled=True, dir=folder), Counts(), lambda: identity(settings)
+        RecordingSettings(enabled=True, dir=folder), Counts(), lambda: identities(settings)
     )
 
     def witnesses(session: SessionConfig) -> Sequence[Witness]:
         core = made[0].info
-        return [SessionRecording(recorder, session, core.sample_rate_hz, is_played=False, about={})]
+        return [
+            SessionRecording(
+                recorder,
+                session,
+                core.sample_rate_hz,
+                model=settings.model.name,
+                is_played=False,
+                about={},
+            )
+        ]
 
     made: list[EngineCore] = []
 
@@ -223,6 +236,51 @@ async def test_a_call_with_the_starter_is_the_same_again(
     assert (code, report["changed"]) == (EXIT_RUNTIME, None)
     assert report["difference"]["turn"] == 3
     assert "fed" in report["difference"]["what"]
+
+
+SEVERAL = """
+recordings: {{enabled: true, dir: {folder}/kept}}
+models:
+  one: {{script: {folder}/one.yaml, engine: {{placement: thread}}}}
+  two: {{script: {folder}/two.yaml, aliases: [second], engine: {{placement: thread}}}}
+"""
+
+
+async def test_each_recording_of_several_models_is_done_again_with_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both say something else, and one was asked for by another name."""
+    config = tmp_path / "several.yaml"
+    config.write_text(SEVERAL.format(folder=tmp_path))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(f"reply:\n  - say: this is {name}\n")
+    settings = load_settings(config, (), {})
+    async with serving(make_engines(settings), settings) as served:
+        for name in ("one", "second"):
+            session = {"recording": {"consent": True}}
+            assert await talked(served.url, session, name) == "completed"
+    recordings = [each for each in (tmp_path / "kept").iterdir() if "_" in each.name]
+    models = {
+        json.loads((each / "recording.json").read_text())["model"]: each for each in recordings
+    }
+    assert models.keys() == {"one", "two"}
+    for name, folder in models.items():
+        header = read_log(folder / "engine.log").header
+        assert (header["model"], [*header["files"]]) == (name, [f"{name}.yaml"])
+        code, report = await asyncio.to_thread(replayed, capsys, folder, "--config", str(config))
+        assert (code, report["is_same"], report["engine"]) == (0, True, [])
+
+    # A server with one model does it with that, and shows what is not the same.
+    words = ("--config", str(SCRIPTED), "--set", f"model.script={tmp_path / 'one.yaml'}")
+    code, report = replayed(capsys, models["two"], *words)
+    assert (code, report["is_same"]) == (EXIT_RUNTIME, False)
+    assert "two" in report["difference"]["expected"]
+
+    # Of several, none is taken for another.
+    other = tmp_path / "other.yaml"
+    other.write_text(config.read_text().replace("two:", "three:"))
+    assert main(["replay", str(models["two"]), "--config", str(other)]) == EXIT_CONFIG
+    assert "the recording is of the model 'two'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

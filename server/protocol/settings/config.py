@@ -137,7 +137,7 @@ class SessionConfig:
 
     Attributes:
         kind: a transcription session only listens; its `voice`, tools and the like mean nothing.
-        model: as the client wrote it. What is served does not depend on it.
+        model: what the client is told that it is called; what is served was chosen before.
         expires_at: Unix time in seconds; 0 before a client has connected.
         speed: of the reply's speech, 0.25 to 4.
         max_output_tokens: of one response, 1 to 4096; None for no limit.

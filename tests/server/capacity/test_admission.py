@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from server.capacity.admission import session_bound, with_max_sessions
+from server.capacity.admission import session_bound, with_bounds, with_max_sessions
 from server.capacity.record import key_of, write_record
-from server.config import EngineSettings, Settings
+from server.config import EngineSettings, ServedSettings, Settings
+from server.engine import on_device
 from server.errors import ConfigError
 from tests.server.capacity.test_record import MACHINE
 
@@ -58,3 +59,25 @@ def test_slots_are_made_for_what_is_admitted() -> None:
     after = with_max_sessions(before, 3)
     assert after.engine.max_sessions == 3
     assert with_max_sessions(after, before.engine.max_sessions).model_dump() == before.model_dump()
+
+
+def test_each_of_several_models_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    """What is set, or what was measured for it, on the first of its devices."""
+    given = ServedSettings(engine=EngineSettings(max_sessions=3))
+    measured = ServedSettings(dir=Path("models/large"), engine=EngineSettings(devices=("x:1", "x")))
+    alone = Settings(
+        models={"given": given, "measured": measured}, server=settings(tmp_path).server
+    )
+    first, second = alone.each_model
+    on_one = on_device(second, "x:1")
+    path = tmp_path / "capacity.json"
+    write_record(path, key_of(on_one, MACHINE), 11, "2026-01-01", [])
+    assert session_bound(first, MACHINE).sessions == 3
+    server = alone.server.model_copy(update={"capacity_file": path})
+    second = second.model_copy(update={"server": server})
+    assert session_bound(second, MACHINE).sessions == 11
+    bounded = with_bounds(alone, {"given": 3, "measured": 11})
+    assert [each.engine.max_sessions for each in bounded.each_model] == [3, 11]
+    assert bounded.each_model[1].engine.places == ("x:1", "x")
+    only = with_bounds(first, {"given": 5})
+    assert only.each_model[0].engine.max_sessions == 5

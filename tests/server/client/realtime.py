@@ -6,15 +6,18 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 
-async def talked(url: str, session: dict[str, Any] | None = None, **headers: str) -> str:
+async def talked(
+    url: str, session: dict[str, Any] | None = None, model: str = "echo", **headers: str
+) -> str:
     """Ask one typed question; returns how the response ended.
 
     Args:
         url: of the server, for WebSockets.
         session: what the session is to be like; None for an update less.
+        model: that is asked for.
         headers: of the request.
     """
-    async with connect(f"{url}/v1/realtime?model=echo", additional_headers=headers) as socket:
+    async with connect(f"{url}/v1/realtime?model={model}", additional_headers=headers) as socket:
         item = {
             "type": "message",
             "role": "user",

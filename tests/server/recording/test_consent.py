@@ -52,14 +52,16 @@ def vad_model() -> SileroModel:
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
     """Return what writes recordings."""
-    return Recorder(RecordingSettings(enabled=True, dir=tmp_path), Counts(), dict)
+    return Recorder(RecordingSettings(enabled=True, dir=tmp_path), Counts(), lambda: {"m": {}})
 
 
 def watched(recorder: Recorder, *, is_played: bool = False) -> Any:
     """Return what makes the session's witness."""
 
     def witnesses(config: SessionConfig) -> Sequence[Witness]:
-        return [SessionRecording(recorder, config, RATE_HZ, is_played=is_played, about={})]
+        return [
+            SessionRecording(recorder, config, RATE_HZ, model="m", is_played=is_played, about={})
+        ]
 
     return witnesses
 
@@ -271,7 +273,7 @@ async def test_a_recording_ends_after_so_many_minutes(
 ) -> None:
     """The call goes on."""
     made = RecordingSettings(enabled=True, dir=tmp_path, max_minutes=0.05)
-    recorder = Recorder(made, Counts(), dict)
+    recorder = Recorder(made, Counts(), lambda: {"m": {}})
     async with virtually(
         vad_model, _core, witnesses=watched(recorder), recording="given"
     ) as virtual:

@@ -45,7 +45,7 @@ def block(seconds: float = 1.0) -> np.ndarray:
 
 def record(recorder: Recorder, session_id: str = "sess_1", seconds: int = 3) -> str:
     """Make a recording; returns its name."""
-    take = recorder.begin(session_id, HZ, {"model": "echo"})
+    take = recorder.begin(session_id, "echo", HZ, {})
     for second in range(seconds):
         recorder.sound(take, second * HZ, block())
     recorder.event(take, {"at_ms": 5, "from": "client", "event": {"type": "response.create"}})
@@ -59,7 +59,7 @@ def recording(
     made: RecordingSettings, store: Store | None = None, counts: Counts | None = None
 ) -> Iterator[Recorder]:
     """Hold a recorder, and let it write all that waits."""
-    recorder = Recorder(made, counts or Counts(), lambda: {"model": "echo"}, store)
+    recorder = Recorder(made, counts or Counts(), lambda: {"echo": {"model": "echo"}}, store)
     try:
         yield recorder
     finally:
@@ -114,8 +114,8 @@ from server.recording.recorder import Recorder
 from server.session.counts import Counts
 sys.path.insert(0, {root!r})
 from tests.server.recording.test_recorder import HZ, block, settings
-recorder = Recorder(settings(Path({folder!r})), Counts(), dict)
-take = recorder.begin("sess_1", HZ, {{}})
+recorder = Recorder(settings(Path({folder!r})), Counts(), lambda: {{"echo": {{}}}})
+take = recorder.begin("sess_1", "echo", HZ, {{}})
 for second in range(3):
     recorder.sound(take, second * HZ, block())
     recorder.event(take, {{"at_ms": second}})
@@ -146,7 +146,7 @@ def test_a_crash_leaves_a_file_that_can_be_read_and_the_next_start_finishes_it(
 def test_a_recording_that_another_server_writes_is_left_alone(tmp_path: Path) -> None:
     """Two may share a folder."""
     with recording(settings(tmp_path)) as recorder:
-        take = recorder.begin("sess_1", HZ, {})
+        take = recorder.begin("sess_1", "echo", HZ, {})
         recorder.sound(take, 0, block())
         until(lambda: not recorder._num_waiting_bytes)
         with recording(settings(tmp_path)):
@@ -196,11 +196,11 @@ def test_what_a_disk_does_not_take_in_time_is_left_out_and_counted(tmp_path: Pat
 
     def describe() -> dict[str, Any]:
         may_write.wait(TIMEOUT_S)
-        return {}
+        return {"echo": {}}
 
     made = settings(tmp_path, max_waiting_bytes=1 << 20)
     recorder = Recorder(made, counts, describe)
-    take = recorder.begin("sess_1", HZ, {})
+    take = recorder.begin("sess_1", "echo", HZ, {})
     for second in range(40):
         recorder.sound(take, second * HZ, block())
     assert recorder._num_waiting_bytes <= 1 << 20
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(
     """What was written stays."""
     counts = Counts()
     with recording(settings(tmp_path), counts=counts) as recorder:
-        take = recorder.begin("sess_1", HZ, {})
+        take = recorder.begin("sess_1", "echo", HZ, {})
         recorder.sound(take, 0, block())
         until(lambda: not recorder._num_waiting_bytes)
         assert take.files is not None

@@ -81,4 +81,4 @@ def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) ->
     file.write_text("no folder")
     settings = Settings(recordings=RecordingSettings(enabled=True, dir=file))
     with pytest.raises(ConfigError, match=r"recordings\.dir: cannot be written"):
-        create_app(settings, EchoEngine())
+        create_app(settings, {settings.model.name: [EchoEngine()]})

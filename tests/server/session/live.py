@@ -21,9 +21,10 @@ from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.usage import UsageBook
 from server.session.witness import Witness
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
@@ -85,7 +86,7 @@ async def living(
         changes: of the session's configuration.
     """
     engine = EchoEngine()
-    link = EngineLink(engine)
+    link = EnginePool([engine])
     await link.start()
     transport = MemoryTransport()
     drain = Drain(60)
@@ -110,6 +111,7 @@ async def living(
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
+        meter=UsageBook().meter("", "m"),
         drain=drain,
         witnesses=witnesses(config),
         tells_parts=tells_parts,

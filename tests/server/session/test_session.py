@@ -286,7 +286,7 @@ async def test_what_an_engine_died_of_is_not_told_again(vad_model: SileroModel) 
         live.say("hello")
         await live.until("response.done")
         num_commands = len(live.engine.commands)
-        live.session._link._hand_over(EngineLost("it died", culprit="sess_1"))
+        live.session._link.links[0]._hand_over(EngineLost("it died", culprit="sess_1"))
         error = await live.until("error")
         assert error["error"]["code"] == "engine_failed"
         assert await live.transport.closed == Hangup(

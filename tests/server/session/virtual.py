@@ -33,9 +33,10 @@ from server.session.counts import Counts
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
-from server.session.link import EngineLink
+from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
+from server.session.usage import UsageBook
 from server.session.witness import Witness
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.opus import OpusEncoder
@@ -279,7 +280,7 @@ async def virtually(
     """
     time = Time()
     engine = VirtualEngine(make_core(time), is_slow=is_slow)
-    link = EngineLink(engine)
+    link = EnginePool([engine])
     await link.start()
     transport = _Transport()
     ids = CountingIds()
@@ -307,6 +308,7 @@ async def virtually(
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
+        meter=UsageBook().meter("", "m"),
         drain=Drain(0),
         player=sender,
         witnesses=witnesses(config),

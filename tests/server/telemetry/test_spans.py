@@ -55,7 +55,7 @@ class Traced:
         self._tracing = Tracing(
             TelemetrySettings(traces=True), Counts(), "1", self.exporter, self.now
         )
-        self.spans = self._tracing.session(config, headers)
+        self.spans = self._tracing.session(config, "starter", headers)
 
     def now(self) -> float:
         """Return the time."""
@@ -147,6 +147,8 @@ def test_a_session_is_named_as_its_client_does() -> None:
     traced.sent(SessionUpdated(SessionConfig("sess_1", "echo", "alloy", 0, tracing=tracing)))
     session = traced.ended()["bookings"]
     assert said(session)["gen_ai.conversation.id"] == "thread_7"
+    assert said(session)["gen_ai.request.model"] == "echo"
+    assert said(session)["gen_ai.response.model"] == "starter"
     assert said(session)["parley.workflow_name"] == "bookings"
     assert said(session)["parley.metadata.customer"] == "a" * 512
     assert said(session)["parley.metadata.tries"] == "3"
@@ -246,7 +248,7 @@ async def test_a_live_session_is_traced_and_says_its_parts(vad_model: SileroMode
     counts = Counts()
 
     def witnesses(config: SessionConfig) -> list[Witness]:
-        return [tracing.session(config, {})]
+        return [tracing.session(config, "starter", {})]
 
     async with living(vad_model, counts=counts, witnesses=witnesses, tells_parts=True) as live:
         live.transport.round_trip_s = 0.04

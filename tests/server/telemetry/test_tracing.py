@@ -35,7 +35,7 @@ def test_a_collector_gets_spans_with_the_resource_of_the_environment(
         )
         counts = Counts()
         tracing = Tracing(settings, counts, "1.2.3")
-        tracing.session(CONFIG, {}).ended("client", 1.0)
+        tracing.session(CONFIG, "starter", {}).ended("client", 1.0)
         tracing.close()
         request, headers = collector.requests.get(timeout=20)
     resource = {a.key: a.value.string_value for a in request.resource_spans[0].resource.attributes}
@@ -68,7 +68,7 @@ def test_spans_that_a_hanging_collector_does_not_take_are_dropped_and_counted() 
     exporter, counts = Held(), Counts()
     tracing = Tracing(TelemetrySettings(traces=True, max_queue=16), counts, "1", exporter)
     for _ in range(50):
-        tracing.session(CONFIG, {}).ended("client", 1.0)
+        tracing.session(CONFIG, "starter", {}).ended("client", 1.0)
     # Those that are on their way count as waiting: the bound is of all that is held.
     assert counts.spans_dropped == 34
     assert exporter.has_begun.wait(20)
@@ -87,7 +87,7 @@ def test_nothing_of_a_trace_that_is_not_sampled_waits(monkeypatch: pytest.Monkey
     exporter, counts = Held(), Counts()
     tracing = Tracing(TelemetrySettings(traces=True, max_queue=16), counts, "1", exporter)
     for _ in range(50):
-        tracing.session(CONFIG, {}).ended("client", 1.0)
+        tracing.session(CONFIG, "starter", {}).ended("client", 1.0)
     tracing.close()
     assert counts.spans_dropped == 0
     assert not exporter.has_begun.is_set()
@@ -117,7 +117,7 @@ def test_the_packages_are_not_loaded_where_no_traces_are_wanted() -> None:
     code = (
         "import sys, server.app; from server.config import Settings\n"
         "from tests.server.fakes import EchoEngine\n"
-        "server.app.create_app(Settings(), EchoEngine())\n"
+        "server.app.create_app(Settings(), {'starter': [EchoEngine()]})\n"
         "assert 'opentelemetry.sdk' not in sys.modules\n"
         "assert 'opentelemetry.exporter' not in sys.modules"
     )

@@ -17,7 +17,7 @@ KEY = "sk-sixteen-or-more-1"
 def new_app(**server: Any) -> Starlette:
     """Make an application whose engine never starts."""
     settings = Settings(server=ServerSettings(**server), voices={"alloy": "amber", "echo": "birch"})
-    return create_app(settings, EchoEngine())
+    return create_app(settings, {"starter": [EchoEngine()]})
 
 
 @asynccontextmanager

@@ -101,7 +101,11 @@ async def test_limits_hold_for_ephemeral_keys_as_well() -> None:
         assert await _refused(served, READER) == (403, "insufficient_permissions")
         gateway = served.app.state.gateway
         key = gateway.keys.issue(
-            gateway.default_config(), 60, has_model=False, max_sessions=9, issuer="shop"
+            gateway.models.default.default_config(),
+            60,
+            has_model=False,
+            max_sessions=9,
+            issuer="shop",
         )
         async with connect(url, additional_headers=_headers(key.value)) as client:
             assert json.loads(await client.recv())["type"] == "session.created"

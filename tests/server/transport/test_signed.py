@@ -29,8 +29,9 @@ class _Clock:
         return self.now_s
 
 
-def _read(session: JsonObject) -> SessionConfig:
-    return requested(CONFIG, session, VOICES)
+def _read(session: JsonObject, model: str = "") -> SessionConfig:
+    config = requested(CONFIG, session, VOICES)
+    return replace(config, model=model or config.model)
 
 
 def _server(*secrets: str, epoch: int = 0, max_keys: int = 8, clock: Any = None) -> SignedKeys:

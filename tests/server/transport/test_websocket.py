@@ -14,8 +14,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.config import ModelSettings, ServerSettings, Settings
 from server.transport import websocket
-from server.transport.ephemeral import EphemeralKey
-from server.transport.gateway import Gateway
 from tests.server import oracle
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving
@@ -294,9 +292,9 @@ async def test_a_key_that_is_revoked_while_its_session_is_let_in(
     """It is found, and gone before the session begins: there is no session, and no place taken."""
     initial_config = websocket._initial_config
 
-    def revoking(socket: Any, gateway: Gateway, key: EphemeralKey) -> Any:
-        assert gateway.keys.revoke(key.value)
-        return initial_config(socket, gateway, key)
+    def revoking(socket: Any, chosen: Any) -> Any:
+        assert socket.app.state.gateway.keys.revoke(chosen.key.value)
+        return initial_config(socket, chosen)
 
     monkeypatch.setattr(websocket, "_initial_config", revoking)
     async with _serving() as served:

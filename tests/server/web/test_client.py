@@ -51,4 +51,4 @@ async def test_the_documented_page(tmp_path: Path) -> None:
                 await page.click("button")
                 await page.until("parley.status === 'closed'")
             await asyncio.wait_for(served.app.state.calls.until_none(), 60)
-            assert served.app.state.gateway.link.num_sessions == 0
+            assert served.pool.num_sessions == 0

@@ -127,4 +127,4 @@ async def test_talking_over_the_agents_package(tmp_path: Path) -> None:
             assert await page.run("spy.events.some((e) => e.type.endsWith('truncated'))")
             await page.run("session.close()")
             await asyncio.wait_for(served.app.state.calls.until_none(), PATIENCE_S)
-            assert served.app.state.gateway.link.num_sessions == 0
+            assert served.pool.num_sessions == 0

@@ -123,17 +123,17 @@ async def mute_and_lose(page: Page, microphone: Microphone) -> None:
 
 async def come_and_go(served: Served, page: Page) -> None:
     """Hang up, and reload in the middle of a call, on both transports."""
-    link, calls = served.app.state.gateway.link, served.app.state.calls
+    pool, calls = served.pool, served.app.state.calls
     for transport in ("webrtc", "websocket"):
         await connect(page, transport)
-        assert link.num_sessions == 1
+        assert pool.num_sessions == 1
         assert calls.num_calls == (transport == "webrtc")
         await page.click("#connect")
         await page.until("parley.status === 'closed'")
-        await until(lambda: link.num_sessions == 0)
+        await until(lambda: pool.num_sessions == 0)
         await connect(page, transport)
         await page.open(f"http://127.0.0.1:{served.port}/")
-        await until(lambda: link.num_sessions == 0 and calls.num_calls == 0)
+        await until(lambda: pool.num_sessions == 0 and calls.num_calls == 0)
         await watch(page)
 
 
@@ -270,7 +270,7 @@ async def test_errors_say_what_to_do(tmp_path: Path) -> None:
                 f"document.querySelector('#problems').textContent.includes('{advice}')"
             )
             assert await page.run("parley.status") == "closed"
-        assert served.app.state.gateway.link.num_sessions == 0
+        assert served.pool.num_sessions == 0
         await page.click("[name=source][value=none]")
         await connect(page, "webrtc")
 

@@ -97,19 +97,19 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
     del no_tasks_left
     async with taking_calls() as served:
         calls = served.app.state.calls
-        link = served.app.state.gateway.link
+        pool = served.pool
         descriptors = None
         for way in ("client", "server", "client", "server"):
             async with calling(served) as caller:
                 await caller.until("session.created")
-                assert (calls.num_calls, link.num_sessions) == (1, 1)
+                assert (calls.num_calls, pool.num_sessions) == (1, 1)
                 if way == "server":
                     assert await caller.hang_up() == 200
                     async with asyncio.timeout(10):
                         await caller.is_closed.wait()
             async with asyncio.timeout(10):
                 await calls.until_none()
-            assert link.num_sessions == 0
+            assert pool.num_sessions == 0
             count = num_descriptors()
             descriptors = descriptors or count
             assert count <= descriptors

@@ -132,7 +132,8 @@ async def test_a_model_that_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
         refused = (await caller.until("error"))["error"]
         assert (refused["code"], refused["event_id"]) == ("unsupported_parameter", "mine")
         assert "cannot see" in refused["message"]
-    assert served.app.state.gateway.gallery.images.counts.image_processes == 0
+    gallery = served.app.state.gateway.models.default.gallery
+    assert gallery.images.counts.image_processes == 0
 
 
 async def test_no_camera_by_settings() -> None:
@@ -151,8 +152,8 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
     from tests.server.webrtc.test_call import num_descriptors  # noqa: PLC0415 - of a test
 
     async with taking_calls(SCRIPT, camera_fps=4) as served:
-        calls, link = served.app.state.calls, served.app.state.gateway.link
-        images = served.app.state.gateway.gallery.images
+        calls, pool = served.app.state.calls, served.pool
+        images = served.app.state.gateway.models.default.gallery.images
         descriptors = None
         for way in ("client", "server", "client"):
             async with calling(served, camera=FilmCamera(GREEN)) as caller:
@@ -164,7 +165,7 @@ async def test_nothing_is_left(no_tasks_left: None) -> None:
                         await caller.is_closed.wait()
             async with asyncio.timeout(10):
                 await calls.until_none()
-            assert link.num_sessions == 0
+            assert pool.num_sessions == 0
             count = num_descriptors()
             descriptors = descriptors or count
             assert count <= descriptors

@@ -20,8 +20,10 @@ from model.messages import (
     ResponseWord,
     Usage,
 )
+from server.protocol.delegate.outcomes import DelegateCommand
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import Hangup, Heard, InputAudio, Reaction, Refusal
+from server.protocol.filters.verdicts import CheckWords
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.outcomes import ToolCommand
@@ -119,9 +121,10 @@ class _Wire:
     def _encode(self, reactions: list[Reaction]) -> list[str]:
         texts = []
         for reaction in reactions:
-            if isinstance(reaction, Hangup | Sound | Refusal | ToolCommand) or hasattr(
-                reaction, "session_id"
-            ):
+            if isinstance(
+                reaction,
+                Hangup | Sound | Refusal | ToolCommand | DelegateCommand | CheckWords,
+            ) or hasattr(reaction, "session_id"):
                 continue  # for the engine or a player, or the end
             # For each frame of 80 ms that is base64 of 3,840 bytes.
             written = self.dialect.write(reaction, self.ids.new("event"))

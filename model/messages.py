@@ -252,6 +252,9 @@ class Respond:
             only tool.
         is_standing: of a duplex model, whether what it says next is to be the reply whenever it
             comes. If not, the reply ends without output when the model stays silent for a while.
+        recites: whether its words come from elsewhere, by `Recite`, and the model only says or
+            writes them. Of those that take turns every model can do that with its own vocabulary;
+            `EngineInfo.recites` says whether any words will do.
     """
 
     session_id: str
@@ -264,6 +267,23 @@ class Respond:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
     is_standing: bool = False
+    recites: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recite:
+    """Give words to a response that recites; one that is over takes none, and says nothing of it.
+
+    Attributes:
+        turn: of the response.
+        text: to be appended to the words before, spaces included; a word may come in pieces.
+        is_last: whether these are the last, with which the response ends.
+    """
+
+    session_id: str
+    turn: int
+    text: str
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +337,7 @@ SessionCommand: TypeAlias = (
     | AppendCall
     | AppendCallOutput
     | Respond
+    | Recite
     | Cancel
     | Truncate
 )
@@ -346,12 +367,15 @@ class InputTranscript:
 
     Attributes:
         score: log-probability, by the model, that these are all the words; None if it cannot tell.
+        logprobs: the tokens of the words in order, spaces included, each with its log-probability;
+            none if the model cannot tell.
     """
 
     session_id: str
     item_id: str
     text: str
     score: float | None = field(default=None, compare=False)
+    logprobs: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,11 +469,14 @@ class ResponseStarted:
     Attributes:
         usage: its input, cached tokens included; no output yet. A response that is stopped has
             cost this much, whatever it has said.
+        prefix_tokens: text tokens among it that are no part of the conversation: instructions,
+            functions, the voice.
     """
 
     session_id: str
     turn: int
     usage: Usage
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -663,6 +690,8 @@ def weight(command: Command) -> int:
             return len(command.instructions)
         case Respond():
             return len(command.instructions or "")
+        case Recite():
+            return len(command.text)
         case _:
             return 0
 
@@ -739,6 +768,7 @@ class EngineInfo:
         note: what those who use the model should know, such as that it is a stand-in; may be empty.
         image_side: largest side, in pixels, of the pictures that the model takes; 0 if it cannot
             see, and must then be given none.
+        recites: whether it can say any words that it is given, as `Respond.recites` asks for.
     """
 
     model: str
@@ -749,6 +779,7 @@ class EngineInfo:
     is_duplex: bool = False
     note: str = ""
     image_side: int = 0
+    recites: bool = False
 
     @property
     def sees(self) -> bool:

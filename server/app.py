@@ -26,9 +26,12 @@ from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
 from server.descriptors import raise_descriptor_limit
 from server.engine import make_engines
 from server.errors import ClientError, ConfigError, EngineGoneError
+from server.filters.desk import FilterDesk
 from server.images.service import ImageService
 from server.logs import log_loop_error, set_up_logging
 from server.mcp.audit import AuditLog
@@ -100,6 +103,7 @@ def create_app(
         max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels
     )
     models = Models([_served(each, engines, images) for each in settings.each_model])
+    _check_delegate(settings, models)
     written = settings.usage
     ledger = Ledger(written.ledger, written.ledger_bytes) if written.ledger is not None else None
     usage = UsageBook(ledger, written.flush_s)
@@ -120,6 +124,7 @@ def create_app(
             await usage.close()
             await gateway.schemas.close()
             gateway.tools.close()
+            await gateway.filters.close()
             await images.close()
             if gateway.recorder is not None:
                 await asyncio.to_thread(gateway.recorder.close)
@@ -154,11 +159,13 @@ def create_app(
         add_routes(app, call_routes)
     keys = _key_book(settings, models)
     counts, schemas = Counts(), SchemaService()
-    drain = Drain(settings.server.drain_s)
+    drain, delegated = Drain(settings.server.drain_s), DelegateCounts()
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
+    filters = FilterDesk(settings.filters)
     pools = {model.name: model.pool for model in models}
+    accounts = api_keys.accounts
     app.state.gateway = Gateway(
         settings,
         models,
@@ -166,10 +173,12 @@ def create_app(
         api_keys,
         keys,
         counts,
-        Metrics(counts, pools, drain, api_keys.accounts, usage, images.counts),
+        Metrics(counts, pools, drain, accounts, usage, filters.counts, delegated, images.counts),
         FailedTries(counts),
         SchemaGate(schemas, settings.server.max_tools),
         ToolDesk(settings.mcp, schemas, audit),
+        filters,
+        DelegateDesk(settings.delegate, schemas, delegated),
         drain,
         usage,
         _tracing(settings, counts),
@@ -233,6 +242,19 @@ async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
     for failure in await asyncio.gather(*works, return_exceptions=True):
         if failure is not None:
             raise failure
+
+
+def _check_delegate(settings: Settings, models: Models) -> None:
+    """Refuse to ask a text model about conversations that nobody writes down.
+
+    Raises:
+        ConfigError: there is such a model, and one is to be asked.
+    """
+    if settings.delegate.url is not None and all(model.pool.info.is_duplex for model in models):
+        raise ConfigError(
+            f"delegate.url: {models.default.name!r} listens and speaks at once and writes no "
+            "transcripts, so there is nothing to ask a text model; leave it out"
+        )
 
 
 def _key_book(settings: Settings, models: Models) -> KeyBook:

@@ -38,6 +38,9 @@ _SECRETS = (
     ("server", "api_keys"),
     ("server", "key_secrets"),
     ("mcp", "servers"),
+    ("delegate", "authorization"),
+    ("delegate", "headers"),
+    ("filters", "checks"),
     ("telemetry", "headers"),
 )
 _CORE = EngineConfig()
@@ -128,6 +131,9 @@ class ServerSettings(_Strict):
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
             forgotten.
+        max_context_tokens: tokens of a conversation, in the engine's own count and without
+            instructions, that a response may be based on; past it the oldest items are dropped, or
+            the response fails, as the session's `truncation` says. 28,224 is the hosted service's.
         max_tools: functions that a session or a response may offer; 128 is the hosted service's
             limit.
         max_kept_audio_s: audio of a turn that is kept; also how much a commit by hand can take
@@ -171,6 +177,7 @@ class ServerSettings(_Strict):
     max_items: Annotated[int, Field(ge=1)] = 2_000
     max_text_chars: Annotated[int, Field(ge=1_024)] = 64 * 1_024
     max_conversation_chars: Annotated[int, Field(ge=65_536)] = 8 * 1_024 * 1_024
+    max_context_tokens: Annotated[int, Field(ge=1)] = 28_224
     max_tools: Annotated[int, Field(ge=0)] = 128
     # 30 s at 24 kHz, four bytes a sample, are 2.9 MB a session.
     max_kept_audio_s: Annotated[int, Field(ge=1)] = 30
@@ -790,6 +797,179 @@ class ServedSettings(_ModelSource):
     voices: Mapping[str, str] = Field(default_factory=dict)
 
 
+DelegateAnswers: TypeAlias = Literal["unable", "always", "never"]
+
+
+class DelegateSettings(_Strict):
+    """Which text model answers what the served model cannot; see docs/tools.md.
+
+    Attributes:
+        url: of an API like OpenAI's Chat Completions, up to `/v1`: vLLM, Ollama, a hosted one. None
+            for no such model. Any address is fine, also one of this machine.
+        model: that is asked for there.
+        authorization: token that is sent as `Authorization: Bearer …`.
+        headers: that are sent beside it.
+        answers: "unable" what the served model says it cannot answer, "always" everything, "never"
+            nothing; a client may say otherwise, by `delegate` of its session or of a response.
+        phrases: words with which the served model begins a reply that it cannot give.
+        instructions: that the text model is given before a session's own.
+        first_word_s: how long it may take to begin an answer; then the served model's stands.
+        timeout_s: how long the whole answer may take.
+        max_tokens: of an answer; a response may ask for fewer.
+        max_bytes: of all that is sent for an answer.
+        max_chars: of the conversation that is shown to it, the newest.
+        max_asks: questions of one session at a time; more wait.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@#?]+$")] | None = None
+    model: Annotated[str, Field(min_length=1)] = "default"
+    authorization: str | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    answers: DelegateAnswers = "unable"
+    # The starter's own words, docs/starter.md.
+    phrases: tuple[Annotated[str, Field(min_length=1)], ...] = ("sorry i do not know that",)
+    instructions: str = (
+        "You answer in a spoken conversation: briefly, in plain sentences, without lists, markup "
+        "or links."
+    )
+    first_word_s: Annotated[float, Field(gt=0)] = 10.0
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    max_tokens: Annotated[int, Field(ge=1)] = 1_024
+    max_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
+    max_chars: Annotated[int, Field(ge=1_024)] = 32_768
+    max_asks: Annotated[int, Field(ge=1)] = 4
+
+
+class PromptSettings(_Strict):
+    """A prompt that sessions may name by its id; see docs/api.md.
+
+    Attributes:
+        versions: name of a version → instructions, with `{{variable}}` where clients fill something
+            in.
+        default: the version of those who name none; left out, the last one.
+    """
+
+    versions: Annotated[Mapping[str, str], Field(min_length=1)]
+    default: str | None = None
+
+    @model_validator(mode="after")
+    def _has_default(self) -> "PromptSettings":
+        if self.default is not None and self.default not in self.versions:
+            raise ValueError(f"default {self.default!r} is none of the versions")
+        return self
+
+
+_Judged = Annotated[tuple[Literal["input", "output", "calls"], ...], Field(min_length=1)]
+
+
+class _CheckBase(_Strict):
+    """What all checks have.
+
+    Attributes:
+        of: what it judges: "input" what the user said or typed, "output" the words of replies,
+            "calls" the arguments of function calls.
+        budget_ms: how long it may take.
+        when_late: what becomes of the words if it takes longer, or fails: they pass, or are held
+            back as if they were refused.
+    """
+
+    of: _Judged = ("input", "output", "calls")
+    budget_ms: Annotated[int, Field(ge=1, le=10_000)] = 100
+    when_late: Literal["pass", "hold"] = "hold"
+
+
+class WordCheck(_CheckBase):
+    """Refuse what has one of these words or phrases in it, as whole words and in any case."""
+
+    kind: Literal["words"]
+    words: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class PatternCheck(_CheckBase):
+    """Refuse what one of these patterns is found in: RE2's syntax, in any case."""
+
+    kind: Literal["patterns"]
+    patterns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class PersonalCheck(_CheckBase):
+    """Find personal data.
+
+    Attributes:
+        of: calls are not in it by default: whoever books a table by a function has to give it a
+            phone number.
+        find: what is looked for.
+        action: whether it is masked or refused; in what is spoken, and in calls, it is always
+            refused.
+        region: country (ISO 3166-1, two letters) of phone numbers that say none.
+    """
+
+    kind: Literal["personal"]
+    of: _Judged = ("input", "output")
+    find: Annotated[tuple[Literal["phone", "email", "card"], ...], Field(min_length=1)] = (
+        "phone",
+        "email",
+        "card",
+    )
+    action: Literal["mask", "refuse"] = "refuse"
+    region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
+
+
+class _RemoteCheck(_CheckBase):
+    """Ask another server, in the form of OpenAI's API.
+
+    Attributes:
+        url: of its API, such as `http://127.0.0.1:8001/v1`.
+        model: to be asked.
+        api_key: sent as a bearer token.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^@#]+$")]
+    model: str
+    api_key: str | None = Field(default=None, repr=False)
+
+
+class ModerationsCheck(_RemoteCheck):
+    """Refuse what a `/moderations` endpoint flags.
+
+    Attributes:
+        categories: those that count; empty: all of them.
+    """
+
+    kind: Literal["moderations"]
+    categories: tuple[str, ...] = ()
+
+
+class ChatCheck(_RemoteCheck):
+    """Refuse what a chat model calls unsafe.
+
+    Attributes:
+        template: the question, with `{text}` where the words stand.
+        refuses: pattern (RE2) found in an answer that refuses.
+    """
+
+    kind: Literal["chat"]
+    template: Annotated[str, Field(pattern=r"\{text\}")]
+    refuses: str = "(?i)^\\s*unsafe"
+
+
+CheckSettings: TypeAlias = WordCheck | PatternCheck | PersonalCheck | ModerationsCheck | ChatCheck
+
+
+class FilterSettings(_Strict):
+    """What is checked before anybody is told; see docs/safety.md.
+
+    Attributes:
+        checks: all of them judge at the same time; what one refuses is refused.
+        sentence: what the model says in the place of what was refused, in a response of its own;
+            empty for nothing. It is not checked, and made of words that the model can say. A model
+            that listens and speaks at once says its own words only.
+    """
+
+    checks: tuple[Annotated[CheckSettings, Field(discriminator="kind")], ...] = ()
+    sentence: Annotated[str, Field(max_length=400)] = ""
+
+
 class Settings(_Strict):
     """Everything that can be configured.
 
@@ -798,6 +978,7 @@ class Settings(_Strict):
             names. The first is the default.
         models: name → model, where one server has several, in place of `model`, `engine` and
             `voices`. The first serves who names none.
+        prompts: id → prompt that clients may name.
     """
 
     server: ServerSettings = ServerSettings()
@@ -811,6 +992,9 @@ class Settings(_Strict):
     mcp: McpSettings = McpSettings()
     tools: ToolSettings = ToolSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    delegate: DelegateSettings = DelegateSettings()
+    prompts: Mapping[str, PromptSettings] = Field(default_factory=dict)
+    filters: FilterSettings = FilterSettings()
     models: Mapping[ModelName, ServedSettings] = Field(default_factory=dict)
     usage: UsageSettings = UsageSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
@@ -890,6 +1074,7 @@ def _entries(
         key, separator, text = override.partition("=")
         # Also where the name is mistaken: `api_key`, `apikeys`.
         is_secret = "key" in key and ("api" in key or "secret" in key)
+        is_secret = is_secret or "authorization" in key or "headers" in key
         # What stands here may be printed and logged.
         source = f"--set {key}=…" if is_secret else f"--set {override}"
         if not separator or not key:

@@ -20,6 +20,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.metrics import Shown
+from server.delegate.counts import DelegateCounts
+from server.filters.counts import FilterCounts
 from server.images.service import ImageCounts
 from server.session.accounts import Account
 from server.session.counts import Counts
@@ -42,6 +44,8 @@ class Metrics:
         drain: of the server.
         accounts: of its API keys.
         usage: what was used.
+        filters: what checks of words did.
+        asked: of the text model.
         images: what came of pictures.
     """
 
@@ -52,6 +56,8 @@ class Metrics:
         drain: Drain,
         accounts: Sequence[Account],
         usage: UsageBook,
+        filters: FilterCounts,
+        asked: DelegateCounts,
         images: ImageCounts,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -60,6 +66,12 @@ class Metrics:
         self._registry.register(_Families(lambda: _engine_families(pools)))
         self._registry.register(_Families(lambda: _key_families(accounts)))
         self._registry.register(_Families(lambda: _usage_families(usage)))
+        self._registry.register(
+            _Families(lambda: shown_fields([({}, filters)], f"{_PREFIX}_filter"))
+        )
+        self._registry.register(
+            _Families(lambda: shown_fields([({}, asked)], f"{_PREFIX}_delegate"))
+        )
         # In a registry of our own: two servers in one process, as in tests, do not share their
         # counters.
         ProcessCollector(registry=self._registry)
@@ -67,6 +79,21 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics as they are now, in the format of `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+
+class _Shown(Collector):
+    """Pass on the fields of counts that are shown."""
+
+    def __init__(self, counted: Any, prefix: str) -> None:  # Any: a dataclass with shown fields
+        self._counted, self._prefix = counted, prefix
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics."""
+        return shown_fields([({}, self._counted)], self._prefix)
+
+    def describe(self) -> Iterator[Metric]:
+        """Describe nothing ahead, as below."""
+        return iter(())
 
 
 class _Families(Collector):

@@ -107,7 +107,13 @@ def test_betas_names_are_betas() -> None:
 
 
 _CONFIG = SessionConfig(
-    "sess_1", "m", "alloy", 0, parallel_tool_calls=True, reasoning={"effort": "low"}
+    "sess_1",
+    "m",
+    "alloy",
+    0,
+    parallel_tool_calls=True,
+    reasoning={"effort": "low"},
+    delegate="always",
 )
 _ANYTHING: dict[str, Any] = {"session": _CONFIG, "rate_limits": ()}
 

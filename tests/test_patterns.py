@@ -179,7 +179,9 @@ def _is_in(op: Any, given: Any, char: str) -> bool:
                 ops.CATEGORY_DIGIT: char.isdigit(),
                 ops.CATEGORY_NOT_DIGIT: not char.isdigit(),
                 ops.CATEGORY_SPACE: char.isspace(),
+                ops.CATEGORY_NOT_SPACE: not char.isspace(),
                 ops.CATEGORY_WORD: char.isalnum() or char == "_",
+                ops.CATEGORY_NOT_WORD: not (char.isalnum() or char == "_"),
             }[given]
         case _:
             raise AssertionError(f"the matcher does not know {op}: teach it")

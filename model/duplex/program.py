@@ -37,6 +37,7 @@ from model.messages import (
     InputTranscript,
     Output,
     Pcm,
+    Recite,
     Reopen,
     Respond,
     SessionCommand,
@@ -62,6 +63,11 @@ from model.pieces import PAD, TextPieces
 _HUSH_FRAMES = 6
 # After that, its sound may take a while to fade; for no longer than this.
 _FADING_FRAMES = 25
+
+_CANNOT: dict[type[Reopen | Recite], str] = {
+    Reopen: "a model that listens all the time has no turns to reopen",
+    Recite: "this model says its own words only, and recites none",
+}
 
 
 class Manner(Protocol):
@@ -256,8 +262,8 @@ class DuplexProgram:
                 num_frames = self._num_heard + self._stream.num_whole_frames
                 self._questions.append((num_frames, command.key))
                 return self._answers()
-            case Reopen():
-                raise EngineError("a model that listens all the time has no turns to reopen")
+            case Reopen() | Recite():
+                raise EngineError(_CANNOT[type(command)])
             case AppendText() | AppendCall() | AppendCallOutput():
                 pass  # it knows what was said aloud, and nothing else
         return []

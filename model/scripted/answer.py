@@ -45,7 +45,7 @@ class Answer:
     """What a response consists of.
 
     Attributes:
-        rule: index of the script's reply.
+        rule: index of the script's reply; None for what is recited.
         words: to say or to write.
         calls: name and arguments of functions to call after that, arguments as compact JSON.
         fail: message with which the response fails at its end, None to complete it.
@@ -54,7 +54,7 @@ class Answer:
         checks: that must be passed first, one a call.
     """
 
-    rule: int
+    rule: int | None
     words: tuple[str, ...]
     calls: tuple[tuple[str, str], ...]
     fail: str | None

@@ -65,7 +65,13 @@ class ScriptedCore:
         self.metrics = EngineMetrics()
         self._script, self._ahead_s, self._clock = script, ahead_ms / 1000, clock
         self._info = EngineInfo(
-            name, _RATE_HZ, _FRAME_MS, tuple(VOICES), max_sessions, image_side=_IMAGE_SIDE
+            name,
+            _RATE_HZ,
+            _FRAME_MS,
+            tuple(VOICES),
+            max_sessions,
+            image_side=_IMAGE_SIDE,
+            recites=True,
         )
         self._checker: Checker = checker or SchemaService()
         self._programs: dict[str, Program] = {}

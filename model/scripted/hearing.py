@@ -24,6 +24,21 @@ class HeardEnd:
     audio_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a turn was understood as.
+
+    Attributes:
+        text: its words.
+        num_frames: that it had.
+        logprobs: its words, spaces included, and their log-probabilities, where the script has any.
+    """
+
+    text: str
+    num_frames: int
+    logprobs: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(slots=True)
 class _Turn:
     """The turn in progress."""
@@ -85,11 +100,11 @@ class Hearing:
         """Forget the turn in progress."""
         self._turn = _Turn()
 
-    def commit(self, *, is_tentative: bool) -> tuple[str, int] | None:
+    def commit(self, *, is_tentative: bool) -> Understood | None:
         """End the turn.
 
         Returns:
-            Its words and how many frames it had; None if it had none.
+            What it was understood as; None if it had no frames.
         """
         turn = self._turn
         # The turn is copied, because going on changes it. A reopened turn goes on from the copy,
@@ -102,11 +117,13 @@ class Hearing:
             return None
         found = self._entry(num_frames * self._frame_ms, is_over=True)
         if found is None:
-            return "", num_frames
+            return Understood("", num_frames)
         index, entry = found
         if not entry.repeat:
             self.used.add(index)
-        return " ".join(entry.words), num_frames
+        tokens = [word if n == 0 else f" {word}" for n, word in enumerate(entry.words)]
+        logprobs = tuple(zip(tokens, entry.logprobs, strict=False))  # there may be none
+        return Understood(" ".join(entry.words), num_frames, logprobs)
 
     def reopen(self) -> None:
         """Go on with the turn that was tentatively committed last, which there must be."""

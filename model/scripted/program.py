@@ -26,6 +26,7 @@ from model.messages import (
     InputTranscriptDelta,
     Open,
     Output,
+    Recite,
     Reopen,
     Respond,
     ResponseAudio,
@@ -40,7 +41,7 @@ from model.messages import (
 )
 from model.scripted.answer import Answer, Check, choose
 from model.scripted.checker import Checker
-from model.scripted.hearing import HeardEnd, Hearing
+from model.scripted.hearing import HeardEnd, Hearing, Understood
 from model.scripted.memory import Called, Memory, Note, Returned, Said, Tokens
 from model.scripted.reply import Reply
 from model.scripted.script import Script
@@ -57,6 +58,7 @@ SessionCommand: TypeAlias = (
     | AppendCall
     | AppendCallOutput
     | Respond
+    | Recite
     | Truncate
 )
 
@@ -178,8 +180,10 @@ class Program:
 
     @property
     def due_s(self) -> float | None:
-        """Say when something is to be made; None if nothing is, or `is_waiting`."""
-        return None if self._reply is None or self.is_waiting else self._reply.due_s
+        """Say when something is to be made; None if nothing is, or it waits for somebody."""
+        if self._reply is None or self.is_waiting or self._reply.is_waiting:
+            return None
+        return self._reply.due_s
 
     @property
     def is_waiting(self) -> bool:
@@ -197,6 +201,10 @@ class Program:
                 # A cancelled commit takes its answers along: whoever asked for them will ask again
                 # when the turn is over.
                 self._pending = deque(c for c in self._pending if not isinstance(c, Respond))
+            case Recite() if self._is_making(command.turn):
+                # It must not wait behind what waits for the end of this reply.
+                self._recite(command, now_s)
+                return []
             case Respond() if command.voice is not None:
                 _known_voice(command.voice)
             case _:
@@ -213,8 +221,9 @@ class Program:
         outputs = self._pass_checks(now_s)
         # Late ticks make up for what was missed: every step that was due since is made, each at the
         # time at which it was due.
-        while self._reply is not None and self._reply.due_s <= now_s:
+        while self.due_s is not None and self.due_s <= now_s:
             reply = self._reply
+            assert reply is not None, "what is due is a reply"
             made = reply.make()
             self._remember(reply, made)
             outputs += made
@@ -254,11 +263,21 @@ class Program:
                 items.append(Returned(command.name, command.output))
             case Respond():
                 return self._respond(command, now_s)
+            case Recite():
+                self._recite(command, now_s)
             case Truncate():
                 self._truncate(command)
             case _:
                 assert_never(command)
         return []
+
+    def _recite(self, command: Recite, now_s: float) -> None:
+        """Give words to the reply that recites; there may be another one by now."""
+        if self._reply is not None and self._is_making(command.turn):
+            self._reply.recite(command.text, is_last=command.is_last, now_s=now_s)
+
+    def _is_making(self, turn: int) -> bool:
+        return self._reply is not None and self._reply.request.turn == turn
 
     def _truncate(self, command: Truncate) -> None:
         self.memory.truncate(command.item_id, command.heard_ms, self._info.frame_ms)
@@ -293,10 +312,12 @@ class Program:
             )
         heard = self._hearing.commit(is_tentative=command.is_tentative)
         images = [look(image) for image in command.images]
-        text, num_frames = heard or ("", 0)
+        understood = heard or Understood("", 0)
         if heard is not None or images:
-            self.memory.add_user(command.item_id, text, images, num_frames)
-        return InputTranscript(self.session_id, command.item_id, text)
+            self.memory.add_user(command.item_id, understood.text, images, understood.num_frames)
+        return InputTranscript(
+            self.session_id, command.item_id, understood.text, logprobs=understood.logprobs
+        )
 
     def _reopen(self, command: Reopen) -> None:
         before = self._tentative
@@ -315,7 +336,7 @@ class Program:
         if request.instructions is not None:
             instructions = request.instructions
         try:
-            answer = choose(self._script, self.memory, request, instructions, self.progress.uses)
+            answer = self._answer(request, instructions)
         except ScriptError as error:
             return [ResponseFailed(self.session_id, request.turn, str(error))]
         # Schemas are checked in another process, which takes time. The response counts as started
@@ -337,6 +358,11 @@ class Program:
         )
         return [ResponseStarted(self.session_id, request.turn, usage), *self.tick(now_s)]
 
+    def _answer(self, request: Respond, instructions: str) -> Answer:
+        if request.recites:
+            return Answer(None, (), (), None, None, self._script.pace)
+        return choose(self._script, self.memory, request, instructions, self.progress.uses)
+
     def _pass_checks(self, now_s: float) -> list[Output]:
         """Give up a reply whose calls are not what their functions take."""
         checks, self._checks = self._checks, None
@@ -346,7 +372,8 @@ class Program:
         assert self._reply is not None
         turn, self._reply = self._reply.request.turn, None
         # The reply was not given, so it does not count against `at_most`.
-        self.progress.uses[checks.answer.rule] -= 1
+        if checks.answer.rule is not None:
+            self.progress.uses[checks.answer.rule] -= 1
         return [ResponseFailed(self.session_id, turn, refusal), *self._advance(now_s)]
 
     def _cancel(self, turn: int) -> list[Output]:

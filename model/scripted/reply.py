@@ -39,8 +39,13 @@ class _Step:
     audio_s: float = 0.0
 
 
+_NO_WORDS = _Step(0.0, ())
+
+
 class Reply:
     """One response in the making: its words in a burst, then the audio, then the calls.
+
+    What is recited is written and spoken as it comes.
 
     Times are those at which a step was due, not those at which somebody came to make it, so the
     same script takes the same time on any machine that keeps up.
@@ -58,12 +63,15 @@ class Reply:
         request: as given.
         due_s: when the next step is to be made.
         is_over: whether the last output was made.
+        is_waiting: whether it has no more words, and more are to come.
     """
 
     __slots__ = (
         "_ahead_s",
         "_answer",
+        "_fragment",
         "_info",
+        "_is_all",
         "_next",
         "_num_audio_tokens",
         "_num_text_tokens",
@@ -71,8 +79,10 @@ class Reply:
         "_steps",
         "_usage",
         "_voice",
+        "_words",
         "due_s",
         "is_over",
+        "is_waiting",
         "request",
     )
 
@@ -92,10 +102,41 @@ class Reply:
         self._info, self._ahead_s = info, ahead_s
         self._num_text_tokens = self._num_audio_tokens = 0
         self._played_s: float | None = None  # when the audio so far will have been played
-        self._steps = self._all_steps()
-        self._next = next(self._steps, None)
+        self._words = [*answer.words]
+        self._fragment = ""  # of a word whose end has not come
+        self._is_all = not request.recites  # whether no more words will come
+        self._steps = self._recital() if request.recites else self._all_steps()
+        self.is_over = self.is_waiting = False
         self.due_s = now_s + answer.pace.first_output_ms / 1000
-        self.is_over = False
+        self._next = self._following()
+
+    def recite(self, text: str, *, is_last: bool, now_s: float) -> None:
+        """Take words that come from elsewhere.
+
+        Args:
+            text: to be appended to the words before; a word may come in pieces.
+            is_last: whether no more will come.
+            now_s: as of the constructor.
+        """
+        # "hel" and then "lo wor" are the word "hello" and the beginning of another.
+        self._fragment += text
+        words = self._fragment.split()
+        is_open = not is_last and not self._fragment[-1:].isspace()
+        self._fragment = words.pop() if is_open and words else ""
+        self._words += words
+        self._is_all = is_last
+        if self.is_waiting:
+            self.is_waiting = False
+            self._next = self._following()
+            self.due_s = max(self.due_s, now_s)
+
+    def _following(self) -> _Step | None:
+        """Return the next step; None at the end, and while there are no words for one."""
+        step = next(self._steps, None)
+        if step is _NO_WORDS:
+            self.is_waiting = True
+            return None
+        return step
 
     def make(self) -> list[Output]:
         """Make the step that is due."""
@@ -130,7 +171,7 @@ class Reply:
             # it is played, as a real engine does.
             start_s = self.due_s if self._played_s is None else max(self._played_s, self.due_s)
             self._played_s = start_s + step.audio_s
-        self._next = next(self._steps, None)
+        self._next = self._following()
         if self._next is not None:
             self.due_s += self._next.takes_s
             if self._next.audio_s and self._played_s is not None:
@@ -160,9 +201,8 @@ class Reply:
         write_s = self._answer.pace.write_ms / 1000
         # All words are written first, then spoken: text runs ahead of the audio, as with the
         # starter.
-        for index, word in enumerate(self._answer.words):
-            text = word if index == 0 else f" {word}"
-            yield _Step(write_s, (ResponseText(session_id, turn, text),))
+        for index in range(len(self._words)):
+            yield self._written(index)
         if self.request.audio:
             yield from self._speech()
         for call, (name, arguments) in enumerate(self._answer.calls):
@@ -172,16 +212,40 @@ class Reply:
                 yield _Step(write_s, (CallArguments(session_id, turn, call, piece),))
             yield _Step(0.0, (CallDone(session_id, turn, call),))
 
+    def _recital(self) -> Iterator[_Step]:
+        """Write words as they come, and speak those that are written."""
+        num_written, speech = 0, self._speech()
+        while True:
+            if num_written < len(self._words):
+                yield self._written(num_written)
+                num_written += 1
+                continue
+            step = next(speech, None) if self.request.audio else None
+            if step is None and self._is_all:
+                return
+            yield _NO_WORDS if step is None else step
+
+    def _written(self, index: int) -> _Step:
+        word, write_s = self._words[index], self._answer.pace.write_ms / 1000
+        text = word if index == 0 else f" {word}"
+        made = ResponseText(self.request.session_id, self.request.turn, text)
+        return _Step(write_s, (made,))
+
     def _speech(self) -> Iterator[_Step]:
         session_id, turn = self.request.session_id, self.request.turn
-        words, pace, rate_hz = self._answer.words, self._answer.pace, self._info.sample_rate_hz
+        words, pace, rate_hz = self._words, self._answer.pace, self._info.sample_rate_hz
         # 150 words a minute at 24 kHz are 9,600 samples each, five frames. A word is announced in
         # the frame in which its first sample lies.
         word_samples = rate_hz * 60 // pace.words_per_minute
-        num_samples = word_samples * len(words)
-        num_begun = 0
-        for start in range(0, num_samples, self._info.frame_samples):
-            stop = min(start + self._info.frame_samples, num_samples)
+        start = num_begun = 0
+        while True:
+            # What is recited may get more words, and then the frame is made whole.
+            stop = min(start + self._info.frame_samples, word_samples * len(words))
+            if not self._is_all and stop - start < self._info.frame_samples:
+                yield _NO_WORDS
+                continue
+            if stop == start:
+                return
             outputs: list[Output] = []
             while num_begun < len(words) and num_begun * word_samples < stop:
                 start_ms = num_begun * word_samples * 1000 // rate_hz
@@ -190,6 +254,7 @@ class Reply:
             outputs.append(ResponseAudio(session_id, turn, self._sound(start, stop, word_samples)))
             audio_s = (stop - start) / rate_hz
             yield _Step(audio_s * pace.real_time_factor, tuple(outputs), audio_s)
+            start = stop
 
     def _sound(self, start: int, stop: int, word_samples: int) -> Pcm:
         """Return the samples `start:stop` of the whole reply."""
@@ -199,7 +264,7 @@ class Reply:
             # no table of beginnings is needed.
             index, offset = divmod(start, word_samples)
             sound = speak_word(
-                self._voice, self._answer.words[index], word_samples, self._info.sample_rate_hz
+                self._voice, self._words[index], word_samples, self._info.sample_rate_hz
             )
             parts.append(sound[offset : offset + stop - start])
             start += len(parts[-1])

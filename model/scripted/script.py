@@ -60,6 +60,7 @@ class Hear(_Strict):
         max_ms: longest; None for no bound.
         repeat: whether it can be heard more than once.
         unfinished: whether it never sounds finished, so that no end of turn is reported.
+        logprobs: log-probability of each of its words; none if the script does not care.
     """
 
     text: str
@@ -67,6 +68,16 @@ class Hear(_Strict):
     max_ms: Annotated[int, Field(ge=1)] | None = None
     repeat: bool = False
     unfinished: bool = False
+    logprobs: Annotated[
+        tuple[Annotated[float, Field(le=0, strict=False)], ...], Field(strict=False)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _has_one_each(self) -> Self:
+        if self.logprobs and len(self.logprobs) != len(self.words):
+            problem = f"{len(self.logprobs)} logprobs for {len(self.words)} words"
+            raise ValueError(f"{problem}: give one for each, or none")
+        return self
 
     @model_validator(mode="after")
     def _is_range(self) -> Self:

@@ -10,7 +10,7 @@ from model.messages import Eagerness, EndOfTurn, InputTranscript, InputTranscrip
 from model.turns.frames import FrameBuffer
 from model.turns.history import History, StepBlock
 from model.turns.steps import Event, Mask, TurnLimits
-from model.vocabulary import TurnVocabulary
+from model.vocabulary import WORD_START, TurnVocabulary
 
 # A worked example of the two transcripts. While the user says "what is your name", LISTEN steps put
 # out the live transcript: "what is your name". At the end it is fed as a draft, and one call asks
@@ -50,8 +50,10 @@ class UserTurn:
         draft: final transcript that is being checked.
         is_settled: whether the draft stands, and only what follows it is to be written.
         score: log-probability of `pieces` as the final transcript.
+        logprobs: of each of `pieces`, once it is the final transcript.
         rival: the draft, where the model would have written something else.
         rival_score: its log-probability.
+        rival_logprobs: of each of its pieces.
         is_reply_fed: whether the draft is followed by <reply>, in case it is right.
         is_doubtful: whether the transcript is nothing to rely on.
         item_id: of the conversation item that it becomes.
@@ -69,8 +71,10 @@ class UserTurn:
     draft: list[int] = field(default_factory=list)
     is_settled: bool = False
     score: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
     rival: list[int] = field(default_factory=list)
     rival_score: float = 0.0
+    rival_logprobs: list[float] = field(default_factory=list)
     is_reply_fed: bool = False
     is_doubtful: bool = False
     item_id: str = ""
@@ -78,7 +82,14 @@ class UserTurn:
 
     def copy(self) -> UserTurn:
         """Return a turn that goes on from here by itself."""
-        return replace(self, pieces=[*self.pieces], draft=[*self.draft], rival=[*self.rival])
+        return replace(
+            self,
+            pieces=[*self.pieces],
+            draft=[*self.draft],
+            logprobs=[*self.logprobs],
+            rival=[*self.rival],
+            rival_logprobs=[*self.rival_logprobs],
+        )
 
 
 class Listener:
@@ -292,12 +303,15 @@ class Listener:
             num_right += 1
         is_right = num_right == len(asked)
         turn.pieces += draft if is_right else draft[:num_right]
+        # Of a draft that has been settled for, it is known already.
+        turn.logprobs += scores[:num_right, 0].tolist()
         piece = int(pieces[num_right])
         turn.score += float(scores[: num_right + 1, 0].sum())
         turn.is_doubtful = vocabulary.is_taught_prompts and piece == vocabulary.unsure
         is_complete = turn.is_doubtful or piece == vocabulary.reply
         if not is_right:
             turn.rival, turn.rival_score = draft, float(scores[: len(draft), 1].sum())
+            turn.rival_logprobs = scores[: len(draft), 1].tolist()
         is_relied_on = is_complete and is_right and not self._doubts(turn)
         turn.is_reply_fed = turn.is_reply_fed and is_relied_on
         if not turn.is_reply_fed:
@@ -308,6 +322,7 @@ class Listener:
         if is_complete or len(turn.pieces) >= self._limits.max_transcript_pieces:
             return True
         turn.pieces.append(piece)
+        turn.logprobs.append(float(scores[num_right, 0]))
         history.append(Kind.TEXT, piece)
         return False
 
@@ -317,7 +332,7 @@ class Listener:
         assert turn is not None
         history.cut(len(history) - len(turn.pieces))
         draft, turn.rival, turn.pieces, turn.is_settled = turn.rival, [], [], True
-        turn.score = turn.rival_score
+        turn.score, turn.logprobs = turn.rival_score, turn.rival_logprobs
         self._check(draft)
 
     def _doubts(self, turn: UserTurn) -> bool:
@@ -335,7 +350,11 @@ class Listener:
         if self._doubts(turn):
             self._history.append(Kind.TEXT, self._vocabulary.unsure)
         text = self._vocabulary.spell(turn.pieces)
-        return InputTranscript(self._session_id, turn.item_id, text, turn.score)
+        spelled = [self._vocabulary.pieces[piece].replace(WORD_START, " ") for piece in turn.pieces]
+        # Together they are the text, which does not begin with a space.
+        tokens = [spelled[0].lstrip(), *spelled[1:]] if spelled else []
+        logprobs = tuple(zip(tokens, turn.logprobs, strict=True))
+        return InputTranscript(self._session_id, turn.item_id, text, turn.score, logprobs)
 
     def _take_back(self) -> StepBlock:
         assert self.turn is not None

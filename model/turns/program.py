@@ -63,6 +63,7 @@ from model.messages import (
     Open,
     Pcm,
     Pixels,
+    Recite,
     Reopen,
     Respond,
     ResponseDone,
@@ -110,6 +111,7 @@ SessionCommand = (
     | AppendCall
     | AppendCallOutput
     | Respond
+    | Recite
     | Truncate
 )
 
@@ -362,9 +364,9 @@ class TurnProgram:
 
     def _take(self, command: SessionCommand) -> bool:
         """Carry out a command if the phase allows it, and tell whether it did."""
-        if self.phase not in (Phase.IDLE, Phase.LISTENING):
+        if self.phase not in (Phase.IDLE, Phase.LISTENING) or self._lacks_words(command):
             return False
-        if not isinstance(command, Respond | CheckTurn):
+        if not isinstance(command, Respond | Recite | CheckTurn):
             self._tentative.confirm()
         match command:
             case AppendAudio():
@@ -515,6 +517,19 @@ class TurnProgram:
         self._shift(self.history.replace_prefix(pieces))
         self._move(Cue.RESPOND)
         self._go_on(*self._speaker.begin(request, tools, is_fed=is_fed))
+        if request.recites:
+            words = "".join(given.text for given in self._given(request))
+            self._go_on(*self._speaker.recite(words))
+
+    def _lacks_words(self, command: SessionCommand) -> bool:
+        """Tell whether not all is there that a response is to recite."""
+        if not isinstance(command, Respond) or not command.recites:
+            return False
+        return not any(given.is_last for given in self._given(command))
+
+    def _given(self, request: Respond) -> list[Recite]:
+        """Return what a response is to recite; once it is over, nobody takes these commands."""
+        return [c for c in self._pending if isinstance(c, Recite) and c.turn == request.turn]
 
     def _prefix_for(self, request: Respond) -> tuple[tuple[int, ...], tuple[Tool, ...]]:
         """Say what a response is led by, and which functions of the request are part of it."""
@@ -548,7 +563,7 @@ class TurnProgram:
     def _next_reply(self) -> Respond | None:
         """Return the request that comes next, if words continue the conversation as it was fed."""
         command = self._pending[0] if self._pending else None
-        if not isinstance(command, Respond) or demands_call(command):
+        if not isinstance(command, Respond) or command.recites or demands_call(command):
             return None
         is_led_so = self._prefix_for(command)[0] == self.history.prefix_pieces
         return command if is_led_so else None

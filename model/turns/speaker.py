@@ -142,7 +142,8 @@ class Speaker:
             input_cached_image_tokens=min(self.paid.image, image),
         )
         self.reply = reply = Reply(request, item, usage, self._timing, tools)
-        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage)]
+        num_prefix = len(self._history.prefix_pieces)
+        started: list[Event] = [ResponseStarted(self._session_id, request.turn, usage, num_prefix)]
         if not demands_call(request):
             return started, None
         events, cue = self._begin_call(reply)
@@ -183,6 +184,16 @@ class Speaker:
         if not reply.request.audio:
             return [self.end("completed")], Cue.END
         return self._begin_speech(reply)
+
+    def recite(self, words: str) -> tuple[list[Event], Cue | None]:
+        """Say words that are given, as far as the vocabulary spells them; returns as `wrote`."""
+        events: list[Event] = []
+        for piece in [*self._vocabulary.encode(words), self._vocabulary.eos]:
+            made, cue = self.wrote(piece)
+            events += made
+            if cue is not None:
+                return events, cue
+        raise AssertionError("the last piece ends the words")
 
     def _begin_speech(self, reply: Reply) -> tuple[list[Event], Cue | None]:
         """Speak the words that are planned; returns as `wrote`."""

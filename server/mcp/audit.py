@@ -37,18 +37,20 @@ class AuditLog:
             reason = error.strerror or error
             raise ConfigError(f"approvals.audit_file: {path} cannot be written: {reason}") from None
 
-    def write(self, session_id: str, decision: Decision) -> None:
+    def write(self, session_id: str, decision: Decision, user: str = "") -> None:
         """Write one line; it is on its way to the disk when this returns.
 
         Args:
             session_id: of the session in which it happened.
             decision: what happened.
+            user: whose session it is, by its safety identifier; empty if nobody has said.
         """
         if self._handler is None:
             return
         line = {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             "session_id": session_id,
+            "safety_identifier": user or None,
             "what": decision.what,
             "item_id": decision.item_id,
             "server_label": decision.server_label,

@@ -51,15 +51,16 @@ class ToolDesk:
         self.audit = audit
 
     def for_session(
-        self, session_id: str, deliver: Callable[[ToolOutcome], None]
+        self, session_id: str, deliver: Callable[[ToolOutcome], None], user: str = ""
     ) -> "SessionTools":
         """Return what carries out one session's wishes.
 
         Args:
             session_id: of the session.
             deliver: takes outcomes, on the event loop; must not raise.
+            user: whose session it is, for the audit log; empty if nobody knows.
         """
-        return SessionTools(self, session_id, deliver, self._settings.max_calls)
+        return SessionTools(self, session_id, deliver, self._settings.max_calls, user)
 
     async def listed(self, command: ListTools, owner: str) -> tuple[ListedTool, ...]:
         """Return a server's tools, of those whose arguments can be kept within their schemas.
@@ -115,6 +116,7 @@ class SessionTools:
         session_id: of the session.
         deliver: takes outcomes.
         max_calls: at a time.
+        user: whose session it is, for the audit log; empty if nobody knows.
     """
 
     def __init__(
@@ -123,12 +125,14 @@ class SessionTools:
         session_id: str,
         deliver: Callable[[ToolOutcome], None],
         max_calls: int,
+        user: str = "",
     ) -> None:
         self._desk = desk
         self._session_id = session_id
+        self._user = user
         self._deliver = deliver
         self._room = asyncio.Semaphore(max_calls)
-        self._tasks: dict[str, tuple[asyncio.Task[None], ListTools | CallTool]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._given_up: set[asyncio.Task[None]] = set()
 
     def put(self, command: ToolCommand) -> None:
@@ -136,15 +140,15 @@ class SessionTools:
         match command:
             case ListTools() | CallTool():
                 task = asyncio.create_task(self._carry_out(command), name=f"tool {command.item_id}")
-                self._tasks[command.item_id] = task, command
+                self._tasks[command.item_id] = task
                 # Owned: a task that nobody holds may be collected while it runs (asyncio,
                 # `create_task`).
                 task.add_done_callback(partial(self._forget, command.item_id))
             case DropTool():
                 if command.item_id in self._tasks:
-                    self._give_up(self._tasks.pop(command.item_id)[0])
+                    self._give_up(self._tasks.pop(command.item_id))
             case Decision():
-                self._desk.audit.write(self._session_id, command)
+                self._desk.audit.write(self._session_id, command, self._user)
 
     def _forget(self, item_id: str, _task: asyncio.Task[None]) -> None:
         self._tasks.pop(item_id, None)
@@ -187,18 +191,8 @@ class SessionTools:
 
     async def close(self) -> None:
         """Give up everything that goes on, because the session has ended."""
-        for task, command in [*self._tasks.values()]:
+        for task in [*self._tasks.values()]:
             self._give_up(task)
-            if isinstance(command, CallTool):
-                dropped = Decision(
-                    "dropped",
-                    command.item_id,
-                    command.server.label,
-                    command.name,
-                    command.arguments,
-                    "The session ended.",
-                )
-                self._desk.audit.write(self._session_id, dropped)
         # A call may have reached its server already. What became of it is unknown, and the log says
         # that it was dropped.
         await asyncio.gather(*self._given_up, return_exceptions=True)

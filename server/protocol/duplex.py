@@ -26,14 +26,17 @@ from model.messages import (
     Truncate,
 )
 from server.errors import ClientError
+from server.protocol.delegate.outcomes import DelegateOutcome
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
+from server.protocol.filters.verdicts import Blocked, Retell
 from server.protocol.items.items import Item, Message
 from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
-from server.protocol.reply.running import CancelReason, ResponseOutput, Running
+from server.protocol.reply.running import CancelReason, Running
 from server.protocol.server_events import (
     InputAudioBufferCleared,
     InputTranscriptionFailed,
@@ -279,6 +282,14 @@ class DuplexResponses:
         """End the response in progress, because the session cannot go on."""
         return self.running.failed(code, message, now_s)
 
+    def answered(self, _outcome: DelegateOutcome, _now_s: float) -> list[Reaction]:
+        """Take nothing: no text model is asked, since nobody writes down what users say."""
+        return []
+
+    def due(self) -> list[Reaction]:
+        """Ask nobody."""
+        return []
+
     def resumed(self) -> list[Reaction]:
         """Ask for what the model says after a response."""
         return self.standing()
@@ -370,7 +381,7 @@ class DuplexTurns:
             return []
         return self._not_written(output.item_id)
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Hold nothing back: no reply is begun before its time."""
         del output
         return False

@@ -11,6 +11,8 @@ from typing import TypeAlias
 from model.messages import Command, Pcm
 from server.errors import ClientError
 from server.images.picture import Picture
+from server.protocol.delegate.outcomes import DelegateCommand
+from server.protocol.filters.verdicts import CheckWords
 from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.server_events import ServerEvent
 from server.protocol.sound import Sound
@@ -148,7 +150,10 @@ class Hangup:
     text: str
 
 
-Reaction: TypeAlias = ServerEvent | Command | ToolCommand | Sound | Refusal | Hangup
+Reaction: TypeAlias = (
+    ServerEvent | Command | ToolCommand | DelegateCommand | CheckWords | Sound | Refusal | Hangup
+)
 """What the machine wants done: an event for the client, a command for the engine, something for
-whoever speaks to MCP servers, something for a transport that plays, an error in answer to a
-client, or the end."""
+whoever speaks to MCP servers or to a text model or checks words, something for a transport that
+plays, an error in
+answer to a client, or the end."""

@@ -12,7 +12,7 @@ that takes turns and one that does not differ in the first two and the last; the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from model.messages import (
     Command,
@@ -34,11 +34,20 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
-from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS
+from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS, DelegateAnswers
 from server.errors import ClientError
 from server.images.picture import Picture
 from server.protocol.calls.calls import Calls
 from server.protocol.calls.listing import Listing
+from server.protocol.delegate.outcomes import (
+    AnswerCall,
+    AnswerDone,
+    AnswerFailed,
+    AnswerRefused,
+    AnswerText,
+    DelegateOutcome,
+)
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
@@ -52,6 +61,14 @@ from server.protocol.events import (
     Refusal,
     SpeechEnded,
 )
+from server.protocol.filters.answers import AnswerGate
+from server.protocol.filters.gate import Gate, Passed
+from server.protocol.filters.verdicts import (
+    NO_FILTERS,
+    FilterPlan,
+    RedactedTranscript,
+    Verdict,
+)
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.item_parse import Pictures
@@ -59,6 +76,7 @@ from server.protocol.items.items import Message
 from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.mcp.outcomes import (
+    Decision,
     ListingFailed,
     ToolFailed,
     ToolOutcome,
@@ -66,20 +84,24 @@ from server.protocol.mcp.outcomes import (
     ToolsListed,
 )
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.moments import Moment, TurnEnded
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.delegation import Delegation
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses
-from server.protocol.reply.running import ResponseOutput, Running
+from server.protocol.reply.running import Running
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.request import parse_request
-from server.protocol.settings.update import updated
+from server.protocol.settings.update import refuse_delegate, updated
 from server.protocol.sound import Played
 from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
@@ -109,6 +131,9 @@ _MAX_FAILURES = 3
 _FAILED = Hangup(EndReason.ENGINE_FAILED, "server_error.engine_failed")
 
 
+Outcome: TypeAlias = ToolOutcome | DelegateOutcome | Verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bound what one session may hold.
@@ -120,8 +145,12 @@ class Limits:
         max_recording_bytes: sound of items that clients can ask for.
         max_tools: functions that the session or a response may offer.
         policy: which calls need a person's yes, and what waits for calls.
+        delegate: what a text model answers; None where there is none.
+        prompts: that a client may name.
         max_image_bytes: pictures of the conversation that are kept.
         max_glimpses: pictures of a camera that wait for the end of the user's turn.
+        filters: what is checked before anybody is told.
+        max_context_tokens: that a response of the conversation may be based on.
     """
 
     max_items: int = DEFAULTS.max_items
@@ -130,8 +159,12 @@ class Limits:
     max_tools: int = DEFAULTS.max_tools
     max_conversation_chars: int = DEFAULTS.max_conversation_chars
     policy: ToolPolicy = NO_POLICY
+    delegate: DelegatePolicy | None = None
+    prompts: PromptBook = NO_PROMPTS
     max_image_bytes: int = IMAGE_DEFAULTS.max_kept_bytes
     max_glimpses: int = CALL_DEFAULTS.camera_images
+    filters: FilterPlan = NO_FILTERS
+    max_context_tokens: int = DEFAULTS.max_context_tokens
 
 
 # A worked example of a whole turn, as `receive` sees it:
@@ -185,6 +218,9 @@ class SessionMachine:
             Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
             Sight(limits.max_glimpses),
             limits.policy,
+            limits.max_context_tokens,
+            delegate=limits.delegate,
+            prompts=limits.prompts,
         )
         self._ears = ears
         self._max_tools = limits.max_tools
@@ -212,9 +248,14 @@ class SessionMachine:
             running = Running(state, feed)
             self._feed = feed
             self._shortening = Shortening(state, running, feed, self._playout)
-            self._responses = responses = TurnResponses(beginning, running, feed)
+            context = Context(state, feed)
+            delegation = Delegation(state, beginning, running, feed)
+            sentence = limits.filters.sentence
+            self._responses = responses = TurnResponses(
+                beginning, running, feed, context, delegation, sentence
+            )
             self._turns = AnsweredTurns(
-                state, listening, responses, feed, self._shortening, self._doubt
+                state, listening, responses, feed, context, self._shortening, self._doubt
             )
         self._listing = Listing(state)
         self._editing = Editing(
@@ -228,6 +269,8 @@ class SessionMachine:
         )
         self._put_off = PutOff(state, self._calls, self._responses)
         self._idle = Idle()
+        self._gate = Gate(limits.filters)
+        self._answers = AnswerGate(self._gate)
         self._refused: ClientError | None = None  # of the item that came last
         self._num_failures = 0
         self._is_engine_away = False
@@ -240,6 +283,7 @@ class SessionMachine:
     def start(self) -> list[Reaction]:
         """Open the session: a slot in the engine, then the first event."""
         opening, standing = self._state.opening(), self._responses.standing()
+        self._gate.watch(standing)
         return [
             opening,
             *standing,
@@ -249,7 +293,7 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | ToolOutcome,
+        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -263,8 +307,8 @@ class SessionMachine:
         refused then, what was heard is not taken back: the refusal comes after it, as a `Refusal`.
 
         Args:
-            event: from the client, its camera, the session's ears, what plays, the engine, or an
-                MCP server.
+            event: from the client, its camera, the session's ears, what plays, the engine, an MCP
+                server, a text model, or whoever checks words.
             now_s: seconds on any clock that does not jump.
             audio: for an `ItemCreate` that carries audio.
             pictures: those that the event carries, by their parts' paths (`carried_images`); left
@@ -283,18 +327,26 @@ class SessionMachine:
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
-        return self._noted([*followed, *self._put_off.due()], now_s)
+        return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
         """Take what the ears have heard, where they were given audio by somebody else."""
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
-        reactions = self._tellable(followed)
+        reactions = self._tellable(self._watched(followed, now_s))
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
         self._idle.watch(reactions, now_s)
         return reactions
+
+    def _watched(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
+        """Add what follows from responses that are refused as soon as they are asked for."""
+        self._answers.watch(followed)
+        blocked = self._gate.watch(followed)
+        if not blocked:
+            return followed
+        return [*followed, *self._watched(self._on_passed(blocked, now_s), now_s)]
 
     def item_refused(self, error: ClientError) -> None:
         """Note that an item was refused: what is asked for next is not to answer an older one.
@@ -325,6 +377,10 @@ class SessionMachine:
         failed = self._responses.failed(code, message, now_s)
         ended = [*self._calls.ended(message), *self._listing.ended(message)]
         return self._tellable([*failed, *ended])
+
+    def left(self) -> list[Decision]:
+        """Say for the audit log what becomes of calls, once the session has ended, however."""
+        return self._calls.left("The session ended.")
 
     def let_go(self) -> None:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
@@ -368,7 +424,7 @@ class SessionMachine:
 
     def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot | ToolOutcome,
+        event: ClientEvent | Heard | Played | Output | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -376,12 +432,11 @@ class SessionMachine:
         if isinstance(event, Heard):
             return self._on_heard(event, now_s)
         if isinstance(event, Output):
-            return self._on_output(event, now_s)
+            passed, asked = self._gate.take(event)
+            return [*asked, *self._on_passed(passed, now_s)]
+        if isinstance(event, Outcome):
+            return self._on_outcome(event, now_s)
         match event:
-            case ToolsListed() | ListingFailed():
-                return self._listing.outcome(event)
-            case ToolReturned() | ToolFailed():
-                return self._calls.outcome(event)
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
             case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
@@ -396,6 +451,20 @@ class SessionMachine:
                 return self._on_response(event, now_s, pictures)
             case _:
                 assert_never(event)
+
+    def _on_outcome(self, outcome: Outcome, now_s: float) -> list[Reaction]:
+        match outcome:
+            case ToolsListed() | ListingFailed():
+                return self._listing.outcome(outcome)
+            case ToolReturned() | ToolFailed():
+                return self._calls.outcome(outcome)
+            case AnswerText() | AnswerCall() | AnswerDone() | AnswerFailed() | AnswerRefused():
+                passed, asked = self._answers.take(outcome)
+                return [*asked, *self._on_passed(passed, now_s)]
+            case Verdict():
+                return self._on_passed(self._gate.verdict(outcome), now_s)
+            case _:
+                assert_never(outcome)
 
     # What is appended.
 
@@ -463,6 +532,8 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(config.delegate, "session.delegate")
+        self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
             self._listing.refuse_too_many(config.tools)
         self._state.config = config
@@ -474,6 +545,9 @@ class SessionMachine:
         self._ears.configure(self.config)
         listing = self._listing.wanted(config.tools) if "tools" in event.session else []
         return [*changed, *self._doubt.end(), SessionUpdated(self.config), *listing]
+
+    def _refuse_delegate(self, answers: DelegateAnswers | None, path: str) -> None:
+        refuse_delegate(answers, path, is_there=self._state.delegate is not None)
 
     @property
     def _has_assistant_audio(self) -> bool:
@@ -492,9 +566,11 @@ class SessionMachine:
             self._state.conversation,
             self._state.ids,
             pictures,
+            self._state.prompts,
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        self._refuse_delegate(request.delegate, "response.delegate")
         refused, self._refused = self._refused, None
         if refused is not None and request.input is None:
             raise ClientError(
@@ -534,7 +610,18 @@ class SessionMachine:
 
     # What the engine says.
 
-    def _on_output(self, output: Output, now_s: float) -> list[Reaction]:
+    def _on_passed(self, passed: list[Passed], now_s: float) -> list[Reaction]:
+        reactions: list[Reaction] = []
+        for output in passed:
+            if self._answers.is_answer(output):
+                outcome = self._answers.outcome(output)
+                answered = [] if outcome is None else self._responses.answered(outcome, now_s)
+                reactions += answered
+            else:
+                reactions += self._on_output(output, now_s)
+        return reactions
+
+    def _on_output(self, output: Passed, now_s: float) -> list[Reaction]:
         is_aside = output.session_id != self.config.id
         if self._turns.holds(output):
             return []
@@ -558,6 +645,11 @@ class SessionMachine:
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
+                if isinstance(output, RedactedTranscript) and output.is_unanswered:
+                    self._refused = ClientError(
+                        "What the user said is refused by a filter of this server.",
+                        code="content_filter",
+                    )
                 return self._turns.transcript(output)
             case EndOfTurn():
                 self._ears.sounds_finished()
@@ -581,6 +673,8 @@ class SessionMachine:
         return [*failed, error, *self._turns.lost(), *self._responses.resumed()]
 
     def _on_news(self, news: News, now_s: float) -> list[Reaction]:
+        if isinstance(news, EngineLost):
+            self._gate.clear()
         match news:
             case EngineLost() if news.culprit == self.config.id:
                 # Told again, it would be the next engine's end as well.

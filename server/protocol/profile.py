@@ -12,9 +12,11 @@ class EngineProfile:
         frame_ms: length of one audio token.
         is_duplex: whether it listens and speaks all the time, as in `EngineInfo`.
         sees: whether it takes pictures.
+        recites: whether it can say any words that it is given.
     """
 
     sample_rate_hz: int
     frame_ms: int
     is_duplex: bool = False
     sees: bool = False
+    recites: bool = False

@@ -176,6 +176,14 @@ class InputTranscriptionCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class InputTranscriptionScored(InputTranscriptionCompleted):
+    """Give it with the log-probabilities of its tokens, to a session that includes them."""
+
+    # Realtime API reference, session, include: the key is not there otherwise.
+    logprobs: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InputTranscriptionFailed:
     """Say that there will be no transcript of a user item."""
 
@@ -494,6 +502,7 @@ ServerEvent: TypeAlias = (
     | ItemDeleted
     | InputTranscriptionDelta
     | InputTranscriptionCompleted
+    | InputTranscriptionScored
     | InputTranscriptionFailed
     | ResponseCreated
     | ResponseDone

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from model.messages import Open
+from server.config import DEFAULTS
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.recordings import Recordings
@@ -12,6 +14,7 @@ from server.protocol.mcp.toolbox import Listings
 from server.protocol.moments import Moment
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.request import ResponseRequest, session_request
 
 # One value that every part of a session's protocol holds, in the place of callbacks from one to
@@ -41,7 +44,10 @@ class SessionState:
         recordings: their sound.
         sight: what the user's camera has shown, which becomes part of the turn that ends next.
         policy: which calls need a person's yes, and what waits for calls.
+        max_context_tokens: that a response of the conversation may be based on.
         listings: what MCP servers have.
+        delegate: what a text model answers; None where there is none.
+        prompts: that a client may name.
         moments: what has happened since somebody asked.
     """
 
@@ -53,7 +59,10 @@ class SessionState:
     recordings: Recordings
     sight: Sight
     policy: ToolPolicy = NO_POLICY
+    max_context_tokens: int = DEFAULTS.max_context_tokens
     listings: Listings = field(default_factory=Listings)
+    delegate: DelegatePolicy | None = None
+    prompts: PromptBook = NO_PROMPTS
     moments: list[Moment] = field(default_factory=list)
 
     @property
@@ -71,8 +80,12 @@ class SessionState:
         """Return what a response is made with that no client asked for."""
         return session_request(self.config)
 
+    @property
+    def instructions(self) -> str:
+        """Return the session's instructions, those of its prompt where it has none of its own."""
+        return self.prompts.instructions(self.config)
+
     def opening(self) -> Open:
         """Return the command that begins the conversation in the engine, as things are now."""
         voice = self.voices.engine_voice(self.config.voice)
-        instructions, is_noted = self.config.instructions, self.config.is_recorded
-        return Open(self.session_id, voice, instructions, is_noted)
+        return Open(self.session_id, voice, self.instructions, self.config.is_recorded)

@@ -23,14 +23,18 @@ from model.messages import (
 )
 from server.audio.far_end import FarEnd
 from server.config import DEFAULTS
+from server.delegate.desk import DelegateDesk
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
+from server.filters.desk import FilterDesk
 from server.images.picture import Picture
 from server.mcp.desk import ToolDesk
+from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DropAsk
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
+from server.protocol.filters.verdicts import CheckWords
 from server.protocol.ids import Ids
-from server.protocol.machine import SessionMachine
-from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
+from server.protocol.machine import Outcome, SessionMachine
+from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.server_events import (
     ErrorEvent,
     ItemTruncated,
@@ -41,6 +45,7 @@ from server.protocol.server_events import (
     SpeechStarted,
 )
 from server.protocol.settings.bound import refuse_changes
+from server.protocol.settings.config import SessionConfig
 from server.protocol.sound import (
     EndOfAudio,
     PauseAudio,
@@ -142,6 +147,8 @@ class Session:
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
         tools: speak to MCP servers.
+        filters: check words.
+        delegate: asks the text model.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
         meter: counts what this one uses.
@@ -164,6 +171,8 @@ class Session:
         *,
         schemas: SchemaGate,
         tools: ToolDesk,
+        filters: FilterDesk,
+        delegate: DelegateDesk,
         gallery: Gallery,
         counts: Counts,
         meter: Meter,
@@ -185,7 +194,10 @@ class Session:
         self._link = link
         self._limits = limits
         self._schemas = schemas
-        self._tools = tools.for_session(machine.config.id, self._on_tool)
+        user = machine.config.safety_identifier
+        self._tools = tools.for_session(machine.config.id, self._on_outcome, user)
+        self._filters = filters.for_session(machine.config.id, self._on_outcome)
+        self._delegate = delegate.for_session(machine.config.id, self._on_outcome)
         self._gallery = gallery
         self._counts = counts
         self._meter = meter
@@ -203,7 +215,7 @@ class Session:
         self._performing = asyncio.Lock()
         # Audio that the transport decoded while a worker thread has the ears; None if none has.
         self._held_pcm: list[Pcm] | None = None
-        self._log = _log.bind(session_id=self._id)
+        self._log = _log.bind(session_id=self._id, **_user(machine.config))
         self._stopwatch = Stopwatch(self._log, counts, clock, lambda: transport.round_trip_s)
         self._witnesses = witnesses
         if any(witness.wants_sound for witness in witnesses):
@@ -237,7 +249,11 @@ class Session:
                 hangup = await self._until_ended()
         finally:
             self._link.leave(self._id)
+            for decision in self._machine.left():
+                self._tools.put(decision)
             await self._tools.close()
+            await self._filters.close()
+            await self._delegate.close()
             if has_begun:
                 self._count_end(hangup)
             for witness in self._witnesses:
@@ -370,6 +386,7 @@ class Session:
                 else:
                     await self._hear(event.audio)
             case ItemCreate():
+                event = await self._filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 carried = carried_audio(event.item)
                 audio = await self._carried(carried) if carried else None
@@ -379,6 +396,7 @@ class Session:
                 self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
+                event = await self._filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 self._react(self._machine.receive(event, self._clock(), None, pictures))
             case _:
@@ -586,9 +604,9 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 
-    # From MCP servers.
+    # From MCP servers, the text model, and checks.
 
-    def _on_tool(self, outcome: ToolOutcome) -> None:
+    def _on_outcome(self, outcome: Outcome) -> None:
         if self._is_over:
             return
         try:
@@ -612,8 +630,8 @@ class Session:
                 self._own.put(reaction)
             elif isinstance(reaction, Sound):
                 self._play(reaction)
-            elif isinstance(reaction, ToolCommand):
-                self._tools.put(reaction)
+            elif isinstance(reaction, ToolCommand | CheckWords | DelegateCommand):
+                self._ask(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
@@ -626,6 +644,16 @@ class Session:
         self._alarm.set(self._machine.deadline_s)
         if refusal is not None:
             raise refusal
+
+    def _ask(self, question: ToolCommand | CheckWords | DelegateCommand) -> None:
+        """Ask somebody beside the client and the engine; what comes of it is an `Outcome`."""
+        match question:
+            case CheckWords():
+                self._filters.put(question)
+            case AskModel() | DropAsk():
+                self._delegate.put(question)
+            case _:
+                self._tools.put(question)
 
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
@@ -829,6 +857,12 @@ class Session:
     def _end(self, hangup: Hangup | None) -> None:
         if not self._ended.done():
             self._ended.set_result(hangup)
+
+
+def _user(config: SessionConfig) -> dict[str, str]:
+    """Return what the log says of the user, where the application has said who that is."""
+    named = config.safety_identifier
+    return {"safety_identifier": named} if named else {}
 
 
 async def _off_loop(text: str, read: Callable[[_Given], _Read], given: _Given) -> _Read:

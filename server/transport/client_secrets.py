@@ -43,6 +43,7 @@ from server.transport.ephemeral import (
 )
 from server.transport.gateway import Gateway
 from server.transport.models import asked_model
+from server.transport.safety import with_safety_identifier
 
 # All requests share one turn in the queue of schemas, which sessions have one each of.
 _OWNER = "http"
@@ -66,7 +67,7 @@ async def make(request: Request) -> Response:
     if "type" in session:
         refuse_beta_keys(session, "session")
     key = await _issued(
-        request.app.state.gateway,
+        request,
         session,
         ttl_s,
         issuer,
@@ -115,7 +116,7 @@ async def _beta_answer(request: Request, read: Callable[[JsonObject], JsonObject
     refuse_unknown_keys(secret, "client_secret", ("expires_after",))
     ttl_s = _ttl_s(secret.get("expires_after"), "client_secret.expires_after", BETA_TTL_S)
     try:
-        key = await _issued(request.app.state.gateway, read(body), ttl_s, issuer)
+        key = await _issued(request, read(body), ttl_s, issuer)
     except RefusedError:
         raise
     except ClientError as error:
@@ -176,7 +177,7 @@ def _ttl_s(value: Any, path: str, default_s: int) -> int:
 
 
 async def _issued(
-    gateway: Gateway,
+    request: Request,
     session: JsonObject,
     ttl_s: int,
     issuer: str,
@@ -185,10 +186,12 @@ async def _issued(
     is_bound: bool = False,
 ) -> EphemeralKey:
     """Check what the sessions are to begin with, and make a key for them."""
+    gateway: Gateway = request.app.state.gateway
     # A key outlives the server that is about to stop, and its sessions would all be refused.
     check_draining(gateway)
     await gateway.schemas.check(_OWNER, session, "session")
     config = gateway.models.config(session, asked_model(session) or "")
+    config = with_safety_identifier(config, request.headers)
     try:
         return gateway.keys.issue(
             config,

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from server.audio.silero import SileroModel
 from server.config import Settings
+from server.delegate.desk import DelegateDesk
+from server.filters.desk import FilterDesk
 from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
+from server.protocol.settings.prompts import PromptBook
 from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording
 from server.session.counts import Counts
@@ -28,7 +32,7 @@ from server.session.usage import UsageBook
 from server.session.witness import Witness
 from server.transport.api_keys import ApiKeys
 from server.transport.ephemeral import KeyBook
-from server.transport.models import Models, ServedModel
+from server.transport.models import Models, ServedModel, prompt_book
 from server.transport.tries import FailedTries
 
 if TYPE_CHECKING:
@@ -74,6 +78,8 @@ class Gateway:
     tries: FailedTries
     schemas: SchemaGate
     tools: ToolDesk
+    filters: FilterDesk
+    delegate: DelegateDesk
     drain: Drain
     usage: UsageBook
     tracing: "Tracing | None" = None
@@ -88,6 +94,27 @@ class Gateway:
             for rule in approvals.rules
         )
         return ToolPolicy(rules, approvals.timeout_s, tools.wait_for_calls, tools.output_timeout_s)
+
+    def delegate_policy(self, model: ServedModel) -> DelegatePolicy | None:
+        """Return what the text model answers for a model; None where there is none.
+
+        One that listens and speaks at once writes no transcripts, so there is nothing to ask.
+        """
+        given = self.settings.delegate
+        if given.url is None or model.pool.info.is_duplex:
+            return None
+        return DelegatePolicy(
+            given.answers,
+            plain_phrases(given.phrases),
+            given.instructions,
+            given.max_chars,
+            given.max_tokens,
+        )
+
+    @property
+    def prompts(self) -> PromptBook:
+        """Return the prompts that clients may name."""
+        return prompt_book(self.settings)
 
     def new_session(
         self,
@@ -129,7 +156,9 @@ class Gateway:
             transport,
             SessionMachine(
                 config,
-                EngineProfile(info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees),
+                EngineProfile(
+                    info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
+                ),
                 model.voices,
                 ids,
                 Limits(
@@ -138,8 +167,12 @@ class Gateway:
                     max_tools=settings.max_tools,
                     max_conversation_chars=settings.max_conversation_chars,
                     policy=self.policy,
+                    delegate=self.delegate_policy(model),
+                    prompts=self.prompts,
                     max_image_bytes=self.settings.images.max_kept_bytes,
                     max_glimpses=self.settings.webrtc.camera_images,
+                    filters=self.filters.plan,
+                    max_context_tokens=settings.max_context_tokens,
                 ),
                 ears,
                 is_played=player is not None,
@@ -159,6 +192,8 @@ class Gateway:
             ),
             schemas=self.schemas,
             tools=self.tools,
+            filters=self.filters,
+            delegate=self.delegate,
             gallery=model.gallery,
             counts=self.counts,
             meter=self.usage.meter(payer, model.name),

@@ -8,7 +8,8 @@ import structlog
 from server.config import Settings
 from server.protocol.ids import RandomIds
 from server.protocol.settings.config import SessionConfig, VoiceMap
-from server.protocol.settings.update import requested
+from server.protocol.settings.prompts import PromptBook, Template
+from server.protocol.settings.update import refuse_delegate, requested
 from server.protocol.wire.checks import JsonObject, string_at
 from server.session.gallery import Gallery
 from server.session.pool import EnginePool
@@ -69,7 +70,11 @@ class ServedModel:
         """
         max_tools = self.settings.server.max_tools
         base = base or self.default_config()
-        return requested(base, session, self.voices, max_tools=max_tools)
+        config = requested(base, session, self.voices, max_tools=max_tools)
+        prompt_book(self.settings).check(config.prompt, "session.prompt")
+        is_there = self.settings.delegate.url is not None
+        refuse_delegate(config.delegate, "session.delegate", is_there=is_there)
+        return config
 
 
 class Models:
@@ -177,7 +182,17 @@ def key_config(key: EphemeralKey, model: ServedModel, said: str) -> SessionConfi
     # A key that names no model was checked with the default one, whose voices others do not have.
     is_checked = key.config.model in model.names
     config = key.config if is_checked else model.config(key.session)
-    return replace(config, model=said)
+    return replace(config, model=said, safety_identifier=key.config.safety_identifier)
+
+
+def prompt_book(settings: Settings) -> PromptBook:
+    """Return the prompts of a server."""
+    return PromptBook(
+        {
+            prompt_id: Template(given.versions, given.default or [*given.versions][-1])
+            for prompt_id, given in settings.prompts.items()
+        }
+    )
 
 
 def no_model(name: str) -> RefusedError:

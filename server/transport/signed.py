@@ -16,7 +16,7 @@ import math
 import secrets
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -60,6 +60,7 @@ class KeyFacts:
     model: str
     issuer: str
     session: JsonObject
+    safety_identifier: str = ""
 
 
 class Signer:
@@ -77,7 +78,7 @@ class Signer:
         # Two bits in a number: bound and with a model is 3.
         flags = facts.is_bound + 2 * facts.has_model
         fields = [facts.id, facts.epoch, facts.expires_at, facts.max_sessions, flags]
-        fields += [facts.model, facts.issuer, facts.session]
+        fields += [facts.model, facts.issuer, facts.session, facts.safety_identifier]
         # A list and not an object, since the names would be in every key. Then Fernet adds 57 bytes
         # and padding, and base64 makes four characters of three bytes: 4,096 characters hold about
         # 3,000 bytes of compressed session.
@@ -97,7 +98,7 @@ class Signer:
             return None
         # What follows is our own, and came from a body of at most `server.max_body_bytes`.
         fields = json.loads(zlib.decompress(payload))
-        id_, epoch, expires_at, max_sessions, flags, model, issuer, session = fields
+        id_, epoch, expires_at, max_sessions, flags, model, issuer, session, *rest = fields
         return KeyFacts(
             id_,
             epoch,
@@ -108,6 +109,7 @@ class Signer:
             model,
             issuer,
             session,
+            rest[0] if rest else "",
         )
 
 
@@ -170,6 +172,7 @@ class SignedKeys:
             config.model,
             issuer,
             session or {"type": config.kind},
+            config.safety_identifier,
         )
         value = self._signer.signed(facts)
         if len(value) > MAX_KEY_CHARS:
@@ -199,7 +202,10 @@ class SignedKeys:
         key = self._keys.get(facts.id)
         if key is None:
             try:
-                config = self._read(facts.session, facts.model if facts.has_model else "")
+                config = replace(
+                    self._read(facts.session, facts.model if facts.has_model else ""),
+                    safety_identifier=facts.safety_identifier,
+                )
             except ClientError as error:
                 raise bad_key(
                     f"The session of this ephemeral key cannot be had here: {error}"

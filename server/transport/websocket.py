@@ -44,6 +44,7 @@ from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import CallBook, Gateway
 from server.transport.models import ServedModel, key_config
 from server.transport.places import Place
+from server.transport.safety import safety_identifier, with_safety_identifier
 from server.transport.wire import PIECES_KEY, PLACE_KEY, ROUND_TRIP_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
@@ -172,6 +173,7 @@ async def _let_in(
         model, said = gateway.models.called(asked)
         check_readiness(model)
         check_room(key)
+        safety_identifier(socket.headers)  # likewise
         opened.enter_context(counted(by.account, holder.use_up))
         if key is not None:
             opened.enter_context(key.opened(holder.revoke))
@@ -300,7 +302,7 @@ async def _accepted(
         # meanwhile.
         with model.pool.place():
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
-            config = _initial_config(socket, chosen)
+            config = with_safety_identifier(_initial_config(socket, chosen), socket.headers)
             _check_kind(config, model)
             # It joins as soon as it runs, so nobody comes between.
             is_bound = key is not None and key.is_bound

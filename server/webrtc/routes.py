@@ -44,6 +44,7 @@ from server.transport.envelope import RefusedError, at_capacity
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
 from server.transport.models import ServedModel, asked_model, key_config
+from server.transport.safety import with_safety_identifier
 from server.transport.websocket import PATHS
 from server.webrtc.calls import Calls
 from server.webrtc.offer import parse_offer
@@ -150,6 +151,7 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     check_readiness(model)
     offer = parse_offer(sdp, sees=_calls(request).takes_video(model))
     config = await _config(gateway, model, said, key, session)
+    config = with_safety_identifier(config, request.headers)
     check_room(key)
     is_bound = key is not None and key.is_bound
 

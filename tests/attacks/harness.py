@@ -321,14 +321,22 @@ async def until(client: ClientConnection, *kinds: str) -> dict[str, Any]:
 
 async def warm_up(target: Target) -> None:
     """Use everything once: what is started when it is first needed is no attack's doing."""
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    await wake_workers(target)
+    async with session(target) as client:
+        await talk(client)
+
+
+async def wake_workers(target: Target) -> None:
+    """Have the workers for schemas started that an attack before has ended."""
+    # A name that nobody used before: what was checked once is remembered, and wakes nobody.
+    properties = {f"city_{time.monotonic_ns()}": {"type": "string"}}
+    parameters = {"type": "object", "properties": properties}
     tool = {"type": "function", "name": "get_weather", "parameters": parameters}
     async with session(target) as client:
         await send(client, "session.update", session={"type": "realtime", "tools": [tool]})
         await until(client, "session.updated")
         await send(client, "response.create", response={"tool_choice": "required"})
         await until(client, "response.done")
-        await talk(client)
 
 
 # Both.
@@ -337,6 +345,7 @@ async def warm_up(target: Target) -> None:
 async def attacked(server: Server, attack: Attack, config: str, *, rounds: int) -> Figures:
     """Let a victim talk alone and beside an attack, in turn: what else changes changes both."""
     target = server.target
+    await wake_workers(target)
     before_mb = server.memory_mb
     context = multiprocessing.get_context("spawn")
     is_on, ours, theirs = context.Event(), *context.Pipe()

@@ -1,9 +1,10 @@
 """Play what clients may send, right and wrong: `python -m tests.fuzz.protocol --seconds N`.
 
-Three games in turn. "worlds": long sequences of events, whole and damaged, and of what happens
-beside them; the rules of `World` hold. "beta": the same in the older shape, to a session in it.
-"frames": texts that are hardly JSON; there is an event or a `ClientError`. What goes out in the
-first two is what the published types have.
+Four games in turn. "worlds": long sequences of events, whole and damaged, and of what happens
+beside them; the rules of `World` hold. "checked": the same where words are checked. "beta": the
+same as the first in the older shape, to a session in it. "frames": texts that are hardly JSON;
+there is an event or a `ClientError`. What goes out in the first three is what the published types
+have.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -22,11 +24,17 @@ from hypothesis import strategies as st
 from server.errors import ClientError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
 from server.protocol.wire.parse import decode, parse
-from tests.server.protocol.lines import CLIENTS, HAPPENINGS, JUNK, Line, client
+from tests.server.protocol.lines import CHECKED, CLIENTS, HAPPENINGS, JUNK, Line, client
 from tests.server.protocol.transcripts import Player
 from tests.server.protocol.world import DOCUMENTED, World
 
 _BATCH = 20
+# What the text model answers, and whether the engine can say it.
+_DELEGATES: list[Line | None] = [
+    None,
+    {"phrases": ["w1 w2"], "recites": True},
+    {"answers": "always", "recites": False},
+]
 
 _SOUND = "AAAA" * 16
 _TOOL = {
@@ -188,6 +196,7 @@ def _with_damage(whole: st.SearchStrategy[Line]) -> st.SearchStrategy[Line]:
 
 
 WORLDS = st.lists(CLIENTS | _with_damage(_GA) | HAPPENINGS, max_size=120)
+CHECKED_WORLDS = st.lists(CLIENTS | _with_damage(_GA) | HAPPENINGS | CHECKED, max_size=160)
 BETA = st.lists(_with_damage(_BETA) | CLIENTS, max_size=60)
 _PIECES = st.sampled_from(
     [
@@ -214,9 +223,12 @@ def _check_code(code: str | None) -> None:
     assert code in DOCUMENTED, f"{code} is no error of the API"
 
 
-def play_world(lines: list[Line | str], counts: Counter[str]) -> None:
-    """Play a sequence; it ends in the middle of things if its length is odd."""
-    world = World()
+def play_world(lines: list[Line | str], counts: Counter[str], *, is_filtered: bool = False) -> None:
+    """Play a sequence; it ends in the middle of things if its length is odd.
+
+    Two of three sessions have a text model beside their own.
+    """
+    world = World(_DELEGATES[len(lines) % 3], is_filtered=is_filtered)
     for line in lines:
         world.play(line)
         counts["events"] += 1
@@ -253,6 +265,7 @@ def read_frames(texts: list[str], counts: Counter[str]) -> None:
 
 GAMES: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Counter[str]], None]]] = {
     "worlds": (WORLDS, play_world),
+    "checked": (CHECKED_WORLDS, partial(play_world, is_filtered=True)),
     "beta": (BETA, play_beta),
     "frames": (FRAMES, read_frames),
 }

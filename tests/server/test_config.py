@@ -237,3 +237,25 @@ def test_several_models_that_cannot_be(tmp_path: Path, text: str, message: str) 
     """Say what is wrong, and with which."""
     with pytest.raises(ConfigError, match=re.escape(message)):
         _several(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "key", ["delegate.authorization=1234567890", "delegate.headers={x-key: [1234567890]}"]
+)
+def test_a_text_models_token_is_not_shown(file: Path, key: str) -> None:
+    """Neither where it stood, nor what it was."""
+    message = _error(file, (key,))
+    assert "delegate." in message
+    assert "1234567890" not in message
+
+
+def test_a_prompt_without_the_version_that_it_names(file: Path) -> None:
+    """The server does not start, and says why."""
+    message = _error(file, ('prompts={guide: {versions: {"1": hi}, default: "2"}}',))
+    assert "default '2' is none of the versions" in message
+
+
+@pytest.mark.parametrize("url", ["ftp://a/v1", "http://user@a/v1", "http://a/v1?key=x", "a/v1"])
+def test_a_text_models_url_is_plain_http(file: Path, url: str) -> None:
+    """No secrets in it, and no other scheme."""
+    assert "delegate.url" in _error(file, (f"delegate.url={url}",))

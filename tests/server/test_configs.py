@@ -20,7 +20,7 @@ def test_a_configuration(path: Path) -> None:
     settings = load_settings(path, env={})
     assert settings.server.host == "127.0.0.1"
     if not settings.models:
-        assert settings.model.name == path.stem
+        assert settings.model.name == path.stem.removesuffix("-filtered")
     for each in settings.each_model:
         if each.model.twin is not None:
             voices = make_twin(each.model.twin, each.engine.seed, "twin").voices

@@ -10,6 +10,8 @@ from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge, no_counts
 from server.config import KeyLimits, ServerSettings, Settings
+from server.delegate.counts import DelegateCounts
+from server.filters.counts import FilterCounts
 from server.images.service import ImageCounts
 from server.metrics import Metrics, shown_fields
 from server.session.accounts import Account
@@ -53,8 +55,9 @@ def test_the_tables_of_the_documentation_are_what_is_served() -> None:
     pools = {"starter": EnginePool([engine])}
     usage = UsageBook()
     usage.meter("shop", "starter").begin("sess_1")
-    counts, images = _with_labels(Counts()), ImageCounts()
-    metrics = Metrics(counts, pools, Drain(0), accounts, usage, images)
+    counts, filters = _with_labels(Counts()), _with_labels(FilterCounts())
+    asked, images = _with_labels(DelegateCounts()), ImageCounts()
+    metrics = Metrics(counts, pools, Drain(0), accounts, usage, filters, asked, images)
     text = metrics.text().decode()
     served = {
         (name, kind, _labels(name, text))

@@ -322,9 +322,33 @@ class Calls:
         for running in [*self._running.values()]:
             failed = ToolFailed(running.call.id, McpError("protocol_error", message))
             reactions += [DropTool(running.call.id), *self._ended(running, failed)]
-        self._asked.clear()
-        self._awaited.clear()
-        return reactions
+        return [*reactions, *self.left(message)]
+
+    def left(self, reason: str) -> list[Decision]:
+        """Say for the audit log how everything ends, because nobody is there any more.
+
+        Args:
+            reason: why nobody is.
+        """
+        # One place for all ends of a session, so that every call in the log has one, and only one:
+        # what came of a call while its response went on has not been told to anybody yet.
+        decisions = [_decision("dropped", asked.request, reason) for asked in self._asked.values()]
+        for running in self._running.values():
+            match running.outcome:
+                case ToolReturned():
+                    decisions.append(_decision("completed", running.call))
+                case ToolFailed(error=error):
+                    decisions.append(_decision("failed", running.call, error.message))
+                case None:
+                    decisions.append(_decision("dropped", running.call, reason))
+        decisions += [
+            _decision("dropped", awaited.call, reason)
+            for awaited in self._awaited.values()
+            if awaited.is_held
+        ]
+        for calls in (self._asked, self._running, self._awaited):
+            calls.clear()
+        return decisions
 
 
 def _decision(

@@ -39,14 +39,8 @@ SESSION_PLACES: Places = {
 # Keys that are the same in both shapes, or beta's alone.
 _READ_ONLY = ("id", "object", "expires_at", "client_secret")
 _SAME = (
-    "type",
-    "model",
-    "instructions",
-    "tools",
-    "tool_choice",
-    "tracing",
-    "prompt",
-    "include",
+    *("type", "model", "instructions", "tools", "tool_choice", "tracing", "prompt", "include"),
+    "delegate",
     "recording",
 )
 _BETA_ONLY = (*SESSION_PLACES, "temperature")
@@ -236,6 +230,8 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
     }
     if config.prompt is not None:
         session["prompt"] = config.prompt
+    if config.delegate is not None:
+        session["delegate"] = config.delegate
     return session | config.recording_json()
 
 

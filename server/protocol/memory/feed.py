@@ -246,6 +246,15 @@ class TurnFeed:
         """Say whether an item that is audio is to be heard; one whose words are known is not."""
         return not item.is_known
 
+    @property
+    def num_open_samples(self) -> int:
+        """Count the samples of the user turn that is open, as far as they are kept."""
+        return self._turn.num_samples
+
+    def told_anew(self) -> list[Command]:
+        """Start over now, if the memory is outdated and it is possible; else it is done later."""
+        return [*self.withdraw(), *self._start_over()] if self._can_start_over else []
+
     def item_audio(self, pcm: Pcm, item: Message) -> list[Command]:
         """Add an item that is audio; it goes before a user turn that is open."""
         item_id, images = item.id, tuple(picture.pixels for picture in item.pictures)
@@ -268,6 +277,11 @@ class TurnFeed:
     def awaits(self, commit_id: str) -> bool:
         """Say whether the transcript of a commit is due."""
         return commit_id in self._awaited
+
+    @property
+    def awaits_any(self) -> bool:
+        """Say whether the words of something that the user said are not known yet."""
+        return bool(self._awaited)
 
     def lost(self) -> list[Command]:
         """Start over in a session that knows nothing, because the engine lost the old one.

@@ -13,12 +13,15 @@ class OpenTurn:
 
     Args:
         max_samples: that are kept; older audio lies beyond what a model remembers as audio.
+
+    Attributes:
+        num_samples: that are kept.
     """
 
     def __init__(self, max_samples: int) -> None:
         self._max_samples = max_samples
         self._chunks: deque[Pcm] = deque()
-        self._num_samples = 0
+        self.num_samples = 0
         self._is_whole = True
 
     def __bool__(self) -> bool:
@@ -33,9 +36,9 @@ class OpenTurn:
     def add(self, pcm: Pcm) -> None:
         """Add audio; the first opens the turn."""
         self._chunks.append(pcm)
-        self._num_samples += len(pcm)
-        while self._num_samples - len(self._chunks[0]) >= self._max_samples:
-            self._num_samples -= len(self._chunks.popleft())
+        self.num_samples += len(pcm)
+        while self.num_samples - len(self._chunks[0]) >= self._max_samples:
+            self.num_samples -= len(self._chunks.popleft())
             self._is_whole = False
 
     def end(self, item_id: str, recordings: Recordings) -> None:
@@ -49,5 +52,5 @@ class OpenTurn:
     def forget(self) -> None:
         """Let the turn be over, and nothing come of it."""
         self._chunks.clear()
-        self._num_samples = 0
+        self.num_samples = 0
         self._is_whole = True

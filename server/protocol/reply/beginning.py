@@ -4,12 +4,14 @@ from dataclasses import replace
 
 from model.messages import Command, Respond
 from server.protocol.calls.calls import Calls
+from server.protocol.events import Reaction
 from server.protocol.memory.replay import replayed
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import Response
+from server.protocol.settings.config import Modality
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.state import SessionState
 
@@ -47,15 +49,7 @@ class Beginning:
     def _made(self, request: ResponseRequest, turn: int, response_id: str, item_id: str) -> Reply:
         is_in_band, session_id = request.destination == "auto", self._state.session_id
         outputs = OutputItems(response_id, self._state.conversation if is_in_band else None)
-        message = Speaking(
-            response_id,
-            item_id,
-            request,
-            outputs,
-            self._state.recordings if is_in_band else None,
-            self._state.profile,
-            self._playout,
-        )
+        message = self._message(request, response_id, item_id, outputs)
         return Reply(
             Response(response_id, self._conversation_id if is_in_band else None, request),
             f"{session_id}/{response_id}" if request.is_aside else session_id,
@@ -66,6 +60,32 @@ class Beginning:
             self._state.listings.toolbox(request.tools, request.tool_choice, is_in_band=is_in_band),
             self._calls if is_in_band else None,
         )
+
+    def _message(
+        self, request: ResponseRequest, response_id: str, item_id: str, outputs: OutputItems
+    ) -> Speaking:
+        return Speaking(
+            response_id,
+            item_id,
+            request,
+            outputs,
+            self._state.recordings if request.destination == "auto" else None,
+            self._state.profile,
+            self._playout,
+        )
+
+    def go_on(self, reply: Reply, modality: Modality) -> list[Reaction]:
+        """Let a reply go on with another message, which the engine has not been asked for."""
+        self._turn += 1
+        request = replace(reply.response.request, modality=modality)
+        item_id = self._state.ids.new("item")
+        return reply.go_on(
+            self._message(request, reply.response.id, item_id, reply.outputs), self._turn
+        )
+
+    def recital(self, reply: Reply) -> Respond:
+        """Return what starts a reply whose words are given to the engine."""
+        return replace(self.respond(reply), tools=(), tool_choice="none", recites=True)
 
     def respond(self, reply: Reply, *, is_standing: bool = False) -> Respond:
         """Return what starts a reply where the engine remembers its context.
@@ -88,8 +108,14 @@ class Beginning:
             is_standing=is_standing,
         )
 
-    def with_own_memory(self, reply: Reply) -> list[Command]:
-        """Return what starts a reply in a session of its own in the engine."""
+    def with_own_memory(self, reply: Reply, command: Respond | None = None) -> list[Command]:
+        """Return what starts a reply in a session of its own in the engine.
+
+        Args:
+            reply: to be started.
+            command: that starts it; None for its own.
+        """
+        reply.is_open_aside = True
         given = reply.response.request.input
         items = self._state.conversation.retold if given is None else given
         context = [
@@ -98,4 +124,4 @@ class Beginning:
             for command in replayed(reply.engine_id, item, self._state.recordings.pcm)
         ]
         opening = replace(self._state.opening(), session_id=reply.engine_id)
-        return [opening, *context, self.respond(reply)]
+        return [opening, *context, command or self.respond(reply)]

@@ -5,7 +5,7 @@ Every `added` that is sent gets its `done`, whatever way the response ends.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from model.messages import (
     CallArguments,
@@ -19,10 +19,12 @@ from model.messages import (
 )
 from server.protocol.calls.calls import Calls
 from server.protocol.events import Reaction
-from server.protocol.items.items import Status
+from server.protocol.items.items import Item, Status
 from server.protocol.mcp.toolbox import Toolbox
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.calling import Calling
+from server.protocol.reply.delegated import Delegated
+from server.protocol.reply.made import Made
 from server.protocol.reply.mcp_calling import McpCalling
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
@@ -34,17 +36,6 @@ from server.protocol.server_events import (
     ServerEvent,
 )
 from server.protocol.wire.checks import JsonObject
-
-Made: TypeAlias = (
-    ResponseStarted
-    | ResponseText
-    | ResponseAudio
-    | ResponseWord
-    | CallStarted
-    | CallArguments
-    | CallDone
-)
-"""What the engine makes of a response before its end."""
 
 
 class Reply:
@@ -62,6 +53,10 @@ class Reply:
 
     Attributes:
         has_half_a_call: whether it ended within the arguments of a call.
+        delegated: what a text model has to do with it; None for nothing.
+        outputs: what it has made.
+        is_open_aside: whether the engine was asked for a session of its own for it.
+        voiced: the spoken message before the one in progress, which may still be played.
     """
 
     def __init__(
@@ -81,7 +76,10 @@ class Reply:
         self.message = message
         self.state = ResponseState.CREATED
         self.has_half_a_call = False
-        self._outputs = outputs
+        self.delegated: Delegated | None = None
+        self.voiced: Speaking | None = None
+        self.is_open_aside = False
+        self.outputs = outputs
         self._new_id = new_id
         self.toolbox = toolbox
         self._calls = calls
@@ -99,6 +97,34 @@ class Reply:
         if isinstance(self._calling, Calling):
             return self._calling.item_id == item_id
         return self.message.is_open and self.message.item_id == item_id
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Return what it has made, in order."""
+        return self.outputs.items
+
+    @property
+    def based_on(self) -> Usage:
+        """Return its input, as far as the engine has read it."""
+        return self._based_on
+
+    @property
+    def is_the_engines(self) -> bool:
+        """Say whether the engine is making it."""
+        return self.delegated is None or self.delegated.is_at_engine
+
+    def go_on(self, message: Speaking, turn: int) -> list[Reaction]:
+        """Say what follows in another message.
+
+        Args:
+            message: that is not open yet.
+            turn: what the engine makes from now on is named by; what it was asked before is stale.
+        """
+        closed = self.message.closed("completed", is_cut=False) if self.message.is_open else []
+        if self.message.is_audio and self.message.audio_ms:
+            self.voiced = self.message
+        self.message, self.turn = message, turn
+        return [*closed]
 
     def announced(self) -> list[ServerEvent]:
         """Say that the response exists."""
@@ -164,7 +190,7 @@ class Reply:
             self.response,
             status=status,
             status_details=details,
-            output=self._outputs.items,
+            output=self.outputs.items,
             usage=usage or self._usage_so_far(),
         )
         after = [] if self._calls is None else self._calls.response_done(self.response.id)
@@ -189,9 +215,9 @@ class Reply:
         if name in offered:
             assert self._calls is not None, "out of band no server's tools are offered"
             ids = new_id("mcp"), new_id("mcpr")
-            self._calling = McpCalling(response_id, *ids, offered[name], self._outputs, self._calls)
+            self._calling = McpCalling(response_id, *ids, offered[name], self.outputs, self._calls)
             return said
-        self._calling = Calling(response_id, new_id("item"), new_id("call"), name, self._outputs)
+        self._calling = Calling(response_id, new_id("item"), new_id("call"), name, self.outputs)
         return [*said, *self._calling.opened()]
 
     def _called(self, status: Status, now_s: float) -> list[Reaction]:

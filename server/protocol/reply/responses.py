@@ -5,14 +5,20 @@ takes turns is asked for each, and one more may be owed; see `server.protocol.du
 speaks when it likes.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
-from model.messages import Command, Respond
+from model.messages import Recite, Respond, ResponseStarted
+from server.protocol.delegate.outcomes import AnswerRefused, DelegateOutcome
 from server.protocol.events import Reaction
+from server.protocol.filters.verdicts import Blocked
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
+from server.protocol.reply.delegation import Delegation
+from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
-from server.protocol.reply.running import CancelReason, ResponseOutput, Running
+from server.protocol.reply.running import CancelReason, Running
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.wire.client_events import ResponseCancel
 
@@ -65,6 +71,14 @@ class Responses(Protocol):
         """End all responses, because the session cannot go on."""
         ...
 
+    def answered(self, outcome: DelegateOutcome, now_s: float, /) -> list[Reaction]:
+        """Pass on what a text model made of a response, and what follows if it ended."""
+        ...
+
+    def due(self) -> list[Reaction]:
+        """Ask the text model what can be asked now."""
+        ...
+
     def resumed(self) -> list[Reaction]:
         """Begin what follows a response of the conversation."""
         ...
@@ -94,12 +108,26 @@ class TurnResponses:
         beginning: makes replies.
         running: those in progress.
         feed: leads to the engine's memory of the conversation.
+        context: keeps that memory within its bounds.
+        delegation: lets a text model answer.
+        sentence: what is said in the place of what a check has refused; empty for nothing.
     """
 
-    def __init__(self, beginning: Beginning, running: Running, feed: TurnFeed) -> None:
+    def __init__(
+        self,
+        beginning: Beginning,
+        running: Running,
+        feed: TurnFeed,
+        context: Context,
+        delegation: Delegation,
+        sentence: str = "",
+    ) -> None:
+        self._context = context
         self._beginning = beginning
         self.running = running
         self._feed = feed
+        self._delegation = delegation
+        self._sentence = sentence
         # A turn ended while a response was running that speech may not interrupt.
         self._owed: ResponseRequest | None = None
 
@@ -118,26 +146,40 @@ class TurnResponses:
             ClientError: it is for the conversation, and one is in progress there.
         """
         is_default = request.destination == "auto"
+        dropped: list[Reaction] = []
         if is_default:
             self.running.refuse_second()
+        if not request.is_aside:
+            dropped = self._context.make_room()
         reply = self._beginning.reply(request)
         if is_default:
-            announced = self.running.begin(reply)
+            announced = [*dropped, *self.running.begin(reply)]
             # A reply that was begun before its time does not come true any more.
             announced += self._feed.withdraw()
         else:
             announced = [*reply.announced()]
-        if not request.is_aside:
-            return [*announced, *self._feed.respond(self._beginning.respond(reply))]
-        self.running.asides[reply.engine_id] = reply
-        if len(self.running.asides) > _MAX_ASIDES:
-            return [*announced, *self.running.refused(reply.engine_id)]
-        return [*announced, *self._beginning.with_own_memory(reply)]
+        if not request.is_aside and self._context.is_refused:
+            return [*announced, *self.running.too_long()]
+        if request.is_aside:
+            self.running.asides[reply.engine_id] = reply
+            if len(self.running.asides) > _MAX_ASIDES:
+                return [*announced, *self.running.refused(reply.engine_id)]
+        if self._delegation.is_asked_first(request):
+            return [*announced, *self._delegation.begin(reply)]
+        self._delegation.watch(reply)
+        if request.is_aside:
+            return [*announced, *self._beginning.with_own_memory(reply)]
+        return [*announced, *self._feed.respond(self._beginning.respond(reply))]
+
+    def can_prepare(self, request: ResponseRequest) -> bool:
+        """Say whether a response can be made before anybody is told of it."""
+        return not self.running.is_active and not self._delegation.is_asked_first(request)
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
         """Make a response of the conversation that nobody is told of, and what starts it."""
         assert not self.running.is_active, "the next response follows the one in progress"
         reply = self._beginning.reply(request)
+        self._delegation.watch(reply)
         return reply, self._beginning.respond(reply)
 
     def answer(self, request: ResponseRequest) -> list[Reaction]:
@@ -150,9 +192,52 @@ class TurnResponses:
     def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
         """Pass on what the engine made of a response; what is owed follows its end."""
         was_active = self.running.is_active
-        reactions = self.running.output(output, now_s)
-        has_ended = was_active and not self.running.is_active
-        return [*reactions, *(self.resumed() if has_ended else [])]
+        blocked = self.running.made_by(output) if isinstance(output, Blocked) else None
+        taken = self._delegation.take(output, now_s)
+        reactions = self.running.output(output, now_s) if taken is None else taken
+        if isinstance(output, ResponseStarted) and self.running.is_default(output):
+            self._context.measured(output.usage.input_tokens - output.prefix_tokens)
+        return self._followed(reactions, blocked, was_active=was_active)
+
+    def answered(self, outcome: DelegateOutcome, now_s: float) -> list[Reaction]:
+        """Pass on what a text model made of a response; what is owed follows its end."""
+        was_active = self.running.is_active
+        is_refused = isinstance(outcome, AnswerRefused)
+        blocked = self._delegation.answered_by(outcome) if is_refused else None
+        reactions = self._delegation.outcome(outcome, now_s)
+        return self._followed(reactions, blocked, was_active=was_active)
+
+    def _followed(
+        self, reactions: list[Reaction], blocked: Reply | None, *, was_active: bool
+    ) -> list[Reaction]:
+        """Begin what follows a response of the conversation, if one has ended."""
+        if not was_active or self.running.is_active:
+            return reactions
+        if blocked is not None and self._sentence:
+            return [*reactions, *self._excuse(blocked)]
+        return [*reactions, *self.resumed()]
+
+    def _excuse(self, blocked: Reply) -> list[Reaction]:
+        """Let the model say the configured sentence; what is owed follows it."""
+        request = replace(
+            blocked.response.request,
+            max_output_tokens=None,
+            tools=(),
+            tool_choice="none",
+            input=None,
+            metadata=None,
+        )
+        reply = self._beginning.reply(request)
+        command = self._beginning.recital(reply)
+        return [
+            *self.running.begin(reply),
+            *self._feed.respond(command),
+            Recite(reply.engine_id, reply.turn, self._sentence, is_last=True),
+        ]
+
+    def due(self) -> list[Reaction]:
+        """Ask the text model what can be asked now."""
+        return self._delegation.due()
 
     def cancel(self, event: ResponseCancel, now_s: float) -> list[Reaction]:
         """End the response that the client names, or the conversation's if it names none.
@@ -187,10 +272,13 @@ class TurnResponses:
 
         Where none is in progress in the conversation, the one that is owed.
         """
-        commands: list[Command] = []
-        default = self.running.default
-        if default is not None and not default.response.request.is_aside:
-            commands += self._feed.respond(self._beginning.respond(default))
-        for reply in self.running.asides.values():
-            commands += self._beginning.with_own_memory(reply)
+        commands: list[Reaction] = []
+        for reply in self.running.all:
+            again = self._delegation.told_again(reply)
+            if again is not None:
+                commands += again
+            elif reply.response.request.is_aside:
+                commands += self._beginning.with_own_memory(reply)
+            else:
+                commands += self._feed.respond(self._beginning.respond(reply))
         return [*commands, *([] if self.running.is_active else self.resumed())]

@@ -8,14 +8,17 @@ own in the engine, opened for it and closed after it.
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.messages import Close, Command, DoneReason, ResponseFailed, ResponseStarted
+from model.messages import Close, DoneReason, ResponseFailed, ResponseStarted
 from model.messages import ResponseDone as EngineResponseDone
+from server.protocol.delegate.outcomes import DropAsk
 from server.protocol.events import Reaction
+from server.protocol.filters.verdicts import Blocked, Retell
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moments import ReplyBegun
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.reply.reply import Made, Reply
+from server.protocol.reply.made import ResponseOutput
+from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import ResponseStatus
 from server.protocol.state import SessionState
@@ -23,7 +26,6 @@ from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import ResponseCancel
 
 CancelReason: TypeAlias = Literal["turn_detected", "client_cancelled"]
-ResponseOutput: TypeAlias = Made | EngineResponseDone | ResponseFailed
 
 # Source: Realtime API reference, the response object, status and status_details.
 # What the engine says of an end → status and its details on the wire.
@@ -34,6 +36,7 @@ _ENDS: Mapping[DoneReason, tuple[ResponseStatus, JsonObject | None]] = {
 }
 # Why a response can fail: code → type of the error.
 _ERROR_TYPES = {
+    "context_length_exceeded": "invalid_request_error",
     "engine_failed": "server_error",
     "rate_limit_exceeded": "rate_limit_error",
     "response_failed": "server_error",
@@ -136,15 +139,35 @@ class Running:
         assert reply is not None
         return reply
 
-    def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
-        """Pass on what the engine made of a response in progress."""
+    def made_by(self, output: ResponseOutput) -> Reply | None:
+        """Return the response in progress that an output belongs to; None if it is stale."""
         # An aside has a session of its own in the engine, whose id the output bears.
         reply = self.asides.get(output.session_id)
         if output.session_id == self._state.session_id and self.default is not None:
             reply = self.default
         # The one place where output of a response that is over is dropped.
         if reply is None or (output.session_id, output.turn) != (reply.engine_id, reply.turn):
+            return None
+        return reply
+
+    @property
+    def all(self) -> list[Reply]:
+        """Return all that are in progress."""
+        running = {id(reply): reply for reply in (self.default, *self.asides.values()) if reply}
+        return [*running.values()]
+
+    def output(self, output: ResponseOutput, now_s: float) -> list[Reaction]:
+        """Pass on what the engine made of a response in progress."""
+        if isinstance(output, Retell):
+            # Also of a response that is over: what it made is remembered.
+            if output.session_id == self._state.session_id:
+                self._feed.outdate()
             return []
+        reply = self.made_by(output)
+        if reply is None:
+            return []
+        if isinstance(output, Blocked):
+            return self._blocked(reply)
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
         if isinstance(output, ResponseStarted):
@@ -167,20 +190,19 @@ class Running:
     def cut(self, reply: Reply, reason: CancelReason, now_s: float) -> list[Reaction]:
         """End a response now; what the engine still sends of it is stale."""
         details: JsonObject = {"type": "cancelled", "reason": reason}
-        is_own = reply.engine_id == self._state.session_id
+        is_own = reply.engine_id == self._state.session_id and reply.is_the_engines
         reactions: list[Reaction] = [*reply.ended(ResponseMove.CANCEL, "cancelled", details)]
         if is_own:
             reactions += self._feed.cancel(reply.turn)
         reactions += self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
+        heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
         if is_own and heard_ms is not None:
             reactions += self._feed.unsay(reply.message.item_id, heard_ms)
         return reactions
 
     def failed(self, code: str, message: str, now_s: float) -> list[Reaction]:
         """End all responses, because the session cannot go on."""
-        running = {id(reply): reply for reply in (self.default, *self.asides.values()) if reply}
-        return [event for r in running.values() for event in self._fail(r, code, message, now_s)]
+        return [event for reply in self.all for event in self._fail(reply, code, message, now_s)]
 
     def lost(self, message: str, now_s: float) -> list[Reaction]:
         """End the conversation's response, because the engine lost the session."""
@@ -199,15 +221,51 @@ class Running:
         # Nothing of it was made, so that it does not matter when it ends.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
-    def _unsaid(self, reply: Reply, now_s: float) -> int | None:
-        """Let a response that was stopped have said no more than can have been played by now.
+    def is_default(self, output: ResponseOutput) -> bool:
+        """Say whether the engine made an output of the conversation's response, and from it."""
+        reply = self.default
+        made = (output.session_id, output.turn)
+        own = self._state.session_id
+        return reply is not None and made == (own, reply.turn) and reply.engine_id == own
+
+    def too_long(self) -> list[Reaction]:
+        """End the conversation's response before it is made: it would be based on too much."""
+        assert self.default is not None, "a response was begun"
+        message = (
+            "The conversation has more tokens than a response may be based on, and the session's "
+            "'truncation' is 'disabled'. Delete items, or let the server drop the oldest."
+        )
+        return self._fail(self.default, "context_length_exceeded", message, 0.0)
+
+    def _blocked(self, reply: Reply) -> list[Reaction]:
+        """End a response that a check has refused; what was sent of it has passed, and stays."""
+        details: JsonObject = {"type": "incomplete", "reason": "content_filter"}
+        is_own = reply.engine_id == self._state.session_id and reply.is_the_engines
+        reactions: list[Reaction] = [*reply.ended(ResponseMove.FINISH, "incomplete", details)]
+        if is_own:
+            reactions += self._feed.cancel(reply.turn)
+        reactions += self._left(reply)
+        heard_ms = self._unsaid(reply, reply.message.audio_ms)
+        if is_own and heard_ms is None:
+            # Of what was written the engine can only be told anew.
+            self._feed.outdate()
+        elif is_own and heard_ms is not None:
+            reactions += self._feed.unsay(reply.message.item_id, heard_ms)
+        return reactions
+
+    def _unsaid(self, reply: Reply, heard_ms: int) -> int | None:
+        """Let a response that was stopped have said no more than was played.
 
         That is so whoever stopped it: a client that heard less says so by a truncation.
+
+        Args:
+            reply: that was stopped.
+            heard_ms: the most that can have been played by now.
 
         Returns:
             Where in its audio, in the engine's own time, it ends for the model; None for all of it.
         """
-        message, heard_ms = reply.message, reply.message.heard_ms(now_s)
+        message = reply.message
         if message.item_id in self._state.conversation:
             item = self._state.conversation[message.item_id]
             if not isinstance(item, Message) or not message.is_audio:
@@ -221,26 +279,33 @@ class Running:
         details: JsonObject = {"type": "failed", "error": error}
         events = reply.ended(ResponseMove.FINISH, "failed", details)
         left = self._left(reply)
-        heard_ms = self._unsaid(reply, now_s)
+        heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
         # What made it may be gone, and its memory with it; what is told anew is what was heard.
-        is_known = code == "response_failed" and reply.engine_id == self._state.session_id
+        is_own = reply.engine_id == self._state.session_id and reply.is_the_engines
+        is_known = code == "response_failed" and is_own
         if is_known and heard_ms is not None:
             left += self._feed.unsay(reply.message.item_id, heard_ms)
         return [*events, *left]
 
-    def _left(self, reply: Reply) -> list[Command]:
+    def _left(self, reply: Reply) -> list[Reaction]:
         """Let go of a response that has ended."""
         if reply is self.default:
             self.default = None
-            self._said = reply.message
+            self._said = reply.message if reply.message.is_audio else reply.voiced
+        delegated = reply.delegated
+        dropped: list[Reaction] = []
+        if delegated is not None and delegated.ask_id is not None:
+            dropped.append(DropAsk(delegated.ask_id))
         if reply.engine_id == self._state.session_id:
             self._feed.finish()
-            if reply.has_half_a_call:
-                # The engine remembers half a call; clients take it for none.
+            is_untold = delegated is not None and delegated.has_begun and not delegated.is_told
+            # The engine remembers half a call, where clients take it for none; or it does not know
+            # what a text model has said.
+            if reply.has_half_a_call or (is_untold and not reply.is_the_engines):
                 self._feed.outdate()
-            return []
+            return dropped
         del self.asides[reply.engine_id]
         if reply.response.request.destination == "auto":
             # It answered from a memory of its own; the conversation's is to have it too.
             self._feed.outdate()
-        return [Close(reply.engine_id)]
+        return [*dropped, *([Close(reply.engine_id)] if reply.is_open_aside else [])]

@@ -18,7 +18,7 @@ from server.protocol.wire.client_events import (
 )
 
 # What says to the model how to be and what it may do.
-_KEPT = ("instructions", "tools", "tool_choice", "prompt")
+_KEPT = ("instructions", "tools", "tool_choice", "prompt", "delegate")
 
 
 def refuse_changes(event: ClientEvent, config: SessionConfig) -> None:

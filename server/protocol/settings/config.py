@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from server.config import DelegateAnswers
 from server.protocol.settings.tools import AnyTool, ToolChoice, tool_choice_json
 from server.protocol.wire.checks import JsonObject
 
@@ -18,6 +19,8 @@ Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 Consent: TypeAlias = Literal["offered", "given", "withdrawn"]
 """Whether a client has consented to a recording of its session; None where none can be made."""
 
+# Source: Realtime API reference, session, include: the one field that there is.
+INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
 # Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
 G711_RATE_HZ = 8_000
@@ -131,9 +134,8 @@ class SessionConfig:
     """Hold everything a client can see and set of a session.
 
     Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
-    is), `truncation` (its memory is bounded by its windows), `tracing`, `prompt`, `include`,
-    `parallel_tool_calls`, `reasoning` and `temperature`. The model writes transcripts by itself:
-    of `transcription` it only matters whether it is there.
+    is), `tracing`, `parallel_tool_calls`, `reasoning` and `temperature`. The model writes
+    transcripts by itself: of `transcription` it only matters whether it is there.
 
     Attributes:
         kind: a transcription session only listens; its `voice`, tools and the like mean nothing.
@@ -142,6 +144,9 @@ class SessionConfig:
         speed: of the reply's speech, 0.25 to 4.
         max_output_tokens: of one response, 1 to 4096; None for no limit.
         temperature: only beta clients see and set it, 0.6 to 1.2.
+        delegate: what a text model answers, our own; None for what the server does.
+        safety_identifier: who the user is, by a name of the application's own, for logs; clients
+            neither see nor set it. Empty where nobody said.
         recording: whether the session may be recorded. Not of the API; nobody sees it who did not
             ask for it.
     """
@@ -172,6 +177,8 @@ class SessionConfig:
     parallel_tool_calls: bool | None = None
     reasoning: Mapping[str, Any] | None = None
     temperature: float = 0.8
+    delegate: DelegateAnswers | None = None
+    safety_identifier: str = ""
     recording: Consent | None = None
 
     @property
@@ -183,6 +190,11 @@ class SessionConfig:
     def is_transcribing(self) -> bool:
         """Say whether the client wants transcripts of the user's speech."""
         return self.kind == "transcription" or self.transcription is not None
+
+    @property
+    def includes_logprobs(self) -> bool:
+        """Say whether the client wants log-probabilities with its transcripts."""
+        return INCLUDE_LOGPROBS in (self.include or ())
 
     def to_json(self) -> JsonObject:
         """Write the full effective session in the GA shape."""
@@ -225,6 +237,8 @@ class SessionConfig:
             session["parallel_tool_calls"] = self.parallel_tool_calls
         if self.reasoning is not None:
             session["reasoning"] = self.reasoning
+        if self.delegate is not None:
+            session["delegate"] = self.delegate
         return session
 
     def _transcription_json(self) -> JsonObject:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from server.config import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation
@@ -11,6 +12,7 @@ from server.protocol.items.item_parse import Pictures, parse_item
 from server.protocol.items.items import AudioPart, FunctionCall, Item, Message
 from server.protocol.settings.audio import changed_voice, parse_format
 from server.protocol.settings.config import AudioFormat, Modality, SessionConfig, VoiceMap
+from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.tools import (
     AnyTool,
     ToolChoice,
@@ -19,8 +21,10 @@ from server.protocol.settings.tools import (
     parse_tools,
 )
 from server.protocol.settings.update import (
+    parse_delegate,
     parse_max_output_tokens,
     parse_modalities,
+    parse_prompt,
     parse_temperature,
 )
 from server.protocol.wire.checks import (
@@ -53,6 +57,7 @@ class ResponseRequest:
         destination: "auto" puts the output into the conversation, "none" keeps it out of band.
         input: the context in the conversation's place; None for the conversation.
         temperature: only beta clients see and set it; it has no effect.
+        delegate: what a text model answers; None for what the server does.
     """
 
     modality: Modality
@@ -67,6 +72,7 @@ class ResponseRequest:
     input: tuple[Item, ...] | None = None
     metadata: Mapping[str, str] | None = None
     temperature: float = 0.8
+    delegate: DelegateAnswers | None = None
 
     @property
     def is_aside(self) -> bool:
@@ -85,16 +91,18 @@ def session_request(config: SessionConfig) -> ResponseRequest:
         config.tools,
         config.tool_choice,
         temperature=config.temperature,
+        delegate=config.delegate,
     )
 
 
-def parse_request(
+def parse_request(  # noqa: PLR0913 - what a request can refer to, each of which is somebody's own
     raw: JsonObject,
     config: SessionConfig,
     voices: VoiceMap,
     conversation: Conversation,
     ids: Ids,
     pictures: Pictures = None,
+    prompts: PromptBook = NO_PROMPTS,
     *,
     is_voice_locked: bool,
     max_tools: int,
@@ -102,7 +110,7 @@ def parse_request(
     """Check the `response` object of a `response.create`.
 
     Unknown keys are let through: client libraries of different ages send different ones. So are
-    `prompt`, `parallel_tool_calls` and `reasoning`, which mean nothing to our models.
+    `parallel_tool_calls` and `reasoning`, which mean nothing to our models.
 
     Raises:
         ClientError: with the path of the first thing that is wrong.
@@ -119,6 +127,10 @@ def parse_request(
         changes["tools"] = parse_tools(raw["tools"], "response.tools", max_tools=max_tools)
     if raw.get("audio") is not None:
         changes |= _audio(raw["audio"], config, voices, is_voice_locked=is_voice_locked)
+    if raw.get("prompt") is not None:
+        prompt = parse_prompt(raw["prompt"], "response.prompt")
+        prompts.check(prompt, "response.prompt")
+        changes.setdefault("instructions", prompts.text(prompt) or None)
     if raw.get("input") is not None:
         changes["input"] = _input(raw["input"], conversation, ids, pictures)
     request = replace(session_request(config), **changes)
@@ -220,4 +232,5 @@ _FIELDS: Mapping[str, tuple[str, Parser[object]]] = {
     "max_response_output_tokens": ("max_output_tokens", parse_max_output_tokens),
     "metadata": ("metadata", _parse_metadata),
     "temperature": ("temperature", parse_temperature),
+    "delegate": ("delegate", parse_delegate),
 }

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from server.config import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.settings.audio import input_changes, output_changes
 from server.protocol.settings.config import (
+    INCLUDE_LOGPROBS,
     MAX_OUTPUT_TOKENS,
     Consent,
     Modality,
@@ -38,6 +40,7 @@ from server.protocol.wire.checks import (
     refuse_unknown_keys,
     required,
     string_at,
+    unsupported,
 )
 
 T = TypeVar("T")
@@ -253,7 +256,7 @@ _VARIABLE_LEAVES: Mapping[str, tuple[str, ...]] = {
 
 
 def parse_prompt(value: object, path: str) -> JsonObject:
-    """Return a reference to a prompt template; there are none here, so it is only echoed."""
+    """Return a reference to a prompt; whether there is one is for `PromptBook` to say."""
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("id", "version", "variables"))
     string_at(required(given, "id", path), f"{path}.id")
@@ -289,7 +292,7 @@ def _parse_variable(value: object, path: str) -> str | JsonObject:
 
 
 def _parse_include(value: object, path: str) -> tuple[str, ...]:
-    known = ("item.input_audio_transcription.logprobs",)
+    known = (INCLUDE_LOGPROBS,)
     return tuple(
         choice_at(name, f"{path}[{index}]", known)
         for index, name in enumerate(array_at(value, path))
@@ -308,6 +311,22 @@ def parse_reasoning(value: object, path: str) -> JsonObject:
     return given
 
 
+def parse_delegate(value: object, path: str) -> DelegateAnswers:
+    """Return what a client wants a text model to answer."""
+    answers: tuple[DelegateAnswers, ...] = ("unable", "always", "never")
+    return choice_at(value, path, answers)
+
+
+def refuse_delegate(answers: DelegateAnswers | None, path: str, *, is_there: bool) -> None:
+    """Refuse to leave answers to a text model where there is none.
+
+    Raises:
+        ClientError: there is none, and it is asked for.
+    """
+    if answers in ("unable", "always") and not is_there:
+        raise unsupported(path, "This server has no text model to ask.")
+
+
 _READ_ONLY = ("type", "id", "object", "expires_at")
 _Field = tuple[str, Parser[object]]
 # Key on the wire → field of `SessionConfig` and its parser.
@@ -324,4 +343,6 @@ _FIELDS: Mapping[str, _Field] = {
     "reasoning": ("reasoning", _optional(parse_reasoning)),
     # Beta's own: its dialect passes it on, and GA's refuses it.
     "temperature": ("temperature", parse_temperature),
+    # Our own.
+    "delegate": ("delegate", _optional(parse_delegate)),
 }

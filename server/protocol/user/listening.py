@@ -10,8 +10,10 @@ from server.protocol.moves import TurnMove, TurnState, next_turn_state
 from server.protocol.server_events import (
     InputTranscriptionCompleted,
     InputTranscriptionDelta,
+    InputTranscriptionScored,
     ServerEvent,
 )
+from server.protocol.wire.checks import JsonObject
 
 # A worked example, with audio at 16 kHz and voice detection on:
 #
@@ -227,8 +229,16 @@ class Listening:
             utterance.heard = ""
         return [utterance.item_id for utterance in gone]
 
-    def transcribed(self, item_id: str, text: str) -> list[ServerEvent]:
-        """Close an utterance with its final words."""
+    def transcribed(
+        self, item_id: str, text: str, logprobs: tuple[JsonObject, ...] | None = None
+    ) -> list[ServerEvent]:
+        """Close an utterance with its final words.
+
+        Args:
+            item_id: of the utterance.
+            text: the words.
+            logprobs: of their tokens, as clients are sent them; None for those who want none.
+        """
         for utterance in self._utterances:
             if utterance.item_id == item_id:
                 self._utterances.remove(utterance)
@@ -236,7 +246,10 @@ class Listening:
                 seconds = utterance.num_samples / self._rate_hz
                 # Realtime API reference, …input_audio_transcription.completed: usage by duration.
                 usage = {"type": "duration", "seconds": seconds}
-                return [*utterance.news(), InputTranscriptionCompleted(item_id, 0, text, usage)]
+                completed = InputTranscriptionCompleted(item_id, 0, text, usage)
+                if logprobs is not None:
+                    completed = InputTranscriptionScored(item_id, 0, text, usage, logprobs)
+                return [*utterance.news(), completed]
         return []
 
     def _move(self, move: TurnMove, *, is_announced: bool) -> None:

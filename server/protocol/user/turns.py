@@ -20,7 +20,9 @@ from server.protocol.events import (
     SpeechResumed,
     SpeechSuspected,
 )
+from server.protocol.filters.verdicts import Blocked, RedactedTranscript, Retell
 from server.protocol.items.items import Message, with_transcript
+from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.moves import TurnMove
 from server.protocol.reply.responses import TurnResponses
@@ -36,7 +38,7 @@ from server.protocol.state import SessionState
 from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.speculation import Speculation
-from server.protocol.user.user_items import UserItems
+from server.protocol.user.user_items import UserItems, logprobs_json
 from server.protocol.wire.client_events import InputAudioBufferClear, InputAudioBufferCommit
 
 
@@ -67,7 +69,7 @@ class Turns(Protocol):
         """Take the final words of a committed turn."""
         ...
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         ...
 
@@ -118,6 +120,7 @@ class AnsweredTurns:
         listening: holds the open turn.
         responses: answer turns, and are cut short by them.
         feed: leads to the engine.
+        context: keeps its memory within its bounds.
         shortening: stops what a transport plays by itself.
         doubt: holds it back while it is not certain that the user interrupts.
     """
@@ -128,6 +131,7 @@ class AnsweredTurns:
         listening: Listening,
         responses: TurnResponses,
         feed: TurnFeed,
+        context: Context,
         shortening: Shortening,
         doubt: Doubt,
     ) -> None:
@@ -135,6 +139,7 @@ class AnsweredTurns:
         self._listening = listening
         self._responses = responses
         self._feed = feed
+        self._context = context
         self._shortening = shortening
         self._doubt = doubt
         self._user_items = UserItems(state, listening)
@@ -195,10 +200,16 @@ class AnsweredTurns:
         item_id = self._items.pop(output.item_id, output.item_id)
         if not self._feed.transcribed(output.item_id):
             return []
-        return self._transcribed(item_id, output.text.strip())
+        if isinstance(output, RedactedTranscript):
+            # The model has heard what was taken out.
+            self._feed.outdate()
+        return self._transcribed(item_id, output.text.strip(), output.logprobs)
 
-    def _transcribed(self, item_id: str, text: str) -> list[Reaction]:
-        completed = self._listening.transcribed(item_id, text)
+    def _transcribed(
+        self, item_id: str, text: str, logprobs: tuple[tuple[str, float], ...] = ()
+    ) -> list[Reaction]:
+        wanted = logprobs_json(logprobs) if self._state.config.includes_logprobs else None
+        completed = self._listening.transcribed(item_id, text, wanted)
         if item_id not in self._state.conversation:
             return []
         item = self._state.conversation[item_id]
@@ -252,14 +263,18 @@ class AnsweredTurns:
 
     def _speculate(self) -> list[Reaction]:
         """Begin the reply that the turn will get if it is over."""
-        is_free = self._feed.can_speculate and not self._responses.running.is_active
+        is_free = self._responses.can_prepare(self._state.request)
         if not self._is_answering or not is_free:
             return []
+        # Dropped now, or the model would answer from what is dropped when the turn is over.
+        dropped = [] if self._feed.is_speculating else self._context.make_room()
+        if not self._feed.can_speculate or self._context.is_refused:
+            return dropped
         reply, command = self._responses.prepare(self._state.request)
         pictures = self._state.sight.pictures
         self._speculation = Speculation(self._state.ids.new("item"), reply, pictures)
         commit_id = self._speculation.commit_id
-        return [*self._feed.speculate(commit_id, command, _pixels(pictures))]
+        return [*dropped, *self._feed.speculate(commit_id, command, _pixels(pictures))]
 
     def _foreseen(self, item_id: str, audio_ms: int, now_s: float) -> list[Reaction]:
         """Make the turn an item, and tell of the reply what there is of it."""
@@ -277,7 +292,7 @@ class AnsweredTurns:
             reactions += self._responses.output(output, now_s)
         return reactions
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, output: Output | Blocked | Retell) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         return self._speculation is not None and self._speculation.takes(output)
 
@@ -310,11 +325,10 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        config = self._state.config
         # What is recorded begins with an `Open` that says so, and what is not, with one that does
         # not.
-        is_other = config.is_recorded is not before.is_recorded
-        if config.instructions != before.instructions or is_other:
+        is_other = self._state.config.is_recorded is not before.is_recorded
+        if is_other or self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()
         return [*self._feed.withdraw()]
 
@@ -325,9 +339,10 @@ class AnsweredTurns:
 
     def _committed(self, item_id: str, audio_ms: int) -> list[Reaction]:
         """Make a closed turn an item, here and in the engine."""
+        dropped = self._context.make_room()
         is_silence = self._listening.is_silence(item_id)
         pictures = self._state.sight.pictures
-        added = self._user_items.added(item_id, audio_ms, pictures=pictures)
+        added = dropped + self._user_items.added(item_id, audio_ms, pictures=pictures)
         if not is_silence:
             return [*added, *self._feed.commit(item_id, _pixels(pictures))]
         transcribed = self._transcribed(item_id, "")

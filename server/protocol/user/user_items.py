@@ -1,6 +1,6 @@
 """Make items of the user's turns, and tell clients the words that were heard in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from server.errors import ClientError
 from server.images.picture import Picture
@@ -130,3 +130,13 @@ class UserItems:
         gone = self._listening.lost(is_awaited)
         failed = [InputTranscriptionFailed(item_id, 0, dict(_LOST)) for item_id in gone]
         return [*failed] if self._state.config.is_transcribing else []
+
+
+def logprobs_json(logprobs: Iterable[tuple[str, float]]) -> tuple[JsonObject, ...]:
+    """Write the log-probabilities of a transcript's tokens as clients read them."""
+    # Source: Realtime API reference, …input_audio_transcription.completed, logprobs: the bytes are
+    # the token's in UTF-8.
+    return tuple(
+        {"token": token, "logprob": round(logprob, 6), "bytes": [*token.encode()]}
+        for token, logprob in logprobs
+    )

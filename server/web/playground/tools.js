@@ -1,5 +1,8 @@
-// Tools as JSON, and how calls are answered: by hand, or with something made up before.
+// Tools as JSON, and how calls are answered: by hand, or with something made up before, at once or after a yes.
 import { $, el } from "./dom.js";
+
+// What the Agents SDKs return in the name of somebody who said no.
+const DENIED = "Tool execution was not approved.";
 
 const EXAMPLE = [
   {
@@ -21,7 +24,7 @@ export class Tools {
   constructor(onchange) {
     /** @type {any[]} */
     this.list = [];
-    /** @type {Record<string, {isMocked: boolean, output: string}>} by the function's name */
+    /** @type {Record<string, {how: string, output: string}>} by the function's name */
     this.mocks = {};
     this.onchange = onchange;
     $("tools").onchange = () => this.read();
@@ -62,24 +65,25 @@ export class Tools {
 
   /** @param {string} name */
   row(name) {
-    const mock = (this.mocks[name] ??= { isMocked: false, output: '{"ok": true}' });
+    const mock = (this.mocks[name] ??= { how: "hand", output: '{"ok": true}' });
     const output = el("textarea", {
-      rows: 2, value: mock.output, hidden: !mock.isMocked, spellcheck: false, "aria-label": `Made-up answer of ${name}`,
+      rows: 2, value: mock.output, hidden: mock.how === "hand", spellcheck: false, "aria-label": `Made-up answer of ${name}`,
       oninput: () => { mock.output = output.value; },
     });
     const choice = el("select", {
       "aria-label": `How ${name} is answered`,
       onchange: () => {
-        mock.isMocked = choice.value === "mock";
-        output.hidden = !mock.isMocked;
+        mock.how = choice.value;
+        output.hidden = mock.how === "hand";
       },
-    }, el("option", { value: "hand" }, "I answer"), el("option", { value: "mock" }, "always answer"));
-    choice.value = mock.isMocked ? "mock" : "hand";
+    }, el("option", { value: "hand" }, "I answer"), el("option", { value: "ask" }, "ask me first"),
+    el("option", { value: "mock" }, "always answer"));
+    choice.value = mock.how;
     return el("li", {}, el("code", {}, name), choice, output);
   }
 
   /**
-   * Answer a call, or make what it is answered with by hand.
+   * Answer a call, or make what it is answered with by hand: with words, or with a yes or a no.
    *
    * @param {import("../parley-client.js").Parley} parley
    * @param {string} callId
@@ -88,15 +92,21 @@ export class Tools {
    */
   answer(parley, callId, name) {
     const mock = this.mocks[name];
-    if (mock?.isMocked) {
+    if (mock?.how === "mock") {
       parley.answer(callId, mock.output);
       return null;
     }
-    const output = el("textarea", { rows: 2, value: mock?.output ?? "", "aria-label": `Answer to ${name}` });
-    const form = el("form", {}, output, el("button", { class: "primary" }, "Answer"));
-    form.addEventListener("submit", (/** @type {Event} */ event) => {
+    const isAsked = mock?.how === "ask";
+    const output = el("textarea", {
+      rows: 2, value: mock?.output ?? "", hidden: isAsked, "aria-label": `Answer to ${name}`,
+    });
+    const form = el("form", {}, output, el("div", { class: "bar" },
+      el("button", { class: "primary" }, isAsked ? "Allow" : "Answer"),
+      el("button", { value: "deny" }, "Deny")));
+    form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
-      parley.answer(callId, output.value);
+      const isDenied = /** @type {HTMLButtonElement | null} */ (event.submitter)?.value === "deny";
+      parley.answer(callId, isDenied ? DENIED : output.value);
     });
     return form;
   }

@@ -99,6 +99,12 @@ export function showTranscript(parley, answering) {
   parley.on("status", render);
   parley.on("wire", ({ event }) => {
     if (event.type === "conversation.item.deleted" || event.type === "input_audio_buffer.cleared") render();
+    const answer = event.type === "conversation.item.done" ? event.item : null;
+    if (answer?.type !== "mcp_approval_response") return;
+    // Ours, that of somebody beside us, or the server's own when nobody has answered in time.
+    const said = answer.approve ? "Allowed." : `Denied. ${answer.reason ?? ""}`.trim();
+    forms.set(answer.approval_request_id, el("p", { class: "hint" }, said));
+    render();
   });
   parley.on("call", (item) => {
     const form = answering(item.callId, item.name);
@@ -108,12 +114,12 @@ export function showTranscript(parley, answering) {
       render();
     });
     render();
-    form?.querySelector("textarea")?.focus();
+    form?.querySelector("textarea:not([hidden]), button")?.focus();
   });
   parley.on("approval", (item) => {
     const decide = (/** @type {boolean} */ isAllowed) => () => {
       parley.approve(item.id, isAllowed);
-      forms.set(item.id, el("p", { class: "hint" }, isAllowed ? "Allowed." : "Denied."));
+      forms.delete(item.id); // the server says what was decided
       render();
     };
     forms.set(item.id, el("div", { class: "bar" },

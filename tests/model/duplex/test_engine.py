@@ -29,6 +29,7 @@ from model.messages import (
     InputTranscript,
     Open,
     Output,
+    Recite,
     Reopen,
     Respond,
     ResponseAudio,
@@ -464,6 +465,7 @@ def test_a_translation_ends() -> None:
         (Open("s", "voice"), "open already"),
         (Open("t", "nobody"), "unknown voice 'nobody', expected one of voice"),
         (Reopen("s", "user"), "no turns to reopen"),
+        (Recite("s", 1, "words"), "recites none"),
     ],
 )
 def test_what_cannot_be(command: Command, message: str) -> None:

@@ -24,6 +24,7 @@ from model.messages import (
     CommitAudio,
     Open,
     Output,
+    Recite,
     Reopen,
     Respond,
     ResponseAudio,
@@ -334,6 +335,46 @@ def test_calls_are_the_same_again(
     recorder.tell(Respond("s", 1, "a1", tools=tools, tool_choice="required"))
     recorder.until(is_done)
     assert replay(recorder.log).difference is None
+
+
+def recite(recorder: Recorder, voice: str = "ann") -> None:
+    """Have words said that come in pieces, and talk over the rest of others."""
+    recorder.tell(Open("s", voice, is_noted=True), AppendText("s", "u1", "user", "w1"))
+    recorder.tell(Respond("s", 1, "a1", recites=True), Recite("s", 1, "w1 w2"))
+    recorder.tick(3)
+    recorder.tell(Recite("s", 1, " w3", is_last=True))
+    recorder.until(is_done)
+    recorder.tell(AppendText("s", "u2", "user", "w2"), Respond("s", 2, "a2", recites=True))
+    recorder.tell(Recite("s", 2, "w3 w2 w1 w2 w3", is_last=True))
+    recorder.until(is_audio)
+    recorder.tell(Cancel("s", 2), Truncate("s", "a2", 40), Recite("s", 2, " w1"))
+    recorder.tell(AppendText("s", "u3", "user", "w3"), Respond("s", 3, "a3"))
+    recorder.until(is_done)
+
+
+def test_what_is_recited_is_the_same_again(
+    make_engine: MakeEngine, clock: Any, replay: Callable[..., Replayed]
+) -> None:
+    """Its words come from elsewhere, whenever they do."""
+    recorder = Recorder(make_engine(), clock)
+    recite(recorder)
+    done = replay(recorder.log)
+    assert done.difference is None
+    assert (done.turns, done.skipped) == (3, 0)
+    other = [
+        replace(entry, text="w2 w2") if isinstance(entry, Recite) else entry
+        for entry in recorder.log
+    ]
+    assert replay(other).difference is not None
+
+
+def test_what_a_script_recites_is_the_same_again(clock: Any) -> None:
+    """It follows the words, and not the script."""
+    recorder = Recorder(scripted(clock), clock)
+    recite(recorder, recorder.core.info.voices[0])
+    again = ReplayClock()
+    done = Replay(scripted(again), again).run(recorder.log)
+    assert (done.difference, done.turns) == (None, 3)
 
 
 def scripted(clock: Any) -> ScriptedCore:

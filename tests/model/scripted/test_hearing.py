@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.scripted.hearing import HeardEnd, Hearing
+from model.scripted.hearing import HeardEnd, Hearing, Understood
 from model.scripted.script import Hear
 from tests.model.scripted.stage import silence, sound
 
@@ -23,7 +23,7 @@ def said(ears: Hearing, duration_ms: int = 800) -> str:
     ears.hear(sound(duration_ms))
     heard = ears.commit(is_tentative=False)
     assert heard is not None
-    return heard[0]
+    return heard.text
 
 
 def test_entries_are_heard_in_order_and_used_up() -> None:
@@ -52,16 +52,16 @@ def test_words_come_with_the_audio_however_it_is_cut(chunk: int) -> None:
     news = [n for i in range(0, len(pcm), chunk) for n in ears.hear(pcm[i : i + chunk])]
     assert news == ["how", " are", " you"]
     assert ears.hear(sound(2400)) == [" today"]
-    assert ears.commit(is_tentative=False) == ("how are you today", 42)
+    assert ears.commit(is_tentative=False) == Understood("how are you today", 42)
 
 
 def test_last_frame_counts_unless_the_commit_is_tentative() -> None:
     """A frame that is not full is completed with silence, or left out."""
     ears = hearing(Hear(text="a", repeat=True))
     ears.hear(sound(170))
-    assert ears.commit(is_tentative=True) == ("a", 2)
+    assert ears.commit(is_tentative=True) == Understood("a", 2)
     ears.reopen()
-    assert ears.commit(is_tentative=False) == ("a", 3)
+    assert ears.commit(is_tentative=False) == Understood("a", 3)
     ears.hear(sound(40))
     assert ears.commit(is_tentative=True) is None
 
@@ -81,7 +81,7 @@ def test_reopened_turn_goes_on_as_if_nothing_had_been() -> None:
     ears, plain = (hearing(Hear(text="one two three"), Hear(text="other")) for _ in range(2))
     first, second = sound(500), sound(700)
     before = ears.hear(first)
-    assert ears.commit(is_tentative=True) == ("one two three", 6)
+    assert ears.commit(is_tentative=True) == Understood("one two three", 6)
     ears.reopen()
     assert before + ears.hear(second) == plain.hear(first) + plain.hear(second)
     assert ears.commit(is_tentative=False) == plain.commit(is_tentative=False)
@@ -101,3 +101,13 @@ def test_unfinished_turn_never_sounds_finished() -> None:
     """For turns that only a long silence ends."""
     ears = hearing(Hear(text="well i", unfinished=True), Hear(text="x"))
     assert ears.hear(np.concatenate((sound(800), silence(2000)))) == ["well", " i"]
+
+
+def test_words_have_the_probabilities_of_the_script() -> None:
+    """One each, spaces included; none where it gives none."""
+    ears = hearing(Hear(text="how are", logprobs=(-0.5, -1)), Hear(text="you"))
+    ears.hear(np.zeros(FRAME_SAMPLES, np.float32))
+    heard = ears.commit(is_tentative=False)
+    assert heard == Understood("how are", 1, (("how", -0.5), (" are", -1.0)))
+    ears.hear(np.zeros(FRAME_SAMPLES, np.float32))
+    assert ears.commit(is_tentative=False) == Understood("you", 1)

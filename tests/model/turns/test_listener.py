@@ -70,6 +70,12 @@ def test_reply_begun_too_early_leaves_no_trace(stage: MakeStage, what: str) -> N
     assert s.words()[start:] == ["<user>", *(f"▁{word}" for word in final.split()), *reply]
 
 
+def scored(text: str, logprob: float) -> tuple[tuple[str, float], ...]:
+    """Return the tokens of a text, all of them equally likely."""
+    words = [word if n == 0 else f" {word}" for n, word in enumerate(text.split())]
+    return tuple((word, float(np.float32(logprob))) for word in words)
+
+
 @pytest.mark.parametrize(
     ("live", "final"),
     [
@@ -88,6 +94,7 @@ def test_wrong_live_transcript_leaves_no_trace(stage: MakeStage, live: str, fina
     assert s.outputs[-1] == InputTranscript("s", "u", final)
     start = s.words().index("<user>")
     assert s.words()[start + 1 :] == [f"▁{word}" for word in final.split()]
+    assert s.outputs[-1].logprobs == scored(final, -0.1)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,10 @@ def test_likelier_live_transcript_stands(stage: MakeStage, live: str, final: str
     s.run(audio(5))
     s.send(CommitAudio("s", "u"), Respond("s", 1, "a"))
     s.run()
-    assert InputTranscript("s", "u", live) in s.outputs
+    (transcript,) = [each for each in s.outputs if isinstance(each, InputTranscript)]
+    assert transcript == InputTranscript("s", "u", live)
+    assert {logprob for _, logprob in transcript.logprobs} <= {-3.0, -3.5}
+    assert [token for token, _ in transcript.logprobs] == [token for token, _ in scored(live, 0)]
     start = s.words().index("<user>")
     expected = [f"▁{word}" for word in live.split()]
     assert s.words()[start + 1 :] == [*expected, "<reply>", "▁hi", "<speak>", "<eos>"]

@@ -18,6 +18,7 @@ from model.messages import (
     EndOfTurn,
     InputTranscript,
     InputTranscriptDelta,
+    Recite,
     Respond,
     ResponseDone,
     ResponseStarted,
@@ -82,7 +83,7 @@ def test_spoken_turn_and_reply_follow_the_layout(stage: MakeStage) -> None:
         InputTranscriptDelta("s", " is"),
         EndOfTurn("s", audio_ms=400),
         InputTranscript("s", "u1", "what is"),
-        ResponseStarted("s", 1, Usage(5, 6)),
+        ResponseStarted("s", 1, Usage(5, 6), prefix_tokens=2),
         ResponseText("s", 1, "par"),
         ResponseText("s", 1, "ley"),
         ResponseText("s", 1, " hi"),
@@ -164,6 +165,37 @@ def test_cancel_finds_a_reply_that_has_not_begun(stage: MakeStage) -> None:
         ResponseDone("s", 7, "cancelled", Usage()),
         InputTranscript("s", "u", "hi"),
     ]
+
+
+def test_given_words_are_said_as_if_they_were_its_own(stage: MakeStage) -> None:
+    """In one burst, spoken or written, and remembered; what waits behind them comes after."""
+    own, given = (
+        stage(replies=["i am parley"], spoken=["i am parley"]),
+        stage(spoken=["i am parley"]),
+    )
+    own.run(Respond("s", 1, "a"))
+    given.send(Respond("s", 1, "a", recites=True), Recite("s", 1, "i am"), Respond("s", 2, "b"))
+    given.run()
+    assert not given.outputs, "it begins when all its words are there"
+    given.send(Cancel("s", 2))
+    given.run(Recite("s", 1, " parley", is_last=True))
+    assert given.outputs[1:] == own.outputs[: len(given.outputs) - 1]
+    assert given.outputs[-1] == own.outputs[-1]
+    assert given.fed == own.fed
+    written = stage()
+    written.run(
+        Respond("s", 1, "a", audio=False, recites=True), Recite("s", 1, "hi parley", is_last=True)
+    )
+    assert [o.text for o in written.outputs if isinstance(o, ResponseText)] == ["hi", " par", "ley"]
+    assert isinstance(written.outputs[-1], ResponseDone)
+
+
+def test_a_recital_that_is_cancelled_says_nothing(stage: MakeStage) -> None:
+    """Its words may still be on their way, and are nobody's."""
+    s = stage(replies=["hi"], spoken=["hi"])
+    s.send(Respond("s", 1, "a", recites=True), Recite("s", 1, "i am"), Cancel("s", 1))
+    s.run(Recite("s", 1, " parley", is_last=True), Respond("s", 2, "b"))
+    assert [o.text for o in s.outputs if isinstance(o, ResponseText)] == ["hi"]
 
 
 def test_other_voice_starts_the_conversation_over_with_it(stage: MakeStage) -> None:

@@ -71,7 +71,7 @@ def test_text_reply_makes_no_audio(stage: MakeStage) -> None:
     s = stage(replies=["hi"]).run(Respond("s", 1, "a", audio=False))
     assert s.audio == []
     assert s.outputs == [
-        ResponseStarted("s", 1, Usage(2)),
+        ResponseStarted("s", 1, Usage(2), prefix_tokens=2),
         ResponseText("s", 1, "hi"),
         ResponseDone("s", 1, "completed", Usage(2, 0, 0, 0, 1, 0)),
     ]

@@ -16,7 +16,7 @@ def test_lines_and_rotation(tmp_path: Path) -> None:
     log = AuditLog(path, max_bytes=1_000, num_old=2)
     for number in range(40):
         decision = Decision("denied", f"mcpr_{number}", "maps", "delete", '{"a":"ü"}', "no")
-        log.write("sess_1", decision)
+        log.write("sess_1", decision, "user-7" if number % 2 else "")
     log.close()
     assert sorted(each.name for each in path.parent.iterdir()) == [
         *("audit.jsonl", "audit.jsonl.1", "audit.jsonl.2")
@@ -26,6 +26,7 @@ def test_lines_and_rotation(tmp_path: Path) -> None:
     del line["time"]
     assert line == {
         "session_id": "sess_1",
+        "safety_identifier": "user-7",
         "what": "denied",
         "item_id": "mcpr_39",
         "server_label": "maps",

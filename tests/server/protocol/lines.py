@@ -92,8 +92,19 @@ CLIENTS = st.one_of(
             _update(tools=[_SERVER, _TOOL]),
             _update(tools=[{**_SERVER, "require_approval": "never"}]),
             _update(output_modalities=["text"]),
+            _update(truncation="disabled"),
+            _update(
+                truncation={
+                    "type": "retention_ratio",
+                    "retention_ratio": 0.5,
+                    "token_limits": {"post_instructions": 3},
+                }
+            ),
             _update(audio={"output": {"voice": "echo", "format": {"type": "audio/pcmu"}}}),
             _update(audio={"output": {"speed": 1.5}}),
+            _update(delegate="always"),
+            client("response.create", response={"delegate": "always"}),
+            client("response.create", response={"delegate": "always", "conversation": "none"}),
             client("input_audio_buffer.commit"),
             client("input_audio_buffer.clear"),
             client("response.create"),
@@ -148,5 +159,17 @@ HAPPENINGS = st.sampled_from(
         *("text", "speech", "call", "arguments", "called", "other"),
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
+        *("passed", "masked", "refused"),
+        *(
+            "unable",
+            "answer",
+            "answer call",
+            "answer server call",
+            "answer cut",
+            "answered",
+            "no answer",
+        ),
     ]
 )
+# More of what is checked, for sessions where something is.
+CHECKED = st.sampled_from(["transcript", "text", "speech", "call", "called", "passed", "refused"])

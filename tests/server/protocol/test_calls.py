@@ -1,11 +1,13 @@
 """Each call has one end, in whatever order answers, outcomes, cancels and ends come."""
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.protocol.mcp.outcomes import Decision
 from tests.server.protocol.lines import client, message
 from tests.server.protocol.transcripts import Player
 
@@ -181,6 +183,14 @@ class Course:
         else:
             self.play({"engine": {"type": "EngineBack"}})
 
+    def leave(self) -> None:
+        """Hang up; what goes on then ends without a word to anybody."""
+        self._take([{"asked": asdict(each) | {"type": "Decision"}} for each in self._left()])
+        assert not self.player.machine._calls.is_any_open
+
+    def _left(self) -> list[Decision]:
+        return self.player.machine.left()
+
     def check(self) -> None:
         """Check that every call has ended once, or was dropped by a client."""
         for item_id in self.begun:
@@ -189,8 +199,10 @@ class Course:
         assert set(self.ends) <= self.begun
         assert all(number == 1 for number in self.answers.values()), self.answers
         for decisions in self.decisions.values():
-            final = [what for what in decisions if what not in ("approval requested", "called")]
-            assert len(final) <= 1, decisions
+            begun = [what for what in decisions if what in ("approval requested", "called")]
+            final = [what for what in decisions if what not in begun]
+            assert (len(begun), len(final)) == (1, 1), decisions
+            assert decisions[0] == begun[0], "nothing ends before it begins"
 
 
 @settings(max_examples=120, deadline=None)
@@ -218,4 +230,19 @@ def test_a_session_can_end_in_the_middle_of_calls(ops: list[tuple[str, int]]) ->
     for op, which in ops:
         course.do(op, which)
     course._take(course.player.end())
+    course.leave()
     course.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(_OPS, st.booleans())
+def test_a_client_can_leave_in_the_middle_of_calls(ops: list[tuple[str, int]], waits: bool) -> None:
+    """Nobody is told any more, and the audit log has one end of each all the same."""
+    course = Course(waits=waits)
+    for op, which in ops:
+        course.do(op, which)
+    course.leave()
+    course.leave()
+    for decisions in course.decisions.values():
+        final = [each for each in decisions if each not in ("approval requested", "called")]
+        assert len(final) == 1, decisions

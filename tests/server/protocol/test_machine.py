@@ -9,26 +9,50 @@ from server.errors import ClientError
 from server.protocol.events import Refusal
 from server.protocol.wire.client_events import InputAudioBufferAppend, InputAudioBufferCommit
 from tests.server.fakes import PlainEars
-from tests.server.protocol.lines import CLIENTS, HAPPENINGS, Line, client, create, message
+from tests.server.protocol.lines import CHECKED, CLIENTS, HAPPENINGS, Line, client, create, message
 from tests.server.protocol.transcripts import new_machine
 from tests.server.protocol.world import World
 
+# The engine's own words are w1, w2 and so on: by these two it says that it cannot answer.
+DELEGATES = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {
+            "recites": st.booleans(),
+            "answers": st.sampled_from(["unable", "always"]),
+            "phrases": st.just(["w1 w2"]),
+        }
+    ),
+)
+
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(CLIENTS | HAPPENINGS, max_size=40))
-def test_only_documented_errors_and_every_begin_has_its_end(lines: list[Line | str]) -> None:
+@given(DELEGATES, st.lists(CLIENTS | HAPPENINGS, max_size=40))
+def test_only_documented_errors_and_every_begin_has_its_end(
+    delegate: Line | None, lines: list[Line | str]
+) -> None:
     """Random sequences, legal and not: nothing raises, ids agree, what begins ends just once."""
-    world = World()
+    world = World(delegate)
+    for line in lines:
+        world.play(line)
+    world.end()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CLIENTS | HAPPENINGS | CHECKED, max_size=60))
+def test_the_rules_hold_where_words_are_checked(lines: list[Line | str]) -> None:
+    """Verdicts come late and in any order, and refuse what was heard, said and called."""
+    world = World(is_filtered=True)
     for line in lines:
         world.play(line)
     world.end()
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(CLIENTS | HAPPENINGS, max_size=30))
-def test_a_session_can_end_at_any_moment(lines: list[Line | str]) -> None:
+@given(DELEGATES, st.lists(CLIENTS | HAPPENINGS, max_size=30))
+def test_a_session_can_end_at_any_moment(delegate: Line | None, lines: list[Line | str]) -> None:
     """Every begin has its end then, too."""
-    world = World()
+    world = World(delegate)
     for line in lines:
         world.play(line)
     world.end_early()

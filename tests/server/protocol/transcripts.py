@@ -1,12 +1,14 @@
 """Play golden transcripts: what goes into the machine, and what must come out.
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
-all the time. One JSON object a line. The first may be the session's `policy` of tools. Inputs:
-`client` (a frame as sent), `heard` (by the session's ears), `engine` (an output), `no_slot` (a
-session that the engine cannot open), `tool` (an outcome of an MCP server's), `clock_s` (sets the
-time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the
-engine), with audio shown by its length, and `asked` (of whoever speaks to MCP servers, or keeps the
-audit log).
+all the time. One JSON object a line. The first may be the session's `policy` of tools, which words
+are checked by its `filters`, and what the text model answers (`delegate`, with `recites` where the
+engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
+`engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome of an
+MCP server's), `answer` (of the text model), `verdict` (of a check), `clock_s` (sets the time, and
+lets happen what is due). Results: `server` (an event on the wire), `command` (to the engine), with
+audio shown by its length, `asked` (of whoever speaks to MCP servers or to the text model, or keeps
+the audit log) and `to_check` (words).
 
 To write the results of all transcripts anew, and then review the difference:
 
@@ -17,7 +19,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +27,9 @@ import numpy as np
 
 from model import messages
 from server.errors import ClientError
+from server.protocol.delegate import outcomes as delegate_outcomes
+from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DelegateOutcome
+from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.beta import BetaDialect
 from server.protocol.dialects.ga import Dialect, GaDialect
 from server.protocol.events import (
@@ -38,11 +43,12 @@ from server.protocol.events import (
     SpeechPaused,
     SpeechResumed,
 )
+from server.protocol.filters.verdicts import CheckWords, FilterPlan, Verdict
 from server.protocol.items.mcp import ListedTool, McpError
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp import outcomes
 from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
-from server.protocol.mcp.policy import NO_POLICY, Rule, ToolPolicy
+from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
@@ -55,24 +61,29 @@ from tests.server.fakes import CountingIds, PlainEars
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
 
-_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool")
+_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer", "verdict")
+_OF_SESSION = ("policy", "delegate", "filters")  # in the first line
 _RATE_HZ = 16_000
+PHRASES = ("sorry i do not know that",)
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
+
+
+_LIMITS = Limits()
 
 
 def new_machine(
     ears: Hearing | None = None,
     *,
     is_duplex: bool = False,
-    policy: ToolPolicy = NO_POLICY,
+    limits: Limits = _LIMITS,
+    recites: bool = False,
     **changes: Any,
 ) -> SessionMachine:
     """Make a machine with ids that count."""
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    profile = EngineProfile(_RATE_HZ, 80, is_duplex)
-    limits = Limits(policy=policy)
+    profile = EngineProfile(_RATE_HZ, 80, is_duplex, recites=recites)
     return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
@@ -80,9 +91,23 @@ class Player:
     """Play inputs to a machine and write down what comes out."""
 
     def __init__(
-        self, *, is_beta: bool = False, is_duplex: bool = False, policy: Line | None = None
+        self,
+        *,
+        is_beta: bool = False,
+        is_duplex: bool = False,
+        policy: Line | None = None,
+        delegate: Line | None = None,
+        filters: Line | None = None,
     ) -> None:
-        self.machine = new_machine(is_duplex=is_duplex, policy=_policy(policy or {}))
+        given = {**(delegate or {})}
+        recites = given.pop("recites", False)
+        phrases = plain_phrases(given.pop("phrases", PHRASES))
+        limits = Limits(
+            policy=_policy(policy or {}),
+            delegate=None if delegate is None else DelegatePolicy(phrases=phrases, **given),
+            filters=FilterPlan(**(filters or {})),
+        )
+        self.machine = new_machine(is_duplex=is_duplex, limits=limits, recites=recites)
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -103,6 +128,10 @@ class Player:
                 return self._lines(self.machine.receive(_output(output), self._now_s))
             case {"tool": outcome}:
                 return self._lines(self.machine.receive(_outcome(outcome), self._now_s))
+            case {"verdict": verdict}:
+                return self._lines(self.machine.receive(Verdict(**verdict), self._now_s))
+            case {"answer": answer}:
+                return self._lines(self.machine.receive(_answer(answer), self._now_s))
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:
@@ -136,6 +165,10 @@ class Player:
                 lines.append({"command": written_command(reaction)})
             elif isinstance(reaction, ToolCommand):
                 lines.append({"asked": _written_tool(reaction)})
+            elif isinstance(reaction, CheckWords):
+                lines.append({"to_check": asdict(reaction)})
+            elif isinstance(reaction, DelegateCommand):
+                lines.append({"asked": _written_question(reaction)})
             else:
                 event = self._dialect.write(
                     cast("ServerEvent", reaction), self._event_ids.new("event")
@@ -211,6 +244,20 @@ def _written_tool(command: ToolCommand) -> Line:
     return written
 
 
+def _answer(line: Line) -> DelegateOutcome:
+    values = {key: value for key, value in line.items() if key != "type"}
+    outcome: DelegateOutcome = getattr(delegate_outcomes, line["type"])(**values)
+    return outcome
+
+
+def _written_question(command: DelegateCommand) -> Line:
+    written: Line = {"type": type(command).__name__, **asdict(command)}
+    if isinstance(command, AskModel):
+        written["messages"] = [*command.messages]
+        written["tools"] = [tool.name for tool in command.tools]
+    return written
+
+
 def written_command(command: messages.Command) -> Line:
     """Write a command down; what is not said of it is as by default."""
     written: Line = {"type": type(command).__name__}
@@ -263,9 +310,9 @@ def played(path: Path) -> list[Line]:
     """Play the inputs of a transcript and return it with the results that come out now."""
     lines = read(path)
     folder = path.parent.name
-    policy = lines[0].get("policy")
-    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex", policy=policy)
-    result = [*lines[: policy is not None], *player.start()]
+    given = {key: value for key, value in lines[0].items() if key in _OF_SESSION}
+    player = Player(is_beta=folder == "beta", is_duplex=folder == "duplex", **given)
+    result = [*([given] if given else []), *player.start()]
     for line in inputs(lines):
         result += [line, *player.play(line)]
     return result

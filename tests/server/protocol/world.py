@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Reopen, Respond
+from model.messages import AppendAudio, Cancel, Close, CommitAudio, Open, Recite, Reopen, Respond
 from server.protocol.memory.replay import replayed
 from tests.server.protocol.engine_memory import EngineMemory
 from tests.server.protocol.transcripts import Player, written_command
@@ -58,6 +58,8 @@ class EngineReply:
     num_calls: int = 0
     is_calling: bool = False
     tools: list[str] = field(default_factory=list)  # that it offers
+    recital: list[str] | None = None  # words that it was given and has not said
+    is_whole: bool = False  # whether these were all
 
     def output(self, kind: str, **values: Any) -> Line:
         """Write an output of it."""
@@ -79,10 +81,16 @@ class Seen:
 
 
 class World:
-    """Play a client's lines and legal happenings to a machine, and check what comes out."""
+    """Play a client's lines and legal happenings to a machine, and check what comes out.
 
-    def __init__(self) -> None:
-        self.player = Player()
+    Args:
+        delegate: what a text model answers beside the engine's; None for nothing.
+        is_filtered: whether words and calls are checked: nobody is told of them before that.
+    """
+
+    def __init__(self, delegate: Line | None = None, *, is_filtered: bool = False) -> None:
+        plan = {"hears": True, "says": True, "calls": True} if is_filtered else None
+        self.player = Player(delegate=delegate, filters=plan)
         self.replies: list[EngineReply] = []  # that the engine has not ended
         self.over: list[EngineReply] = []  # that were taken from it
         self.commits: list[str] = []  # whose transcripts are due
@@ -99,7 +107,10 @@ class World:
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
         self._known: set[str] = set()  # items that the client has heard of
-        self._asked: list[Line] = []  # of MCP servers, and not answered
+        self._asked: list[Line] = []  # of MCP servers and the text model, and not answered
+        self._dropped: list[str] = []  # questions that were given up
+        self.to_check: list[Line] = []  # and not answered
+        self._may_be_told: set[str] | None = set() if is_filtered else None
         self._tell(self.player.start())
 
     def play(self, line: Line | str) -> None:
@@ -115,11 +126,13 @@ class World:
         """Let what is going on come to its end, and check that nothing is left open."""
         if self._is_away:
             self.play("away")
-        while self.replies or self.commits or self._asked:
+        while self.replies or self.commits or self._asked or self.to_check:
+            self.play("passed")
             self.play("done")
             self.play("transcript")
             self.play("listed")
             self.play("returned")
+            self.play("answered")
         self._check_end()
 
     def end_early(self) -> None:
@@ -176,13 +189,32 @@ class World:
                 return self._listed(kind)
             case "returned":
                 return self._returned()
+            case "passed" | "masked" | "refused" if self.to_check:
+                # The newest first: verdicts come in any order.
+                return [{"verdict": self._verdict(kind, self.to_check.pop())}]
+            case "answer" | "answer call" | "answer server call" | "answer cut":
+                return self._answer(kind)
+            case "answered" | "no answer":
+                return self._answered(kind)
             case "stale":
+                for ask_id in self._dropped:
+                    late = {"type": "AnswerText", "ask_id": ask_id, "text": "late"}
+                    assert not self.player.play({"answer": late}), "what is dropped says nothing"
                 for reply in self.over:
                     for line in (reply.output("ResponseAudio", audio_ms=80), _call(reply)):
                         assert not self.player.play(line), "what is over says nothing"
                 return []
             case _:
                 return self._made(kind, self.replies[0]) if self.replies else []
+
+    def _verdict(self, kind: str, asked: Line) -> Line:
+        """Answer a question: with the words, with masks where there can be some, or without."""
+        words = asked["text"][asked["start"] :]
+        if kind == "masked" and asked["direction"] in ("heard", "written"):
+            words = "".join(char if char == " " else "*" for char in words)
+        if kind != "refused" and self._may_be_told is not None:
+            self._may_be_told |= set(words.split())
+        return {"key": asked["key"], "words": None if kind == "refused" else words}
 
     def _listed(self, kind: str) -> list[Line]:
         """Answer the oldest listing."""
@@ -205,6 +237,35 @@ class World:
         self._asked.remove(asked[-1])
         outcome = {"type": "ToolReturned", "item_id": asked[-1]["item_id"], "output": "seen"}
         return [{"tool": outcome}, {"tool": outcome}]
+
+    def _answer(self, kind: str) -> list[Line]:
+        """Let the text model go on with its newest answer."""
+        asked = [each for each in self._asked if each["type"] == "AskModel"]
+        if not asked:
+            return []
+        question = asked[-1]
+        made: Line = {"ask_id": question["ask_id"]}
+        if kind == "answer":
+            return [{"answer": {**made, "type": "AnswerText", "text": " said so"}}]
+        if kind == "answer cut":
+            self._asked.remove(question)
+            return [{"answer": {**made, "type": "AnswerDone", "is_cut": True}}]
+        name = "look" if kind == "answer server call" else "get_time"
+        if name not in question["tools"]:
+            return []
+        return [{"answer": {**made, "type": "AnswerCall", "name": name, "arguments": "{}"}}]
+
+    def _answered(self, kind: str) -> list[Line]:
+        """End the text model's oldest answer."""
+        asked = next((each for each in self._asked if each["type"] == "AskModel"), None)
+        if asked is None:
+            return []
+        self._asked.remove(asked)
+        if kind == "no answer":
+            failed = {"type": "AnswerFailed", "ask_id": asked["ask_id"], "message": "no"}
+            return [{"answer": failed}]
+        done = {"type": "AnswerDone", "ask_id": asked["ask_id"], "output_tokens": 2}
+        return [{"answer": done}]
 
     def _voice(self) -> list[Line]:
         """Begin or end speech, as the ears do: never without detection, and again after a reset."""
@@ -245,8 +306,10 @@ class World:
         self.commits.clear()
         return [{"engine": {"type": "SessionFailed", "message": "lost"}}]
 
-    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: C901, PLR0911 - a case each
+    def _made(self, kind: str, reply: EngineReply) -> list[Line]:  # noqa: C901, PLR0911, PLR0912 - a case each
         """Go on with a reply: words and sound, then calls, then its end."""
+        if reply.recital is not None:
+            return self._recited(kind, reply, reply.recital)
         match kind:
             case "other":
                 self.replies.append(self.replies.pop(0))
@@ -257,6 +320,8 @@ class World:
             case "text" if not reply.num_calls:
                 reply.num_texts += 1
                 return [reply.output("ResponseText", text=f" w{reply.num_texts}")]
+            case "unable" if not reply.num_texts and not reply.num_calls:
+                return [*self._made("text", reply), *self._made("text", reply)]
             case "speech" if not reply.num_calls:
                 sound = reply.output("ResponseAudio", audio_ms=80)
                 start_ms, reply.num_frames = reply.num_frames * 80, reply.num_frames + 1
@@ -272,7 +337,7 @@ class World:
                 reply.is_calling, reply.num_calls = True, reply.num_calls + 1
                 return [line]
             case "arguments" if reply.is_calling:
-                return [reply.output("CallArguments", call=reply.num_calls - 1, text="{}")]
+                return [reply.output("CallArguments", call=reply.num_calls - 1, text='{"a":1}')]
             case "called" if reply.is_calling:
                 reply.is_calling = False
                 return [reply.output("CallDone", call=reply.num_calls - 1)]
@@ -292,6 +357,27 @@ class World:
             case _:
                 return []
 
+    def _recited(self, kind: str, reply: EngineReply, words: list[str]) -> list[Line]:
+        """Go on with a reply whose words come from elsewhere; it has no calls."""
+        if kind == "text":
+            if not words:
+                return []
+            reply.num_texts += 1
+            return [reply.output("ResponseText", text=f" {words.pop(0)}")]
+        if kind == "done":
+            if not reply.is_whole:
+                return []
+            said = [reply.output("ResponseText", text=f" {word}") for word in words]
+            self.replies.remove(reply)
+            usage = {"output_text_tokens": len(words)}
+            return [*said, reply.output("ResponseDone", reason="completed", usage=usage)]
+        if kind in ("call", "server call", "arguments", "called"):
+            return []
+        recital, reply.recital = reply.recital, None
+        lines = self._made(kind, reply)
+        reply.recital = recital
+        return lines
+
     # What comes out.
 
     def _tell(self, lines: list[Line]) -> None:
@@ -299,15 +385,17 @@ class World:
             if "command" in line:
                 assert not self._is_away, "nobody is told what nobody would remember"
                 self._watch_command(line["command"])
+            elif "to_check" in line:
+                self.to_check.append(line["to_check"])
             elif "asked" in line:
                 self._watch_asked(line["asked"])
             else:
                 self._watch(line["server"])
 
-    def _watch_command(self, command: Line) -> None:
+    def _watch_command(self, command: Line) -> None:  # noqa: C901 - a case each
         session_id = command.get("session_id", "sess_1")
         if session_id == "sess_1":
-            if command["type"] == Respond.__name__ and not self.commits:
+            if command["type"] == Respond.__name__ and not (self.commits or self.to_check):
                 assert self.memory.words == self._remembered(), "the engine knows what was said"
             self.memory.told(command)
         match command["type"]:
@@ -315,7 +403,11 @@ class World:
                 self._to_refuse.append(session_id)
             case Respond.__name__ if session_id not in self._to_refuse:
                 tools = command.get("tools", [])
-                self.replies.append(EngineReply(session_id, command["turn"], tools=tools))
+                recital: list[str] | None = [] if command.get("recites") else None
+                reply = EngineReply(session_id, command["turn"], tools=tools, recital=recital)
+                self.replies.append(reply)
+            case Recite.__name__:
+                self._recite(session_id, command)
             case Cancel.__name__:
                 self._take_away(session_id, command["turn"])
             case CommitAudio.__name__ if session_id == "sess_1":
@@ -335,12 +427,26 @@ class World:
             case _:
                 pass
 
+    def _recite(self, session_id: str, command: Line) -> None:
+        place = session_id, command["turn"]
+        for reply in self.replies:
+            if (reply.session_id, reply.turn) == place:
+                assert reply.recital is not None, "who makes words of its own is given none"
+                assert not reply.is_whole, "nothing comes after the last words"
+                reply.recital += command["text"].split()
+                reply.is_whole = command.get("is_last", False)
+
     def _watch_asked(self, asked: Line) -> None:
         match asked["type"]:
-            case "ListTools" | "CallTool":
+            case "ListTools" | "CallTool" | "AskModel":
                 self._asked.append(asked)
+            case "DropAsk":
+                kept = [e for e in self._asked if e.get("ask_id") != asked["ask_id"]]
+                assert len(kept) < len(self._asked), "what is dropped was going on"
+                self._asked = kept
+                self._dropped.append(asked["ask_id"])
             case "DropTool":
-                self._asked = [e for e in self._asked if e["item_id"] != asked["item_id"]]
+                self._asked = [e for e in self._asked if e.get("item_id") != asked["item_id"]]
 
     def _remembered(self) -> list[str]:
         """Return what the engine should remember of each item, as a client would tell it."""
@@ -469,6 +575,8 @@ class World:
                 assert event["name"] == place["name"]
             case "output_text.delta" | "output_audio_transcript.delta":
                 assert event["item_id"] in seen.open_parts
+                if self._may_be_told is not None:
+                    assert self._may_be_told.issuperset(event["delta"].split()), "words are checked"
                 seen.deltas[event["item_id"]] += event["delta"]
             case "output_text.done":
                 assert event["text"] == seen.deltas[event["item_id"]]

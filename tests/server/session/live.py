@@ -9,7 +9,16 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import ImageSettings, McpSettings, VadSettings
+from server.config import (
+    DelegateSettings,
+    FilterSettings,
+    ImageSettings,
+    McpSettings,
+    VadSettings,
+)
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
+from server.filters.desk import FilterDesk
 from server.images.service import ImageService
 from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk
@@ -109,6 +118,8 @@ async def living(
         limits,
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
+        filters=FilterDesk(FilterSettings()),
+        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
         meter=UsageBook().meter("", "m"),

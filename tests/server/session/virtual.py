@@ -20,7 +20,16 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import ImageSettings, McpSettings, VadSettings
+from server.config import (
+    DelegateSettings,
+    FilterSettings,
+    ImageSettings,
+    McpSettings,
+    VadSettings,
+)
+from server.delegate.counts import DelegateCounts
+from server.delegate.desk import DelegateDesk
+from server.filters.desk import FilterDesk
 from server.images.picture import Picture
 from server.images.service import ImageService
 from server.mcp.audit import AuditLog
@@ -263,6 +272,7 @@ async def virtually(
     is_slow: bool = False,
     cancels_echo: bool = False,
     is_played: bool = False,
+    filters: FilterSettings | None = None,
     witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
     **changes: Any,
 ) -> AsyncIterator[Virtual]:
@@ -275,6 +285,7 @@ async def virtually(
         is_slow: whether the engine does nothing before everything else is done.
         cancels_echo: whether what is played is taken out of what is heard.
         is_played: whether the transport plays replies, as by WebRTC; else the client does.
+        filters: what is checked; None for nothing.
         witnesses: returns who sees the session, by what it begins with.
         changes: of the session's configuration.
     """
@@ -290,7 +301,9 @@ async def virtually(
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
     profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
-    machine = SessionMachine(config, profile, voices, ids, Limits(), ears, is_played=is_played)
+    desk = FilterDesk(filters or FilterSettings())
+    bounds = Limits(filters=desk.plan)
+    machine = SessionMachine(config, profile, voices, ids, bounds, ears, is_played=is_played)
     played: list[tuple[float, Samples]] = []
     sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
     service = SchemaService()
@@ -306,6 +319,8 @@ async def virtually(
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
         tools=ToolDesk(McpSettings(), service, AuditLog(None)),
+        filters=desk,
+        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         meter=UsageBook().meter("", "m"),

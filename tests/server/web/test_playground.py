@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from server.names import ROOT
+from tests.server.mcp.serving import serving as serving_mcp
+from tests.server.mcp.serving import weather_server
 from tests.server.serving import Served
 from tests.server.web.scripted import KEY, scripted, speak
 from tests.server.web.talking import ask, until_said, watch
@@ -152,7 +154,7 @@ async def settled_descriptors() -> int:
 
 
 async def test_tools(tmp_path: Path) -> None:
-    """Answered by hand, or with what was made up; MCP calls wait for a yes or a no."""
+    """Answered by hand, or with what was made up, at once or after a yes or a no."""
     async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
         await page.click("#tab-tools")
         await page.click("#tools-example")
@@ -173,29 +175,45 @@ async def test_tools(tmp_path: Path) -> None:
         await write(page, "how is the weather")
         await page.until(f"{SAID}.includes('there will be rain')")
 
-        request = {
-            "id": "mcpr_1",
-            "type": "mcp_approval_request",
-            "server_label": "files",
-            "name": "remove",
-            "arguments": '{"path": "/tmp/a"}',
+        await page.fill("#mocks select", "ask")
+        for button, said in (("[value=deny]", "so not approved"), (".primary", "will be rain")):
+            await page.until("!parley.isReplying")
+            await write(page, "how is the weather")
+            await page.until("document.querySelector('.card form button')")
+            await page.click(f".card form button{button}")
+            await page.until(f"{SAID}.at(-1).includes('{said}')")
+
+
+async def test_a_server_wants_a_yes(tmp_path: Path) -> None:
+    """A card shows what is to be called, with which arguments, and has two buttons."""
+    async with serving_mcp(weather_server().streamable_http_app()) as url:
+        others = {
+            "mcp": {"servers": {"maps": {"url": f"{url}/mcp"}}},
+            "approvals": {"rules": [{"annotation": "destructive"}]},
         }
-        event = {"type": "conversation.item.done", "previous_item_id": None, "item": request}
-        await page.run(
-            "window.sent = []; parley.on('wire', ({ direction, event }) => "
-            "{ if (direction === 'out') sent.push(event); })"
-        )
-        await page.run(f"parley.receive({json.dumps(event)})")
-        card = await page.until("document.querySelector('.mcp_approval_request')?.textContent")
-        assert "files.remove" in card
-        assert '"path": "/tmp/a"' in card
-        await page.click(".mcp_approval_request button.primary")
-        (answer,) = await page.run("sent.map((event) => event.item).filter((item) => item)")
-        assert answer == {
-            "type": "mcp_approval_response",
-            "approval_request_id": "mcpr_1",
-            "approve": True,
-        }
+        async with scripted(others=others) as served, visiting(served, tmp_path / "b") as (page, _):
+            await page.click("#tab-tools")
+            tool = {"type": "mcp", "server_label": "maps", "require_approval": "never"}
+            await page.fill("#tools", json.dumps([tool]))
+            await connect(page, "websocket")
+            await page.until(
+                "document.querySelector('.mcp_list_tools')?.textContent.includes('delete')"
+            )
+            for number, (button, answer, said) in enumerate(
+                [("primary", "Allowed.", "so paris is gone"), ("", "Denied.", "so not approved")], 1
+            ):
+                await write(page, "delete paris")
+                cards = "document.querySelectorAll('.mcp_approval_request')"
+                await page.until(f"{cards}.length === {number} && !parley.isReplying")
+                card = await page.run(f"{cards}[{number - 1}].textContent")
+                assert "maps.delete_city" in card
+                assert '"city": "paris"' in card
+                pressed = ".primary" if button else ":not(.primary)"
+                await page.click(f".mcp_approval_request .bar button{pressed}")
+                await page.until(f"{cards}[{number - 1}].textContent.includes('{answer}')")
+                if button:
+                    await page.until("document.querySelector('.mcp_call .output')")
+                await page.until(f"{SAID}.at(-1)?.includes('{said}') && !parley.isReplying")
 
 
 async def test_files_and_a_camera(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ async def test_a_key_that_is_revoked() -> None:
         async with asyncio.timeout(60):
             await caller.is_closed.wait()
             await served.app.state.calls.until_none()
-        assert served.app.state.gateway.link.num_sessions == 0
+        assert served.app.state.gateway.models.default.pool.num_sessions == 0
         await caller.pc.close()
         await asyncio.gather(*caller.tasks)
 

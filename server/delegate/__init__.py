@@ -1,0 +1,1 @@
+"""Ask a text model, by the Chat Completions API, within bounds."""

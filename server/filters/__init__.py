@@ -1,0 +1,1 @@
+"""Checks of what is said, on both sides, before anybody is told."""

@@ -1,0 +1,217 @@
+"""A conversation within a number of tokens: what is dropped, and what is said of it."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.protocol.machine import Limits
+from tests.server.protocol.lines import client
+from tests.server.protocol.transcripts import Player, new_machine
+
+Line = dict[str, Any]
+ASK = client("response.create")
+
+
+def _typed(item_id: str, text: str = "x", role: str = "user") -> Line:
+    kind = "output_text" if role == "assistant" else "input_text"
+    content = [{"type": kind, "text": text}]
+    item = {"type": "message", "role": role, "id": item_id, "content": content}
+    return client("conversation.item.create", item=item)
+
+
+def _truncation(value: Any) -> Line:
+    return client("session.update", session={"type": "realtime", "truncation": value})
+
+
+def _ratio(ratio: float, most: int | None) -> Line:
+    limits = None if most is None else {"post_instructions": most}
+    value = {"type": "retention_ratio", "retention_ratio": ratio, "token_limits": limits}
+    return _truncation(value)
+
+
+class _Talk:
+    """A session in text, whose engine counts what the test says."""
+
+    def __init__(self, truncation: Line | None = None, **limits: Any) -> None:
+        self.player = Player()
+        self.player.machine = new_machine(limits=Limits(**limits), output_modality="text")
+        self.player.start()
+        self.turn = 0
+        self.told: list[Line] = []
+        if truncation is not None:
+            self.play(truncation)
+
+    def play(self, line: Line) -> list[Line]:
+        """Play a line, and return what comes out."""
+        out = self.player.play(line)
+        self.told += out
+        for each in out:
+            if each.get("command", {}).get("type") == "Respond":
+                self.turn = each["command"]["turn"]
+        return out
+
+    def engine(self, kind: str, **values: Any) -> list[Line]:
+        """Let the engine put something out of the newest response."""
+        return self.play({"engine": {"type": kind, "turn": self.turn, **values}})
+
+    def answer(self, num_tokens: int, text: str = "y", **started: Any) -> list[Line]:
+        """Ask for a response that is based on so many tokens."""
+        out = self.play(ASK)
+        self.engine("ResponseStarted", usage={"input_text_tokens": num_tokens}, **started)
+        self.engine("ResponseText", text=text)
+        self.engine("ResponseDone", reason="completed", usage={})
+        return out
+
+    @property
+    def items(self) -> list[str]:
+        """Return the conversation's items."""
+        return [item.id for item in self.player.machine._state.conversation]
+
+
+def _deleted(lines: list[Line]) -> list[str]:
+    events = [line["server"] for line in lines if "server" in line]
+    return [e["item_id"] for e in events if e["type"] == "conversation.item.deleted"]
+
+
+def _commands(lines: list[Line]) -> list[str]:
+    return [line["command"]["type"] for line in lines if "command" in line]
+
+
+def test_the_oldest_are_dropped_down_to_what_is_retained() -> None:
+    """At the borders of items; the engine is told the rest anew, before the response."""
+    talk = _Talk(_ratio(0.4, 100))
+    talk.play(_typed("a"))
+    assert not _deleted(talk.answer(58))
+    talk.play(_typed("b"))
+    assert not _deleted(talk.answer(90))
+    talk.play(_typed("c", "x" * 60))
+    first, second = talk.items[1], talk.items[3]
+    out = talk.answer(40)
+    assert _deleted(out) == ["a", first], "90 and 16 are too many; 58 and 16 go"
+    assert _commands(out) == ["Close", "Open", "AppendText", "AppendText", "AppendText", "Respond"]
+    kinds = [line["server"]["type"] for line in out if "server" in line]
+    assert kinds[2:] == ["response.created"]
+    assert talk.items[:3] == ["b", second, "c"]
+    talk.play(client("conversation.item.retrieve", item_id="a"))
+    assert talk.told[-1]["server"]["error"]["code"] == "item_retrieve_invalid_item_id"
+
+
+def test_auto_drops_no_more_than_it_must() -> None:
+    """The server's own limit holds; instructions and functions are no part of it."""
+    talk = _Talk(max_context_tokens=20)
+    talk.play(_typed("a"))
+    talk.answer(1_009, prefix_tokens=1_000)
+    talk.play(_typed("b"))
+    talk.answer(1_020, prefix_tokens=1_000)
+    talk.play(_typed("c"))
+    assert _deleted(talk.answer(13)) == ["a"]
+
+
+def test_disabled_fails_the_response() -> None:
+    """Nothing is dropped, the engine is not asked, and a client that deletes items goes on."""
+    talk = _Talk(_truncation("disabled"), max_context_tokens=20)
+    talk.play(_typed("a"))
+    talk.answer(20)
+    talk.play(_typed("b"))
+    created, done, *_ = (line["server"] for line in talk.play(ASK) if "server" in line)
+    assert created["type"] == "response.created"
+    response = done["response"]
+    assert response["status"] == "failed"
+    error = response["status_details"]["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+    assert response["usage"]["total_tokens"] == 0
+    assert _commands(talk.told)[-1] != "Respond"
+    talk.play(client("conversation.item.delete", item_id="a"))
+    assert "Respond" in _commands(talk.answer(4))
+
+
+def test_a_longer_limit_than_the_servers_is_the_servers() -> None:
+    """And a ratio without a limit goes by it as well."""
+    for truncation in (_ratio(0.5, 1_000), _ratio(0.5, None)):
+        talk = _Talk(truncation, max_context_tokens=20)
+        talk.play(_typed("a"))
+        talk.answer(20)
+        talk.play(_typed("b"))
+        assert _deleted(talk.answer(3)) == ["a"]
+
+
+def test_what_goes_on_and_what_is_to_be_answered_stays() -> None:
+    """A call that has not returned anything, and the user's last words, however long they are."""
+    tool = {"type": "function", "name": "f"}
+    talk = _Talk(_ratio(0.0, 1))
+    talk.play(client("session.update", session={"type": "realtime", "tools": [tool]}))
+    talk.play(_typed("a"))
+    talk.play(ASK)
+    talk.engine("CallStarted", call=0, name="f")
+    talk.engine("CallDone", call=0)
+    talk.engine("ResponseDone", reason="completed", usage={})
+    call_id = talk.player.machine._state.conversation[talk.items[1]]
+    talk.play(_typed("b", "long " * 40))
+    assert _deleted(talk.answer(50)) == ["a"]
+    assert talk.items[:2] == [call_id.id, "b"]
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "7"}
+    talk.play(client("conversation.item.create", item=output))
+    talk.play(_typed("c"))
+    told = _deleted(talk.answer(9))
+    assert call_id.id in told
+    assert "b" in told
+    assert talk.items[0] == "c"
+
+
+def test_room_is_made_before_a_spoken_turn_is_committed() -> None:
+    """The model must not answer from what is dropped; an early reply no more than another."""
+    for ending in ({"heard": {"paused": True}}, {"heard": {"ended_ms": 900}}):
+        talk = _Talk(_ratio(0.5, 30))
+        talk.play(_typed("a"))
+        talk.answer(29)
+        talk.play({"heard": {"began_ms": 0}})
+        talk.play({"heard": {"audio_ms": 1_000}})
+        out = talk.play(ending)
+        assert _deleted(out)[0] == "a"
+        commands = _commands(out)
+        assert (
+            commands.index("Open") < commands.index("AppendAudio") < commands.index("CommitAudio")
+        )
+        assert commands[-1] == "Respond"
+
+
+def test_no_early_reply_where_none_may_be_made() -> None:
+    """It would be taken back in any case."""
+    talk = _Talk(_truncation("disabled"), max_context_tokens=30)
+    talk.play(_typed("a"))
+    talk.answer(29)
+    talk.play({"heard": {"began_ms": 0}})
+    talk.play({"heard": {"audio_ms": 1_000}})
+    assert talk.play({"heard": {"paused": True}}) == []
+    out = talk.play({"heard": {"ended_ms": 900}})
+    done = [line["server"] for line in out if line.get("server", {}).get("type") == "response.done"]
+    assert done[0]["response"]["status_details"]["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_response_of_its_own_input_changes_nothing() -> None:
+    """What it is based on is no conversation."""
+    talk = _Talk(_ratio(0.5, 10))
+    talk.play(_typed("a"))
+    talk.answer(10)
+    talk.play(_typed("b"))
+    given = [{"type": "item_reference", "id": "a"}]
+    out = talk.play(client("response.create", response={"conversation": "none", "input": given}))
+    assert not _deleted(out)
+    assert "a" in talk.items
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=12), st.floats(0, 1), st.integers(1, 60))
+def test_shares_add_up_to_what_was_counted(counts: list[int], ratio: float, most: int) -> None:
+    """Whatever the engine counts: no token is lost, and no more is dropped than is there."""
+    talk = _Talk(_ratio(ratio, most))
+    for number, count in enumerate(counts):
+        talk.play(_typed(f"user_{number}"))
+        talk.play(ASK)
+        assert f"user_{number}" in talk.items
+        talk.engine("ResponseStarted", usage={"input_text_tokens": count})
+        context = talk.player.machine._responses._context  # type: ignore[attr-defined]
+        assert sum(context._tokens.values()) == count
+        assert set(context._tokens) <= set(talk.items)
+        talk.engine("ResponseDone", reason="completed", usage={})

@@ -12,6 +12,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Kyutai's own package, beside what Parley needs.
 REFERENCE := $(VENV)/reference
+# Ray, beside what Parley needs.
+RAY := $(VENV)/ray
+# What looks at the files of deploy/.
+DEPLOY := .venv-deploy
 # Clients that others made, each with what it needs, apart from ours.
 CLIENTS := .venv-clients
 PYTHON_CLIENTS := openai pipecat livekit pydantic langchain
@@ -22,7 +26,7 @@ ARGS   ?=
 # Small models run faster on one thread, and leave the other core to the client.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling soak fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
+.PHONY: help setup serve talk test test-browser test-golden test-reference clients attack rolling soak test-deploy test-ray fuzz check fix bench bench-reference bench-gpu measures release sbom constraints node-locks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -96,12 +100,32 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
 	@$(BIN)/python -m tests.attacks.run $(ARGS)
 
-rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12')
-	@PATH=$$PATH:/usr/sbin; command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends nginx-light; }
+rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy')
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	command -v nginx >/dev/null || missing=nginx-light; \
+	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
 	@$(BIN)/python -m tests.rolling.run $(ARGS)
 
 soak: setup ## an hour of talk for each of 16 callers, beside bad peers and killed engines (ARGS='--seconds 110')
 	@$(BIN)/python -m benchmarks.bench_soak $(ARGS)
+
+test-deploy: setup $(DEPLOY)/.ready ## Dockerfile, compose and chart, by hadolint, Helm's engine and Prometheus (ARGS='-k chart')
+	@command -v prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; }
+	@$(BIN)/python -m pytest tests/deploy tests/rolling $(ARGS)
+
+$(DEPLOY)/.ready: tests/deploy/requirements.txt | $(READY)
+	@$(BIN)/python -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r tests/deploy/requirements.txt
+	@touch $@
+
+test-ray: setup $(RAY)/.ready ## serve the starter under Ray Serve here, and kill a replica while callers talk (ARGS='--callers 6')
+	@PYTHONPATH=$(RAY):. RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled $(BIN)/python -m tests.ray.run $(ARGS)
+
+$(RAY)/.ready: tests/ray/requirements.txt | $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --upgrade \
+	  --target $(RAY) -r tests/ray/requirements.txt
+	@touch $@
 
 # All of them run, so that one round shows everything there is to mend.
 check: setup ## format, lint, types, import directions
@@ -164,6 +188,11 @@ constraints: setup ## resolve pyproject.toml and write constraints*.txt (ARGS=--
 	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
 	    --quiet --output-file tests/clients/requirements/$$name.txt $(ARGS); \
 	done
+	@for name in deploy ray; do \
+	  $(BIN)/uv pip compile tests/$$name/requirements.in --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make constraints" \
+	    --quiet --output-file tests/$$name/requirements.txt $(ARGS); \
+	done
 
 node-locks: ## resolve tests/clients/node/*/package.json and write lock.json beside each
 	@for name in $(NODE_CLIENTS); do \
@@ -176,5 +205,5 @@ node-locks: ## resolve tests/clients/node/*/package.json and write lock.json bes
 	done
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(CLIENTS) $(DEPLOY) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

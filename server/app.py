@@ -25,7 +25,7 @@ from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
-from server.config import Settings
+from server.config import ServerSettings, Settings
 from server.delegate.counts import DelegateCounts
 from server.delegate.desk import DelegateDesk
 from server.descriptors import raise_descriptor_limit
@@ -53,10 +53,11 @@ from server.session.schemas import SchemaGate
 from server.session.usage import UsageBook
 from server.transport.api_keys import ApiKeys
 from server.transport.certificate import check_certificate
-from server.transport.door import OwnHosts
+from server.transport.door import KnownHosts
 from server.transport.envelope import on_client_error, on_server_error
 from server.transport.ephemeral import EphemeralKeys, KeyBook
 from server.transport.gateway import Gateway
+from server.transport.headers import SafeHeaders
 from server.transport.models import Models, ServedModel
 from server.transport.places import Places
 from server.transport.routes import add_routes, on_wrong_request
@@ -293,22 +294,25 @@ async def _taking_calls(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes."""
-    # With keys the name does not matter: a page that rebinds its name has no key.
-    hosts = [] if settings.server.has_keys else [Middleware(OwnHosts)]
-    return [*hosts, _cors(settings)]
+    server = settings.server
+    # With keys the name does not matter, unless it is said which: a page that rebinds its name has
+    # no key.
+    is_any_host = server.has_keys and not server.allowed_hosts
+    hosts = [] if is_any_host else [Middleware(KnownHosts, names=server.allowed_hosts)]
+    return [Middleware(SafeHeaders, hsts_s=server.hsts_s), *hosts, _cors(server)]
 
 
-def _cors(settings: Settings) -> Middleware:
+def _cors(server: ServerSettings) -> Middleware:
     """Return which pages' scripts may read answers.
 
-    Where keys are needed, any page that has one may: credentials are never sent by themselves.
-    Where none are, only pages of this machine.
+    Where keys are needed, any page that has one may, or those that are listed: credentials are
+    never sent by themselves. Where none are, only pages of this machine and those.
     """
-    any_page, own_pages = (["*"], None) if settings.server.has_keys else ([], _LOOPBACK_ORIGIN)
+    is_any_page = server.has_keys and not server.allowed_origins
     return Middleware(
         CORSMiddleware,
-        allow_origins=any_page,
-        allow_origin_regex=own_pages,
+        allow_origins=["*"] if is_any_page else server.allowed_origins,
+        allow_origin_regex=None if server.has_keys else _LOOPBACK_ORIGIN,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
         expose_headers=["Location"],
@@ -525,6 +529,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> WireConfig:
         app,
         places=Places(server.max_connections, server.max_connections_per_address),
         ws_max_size=server.max_message_bytes,
+        h11_max_incomplete_event_size=server.max_head_bytes,
         ws_ping_interval=_PING_S,
         # A peer that is gone without a word is noticed after 20 to 40 s.
         ws_ping_timeout=_PING_S,

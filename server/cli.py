@@ -43,6 +43,8 @@ examples:
       measure how many conversations this machine holds, and keep it for the server
   parley replay runs/recordings/NAME
       do a recorded conversation again, and say whether every token is the same
+  parley doctor --config configs/starter.yaml
+      say what is not right for it on this machine, and how to mend it
   parley eval --dialogues 50
       score the starter on conversations that it has not seen
   parley pull moshiko
@@ -96,6 +98,16 @@ engine.max_sessions is set. It is believed only for the same model, configuratio
 run this again when one of them changes, and on a machine that does nothing else meanwhile.
 
 Prints a line for each number tried, then one JSON line.
+"""
+
+_DOCTOR_HELP = """\
+Look at what the configuration needs here: ports, certificate, keys, limits, clock, descriptors,
+disk, weights with their hashes, memory, GPU, driver, C compiler and Triton. Nothing is changed, and
+no server is started; a kernel is compiled and run where the model is for a GPU.
+
+Each finding is ok, a warning, an error or skipped, and says how to mend what is not right. With
+--json: {"parley": VERSION, "errors": N, "warnings": N, "findings": [{"check", "status", "found",
+"mend"}]}. The exit code is 0 without errors, 1 with, and 2 if the configuration cannot be read.
 """
 
 
@@ -235,6 +247,13 @@ def _replay(args: argparse.Namespace) -> int:
     return 0 if report.is_same else EXIT_RUNTIME
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from server.config import load_settings  # noqa: PLC0415
+    from server.doctor.command import run_doctor  # noqa: PLC0415
+
+    return run_doctor(load_settings(args.config, args.set), args.config, is_json=args.json)
+
+
 def _usage(args: argparse.Namespace) -> int:
     from server.usage import print_usage  # noqa: PLC0415
 
@@ -361,19 +380,17 @@ def _parser() -> argparse.ArgumentParser:
     key.set_defaults(run=_key)
     key.add_argument("name", metavar="NAME", help="of the key, in metrics: letters, digits, . _ -")
 
-    again = commands.add_parser(
-        "replay",
-        help="do a recording again, and say whether every token is the same",
-        description="Feed an engine what a recording says that it was told, step by step, and "
-        "compare what comes out. Exits with 0 if every token is the same, else with 1; the first "
-        "difference is named by its turn.",
+    _add_replay(commands)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is not right for a server here, and how to mend it",
+        description=_DOCTOR_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    again.set_defaults(run=_replay)
-    again.add_argument(
-        "recording", type=Path, metavar="RECORDING", help="its folder, or its engine.log"
-    )
-    again.add_argument("--json", action="store_true", help="print one JSON line")
-    _add_config(again)
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_config(doctor)
 
     usage = commands.add_parser(
         "usage",
@@ -485,6 +502,23 @@ def _parser() -> argparse.ArgumentParser:
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"
     )
     return parser
+
+
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that does a recording again."""
+    again = commands.add_parser(
+        "replay",
+        help="do a recording again, and say whether every token is the same",
+        description="Feed an engine what a recording says that it was told, step by step, and "
+        "compare what comes out. Exits with 0 if every token is the same, else with 1; the first "
+        "difference is named by its turn.",
+    )
+    again.set_defaults(run=_replay)
+    again.add_argument(
+        "recording", type=Path, metavar="RECORDING", help="its folder, or its engine.log"
+    )
+    again.add_argument("--json", action="store_true", help="print one JSON line")
+    _add_config(again)
 
 
 def _milliseconds(text: str) -> int:

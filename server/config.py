@@ -149,6 +149,15 @@ class ServerSettings(_Strict):
         drain_s: how long open sessions may go on after SIGTERM, while new ones are refused; 0 for
             not at all. Whoever supervises the server has to wait some seconds longer than that.
         capacity_file: where `parley capacity` keeps how many sessions this machine holds.
+        allowed_origins: pages that may use the server, such as `https://app.example.com`, beside
+            its own. Empty: any page that has a key, and where no key is needed those of this
+            machine. What is no page sends no `Origin` and is not asked.
+        allowed_hosts: names by which the server may be asked (`Host`), such as
+            `voice.example.com` or `*.example.com`, without a port. Empty: any where keys are set.
+            Where none are, those of this machine and these.
+        max_head_bytes: of a request's first line and headers; a sealed ephemeral key has 4 KiB.
+        hsts_s: how long browsers that came by TLS are told to come by nothing else; 0 for not at
+            all. Never said to who asks for an address or for this machine.
     """
 
     host: str = "127.0.0.1"
@@ -192,6 +201,14 @@ class ServerSettings(_Strict):
     # (`terminationGracePeriodSeconds`). Five of them are for closing.
     drain_s: Annotated[int, Field(ge=0, le=86_400)] = 25
     capacity_file: Path = Path("runs/capacity.json")
+    # An origin is scheme, host and port: RFC 6454, section 6.2.
+    allowed_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")], ...] = ()
+    allowed_hosts: tuple[
+        Annotated[str, Field(pattern=r"^((\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|[0-9a-f:]+)$")], ...
+    ] = ()
+    max_head_bytes: Annotated[int, Field(ge=8_192, le=262_144)] = 16_384
+    # A day: long enough that a traveller's browser remembers it, short enough to go back.
+    hsts_s: Annotated[int, Field(ge=0)] = 86_400
 
     @field_validator("api_keys", mode="before")
     @classmethod

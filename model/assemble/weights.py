@@ -129,15 +129,22 @@ def load_starter(directory: Path, linears: Linears = "dense") -> Starter:
     config = _read_config(directory)
     # Read once to be compared and once to be loaded. A download that broke off would otherwise be
     # found as a wrong tensor, somewhere, or not at all.
-    for name, digest in config.sha256.items():
-        if _sha256(directory / name) != digest:
-            raise WeightsError(f"{directory / name}: damaged, its sha256 is not {digest}")
+    _check_hashes(directory, config.sha256)
     tokenizer = Tokenizer.load(directory / TOKENIZER_FILE)
     _check_fit(config.lm, config.codec, tokenizer, config.voices, str(directory))
     codec = MelCodec(config.codec).eval()
     load_module(directory / CODEC_FILE, codec)
     lm = _load_lm(directory, config.lm, linears)
     return Starter(lm, codec, tokenizer, config.voices, config.judgement)
+
+
+def check_starter(directory: Path) -> None:
+    """Compare the files of a starter directory with their hashes, and load none.
+
+    Raises:
+        WeightsError: naming the file.
+    """
+    _check_hashes(directory, _read_config(directory).sha256)
 
 
 def load_lm(directory: Path, linears: Linears = "dense") -> LM:
@@ -227,6 +234,12 @@ def _check_fit(
     most = tokenizer.num_voices
     if not 1 <= len(voices) <= most or len(set(voices)) != len(voices):
         raise WeightsError(f"{source}: expected 1 to {most} different voices, got {voices}")
+
+
+def _check_hashes(directory: Path, sha256: Mapping[str, str]) -> None:
+    for name, digest in sha256.items():
+        if _sha256(directory / name) != digest:
+            raise WeightsError(f"{directory / name}: damaged, its sha256 is not {digest}")
 
 
 def _sha256(path: Path) -> str:

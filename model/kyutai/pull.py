@@ -74,18 +74,27 @@ class Manifest:
         Raises:
             WeightsError: if it is broken, or of another checkpoint.
         """
-        path = directory / MANIFEST_FILE
-        if not path.exists():
+        if not (directory / MANIFEST_FILE).exists():
             return cls(name)
-        values = read_json(path)
-        try:
-            files = {file: Fetched(**fetched) for file, fetched in values["files"].items()}
-            found = cls(str(values["name"]), dict(values["revisions"]), files)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{path}: not what a pull writes ({error!r})") from error
+        found = cls.of(directory)
         if found.name != name:
             raise WeightsError(f"{directory}: holds {found.name}, not {name}")
         return found
+
+    @classmethod
+    def of(cls, directory: Path) -> Manifest:
+        """Read that of a folder which has one.
+
+        Raises:
+            WeightsError: if it is broken.
+        """
+        path = directory / MANIFEST_FILE
+        values = read_json(path)
+        try:
+            files = {file: Fetched(**fetched) for file, fetched in values["files"].items()}
+            return cls(str(values["name"]), dict(values["revisions"]), files)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path}: not what a pull writes ({error!r})") from error
 
     def write(self, directory: Path) -> None:
         """Write it to its folder; what was there is replaced at once."""
@@ -153,6 +162,31 @@ def pull(
         names = convert_voices(directory)
         report(f"{VOICES_ARCHIVE}: {len(names)} voices converted")
     return manifest
+
+
+def check_pulled(directory: Path) -> int:
+    """Compare the files that were pulled into a folder with what they were; all of it is read.
+
+    Returns:
+        How many files there are; 0 for a folder that no pull has filled.
+
+    Raises:
+        WeightsError: one is missing, was cut short or changed.
+    """
+    if not (directory / MANIFEST_FILE).exists():
+        return 0
+    files = Manifest.of(directory).files
+    for name, fetched in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise WeightsError(f"{path}: missing, and {MANIFEST_FILE} has it")
+        got = Fetched(fetched.repo, path.stat().st_size, _sha256(path))
+        if got != fetched:
+            raise WeightsError(
+                f"{path}: expected {fetched.num_bytes} bytes with sha256 {fetched.sha256}, got "
+                f"{got.num_bytes} with {got.sha256}"
+            )
+    return len(files)
 
 
 def _resolve(
@@ -228,8 +262,7 @@ def _verify(path: Path, file: _Remote) -> Fetched:
     # The size is compared first in what follows, since it says more to a person: 2.1 GB of 14.3 GB
     # was cut short, while a wrong hash says nothing about what happened.
     num_bytes = path.stat().st_size
-    with path.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    sha256 = _sha256(path)
     expected = file.expected
     for what, got, wanted in (
         ("bytes", num_bytes, expected.num_bytes),
@@ -241,6 +274,11 @@ def _verify(path: Path, file: _Remote) -> Fetched:
                 f"{path}: expected {what} {wanted}, got {got}: not what was published, removed"
             )
     return Fetched(file.repo, num_bytes, sha256)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextmanager

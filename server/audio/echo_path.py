@@ -34,6 +34,9 @@ _FOUND_AT_FIRST, _FOUND_AFTERWARDS = 2, 3
 _NONE_AT_FIRST, _NONE_AFTERWARDS = 2, 30
 # After so many looks that say neither there is none: others wait for the answer.
 _MAX_LOOKS_AT_FIRST = 10
+# Where there is none, one look in four seconds of sound is enough: who takes off a headset is heard
+# with an echo for so long, and everybody else costs a quarter.
+_REST_S = 4
 
 
 class EchoPath:
@@ -45,6 +48,8 @@ class EchoPath:
 
     def __init__(self, rate_hz: int) -> None:
         self._frame = rate_hz * _FRAME_MS // 1000
+        self._rest = rate_hz * _REST_S
+        self._num_resting = 0  # samples until it looks again
         spectrum_hz = np.fft.rfftfreq(self._frame, 1 / rate_hz)
         edges = np.unique(np.searchsorted(spectrum_hz, _BANDS_HZ))
         self._edges = edges[edges < len(spectrum_hz)]
@@ -74,6 +79,9 @@ class EchoPath:
 
     def feed(self, near: Samples, far: Samples) -> None:
         """Take both ends while something is played, float32 [samples] of the same time."""
+        if self._num_resting > 0:
+            self._num_resting -= len(near)
+            return
         self._near.append(near)
         self._far.append(far)
         self._num_new += len(near)
@@ -118,6 +126,9 @@ class EchoPath:
             is_unknown and self._num_looks >= _MAX_LOOKS_AT_FIRST
         ):
             self._is_found = False
+            self._num_resting = self._rest
+            self._num_alike = self._num_unlike = 0
+            self.restart()
 
     def _likeness(self) -> float:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""

@@ -1,6 +1,6 @@
 """Read a client's credentials from its request, and decide whether they will do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -109,18 +109,29 @@ def admitted(key: str | None, api_keys: ApiKeys, ephemeral_keys: KeyBook) -> Adm
     return Admitted(None, found.account if found is not None else None)
 
 
-def is_own_origin(origin: str | None) -> bool:
-    """Say whether a page of this machine, or no page at all, makes a request.
+def is_welcome_origin(
+    origin: str | None, host: str | None, allowed: Collection[str], *, has_keys: bool
+) -> bool:
+    """Say whether what makes a request may: no page at all, one of ours, or one that is listed.
 
-    A server without keys is protected by nothing but its loopback address, and any page in a
-    browser on this machine can reach that.
+    Args:
+        origin: of the page, as its browser says it.
+        host: that is asked; one that the server is not known by was refused before.
+        allowed: origins that are listed; if there are none, any page may that has a key.
+        has_keys: whether a key is needed. A server without keys is protected by nothing but its
+            loopback address, and any page in a browser on this machine can reach that.
     """
-    if origin is None:
+    if origin is None or origin in allowed:
+        return True
+    if has_keys and not allowed:
         return True
     try:
-        return is_loopback(urlsplit(origin).hostname or "")
+        page = urlsplit(origin)
+        name = page.hostname or ""
     except ValueError:  # it is no address at all
         return False
+    # The playground, whichever name it was opened by; and without keys pages of this machine.
+    return page.netloc == host or (not has_keys and is_loopback(name))
 
 
 def is_browser(headers: Mapping[str, str], subprotocols: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,12 +13,14 @@ from server.session.accounts import Account
 from server.session.drain import DRAINING
 from server.session.link import NOT_READY
 from server.transport.api_keys import ApiKey
-from server.transport.auth import Admitted, admitted, check_api_key, is_own_origin, offered_key
+from server.transport.auth import Admitted, admitted, check_api_key, is_welcome_origin, offered_key
 from server.transport.envelope import RETRY_AFTER_S, RefusedError, error_response
 from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
 from server.transport.models import ServedModel
 
+# What whoever watches over servers asks for.
+_WATCHED = frozenset(("/livez", "/readyz", "/healthz"))
 # A host name or address, and perhaps a port: RFC 9110, 7.2.
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
 # Azure's addresses, where a key may be in the query as well.
@@ -28,19 +30,24 @@ _AZURE = "/openai/"
 _WRONG_KEY = 401
 
 
-class OwnHosts:
-    """Refuse requests that name another host than this machine: ASGI middleware.
+class KnownHosts:
+    """Refuse requests that name a host which the server is not known by: ASGI middleware.
 
     A server without keys is protected by its loopback address alone. A page on the web can point
     its own name at 127.0.0.1 after it was loaded (DNS rebinding); then the browser takes the server
     for that page's own, and only the `Host` header tells.
+
+    Args:
+        app: that the others get to.
+        names: it is known by, `*.example.com` for all below; those of this machine besides.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
         self._app = app
+        self._names = frozenset(name.lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what names this machine."""
+        """Pass on what names this machine, or one of its names."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -49,38 +56,50 @@ class OwnHosts:
         # lets it read the answer: to the browser it is the same site. The request still says `Host:
         # evil.example:8000`.
         connection = HTTPConnection(scope)
-        if is_own_host(connection.headers.get("host")):
+        # Who watches servers asks by address: a kubelet by the pod's. Nothing there is a secret.
+        is_watched = self._names and scope["path"] in _WATCHED
+        if is_watched or is_known_host(connection.headers.get("host"), self._names):
             await self._app(scope, receive, send)
             return
-        answer = error_response(
-            RefusedError(
-                403,
+        if self._names:
+            message = "This server does not answer to that name; server.allowed_hosts lists them."
+        else:
+            message = (
                 "Without API keys this server answers to the names of this machine only, such as "
-                "localhost or 127.0.0.1.",
-                code="forbidden",
+                "localhost or 127.0.0.1."
             )
-        )
+        answer = error_response(RefusedError(403, message, code="forbidden"))
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, send).send_denial_response(answer)
         else:
             await answer(scope, receive, send)
 
 
-def is_own_host(host: str | None) -> bool:
-    """Say whether a `Host` header names this machine; a request without one is HTTP/1.0's."""
+def is_known_host(host: str | None, names: Collection[str] = ()) -> bool:
+    """Say whether a `Host` header names this machine or one of some names, in lower case.
+
+    A request without one is HTTP/1.0's.
+    """
     if host is None:
         return True
     found = _HOST.fullmatch(host)
-    return found is not None and is_loopback(found[1].strip("[]").lower())
+    if found is None:
+        return False
+    name = found[1].strip("[]").lower()
+    # `*.example.com` is for voice.example.com and for a.voice.example.com.
+    above = (f"*{name[at:]}" for at, letter in enumerate(name) if letter == ".")
+    return is_loopback(name) or name in names or any(each in names for each in above)
 
 
 def check_origin(connection: HTTPConnection, gateway: Gateway) -> None:
-    """Refuse another site's page, where no key protects the server.
+    """Refuse another site's page: where no key protects the server, or only some may use it.
 
     Raises:
         RefusedError: it is one.
     """
-    if not gateway.api_keys and not is_own_origin(connection.headers.get("origin")):
+    headers, allowed = connection.headers, gateway.settings.server.allowed_origins
+    origin, host = headers.get("origin"), headers.get("host")
+    if not is_welcome_origin(origin, host, allowed, has_keys=bool(gateway.api_keys)):
         raise RefusedError(403, "Pages of other sites may not use this server.", code="forbidden")
 
 

@@ -3,6 +3,7 @@
 uvicorn trusts its peers in these ways, each of which lets somebody without a key keep memory or a
 descriptor for as long as they like. Here each has an end:
 
+- A request's head may be larger than it says, if it comes in one read: it is read in pieces.
 - A request's head and body may take for ever to arrive: `HEAD_S` and `BODY_S`.
 - What a peer does not read waits for ever, also after a close: an HTTP answer has `ANSWER_S`, a
   connection that is closing `LINGER_S`, then it is aborted.
@@ -113,7 +114,14 @@ class HttpProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, and see whether a request's head or body has come to its end."""
-        super().data_received(data)
+        # h11 measures a head that is not whole yet, and one read may bring 256 KiB of it whole. In
+        # pieces, no head is more than twice as large as it may be.
+        most = self.config.h11_max_incomplete_event_size or len(data)
+        for at in range(0, len(data), most):
+            super().data_received(data[at : at + most])
+            # Closed, or a WebSocket by now, whose peer may send nothing before it is answered.
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                break
         self._watch()
 
     def on_response_complete(self) -> None:

@@ -1,17 +1,13 @@
-"""Restart two servers behind nginx one after the other while callers talk, and count the cuts.
+"""Restart two servers behind nginx or HAProxy one after the other while callers talk.
 
-Each caller speaks with a bare WebSocket by way of nginx: it connects, has some turns, hears every
-reply out in real time, hangs up, and calls again. Meanwhile one server is told to stop by SIGTERM,
-drains, ends, and is started again; then the other. A call is lost if its connection ends before its
-caller hangs up, if it is refused, or if a reply is not completed. A cut is a time in a reply with
-nothing left to play: the sound comes later than it is heard.
+One server is told to stop by SIGTERM, drains, ends, and is started again; then the other. What the
+callers do, and which calls count as lost, is said in `tests/rolling/callers.py`.
 
 Prints what happened, then one JSON line. The exit code is 1 if a call was lost or a reply cut.
 """
 
 import argparse
 import asyncio
-import base64
 import json
 import os
 import re
@@ -23,47 +19,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from tests.rolling.callers import MAX_CUT_MS, Caller, Figures
 
 ROOT = Path(__file__).resolve().parents[2]
-_TEMPLATE = Path(__file__).with_name("nginx.conf")
-_START_S, _TURN_S, _DRAIN_S, _REST_S = 180.0, 60.0, 120, 0.5
-_BYTES_PER_S = 2 * 24_000
-# A frame of sound: what is shorter is not heard as a gap, and this machine does other things.
-MAX_CUT_MS = 80.0
-_QUESTIONS = ("hello", "what is the capital of france", "tell me a long story")
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the callers have noticed.
-
-    Attributes:
-        calls: that ended as their callers wanted.
-        lost: why each of the others did not.
-        told: calls that were told that their server is about to stop.
-        held: calls that were open when a server was told to stop, on that server.
-        after: calls that began while a server was not there.
-        replies: heard to their end.
-        cuts_ms: of each reply, the longest time without sound within it.
-        replied: set with every reply and every call that is lost.
-    """
-
-    calls: int = 0
-    lost: list[str] = field(default_factory=list)
-    told: int = 0
-    held: int = 0
-    after: int = 0
-    replies: int = 0
-    cuts_ms: list[float] = field(default_factory=list)
-    replied: asyncio.Event = field(default_factory=asyncio.Event)
+_START_S, _DRAIN_S = 180.0, 120
 
 
 class Parley:
@@ -128,77 +92,47 @@ class Parley:
             await self._process.wait()
 
 
-async def _call(url: str, number: int, figures: Figures) -> None:
-    """Have one call."""
-    try:
-        async with connect(url, open_timeout=_TURN_S) as client:
-            for turn in range(3):
-                await _turn(client, _QUESTIONS[(number + turn) % len(_QUESTIONS)], figures)
-            await client.close()
-    except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, AssertionError) as error:
-        figures.lost.append(f"{type(error).__name__}: {error}")
-        figures.replied.set()
-        await asyncio.sleep(_REST_S)
-        return
-    figures.calls += 1
+def _nginx(program: str, config: Path) -> list[str]:
+    return [
+        program,
+        "-p",
+        str(config.parent),
+        "-e",
+        str(config.with_name("e.log")),
+        "-c",
+        str(config),
+    ]
 
 
-async def _turn(client: ClientConnection, text: str, figures: Figures) -> None:
-    """Ask by text, and play the reply's sound as it comes."""
-    content = [{"type": "input_text", "text": text}]
-    item = {"type": "message", "role": "user", "content": content}
-    await client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-    await client.send(json.dumps({"type": "response.create"}))
-    played_to_s, cut_s = 0.0, 0.0
-    async with asyncio.timeout(_TURN_S):
-        while True:
-            event = json.loads(await client.recv())
-            now_s = time.monotonic()
-            match event["type"]:
-                case "session.updated":
-                    figures.told += 1
-                case "response.output_audio.delta":
-                    if played_to_s:
-                        cut_s = max(cut_s, now_s - played_to_s)
-                    played_s = len(base64.b64decode(event["delta"])) / _BYTES_PER_S
-                    played_to_s = max(played_to_s, now_s) + played_s
-                case "error":
-                    raise AssertionError(event["error"]["message"])
-                case "response.done":
-                    assert event["response"]["status"] == "completed", event["response"]["status"]
-                    break
-    assert played_to_s, "a reply without sound"
-    figures.replies += 1
-    figures.cuts_ms.append(cut_s * 1000)
-    figures.replied.set()
-    await asyncio.sleep(max(0.0, played_to_s - time.monotonic()))  # heard to its end
+def _haproxy(program: str, config: Path) -> list[str]:
+    return [program, "-db", "-f", str(config)]
 
 
-async def _caller(url: str, first: int, figures: Figures, is_over: asyncio.Event) -> None:
-    number = first
-    while not is_over.is_set():
-        await _call(url, number, figures)
-        number += 1
+# What runs before the servers: its configuration here, and how it is started with it.
+_PROXIES: dict[str, tuple[str, Callable[[str, Path], list[str]]]] = {
+    "nginx": ("nginx.conf", _nginx),
+    "haproxy": ("haproxy.cfg", _haproxy),
+}
 
 
 @asynccontextmanager
-async def _proxied(dir_: Path, ports: tuple[int, int]) -> AsyncIterator[int]:
-    """Run nginx before the two; yields its port."""
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        raise SystemExit("nginx is not there: on Debian, apt-get install nginx-light")
+async def _proxied(name: str, dir_: Path, ports: tuple[int, int]) -> AsyncIterator[int]:
+    """Run a proxy before the two; yields its port."""
+    file, command = _PROXIES[name]
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise SystemExit(f"{name} is not there: make rolling installs it on Debian")
     port = _free_port()
-    config = _TEMPLATE.read_text()
     filled = {
         "dir": str(dir_),
         "first": f"127.0.0.1:{ports[0]}",
         "second": f"127.0.0.1:{ports[1]}",
         "listen": f"127.0.0.1:{port}",
     }
-    path = dir_ / "nginx.conf"
+    config = Path(__file__).with_name(file).read_text()
+    path = dir_ / file
     path.write_text(re.sub(r"\{(dir|first|second|listen)\}", lambda hit: filled[hit[1]], config))
-    command = [nginx, "-p", str(dir_), "-e", str(dir_ / "error.log"), "-c", str(path)]
-    process = await asyncio.create_subprocess_exec(*command)
+    process = await asyncio.create_subprocess_exec(*command(program, path))
     try:
         await _listening(port, process)
         yield port
@@ -211,7 +145,7 @@ async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(_START_S):
         while True:
             if process.returncode is not None:
-                raise SystemExit("nginx ended")
+                raise SystemExit("the proxy ended")
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
@@ -228,10 +162,11 @@ def _free_port() -> int:
         return port
 
 
-async def run(num_callers: int) -> dict[str, Any]:
+async def run(proxy: str, num_callers: int) -> dict[str, Any]:
     """Restart both servers while callers talk; returns the figures."""
     figures, is_over = Figures(), asyncio.Event()
     drains_s: list[float] = []
+    held = after = 0
     with tempfile.TemporaryDirectory() as name:
         dir_ = Path(name)
         servers = [Parley(each, _free_port(), dir_ / f"{each}.log") for each in ("A", "B")]
@@ -239,21 +174,21 @@ async def run(num_callers: int) -> dict[str, Any]:
             for server in servers:
                 await server.start()
             async with (
-                _proxied(dir_, (servers[0].port, servers[1].port)) as port,
+                _proxied(proxy, dir_, (servers[0].port, servers[1].port)) as port,
                 asyncio.TaskGroup() as tasks,
             ):
                 url = f"ws://127.0.0.1:{port}/v1/realtime?model=scripted"
                 for number in range(num_callers):
-                    tasks.create_task(_caller(url, number, figures, is_over), name=f"{number}")
+                    tasks.create_task(Caller(url, number, figures).talk(is_over), name=f"{number}")
                 for server in servers:
                     await _until_replies(figures, num_callers)
                     before = figures.calls
                     sessions, seconds = await server.drain()
                     print(f"{server.name}: {sessions} sessions, drained in {seconds:.1f} s")
-                    figures.held += sessions
+                    held += sessions
                     drains_s.append(round(seconds, 1))
                     await server.start()
-                    figures.after += figures.calls - before
+                    after += figures.calls - before
                     print(f"{server.name}: back, {len(figures.lost)} calls lost so far")
                 await _until_replies(figures, num_callers)
                 is_over.set()
@@ -261,13 +196,14 @@ async def run(num_callers: int) -> dict[str, Any]:
             for server in servers:
                 await server.kill()
     return {
+        "proxy": proxy,
         "callers": num_callers,
         "calls": figures.calls,
         "calls_lost": len(figures.lost),
         "why_lost": figures.lost[:5],
-        "sessions_open_at_drain": figures.held,
+        "sessions_open_at_drain": held,
         "sessions_told": figures.told,
-        "calls_ended_while_one_was_away": figures.after,
+        "calls_ended_while_one_was_away": after,
         "drains_s": drains_s,
         "replies": figures.replies,
         "longest_cut_ms": round(max(figures.cuts_ms, default=0.0), 1),
@@ -278,16 +214,16 @@ async def run(num_callers: int) -> dict[str, Any]:
 async def _until_replies(figures: Figures, more: int) -> None:
     """Wait until callers have heard so many replies more."""
     wanted = figures.replies + more
-    while figures.replies < wanted and not figures.lost:
-        figures.replied.clear()
-        await figures.replied.wait()
+    await figures.until(lambda: figures.replies >= wanted or bool(figures.lost))
 
 
 def main() -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--callers", type=int, default=6, help="who talk at once (6)")
-    figures = asyncio.run(run(parser.parse_args().callers))
+    parser.add_argument("--proxy", choices=_PROXIES, default="nginx")
+    args = parser.parse_args()
+    figures = asyncio.run(run(args.proxy, args.callers))
     print(json.dumps(figures))
     return 1 if figures["calls_lost"] or figures["replies_cut"] else 0
 

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 
 from model.errors import DownloadError, WeightsError
 from model.kyutai.catalogue import Entry, Expected, HubSource
-from model.kyutai.pull import MANIFEST_FILE, pull
+from model.kyutai.pull import MANIFEST_FILE, check_pulled, pull
 from tests.fakes.hub import FakeHub, commit, fake_hub, repo
 from tests.fakes.pickles import saved
 
@@ -83,6 +83,20 @@ def test_a_revision_that_is_known_is_taken(hub: FakeHub, tmp_path: Path) -> None
     pinned = replace(known.sources[0], revision=commit(7))
     pull(replace(known, sources=(pinned, known.sources[1])), tmp_path, hub=hub.api)
     assert (tmp_path / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_files_are_compared_with_what_they_were(hub: FakeHub, tmp_path: Path) -> None:
+    """Each of them, by its contents; a folder that no pull has filled has none to compare."""
+    assert check_pulled(tmp_path) == 0
+    pull(entry(), tmp_path, hub=hub.api)
+    assert check_pulled(tmp_path) == 3
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(len(WEIGHTS)))
+    with pytest.raises(WeightsError, match=r"model\.safetensors: expected \d+ bytes with sha256"):
+        check_pulled(tmp_path)
+    weights.unlink()
+    with pytest.raises(WeightsError, match=r"model\.safetensors: missing"):
+        check_pulled(tmp_path)
 
 
 def test_what_is_there_is_not_fetched_again(hub: FakeHub, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from server.transport.auth import (
     check_api_key,
     chosen_subprotocol,
     is_browser,
-    is_own_origin,
+    is_welcome_origin,
     offered_key,
 )
 from server.transport.envelope import RefusedError
@@ -119,7 +119,7 @@ def test_who_can_read_a_refused_upgrade(
 )
 def test_whose_pages_may_connect(origin: str | None, is_own: bool) -> None:
     """Only this machine's, where nothing but the address protects the server."""
-    assert is_own_origin(origin) is is_own
+    assert is_welcome_origin(origin, "localhost:8000", (), has_keys=False) is is_own
 
 
 def test_a_subprotocol_is_chosen_only_if_offered() -> None:

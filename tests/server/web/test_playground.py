@@ -254,7 +254,7 @@ async def test_a_camera_that_is_switched_on_later(tmp_path: Path) -> None:
         await connect(page, "webrtc")
         await page.fill("[name=camera]", camera)
         await page.until("parley.wire.canSee")
-        images = served.app.state.gateway.gallery.images
+        images = served.app.state.gateway.models.default.gallery.images
         await until(lambda: images.counts.image_frames > 0)
         # What the browser shows for a camera is green, as large as it likes.
         assert " and see green " in await speak(page, microphone)

@@ -1,0 +1,136 @@
+"""Callers who talk by way of a balancer, and what they noticed.
+
+Each speaks with a bare WebSocket: it connects, has some turns, hears every reply out in real time,
+hangs up, and calls again. A call is lost if its connection ends before its caller hangs up, if it
+is refused, or if a reply is not completed. A cut is a time in a reply with nothing left to play:
+the sound comes later than it is heard.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+TURN_S, _REST_S = 60.0, 0.5
+# A frame of sound: what is shorter is not heard as a gap, and this machine does other things.
+MAX_CUT_MS = 80.0
+_BYTES_PER_S = 2 * 24_000
+_QUESTIONS = ("hello", "what is the capital of france", "tell me a long story")
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the callers have noticed.
+
+    Attributes:
+        open: calls that are open.
+        calls: that ended as their callers wanted.
+        lost: why each of the others did not.
+        told: calls that were told that their server is about to stop.
+        replies: heard to their end.
+        cuts_ms: of each reply, the longest time without sound within it.
+        silences_s: after each call that was lost, how long its caller heard nothing: until the
+            first sound of the next call.
+        changed: set whenever one of them changes.
+    """
+
+    open: int = 0
+    calls: int = 0
+    lost: list[str] = field(default_factory=list)
+    told: int = 0
+    replies: int = 0
+    cuts_ms: list[float] = field(default_factory=list)
+    silences_s: list[float] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so that depends on them."""
+        while not is_so():
+            self.changed.clear()
+            await self.changed.wait()
+
+
+class Caller:
+    """Somebody who calls again and again.
+
+    Args:
+        url: of the balancer.
+        number: decides what is asked.
+        figures: shared with the other callers.
+    """
+
+    def __init__(self, url: str, number: int, figures: Figures) -> None:
+        self._url = url
+        self._number = number
+        self._figures = figures
+        self._played_to_s = 0.0
+        self._lost_s: float | None = None
+
+    async def talk(self, is_over: asyncio.Event) -> None:
+        """Have one call after the other, until it is over."""
+        while not is_over.is_set():
+            await self._call()
+            self._number += 1
+
+    async def _call(self) -> None:
+        figures = self._figures
+        try:
+            async with connect(self._url, open_timeout=TURN_S) as client:
+                figures.open += 1
+                try:
+                    for turn in range(3):
+                        await self._turn(client, _QUESTIONS[(self._number + turn) % 3])
+                finally:
+                    figures.open -= 1
+                await client.close()
+        except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, AssertionError) as error:
+            figures.lost.append(f"{type(error).__name__}: {error}")
+            if self._lost_s is None:
+                # What had come is heard all the same.
+                self._lost_s = max(time.monotonic(), self._played_to_s)
+            figures.changed.set()
+            await asyncio.sleep(_REST_S)
+            return
+        figures.calls += 1
+        figures.changed.set()
+
+    async def _turn(self, client: ClientConnection, text: str) -> None:
+        """Ask by text, and play the reply's sound as it comes."""
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        await client.send(json.dumps({"type": "conversation.item.create", "item": item}))
+        await client.send(json.dumps({"type": "response.create"}))
+        figures, cut_s, is_begun = self._figures, 0.0, False
+        async with asyncio.timeout(TURN_S):
+            while True:
+                event = json.loads(await client.recv())
+                now_s = time.monotonic()
+                match event["type"]:
+                    case "session.updated":
+                        figures.told += 1
+                    case "response.output_audio.delta":
+                        if is_begun:
+                            cut_s = max(cut_s, now_s - self._played_to_s)
+                        elif self._lost_s is not None:
+                            figures.silences_s.append(now_s - self._lost_s)
+                            self._lost_s = None
+                        is_begun = True
+                        played_s = len(base64.b64decode(event["delta"])) / _BYTES_PER_S
+                        self._played_to_s = max(self._played_to_s, now_s) + played_s
+                    case "error":
+                        raise AssertionError(event["error"]["message"])
+                    case "response.done":
+                        status = event["response"]["status"]
+                        assert status == "completed", status
+                        break
+        assert is_begun, "a reply without sound"
+        figures.replies += 1
+        figures.cuts_ms.append(cut_s * 1000)
+        figures.changed.set()
+        # Heard to its end.
+        await asyncio.sleep(max(0.0, self._played_to_s - time.monotonic()))

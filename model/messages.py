@@ -78,11 +78,18 @@ class Open:
         session_id: unique among the sessions that are open.
         voice: one of `EngineInfo.voices`.
         instructions: the system prompt; empty for none.
+        is_noted: whether the engine reports what it was told when and what it made of it, token by
+            token (`CommandNoted`, `StepNoted`), so that all of it can be done again. A model that
+            is duplex does not.
+        seed: of the session's choices; None for one of the engine's. The same messages at the same
+            places with the same seed give the same tokens.
     """
 
     session_id: str
     voice: str
     instructions: str = ""
+    is_noted: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -598,6 +605,53 @@ class Taken:
     num_commands: int
 
 
+@dataclass(frozen=True, slots=True)
+class CommandNoted:
+    """Report that a command of a session that is noted is being carried out.
+
+    What it leads to at once is put out after this, and before the next note.
+
+    Attributes:
+        number: counts the session's commands since its `Open`, which is 0.
+        at_s: when, on the engine's clock, which is any that does not go back.
+        seed: of the session's choices.
+    """
+
+    session_id: str
+    number: int
+    at_s: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepNoted:
+    """Report that a session that is noted was served: what was fed, and what came out.
+
+    A script has neither; its outputs are all there is.
+
+    Attributes:
+        at_s: as in `CommandNoted`.
+        start: steps of the conversation that the model had seen before.
+        fed: the text pieces of the steps that it was given.
+        heard: the audio codes of the user in them, all of one step before the next.
+        pieces: text pieces that it chose.
+        codes: of the frame of audio that it made; empty where it made none.
+        rows: sessions that shared the work, this one included.
+    """
+
+    session_id: str
+    at_s: float
+    start: int = 0
+    fed: tuple[int, ...] = ()
+    heard: tuple[int, ...] = ()
+    pieces: tuple[int, ...] = ()
+    codes: tuple[int, ...] = ()
+    rows: int = 1
+
+
+Note: TypeAlias = CommandNoted | StepNoted
+
+
 Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
@@ -614,6 +668,8 @@ Output: TypeAlias = (
     | ResponseFailed
     | SessionFailed
     | Taken
+    | CommandNoted
+    | StepNoted
 )
 
 

@@ -30,7 +30,8 @@ class Shown:
             of each bucket and of what lies above all, "part" belongs to another field.
         help: what is counted, in one sentence.
         name: under which it is shown; empty for the field's own.
-        label: of a dictionary's keys; empty for a plain number.
+        label: of a dictionary's keys; empty for a plain number. A histogram with a label is a
+            dictionary of lists, and its sums are one of numbers.
         bounds: upper ones of a histogram's buckets, in the unit of `name`.
         sum_field: field that holds the sum of a histogram's values.
     """

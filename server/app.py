@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import itertools
 import signal
@@ -39,6 +40,8 @@ from server.memory import give_memory_back
 from server.metrics import Metrics
 from server.names import parley_version
 from server.protocol.settings.config import VoiceMap
+from server.recording.identity import identities
+from server.recording.recorder import Recorder
 from server.session.accounts import watch
 from server.session.comeback import Comebacks
 from server.session.counts import Counts
@@ -66,6 +69,7 @@ from server.transport.tries import FailedTries
 from server.transport.wire import WireConfig
 
 if TYPE_CHECKING:
+    from server.telemetry.tracing import Tracing
     from server.webrtc.calls import Calls
     from server.webrtc.network import Network
 
@@ -128,6 +132,10 @@ def create_app(
             gateway.tools.close()
             await gateway.filters.close()
             await images.close()
+            if gateway.recorder is not None:
+                await asyncio.to_thread(gateway.recorder.close)
+            if gateway.tracing is not None:
+                await asyncio.to_thread(gateway.tracing.close)
 
     app = FastAPI(
         title="Parley",
@@ -180,6 +188,8 @@ def create_app(
         drain,
         usage,
         Comebacks(),
+        _tracing(settings, counts),
+        _recorder(settings, counts),
     )
     app.state.phone = None
     if settings.telephony.is_on:
@@ -191,6 +201,39 @@ def create_app(
 
         app.state.calls = Calls(settings.webrtc, network, counts)
     return app
+
+
+def _tracing(settings: Settings, counts: Counts) -> "Tracing | None":
+    """Return what traces sessions, where that is wanted.
+
+    Raises:
+        ConfigError: its packages are not installed.
+    """
+    if not settings.telemetry.traces:
+        return None
+    try:
+        # Loaded only where it is used.
+        from server.telemetry.tracing import Tracing  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"telemetry.traces: {error.name} is not installed; "
+            "`pip install .[telemetry]` in Parley's folder does it"
+        ) from None
+    return Tracing(settings.telemetry, counts, parley_version())
+
+
+def _recorder(settings: Settings, counts: Counts) -> Recorder | None:
+    """Return what records sessions, where that is offered.
+
+    Raises:
+        ConfigError: the folder cannot be written, or a package is missing.
+    """
+    if not settings.recordings.enabled:
+        return None
+    try:
+        return Recorder(settings.recordings, counts, functools.partial(identities, settings))
+    except OSError as error:
+        raise ConfigError(f"recordings.dir: cannot be written: {error}") from None
 
 
 def _served(

@@ -41,6 +41,8 @@ examples:
       two turns of one conversation with a server that runs already
   parley capacity
       measure how many conversations this machine holds, and keep it for the server
+  parley replay runs/recordings/NAME
+      do a recorded conversation again, and say whether every token is the same
   parley doctor --config configs/starter.yaml
       say what is not right for it on this machine, and how to mend it
   parley eval --dialogues 50
@@ -236,6 +238,15 @@ def _key(args: argparse.Namespace) -> int:
     return 0
 
 
+def _replay(args: argparse.Namespace) -> int:
+    from server.config import load_settings  # noqa: PLC0415
+    from server.replay import print_report, replay  # noqa: PLC0415
+
+    report = replay(args.recording, load_settings(args.config, args.set))
+    print_report(report, is_json=args.json)
+    return 0 if report.is_same else EXIT_RUNTIME
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from server.config import load_settings  # noqa: PLC0415
     from server.doctor.command import run_doctor  # noqa: PLC0415
@@ -369,6 +380,8 @@ def _parser() -> argparse.ArgumentParser:
     key.set_defaults(run=_key)
     key.add_argument("name", metavar="NAME", help="of the key, in metrics: letters, digits, . _ -")
 
+    _add_replay(commands)
+
     doctor = commands.add_parser(
         "doctor",
         help="say what is not right for a server here, and how to mend it",
@@ -489,6 +502,23 @@ def _parser() -> argparse.ArgumentParser:
         "--picture", type=Path, metavar="FILE.png", help="with --codec: draw its spectrograms"
     )
     return parser
+
+
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that does a recording again."""
+    again = commands.add_parser(
+        "replay",
+        help="do a recording again, and say whether every token is the same",
+        description="Feed an engine what a recording says that it was told, step by step, and "
+        "compare what comes out. Exits with 0 if every token is the same, else with 1; the first "
+        "difference is named by its turn.",
+    )
+    again.set_defaults(run=_replay)
+    again.add_argument(
+        "recording", type=Path, metavar="RECORDING", help="its folder, or its engine.log"
+    )
+    again.add_argument("--json", action="store_true", help="print one JSON line")
+    _add_config(again)
 
 
 def _milliseconds(text: str) -> int:

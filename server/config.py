@@ -44,6 +44,7 @@ _SECRETS = (
     ("delegate", "authorization"),
     ("delegate", "headers"),
     ("filters", "checks"),
+    ("telemetry", "headers"),
 )
 _CORE = EngineConfig()
 
@@ -817,6 +818,69 @@ class TelephonySettings(_Strict):
         return self
 
 
+class TelemetrySettings(_Strict):
+    """Where traces of sessions go; see docs/operations.md.
+
+    Attributes:
+        traces: whether spans are made, and sent by OTLP over HTTP. What is not said here is as the
+            environment says (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`,
+            `OTEL_TRACES_SAMPLER` and so on), and else as OpenTelemetry has it.
+        endpoint: URL that takes traces, such as `http://127.0.0.1:4318/v1/traces`.
+        headers: that are sent with them.
+        max_queue: spans that may wait for the collector; more are dropped and counted.
+        parts_in_responses: whether `response.done` says in its metadata what the reply's first
+            audio took, in parts.
+    """
+
+    traces: bool = False
+    endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    # Some ten spans a turn: this is a minute of thirty callers.
+    max_queue: Annotated[int, Field(ge=16, le=1_000_000)] = 4_096
+    parts_in_responses: bool = False
+
+
+class S3Settings(_Strict):
+    """An S3-compatible store. Credentials are found as boto3 finds them.
+
+    Attributes:
+        bucket: that recordings go into; empty for none.
+        prefix: of their keys.
+        endpoint_url: where the store is, if it is not Amazon's.
+        region: of the bucket.
+    """
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    region: str | None = None
+
+
+class RecordingSettings(_Strict):
+    """Recordings of sessions whose clients consent; see docs/operations.md.
+
+    Attributes:
+        enabled: whether clients may consent. Without their consent nothing is recorded.
+        dir: folder that recordings are kept in; with a store, where they wait to go there.
+        s3: a store that they go to once they are finished.
+        format: of the sound.
+        keep_days: after which a recording is deleted; 0 for never.
+        max_bytes: of all that are kept; past it the oldest are deleted. 0 for no limit.
+        max_minutes: of one recording; what comes after is not recorded.
+        max_waiting_bytes: that may wait for the disk; more is left out, and counted.
+    """
+
+    enabled: bool = False
+    dir: Path = Path("runs/recordings")
+    s3: S3Settings = S3Settings()
+    format: Literal["flac", "wav"] = "flac"
+    keep_days: Annotated[float, Field(ge=0)] = 30.0
+    max_bytes: Annotated[int, Field(ge=0)] = 0
+    # A WAV file counts its bytes in 32 bits: 4 GiB are 12 hours of stereo at 24 kHz.
+    max_minutes: Annotated[float, Field(gt=0, le=700)] = 240.0
+    max_waiting_bytes: Annotated[int, Field(ge=1_048_576)] = 64 * 1_024 * 1_024
+
+
 class UsageSettings(_Strict):
     """Where it is written down what is used; see docs/deploy.md.
 
@@ -1053,6 +1117,8 @@ class Settings(_Strict):
     resume: ResumeSettings = ResumeSettings()
     models: Mapping[ModelName, ServedSettings] = Field(default_factory=dict)
     usage: UsageSettings = UsageSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    recordings: RecordingSettings = RecordingSettings()
 
     @model_validator(mode="after")
     def _keys_where_calls_come(self) -> "Settings":

@@ -248,8 +248,13 @@ def shown_fields(counted: Sequence[tuple[Mapping[str, str], Any]], prefix: str) 
         for labels, each in counted:
             value, own = getattr(each, field.name), [*labels.values()]
             if isinstance(family, HistogramMetricFamily):
-                total = getattr(each, shown.sum_field)
-                family.add_metric(own, _buckets(shown, value), total)
+                sums = getattr(each, shown.sum_field)
+                # One with a label is a dictionary of them; else it is the only one of its kind.
+                kinds = sorted(dict(value).items()) if shown.label else [("", value)]
+                for key, counts in kinds:
+                    labelled = [*own, key] if shown.label else own
+                    total = sums[key] if shown.label else sums
+                    family.add_metric(labelled, _buckets(shown, counts), total)
             elif family is not None and shown.label:
                 for key, number in sorted(dict(value).items()):  # a copy: others may be counting
                     family.add_metric([*own, key], number)
@@ -264,13 +269,14 @@ def _family(
     name: str, shown: Shown, labels: list[str]
 ) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | UnknownMetricFamily | None:
     """Return a metric without values; None for a field that is shown with another."""
+    if shown.label:
+        labels = [*labels, shown.label]
     match shown.kind:
         case "histogram":
             return HistogramMetricFamily(name, shown.help, labels=labels)
         case "counter" | "gauge":
             family = CounterMetricFamily if shown.kind == "counter" else GaugeMetricFamily
-            own = [shown.label] if shown.label else []
-            return family(name, shown.help, labels=[*labels, *own])
+            return family(name, shown.help, labels=labels)
         case _:
             return (
                 UnknownMetricFamily(name, shown.help, labels=labels)

@@ -5,6 +5,7 @@ Importing this loads no network: whoever only passes a spec on does not wait for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -28,13 +29,13 @@ class StarterSpec:
     name: str = "starter"
     config: EngineConfig = field(default_factory=EngineConfig)
 
-    def build(self) -> EngineCore:
+    def build(self, clock: Callable[[], float] = monotonic) -> EngineCore:
         """Read the weights; see `CoreSpec.build`."""
         # Here and not on top: the gateway imports this module to say which engine it wants, and
         # must not load PyTorch for that.
         from model.assemble.starter import load_core  # noqa: PLC0415 - loads torch
 
-        return load_core(self.directory, self.config, name=self.name)
+        return load_core(self.directory, self.config, name=self.name, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class ScriptedSpec:
     ahead_ms: int
     name: str = "scripted"
 
-    def build(self) -> EngineCore:
+    def build(self, clock: Callable[[], float] = monotonic) -> EngineCore:
         """Read the script; see `CoreSpec.build`."""
         from model.scripted.engine import ScriptedCore  # noqa: PLC0415 - not for who has weights
         from model.scripted.script import load_script  # noqa: PLC0415 - the same
@@ -125,6 +126,6 @@ class ScriptedSpec:
             load_script(self.script),
             max_sessions=self.max_sessions,
             ahead_ms=self.ahead_ms,
-            clock=monotonic,
+            clock=clock,
             name=self.name,
         )

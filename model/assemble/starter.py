@@ -34,9 +34,15 @@ def load_engine(
     return LocalEngine(load_core(directory, config or EngineConfig(), name=name))
 
 
-def load_core(directory: Path, config: EngineConfig, *, name: str = "starter") -> TickEngine:
-    """Read a starter directory and wire an engine's core to it; arguments as `load_engine`."""
-    return make_core(load_starter(directory, config.linears), config, name=name)
+def load_core(
+    directory: Path,
+    config: EngineConfig,
+    *,
+    name: str = "starter",
+    clock: Callable[[], float] = monotonic,
+) -> TickEngine:
+    """Read a starter directory and wire an engine's core to it; arguments as `make_core`."""
+    return make_core(load_starter(directory, config.linears), config, name=name, clock=clock)
 
 
 def make_engine(starter: Starter, config: EngineConfig, *, name: str = "starter") -> LocalEngine:

@@ -97,7 +97,7 @@ KINDS: tuple[type[Message], ...] = tuple(dict.fromkeys(get_args(Message)))
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 
-def _written(value: Any) -> Any:
+def as_written(value: Any) -> Any:
     """Return what an array is on the wire."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"no message holds a {type(value).__name__}")
@@ -105,7 +105,7 @@ def _written(value: Any) -> Any:
     return data if value.ndim == 1 else (*value.shape[:2], data)
 
 
-def _read(kind: Any, value: Any) -> Any:
+def from_written(kind: Any, value: Any) -> Any:
     """Return the array that something on the wire is."""
     # The bytes belong to the buffer that the next read goes into.
     if kind == Pcm:
@@ -115,8 +115,8 @@ def _read(kind: Any, value: Any) -> Any:
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-_write = msgspec.msgpack.Encoder(enc_hook=_written).encode
-_READERS = [msgspec.msgpack.Decoder(kind, dec_hook=_read).decode for kind in KINDS]
+_write = msgspec.msgpack.Encoder(enc_hook=as_written).encode
+_READERS = [msgspec.msgpack.Decoder(kind, dec_hook=from_written).decode for kind in KINDS]
 
 
 def encode(message: Message) -> bytes:

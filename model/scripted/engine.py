@@ -10,6 +10,7 @@ from concurrent.futures import wait
 from itertools import count
 
 from model.engine.faults import told
+from model.engine.notes import Notes
 from model.messages import (
     AppendAudio,
     Close,
@@ -20,6 +21,7 @@ from model.messages import (
     ResponseAudio,
     ResponseFailed,
     SessionFailed,
+    StepNoted,
 )
 from model.metrics import EngineMetrics
 from model.schemas.service import SchemaService
@@ -73,6 +75,7 @@ class ScriptedCore:
         )
         self._checker: Checker = checker or SchemaService()
         self._programs: dict[str, Program] = {}
+        self._notes: dict[str, Notes] = {}  # of sessions that are noted
         self._waiting: list[Program] = []  # for what the checker says
         # A gateway that has to tell a conversation anew closes the session and opens it again
         # under its id. What was heard of the script stays heard.
@@ -132,7 +135,9 @@ class ScriptedCore:
             return []
         if isinstance(command, AppendAudio):
             self.metrics.frames_heard += len(command.pcm) // self._info.frame_samples
-        return self._guarded(program, lambda: program.accept(command, self._clock()))
+        now_s = self._clock()
+        noted = self._noted(command.session_id, now_s)
+        return [*noted, *self._guarded(program, lambda: program.accept(command, now_s))]
 
     def tick(self) -> list[Output]:
         """Make what is due in all sessions."""
@@ -142,6 +147,8 @@ class ScriptedCore:
         # faster than it is played: the loop goes on until nobody is.
         while (due_s := self.next_due_s()) is not None and due_s <= now_s:
             _, _, program = heapq.heappop(self._due)
+            if program.session_id in self._notes:
+                outputs.append(StepNoted(program.session_id, now_s))
             outputs += self._guarded(program, lambda program=program: program.tick(now_s))  # type: ignore[misc]  # a default binds the program
         self.metrics.ticks += bool(outputs)
         return outputs
@@ -150,6 +157,7 @@ class ScriptedCore:
         """Give up all sessions."""
         failed = [SessionFailed(session_id, message) for session_id in self._programs]
         self._programs.clear()
+        self._notes.clear()
         self._due.clear()
         self._waiting.clear()
         self._closed.clear()
@@ -173,10 +181,18 @@ class ScriptedCore:
             return [SessionFailed(session_id, told(session_id, error))]
         self._programs[session_id] = program
         self.metrics.sessions = len(self._programs)
-        return []
+        if command.is_noted:
+            self._notes[session_id] = Notes(session_id, command.seed or 0)
+        return self._noted(session_id, self._clock())
+
+    def _noted(self, session_id: str, now_s: float) -> list[Output]:
+        """Note a command, where somebody wants to know."""
+        notes = self._notes.get(session_id)
+        return [] if notes is None else [notes.command(now_s)]
 
     def _release(self, program: Program) -> None:
         del self._programs[program.session_id]
+        self._notes.pop(program.session_id, None)
         self._closed[program.session_id] = program.progress
         if len(self._closed) > _MAX_CLOSED:
             self._closed.popitem(last=False)

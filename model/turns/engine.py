@@ -11,6 +11,7 @@ import torch
 from model.arrays import Ints
 from model.codec.mel import MelCodec
 from model.engine.config import EngineConfig
+from model.engine.notes import Notes
 from model.engine.sessions import Sessions
 from model.engine.slots import SlotTable
 from model.errors import EngineError
@@ -26,6 +27,7 @@ from model.messages import (
     Respond,
     ResponseAudio,
     SessionCommand,
+    StepNoted,
 )
 from model.metrics import EngineMetrics
 from model.schemas.service import SchemaService
@@ -183,7 +185,8 @@ class TickEngine:
     # Commands.
 
     def _open(self, command: Open) -> list[Output]:
-        noise = torch.Generator().manual_seed(self.config.seed + self._num_opened)
+        seed = self.config.seed + self._num_opened if command.seed is None else command.seed
+        noise = torch.Generator().manual_seed(seed)
         program = TurnProgram(
             command,
             speller=self._speller,
@@ -195,13 +198,19 @@ class TickEngine:
             sight=self._sight,
         )
         self._num_opened += 1
-        return self._deliver(
-            [self._sessions.take(command.session_id, lambda index: Slot(index, program, noise))]
-        )
+        slot = self._sessions.take(command.session_id, lambda index: Slot(index, program, noise))
+        if command.is_noted:
+            slot.notes = Notes(command.session_id, seed)
+        return [*self._noted(slot), *self._deliver([slot])]
 
     def _carry_out(self, slot: Slot, command: SessionCommand) -> list[Output]:
+        noted = self._noted(slot)
         slot.program.accept(command)
-        return self._deliver([slot])
+        return [*noted, *self._deliver([slot])]
+
+    def _noted(self, slot: Slot) -> list[Output]:
+        """Note a command, where somebody wants to know."""
+        return [] if slot.notes is None else [slot.notes.command(self._clock())]
 
     # One tick.
 
@@ -242,7 +251,8 @@ class TickEngine:
     def _recall(self, slot: Slot) -> None:
         """Spare a conversation that begins the steps that the model remembers from another."""
         prompt = slot.program.prompt
-        if prompt is not None:
+        # What is noted holds all that its tokens depend on, so it begins with nothing known.
+        if prompt is not None and slot.notes is None:
             slot.program.recall(self._runner.recall(slot.index, prompt))
 
     def _encode(self, hearing: Sequence[tuple[Slot, tuple[Pcm, bool]]]) -> list[Ints]:
@@ -264,6 +274,8 @@ class TickEngine:
             if not result.is_finite:
                 outputs.append(self._sessions.fail(slot, "the model's output is not finite"))
                 continue
+            if slot.notes is not None:
+                outputs.append(_step_noted(slot, request, result, self._clock(), len(done)))
             try:
                 slot.program.observe(
                     request.steps, result.pieces, result.scores, result.codes, result.sure
@@ -355,6 +367,22 @@ class TickEngine:
         is_anew = was_served and work is not Urgency.ANSWER
         if work is not slot.work or is_anew:
             slot.work, slot.waiting_since_s = work, self._clock()
+
+
+def _step_noted(slot: Slot, request: Request, result: Result, at_s: float, rows: int) -> StepNoted:
+    """Note what a session was served, and what came of it."""
+    steps, pieces, codes = request.steps, result.pieces, result.codes
+    user = steps.block.user
+    return StepNoted(
+        slot.session_id,
+        at_s,
+        steps.start,
+        tuple(map(int, steps.block.text)),
+        tuple(map(int, user[(user >= 0).all(axis=1)].reshape(-1))),
+        () if pieces is None else tuple(map(int, pieces)),
+        () if codes is None else tuple(map(int, codes)),
+        rows,
+    )
 
 
 def _sight(lm: LM) -> Sight | None:

@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 import torch
 
+from model.engine.notes import Notes
 from model.turns.program import TurnProgram
 
 
@@ -52,6 +53,7 @@ class Slot:
         work: why it has work; None if it has none.
         waiting_since_s: since when, on the engine's clock.
         is_behind: whether the model has much to catch up on, in blocks of steps that are run alone.
+        notes: counts its commands, where what it is served is noted; None where it is not.
     """
 
     index: int
@@ -61,6 +63,7 @@ class Slot:
     work: Urgency | None = None
     waiting_since_s: float = 0.0
     is_behind: bool = False
+    notes: Notes | None = None
 
     @property
     def session_id(self) -> str:

@@ -5,7 +5,7 @@ that was fed. Where the probabilities come from is `server.audio.silero`'s busin
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -116,9 +116,14 @@ class SpeechStart:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnd:
-    """The turn ended, trailing silence included, at `at_ms`."""
+    """The turn ended, trailing silence included, at `at_ms`.
+
+    Attributes:
+        silence_ms: how much silence that is.
+    """
 
     at_ms: int
+    silence_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +374,7 @@ class SpeechSegmenter:
         self._is_speech = self._is_paused = False
         self._speech_ms = 0
         self._previous_end_ms = self._now_ms
-        return SpeechEnd(self._now_ms)
+        return SpeechEnd(self._now_ms, self._silence_ms)
 
     def _spoken_on(self) -> Boundary | None:
         self._silence_ms = 0

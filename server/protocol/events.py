@@ -4,7 +4,7 @@
 begins and ends in it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -50,9 +50,14 @@ class SpeechBegan:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """The turn ended; its audio, trailing silence included, ends at `audio_end_ms`."""
+    """The turn ended; its audio, trailing silence included, ends at `audio_end_ms`.
+
+    Attributes:
+        silence_ms: how much silence that is.
+    """
 
     audio_end_ms: int
+    silence_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

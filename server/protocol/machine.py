@@ -16,6 +16,7 @@ from typing import TypeAlias, assert_never
 
 from model.messages import (
     Command,
+    CommandNoted,
     EndOfTurn,
     EngineBack,
     EngineGone,
@@ -25,8 +26,10 @@ from model.messages import (
     InputTranscript,
     InputTranscriptDelta,
     News,
+    Note,
     Output,
     SessionFailed,
+    StepNoted,
     Taken,
     TurnChecked,
 )
@@ -56,6 +59,7 @@ from server.protocol.events import (
     NoSlot,
     Reaction,
     Refusal,
+    SpeechEnded,
 )
 from server.protocol.filters.answers import AnswerGate
 from server.protocol.filters.gate import Gate, Passed
@@ -83,6 +87,7 @@ from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
+from server.protocol.moments import Moment, TurnEnded
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
@@ -401,6 +406,11 @@ class SessionMachine:
         """Forget everything, so that it is freed at once; nothing can be asked afterwards."""
         vars(self).clear()
 
+    def take_moments(self) -> list[Moment]:
+        """Return what has happened since the last call that no event tells."""
+        moments, self._state.moments = self._state.moments, []
+        return moments
+
     @property
     def deadline_s(self) -> float | None:
         """Return when `tick` is due, on the clock of `now_s`; None if it is not."""
@@ -440,7 +450,7 @@ class SessionMachine:
         pictures: Pictures,
     ) -> list[Reaction]:
         if isinstance(event, Heard):
-            return self._turns.heard(event, now_s)
+            return self._on_heard(event, now_s)
         if isinstance(event, Output):
             passed, asked = self._gate.take(event)
             return [*asked, *self._on_passed(passed, now_s)]
@@ -485,7 +495,7 @@ class SessionMachine:
             heard = self._next_heard(now_s)
             if heard is None:
                 break
-            reactions += self._turns.heard(heard, now_s)
+            reactions += self._on_heard(heard, now_s)
         return reactions
 
     def _heard_out(self, now_s: float) -> list[Reaction]:
@@ -493,8 +503,13 @@ class SessionMachine:
         self._ears.finish()
         reactions: list[Reaction] = []
         while (heard := self._next_heard(now_s)) is not None:
-            reactions += self._turns.heard(heard, now_s)
+            reactions += self._on_heard(heard, now_s)
         return reactions
+
+    def _on_heard(self, heard: Heard, now_s: float) -> list[Reaction]:
+        if isinstance(heard, SpeechEnded):
+            self._state.moments.append(TurnEnded(now_s, heard.silence_ms / 1000))
+        return self._turns.heard(heard, now_s)
 
     def _next_heard(self, now_s: float) -> Heard | None:
         return self._ears.next(
@@ -642,7 +657,8 @@ class SessionMachine:
         return []
 
     def _on_hearing(
-        self, output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken
+        self,
+        output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken | Note,
     ) -> list[Reaction]:
         """Take what the engine says of the user."""
         match output:
@@ -659,8 +675,8 @@ class SessionMachine:
                 self._ears.sounds_finished()
             case TurnChecked():
                 self._turn_check.answered(output)
-            case Taken():
-                pass  # for the session's intake
+            case Taken() | CommandNoted() | StepNoted():
+                pass  # for the session's intake, and for who records it
             case _:
                 assert_never(output)
         return []

@@ -11,6 +11,7 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.mcp.toolbox import Listings
+from server.protocol.moments import Moment
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
@@ -47,6 +48,7 @@ class SessionState:
         listings: what MCP servers have.
         delegate: what a text model answers; None where there is none.
         prompts: that a client may name.
+        moments: what has happened since somebody asked.
     """
 
     config: SessionConfig
@@ -61,6 +63,7 @@ class SessionState:
     listings: Listings = field(default_factory=Listings)
     delegate: DelegatePolicy | None = None
     prompts: PromptBook = NO_PROMPTS
+    moments: list[Moment] = field(default_factory=list)
 
     @property
     def session_id(self) -> str:
@@ -85,4 +88,4 @@ class SessionState:
     def opening(self) -> Open:
         """Return the command that begins the conversation in the engine, as things are now."""
         voice = self.voices.engine_voice(self.config.voice)
-        return Open(self.session_id, voice, self.instructions)
+        return Open(self.session_id, voice, self.instructions, self.config.is_recorded)

@@ -7,6 +7,8 @@ from model.metrics import PART, Shown, bucket, counter, counter_by, no_counts
 
 # Upper bounds in seconds, closest around what a caller does not notice.
 FIRST_AUDIO_BUCKETS_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+# Parts of a turn may be much shorter than the whole.
+PART_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(slots=True)
@@ -93,6 +95,40 @@ class Counts:
             sum_field="first_audio_seconds",
         ),
     ] = field(default_factory=lambda: no_counts(FIRST_AUDIO_BUCKETS_S))
+
+    turn_part_sums: Annotated[dict[str, float], PART] = field(default_factory=dict)
+    turn_part_buckets: Annotated[
+        dict[str, list[int]],
+        Shown(
+            "histogram",
+            "Time from the user's last sound to the first audio or text of the reply, in parts.",
+            name="turn_part_seconds",
+            label="part",
+            bounds=PART_BUCKETS_S,
+            sum_field="turn_part_sums",
+        ),
+    ] = field(default_factory=dict)
+    spans_dropped: Annotated[
+        int, counter("Spans of traces that were dropped because too many waited.")
+    ] = 0
+    spans_failed: Annotated[int, counter("Spans of traces that the collector did not take.")] = 0
+
+    recordings: Annotated[int, counter("Recordings that were begun.")] = 0
+    recordings_failed: Annotated[
+        int, counter("Times that a recording could not be written, or not be kept yet.")
+    ] = 0
+    recording_pieces_missed: Annotated[
+        int, counter("Pieces of recordings that were left out because too much waited.")
+    ] = 0
+    recordings_deleted: Annotated[
+        int, counter("Recordings that were deleted because they were old or too many.")
+    ] = 0
+
+    def count_part(self, part: str, seconds: float) -> None:
+        """Count a part of what a user waited for."""
+        self.turn_part_sums[part] = self.turn_part_sums.get(part, 0.0) + seconds
+        buckets = self.turn_part_buckets.setdefault(part, no_counts(PART_BUCKETS_S))
+        buckets[bucket(PART_BUCKETS_S, seconds)] += 1
 
     def count_first(self, seconds: float) -> None:
         """Count the first audio, or text, of a response."""

@@ -104,6 +104,10 @@ class Ears:
         vad: what clients cannot set of voice detection.
         config: the session's configuration at its start.
         cancels_echo: whether what is played meanwhile is taken out of what is heard.
+
+    Attributes:
+        decoded: what was heard since somebody took it, before anything is done to it; None where
+            nobody wants it.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class Ears:
         self._model = model
         self._rate_hz = engine_rate_hz
         self._vad = vad
+        self.decoded: list[Pcm] | None = None
         self._num_samples = 0  # of all audio appended, at the engine's rate
         self._num_passed = 0  # of it, passed on
         self._stretches: deque[_Stretch] = deque()
@@ -301,6 +306,8 @@ class Ears:
 
     def _digest(self, pcm: Pcm) -> None:
         """Take decoded audio."""
+        if self.decoded is not None and len(pcm):
+            self.decoded.append(pcm)
         if self._echo is None:
             self._reduce_noise(pcm)
             return
@@ -410,7 +417,7 @@ def _heard(boundary: Boundary) -> Heard:
         case SpeechResumption():
             return SpeechResumed()
         case SpeechEnd():
-            return SpeechEnded(boundary.at_ms)
+            return SpeechEnded(boundary.at_ms, boundary.silence_ms)
         case InterruptionSuspected():
             return SpeechSuspected()
         case InterruptionDismissed():

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
@@ -79,9 +79,10 @@ from server.session.link import NOT_READY, at_capacity_text
 from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
-from server.session.stopwatch import Stopwatch
+from server.session.stopwatch import Stopwatch, with_parts
 from server.session.transport import Player, Transport
 from server.session.usage import Meter
+from server.session.witness import Witness
 
 # How a session is put together. Three tasks, and one door from the engine's thread:
 #
@@ -161,6 +162,8 @@ class Session:
         meter: counts what this one uses.
         drain: says until when the session can go on, once the server is about to stop.
         comeback: where its client may come back after its connection broke.
+        witnesses: see what happens.
+        tells_parts: whether the client is told what a reply's first audio took.
         player: plays replies, where the transport does; the machine is made for it.
         clock: seconds that do not jump.
     """
@@ -185,6 +188,8 @@ class Session:
         drain: Drain,
         comeback: Comeback | None = None,
         player: Player | None = None,
+        witnesses: Sequence[Witness] = (),
+        tells_parts: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = Line(transport, dialect, limits.max_backlog_events)
@@ -211,7 +216,7 @@ class Session:
         self._comeback = comeback
         self._clock = clock
         self._id = machine.config.id
-        self._intake = Intake(link.submit, link.info.sample_rate_hz)
+        self._intake = Intake(self._submit, link.info.sample_rate_hz)
         self._alarm = Alarm(self._tick, clock)
         # None: the peer is gone and there is nothing left to close.
         self._ended: asyncio.Future[Hangup | None] = asyncio.get_running_loop().create_future()
@@ -224,7 +229,11 @@ class Session:
         # Audio that the transport decoded while a worker thread has the ears; None if none has.
         self._held_pcm: list[Pcm] | None = None
         self._log = _log.bind(session_id=self._id, **_user(machine.config))
-        self._stopwatch = Stopwatch(self._log, counts, clock)
+        self._stopwatch = Stopwatch(self._log, counts, clock, lambda: transport.round_trip_s)
+        self._witnesses = witnesses
+        if any(witness.wants_sound for witness in witnesses):
+            ears.decoded = []
+        self._tells_parts = tells_parts
 
     async def run(self) -> None:
         """Serve the client until one side ends the session; only once."""
@@ -262,6 +271,8 @@ class Session:
             await self._delegate.close()
             if has_begun:
                 self._count_end(hangup)
+            for witness in self._witnesses:
+                witness.ended(hangup.reason if hangup else self._cause, self._clock())
             self._log.info(
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
@@ -288,6 +299,12 @@ class Session:
             reading.cancel()
         await asyncio.gather(*self._side_readings, *self._retiring, return_exceptions=True)
         return hangup
+
+    def _submit(self, command: Command) -> None:
+        """Hand a command to the engine."""
+        self._link.submit(command)
+        for witness in self._witnesses:
+            witness.told(command, self._clock())
 
     # The engine's slot.
 
@@ -420,6 +437,8 @@ class Session:
         raw: JsonObject | None = None
         try:
             raw = await _off_loop(text, self._decode, text)
+            for witness in self._witnesses:
+                witness.received(raw, self._last_event_s)
             refuse_half_characters(raw, text)
             event = await _off_loop(text, parse, line.dialect.read(raw))
             # Whoever joins comes with an API key, which binds nobody.
@@ -449,7 +468,9 @@ class Session:
                 self._meter.heard(self._ears.seconds_of(event.audio))
                 if len(event.audio) <= _INLINE_AUDIO_BYTES:
                     self._listen_beside(self._ears.seconds_of(event.audio))
-                    self._react(self._machine.receive(event, self._clock()))
+                    reactions = self._machine.receive(event, self._clock())
+                    self._pass_on_heard(self._clock())
+                    self._react(reactions)
                 else:
                     await self._hear(event.audio)
             case ItemCreate():
@@ -483,6 +504,7 @@ class Session:
                 left_s -= piece_s
                 self._listen_beside(piece_s, now_s - left_s)
                 await asyncio.to_thread(self._ears.hear, piece)
+                self._pass_on_heard(now_s - left_s)
                 self._listen()
         finally:
             held, self._held_pcm = self._held_pcm, None
@@ -499,6 +521,16 @@ class Session:
     def _hear_pcm(self, pcm: Pcm) -> None:
         self._listen_beside(self._seconds(pcm))
         self._ears.hear_pcm(pcm)
+        self._pass_on_heard(self._clock())
+
+    def _pass_on_heard(self, now_s: float) -> None:
+        """Let witnesses have what the user said, which has arrived by `now_s`."""
+        if self._ears.decoded is None:
+            return
+        decoded, self._ears.decoded = self._ears.decoded, []
+        for pcm in decoded:
+            for witness in self._witnesses:
+                witness.heard(pcm, now_s)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))
@@ -695,8 +727,13 @@ class Session:
             pcm: the sound.
             ago_s: since when it is heard.
         """
-        if self._far_end is not None and not self._is_over:
-            self._far_end.play(pcm, self._clock() - ago_s)
+        if self._is_over:
+            return
+        at_s = self._clock() - ago_s
+        if self._far_end is not None:
+            self._far_end.play(pcm, at_s)
+        for witness in self._witnesses:
+            witness.sounded(pcm, at_s)
 
     def hushed(self) -> None:
         """Note that the client plays no more of what it was given."""
@@ -763,6 +800,9 @@ class Session:
     def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_over:
             return
+        if self._witnesses and isinstance(output, Output):
+            for witness in self._witnesses:
+                witness.made(output, self._clock())
         try:
             if isinstance(output, Taken):
                 self._intake.taken(output)
@@ -792,6 +832,8 @@ class Session:
         # else is done: its first command says so, and the others of it are for nobody.
         refused: set[str] = set()
         refusal: ClientError | None = None
+        for moment in self._machine.take_moments():
+            self._stopwatch.note(moment)
         for reaction in reactions:
             if isinstance(reaction, Refusal):
                 refusal = reaction.error
@@ -833,13 +875,17 @@ class Session:
         return True
 
     def _send(self, event: ServerEvent) -> None:
-        self._stopwatch.see(event)
+        if isinstance(event, ResponseDone) and self._tells_parts:
+            event = with_parts(event, self._stopwatch.parts(event.response.id))
+        self._time(event)
         self._count_use(event)
         if self._far_end is not None:
             self._note_played(event, self._far_end)
         if isinstance(event, ErrorEvent):
             count_in(self._counts.errors, event.kind)
         event_id = self._ids.new("event")
+        for witness in self._witnesses:
+            witness.sent(event, event_id, self._clock())
         self._put(self._own, event, event_id)
         for line in [*self._side_lines]:
             self._put(line, event, event_id)
@@ -852,6 +898,13 @@ class Session:
                 self._meter.responded(event.response.usage)
             case _:
                 pass
+
+    def _time(self, event: ServerEvent | PlayAudio) -> None:
+        """Take the time of an event, and tell when it is the first sound or word of a reply."""
+        begun = self._stopwatch.see(event)
+        if begun is not None:
+            for witness in self._witnesses:
+                witness.begun(*begun, self._clock())
 
     def _note_played(self, event: ServerEvent, far_end: FarEnd) -> None:
         """Note what a client that plays by itself will play, or not any more."""
@@ -889,7 +942,7 @@ class Session:
         assert self._player is not None, "the machine was told that there is one"
         match sound:
             case PlayAudio():
-                self._stopwatch.see(sound)
+                self._time(sound)
                 self._meter.spoke(self._seconds(sound.pcm))
                 self._player.play(sound.item_id, sound.pcm)
             case EndOfAudio():

@@ -56,6 +56,11 @@ class Transport(Protocol):
         """Close the connection; a peer that is gone is no error."""
         ...
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return how long a message takes to the peer and back, None where that is not known."""
+        ...
+
     def close_code(self, reason: EndReason) -> int:
         """Return the number that says so where connections close with one, and in the counts."""
         ...

@@ -117,6 +117,11 @@ class PhoneLine:
         self._cause = cause
         self._events.put_nowait(None)
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return None: what lies between the provider and the telephone is not known."""
+        return None
+
     async def receive(self) -> str:
         """Return the next event.
 

@@ -1,8 +1,10 @@
 """Hold what all connections of a server share, and make their sessions."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
 from server.config import Settings
@@ -18,6 +20,8 @@ from server.protocol.mcp.policy import Rule, ToolPolicy
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.prompts import PromptBook
+from server.recording.recorder import Recorder
+from server.recording.witness import SessionRecording
 from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.drain import Drain
@@ -26,10 +30,16 @@ from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
 from server.session.usage import UsageBook
+from server.session.witness import Witness
 from server.transport.api_keys import ApiKeys
 from server.transport.ephemeral import KeyBook
 from server.transport.models import Models, ServedModel, prompt_book
 from server.transport.tries import FailedTries
+
+if TYPE_CHECKING:
+    from server.telemetry.tracing import Tracing
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 # Sessions do not expire unless configured to; clients want a number all the same.
 _FAR_FUTURE_S = 10 * 365 * 24 * 3600
@@ -82,6 +92,8 @@ class Gateway:
     drain: Drain
     usage: UsageBook
     comebacks: Comebacks
+    tracing: "Tracing | None" = None
+    recorder: Recorder | None = None
 
     @property
     def policy(self) -> ToolPolicy:
@@ -126,6 +138,7 @@ class Gateway:
         is_bound: bool = False,
         carrier: Carrier = "websocket",
         is_resumable: bool = False,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Session:
         """Make the session of a connection.
 
@@ -139,6 +152,7 @@ class Gateway:
             is_bound: whether it keeps its instructions and functions.
             carrier: by what it comes.
             is_resumable: whether its client has asked to be let back in, should its network fail.
+            headers: of the request that it came by; of interest is `traceparent`.
         """
         count_in(self.counts.sessions_by_transport, carrier)
         settings, info, ids = self.settings.server, model.pool.info, RandomIds()
@@ -201,6 +215,10 @@ class Gateway:
             drain=self.drain,
             comeback=self._comeback() if is_resumable else None,
             player=player,
+            witnesses=self._witnesses(
+                model, config, headers, carrier, is_played=player is not None
+            ),
+            tells_parts=self.settings.telemetry.parts_in_responses,
         )
 
     def _comeback(self) -> Comeback | None:
@@ -211,6 +229,32 @@ class Gateway:
         # All that was missed is put into the new connection's queue at once.
         max_events = server.max_backlog_events // 2
         return Comeback(resume.grace_s, resume.park_after_s, max_events)
+
+    def _witnesses(
+        self,
+        model: ServedModel,
+        config: SessionConfig,
+        headers: Mapping[str, str],
+        carrier: Carrier,
+        *,
+        is_played: bool,
+    ) -> list[Witness]:
+        """Return who sees a session."""
+        witnesses: list[Witness] = []
+        if self.tracing is not None:
+            witnesses.append(self.tracing.session(config, model.name, headers))
+        if self.recorder is not None:
+            witnesses.append(
+                SessionRecording(
+                    self.recorder,
+                    config,
+                    model.pool.info.sample_rate_hz,
+                    model=model.name,
+                    is_played=is_played,
+                    about={"transport": carrier, "kind": config.kind},
+                )
+            )
+        return witnesses
 
     def _cancels_echo(self, *, is_played: bool) -> bool:
         """Say whether replies are taken out of what a client's microphone hears."""

@@ -51,7 +51,11 @@ class ServedModel:
     def default_config(self) -> SessionConfig:
         """Return what a session begins with that asks for nothing; it is not connected yet."""
         return SessionConfig(
-            id=RandomIds().new("sess"), model=self.name, voice=self.voices.default, expires_at=0
+            id=RandomIds().new("sess"),
+            model=self.name,
+            voice=self.voices.default,
+            expires_at=0,
+            recording="offered" if self.settings.recordings.enabled else None,
         )
 
     def config(self, session: JsonObject, base: SessionConfig | None = None) -> SessionConfig:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -46,7 +47,7 @@ from server.transport.gateway import CallBook, Gateway
 from server.transport.models import ServedModel, key_config
 from server.transport.places import Place
 from server.transport.safety import safety_identifier, with_safety_identifier
-from server.transport.wire import PIECES_KEY, PLACE_KEY
+from server.transport.wire import PIECES_KEY, PLACE_KEY, ROUND_TRIP_KEY
 
 # Real clients produce all of them: the API's own path, base addresses without /v1, and Azure's.
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime")
@@ -112,6 +113,14 @@ class WebSocketTransport:
     async def close(self, hangup: Hangup) -> None:
         """Close the connection."""
         await self.close_with(self.close_code(hangup.reason), hangup.text)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return how long the last ping and its answer took."""
+        measured: Callable[[], float | None] | None = self._socket.scope.get("state", {}).get(
+            ROUND_TRIP_KEY
+        )
+        return None if measured is None else measured()
 
     def close_code(self, reason: EndReason) -> int:
         """Return the code that says so."""
@@ -346,6 +355,7 @@ async def _accepted(
                 payer=chosen.by.payer,
                 is_bound=is_bound,
                 is_resumable=socket.query_params.get("resume") == "true",
+                headers=socket.headers,
             )
     except OverloadedError:
         raise at_capacity(model.pool.max_sessions) from None

@@ -51,6 +51,11 @@ PLACE_KEY = "parley.place"
 PIECES_KEY = "parley.pieces"
 """Where the UTF-8 of a long text is, in pieces, in a `websocket.receive` that has no "text"."""
 
+ROUND_TRIP_KEY = "parley.round_trip"
+"""Where a function is in it that returns how long the last ping took, in seconds, or None."""
+
+# The first ping goes out soon, so that the round trip of short calls is known as well.
+_FIRST_PING_S = 1.0
 _CLOSE_POLICY = 1008
 _FULL_BODY = (
     b'{"error": {"message": "Too many connections. Try again later.", "type": "rate_limit_error", '
@@ -206,6 +211,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed = bytearray()
         self._frames = FrameCutter(config.ws_max_size)
         self._going_on: asyncio.Handle | None = None
+        self._has_pinged = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the place that the request had."""
@@ -310,6 +316,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """Run the application, which finds the connection's place in its scope."""
         self.scope["state"][PLACE_KEY] = self._place
+        self.scope["state"][ROUND_TRIP_KEY] = lambda: self.last_ping_rtt or None
         await super().run_asgi()
         self._linger_on()
 
@@ -336,6 +343,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Answer a close."""
         super().handle_close(event)
         self._linger_on()
+
+    def schedule_ping(self) -> None:
+        """Ping the peer after a while; soon, if it is for the first time."""
+        super().schedule_ping()
+        if not self._has_pinged and self.ping_timer is not None:
+            self._has_pinged = True
+            self.ping_timer.cancel()
+            self.ping_timer = self.loop.call_later(_FIRST_PING_S, self.send_keepalive_ping)
 
     def keepalive_timeout(self) -> None:
         """Give a peer up that has not answered a ping, and tell the session why."""

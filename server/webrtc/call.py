@@ -109,7 +109,7 @@ class Call:
         self._version = 1
         self._agent = IceAgent(Credentials.made(), offer.remote.ufrag, self._loop.time)
         parts.network.exchange.add(self._agent)
-        self._channel = ChannelTransport(offer.channel)
+        self._channel = ChannelTransport(offer.channel, lambda: self._reports.round_trip_s)
         self._secure = SecureTransport(
             self._agent,
             parts.certificate,

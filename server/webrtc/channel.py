@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections import deque
+from collections.abc import Callable
 
 from aiortc import InvalidStateError, RTCDataChannel
 
@@ -35,10 +36,16 @@ class ChannelTransport:
 
     Args:
         offer: the client's, None if it has none.
+        round_trip_s: returns the call's round trip, None while it is not known.
     """
 
-    def __init__(self, offer: ChannelOffer | None) -> None:
+    def __init__(
+        self,
+        offer: ChannelOffer | None,
+        round_trip_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._offer = offer
+        self._round_trip_s = round_trip_s
         self._channel: RTCDataChannel | None = None
         self._is_open = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -97,6 +104,11 @@ class ChannelTransport:
             self._channel.send(_fitting(text, size, limit) if limit and size > limit else text)
         except InvalidStateError:
             raise DisconnectedError from None
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Return the round trip of the call's packets."""
+        return self._round_trip_s()
 
     def close_code(self, reason: EndReason) -> int:
         """Return what a WebSocket would close with; a channel closes without a word."""

@@ -155,6 +155,8 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
     check_room(key)
     is_bound = key is not None and key.is_bound
 
+    headers_of_offer = request.headers
+
     def new_session(transport: Transport, player: Player) -> Session:
         return gateway.new_session(
             model,
@@ -165,6 +167,7 @@ async def _answered(request: Request, gateway: Gateway, dialect: Dialect) -> Res
             payer=by.payer,
             is_bound=is_bound,
             carrier="webrtc",
+            headers=headers_of_offer,
         )
 
     try:

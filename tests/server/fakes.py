@@ -357,6 +357,8 @@ class MemoryTransport:
             raise DisconnectedError
         self.sent.put_nowait(text)
 
+    round_trip_s: float | None = None
+
     def close_code(self, reason: EndReason) -> int:
         """Return the code of a WebSocket."""
         return CLOSE_CODES[reason]

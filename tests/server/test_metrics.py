@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
-from model.metrics import PART, Shown, counter, counter_by, gauge
+from model.metrics import PART, Shown, counter, counter_by, gauge, no_counts
 from server.config import KeyLimits, ServerSettings, Settings
 from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
@@ -27,9 +27,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 def _with_labels(counted: Any) -> Any:
     """Count one of each kind there is a dictionary for, so that its label is shown."""
+    hints = get_type_hints(type(counted), include_extras=True)
     for each in fields(counted):
         if isinstance(getattr(counted, each.name), dict):
-            setattr(counted, each.name, {"some": 1})
+            shown = [s for s in get_args(hints[each.name]) if isinstance(s, Shown)]
+            is_histogram = bool(shown) and shown[0].kind == "histogram"
+            one = no_counts(shown[0].bounds) if is_histogram else 1
+            setattr(counted, each.name, {"some": one})
     return counted
 
 
@@ -78,6 +82,18 @@ class Counted:
         list[int],
         Shown("histogram", "Times.", name="wait_seconds", bounds=(1.0, 2.5), sum_field="spent"),
     ] = field(default_factory=lambda: [1, 2, 3])
+    spent_by_kind: Annotated[dict[str, float], PART] = field(default_factory=lambda: {"a": 0.5})
+    buckets_by_kind: Annotated[
+        dict[str, list[int]],
+        Shown(
+            "histogram",
+            "Times.",
+            name="kind_seconds",
+            label="kind",
+            bounds=(1.0,),
+            sum_field="spent_by_kind",
+        ),
+    ] = field(default_factory=lambda: {"a": [2, 1]})
     undeclared: int = 5
     secret: str = "none"  # noqa: S105 - what is no number is not shown
 
@@ -105,6 +121,10 @@ def test_fields_are_shown_as_they_are_declared() -> None:
         'x_wait_seconds_bucket{le="+Inf"} 6.0',
         "x_wait_seconds_count 6.0",
         "x_wait_seconds_sum 7.5",
+        'x_kind_seconds_bucket{kind="a",le="1.0"} 2.0',
+        'x_kind_seconds_bucket{kind="a",le="+Inf"} 3.0',
+        'x_kind_seconds_count{kind="a"} 3.0',
+        'x_kind_seconds_sum{kind="a"} 0.5',
         "x_undeclared 5.0",
     ]
     assert "# TYPE x_undeclared untyped" in lines

@@ -41,6 +41,7 @@ _READ_ONLY = ("id", "object", "expires_at", "client_secret")
 _SAME = (
     *("type", "model", "instructions", "tools", "tool_choice", "tracing", "prompt", "include"),
     "delegate",
+    "recording",
 )
 _BETA_ONLY = (*SESSION_PLACES, "temperature")
 
@@ -69,7 +70,8 @@ def read_transcription_session(session: JsonObject) -> JsonObject:
         ClientError: a key does not exist in beta, or its value is not one of beta's.
     """
     # A transcription session has an output only in the published types.
-    _refuse_unknown(session, (*_TRANSCRIPTION_PLACES, *_READ_ONLY, "include", "modalities"))
+    known = (*_TRANSCRIPTION_PLACES, *_READ_ONLY, "include", "modalities", "recording")
+    _refuse_unknown(session, known)
     kept = _without_early_forms(session)
     kept.pop("modalities", None)
     return {**moved(kept, _TRANSCRIPTION_PLACES, "session"), "type": "transcription"}
@@ -208,7 +210,8 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
         "client_secret": client_secret,
     }
     if config.kind == "transcription":
-        return {"id": config.id, "object": "realtime.transcription_session", **heard}
+        described = {"id": config.id, "object": "realtime.transcription_session", **heard}
+        return described | config.recording_json()
     session = {
         "id": config.id,
         "object": "realtime.session",
@@ -229,7 +232,7 @@ def session_json(config: SessionConfig, client_secret: JsonObject | None = None)
         session["prompt"] = config.prompt
     if config.delegate is not None:
         session["delegate"] = config.delegate
-    return session
+    return session | config.recording_json()
 
 
 def modalities(modality: Modality) -> list[str]:

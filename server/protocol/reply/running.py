@@ -8,13 +8,14 @@ own in the engine, opened for it and closed after it.
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.messages import Close, DoneReason, ResponseFailed
+from model.messages import Close, DoneReason, ResponseFailed, ResponseStarted
 from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.delegate.outcomes import DropAsk
 from server.protocol.events import Reaction
 from server.protocol.filters.verdicts import Blocked, Retell
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
+from server.protocol.moments import ReplyBegun
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
@@ -169,6 +170,8 @@ class Running:
             return self._blocked(reply)
         if isinstance(output, (EngineResponseDone, ResponseFailed)):
             return self._finished(reply, output, now_s)
+        if isinstance(output, ResponseStarted):
+            self._state.moments.append(ReplyBegun(reply.response.id, now_s))
         # A reply that went on with calls cannot be cut within its words any more: see `called`.
         reactions = reply.take(output, now_s)
         if reply.has_called:

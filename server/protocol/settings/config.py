@@ -16,6 +16,8 @@ SessionKind: TypeAlias = Literal["realtime", "transcription"]
 Modality: TypeAlias = Literal["audio", "text"]
 Encoding: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
+Consent: TypeAlias = Literal["offered", "given", "withdrawn"]
+"""Whether a client has consented to a recording of its session; None where none can be made."""
 
 # Source: Realtime API reference, session, include: the one field that there is.
 INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -145,6 +147,8 @@ class SessionConfig:
         delegate: what a text model answers, our own; None for what the server does.
         safety_identifier: who the user is, by a name of the application's own, for logs; clients
             neither see nor set it. Empty where nobody said.
+        recording: whether the session may be recorded. Not of the API; nobody sees it who did not
+            ask for it.
     """
 
     id: str
@@ -175,6 +179,12 @@ class SessionConfig:
     temperature: float = 0.8
     delegate: DelegateAnswers | None = None
     safety_identifier: str = ""
+    recording: Consent | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Say whether the client has consented to a recording, and not taken that back."""
+        return self.recording == "given"
 
     @property
     def is_transcribing(self) -> bool:
@@ -188,7 +198,15 @@ class SessionConfig:
 
     def to_json(self) -> JsonObject:
         """Write the full effective session in the GA shape."""
-        return self._realtime_json() if self.kind == "realtime" else self._transcription_json()
+        is_realtime = self.kind == "realtime"
+        session = self._realtime_json() if is_realtime else self._transcription_json()
+        return session | self.recording_json()
+
+    def recording_json(self) -> JsonObject:
+        """Write what the client has said of a recording, as part of the session."""
+        if self.recording in (None, "offered"):
+            return {}
+        return {"recording": {"consent": self.is_recorded}}
 
     def _realtime_json(self) -> JsonObject:
         session = {

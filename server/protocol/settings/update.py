@@ -15,6 +15,7 @@ from server.protocol.settings.audio import input_changes, output_changes
 from server.protocol.settings.config import (
     INCLUDE_LOGPROBS,
     MAX_OUTPUT_TOKENS,
+    Consent,
     Modality,
     SessionConfig,
     SessionKind,
@@ -87,7 +88,7 @@ def updated(
         )
     fields = _FIELDS if kind == "realtime" else _TRANSCRIPTION_FIELDS
     own_keys = ("model", "tools", "tracing") if kind == "realtime" else ()
-    refuse_unknown_keys(patch, "session", (*_READ_ONLY, *fields, *own_keys, "audio"))
+    refuse_unknown_keys(patch, "session", (*_READ_ONLY, *fields, *own_keys, "audio", "recording"))
     changes: dict[str, Any] = {}
     for key, (name, parse) in fields.items():
         if key in patch:
@@ -99,6 +100,8 @@ def updated(
     if patch.get("model") is not None:
         # One client always sends its own default model: a mismatch is neither applied nor refused.
         string_at(patch["model"], "session.model")
+    if "recording" in patch:
+        changes["recording"] = _changed_recording(patch["recording"], config)
     if "audio" in patch:
         changes |= _audio_changes(patch["audio"], config, voices, is_voice_locked=is_voice_locked)
     # Here, and not before, something changes: one new frozen value, or none.
@@ -195,6 +198,21 @@ def _changed_tracing(value: object, path: str, before: str | Mapping[str, Any] |
             param=path,
         )
     return tracing
+
+
+def _changed_recording(value: object, config: SessionConfig) -> Consent | None:
+    """Return whether the session may be recorded from now on. Not of the API."""
+    path = "session.recording"
+    given = object_at(value, path)
+    refuse_unknown_keys(given, path, ("consent",))
+    is_given = boolean_at(required(given, "consent", path), f"{path}.consent")
+    if config.recording is not None:
+        return "given" if is_given else "withdrawn"
+    if is_given:
+        raise ClientError(
+            "This server makes no recordings.", code="recording_not_offered", param=path
+        )
+    return None
 
 
 def _parse_tracing(value: object, path: str) -> str | JsonObject:

@@ -325,7 +325,10 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        if self._state.instructions != self._state.prompts.instructions(before):
+        # What is recorded begins with an `Open` that says so, and what is not, with one that does
+        # not.
+        is_other = self._state.config.is_recorded is not before.is_recorded
+        if is_other or self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()
         return [*self._feed.withdraw()]
 

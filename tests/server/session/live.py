@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.usage import UsageBook
+from server.session.witness import Witness
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
 
@@ -78,6 +79,8 @@ async def living(
     limits: SessionLimits = LIMITS,
     vad: VadSettings | None = None,
     counts: Counts | None = None,
+    witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
+    tells_parts: bool = False,
     **changes: Any,
 ) -> AsyncIterator[Live]:
     """Run a session; on leaving, it must end by itself.
@@ -87,6 +90,8 @@ async def living(
         limits: on what the client can hold up.
         vad: what clients cannot set of voice detection; None for the defaults.
         counts: of what happens; None if nobody looks.
+        witnesses: returns who sees the session, by what it begins with.
+        tells_parts: whether the client is told what a reply's first audio took.
         changes: of the session's configuration.
     """
     engine = EchoEngine()
@@ -119,6 +124,8 @@ async def living(
         counts=counts or Counts(),
         meter=UsageBook().meter("", "m"),
         drain=drain,
+        witnesses=witnesses(config),
+        tells_parts=tells_parts,
     )
     try:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):

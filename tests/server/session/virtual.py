@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,7 @@ from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.usage import UsageBook
+from server.session.witness import Witness
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.opus import OpusEncoder
 from tests.fakes.checker import CheckerHere
@@ -272,6 +273,7 @@ async def virtually(
     cancels_echo: bool = False,
     is_played: bool = False,
     filters: FilterSettings | None = None,
+    witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
     **changes: Any,
 ) -> AsyncIterator[Virtual]:
     """Run a session.
@@ -284,6 +286,7 @@ async def virtually(
         cancels_echo: whether what is played is taken out of what is heard.
         is_played: whether the transport plays replies, as by WebRTC; else the client does.
         filters: what is checked; None for nothing.
+        witnesses: returns who sees the session, by what it begins with.
         changes: of the session's configuration.
     """
     time = Time()
@@ -323,6 +326,7 @@ async def virtually(
         meter=UsageBook().meter("", "m"),
         drain=Drain(0),
         player=sender,
+        witnesses=witnesses(config),
         clock=time,
     )
     try:

@@ -1,0 +1,1 @@
+"""Recordings of sessions whose clients have consented to them."""

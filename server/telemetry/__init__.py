@@ -1,0 +1,1 @@
+"""Traces: what happens in sessions as spans of OpenTelemetry."""

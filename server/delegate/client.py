@@ -76,6 +76,16 @@ class _Chunk(_Lenient):
     error: Any = None
 
 
+# A worked example. The server sends four events:
+#
+#     {"choices": [{"delta": {"content": "Let me"}}]}             two words: passed on at once
+#     {"choices": [{"delta": {"tool_calls": [{"index": 0,
+#         "function": {"name": "weather", "arguments": ""}}]}}]}  a call begins
+#     {"choices": [{"delta": {"tool_calls": [{"index": 0,
+#         "function": {"arguments": "{}"}}]}}]}                   and its arguments follow
+#     {"choices": [{"finish_reason": "tool_calls"}]}              the end
+#
+# Words go out as they come. A call goes out at the end, since nobody can begin with half of it.
 @dataclass(slots=True)
 class _Answer:
     """Put an answer together from its events."""

@@ -45,6 +45,17 @@ _MAX_METADATA, _MAX_CHARS = 32, 512
 _MAX_CALLS = 128
 
 
+# A turn has no event of its own. It begins with whatever comes first: speech, a commit by hand, a
+# typed message, or a response that was asked for without any. It ends when nothing of it is going
+# on any more. An example, with a function:
+#
+#     speech_started        the turn begins
+#     response.created      its first response, r1
+#     a call in r1          its span is open until its output comes, also after r1 has ended
+#     response.done         r1 ends; the turn goes on, since a call is open
+#     the call's output     the call ends; now a response has to follow, so the turn goes on
+#     response.created      r2
+#     response.done         r2 ends, and nothing is left: so does the turn
 @dataclass(slots=True, eq=False)
 class _Turn:
     span: Span

@@ -1,9 +1,9 @@
 """Define what crosses the line between the gateway and the engine.
 
 Commands go in, outputs come out; both are small frozen values with PCM as numpy, and no tensor is
-among them. Every message names its session. Everything about a response also names its `turn`, a
-number that the session raises for each response: an output with an old turn is stale and is
-dropped by whoever receives it.
+among them. Every command and output names its session; news of the engine concern all. Everything
+about a response also names its `turn`, a number that the session raises for each response: an
+output with an old turn is stale and is dropped by whoever receives it.
 
 Order is kept: commands of one session take effect in the order of `submit`, and its outputs are
 delivered in the order they were made.

@@ -1,4 +1,7 @@
-"""Serve many sessions from one model, tick by tick; `local.py` gives this a thread of its own."""
+"""Serve many sessions from one model, tick by tick.
+
+`model/engine/local.py` gives this a thread of its own.
+"""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Limits:
     max_context_tokens: int = DEFAULTS.max_context_tokens
 
 
-# A worked example of a whole turn, as `receive` sees it:
+# A worked example of a whole turn without an early reply, as `receive` sees it:
 #
 #     receive(InputAudioBufferAppend)   [SpeechStarted, AppendAudio, ...], once speech is found
 #     receive(InputAudioBufferAppend)   [AppendAudio, ..., SpeechStopped, InputAudioBufferCommitted,

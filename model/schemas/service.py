@@ -38,12 +38,19 @@ _BEYOND = "it takes more time or memory than a schema may take"
 _BROKEN = "the schema compiler cannot cope with it"
 
 
+def _asked() -> Future[Any]:
+    """Return what will hold an answer. Who waits may go away; the answer comes all the same."""
+    asked: Future[Any] = Future()
+    asked.set_running_or_notify_cancel()  # from here on `cancel` does nothing
+    return asked
+
+
 @dataclass(slots=True)
 class _Job:
     """One thing to do."""
 
     message: dict[str, Any]
-    future: Future[Any] = field(default_factory=Future)
+    future: Future[Any] = field(default_factory=_asked)
 
 
 class SchemaService:
@@ -88,7 +95,7 @@ class SchemaService:
         verdict = self._verdicts.get(schema)
         if verdict is not None:
             return _known(verdict)
-        asked: Future[Verdict] = Future()
+        asked: Future[Verdict] = _asked()
 
         def take(done: Future[Any]) -> None:
             try:
@@ -120,7 +127,7 @@ class SchemaService:
         Returns:
             The draft to come, or a `GrammarError` or `OverloadedError`.
         """
-        asked: Future[Draft] = Future()
+        asked: Future[Draft] = _asked()
 
         def take(done: Future[Any]) -> None:
             try:

@@ -152,3 +152,14 @@ def test_gateway_loads_no_compiler() -> None:
     """Neither that nor what models run on: its process only hands schemas over."""
     script = "import sys, server.app; sys.exit(bool({'torch', 'llguidance'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_who_goes_away_stops_nobody(service: SchemaService) -> None:
+    """A question that nobody waits for any more is answered, and so is the next."""
+    asked = [service.check("gone", f'{{"title": "{number}"}}') for number in range(8)]
+    misfit = service.misfit("gone", GOOD, "{}")
+    assert not any(question.cancel() for question in asked)
+    assert not misfit.cancel()
+    assert _verdict(service, GOOD) == Verdict()
+    assert [question.result(TIMEOUT_S) for question in asked] == [Verdict()] * 8
+    misfit.result(TIMEOUT_S)

@@ -48,7 +48,7 @@ RUN if [ -n "${TORCH_CPU_INDEX}" ]; then left_out='^(bitsandbytes|cuda-|nvidia-|
     && awk -v left_out="${left_out}" '/^[^ ]/ { keep = $0 !~ left_out } keep' constraints-serve.txt > constraints-cpu.txt \
     && .venv/bin/python -m pip install --no-cache-dir --quiet --require-hashes --no-deps -r constraints-cpu.txt \
     && if [ -n "${TORCH_CPU_INDEX}" ]; then \
-         .venv/bin/python -m pip install --no-cache-dir --quiet --no-deps --index-url "${TORCH_CPU_INDEX}" \
+         PIP_INDEX_URL="${TORCH_CPU_INDEX}" .venv/bin/python -m pip install --no-cache-dir --quiet --no-deps \
            "torch==$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints-serve.txt)" \
            "torchaudio==$(sed -n 's/^torchaudio==\([0-9.]*\).*/\1/p' constraints-serve.txt)"; \
        fi

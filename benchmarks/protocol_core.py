@@ -31,6 +31,7 @@ from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.sound import Sound
 from server.protocol.wire.parse import decode, parse
+from server.protocol.wire.write import encode
 
 _RATE_HZ = 24_000
 _FRAME_MS = 80
@@ -129,7 +130,7 @@ class _Wire:
             # For each frame of 80 ms that is base64 of 3,840 bytes.
             written = self.dialect.write(reaction, self.ids.new("event"))
             if written is not None:
-                texts.append(json.dumps(written, separators=(",", ":")))
+                texts.append(encode(written))
         return texts
 
 

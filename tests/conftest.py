@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import numpy as np
 import pytest
+import structlog
 import torch
 
 # Without a device, kernels are tested in Triton's interpreter. Triton reads this when it is first
@@ -74,6 +75,15 @@ def _seeded() -> None:
     random.seed(0)
     # Some libraries still draw from numpy's global generator.
     np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Fail a test that changes for all others what is logged."""
+    before = structlog.get_config()
+    yield
+    changed = {key for key, value in structlog.get_config().items() if value != before[key]}
+    assert not changed, f"structlog is configured otherwise than before: {changed}"
 
 
 @pytest.fixture(autouse=True)

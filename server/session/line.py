@@ -1,12 +1,11 @@
 """Hold one connection of a session: its own dialect, and what waits to be sent to it."""
 
 import asyncio
-import json
-from typing import Any
 
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import Hangup
 from server.protocol.server_events import ServerEvent
+from server.protocol.wire.write import encode
 from server.session.outbox import Outbox
 from server.session.transport import Transport
 
@@ -33,9 +32,8 @@ class Line:
 
     def text(self, event: ServerEvent, event_id: str) -> str | None:
         """Return an event as it looks here, None where there is no such event."""
-        written: Any = self.dialect.write(event, event_id)
-        # Without spaces after commas and colons: events are read by programs, dozens a second.
-        return None if written is None else json.dumps(written, separators=(",", ":"))
+        written = self.dialect.write(event, event_id)
+        return None if written is None else encode(written)
 
     def put(self, item: str | Hangup) -> None:
         """Send an event's text, or the end, after what waits already.

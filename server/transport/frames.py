@@ -37,7 +37,8 @@ class FrameCutter:
         self._fragment_bytes = fragment_bytes
         self._is_request = True  # until an empty line ends it
         self._head = bytearray()  # of the next frame, or the end of the request so far
-        self._num_passing = 0  # bytes that follow in the present fragment
+        self.num_passing = 0
+        """Bytes that follow in the present fragment: all of one frame."""
         self._num_after = 0  # bytes of the present frame that follow after that
         self._fin = 0  # of the frame that is being cut
         self._mask = b""
@@ -49,12 +50,12 @@ class FrameCutter:
         passed = bytearray()
         place = 0
         while place < len(data):
-            if self._num_passing:
-                end = min(place + self._num_passing, len(data))
+            if self.num_passing:
+                end = min(place + self.num_passing, len(data))
                 passed += data[place:end]
-                self._num_passing -= end - place
+                self.num_passing -= end - place
                 place = end
-                if not self._num_passing and self._num_after:
+                if not self.num_passing and self._num_after:
                     passed += self._next_head(_CONT)
                 continue
             self._head.append(data[place])
@@ -84,7 +85,7 @@ class FrameCutter:
         if opcode <= _LAST_DATA:
             self.num_frames = self.num_frames + 1 if opcode == _CONT else 1
         if opcode > _LAST_DATA or not self._fragment_bytes < length <= self._max_bytes:
-            self._num_passing = length
+            self.num_passing = length
             return head
         self._fin = head[0] & _FIN
         self._mask = head[-4:] if head[1] & _MASKED else b""
@@ -97,12 +98,12 @@ class FrameCutter:
         Args:
             first: opcode and reserved bits.
         """
-        self._num_passing = min(self._num_after, self._fragment_bytes)
-        self._num_after -= self._num_passing
+        self.num_passing = min(self._num_after, self._fragment_bytes)
+        self._num_after -= self.num_passing
         if not self._num_after:
             first |= self._fin
         is_masked = _MASKED if self._mask else 0
-        return struct.pack("!BBQ", first, is_masked | _LENGTH_64, self._num_passing) + self._mask
+        return struct.pack("!BBQ", first, is_masked | _LENGTH_64, self.num_passing) + self._mask
 
 
 def _head_length(head: bytearray) -> int:

@@ -239,10 +239,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # 5 ms are a sixteenth of a frame of 80 ms: no other session's sound is late because of it.
         until_s = self.loop.time() + PARSE_S
         while self._unparsed and not (self.read_paused or self._is_write_paused):
-            # The clock is looked at after every KiB: one call of the parser is never longer than
-            # that.
-            piece = bytes(self._unparsed[:_PIECE_BYTES])
-            del self._unparsed[:_PIECE_BYTES]
+            # The clock is looked at after every KiB, which may be hundreds of frames, or after what
+            # is there of one frame: one call of the parser is never longer than that.
+            num_bytes = max(_PIECE_BYTES, self._frames.num_passing)
+            piece = bytes(self._unparsed[:num_bytes])
+            del self._unparsed[:num_bytes]
             super().data_received(self._frames.feed(piece))
             if self._frames.num_frames > MAX_FRAGMENTS:
                 self._refuse_fragments()

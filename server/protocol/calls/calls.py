@@ -110,6 +110,8 @@ class Calls:
     @property
     def deadline_s(self) -> float | None:
         """Return when a call has been waited for long enough; None if none is waited for so."""
+        if not (self._asked or self._awaited):
+            return None  # nearly always
         deadlines = [asked.deadline_s for asked in self._asked.values()]
         deadlines += [a.deadline_s for a in self._awaited.values() if a.deadline_s is not None]
         return min(deadlines, default=None)

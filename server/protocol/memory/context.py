@@ -109,7 +109,8 @@ class Context:
         return self._frames(open_ms) + sum(map(self._tokens_of, self._items))
 
     def _tokens_of(self, item: Item) -> int:
-        return self._tokens.get(item.id, self._guess(item))
+        known = self._tokens.get(item.id)
+        return self._guess(item) if known is None else known
 
     def _guess(self, item: Item) -> int:
         parts = item.content if isinstance(item, Message) else ()

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 import soxr
+import torch
 from tqdm import tqdm
 
 from model.messages import Tool
@@ -129,7 +130,8 @@ def speak_all(scripts: list[Script], directory: Path, *, seed: int, workers: int
     has and that no other shard in the folder holds.
     """
     jobs = list(_jobs(scripts, directory, seed))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    # One thread each: the workers share the cores already.
+    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
         for _ in tqdm(
             pool.imap(_speak_shard, jobs), total=len(jobs), desc="speech", mininterval=5.0
         ):

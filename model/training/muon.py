@@ -94,7 +94,7 @@ def _orthogonal(matrices: list[Tensor]) -> list[Tensor]:
         made = []
         for part, got in zip(parts, gather(sent), strict=True):
             sizes = [matrices[i].numel() for i in part]
-            pieces = got[: sum(sizes)].split(sizes)
+            pieces = torch.split(got[: sum(sizes)], sizes)
             made += [p.view_as(matrices[i]) for i, p in zip(part, pieces, strict=True)]
     order = [i for part in parts for i in part]
     return [found for _, found in sorted(zip(order, made, strict=True), key=lambda pair: pair[0])]

@@ -71,12 +71,13 @@ class _Attend(Function):
         q, k, v = ((x.reshape(batch * heads, length, width)) for x in (q * width**-0.5, k, v))
         weights, made = [], []
         for start, end in _blocks(length):
-            scores = torch.bmm(q[:, start:end], k[:, :end].mT).unflatten(0, (batch, heads))
+            scores = torch.bmm(q[:, start:end], k[:, :end].mT)
+            scores = scores.view(batch, heads, end - start, end)
             scores += hidden[:, :, start:end, :end]
             weights.append(scores.softmax(-1).flatten(0, 1))
             made.append(torch.bmm(weights[-1], v[:, :end]))
         ctx.save_for_backward(q, k, v, *weights)
-        return torch.cat(made, 1).unflatten(0, (batch, heads))
+        return torch.cat(made, 1).view(batch, heads, length, width)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,7 +122,7 @@ class _Normalise(Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         scale = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normal = x * scale
+        normal: Tensor = x * scale
         ctx.save_for_backward(normal, weight, scale)
         return normal * weight
 

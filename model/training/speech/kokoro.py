@@ -340,7 +340,7 @@ def kokoro_speech(
     # Kokoro has a style for each length of text. Row 8 is for nine tokens.
     row = style[min(len(tokens) - 2, len(style)) - 1]
     session, generator = _network()
-    durations, *drawn = session.run(
+    durations, voiced, oscillation = session.run(
         [_DURATIONS, *GENERATOR_INPUTS],
         {
             "tokens": np.array([tokens], np.int64),
@@ -348,7 +348,7 @@ def kokoro_speech(
             "speed": np.array([1 / stretch], np.float32),
         },
     )
-    wave = generator(*drawn, row[None])
+    wave = generator(voiced, oscillation, row[None])
     # A worked example with durations of 4, 3, 1, 5, 2, ... steps of 25 ms. The running sums are 0,
     # 4, 7, 8, 13, 15. Three steps less, in seconds: -0.075, 0.025, 0.1, 0.125, 0.25, 0.3. So the
     # "m" of the example above lies from 0.025 to 0.1 s, and the word "my" from 0.025 to 0.25 s.

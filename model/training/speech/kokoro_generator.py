@@ -444,11 +444,12 @@ class Generator:
     def _residual(self, rows: Tensor, block: str, coefficients: Tensor) -> Tensor:
         """Return the rows after a block, in place: three times x + f(x)."""
         num_rows, width = rows.shape
-        pieces = rows.split(_piece(num_rows, width))
+        pieces = torch.split(rows, _piece(num_rows, width))
         moments = _Moments.of(pieces, width)
 
         def layer_of(layer: _Layer, given: Iterable[Tensor]) -> Iterator[Tensor]:
-            gain, shift = coefficients[layer.row : layer.row + 2 * width].split(width)
+            both = coefficients[layer.row : layer.row + 2 * width]
+            gain, shift = torch.split(both, width)
             factor, addend = moments.normal(num_rows)
             gain = gain + 1.0
             ready = snake(

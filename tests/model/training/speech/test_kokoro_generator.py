@@ -127,9 +127,9 @@ def test_speech_is_the_graphs() -> None:
     tokens = np.array([[0, 62, 156, 86, 56, 4, 0]], np.int64)
     given = {"tokens": tokens, "style": style, "speed": np.ones(1, np.float32)}
     audio, steps = whole.run(["audio", kokoro._DURATIONS], given)
-    same_steps, *drawn = front.run([kokoro._DURATIONS, *GENERATOR_INPUTS], given)
+    same_steps, voiced, oscillation = front.run([kokoro._DURATIONS, *GENERATOR_INPUTS], given)
     assert np.array_equal(steps, same_steps)
-    got = generator(*drawn, style)
+    got = generator(voiced, oscillation, style)
     assert got.shape == (600 * int(steps.sum()),) == np.ravel(audio).shape
     difference = (log_spectrum(got) - log_spectrum(np.ravel(audio))).abs()
     assert float(difference.mean()) < 1.0

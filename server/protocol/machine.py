@@ -88,6 +88,7 @@ from server.protocol.memory.context import Context
 from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.moments import Moment, TurnEnded
+from server.protocol.overflow import Overflow
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
@@ -210,7 +211,7 @@ class SessionMachine:
         is_played: bool = False,
     ) -> None:
         self._state = state = SessionState(
-            config,
+            _in_force(config, profile),
             profile,
             voices,
             ids,
@@ -267,6 +268,7 @@ class SessionMachine:
             self._calls,
             self._listing,
         )
+        self._overflow = Overflow(state, self._feed, self._calls, self._listing)
         self._put_off = PutOff(state, self._calls, self._responses)
         self._idle = Idle()
         self._gate = Gate(limits.filters)
@@ -334,7 +336,8 @@ class SessionMachine:
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
-        reactions = self._tellable(self._watched(followed, now_s))
+        watched = self._watched(followed, now_s)
+        reactions = self._tellable([*watched, *self._overflow.dropped()])
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
         self._idle.watch(reactions, now_s)
@@ -367,7 +370,15 @@ class SessionMachine:
     def park(self) -> None:
         """Do without an engine until `unpark`, which tells it everything again."""
         assert self.is_idle, "what is being made would be lost"
+        # The engine forgets this session, and words that were refused with it.
         self._gate.clear()
+        self.park_again()
+
+    def park_again(self) -> None:
+        """Do without an engine for longer, because `unpark` has found none.
+
+        What was begun meanwhile, such as an answer of the text model, goes on.
+        """
         self._is_engine_away = True
 
     def unpark(self, now_s: float) -> list[Reaction]:
@@ -552,6 +563,7 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        config = _in_force(config, self._state.profile)
         self._refuse_delegate(config.delegate, "session.delegate")
         self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
@@ -652,25 +664,24 @@ class SessionMachine:
         if isinstance(output, SessionFailed):
             return self._on_failure(output, now_s)
         if not is_aside:
-            return self._on_hearing(output)
+            return self._on_hearing(output, now_s)
         # A response with a memory of its own was told what the user had said.
         return []
 
     def _on_hearing(
         self,
         output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken | Note,
+        now_s: float,
     ) -> list[Reaction]:
         """Take what the engine says of the user."""
         match output:
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
+                transcribed = self._turns.transcript(output)
                 if isinstance(output, RedactedTranscript) and output.is_unanswered:
-                    self._refused = ClientError(
-                        "What the user said is refused by a filter of this server.",
-                        code="content_filter",
-                    )
-                return self._turns.transcript(output)
+                    return [*transcribed, *self._words_refused(now_s)]
+                return transcribed
             case EndOfTurn():
                 self._ears.sounds_finished()
             case TurnChecked():
@@ -680,6 +691,17 @@ class SessionMachine:
             case _:
                 assert_never(output)
         return []
+
+    def _words_refused(self, now_s: float) -> list[Reaction]:
+        """Let nothing answer words of the user that a check has refused."""
+        ended = self._responses.words_refused(now_s)
+        if not ended:
+            # What is asked for next would answer them, or what was said before.
+            self._refused = ClientError(
+                "What the user said is refused by a filter of this server.",
+                code="content_filter",
+            )
+        return ended
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
@@ -717,3 +739,9 @@ class SessionMachine:
                 return []
             case _:
                 assert_never(news)
+
+
+def _in_force(config: SessionConfig, profile: EngineProfile) -> SessionConfig:
+    """Return a configuration as it is with an engine; clients are shown what is so."""
+    # A duplex model's memory is a window that moves on by itself, whatever anybody wants.
+    return replace(config, truncation="auto") if profile.is_duplex else config

@@ -54,8 +54,8 @@ serve: setup ## serve the starter on 127.0.0.1:8000 (CONFIG=configs/….yaml, AR
 talk: setup ## start a server, ask it the bundled spoken question, print and keep the answer
 	@$(BIN)/python -m server.cli talk tests/assets/two_plus_two.wav --config $(CONFIG) --out replies $(ARGS)
 
-test: setup ## run the tests (ARGS='-k name')
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, a file at a time on each core (ARGS='-k name')
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-browser: setup ## talk from Chromium, which apt-get installs where it is not there, as npm (ARGS='-k page')
 	@missing=; \

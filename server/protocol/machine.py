@@ -357,8 +357,12 @@ class SessionMachine:
         A client that sends an item and asks for a response in one go would get an answer to what
         was said before, and not notice.
         """
-        # It is there already, in one way or the other.
-        is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
+        # It is there already, in one way or the other; or nobody has asked, and so it says nothing.
+        is_there = error.code in (
+            "invalid_approval_request_id",
+            "item_create_duplicate_item_id",
+            "tool_call_timed_out",
+        )
         self._refused = None if is_there else error
 
     @property

@@ -282,9 +282,7 @@ class Virtual:
             settings: of the session, beside its tools.
         """
         tool = {"type": "mcp", "server_label": "s", "require_approval": approval}
-        await self.send(
-            "session.update", session={"type": "realtime", "tools": [tool], **settings}
-        )
+        await self.send("session.update", session={"type": "realtime", "tools": [tool], **settings})
         listing = self.beside.asked.pop()
         assert isinstance(listing, ListTools)
         listed = tuple(ListedTool(name, {"type": "object"}) for name in names)

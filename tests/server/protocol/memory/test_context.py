@@ -241,7 +241,7 @@ def test_out_of_band_on_the_conversation_the_same_holds() -> None:
     talk.play(_typed("b"))
     out = talk.play(_aside(None))
     assert "a" in _deleted(out)
-    assert _texts(out) == ["x"]
+    assert _texts(out) == ["y", "x"]
     assert _commands(out)[:3] == ["Close", "Open", "AppendText"]
 
 

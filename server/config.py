@@ -130,10 +130,10 @@ class ServerSettings(_Strict):
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
-        max_items: items of one conversation; past it the oldest is forgotten.
+        max_items: items of one conversation; past it the oldest is dropped, and clients are told.
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
-            forgotten.
+            dropped, and clients are told.
         max_context_tokens: tokens of a conversation, in the engine's own count and without
             instructions, that a response may be based on; past it the oldest items are dropped, or
             the response fails, as the session's `truncation` says. 28,224 is the hosted service's.

@@ -2,12 +2,12 @@
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
 all the time. One JSON object a line. The first may be the session's `policy` of tools, which words
-are checked by its `filters`, and what the text model answers (`delegate`, with `recites` where the
-engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
+are checked by its `filters`, how many items it keeps (`max_items`), and what the text model answers
+(`delegate`, with `recites` where the engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
 `engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome of an
 MCP server's), `answer` (of the text model), `verdict` (of a check), `park` and `unpark` (a client
-that is away gives its slot back, and returns), `clock_s` (sets the time, and lets happen what is
-due). Results: `server` (an event on the wire), `command` (to the engine), with
+that is away gives its slot back, and returns), `end` (of the session's time), `clock_s` (sets the
+time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the engine), with
 audio shown by its length, `asked` (of whoever speaks to MCP servers or to the text model, or keeps
 the audit log) and `to_check` (words).
 
@@ -64,9 +64,9 @@ Line = dict[str, Any]
 
 _INPUTS = (
     *("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer", "verdict"),
-    *("park", "unpark"),
+    *("park", "unpark", "end"),
 )
-_OF_SESSION = ("policy", "delegate", "filters")  # in the first line
+_OF_SESSION = ("policy", "delegate", "filters", "max_items")  # in the first line
 _RATE_HZ = 16_000
 PHRASES = ("sorry i do not know that",)
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
@@ -143,6 +143,8 @@ class Player:
                 return []
             case {"unpark": True}:
                 return self._lines(self.machine.unpark(self._now_s))
+            case {"end": True}:
+                return self.end()
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:

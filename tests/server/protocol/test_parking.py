@@ -168,3 +168,37 @@ def test_who_finds_no_slot_tries_again() -> None:
     assert not _commands(told)
     told = away.play({"unpark": True})
     assert _commands(told)[-1] == "AppendText", "the answer is told with the rest"
+
+
+def test_a_sentence_that_was_begun_without_a_slot_is_said() -> None:
+    """In the place of an answer that was refused meanwhile; the model makes no words of its own."""
+    away = _Client(
+        policy={"wait_for_calls": True},
+        filters={**FILTERS, "sentence": "I cannot say."},
+        delegate={"answers": "always"},
+    )
+    away.play(client("response.create", response={"delegate": "never"}))
+    for kind, more in (("CallStarted", {"name": "look"}), ("CallDone", {})):
+        away.play({"engine": {"type": kind, "turn": 1, "call": 0, **more}})
+    away.play(
+        {"verdict": {"key": 1, "words": ""}},
+        {"engine": {"type": "ResponseDone", "turn": 1, "reason": "completed", "usage": {}}},
+        client("response.create"),  # waits for the call
+        {"park": True},
+    )
+    told = away.play({"tool": {"type": "ToolReturned", "item_id": "mcp_1", "output": "four"}})
+    (question,) = [
+        line["asked"] for line in told if line.get("asked", {}).get("type") == "AskModel"
+    ]
+    answer = {"ask_id": question["ask_id"]}
+    told = away.play({"answer": {"type": "AnswerText", "text": "A bomb.", **answer}})
+    (check,) = [line["to_check"] for line in told if "to_check" in line]
+    told = away.play({"verdict": {"key": check["key"], "words": None}})
+    assert _events(told) == ["response.done", "rate_limits.updated", "response.created"]
+    told = away.play({"unpark": True})
+    assert _commands(told)[-2:] == ["Respond", "Recite"]
+    respond, recite = [line["command"] for line in told if "command" in line][-2:]
+    assert respond["recites"]
+    assert recite["text"] == "I cannot say."
+    said = {"type": "ResponseText", "turn": recite["turn"], "text": "I cannot say."}
+    assert "response.output_text.delta" in _events(away.play({"engine": said})), "unchecked"

@@ -329,6 +329,8 @@ class SessionMachine:
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
+        # A call that is dropped is one that nothing waits for any more.
+        followed += self._overflow.dropped()
         return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.protocol.machine import Limits
+from server.protocol.mcp.policy import ToolPolicy
 from tests.server.protocol.lines import client
 from tests.server.protocol.transcripts import Player, new_machine
 
@@ -18,6 +19,11 @@ def _typed(item_id: str, text: str = "x", role: str = "user") -> Line:
     kind = "output_text" if role == "assistant" else "input_text"
     content = [{"type": kind, "text": text}]
     item = {"type": "message", "role": role, "id": item_id, "content": content}
+    return client("conversation.item.create", item=item)
+
+
+def _call_item(call_id: str) -> Line:
+    item = {"type": "function_call", "name": "f", "call_id": call_id, "arguments": "{}"}
     return client("conversation.item.create", item=item)
 
 
@@ -285,7 +291,7 @@ def test_disabled_drops_nothing_for_a_response() -> None:
 
 def test_a_call_that_is_dropped_is_given_up() -> None:
     """When nothing else is left to go: its server is not waited for, and the log has its end."""
-    talk = _Talk(max_items=2)
+    talk = _Talk(max_items=2, policy=ToolPolicy(wait_for_calls=True))
     server = {"type": "mcp", "server_label": "s", "require_approval": "never"}
     talk.play(client("session.update", session={"type": "realtime", "tools": [server]}))
     tools = [{"name": "look", "input_schema": {"type": "object"}}]
@@ -297,8 +303,17 @@ def test_a_call_that_is_dropped_is_given_up() -> None:
     out = talk.engine("ResponseDone", reason="completed", usage={})
     assert not _deleted(out)
     assert talk.items == ["mcp_1", "mcp_2"], "the list of tools has gone"
+    outcome = {"type": "ToolReturned", "item_id": "mcp_2", "output": "soon"}
+    talk.play({"tool": outcome})
+    assert not talk.play(ASK), "it waits for the other call"
     out = talk.play(_typed("a"))
-    assert _deleted(out) == ["mcp_1"]
+    assert _deleted(out) == ["mcp_2"], "it has ended"
+    out = talk.play(_typed("b"))
+    assert _deleted(out) == ["a"]
+    talk.play(_call_item("c"))
+    out = talk.play(_call_item("d"))
+    assert _deleted(out)[0] == "mcp_1"
+    assert _commands(out)[-1] == "Respond", "nothing is waited for any more"
     asked = [line["asked"] for line in out if "asked" in line]
     assert [each["type"] for each in asked] == ["DropTool", "Decision"]
     assert asked[1]["what"] == "dropped"

@@ -1033,6 +1033,17 @@ class PersonalCheck(_CheckBase):
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
 
 
+class OffensiveCheck(_CheckBase):
+    """Refuse what a classifier of English finds offensive; it runs here, in a package of its own.
+
+    Attributes:
+        threshold: probability from which on words are refused.
+    """
+
+    kind: Literal["offensive"]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
+
+
 class _RemoteCheck(_CheckBase):
     """Ask another server, in the form of OpenAI's API.
 
@@ -1071,7 +1082,9 @@ class ChatCheck(_RemoteCheck):
     refuses: str = "(?i)^\\s*unsafe"
 
 
-CheckSettings: TypeAlias = WordCheck | PatternCheck | PersonalCheck | ModerationsCheck | ChatCheck
+CheckSettings: TypeAlias = (
+    WordCheck | PatternCheck | PersonalCheck | OffensiveCheck | ModerationsCheck | ChatCheck
+)
 
 
 class FilterSettings(_Strict):

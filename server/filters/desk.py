@@ -13,12 +13,14 @@ from server.config import (
     CheckSettings,
     FilterSettings,
     ModerationsCheck,
+    OffensiveCheck,
     PatternCheck,
     PersonalCheck,
     WordCheck,
 )
 from server.errors import ClientError
 from server.filters.checks import NOTHING, Check, Finding, PatternList, PersonalData, WordList
+from server.filters.classifier import Offensive
 from server.filters.counts import FilterCounts, count_in
 from server.filters.remote import Chat, CheckError, Moderations
 from server.protocol.filters.verdicts import CheckWords, Direction, FilterPlan, Verdict
@@ -242,6 +244,8 @@ def _made(given: CheckSettings) -> Check:
         case PersonalCheck():
             is_masked = given.action == "mask"
             return PersonalData(given.find, given.region, is_masked=is_masked)
+        case OffensiveCheck():
+            return Offensive(given.threshold)
         case ModerationsCheck():
             return Moderations(given)
         case ChatCheck():

@@ -71,10 +71,12 @@ def test_the_rules_hold_where_few_items_are_kept(
 
 
 @settings(max_examples=50, deadline=None)
-@given(DELEGATES, st.lists(CLIENTS | HAPPENINGS, max_size=30))
-def test_a_session_can_end_at_any_moment(delegate: Line | None, lines: list[Line | str]) -> None:
+@given(DELEGATES, st.booleans(), st.lists(CLIENTS | HAPPENINGS, max_size=30))
+def test_a_session_can_end_at_any_moment(
+    delegate: Line | None, is_filtered: bool, lines: list[Line | str]
+) -> None:
     """Every begin has its end then, too."""
-    world = World(delegate)
+    world = World(delegate, is_filtered=is_filtered, sentence="s1 s2")
     for line in lines:
         world.play(line)
     world.end_early()

@@ -3,13 +3,13 @@
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
 all the time. One JSON object a line. The first may be the session's `policy` of tools, which words
 are checked by its `filters`, how many items it keeps (`max_items`), and what the text model answers
-(`delegate`, with `recites` where the engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
-`engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome of an
-MCP server's), `answer` (of the text model), `verdict` (of a check), `park` and `unpark` (a client
-that is away gives its slot back, and returns), `end` (of the session's time), `clock_s` (sets the
-time, and lets happen what is due). Results: `server` (an event on the wire), `command` (to the engine), with
-audio shown by its length, `asked` (of whoever speaks to MCP servers or to the text model, or keeps
-the audit log) and `to_check` (words).
+(`delegate`, with `recites` where the engine can say any words). Inputs: `client` (a frame as sent),
+`heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine cannot
+open), `tool` (an outcome of an MCP server's), `answer` (of the text model), `verdict` (of a check),
+`park` and `unpark` (a client that is away gives its slot back, and returns), `end` (of the
+session's time), `clock_s` (sets the time, and lets happen what is due). Results: `server` (an event
+on the wire), `command` (to the engine), with audio shown by its length, `asked` (of whoever speaks
+to MCP servers or to the text model, or keeps the audit log) and `to_check` (words).
 
 To write the results of all transcripts anew, and then review the difference:
 

@@ -40,19 +40,21 @@ from server.protocol.delegate.outcomes import (
     AnswerText,
     AskModel,
     DelegateCommand,
+    DelegateOutcome,
     DropAsk,
 )
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.filters.verdicts import CheckWords, Verdict
 from server.protocol.items.mcp import ListedTool
-from server.protocol.machine import Limits, Outcome, SessionMachine
+from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.outcomes import (
     CallTool,
     Decision,
     DropTool,
     ListTools,
     ToolCommand,
+    ToolOutcome,
     ToolReturned,
     ToolsListed,
 )
@@ -170,7 +172,7 @@ class Beside:
         self.asked: list[ListTools | CallTool | AskModel] = []
         self.dropped: list[str] = []
         self.decisions: list[Decision] = []
-        self.deliver: Callable[[Outcome], None]
+        self.deliver: Callable[[Any], None]  # an outcome
 
     def put(self, command: ToolCommand | DelegateCommand) -> None:
         """Take what the session wants."""
@@ -197,7 +199,7 @@ class _Tools(ToolDesk):
         self._beside = beside
 
     def for_session(
-        self, session_id: str, deliver: Callable[[Outcome], None], user: str = ""
+        self, session_id: str, deliver: Callable[[ToolOutcome], None], user: str = ""
     ) -> SessionTools:
         del session_id, user
         self._beside.deliver = deliver
@@ -209,7 +211,9 @@ class _Asking(DelegateDesk):
         super().__init__(DelegateSettings(), service, DelegateCounts())
         self._beside = beside
 
-    def for_session(self, session_id: str, deliver: Callable[[Outcome], None]) -> SessionDelegate:
+    def for_session(
+        self, session_id: str, deliver: Callable[[DelegateOutcome], None]
+    ) -> SessionDelegate:
         del session_id
         self._beside.deliver = deliver
         return cast("SessionDelegate", self._beside)

@@ -159,9 +159,11 @@ CLIENTS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the clients, print the table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="clients and configs with this in their name")
+    parser.add_argument(
+        "--only", default="", help="clients, configs and scripts with this in their name"
+    )
     args = parser.parse_args(argv)
-    chosen = [client for client in CLIENTS if args.only in f"{client.name} {client.config}"]
+    chosen = [c for c in CLIENTS if args.only in " ".join((c.name, *c.server))]
     if not chosen:
         parser.error(f"no client is called {args.only!r}")
     # A program for Node finds its packages from where it lies.

@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{args.config}: ok")
         return 0
 
-    from server.app import serve  # noqa: PLC0415
+    from server.serve import serve  # noqa: PLC0415
 
     serve(settings)
     return 0

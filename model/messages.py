@@ -652,24 +652,25 @@ class StepNoted:
 Note: TypeAlias = CommandNoted | StepNoted
 
 
+CallPart: TypeAlias = CallStarted | CallArguments | CallDone
+"""What the engine makes of a function call."""
+
+ResponsePart: TypeAlias = ResponseStarted | ResponseText | ResponseAudio | ResponseWord | CallPart
+"""What the engine makes of a response before its end."""
+
+ResponseEnd: TypeAlias = ResponseDone | ResponseFailed
+"""How a response ends, by exactly one of these."""
+
 Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
     | EndOfTurn
     | TurnChecked
-    | ResponseStarted
-    | ResponseText
-    | ResponseAudio
-    | ResponseWord
-    | CallStarted
-    | CallArguments
-    | CallDone
-    | ResponseDone
-    | ResponseFailed
+    | ResponsePart
+    | ResponseEnd
     | SessionFailed
     | Taken
-    | CommandNoted
-    | StepNoted
+    | Note
 )
 
 

@@ -20,7 +20,6 @@ from model.messages import (
     CommitAudio,
     InputTranscript,
     InputTranscriptDelta,
-    Output,
     Pcm,
     Respond,
     Truncate,
@@ -28,13 +27,12 @@ from model.messages import (
 from server.errors import ClientError
 from server.protocol.delegate.outcomes import DelegateOutcome
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
-from server.protocol.filters.verdicts import Blocked, Retell
+from server.protocol.filters.verdicts import Passed, ResponseOutput
 from server.protocol.items.items import Item, Message
 from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.server_events import (
@@ -381,7 +379,7 @@ class DuplexTurns:
             return []
         return self._not_written(output.item_id)
 
-    def holds(self, output: Output | Blocked | Retell) -> bool:
+    def holds(self, output: Passed) -> bool:
         """Hold nothing back: no reply is begun before its time."""
         del output
         return False

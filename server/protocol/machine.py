@@ -62,11 +62,13 @@ from server.protocol.events import (
     SpeechEnded,
 )
 from server.protocol.filters.answers import AnswerGate
-from server.protocol.filters.gate import Gate, Passed
+from server.protocol.filters.gate import Gate
 from server.protocol.filters.verdicts import (
     NO_FILTERS,
     FilterPlan,
+    Passed,
     RedactedTranscript,
+    ResponseOutput,
     Verdict,
 )
 from server.protocol.ids import Ids
@@ -91,7 +93,6 @@ from server.protocol.moments import Moment, TurnEnded
 from server.protocol.profile import EngineProfile
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.reply.responses import Responses, TurnResponses

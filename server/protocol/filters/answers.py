@@ -23,8 +23,8 @@ from server.protocol.delegate.outcomes import (
     DelegateOutcome,
     DropAsk,
 )
-from server.protocol.filters.gate import Gate, Passed
-from server.protocol.filters.verdicts import Blocked, CheckWords
+from server.protocol.filters.gate import Gate
+from server.protocol.filters.verdicts import Blocked, CheckWords, Passed
 
 # An answer goes through the gate as a reply of an engine would, in a lane of its own. It is checked
 # before the served model recites it, or it is shown; where it is recited, what is recited is

@@ -15,6 +15,7 @@ from model.messages import (
     Cancel,
     DoneReason,
     Recite,
+    ResponseEnd,
     ResponseFailed,
     ResponseStarted,
     ResponseText,
@@ -35,12 +36,11 @@ from server.protocol.delegate.outcomes import (
 )
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, ResponseOutput
 from server.protocol.items.items import Item, Message
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegated import Delegated
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import Running
 from server.protocol.settings.request import ResponseRequest
@@ -188,7 +188,7 @@ class Delegation:
         if not self._is_shown(reply):
             delegated.held.append(output)
             return []
-        if not isinstance(output, EngineResponseDone | ResponseFailed):
+        if not isinstance(output, ResponseEnd):
             return None
         delegated.own_end = output
         return self._go_on(reply, delegated, now_s)

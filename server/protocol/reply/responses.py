@@ -11,12 +11,11 @@ from typing import Protocol
 from model.messages import Recite, Respond, ResponseStarted
 from server.protocol.delegate.outcomes import AnswerRefused, DelegateOutcome
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, ResponseOutput
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.settings.request import ResponseRequest

@@ -8,16 +8,14 @@ own in the engine, opened for it and closed after it.
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.messages import Close, DoneReason, ResponseFailed, ResponseStarted
-from model.messages import ResponseDone as EngineResponseDone
+from model.messages import Close, DoneReason, ResponseEnd, ResponseFailed, ResponseStarted
 from server.protocol.delegate.outcomes import DropAsk
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked, Retell
+from server.protocol.filters.verdicts import Blocked, ResponseOutput, Retell
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moments import ReplyBegun
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import ResponseStatus
@@ -168,7 +166,7 @@ class Running:
             return []
         if isinstance(output, Blocked):
             return self._blocked(reply)
-        if isinstance(output, (EngineResponseDone, ResponseFailed)):
+        if isinstance(output, ResponseEnd):
             return self._finished(reply, output, now_s)
         if isinstance(output, ResponseStarted):
             self._state.moments.append(ReplyBegun(reply.response.id, now_s))
@@ -178,9 +176,7 @@ class Running:
             self._feed.called(reply.message.item_id)
         return reactions
 
-    def _finished(
-        self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
-    ) -> list[Reaction]:
+    def _finished(self, reply: Reply, output: ResponseEnd, now_s: float) -> list[Reaction]:
         if isinstance(output, ResponseFailed):
             return self._fail(reply, "response_failed", output.message, now_s)
         status, details = _ENDS[output.reason]

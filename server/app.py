@@ -32,6 +32,7 @@ from server.recording.recorder import Recorder
 from server.session.accounts import watch
 from server.session.comeback import Comebacks
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.gallery import Gallery
 from server.session.ledger import Ledger
@@ -149,9 +150,11 @@ def _gateway(settings: Settings, engines: Mapping[str, Sequence[Engine]]) -> Gat
         metrics=metrics,
         tries=FailedTries(counts),
         schemas=SchemaGate(schemas, settings.server.max_tools),
-        tools=ToolDesk(settings.mcp, schemas, audit),
-        filters=filters,
-        delegate=DelegateDesk(settings.delegate, schemas, delegated),
+        desks=Desks(
+            ToolDesk(settings.mcp, schemas, audit),
+            filters,
+            DelegateDesk(settings.delegate, schemas, delegated),
+        ),
         images=images,
         drain=drain,
         usage=usage,

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
 from server.config import Settings
-from server.delegate.desk import DelegateDesk
-from server.filters.desk import FilterDesk
 from server.images.service import ImageService
-from server.mcp.desk import ToolDesk
 from server.metrics import Metrics
 from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
@@ -26,6 +23,7 @@ from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording
 from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.schemas import SchemaGate
@@ -88,9 +86,7 @@ class Gateway:
     metrics: Metrics
     tries: FailedTries
     schemas: SchemaGate
-    tools: ToolDesk
-    filters: FilterDesk
-    delegate: DelegateDesk
+    desks: Desks
     images: ImageService
     drain: Drain
     usage: UsageBook
@@ -191,9 +187,7 @@ class Gateway:
             model.pool,
             self._session_limits(is_bound=is_bound),
             schemas=self.schemas,
-            tools=self.tools,
-            filters=self.filters,
-            delegate=self.delegate,
+            desks=self.desks,
             gallery=model.gallery,
             counts=self.counts,
             meter=self.usage.meter(payer, model.name),
@@ -217,7 +211,7 @@ class Gateway:
             prompts=self.prompts,
             max_image_bytes=self.settings.images.max_kept_bytes,
             max_glimpses=self.settings.webrtc.camera_images,
-            filters=self.filters.plan,
+            filters=self.desks.filters.plan,
             max_context_tokens=settings.max_context_tokens,
         )
 
@@ -278,8 +272,8 @@ class Gateway:
         """Close what all sessions shared; they are over, and so are their engines."""
         await self.usage.close()
         await self.schemas.close()
-        self.tools.close()
-        await self.filters.close()
+        self.desks.tools.close()
+        await self.desks.filters.close()
         await self.images.close()
         # These write what is left of files, or send it.
         if self.recorder is not None:

@@ -27,6 +27,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -117,9 +118,11 @@ async def living(
         link,
         limits,
         schemas=schemas,
-        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
-        filters=FilterDesk(FilterSettings()),
-        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        desks=Desks(
+            ToolDesk(McpSettings(), service, AuditLog(None)),
+            FilterDesk(FilterSettings()),
+            DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        ),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
         meter=UsageBook().meter("", "m"),

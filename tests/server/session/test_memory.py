@@ -48,7 +48,11 @@ async def test_a_session_is_freed_at_its_end() -> None:
                 machine._feed,
                 machine._listening,
                 machine._responses,
-                session._ears,
+                session._sound,
+                session._sound._ears,
+                session._side_lines,
+                session._observers,
+                session._desks,
                 session._intake,
                 session._own,
             )

@@ -39,6 +39,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -318,9 +319,11 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
-        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
-        filters=desk,
-        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        desks=Desks(
+            ToolDesk(McpSettings(), service, AuditLog(None)),
+            desk,
+            DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        ),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         meter=UsageBook().meter("", "m"),

@@ -45,7 +45,7 @@ async def test_a_session_is_freed_at_its_end() -> None:
                 session,
                 machine,
                 machine._state.conversation,
-                machine._feed,
+                machine._editing._feed,
                 machine._listening,
                 machine._responses,
                 session._sound,

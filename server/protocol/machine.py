@@ -21,6 +21,7 @@ from model.messages import (
     EngineBack,
     EngineGone,
     EngineHeard,
+    EngineInfo,
     EngineLost,
     EngineSilent,
     InputTranscript,
@@ -86,7 +87,6 @@ from server.protocol.mcp.outcomes import (
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.moments import Moment, TurnEnded
-from server.protocol.profile import EngineProfile
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
@@ -181,7 +181,7 @@ class SessionMachine:
 
     Args:
         config: that it begins with.
-        profile: of the engine's sound.
+        info: of the engine.
         voices: that clients may ask for.
         ids: makes ids.
         limits: on what it may hold.
@@ -193,7 +193,7 @@ class SessionMachine:
     def __init__(
         self,
         config: SessionConfig,
-        profile: EngineProfile,
+        info: EngineInfo,
         voices: VoiceMap,
         ids: Ids,
         limits: Limits,
@@ -201,7 +201,7 @@ class SessionMachine:
         *,
         is_played: bool = False,
     ) -> None:
-        self._state = state = _state(config, profile, voices, ids, limits)
+        self._state = state = _state(config, info, voices, ids, limits)
         self._ears = ears
         self._max_tools = limits.max_tools
         max_kept_samples = limits.max_kept_audio_s * state.rate_hz
@@ -211,7 +211,7 @@ class SessionMachine:
         self._doubt = Doubt(is_played=is_played)
         way = (
             at_once(state, listening, self._playout, max_kept_samples=max_kept_samples)
-            if profile.is_duplex
+            if info.is_duplex
             else in_turns(
                 state,
                 listening,
@@ -290,7 +290,7 @@ class SessionMachine:
             self._state.sight.see(event.picture)
             followed = []
         else:
-            seen = pictures if self._state.profile.sees else None
+            seen = pictures if self._state.info.sees else None
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
@@ -687,16 +687,16 @@ class SessionMachine:
 
 
 def _state(
-    config: SessionConfig, profile: EngineProfile, voices: VoiceMap, ids: Ids, limits: Limits
+    config: SessionConfig, info: EngineInfo, voices: VoiceMap, ids: Ids, limits: Limits
 ) -> SessionState:
     """Return what all parts of a new session share."""
     return SessionState(
         config,
-        profile,
+        info,
         voices,
         ids,
         Conversation(limits.max_items, limits.max_conversation_chars, limits.max_image_bytes),
-        Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
+        Recordings(limits.max_recording_bytes, info.sample_rate_hz),
         Sight(limits.max_glimpses),
         limits.policy,
         limits.max_context_tokens,

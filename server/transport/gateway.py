@@ -16,7 +16,6 @@ from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.prompts import PromptBook
 from server.recording.recorder import Recorder
@@ -167,14 +166,11 @@ class Gateway:
             config,
             cancels_echo=self._cancels_echo(is_played=is_played),
         )
-        profile = EngineProfile(
-            info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
-        )
         return Session(
             transport,
             SessionMachine(
                 config,
-                profile,
+                info,
                 model.voices,
                 ids,
                 self._limits(model),

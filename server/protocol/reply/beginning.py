@@ -70,7 +70,7 @@ class Beginning:
             request,
             outputs,
             self._state.recordings if request.destination == "auto" else None,
-            self._state.profile,
+            self._state.info,
             self._playout,
         )
 

@@ -179,7 +179,7 @@ class Delegation:
 
     def _is_shown(self, reply: Reply) -> bool:
         """Say whether a spoken reply's answer comes in text, since the engine cannot say it."""
-        return reply.response.request.modality == "audio" and not self._state.profile.recites
+        return reply.response.request.modality == "audio" and not self._state.info.recites
 
     def _meanwhile(
         self, reply: Reply, delegated: Delegated, output: ResponseOutput, now_s: float

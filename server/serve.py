@@ -17,12 +17,11 @@ from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
-from server.descriptors import raise_descriptor_limit
 from server.engine import make_engines
 from server.errors import ConfigError, EngineGoneError
 from server.logs import set_up_logging
-from server.memory import give_memory_back
 from server.names import parley_version
+from server.process import give_memory_back, raise_descriptor_limit
 from server.session.link import LinkState
 from server.transport.certificate import check_certificate
 from server.transport.gateway import Gateway

@@ -20,9 +20,9 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 import model.errors
+from model.engine.at_work import AtWork
 from model.engine.child import NAME, run_child
 from model.engine.core import CoreSpec
-from model.engine.noted import Noted
 from model.engine.wire import (
     Began,
     Begin,
@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 #     it is ready             EngineBack: A and B open again, and tell their conversations
 #     it dies on A again      A is ended (SessionFailed); B is told to the next one
 #
-# For which session it works, the child notes in shared memory before each command (`Noted`),
+# For which session it works, the child notes in shared memory before each command (`AtWork`),
 # because a process that is dead cannot be asked.
 
 _STOP_TIMEOUT_S = 5.0
@@ -365,13 +365,13 @@ class _Child:
 
     def __init__(self, spec: CoreSpec, policy: RestartPolicy) -> None:
         self._policy = policy
-        self.noted, self.has_hung = Noted(), False
+        self.at_work, self.has_hung = AtWork(), False
         self.connection, theirs = socket.socketpair()
         self.messages = received(self.connection)
         note_silence(self.connection, policy.loading_s)
         # It ends with its connection, so with us; and the interpreter ends it when it exits.
         self.process = multiprocessing.get_context("spawn").Process(
-            target=run_child, args=(spec, theirs, self.noted), name=NAME, daemon=True
+            target=run_child, args=(spec, theirs, self.at_work), name=NAME, daemon=True
         )
         try:
             with theirs:
@@ -475,7 +475,7 @@ def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> N
 
 def _suspect(child: _Child) -> str:
     """Return the session for which a child was at work when it ended; "" if for none."""
-    return child.noted.read().partition("/")[0]
+    return child.at_work.read().partition("/")[0]
 
 
 def _error(refused: Refused) -> ParleyError:

@@ -272,7 +272,7 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Recite:
-    """Give words to a response that recites; one that is over takes none, and says nothing of it.
+    """Give words to a response that recites; for one that is over they are ignored.
 
     Attributes:
         turn: of the response.
@@ -766,7 +766,7 @@ class EngineInfo:
             takes all audio of a session, speech or not, begins replies by itself, and knows only
             what was said aloud: typed items and function calls are ignored, transcripts of what
             users say are empty, and the system prompt counts when a session is opened.
-        note: what those who use the model should know, such as that it is a stand-in; may be empty.
+        note: for users of the model, such as that it is a stand-in; may be empty.
         image_side: largest side, in pixels, of the pictures that the model takes; 0 if it cannot
             see, and must then be given none.
         recites: whether it can say any words that it is given, as `Respond.recites` asks for.

@@ -318,7 +318,7 @@ OtherNames: TypeAlias = Literal["serve", "refuse"]
 
 
 class _ModelSource(_Strict):
-    """Where a model comes from, and what else it is called.
+    """Where a model comes from, and its other names.
 
     Attributes:
         aliases: other names that it answers to; a session says the one that its client asked for.
@@ -342,8 +342,8 @@ class ModelSettings(_ModelSource):
 
     Attributes:
         name: what clients call it.
-        other_names: what happens to a client that asks for any other name: "serve" it, and its
-            session says the model's own name, or "refuse" it (`model_not_found`).
+        other_names: how to answer a client that asks for any other name: "serve" it, where its
+            session tells the model's own name, or "refuse" it (`model_not_found`).
     """
 
     name: str = "starter"
@@ -1249,7 +1249,7 @@ def _leaves(prefix: _KeyPath, tree: _Tree) -> Iterator[tuple[_KeyPath, Any]]:
         if isinstance(value, dict) and value and _has_keys(_kind(keys)):
             yield from _leaves(keys, value)
         elif value is None and _is_entry(keys):
-            # As YAML writes `models: {starter: }`: there is one, with nothing said of it.
+            # As YAML writes `models: {starter: }`: the model is there, without settings of its own.
             yield keys, {}
         elif value is not None or not _has_keys(_kind(keys)):
             # A section without content, as YAML writes `server:`, is no setting.

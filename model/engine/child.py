@@ -51,7 +51,7 @@ def run_child(spec: CoreSpec, connection: socket.socket, at_work: AtWork) -> Non
 
     Args:
         spec: builds the core.
-        connection: to the parent; when it ends, so does this process, whatever it is doing.
+        connection: to the parent. When it ends, this process ends as well, whatever it is doing.
         at_work: memory that outlives this process: here it writes for which session it works.
     """
     # Ctrl-C goes to every process of the terminal; when to stop is for the parent to say.

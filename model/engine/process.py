@@ -82,9 +82,9 @@ class RestartPolicy:
         delays_s: before the first restart in a row, the second, and so on; when they are used up,
             the engine is given up.
         steady_s: an engine that has run for so long begins at the first delay again.
-        doubt_s: an engine that says nothing for so long, not even how it is, may hang: nobody new
-            is sent to it. It says so twice a second unless one piece of its work takes longer.
-        hang_s: one that says nothing for so long hangs, and is killed.
+        doubt_s: an engine that sends nothing for so long may hang, and gets no new sessions. It
+            reports twice a second, unless one piece of its work takes longer.
+        hang_s: an engine that sends nothing for so long hangs, and is killed.
         loading_s: the same while it is built and warmed up, which no report interrupts.
     """
 
@@ -269,8 +269,8 @@ class ProcessEngine:
         if not session_id:
             return ""
         self._crashes[session_id] += 1
-        # A child that hangs was at work on exactly one command. One that dies may have been killed
-        # by something else, so the first time proves nothing.
+        # A child that hangs was at work on exactly one command. A child that dies may have been
+        # killed from outside, so one death proves nothing.
         is_sure = child.has_hung or self._crashes[session_id] > 1
         if is_sure:
             del self._crashes[session_id]
@@ -464,7 +464,8 @@ class _Child:
 
 def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> None:
     """Start a child that no Ctrl-C reaches, not even before its first line has run."""
-    # It unblocks what it blocks, so that it must not start while we do.
+    # The tracker blocks and unblocks SIGINT when it starts, so it has to run before we block the
+    # signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -128,10 +128,10 @@ class Sessions(Generic[S]):
         run: Callable[[Sequence[T]], Sequence[R]],
         outputs: list[Output],
     ) -> list[tuple[T, R]]:
-        """Do something for several sessions at once; end those, and only those, that break it.
+        """Do something for several sessions at once, and end only the sessions that break it.
 
-        Where it breaks for all of them together, it is done for each alone. If it breaks for
-        everybody, and that so often in a row, it is the engine that is broken.
+        If it breaks for all together, it is done for each alone. If it breaks for each of them as
+        well, and this happens several times in a row, the engine is broken.
 
         Args:
             items: what is to be done, each for another session.

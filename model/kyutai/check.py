@@ -27,7 +27,7 @@ CONFIG_FILE, QUANTISED_FILE = "config.json", "model.nf4.safetensors"
 # Of a folder with config.json, model.safetensors, tokenizer-e351c8d8.safetensors and
 # tokenizer_spm_32k_3.model, the patterns find the language model, the codec and the text pieces. A
 # file that config.json names goes before all of them.
-# Where a file is when config.json does not say: the first of these that there are any of.
+# Where a file is if config.json does not name it: the first pattern that matches a file.
 _PATTERNS: Mapping[str, tuple[str, ...]] = {
     "lm": ("model.safetensors.index.json", "model.safetensors", "model.q8.safetensors"),
     "mimi": ("tokenizer-*.safetensors", "mimi*.safetensors"),

@@ -110,7 +110,7 @@ class PersonalData:
     Args:
         kinds: of "phone", "email" and "card".
         region: where numbers without a country are called, such as "US".
-        is_masked: whether they are masked; else what has one is refused.
+        is_masked: whether they are masked; else text that contains one is refused.
     """
 
     def __init__(self, kinds: Iterable[str], region: str, *, is_masked: bool) -> None:

@@ -28,8 +28,8 @@ from server.protocol.wire.words import carried_words, with_words
 _log = structlog.get_logger("filters")
 _MAX_TASKS = 8  # of one session at a time; more wait
 _MASK = "*"
-# Typed text is as long as its writer likes. It is judged in pieces, so that no other session waits
-# for it; each begins with the end of the one before.
+# Typed text may be long. It is checked in pieces, so other sessions do not wait for it. Each piece
+# begins with the end of the one before.
 _PIECE_CHARS = 8_000
 _BEFORE_CHARS = 600
 

@@ -1,8 +1,8 @@
 """List the tools of an MCP server, and call them, through the official `mcp` package.
 
 Each listing and each call is a connection of its own, opened and closed in one task, within one
-time limit and one allowance of bytes: nothing of it outlives the call, and one that goes wrong
-hurts no other. A server of this machine's own is a process that is started for the call.
+time limit and one allowance of bytes: nothing stays open after the call, and a call that fails does
+not disturb others. A server of this machine's own is a process that is started for the call.
 """
 
 import asyncio
@@ -191,7 +191,7 @@ def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpF
 
 
 def _told(cause: BaseException) -> McpFailure | None:
-    """Say what one error means, None for one that is not known."""
+    """Return what an error means for the call, None if that is not known."""
     import httpx2  # noqa: PLC0415 - see `_once`
     from mcp import MCPError  # noqa: PLC0415
     from mcp_types import PARSE_ERROR  # noqa: PLC0415
@@ -343,7 +343,7 @@ def _block_text(block: "ContentBlock") -> str:
         case {"type": "resource_link", "uri": uri}:
             return str(uri)
         case {"type": kind, "mimeType": mime_type}:
-            # A picture or a sound cannot be read aloud. That there was one can be.
+            # A picture or a sound cannot be read aloud, but the model can say that there was one.
             return f"[{kind}, {mime_type}]"
         case _:
             return f"[{written.get('type')}]"

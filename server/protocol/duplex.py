@@ -189,7 +189,8 @@ class DuplexFeed:
     def reopened(self) -> list[Command]:
         """Begin under the session's voice and instructions as they are now, if it has not begun.
 
-        A conversation that goes on keeps those that it began with: it cannot be told again.
+        A conversation that has begun keeps its voice and instructions, since it cannot be told
+        anew.
         """
         opening = self._state.opening()
         if self._has_begun or opening == self._opened:

@@ -114,7 +114,7 @@ class S3Store:
         )
 
     def put(self, folder: Path) -> None:
-        """Take a recording; what says how complete it is comes last, and so says that all came."""
+        """Upload a recording. The JSON file comes last: where it is, the rest is as well."""
         with self._telling():
             for file in sorted(folder.iterdir(), key=lambda each: each.suffix == ".json"):
                 self._client.upload_file(

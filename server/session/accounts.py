@@ -106,7 +106,7 @@ class Account:
         """Count a session while it is open.
 
         Args:
-            end: ends it, and tells its client the text that it is given; may be called again.
+            end: ends it, and tells its client a text; may be called more than once.
         """
         self._settle()
         self._ends.add(end)

@@ -33,8 +33,8 @@ class LedgerError(ParleyError):
 class Ledger:
     """Append lines to a file, and begin another one when it is large.
 
-    Full files are put aside as `NAME-TIME-NUMBER.jsonl`, and never removed: they are somebody's
-    accounts. One that somebody else puts aside is followed: the next line begins a new one.
+    Full files are put aside as `NAME-TIME-NUMBER.jsonl`, and never removed: somebody bills by them.
+    If another program moves the current file away, the next line begins a new one.
 
     Used by one thread at a time.
 

@@ -427,7 +427,7 @@ class Session:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             count_in(self._counts.errors, refusal.kind)
-            # Whoever sent it is told, and nobody else: it means nothing to them.
+            # Only the connection that sent the event is told. The refusal means nothing to others.
             self._put(line, refusal, self._ids.new("event"))
         if self._comeback is not None and line is self._own:
             self._comeback.num_taken += 1
@@ -704,8 +704,8 @@ class Session:
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
-        # A response beside the conversation for which the engine has no slot is refused when all
-        # else is done: its first command says so, and the others of it are for nobody.
+        # The engine may have no slot for a response beside the conversation. Its first command
+        # shows that. Its further commands are dropped, and it is refused after all other reactions.
         refused: set[str] = set()
         refusal: ClientError | None = None
         self._observers.noted(self._machine.take_moments())

@@ -15,7 +15,7 @@ _MAX_LINES = 4
 
 
 class SideLines:
-    """Hold them while they last; whoever iterates gets those that are there now.
+    """Hold the connections beside a session's own; iteration goes over a copy.
 
     A connection ends when its peer leaves or reads too slowly, which the session does not notice,
     or with the session.

@@ -13,8 +13,8 @@ from server.session.ledger import Ledger, LedgerError
 
 # What a response cost is on its way to the disk this soon, with that of others meanwhile.
 _SOON_S = 0.2
-# Lines that may wait for a disk that takes none. More of them are added up by key and model: then
-# it is not known any more which session used what, but nothing is lost.
+# Lines that may wait while the disk takes none. When there are more, they are added up by key and
+# model. The use of each single session is then unknown, but no use is lost.
 MAX_WAITING = 4_096
 TOKEN_FIELDS = tuple(field.name for field in fields(Usage))
 """Kinds of tokens of a response, as `Usage` has them."""

@@ -22,7 +22,7 @@ from server.session.observers import Observers
 
 
 class UserSound:
-    """Give the ears what they hear, each piece with what was played beside it.
+    """Give the ears the user's sound, each piece with what was played meanwhile.
 
     Args:
         ears: hear it.

@@ -95,8 +95,8 @@ class CallParts:
 class PhoneLine:
     """Be a session's own connection on a telephone, which has no events.
 
-    What is done with the keys, and at the beginning, is given to the session as a client's events
-    would be. Whoever joins beside it (`?call_id=`) sees and sends all others.
+    Pressed keys and the first words become client events of the session. Another connection that
+    joins by `?call_id=` sees all events and may send any.
 
     Args:
         close: closes the stream.

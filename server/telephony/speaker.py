@@ -179,7 +179,7 @@ class Speaker:
     # From the provider.
 
     def came_back(self, name: str) -> None:
-        """Take a mark. Those of a clear, and any that were never sent, say nothing."""
+        """Take a mark that came back. Marks of cleared sound, or never sent ones, are ignored."""
         if all(name != each for each, _, _ in self._marks):
             return
         while self._marks:

@@ -106,7 +106,7 @@ class Gateway:
     def delegate_policy(self, model: ServedModel) -> DelegatePolicy | None:
         """Return what the text model answers for a model; None where there is none.
 
-        One that listens and speaks at once writes no transcripts, so there is nothing to ask.
+        A duplex model writes no transcripts, so there is nothing to ask a text model.
         """
         given = self.settings.delegate
         if given.url is None or model.pool.info.is_duplex:

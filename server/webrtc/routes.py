@@ -190,7 +190,7 @@ async def _config(
     Args:
         gateway: that it came to.
         model: that it has.
-        said: what it says that this is called.
+        said: name of the model, as the session tells it.
         key: by which it comes, if by one.
         session: that is asked for, if one is.
 

@@ -1,8 +1,8 @@
 """Let a text model answer what the served model cannot, or what it is not to.
 
 What the text model says comes out as if an engine had made it: through `Running.output`, or, where
-the served model can say any words, recited by the engine. So all that holds for replies holds for
-these, calls and their approvals, interruptions and truncations among it.
+the served model can say any words, recited by the engine. So all rules for replies hold for these
+as well: calls, approvals, interruptions, truncations.
 """
 
 from collections.abc import Iterable
@@ -127,7 +127,7 @@ class Delegation:
         return [AskModel(delegated.ask_id, messages, box.tools, box.choice, min(limits))]
 
     def told_again(self, reply: Reply) -> list[Reaction] | None:
-        """Return what tells a new engine of a reply; None for what it is told of any other."""
+        """Return what tells a new engine of a delegated reply; None for any other reply."""
         delegated = reply.delegated
         if delegated is None:
             return None

@@ -214,7 +214,7 @@ class Running:
     def refused(self, engine_id: str) -> list[Reaction]:
         """End a response for which the engine has no slot."""
         message = "No slot is free for a response beside the conversation. Try again later."
-        # Nothing of it was made, so that it does not matter when it ends.
+        # Nothing of it was made, so the time of its end does not matter.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
     def is_default(self, output: ResponseOutput) -> bool:
@@ -252,7 +252,7 @@ class Running:
     def _unsaid(self, reply: Reply, heard_ms: int) -> int | None:
         """Let a response that was stopped have said no more than was played.
 
-        That is so whoever stopped it: a client that heard less says so by a truncation.
+        This holds whoever stopped the response. A client that heard less says so by a truncation.
 
         Args:
             reply: that was stopped.
@@ -276,7 +276,8 @@ class Running:
         events = reply.ended(ResponseMove.FINISH, "failed", details)
         left = self._left(reply)
         heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
-        # What made it may be gone, and its memory with it; what is told anew is what was heard.
+        # The engine that made it may be gone, with its memory. The next engine is told what was
+        # heard.
         is_own = reply.engine_id == self._state.session_id and reply.is_the_engines
         is_known = code == "response_failed" and is_own
         if is_known and heard_ms is not None:

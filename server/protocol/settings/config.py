@@ -19,7 +19,7 @@ Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 Consent: TypeAlias = Literal["offered", "given", "withdrawn"]
 """Whether a client has consented to a recording of its session; None where none can be made."""
 
-# Source: Realtime API reference, session, include: the one field that there is.
+# Source: Realtime API reference, session, include: its only value.
 INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
 # Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
@@ -147,8 +147,8 @@ class SessionConfig:
         delegate: what a text model answers, our own; None for what the server does.
         safety_identifier: who the user is, by a name of the application's own, for logs; clients
             neither see nor set it. Empty where nobody said.
-        recording: whether the session may be recorded. Not of the API; nobody sees it who did not
-            ask for it.
+        recording: whether the session may be recorded. Not of the API; shown only to clients that
+            have set it.
     """
 
     id: str

@@ -15,8 +15,8 @@ class Doubt:
     """Hold one session's doubt.
 
     Args:
-        is_played: whether the transport plays replies; else clients do, and there is nothing that
-            could be held back.
+        is_played: whether the transport plays replies; where clients play, nothing can be held
+            back.
     """
 
     def __init__(self, *, is_played: bool) -> None:

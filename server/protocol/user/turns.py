@@ -325,8 +325,7 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        # What is recorded begins with an `Open` that says so, and what is not, with one that does
-        # not.
+        # `Open` says whether the session is recorded, so a change of that needs a new `Open`.
         is_other = self._state.config.is_recorded is not before.is_recorded
         if is_other or self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from model.engine.config import EngineConfig
+from model.family import ServedKind
 from model.precision import Linears, Precision
 from server.errors import ConfigError
 
@@ -333,7 +334,7 @@ class _ModelSource(_Strict):
     aliases: tuple[str, ...] = ()
     dir: Path = Path("model/starter")
     script: Path | None = None
-    twin: Literal["moshi", "personaplex", "hibiki"] | None = None
+    twin: ServedKind | None = None
     guidance: Annotated[float, Field(ge=0)] = 1.0
 
 

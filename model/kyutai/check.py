@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.codec.mimi import MimiConfig, check_mimi
 from model.errors import ParleyError, TextError, WeightsError
+from model.family import ServedKind
 from model.files.published import TensorFile, read_json
 from model.kyutai import transformers
 from model.kyutai.config import KyutaiConfig
@@ -33,7 +34,6 @@ _PATTERNS: Mapping[str, tuple[str, ...]] = {
     "mimi": ("tokenizer-*.safetensors", "mimi*.safetensors"),
     "tokenizer": ("tokenizer*.model",),
 }
-_SERVED = ("moshi", "personaplex", "hibiki")
 
 Layout = Literal["kyutai", "int8", "transformers", "nf4"]
 
@@ -214,7 +214,7 @@ def _other_problems(directory: Path, found: Checkpoint) -> Iterator[str]:
             f"the model needs {config.num_mimi_codebooks} codebooks, "
             f"the codec has {found.mimi.num_codebooks}"
         )
-    if config.kind not in _SERVED:
+    if config.kind not in get_args(ServedKind):
         yield f"a model of the kind {config.kind!r} can be loaded, but nothing here serves one"
     if not found.voices and (directory / VOICES_ARCHIVE).exists():
         yield (

@@ -315,8 +315,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
 def _cors(server: ServerSettings) -> Middleware:
     """Return which pages' scripts may read answers.
 
-    Where keys are needed, any page that has one may, or those that are listed: credentials are
-    never sent by themselves. Where none are, only pages of this machine and those.
+    If keys are needed, any page may, or only the listed ones: a browser never sends a key by
+    itself. If none are needed, only pages of this machine may, and the listed ones.
     """
     is_any_page = server.has_keys and not server.allowed_origins
     return Middleware(

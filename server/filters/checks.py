@@ -54,7 +54,7 @@ class Check(Protocol):
 
 
 class WordList:
-    """Refuse what has one of some words or phrases in it, as whole words and in any case.
+    """Refuse text with one of some words or phrases in it, as whole words, in upper or lower case.
 
     Args:
         words: to be refused.
@@ -76,7 +76,7 @@ class WordList:
 
 
 class PatternList:
-    """Refuse what one of some patterns is found in; RE2 matches in linear time.
+    """Refuse text in which a pattern is found; RE2 matches in linear time.
 
     Args:
         patterns: in RE2's syntax: no look-around, no back references.

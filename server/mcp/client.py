@@ -101,7 +101,7 @@ async def _with_client(
     timeout_s: float,
     use: Callable[["Client"], Awaitable[_T]],
 ) -> _T:
-    """Connect, do one thing, and disconnect; a result that is there stands however that ends."""
+    """Connect, do one thing, and disconnect; after a result a bad disconnect is ignored."""
     try:
         async with asyncio.timeout(timeout_s):
             if isinstance(target, ProcessTarget):
@@ -114,7 +114,7 @@ async def _with_client(
 async def _over_http(
     target: HttpTarget, settings: McpSettings, use: Callable[["Client"], Awaitable[_T]]
 ) -> _T:
-    """Use a server by streamable HTTP or by SSE; where it is not said which, by what it speaks."""
+    """Use a server by streamable HTTP or by SSE; find out which, if the settings do not say it."""
     if target.transport == "sse":
         return await _by(_sse, target, settings, use)
     try:
@@ -166,15 +166,15 @@ async def _once(
     except Exception as error:  # noqa: BLE001 - a foreign server and a package may raise anything
         if not results:
             raise _failure(error, transport) from None
-    # A result that is there stands, however the connection ends.
-    # Some servers close without a word once they have answered.
+    # Once there is a result, it does not matter how the connection ends: some servers close it
+    # without notice after their answer.
     return results[0]
 
 
 def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpFailure:
     """Say what went wrong, in words that hold nothing secret: neither headers nor addresses."""
-    # From the surest to the least: what we refused ourselves, what the server said by its status,
-    # what the package made of it.
+    # From the surest cause to the least sure one: a refusal of our own, the server's status, then
+    # the exception of the package.
     if transport is not None and transport.refusal is not None:
         return transport.refusal
     causes = list(_leaves(error))

@@ -86,8 +86,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             unknown = McpFailure.http(0, "The server's name cannot be resolved.")
             raise self.refused(unknown) from None
         addresses = [*dict.fromkeys(str(each[4][0]) for each in found)]
-        # All of them, not the one that would be used: a name that also leads inside is no honest
-        # one.
+        # All addresses are checked, not only the one that would be used: a name that also leads to
+        # an inner network is not trusted.
         if not self._is_trusted and not all(map(is_public, addresses)):
             # Which address it is is nobody's business: it would map the network we are in.
             raise self.refused(

@@ -311,8 +311,8 @@ def _check_possible(request: ResponseRequest) -> None:
 class DuplexTurns:
     """Turn what was heard into items.
 
-    A model may begin to answer before a turn is found to be over. Its item then comes before that
-    of the answer, since it began before.
+    A model may begin to answer before the turn is found to be over. The item of the turn still
+    comes before that of the answer, since the turn began earlier.
 
     Args:
         state: of the session.
@@ -386,12 +386,12 @@ class DuplexTurns:
         return False
 
     def idled(self, silence_ms: int) -> list[Reaction]:
-        """Leave it to the model what it says after a long silence, which it hears as well."""
+        """Do nothing: the model hears the silence itself, and decides what to say."""
         del silence_ms
         return []
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
-        """Go on: nothing was begun that depends on it."""
+        """Do nothing: nothing has begun that depends on the old configuration."""
         del before
         return []
 

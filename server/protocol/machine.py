@@ -316,7 +316,7 @@ class SessionMachine:
         return [*followed, *self._watched(self._on_passed(blocked, now_s), now_s)]
 
     def item_refused(self, error: ClientError) -> None:
-        """Note that an item was refused: what is asked for next is not to answer an older one.
+        """Note that an item was refused, so that the next response does not answer an older item.
 
         A client that sends an item and asks for a response in one go would get an answer to what
         was said before, and not notice.

@@ -80,8 +80,8 @@ class FolderStore:
         remove(self._folder / name)
 
     def _folders(self) -> Iterator[Path]:
-        # What is being written, and what waits, is in folders of another name; whatever else
-        # somebody has put here is theirs.
+        # Recordings that are being written or wait have folders with other names. Further folders
+        # are not ours, and stay.
         yield from (each for each in self._folder.iterdir() if _NAME.match(each.name))
 
 

@@ -1,4 +1,4 @@
-"""Hold one telephone call: from its stream's start to its end, with all that belongs to it."""
+"""Hold one telephone call from the start of its stream to its end, with all its parts."""
 
 import asyncio
 import json

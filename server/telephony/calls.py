@@ -158,7 +158,8 @@ class PhoneCalls:
             ticket: at the end of the address, None for none.
 
         Returns:
-            Which call it has to be, None for any, and in which format it takes sound.
+            The id of the call that the stream must be for, None for any; and the format of its
+            sound.
 
         Raises:
             RefusedError: nobody was told to open it.

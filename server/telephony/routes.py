@@ -196,7 +196,7 @@ async def _started(
     Args:
         transport: the stream.
         provider: whose.
-        call_id: which one it has to be; None for any.
+        call_id: the call that the stream must be for; None for any.
 
     Raises:
         MessageError: it does not, or not in time, or it is another one.

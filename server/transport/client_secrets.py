@@ -45,7 +45,7 @@ from server.transport.gateway import Gateway
 from server.transport.models import asked_model
 from server.transport.safety import with_safety_identifier
 
-# All requests share one turn in the queue of schemas, which sessions have one each of.
+# All requests together take one place in the queue for schemas; each session has one of its own.
 _OWNER = "http"
 
 

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.config import is_loopback
 
-# For answers that are no pages: nothing in them is run, framed, guessed at or kept. What sets its
-# own, as the playground does, keeps it. Source: OWASP, "REST Security Cheat Sheet".
+# For answers that are no pages: nothing in them is run, framed, guessed at or kept. An answer with
+# headers of its own, as the playground has, keeps them. Source: OWASP, "REST Security Cheat Sheet".
 SAFE: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

@@ -189,8 +189,8 @@ class SignedKeys:
         """Return the key, None if there is none, or it has expired or was revoked.
 
         Raises:
-            RefusedError: it is good, but this server is set up differently from the one that made
-                it, and cannot have its session.
+            RefusedError: the key is valid, but this server is configured differently from the one
+                that made it, and cannot begin its session.
         """
         facts = self._signer.facts(value)
         # The signature was checked first. What an unsigned text says of its own age is never looked

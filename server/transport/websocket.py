@@ -307,8 +307,8 @@ async def _serve_comeback(socket: WebSocket, transport: WebSocketTransport) -> N
     """Let a client back into its session.
 
     Raises:
-        RefusedError: there is no such session, its secret is another one, there is no place for it,
-            or what the client has missed is not kept.
+        RefusedError: there is no such session, the secret is wrong, no slot is free, or the events
+            that the client has missed are not kept any more.
     """
     # The secret is enough: an ephemeral key may have expired since, or have its one session.
     session_id = socket.query_params["session_id"]

@@ -1,4 +1,4 @@
-"""Hold one call: from its offer to its end, with all that belongs to it."""
+"""Hold one call from its offer to its end, with all its parts."""
 
 import asyncio
 import contextlib

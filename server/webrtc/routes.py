@@ -53,7 +53,7 @@ _SDP = "application/sdp"
 # What clients give as the type of a bare offer; some give none.
 _BARE_TYPES = ("", _SDP, "text/plain", "application/x-www-form-urlencoded")
 _CREDENTIAL_TTL_S = 24 * 3600
-# All offers share one turn in the queue of schemas, which sessions have one each of.
+# All offers together take one place in the queue for schemas; each session has one of its own.
 _OWNER = "calls"
 
 

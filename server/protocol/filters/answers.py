@@ -55,7 +55,8 @@ class AnswerGate:
         """Take note of what is asked, and what is given up."""
         for told in reactions:
             if isinstance(told, AskModel):
-                # Whether it will be heard is not known yet, so nothing in it is masked.
+                # It is not known yet whether the answer will be spoken. So it is checked as speech,
+                # in which nothing is masked.
                 self._gate.watch([Respond(f"{_LANE}{told.ask_id}", _TURN, "", audio=True)])
             elif isinstance(told, DropAsk):
                 self._forget(f"{_LANE}{told.ask_id}")

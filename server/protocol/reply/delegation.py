@@ -139,7 +139,7 @@ class Delegation:
     # What the engine makes.
 
     def take(self, output: ResponseOutput, now_s: float) -> list[Reaction] | None:
-        """Take an output of the engine; None if it is like that of any other reply."""
+        """Take an output of the engine; None if the usual way of a reply is to take it."""
         reply = self._running.made_by(output)
         if reply is None or reply.delegated is None:
             return None
@@ -240,7 +240,7 @@ class Delegation:
         """Pass on what there is of the answer."""
         is_talking = delegated.is_watched and delegated.own_end is None and self._is_shown(reply)
         if is_talking:
-            return []  # first it says what it says by itself
+            return []  # the served model first finishes its own words
         reactions: list[Reaction] = []
         if not delegated.has_begun:
             # Only white space is no word yet, and an answer of nothing else is none.
@@ -286,7 +286,7 @@ class Delegation:
         return [Cancel(reply.engine_id, reply.turn), Truncate(reply.engine_id, item_id, 0)]
 
     def _recital(self, reply: Reply, delegated: Delegated, recited: str = "") -> list[Reaction]:
-        """Return what lets the engine say words that it is given, from some on."""
+        """Return what makes the engine recite an answer."""
         command = self._beginning.recital(reply)
         words: list[Reaction] = []
         if recited:

@@ -1,8 +1,8 @@
 """Begin the responses of a session, and say what follows them.
 
-Those in progress are `Running`'s. When they begin depends on how the engine converses: one that
-takes turns is asked for each, and one more may be owed; see `server.protocol.duplex` for one that
-speaks when it likes.
+`Running` holds those in progress. When they begin depends on the engine. One that takes turns is
+asked for each response, and one more may have to follow. A duplex one speaks when it likes; see
+`server.protocol.duplex`.
 """
 
 from dataclasses import replace
@@ -175,7 +175,7 @@ class TurnResponses:
         return not self.running.is_active and not self._delegation.is_asked_first(request)
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
-        """Make a response of the conversation that nobody is told of, and what starts it."""
+        """Make a response of the conversation that clients do not know of yet, and its command."""
         assert not self.running.is_active, "the next response follows the one in progress"
         reply = self._beginning.reply(request)
         self._delegation.watch(reply)

@@ -25,6 +25,7 @@ from server.telephony.answers import MEDIA_TYPE, connected, refused
 from server.telephony.call import CallParts, PhoneCall
 from server.telephony.calls import PATH, PhoneCalls
 from server.telephony.messages import MediaFormat, MessageError, Other, Provider, Started, read
+from server.transport.body import read_body
 from server.transport.door import check_draining, check_readiness, let_backend_in
 from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.gateway import Gateway
@@ -92,7 +93,7 @@ async def _answered(request: Request, provider: Provider) -> Response:
     gateway: Gateway = request.app.state.gateway
     phone: PhoneCalls = request.app.state.phone
     try:
-        body = await _body(request, gateway.settings.server.max_body_bytes)
+        body = await read_body(request)
         form = _form(body)
         query = f"?{request.url.query}" if request.url.query else ""
         phone.check_webhook(provider, request.headers, f"/{provider}{query}", form, body)
@@ -123,15 +124,6 @@ def _call_id(fields: Mapping[str, str]) -> str:
     if not 0 < len(call_id) <= _MAX_ID_CHARS:
         raise ClientError("The form has no CallSid.", code="missing_required_parameter")
     return call_id
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise RefusedError(413, f"The body is too large: at most {limit} bytes are read.")
-    return bytes(data)
 
 
 def _form(body: bytes) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from server.session.counts import count_in
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.transport.auth import Admitted
+from server.transport.body import read_body
 from server.transport.door import (
     check_draining,
     check_origin,
@@ -220,7 +221,7 @@ async def _offered(request: Request) -> tuple[str, JsonObject | None]:
     Raises:
         ClientError: the body is too large, or not of a kind that is known.
     """
-    data = await _body(request)
+    data = await read_body(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _form(request, data)
@@ -232,16 +233,6 @@ async def _offered(request: Request) -> tuple[str, JsonObject | None]:
             code="unsupported_media_type",
         )
     return _text(data), None
-
-
-async def _body(request: Request) -> bytes:
-    limit = request.app.state.gateway.settings.server.max_body_bytes
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise RefusedError(413, f"The body is too large: at most {limit} bytes are read.")
-    return bytes(data)
 
 
 async def _form(request: Request, data: bytes) -> tuple[str, JsonObject | None]:

@@ -189,7 +189,7 @@ def _digit_runs(text: str) -> list[tuple[str, int, int]]:
             digits = "+"
         elif more:
             start = token.start() if not digits else start
-            # A longer run is no number that is looked for; keeping it would take quadratic time.
+            # A longer run is no phone or card number, and keeping it would take quadratic time.
             digits, end = (digits + more)[:_MAX_DIGITS], token.end()
         elif word not in _BETWEEN and digits:
             runs.append((digits, start, end))

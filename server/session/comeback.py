@@ -74,7 +74,7 @@ class Comeback:
         return None
 
     def has_returned(self) -> None:
-        """Wake whoever waits for the client; there may be another time."""
+        """Say that the client is back; it may happen again."""
         self.is_away = False
         waited, self.returned = self.returned, asyncio.get_running_loop().create_future()
         if not waited.done():

@@ -68,7 +68,7 @@ def phone_routes(phone: PhoneCalls) -> APIRouter:
 
 
 async def check_session(gateway: Gateway, phone: PhoneCalls) -> None:
-    """Check what only a server that runs can check of the session that calls begin with.
+    """Check the session that calls begin with, as far as that needs a running server.
 
     Raises:
         ConfigError: a function cannot be compiled.
@@ -106,13 +106,14 @@ async def _answered(request: Request, provider: Provider) -> Response:
         check_draining(gateway)
         check_readiness(phone.model)
         with phone.model.pool.place():
-            pass  # there is one; it is kept from the stream's handshake on
+            pass  # there is a free slot; it is reserved from the stream's handshake on
     except (RefusedError, OverloadedError) as error:
         code = error.code if isinstance(error, RefusedError) else "rate_limit_exceeded"
         count_in(gateway.counts.phone_calls_refused, str(code))
         _log.warning("call refused", provider=provider, call_id=call_id, reason=code)
         return Response(refused(phone.settings.busy_text), media_type=MEDIA_TYPE)
-    # The address of the webhook is signed as well: what an application adds to it is the call's.
+    # The address of the webhook is signed as well, so parameters in it can be trusted: they are
+    # passed on to the call.
     own = dict(parse_qsl(request.url.query, max_num_fields=_MAX_FIELDS))
     facts = {name: fields[key] for name, key in (("from", "From"), ("to", "To")) if key in fields}
     url = phone.stream_url(provider, call_id)
@@ -155,7 +156,8 @@ async def _serve_stream(socket: WebSocket, provider: Provider) -> None:
             check_draining(gateway)
             check_readiness(phone.model)
             try:
-                # Kept while the stream says which call it is, until the session has it.
+                # The slot is reserved until the stream has said which call it is and the session
+                # has it.
                 place.enter_context(phone.model.pool.place())
             except OverloadedError:
                 raise at_capacity(phone.model.pool.max_sessions) from None

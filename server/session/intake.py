@@ -33,13 +33,13 @@ from model.messages import (
 #     answer     "everything up to 5 s has been heard": another 5 s goes
 #     ...        so the engine never holds more than a minute of this session
 #
-# A live microphone is hardly ahead at all, and there is one question in a minute of its audio.
+# A live microphone is hardly ahead at all. There is one question for every five seconds of its
+# audio.
 #
 # Half of what the engine holds.
 _MAX_AHEAD_S = 60.0
 _PIECE_S = 10.0
-# A question follows each five seconds of audio: a live microphone leads to one question in all this
-# time.
+# Seconds of audio between two questions.
 _QUESTION_S = 5.0
 # Audio that waits is joined up to this, so that many small appends are few commands.
 _JOINED_S = 0.5

@@ -139,7 +139,7 @@ class Delegation:
     # What the engine makes.
 
     def take(self, output: ResponseOutput, now_s: float) -> list[Reaction] | None:
-        """Take an output of the engine; None if the usual way of a reply is to take it."""
+        """Take an output of the engine; None if it goes the usual way of a reply."""
         reply = self._running.made_by(output)
         if reply is None or reply.delegated is None:
             return None

@@ -12,6 +12,10 @@ EXIT_CONFIG = 2  # what argparse uses for a wrong command line as well
 EXIT_ENGINE_GONE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
+# A command is a file with two functions. `add` gives the parser its name, its help and its
+# arguments, and names `_run` as what runs. `_run` imports what the command needs, does it, and
+# returns the exit code. For example, `parley key web` parses to Namespace(run=_run, name="web").
+#
 # argparse has no public name for what `add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 """Where a command is added."""

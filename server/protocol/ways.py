@@ -22,6 +22,12 @@ from server.protocol.user.doubt import Doubt
 from server.protocol.user.listening import Listening
 from server.protocol.user.turns import AnsweredTurns, Turns
 
+# How the same moment goes either way, when a user falls silent:
+#
+#     in turns     the turn becomes an item and is committed; a response is asked for (`Respond`)
+#     at once      the turn becomes an item; the model has heard the silence itself, and its next
+#                  sound is announced as a response that was asked for ahead of time
+
 
 @dataclass(frozen=True, slots=True)
 class Way:

@@ -12,6 +12,16 @@ from server.protocol.machine import Outcome
 from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.settings.config import SessionConfig
 
+# A worked example, of a session that has a tool, a check and a text model:
+#
+#     the machine returns     goes to     and comes back as (`deliver`)
+#     CheckWords(1, ...)      filters     Verdict(1, ...)
+#     ListTools, CallTool     tools       ToolsListed, ToolReturned, or what went wrong
+#     AskModel("ask_1", ...)  delegate    AnswerText, AnswerCall, and AnswerDone at the end
+#
+# Each question is a task of its desk. So a slow server holds up its own question only, and when the
+# session ends, all its tasks are cancelled.
+
 
 @dataclass(frozen=True, slots=True)
 class Desks:

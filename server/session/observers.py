@@ -14,6 +14,17 @@ from server.session.stopwatch import Stopwatch, TurnParts
 from server.session.usage import Meter
 from server.session.witness import Witness
 
+# A worked example of one short reply, and who takes note of what:
+#
+#     what passes             stopwatch             meter            counts      witnesses
+#     speech_stopped          the turn is over                                   sent
+#     response.created        a response begins                                  sent
+#     output_audio.delta      its first sound       80 ms spoken     0.4 s       sent, begun
+#     output_audio.delta                            80 ms spoken                 sent
+#     response.done           one line in the log   what it cost     completed   sent
+#
+# Witnesses are traces and recordings; most sessions have none.
+
 
 class Observers:
     """Watch one session: time its turns, meter its use, count, and tell its witnesses.

@@ -59,9 +59,9 @@ from server.protocol.mcp.outcomes import (
     ToolsListed,
 )
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -455,12 +455,10 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    info = engine.info
-    profile = EngineProfile(rate_hz, info.frame_ms, sees=info.sees, recites=info.recites)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
     desk = _Checks(filters or FilterSettings())
     bounds = Limits(filters=desk.plan, policy=policy, delegate=delegate)
-    machine = SessionMachine(config, profile, voices, ids, bounds, ears, is_played=is_played)
+    machine = SessionMachine(config, engine.info, voices, ids, bounds, ears, is_played=is_played)
     played: list[tuple[float, Samples]] = []
     sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
     service = SchemaService()
@@ -476,9 +474,7 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
-        tools=_Tools(service, beside),
-        filters=desk,
-        delegate=_Asking(service, beside),
+        desks=Desks(_Tools(service, beside), desk, _Asking(service, beside)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         meter=UsageBook().meter("", "m"),

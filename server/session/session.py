@@ -524,7 +524,7 @@ class Session:
         except OverloadedError:
             self._link.leave(self._id)
             self._comeback.is_parked = True
-            self._machine.park()
+            self._machine.park_again()
             raise
 
     async def come_back(self, transport: Transport, last_event_id: str) -> None:

@@ -3,11 +3,13 @@
 Each speaks with a bare WebSocket: it connects, has some turns, hears every reply out in real time,
 hangs up, and calls again. A call is lost if its connection ends before its caller hangs up, if it
 is refused, or if a reply is not completed. A cut is a time in a reply with nothing left to play:
-the sound comes later than it is heard.
+the sound comes later than it is heard. Whatever comes is read to the last, also while a reply is
+being heard and while the caller hangs up: who does not read is told nothing.
 """
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -32,6 +34,7 @@ class Figures:
         calls: that ended as their callers wanted.
         lost: why each of the others did not.
         told: calls that were told that their server is about to stop.
+        untold: of the others, when each began to hang up and when that was done, in Unix time.
         replies: heard to their end.
         cuts_ms: of each reply, the longest time without sound within it.
         silences_s: after each call that was lost, how long its caller heard nothing: until the
@@ -43,6 +46,7 @@ class Figures:
     calls: int = 0
     lost: list[str] = field(default_factory=list)
     told: int = 0
+    untold: list[tuple[float, float]] = field(default_factory=list)
     replies: int = 0
     cuts_ms: list[float] = field(default_factory=list)
     silences_s: list[float] = field(default_factory=list)
@@ -69,6 +73,7 @@ class Caller:
         self._number = number
         self._figures = figures
         self._played_to_s = 0.0
+        self._is_told = False
         self._lost_s: float | None = None
 
     async def talk(self, is_over: asyncio.Event) -> None:
@@ -78,7 +83,7 @@ class Caller:
             self._number += 1
 
     async def _call(self) -> None:
-        figures = self._figures
+        figures, self._is_told = self._figures, False
         try:
             async with connect(self._url, open_timeout=TURN_S) as client:
                 figures.open += 1
@@ -87,7 +92,7 @@ class Caller:
                         await self._turn(client, _QUESTIONS[(self._number + turn) % 3])
                 finally:
                     figures.open -= 1
-                await client.close()
+                await self._hang_up(client)
         except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, AssertionError) as error:
             figures.lost.append(f"{type(error).__name__}: {error}")
             if self._lost_s is None:
@@ -112,7 +117,7 @@ class Caller:
                 now_s = time.monotonic()
                 match event["type"]:
                     case "session.updated":
-                        figures.told += 1
+                        self._told()
                     case "response.output_audio.delta":
                         if is_begun:
                             cut_s = max(cut_s, now_s - self._played_to_s)
@@ -133,4 +138,26 @@ class Caller:
         figures.cuts_ms.append(cut_s * 1000)
         figures.changed.set()
         # Heard to its end.
-        await asyncio.sleep(max(0.0, self._played_to_s - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._played_to_s - time.monotonic()):
+                while True:
+                    self._note(await client.recv())
+
+    async def _hang_up(self, client: ClientConnection) -> None:
+        """Close the connection, and read what was sent before the server knew."""
+        began_s = time.time()
+        closing = asyncio.create_task(client.close())
+        async for text in client:
+            self._note(text)
+        await closing
+        if not self._is_told:
+            self._figures.untold.append((began_s, time.time()))
+
+    def _note(self, text: str | bytes) -> None:
+        """Take note of what comes beside replies."""
+        if json.loads(text)["type"] == "session.updated":
+            self._told()
+
+    def _told(self) -> None:
+        self._figures.told += not self._is_told
+        self._is_told = True

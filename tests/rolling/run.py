@@ -3,11 +3,13 @@
 One server is told to stop by SIGTERM, drains, ends, and is started again; then the other. What the
 callers do, and which calls count as lost, is said in `tests/rolling/callers.py`.
 
-Prints what happened, then one JSON line. The exit code is 1 if a call was lost or a reply cut.
+Prints what happened, then one JSON line. The exit code is 1 if a call was lost, a reply cut, or a
+session not told that its server stops.
 """
 
 import argparse
 import asyncio
+import datetime as dt
 import json
 import os
 import re
@@ -19,8 +21,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,31 @@ from tests.rolling.callers import MAX_CUT_MS, Caller, Figures
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S, _DRAIN_S = 180.0, 120
+_DRAINING = re.compile(r"timestamp='(\S+)Z' level='info' event='draining' sessions=(\d+)")
+# A server knows of a hang-up when the close frame has come, and has ended the session a little
+# after it has answered. On a busy machine both take this long.
+_HANG_UP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain was.
+
+    Attributes:
+        at_s: when the server began it, in Unix time.
+        sessions: that were open then.
+        seconds: from the signal to the server's end.
+    """
+
+    at_s: float
+    sessions: int
+    seconds: float
+
+    def leaving(self, untold: Sequence[tuple[float, float]]) -> int:
+        """Count the callers who were hanging up when it began, and so were told nothing."""
+        return sum(
+            began_s - _HANG_UP_S <= self.at_s <= ended_s + _HANG_UP_S for began_s, ended_s in untold
+        )
 
 
 class Parley:
@@ -76,14 +104,16 @@ class Parley:
 
         return await asyncio.to_thread(ask)
 
-    async def drain(self) -> tuple[int, float]:
-        """Tell it to stop, and wait until it has; returns its open sessions and the seconds."""
+    async def drain(self) -> "Drained":
+        """Tell it to stop, and wait until it has."""
         assert self._process is not None
-        sessions = (await self.ready())[1]["sessions"]
         began_s = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         await self._process.wait()
-        return sessions, time.monotonic() - began_s
+        # What it says itself: a session may come or go between any question and the signal.
+        at, sessions = _DRAINING.findall(self._log.read_text())[-1]
+        at_s = dt.datetime.fromisoformat(f"{at}+00:00").timestamp()
+        return Drained(at_s, int(sessions), time.monotonic() - began_s)
 
     async def kill(self) -> None:
         """End it, whatever it does."""
@@ -165,8 +195,8 @@ def _free_port() -> int:
 async def run(proxy: str, num_callers: int) -> dict[str, Any]:
     """Restart both servers while callers talk; returns the figures."""
     figures, is_over = Figures(), asyncio.Event()
-    drains_s: list[float] = []
-    held = after = 0
+    drains: list[Drained] = []
+    after = 0
     with tempfile.TemporaryDirectory() as name:
         dir_ = Path(name)
         servers = [Parley(each, _free_port(), dir_ / f"{each}.log") for each in ("A", "B")]
@@ -183,10 +213,11 @@ async def run(proxy: str, num_callers: int) -> dict[str, Any]:
                 for server in servers:
                     await _until_replies(figures, num_callers)
                     before = figures.calls
-                    sessions, seconds = await server.drain()
-                    print(f"{server.name}: {sessions} sessions, drained in {seconds:.1f} s")
-                    held += sessions
-                    drains_s.append(round(seconds, 1))
+                    drains.append(drained := await server.drain())
+                    print(
+                        f"{server.name}: {drained.sessions} sessions, "
+                        f"drained in {drained.seconds:.1f} s"
+                    )
                     await server.start()
                     after += figures.calls - before
                     print(f"{server.name}: back, {len(figures.lost)} calls lost so far")
@@ -201,10 +232,11 @@ async def run(proxy: str, num_callers: int) -> dict[str, Any]:
         "calls": figures.calls,
         "calls_lost": len(figures.lost),
         "why_lost": figures.lost[:5],
-        "sessions_open_at_drain": held,
+        "sessions_open_at_drain": sum(each.sessions for each in drains),
         "sessions_told": figures.told,
+        "hanging_up_at_drain": sum(each.leaving(figures.untold) for each in drains),
         "calls_ended_while_one_was_away": after,
-        "drains_s": drains_s,
+        "drains_s": [round(each.seconds, 1) for each in drains],
         "replies": figures.replies,
         "longest_cut_ms": round(max(figures.cuts_ms, default=0.0), 1),
         "replies_cut": sum(cut > MAX_CUT_MS for cut in figures.cuts_ms),
@@ -225,7 +257,9 @@ def main() -> int:
     args = parser.parse_args()
     figures = asyncio.run(run(args.proxy, args.callers))
     print(json.dumps(figures))
-    return 1 if figures["calls_lost"] or figures["replies_cut"] else 0
+    untold = figures["sessions_open_at_drain"] - figures["sessions_told"]
+    is_told = untold <= figures["hanging_up_at_drain"]
+    return 1 if figures["calls_lost"] or figures["replies_cut"] or not is_told else 0
 
 
 if __name__ == "__main__":

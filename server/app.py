@@ -51,6 +51,7 @@ from server.session.ledger import Ledger
 from server.session.link import LinkState
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
+from server.session.today import take_up
 from server.session.usage import UsageBook
 from server.telephony.calls import PhoneCalls
 from server.telephony.routes import check_session, phone_routes
@@ -167,6 +168,7 @@ def create_app(
     counts, schemas = Counts(), SchemaService()
     drain, delegated = Drain(settings.server.drain_s), DelegateCounts()
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
+    take_up(api_keys.accounts, written.ledger)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
     filters = FilterDesk(settings.filters)

@@ -64,6 +64,7 @@ def check_exposure(
             sessions there may be, and how many are let in.
     """
     yield from _proxies(settings.server)
+    yield from _limits(settings)
     yield from _elsewhere(settings)
     yield from _files(settings, config)
     if is_loopback(settings.server.host):
@@ -137,6 +138,16 @@ def _proxies(server: ServerSettings) -> Iterator[Finding]:
                 "are, and guess keys without being slowed down",
                 "name the addresses of your proxies only",
             )
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    timed = [key.name for key in settings.server.keys if key.limits.minutes_a_day is not None]
+    if timed and settings.usage.ledger is None:
+        yield warning(
+            "config.key_minutes",
+            f"{', '.join(timed)}: minutes_a_day begins anew whenever the server is restarted",
+            "set usage.ledger: what was used today is read from it",
+        )
 
 
 def _is_wide(proxy: str) -> bool:

@@ -72,6 +72,14 @@ def test_what_strangers_may_do(server: dict[str, Any], check: str) -> None:
     assert found.mend
 
 
+def test_minutes_of_a_day_need_a_ledger() -> None:
+    """Or every restart gives them anew."""
+    key = {"name": "shop", "sha256": HASH, "limits": {"minutes_a_day": 60}}
+    server = {"server": {**GOOD, "keys": [key]}}
+    assert _exposure(server)["config.key_minutes"].status == "warning"
+    assert list(_exposure({**server, "usage": {"ledger": "usage.jsonl"}})) == ["config.public"]
+
+
 def test_root_and_a_guess() -> None:
     """Who runs it, and whether the number of sessions was measured."""
     root = Host(1 << 34, 20_000, 0, USER.now, True)

@@ -313,7 +313,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
     # With keys the name does not matter, unless it is said which: a page that rebinds its name has
     # no key.
     is_any_host = server.has_keys and not server.allowed_hosts
-    hosts = [] if is_any_host else [Middleware(KnownHosts, names=server.allowed_hosts)]
+    known = Middleware(KnownHosts, names=server.allowed_hosts, has_keys=server.has_keys)
+    hosts = [] if is_any_host else [known]
     return [Middleware(SafeHeaders, hsts_s=server.hsts_s), *hosts, _cors(server)]
 
 

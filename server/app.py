@@ -537,7 +537,8 @@ class Server(uvicorn.Server):
     @property
     def _num_open(self) -> int:
         """Count sessions, those that are on their way, and calls that are being closed."""
-        num_coming = sum(pool.num_coming for pool in self._pools)
+        # A parked session has no slot, and its client may still come back.
+        num_coming = sum(pool.num_coming for pool in self._pools) + self._comebacks.num_parked
         return max(num_coming, self._calls.num_calls if self._calls else 0)
 
 

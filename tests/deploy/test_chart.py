@@ -49,7 +49,8 @@ def _rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _settings(deployment: dict[str, Any]) -> Settings:
     """Return what the server in the pod makes of its command line and environment."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    args, node = container["args"], {"NODE_ADDRESS": "10.0.0.7", "TURN_SECRET": "shared", "POD_NAME": "voice-0"}
+    args = container["args"]
+    node = {"NODE_ADDRESS": "10.0.0.7", "TURN_SECRET": "shared", "POD_NAME": "voice-0"}
     assert args[:2] == ["serve", "--config"]
     environment = {
         each["name"]: re.sub(r"\$\((\w+)\)", lambda hit: node[hit[1]], each["value"])

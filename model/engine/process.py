@@ -276,7 +276,7 @@ class ProcessEngine:
         if is_sure:
             del self._crashes[session_id]
         if len(self._crashes) > _MAX_SUSPECTS:
-            # Of most the sessions have ended since, which nobody says here: the oldest is forgotten.
+            # Most of these sessions have ended, which nobody says here: the oldest is forgotten.
             del self._crashes[next(iter(self._crashes))]
         return session_id if is_sure else ""
 

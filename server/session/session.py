@@ -725,7 +725,7 @@ class Session:
 
         Args:
             pcm: the sound.
-            ago_s: since when it is heard.
+            ago_s: since when it is heard, unless it waits for what was given before.
         """
         if self._is_over:
             return
@@ -737,8 +737,13 @@ class Session:
 
     def hushed(self) -> None:
         """Note that the client plays no more of what it was given."""
-        if self._far_end is not None and not self._is_over:
-            self._far_end.stop(self._clock())
+        if self._is_over:
+            return
+        now_s = self._clock()
+        if self._far_end is not None:
+            self._far_end.stop(now_s)
+        for witness in self._witnesses:
+            witness.hushed(now_s)
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""

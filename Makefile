@@ -100,7 +100,7 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
 	@$(BIN)/python -m tests.attacks.run $(ARGS)
 
-rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy')
+rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy', '--kill')
 	@PATH=$$PATH:/usr/sbin; missing=; \
 	command -v nginx >/dev/null || missing=nginx-light; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \

@@ -2,7 +2,8 @@
 
 Each speaks with a bare WebSocket: it connects, has some turns, hears every reply out in real time,
 hangs up, and calls again. A call is lost if its connection ends before its caller hangs up, if it
-is refused, or if a reply is not completed. A cut is a time in a reply with nothing left to play:
+is refused, or if a reply is not completed; one that failed with its engine is asked for again. A
+cut is a time in a reply with nothing left to play:
 the sound comes later than it is heard. Whatever comes is read to the last, also while a reply is
 being heard and while the caller hangs up: who does not read is told nothing.
 """
@@ -14,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -39,6 +41,7 @@ class Figures:
         cuts_ms: of each reply, the longest time without sound within it.
         silences_s: after each call that was lost, how long its caller heard nothing: until the
             first sound of the next call.
+        pauses_s: the same for each reply that failed with its engine, in a call that went on.
         changed: set whenever one of them changes.
     """
 
@@ -50,6 +53,7 @@ class Figures:
     replies: int = 0
     cuts_ms: list[float] = field(default_factory=list)
     silences_s: list[float] = field(default_factory=list)
+    pauses_s: list[float] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -109,55 +113,76 @@ class Caller:
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-        await client.send(json.dumps({"type": "response.create"}))
-        figures, cut_s, is_begun = self._figures, 0.0, False
         async with asyncio.timeout(TURN_S):
-            while True:
-                event = json.loads(await client.recv())
-                now_s = time.monotonic()
-                match event["type"]:
-                    case "session.updated":
-                        self._told()
-                    case "response.output_audio.delta":
-                        if is_begun:
-                            cut_s = max(cut_s, now_s - self._played_to_s)
-                        elif self._lost_s is not None:
-                            figures.silences_s.append(now_s - self._lost_s)
-                            self._lost_s = None
-                        is_begun = True
-                        played_s = len(base64.b64decode(event["delta"])) / _BYTES_PER_S
-                        self._played_to_s = max(self._played_to_s, now_s) + played_s
-                    case "error":
-                        raise AssertionError(event["error"]["message"])
-                    case "response.done":
-                        status = event["response"]["status"]
-                        assert status == "completed", status
-                        break
-        assert is_begun, "a reply without sound"
-        figures.replies += 1
-        figures.cuts_ms.append(cut_s * 1000)
-        figures.changed.set()
+            silent_from_s: float | None = None
+            while not await self._replied(client, silent_from_s):
+                silent_from_s = silent_from_s or max(time.monotonic(), self._played_to_s)
         # Heard to its end.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._played_to_s - time.monotonic()):
                 while True:
-                    self._note(await client.recv())
+                    self._note(json.loads(await client.recv()))
+
+    async def _replied(self, client: ClientConnection, silent_from_s: float | None) -> bool:
+        """Ask for a reply and take it; False if it failed with its engine.
+
+        Args:
+            client: the call.
+            silent_from_s: since when the caller hears nothing, as one failed before.
+        """
+        await client.send(json.dumps({"type": "response.create"}))
+        figures, cut_s, is_begun = self._figures, 0.0, False
+        while True:
+            event = json.loads(await client.recv())
+            now_s = time.monotonic()
+            match event["type"]:
+                case "response.output_audio.delta":
+                    if is_begun:
+                        cut_s = max(cut_s, now_s - self._played_to_s)
+                    elif self._lost_s is not None:
+                        figures.silences_s.append(now_s - self._lost_s)
+                        self._lost_s = None
+                    elif silent_from_s is not None:
+                        figures.pauses_s.append(now_s - silent_from_s)
+                    is_begun = True
+                    played_s = len(base64.b64decode(event["delta"])) / _BYTES_PER_S
+                    self._played_to_s = max(self._played_to_s, now_s) + played_s
+                case "response.done":
+                    response = event["response"]
+                    if _is_engine_failure((response.get("status_details") or {}).get("error")):
+                        return False
+                    assert response["status"] == "completed", response["status"]
+                    break
+                case _:
+                    self._note(event)
+        assert is_begun, "a reply without sound"
+        figures.replies += 1
+        figures.cuts_ms.append(cut_s * 1000)
+        figures.changed.set()
+        return True
 
     async def _hang_up(self, client: ClientConnection) -> None:
         """Close the connection, and read what was sent before the server knew."""
         began_s = time.time()
         closing = asyncio.create_task(client.close())
         async for text in client:
-            self._note(text)
+            self._note(json.loads(text))
         await closing
         if not self._is_told:
             self._figures.untold.append((began_s, time.time()))
 
-    def _note(self, text: str | bytes) -> None:
+    def _note(self, event: dict[str, Any]) -> None:
         """Take note of what comes beside replies."""
-        if json.loads(text)["type"] == "session.updated":
+        if event["type"] == "error" and not _is_engine_failure(event["error"]):
+            raise AssertionError(event["error"]["message"])
+        if event["type"] == "session.updated":
             self._told()
 
     def _told(self) -> None:
         self._figures.told += not self._is_told
         self._is_told = True
+
+
+def _is_engine_failure(error: dict[str, Any] | None) -> bool:
+    """Say whether it was the engine's process, and no more: the call goes on with another."""
+    return error is not None and error["code"] == "engine_failed"

@@ -481,6 +481,7 @@ class Server(uvicorn.Server):
         self._drain = gateway.drain
         self._comebacks = gateway.comebacks
         self._calls: Calls | None = app.state.calls
+        self._phone: PhoneCalls | None = app.state.phone
         self._is_drain_wanted = False
         self._given_up_ticks = 0
         self._log = structlog.get_logger("server")
@@ -539,6 +540,7 @@ class Server(uvicorn.Server):
         """Count sessions, those that are on their way, and calls that are being closed."""
         # A parked session has no slot, and its client may still come back.
         num_coming = sum(pool.num_coming for pool in self._pools) + self._comebacks.num_parked
+        num_coming += self._phone.num_expected if self._phone else 0
         return max(num_coming, self._calls.num_calls if self._calls else 0)
 
 

@@ -131,3 +131,16 @@ def test_frames_of_a_message_are_counted_as_they_came() -> None:
     assert cutter.num_frames == 4
     cutter.feed(_frame(0, b"") + _frame(1, b""))
     assert cutter.num_frames == 1
+
+
+def test_it_says_how_much_of_a_frame_is_to_come() -> None:
+    """Of the frame whose head came last; of a fragment only, where it is cut."""
+    cutter = FrameCutter(MAX_BYTES, FRAGMENT_BYTES)
+    cutter.feed(REQUEST)
+    frame = _frame(Opcode.TEXT, bytes(1_000))
+    cutter.feed(frame[:108])
+    assert cutter.num_passing == 900
+    cutter.feed(frame[108:])
+    assert cutter.num_passing == 0
+    cutter.feed(_frame(Opcode.TEXT, bytes(FRAGMENT_BYTES + 1))[:8])
+    assert cutter.num_passing == FRAGMENT_BYTES

@@ -123,7 +123,7 @@ test-ray: setup $(RAY)/.ready ## serve the starter under Ray Serve here, and kil
 	@PYTHONPATH=$(RAY):. RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled $(BIN)/python -m tests.ray.run $(ARGS)
 
 $(RAY)/.ready: tests/ray/requirements.txt | $(READY)
-	@echo "Installing Ray into $(RAY) (some RAY_MB MB, once)"
+	@echo "Installing Ray into $(RAY) (some 470 MB, once)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --upgrade \
 	  --target $(RAY) -r tests/ray/requirements.txt
 	@touch $@

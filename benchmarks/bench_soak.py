@@ -43,6 +43,7 @@ from server.usage import add_up
 
 GOOD, BAD = "sk-of-the-good-ones-1", "sk-of-the-bad-ones-01"
 _START_S, _END_S = 180.0, 120.0
+_NUM_ENGINES = 3
 # Memory that goes up by less is what an allocator keeps, and no leak.
 MAX_GROWTH = 1.10
 _KEPT_BYTES = 8 << 20
@@ -112,7 +113,7 @@ async def _soaked(args: argparse.Namespace) -> Row:
                     group.create_task(caller.run(is_over))
                 for peer in bad:
                     group.create_task(peer.run(is_over))
-                group.create_task(_kill(process.pid, steady, args.kill_s, watched, is_over))
+                group.create_task(_kill(process.pid, port, steady, args.kill_s, watched, is_over))
                 group.create_task(_watch(process.pid, steady, watched, callers, told, is_over))
                 await _until_over(args, told, process)
                 is_over.set()
@@ -249,7 +250,7 @@ async def _settled(port: int, pid: int) -> Row:
         while True:
             text = await asyncio.to_thread(_ask, port, "/metrics")
             up = _total(text, "parley_engine_up")
-            if up == 3 and not _total(text, "parley_sessions"):
+            if up == _NUM_ENGINES and not _total(text, "parley_sessions"):
                 break
             await asyncio.sleep(0.5)
     # Engines report twice a second, and keep-alive connections are dropped after some.
@@ -292,15 +293,16 @@ async def _until_over(
 
 
 async def _kill(
-    pid: int, steady: int, every_s: float, watched: Watched, is_over: asyncio.Event
+    pid: int, port: int, steady: int, every_s: float, watched: Watched, is_over: asyncio.Event
 ) -> None:
     while not is_over.is_set():
         try:
             async with asyncio.timeout(every_s):
                 await is_over.wait()
         except TimeoutError:
-            engines = _engines(pid)
-            if len(engines) == 3:  # else one is still on its way back
+            text = await asyncio.to_thread(_ask, port, "/metrics")
+            if _total(text, "parley_engine_up") == _NUM_ENGINES:  # else one is on its way back
+                engines = _engines(pid)
                 os.kill(next(each for each in engines if each != steady), signal.SIGKILL)
                 watched.kills += 1
 

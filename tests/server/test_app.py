@@ -396,6 +396,15 @@ def _scope() -> Event:
     }
 
 
+async def test_a_refusal_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """It is answered by its status, and nothing is said of it at a level that wakes somebody."""
+    async with echoing() as served:
+        served.drain.begin()
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.socket()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 async def test_health_readiness_and_models() -> None:
     """The plain HTTP side answers."""
     async with echoing() as served:

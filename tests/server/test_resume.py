@@ -422,7 +422,7 @@ async def test_a_client_comes_back_while_the_server_drains() -> None:
 
 
 async def test_a_drain_waits_for_a_parked_session() -> None:
-    """It has no slot, and its client is let in all the same: the server does not end before that."""
+    """It has no slot, and its client is let in all the same: the server does not end before."""
     async with resumable(park_after_s=0.0) as served:
         gateway = served.app.state.gateway
         server = Server(uvicorn_config(served.app, gateway.settings), served.app)

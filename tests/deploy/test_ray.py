@@ -5,18 +5,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _PIN = re.compile(
-    r"^([a-z0-9._-]+)==([^ ;\\]+)([^\\\n]*)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.M
+    r"^([a-z0-9._-]+)==([^ ;\\]+)([^\\\n]*)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
 )
 
 
 def _pins(path: Path) -> dict[str, set[str]]:
-    """Return the versions of each package; each has hashes, and nothing stands without a version."""
+    """Return the versions of each package; each has hashes, and nothing is without a version."""
     text = "".join(
         line for line in path.read_text().splitlines(keepends=True) if not line.startswith("#")
     )
     found = _PIN.findall(text)
     assert all(hashes for *_, hashes in found)
-    assert len(found) == len(re.findall(r"^[^ \n]", text, re.M))
+    assert len(found) == len(re.findall(r"^[^ \n]", text, re.MULTILINE))
     pins: dict[str, set[str]] = {}
     for name, version, _, _ in found:
         pins.setdefault(name, set()).add(version)

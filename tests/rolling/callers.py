@@ -33,6 +33,7 @@ class Figures:
 
     Attributes:
         open: calls that are open.
+        replying: callers who hear a reply of which more is to come.
         calls: that ended as their callers wanted.
         lost: why each of the others did not.
         told: calls that were told that their server is about to stop.
@@ -46,6 +47,7 @@ class Figures:
     """
 
     open: int = 0
+    replying: int = 0
     calls: int = 0
     lost: list[str] = field(default_factory=list)
     told: int = 0
@@ -77,7 +79,7 @@ class Caller:
         self._number = number
         self._figures = figures
         self._played_to_s = 0.0
-        self._is_told = False
+        self._is_told = self._is_replied_to = False
         self._lost_s: float | None = None
 
     async def talk(self, is_over: asyncio.Event) -> None:
@@ -131,35 +133,54 @@ class Caller:
             silent_from_s: since when the caller hears nothing, as one failed before.
         """
         await client.send(json.dumps({"type": "response.create"}))
-        figures, cut_s, is_begun = self._figures, 0.0, False
+        try:
+            cut_s = await self._heard(client, silent_from_s)
+        finally:
+            self._figures.replying -= self._is_replied_to
+            self._is_replied_to = False
+        if cut_s is None:
+            return False
+        self._figures.replies += 1
+        self._figures.cuts_ms.append(cut_s * 1000)
+        self._figures.changed.set()
+        return True
+
+    async def _heard(self, client: ClientConnection, silent_from_s: float | None) -> float | None:
+        """Take a reply; returns the longest time without sound in it, None if it failed."""
+        cut_s = 0.0
         while True:
             event = json.loads(await client.recv())
             now_s = time.monotonic()
             match event["type"]:
                 case "response.output_audio.delta":
-                    if is_begun:
+                    if self._is_replied_to:
                         cut_s = max(cut_s, now_s - self._played_to_s)
-                    elif self._lost_s is not None:
-                        figures.silences_s.append(now_s - self._lost_s)
-                        self._lost_s = None
-                    elif silent_from_s is not None:
-                        figures.pauses_s.append(now_s - silent_from_s)
-                    is_begun = True
+                    else:
+                        self._begun(now_s, silent_from_s)
                     played_s = len(base64.b64decode(event["delta"])) / _BYTES_PER_S
                     self._played_to_s = max(self._played_to_s, now_s) + played_s
                 case "response.done":
                     response = event["response"]
                     if _is_engine_failure((response.get("status_details") or {}).get("error")):
-                        return False
+                        return None
                     assert response["status"] == "completed", response["status"]
-                    break
+                    assert self._is_replied_to, "a reply without sound"
+                    return cut_s
                 case _:
                     self._note(event)
-        assert is_begun, "a reply without sound"
-        figures.replies += 1
-        figures.cuts_ms.append(cut_s * 1000)
+
+    def _begun(self, now_s: float, silent_from_s: float | None) -> None:
+        """Take note of the first sound of a reply."""
+        figures = self._figures
+        # What had come before may still be heard.
+        if self._lost_s is not None:
+            figures.silences_s.append(max(0.0, now_s - self._lost_s))
+            self._lost_s = None
+        elif silent_from_s is not None:
+            figures.pauses_s.append(max(0.0, now_s - silent_from_s))
+        self._is_replied_to = True
+        figures.replying += 1
         figures.changed.set()
-        return True
 
     async def _hang_up(self, client: ClientConnection) -> None:
         """Close the connection, and read what was sent before the server knew."""

@@ -269,7 +269,7 @@ async def restart(proxy: str, num_callers: int) -> tuple[dict[str, Any], bool]:
 async def kill(proxy: str, num_callers: int) -> tuple[dict[str, Any], bool]:
     """Kill a server, then the engine of the other, while callers talk; returns the same.
 
-    Calls of the server are lost, those of the engine are held.
+    Calls of the server are lost, and made again to the other. Those of the engine are held.
     """
     async with _talking(proxy, num_callers, "engine.placement=process") as (figures, servers):
         await _until_replies(figures, 2 * num_callers)
@@ -277,33 +277,33 @@ async def kill(proxy: str, num_callers: int) -> tuple[dict[str, Any], bool]:
         sessions, open_calls = (await first.ready())[1]["sessions"], figures.open
         await first.kill()
         print(f"{first.name} is killed, with {sessions} sessions; {open_calls} calls are open")
-        began_s = time.monotonic()
-        await first.start()
-        back_s = time.monotonic() - began_s
         await _until_replies(figures, 2 * num_callers, is_lossy=True)
-        lost = len(figures.lost)
-        in_engine = (await second.ready())[1]["sessions"]
+        lost, silences_s = len(figures.lost), [*figures.silences_s]
+        # In the middle of replies, of which now all are the other's.
+        await figures.until(lambda: figures.replying >= num_callers // 2)
+        in_engine, replying = figures.open, figures.replying
         second.kill_engine()
-        print(f"the engine of {second.name} is killed, with {in_engine} sessions")
+        print(f"the engine of {second.name} is killed, with {in_engine} calls, {replying} replies")
         await _until_replies(figures, 2 * num_callers, is_lossy=True)
+        await first.start()
     told = {
         "server_killed": {
             "sessions": sessions,
             "calls_open": open_calls,
-            "calls_lost": len(figures.silences_s),
-            "tries_refused": lost - len(figures.silences_s),
-            "silences_s": [round(each, 1) for each in figures.silences_s],
-            "server_back_s": round(back_s, 1),
+            "calls_lost": len(silences_s),
+            "tries_refused": lost - len(silences_s),
+            "silences_s": [round(each, 1) for each in silences_s],
         },
         "engine_killed": {
-            "sessions": in_engine,
+            "calls_open": in_engine,
+            "replies_begun": replying,
             "calls_lost": len(figures.lost) - lost,
             "replies_failed_and_repeated": len(figures.pauses_s),
             "pauses_s": [round(each, 1) for each in figures.pauses_s],
         },
     }
     # A call may end, or begin, between the question and the kill.
-    is_well = len(figures.lost) == lost and len(figures.silences_s) <= sessions + 1
+    is_well = len(figures.lost) == lost and len(silences_s) <= sessions + 1
     return _written(proxy, num_callers, figures) | told, is_well
 
 

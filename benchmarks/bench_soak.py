@@ -19,6 +19,7 @@ Prints a table, then one JSON line. The exit code is 1 if anything was lost.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=1.0, help="of talk, of each caller (1)")
     parser.add_argument("--seconds", type=float, default=3_600, help="at most, by the clock (3600)")
     parser.add_argument("--callers", type=int, default=8, help="of each of the two models (8)")
-    parser.add_argument("--kill-s", type=float, default=25.0, help="from a kill to the next (25)")
+    # In turn: an engine that dies within a minute of its start again and again is given up.
+    parser.add_argument("--kill-s", type=float, default=45.0, help="from a kill to the next (45)")
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     args = parser.parse_args(argv)
     result = asyncio.run(_soaked(args))
@@ -245,19 +247,21 @@ def _total(text: str, name: str) -> float:
 
 
 async def _settled(port: int, pid: int) -> Row:
-    """Wait until nothing is open, and return what the server says then."""
-    async with asyncio.timeout(_END_S):
-        while True:
-            text = await asyncio.to_thread(_ask, port, "/metrics")
-            up = _total(text, "parley_engine_up")
-            if up == _NUM_ENGINES and not _total(text, "parley_sessions"):
-                break
-            await asyncio.sleep(0.5)
+    """Wait until nothing is open and all engines serve; returns what the server says then."""
+    with contextlib.suppress(TimeoutError):  # what it says tells why
+        async with asyncio.timeout(_END_S):
+            while True:
+                text = await asyncio.to_thread(_ask, port, "/metrics")
+                up = _total(text, "parley_engine_up")
+                if up == _NUM_ENGINES and not _total(text, "parley_sessions"):
+                    break
+                await asyncio.sleep(0.5)
     # Engines report twice a second, and keep-alive connections are dropped after some.
     await asyncio.sleep(8.0)
     text = await asyncio.to_thread(_ask, port, "/metrics")
     return {
         "descriptors": _num_descriptors(pid),
+        "up": _total(text, "parley_engine_up"),
         "sessions": _total(text, "parley_sessions"),
         "in_engines": _total(text, "parley_engine_sessions"),
         "losses": _total(text, "parley_engine_losses_total"),
@@ -378,6 +382,8 @@ def _faults(watched: Watched, idle: Row, at_end: Row) -> list[str]:
         for name in ("losses", "restarts")
         if at_end[name] != watched.kills
     ]
+    if at_end["up"] != _NUM_ENGINES:
+        faults.append(f"engines: {at_end['up']:.0f} of {_NUM_ENGINES} serve at the end")
     if at_end["descriptors"] > idle["descriptors"]:
         faults.append(f"descriptors: {idle['descriptors']} before, {at_end['descriptors']} after")
     for name, values in watched.memories.items():

@@ -21,6 +21,7 @@ from model.scripted.script import parse_script
 
 QUIET: dict[str, Any] = {
     "descriptors": 25,
+    "up": 3.0,
     "sessions": 0.0,
     "in_engines": 0.0,
     "losses": 2.0,
@@ -52,6 +53,7 @@ def test_metrics_are_added_up() -> None:
         ({}, [100] * 8, []),
         ({"in_engines": 1.0}, [100] * 8, ["in_engines: 1 at the end"]),
         ({"restarts": 1.0}, [100] * 8, ["engines: 1 restarts of 2 kills"]),
+        ({"up": 2.0}, [100] * 8, ["engines: 2 of 3 serve at the end"]),
         ({"descriptors": 26}, [100] * 8, ["descriptors: 25 before, 26 after"]),
         (
             {},

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def used_today(ledger: Path, now_s: float) -> Mapping[str, float]:
     midnight = dt.datetime.fromtimestamp(now_s, dt.UTC).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for path in (*put_aside(ledger), ledger):
         try:
             # One that was put aside before midnight has nothing of today.
@@ -53,7 +53,7 @@ def used_today(ledger: Path, now_s: float) -> Mapping[str, float]:
                 used[str(line.get("key") or "")] += _seconds_of_today(line, midnight)
         except (OSError, ConfigError) as error:
             _log.error("use of today is not known", error=str(error))
-    return used
+    return dict(used)
 
 
 def _seconds_of_today(line: Mapping[str, object], midnight: dt.datetime) -> float:

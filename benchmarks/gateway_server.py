@@ -18,10 +18,11 @@ import uvicorn
 
 from model.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
 from model.metrics import EngineMetrics
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import load_settings
 from server.engine import make_engine
 from server.logs import set_up_logging
+from server.serve import listening_socket, uvicorn_config
 
 _PROBE_S = 0.01
 

@@ -31,8 +31,9 @@ from model.messages import (
     Usage,
 )
 from model.metrics import EngineMetrics
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import Settings, TelephonySettings, TelnyxSettings, WebRtcSettings
+from server.serve import listening_socket, uvicorn_config
 from server.webrtc.network import Network
 
 RATE_HZ = 24_000

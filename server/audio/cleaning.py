@@ -154,8 +154,8 @@ class EchoCanceller:
 
     While nothing is played, or nothing of it is heard, the stream passes untouched and at once.
     While an echo is taken out, and for a second after that, up to 18 ms of it are held back. While
-    nobody knows yet whether there is one, the stream is untouched but as late, and the canceller
-    learns: so it is good from the moment on that it is needed.
+    nobody knows yet whether there is one, the canceller learns beside it: so it is good from the
+    moment on that it is needed.
 
     Args:
         rate_hz: of both ends.
@@ -172,6 +172,7 @@ class EchoCanceller:
         self._is_played = False
         self._is_active = False  # the processor follows both ends
         self._is_removing = False  # and what it returns is the stream
+        self._num_ahead = 0  # samples that were returned, and that it has not finished yet
         self._num_silent = self._tail  # far samples since the last that could be heard
         self._near_before = np.zeros(self._run_up, dtype=np.float32)
         self._far_before = np.zeros(self._run_up, dtype=np.float32)
@@ -219,18 +220,26 @@ class EchoCanceller:
     def finish(self) -> Samples:
         """Return what is held back: float32 [samples]."""
         self._is_active = self._is_removing = False
-        return self._frames.rest()
+        num_ahead, self._num_ahead = self._num_ahead, 0
+        return self._frames.rest()[num_ahead:]
 
     def _followed(self, near: Samples, far: Samples, *, is_wanted: bool) -> Samples:
+        """Let the processor follow, and return the stream."""
         cleaned, raw = self._frames.feed(near, far)
         if self._path.is_found and not self._is_removing:
             self._is_removing = True
             self._fading.begin()
-        heard = self._fading.into(cleaned, raw) if self._is_removing else raw
+        if not self._is_removing:
+            self._num_ahead += len(near) - len(cleaned)
+            return near if is_wanted else np.concatenate((near, self.finish()))
+        # The stream was 18 ms ahead of the processor before this: it waits for it, once.
+        repeated = min(self._num_ahead, len(cleaned))
+        self._num_ahead -= repeated
+        cleaned, raw = cleaned[repeated:], raw[repeated:]
+        heard = self._fading.into(cleaned, raw)
         if is_wanted:
             return heard
-        if self._is_removing:
-            heard = self._fading.out_of(heard, raw)
+        heard = self._fading.out_of(heard, raw)
         return np.concatenate((heard, self.finish()))
 
     def _remember(self, near: Samples, far: Samples) -> None:

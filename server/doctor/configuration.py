@@ -1,7 +1,7 @@
 """What the settings allow that their author may not have meant."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,33 +23,44 @@ def check_keys(server: ServerSettings) -> Iterator[Finding]:
     if not server.has_keys:
         yield skipped("keys.strength", "no keys are set: only this machine can connect")
         return
-    weak = [n for n, key in enumerate(server.api_keys, 1) if random_bits(key) < _KEY_BITS]
-    for number in weak:
-        yield error(
-            "keys.strength",
-            f"key {number} of server.api_keys can be guessed: it has words or patterns",
-            "make another: `parley key NAME`, or `openssl rand -hex 24`",
-        )
-    if not weak:
-        yield ok("keys.strength", "no key looks as if somebody made it up")
+    yield from _guessable(
+        "keys.strength",
+        server.api_keys,
+        _KEY_BITS,
+        "key {} of server.api_keys can be guessed: it has words or patterns",
+        "make another: `parley key NAME`, or `openssl rand -hex 24`",
+    ) or [ok("keys.strength", "no key looks as if somebody made it up")]
     if not server.key_secrets:
         yield skipped("keys.secrets", "ephemeral keys work on this server alone, until it restarts")
         return
-    weak = [n for n, each in enumerate(server.key_secrets, 1) if random_bits(each) < _SECRET_BITS]
-    for number in weak:
-        yield error(
-            "keys.secrets",
-            f"secret {number} of server.key_secrets can be guessed: whoever does makes keys",
-            "make another: `openssl rand -hex 32`",
-        )
+    wrong = _guessable(
+        "keys.secrets",
+        server.key_secrets,
+        _SECRET_BITS,
+        "secret {} of server.key_secrets can be guessed: whoever does makes keys",
+        "make another: `openssl rand -hex 32`",
+    )
     if shared := set(server.key_secrets) & set(server.api_keys):
-        yield error(
-            "keys.secrets",
-            f"{len(shared)} of server.key_secrets is an API key as well: its holder can make keys",
-            "make a secret of its own: `openssl rand -hex 32`",
+        wrong.append(
+            error(
+                "keys.secrets",
+                f"{len(shared)} of server.key_secrets is an API key as well: its holder can make "
+                "keys",
+                "make a secret of its own: `openssl rand -hex 32`",
+            )
         )
-    elif not weak:
-        yield ok("keys.secrets", "no secret looks as if somebody made it up")
+    yield from wrong or [ok("keys.secrets", "no secret looks as if somebody made it up")]
+
+
+def _guessable(
+    check: str, secrets: Sequence[str], bits: int, found: str, mend: str
+) -> list[Finding]:
+    """Return an error for each secret with fewer bits, which `found` names by its number."""
+    return [
+        error(check, found.format(number), mend)
+        for number, secret in enumerate(secrets, 1)
+        if random_bits(secret) < bits
+    ]
 
 
 def check_exposure(

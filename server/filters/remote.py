@@ -23,7 +23,7 @@ class _Remote:
     def __init__(self, settings: ModerationsCheck | ChatCheck) -> None:
         headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
         self._url = settings.url.rstrip("/")
-        # Whoever is late is given up by the pipeline, which keeps the budget.
+        # `FilterDesk` keeps the time budget and gives up a late answer.
         self._client = httpx2.AsyncClient(headers=headers, follow_redirects=False, timeout=10.0)
 
     async def _ask(self, path: str, body: dict[str, Any]) -> Any:
@@ -74,12 +74,12 @@ class Moderations(_Remote):
 
 
 class Chat(_Remote):
-    """Ask a chat model, by a template; what it answers refuses the words or does not.
+    """Ask a chat model, by a template; a pattern found in its answer refuses the words.
 
     Source: OpenAI API reference, chat completions.
 
     Raises:
-        ConfigError: what refuses is no pattern.
+        ConfigError: the pattern that refuses is not valid.
     """
 
     def __init__(self, settings: ChatCheck) -> None:

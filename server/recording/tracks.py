@@ -1,9 +1,9 @@
 """Lay what the user said and what the assistant was heard to say side by side, on one clock.
 
-The left track is the user, by when the sound arrived. The right track is the assistant, by when it
-was played: a transport that plays says so itself, and when what it has sent ahead is dropped; over
-a WebSocket the client plays, from when a reply is sent, until it is interrupted, and it says
-afterwards how much was heard.
+The left track is the user, at the time when the sound arrived. The right track is the assistant, at
+the time when it was played. A transport that plays reports that itself, and when it drops what it
+has sent ahead. Over a WebSocket the client plays: from the moment when a reply is sent until it is
+interrupted, and afterwards it says how much was heard.
 """
 
 from collections import deque
@@ -20,12 +20,12 @@ Stereo = npt.NDArray[np.int16]
 
 _Mono = npt.NDArray[np.int16]
 
-# Sound of a microphone comes unevenly. What is not later than this follows what came before without
-# a gap; what is, was sent after a pause.
+# A microphone's sound comes unevenly. If it is late by no more than this, it follows the sound
+# before without a gap; else it was sent after a pause.
 _JITTER_S = 0.2
 # Frames that are paced by a clock follow each other, although the clock is not exact.
 _FOLLOWS_S = 0.01
-# How much of a reply was heard, a client says a moment after it was interrupted.
+# A client says how much of a reply was heard a moment after it was interrupted.
 HOLD_S = 3.0
 _BLOCK_S = 10
 _FULL_SCALE = 32_767
@@ -38,7 +38,7 @@ _FULL_SCALE = 32_767
 
 @dataclass(slots=True)
 class _Item:
-    """What a client was sent of an item, to be played from a place on."""
+    """Sound of an item that a client was sent, to be played from a place on."""
 
     item_id: str
     start: int

@@ -21,11 +21,11 @@ from server.recording.recorder import Recorder, Take
 from server.recording.tracks import HOLD_S, Tracks
 from server.session.witness import Witness
 
-# So often what is final of the sound is handed to be written.
+# Sound that is final is handed over for writing once in this time.
 _WRITE_S = 1.0
-# Of a text in the timeline; what is longer is there as its length.
+# Of a text in the timeline; of a longer one only the length is written.
 _MAX_CHARS = 65_536
-# Fields that hold sound and pictures, and those that hold what opens doors.
+# Fields that hold sound and pictures, and fields that hold credentials.
 _DATA = frozenset({"audio", "image_url", "file_data"})
 _SECRET = frozenset({"authorization", "headers", "client_secret"})
 

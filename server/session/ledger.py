@@ -1,9 +1,8 @@
 """Keep what was used in a file that a crash does not damage: one JSON object a line.
 
-The rule: lines are written in one piece and `fsync`ed before `write` returns. So what a process
-that is killed has written is there, and what a machine that loses its power has written as well. A
-line that was being written then may be there in half. It was never reported as written: whoever
-opens the file next cuts it off.
+The rule: lines are written in one piece and `fsync`ed before `write` returns. So written lines
+stay, even if the process is killed or the machine loses power. The line that was being written then
+may be incomplete. It was never reported as written, and is cut off when the file is opened next.
 """
 
 import contextlib
@@ -34,9 +33,8 @@ class LedgerError(ParleyError):
 class Ledger:
     """Append lines to a file, and begin another one when it is large.
 
-    Full files are put aside as `NAME-TIME-BOOT-NUMBER.jsonl`, and never removed: they are
-    somebody's accounts. One that somebody else puts aside is followed: the next line begins a new
-    one.
+    Full files are put aside as `NAME-TIME-BOOT-NUMBER.jsonl`, and never removed: somebody bills by
+    them. If another program moves the current file away, the next line begins a new one.
 
     Used by one thread at a time.
 

@@ -30,8 +30,8 @@ class Tickets:
     """Make tickets, and take each once.
 
     Args:
-        secrets_: that several servers share, so that a stream may come to another one than its
-            webhook did; the first seals. Without any, tickets are good on this server.
+        secrets_: shared by several servers, because a stream may come to another server than its
+            webhook. The first one seals. Without any, tickets are valid on this server only.
         clock: Unix time in seconds.
     """
 

@@ -56,7 +56,7 @@ class KnownHosts:
         self._watched = _WATCHED_WITH_KEY if has_keys else _WATCHED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what names this machine, or one of its names."""
+        """Pass on requests whose `Host` names this machine, or one of the allowed names."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -154,8 +154,8 @@ async def let_back_in(connection: HTTPConnection, session_id: str) -> Session:
     """Let a client back into its session, by the secret that it was told.
 
     Raises:
-        RefusedError: there is no such session, or its secret is another one; or too many wrong keys
-            came from there.
+        RefusedError: there is no such session, or the secret is wrong, or too many wrong keys came
+            from that address.
     """
     gateway = _gateway(connection)
     offered = connection.scope.get("subprotocols", [])

@@ -322,7 +322,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._linger_on()
 
     def send(self, message: Any) -> Any:
-        """Send an ASGI message: returns what is to be awaited, so that nothing lies between."""
+        """Send an ASGI message; returns the awaitable itself, to save a coroutine per message."""
         match message["type"]:
             case "websocket.close":
                 return self._close(message)

@@ -15,8 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from model.messages import Engine
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import Settings
+from server.serve import listening_socket, uvicorn_config
 from server.session.pool import EnginePool
 from server.webrtc.network import Network
 

@@ -17,9 +17,9 @@ from websockets.exceptions import InvalidStatus
 from model.files.sound import read_sound
 from model.messages import Engine
 from model.scripted.script import parse_script
-from server.app import Server, uvicorn_config
 from server.audio.pcm import encode_pcm
 from server.config import FilterSettings, ResumeSettings, ServedSettings, ServerSettings, Settings
+from server.serve import Server, uvicorn_config
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine
 from tests.server.fakes import EchoEngine

@@ -174,7 +174,7 @@ class Conversation:
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
-        """Take an item out; of a call also what it returned, and only that."""
+        """Take an item out; a call takes its own result along, other results stay."""
         index = self._order.index(item_id)
         moved = self._returned.pop(item_id, [])
         if index:

@@ -118,7 +118,7 @@ class Context:
         return self._frames(audio_ms) + -(-item.num_chars // _CHARS_OF_TOKEN)
 
     def _frames(self, audio_ms: int) -> int:
-        return audio_ms // self._state.profile.frame_ms
+        return audio_ms // self._state.info.frame_ms
 
     def _droppable(self) -> list[Item]:
         """Return what may be dropped, the oldest first."""

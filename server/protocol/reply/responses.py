@@ -1,8 +1,8 @@
 """Begin the responses of a session, and say what follows them.
 
-Those in progress are `Running`'s. When they begin depends on how the engine converses: one that
-takes turns is asked for each, and one more may be owed; see `server.protocol.duplex` for one that
-speaks when it likes.
+`Running` holds those in progress. When they begin depends on the engine. One that takes turns is
+asked for each response, and one more may have to follow. A duplex one speaks when it likes; see
+`server.protocol.duplex`.
 """
 
 from dataclasses import replace
@@ -11,12 +11,11 @@ from typing import Protocol
 from model.messages import Recite, Respond, ResponseStarted
 from server.protocol.delegate.outcomes import AnswerRefused, DelegateOutcome
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, ResponseOutput
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.settings.request import ResponseRequest
@@ -176,7 +175,7 @@ class TurnResponses:
         return not self.running.is_active and not self._delegation.is_asked_first(request)
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
-        """Make a response of the conversation that nobody is told of, and what starts it."""
+        """Make a response of the conversation that clients do not know of yet, and its command."""
         assert not self.running.is_active, "the next response follows the one in progress"
         reply = self._beginning.reply(request)
         self._delegation.watch(reply)

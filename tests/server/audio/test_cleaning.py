@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from server.audio.cleaning import EchoCanceller, NoiseReducer, check_library
+from server.audio.vad import Echo
 from server.errors import ConfigError
 from tests.server.sounds import silence, voice
 
@@ -70,6 +71,26 @@ def test_without_sound_nothing_is_changed_or_held_back(chunk: int) -> None:
         part = near[start : start + chunk]
         assert np.array_equal(canceller.feed(part, np.zeros_like(part)), part)
     assert not len(canceller.finish())
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_before_an_echo_is_found_nothing_is_held_back(chunk: int) -> None:
+    """The canceller follows; the stream does not wait for it, and is what was recorded."""
+    far = voice(4.0)
+    near = (0.5 * _delayed(far, 1_600) + _noise(4.0, 16_000, 0.0005)).astype(np.float32)
+    canceller, heard = EchoCanceller(16_000), []
+    for start in range(0, len(near), chunk):
+        part = slice(start, start + chunk)
+        heard.append(canceller.feed(near[part], far[part]))
+        if canceller.state is Echo.REMOVED:
+            break
+        assert np.array_equal(heard[-1], near[part])
+    # What was returned before is not returned again.
+    num_fed = sum(map(len, heard))
+    heard.append(_cancelled(canceller, near[start + chunk :], far[start + chunk :], chunk))
+    assert 16_000 * 0.8 < start < 16_000 * 2, "it is found after a second or so"
+    assert len(np.concatenate(heard)) == len(near)
+    assert num_fed >= start
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)

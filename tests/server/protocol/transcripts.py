@@ -26,6 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from model import messages
+from model.messages import EngineInfo
 from server.errors import ClientError
 from server.protocol.delegate import outcomes as delegate_outcomes
 from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DelegateOutcome
@@ -49,7 +50,6 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp import outcomes
 from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
 from server.protocol.mcp.policy import Rule, ToolPolicy
-from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.mcp import McpTool
@@ -83,8 +83,8 @@ def new_machine(
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    profile = EngineProfile(_RATE_HZ, 80, is_duplex, recites=recites)
-    return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
+    info = EngineInfo("m", _RATE_HZ, 80, (), 1, is_duplex, recites=recites)
+    return SessionMachine(config, info, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
 class Player:

@@ -36,9 +36,9 @@ from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -299,11 +299,10 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
     desk = FilterDesk(filters or FilterSettings())
     bounds = Limits(filters=desk.plan)
-    machine = SessionMachine(config, profile, voices, ids, bounds, ears, is_played=is_played)
+    machine = SessionMachine(config, engine.info, voices, ids, bounds, ears, is_played=is_played)
     played: list[tuple[float, Samples]] = []
     sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
     service = SchemaService()
@@ -318,9 +317,11 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
-        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
-        filters=desk,
-        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        desks=Desks(
+            ToolDesk(McpSettings(), service, AuditLog(None)),
+            desk,
+            DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        ),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         meter=UsageBook().meter("", "m"),

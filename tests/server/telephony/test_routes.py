@@ -10,9 +10,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.app import Server, create_app, uvicorn_config
+from server.app import create_app
 from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
 from server.errors import ConfigError
+from server.serve import Server, uvicorn_config
 from server.telephony import call, routes
 from server.telephony.calls import PhoneCalls
 from server.telephony.signatures import twilio_signature

@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import pytest
 from aiortc import RTCSessionDescription
 
 from tests.server.webrtc.caller import Caller, calling
@@ -35,7 +36,9 @@ async def test_a_call_goes_on_while_its_server_drains() -> None:
         await caller.until("output_audio_buffer.stopped")
 
 
-async def test_a_call_whose_client_connects_when_the_drain_has_begun_is_told() -> None:
+async def test_a_call_whose_client_connects_when_the_drain_has_begun_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its offer was answered before: it is let in, and knows from the start when it will end."""
     async with taking_calls() as served:
         caller = Caller(served)
@@ -45,7 +48,7 @@ async def test_a_call_whose_client_connects_when_the_drain_has_begun_is_told() -
             gateway.drain.begin()
             await answered(answer)
 
-        caller.pc.setRemoteDescription = connect
+        monkeypatch.setattr(caller.pc, "setRemoteDescription", connect)
         try:
             await caller.call()
             created, told = (

@@ -1,9 +1,22 @@
-"""Give memory back to the system when it is freed."""
+"""Set up the process that serves: its file descriptors, and its memory."""
 
 import ctypes
+import resource
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BYTES = 512 * 1024
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit to the hard one; returns the limit that holds."""
+    # getrlimit(2): a process may raise its soft limit up to the hard one by itself.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft  # some systems have a hard limit that is none
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def give_memory_back() -> bool:

@@ -1,0 +1,180 @@
+"""Take in the sound of a session's user, and what was played to them meanwhile."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from model.messages import Pcm
+from server.audio.far_end import FarEnd
+from server.errors import ClientError
+from server.protocol.events import InputAudio
+from server.protocol.wire.audio import decode_base64
+from server.session.ears import Ears
+from server.session.observers import Observers
+
+# A user's sound comes in three ways, and all of it passes here:
+#
+#     appended     by events, in the client's format    `appended`, or `append_long`
+#     carried      within an item                       `carried`
+#     decoded      by a transport, as in a call         `heard`
+#
+# What was played while it was recorded goes to the ears first, so that they find its echo in it.
+
+
+class UserSound:
+    """Give the ears the user's sound, each piece with what was played meanwhile.
+
+    Args:
+        ears: hear it.
+        rate_hz: of the engine's sound.
+        max_waiting_s: sound that may wait to be heard.
+        observers: are told of it.
+        clock: of the session, in seconds.
+    """
+
+    def __init__(
+        self,
+        ears: Ears,
+        rate_hz: int,
+        max_waiting_s: int,
+        observers: Observers,
+        clock: Callable[[], float],
+    ) -> None:
+        self._ears = ears
+        self._rate_hz = rate_hz
+        self._max_waiting_s = max_waiting_s
+        self._observers = observers
+        self._clock = clock
+        # What the client plays, where its echo is looked for.
+        self._far_end = FarEnd(rate_hz) if ears.cancels_echo else None
+        # Sound that the transport decoded while a worker thread has the ears; None if none has.
+        self._held: list[Pcm] | None = None
+        if observers.want_sound:
+            ears.decoded = []
+
+    @property
+    def appended_ms(self) -> int:
+        """Return how much sound has come."""
+        return self._ears.appended_ms
+
+    @property
+    def waiting_s(self) -> float:
+        """Return how much sound waits in the ears."""
+        return self._ears.num_waiting / self._rate_hz
+
+    # From the user.
+
+    def admit(self, waiting_s: float, *parts: bytes) -> None:
+        """Refuse sound in the client's format that would have to wait for too long.
+
+        Args:
+            waiting_s: how much waits already, here and elsewhere.
+            parts: the sound.
+
+        Raises:
+            ClientError: with it, more would wait than may.
+        """
+        seconds = sum(map(self._ears.seconds_of, parts))
+        if waiting_s + seconds > self._max_waiting_s:
+            raise ClientError(
+                f"Error appending input audio: {waiting_s:.0f} s of audio wait to be heard "
+                f"already, and {seconds:.0f} s more would be over the limit of "
+                f"{self._max_waiting_s} s.",
+                code="input_audio_buffer_full",
+            )
+
+    @contextmanager
+    def appended(self, data: bytes) -> Iterator[None]:
+        """Surround the hearing of appended sound that is so short that it is heard at once."""
+        seconds = self._ears.seconds_of(data)
+        self._observers.brought(seconds)
+        self._listen_beside(seconds, self._clock())
+        yield
+        self._pass_on(self._clock())
+
+    async def append_long(self, data: bytes, listen: Callable[[], None]) -> None:
+        """Hear appended sound outside of the event loop, a piece at a time.
+
+        Args:
+            data: in the client's format.
+            listen: called after each piece, to go on with what was heard.
+        """
+        left_s = self._ears.seconds_of(data)
+        self._observers.brought(left_s)
+        self._held = []
+        try:
+            # For example, 30 s arrive in one event at 100 s. Their last sample was recorded just
+            # now, so the first piece of 10 s ended at 80 s, the second at 90 s. What was played is
+            # looked up by these times.
+            now_s = self._clock()
+            for piece in self._ears.pieces(data):
+                piece_s = self._ears.seconds_of(piece)
+                left_s -= piece_s
+                self._listen_beside(piece_s, now_s - left_s)
+                await asyncio.to_thread(self._ears.hear, piece)
+                self._pass_on(now_s - left_s)
+                listen()
+        finally:
+            held, self._held = self._held, None
+        for pcm in held:
+            self._hear(pcm)
+        listen()
+
+    def heard(self, pcm: Pcm) -> bool:
+        """Hear sound that the transport decoded: float32 [samples] at the engine's rate.
+
+        Returns:
+            False if it is heard later, since the ears are busy.
+        """
+        self._observers.brought(len(pcm) / self._rate_hz)
+        if self._held is not None:
+            self._held.append(pcm)
+            return False
+        self._hear(pcm)
+        return True
+
+    async def carried(self, carried: list[tuple[str, str]], waiting_s: float) -> InputAudio:
+        """Return the sound that an item carries, at the engine's rate.
+
+        Args:
+            carried: each part's base64, and its path in the event.
+            waiting_s: how much sound waits already.
+
+        Raises:
+            ClientError: it is no base64, or too much.
+        """
+        parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
+        self.admit(waiting_s, *parts)
+        audio = await asyncio.to_thread(self._ears.decode_items, parts)
+        self._observers.brought(len(audio.pcm) / self._rate_hz)
+        return audio
+
+    def _hear(self, pcm: Pcm) -> None:
+        self._listen_beside(len(pcm) / self._rate_hz, self._clock())
+        self._ears.hear_pcm(pcm)
+        self._pass_on(self._clock())
+
+    def _listen_beside(self, seconds: float, now_s: float) -> None:
+        """Say what was played while the sound was recorded that is heard next."""
+        if self._far_end is not None:
+            self._ears.played(self._far_end.take(seconds, now_s))
+
+    def _pass_on(self, now_s: float) -> None:
+        """Let observers have what the user said, which has arrived by `now_s`."""
+        if self._ears.decoded is None:
+            return
+        decoded, self._ears.decoded = self._ears.decoded, []
+        for pcm in decoded:
+            self._observers.heard(pcm, now_s)
+
+    # To the user.
+
+    def played(self, pcm: Pcm, at_s: float) -> None:
+        """Note what the client plays from `at_s` on: float32 [samples] at the engine's rate."""
+        if self._far_end is not None:
+            self._far_end.play(pcm, at_s)
+
+    def hushed(self) -> None:
+        """Note that the client plays no more of what it was given."""
+        if self._far_end is not None:
+            self._far_end.stop(self._clock())

@@ -100,7 +100,7 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
 	@$(BIN)/python -m tests.attacks.run $(ARGS)
 
-rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy')
+rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy', '--kill')
 	@PATH=$$PATH:/usr/sbin; missing=; \
 	command -v nginx >/dev/null || missing=nginx-light; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
@@ -123,6 +123,7 @@ test-ray: setup $(RAY)/.ready ## serve the starter under Ray Serve here, and kil
 	@PYTHONPATH=$(RAY):. RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled $(BIN)/python -m tests.ray.run $(ARGS)
 
 $(RAY)/.ready: tests/ray/requirements.txt | $(READY)
+	@echo "Installing Ray into $(RAY) (some 470 MB, once)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --upgrade \
 	  --target $(RAY) -r tests/ray/requirements.txt
 	@touch $@

@@ -38,6 +38,7 @@ from server.session.gallery import Gallery
 from server.session.ledger import Ledger
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
+from server.session.today import take_up
 from server.session.usage import UsageBook
 from server.telephony.calls import PhoneCalls
 from server.telephony.routes import check_session, phone_routes
@@ -127,6 +128,7 @@ def _gateway(settings: Settings, engines: Mapping[str, Sequence[Engine]]) -> Gat
     api_keys = ApiKeys(settings.server.api_keys, settings.server.keys)
     counts, delegated, schemas = Counts(), DelegateCounts(), SchemaService()
     usage, drain = _usage(settings), Drain(settings.server.drain_s)
+    take_up(api_keys.accounts, settings.usage.ledger)
     filters = FilterDesk(settings.filters)
     approvals = settings.approvals
     audit = AuditLog(approvals.audit_file, approvals.audit_bytes, approvals.audit_files)
@@ -308,7 +310,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
     # With keys the name does not matter, unless it is said which: a page that rebinds its name has
     # no key.
     is_any_host = server.has_keys and not server.allowed_hosts
-    hosts = [] if is_any_host else [Middleware(KnownHosts, names=server.allowed_hosts)]
+    known = Middleware(KnownHosts, names=server.allowed_hosts, has_keys=server.has_keys)
+    hosts = [] if is_any_host else [known]
     return [Middleware(SafeHeaders, hsts_s=server.hsts_s), *hosts, _cors(server)]
 
 

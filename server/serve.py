@@ -23,6 +23,7 @@ from server.logs import set_up_logging
 from server.names import parley_version
 from server.process import give_memory_back, raise_descriptor_limit
 from server.session.link import LinkState
+from server.telephony.calls import PhoneCalls
 from server.transport.certificate import check_certificate
 from server.transport.gateway import Gateway
 from server.transport.places import Places
@@ -175,6 +176,7 @@ class Server(uvicorn.Server):
         self._drain = gateway.drain
         self._comebacks = gateway.comebacks
         self._calls: Calls | None = app.state.calls
+        self._phone: PhoneCalls | None = app.state.phone
         self._is_drain_wanted = False
         self._given_up_ticks = 0
         self._log = structlog.get_logger("server")
@@ -231,7 +233,9 @@ class Server(uvicorn.Server):
     @property
     def _num_open(self) -> int:
         """Count sessions, those that are on their way, and calls that are being closed."""
-        num_coming = sum(pool.num_coming for pool in self._pools)
+        # A parked session has no slot, and its client may still come back.
+        num_coming = sum(pool.num_coming for pool in self._pools) + self._comebacks.num_parked
+        num_coming += self._phone.num_expected if self._phone else 0
         return max(num_coming, self._calls.num_calls if self._calls else 0)
 
 

@@ -70,6 +70,7 @@ _log = logging.getLogger(__name__)
 # because a process that is dead cannot be asked.
 
 _STOP_TIMEOUT_S = 5.0
+_MAX_SUSPECTS = 256
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _DESCRIPTORS_WAIT_S = 1.0
 
@@ -274,6 +275,9 @@ class ProcessEngine:
         is_sure = child.has_hung or self._crashes[session_id] > 1
         if is_sure:
             del self._crashes[session_id]
+        if len(self._crashes) > _MAX_SUSPECTS:
+            # Most of these sessions have ended, which nobody says here: the oldest is forgotten.
+            del self._crashes[next(iter(self._crashes))]
         return session_id if is_sure else ""
 
     def _pass_on(self, child: _Child, deliver: Callable[[Output | News], None]) -> None:

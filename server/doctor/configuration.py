@@ -9,6 +9,7 @@ from server.config import ChatCheck, ModerationsCheck, ServerSettings, Settings,
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.doctor.host import Host
 from server.doctor.strength import random_bits
+from server.transport.door import is_known_host
 
 # What 16 and 32 hexadecimal digits at random have at least, by that estimate, but for one in a
 # thousand. A key is tried over the network, a secret as fast as a machine hashes.
@@ -75,6 +76,8 @@ def check_exposure(
             sessions there may be, and how many are let in.
     """
     yield from _proxies(settings.server)
+    yield from _limits(settings)
+    yield from _hosts(settings)
     yield from _elsewhere(settings)
     yield from _files(settings, config)
     if is_loopback(settings.server.host):
@@ -148,6 +151,30 @@ def _proxies(server: ServerSettings) -> Iterator[Finding]:
                 "are, and guess keys without being slowed down",
                 "name the addresses of your proxies only",
             )
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    timed = [key.name for key in settings.server.keys if key.limits.minutes_a_day is not None]
+    if timed and settings.usage.ledger is None:
+        yield warning(
+            "config.key_minutes",
+            f"{', '.join(timed)}: minutes_a_day begins anew whenever the server is restarted",
+            "set usage.ledger: what was used today is read from it",
+        )
+
+
+def _hosts(settings: Settings) -> Iterator[Finding]:
+    known, telephony = settings.server.allowed_hosts, settings.telephony
+    if not known or not telephony.is_on or telephony.public_url is None:
+        return
+    # The server knows names in lower case.
+    name = urlsplit(telephony.public_url).netloc
+    if not is_known_host(name, [each.lower() for each in known]):
+        yield error(
+            "config.hosts",
+            f"providers call {name}, which is not in server.allowed_hosts: every call is refused",
+            "add it there, or correct telephony.public_url",
+        )
 
 
 def _is_wide(proxy: str) -> bool:

@@ -118,6 +118,11 @@ class SessionRecording(Witness):
         if self._is_going_on(at_s):
             self._tracks.sound(pcm, at_s)
 
+    def hushed(self, now_s: float) -> None:
+        """Leave out what the transport was given to play and does not."""
+        if self._is_going_on(now_s):
+            self._tracks.hush(now_s)
+
     def ended(self, why: str, now_s: float) -> None:
         """End the recording with its session."""
         self._finish(now_s, why)

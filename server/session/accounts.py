@@ -85,6 +85,11 @@ class Account:
         """Say whether its sessions may be ended while they are open."""
         return self._limits.minutes_a_day is not None
 
+    def take_up(self, seconds: float) -> None:
+        """Count time of today that its sessions had with a server before this one."""
+        self._settle()
+        self._today_s += seconds
+
     def end_if_used_up(self) -> None:
         """End its sessions if they have had their minutes of today; called again and again."""
         self._settle()

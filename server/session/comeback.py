@@ -113,6 +113,14 @@ class Comebacks:
         """Count the sessions whose clients have no connection."""
         return sum(session.is_away for _, session in self._sessions.values())
 
+    @property
+    def num_parked(self) -> int:
+        """Count the sessions that have given their slot back."""
+        return sum(
+            session.comeback is not None and session.comeback.is_parked
+            for _, session in self._sessions.values()
+        )
+
     def end_those_away(self) -> None:
         """End the sessions whose clients have no connection: the server stops."""
         for _, session in [*self._sessions.values()]:

@@ -138,9 +138,17 @@ class Observers:
         self._meter.spoke(len(sound.pcm) / self._rate_hz)
 
     def sounded(self, pcm: Pcm, at_s: float) -> None:
-        """Note sound that a transport plays from `at_s` on: float32 [samples]."""
+        """Note sound that a transport plays from `at_s` on, or after what it plays already.
+
+        float32 [samples].
+        """
         for witness in self._witnesses:
             witness.sounded(pcm, at_s)
+
+    def hushed(self, now_s: float) -> None:
+        """Note that a transport plays no more of what it was given."""
+        for witness in self._witnesses:
+            witness.hushed(now_s)
 
     def closed(self, how: str) -> None:
         """Note how a session has ended that had begun, in the words of the counts."""

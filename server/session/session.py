@@ -627,7 +627,7 @@ class Session:
 
         Args:
             pcm: the sound.
-            ago_s: since when it is heard.
+            ago_s: since when it is heard, unless it waits for what was given before.
         """
         if self._is_over:
             return
@@ -639,6 +639,7 @@ class Session:
         """Note that the client plays no more of what it was given."""
         if not self._is_over:
             self._sound.hushed()
+            self._observers.hushed(self._clock())
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""

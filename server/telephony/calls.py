@@ -61,6 +61,15 @@ class PhoneCalls:
         """Count the calls there are."""
         return len(self._calls)
 
+    @property
+    def num_expected(self) -> int:
+        """Count the calls whose webhook was answered here a moment ago, and that are to come."""
+        return self._tickets.num_expected
+
+    def is_expected(self, ticket: str | None) -> bool:
+        """Say whether a stream is that of such a call."""
+        return ticket is not None and self._tickets.is_expected(ticket)
+
     def add(self, call: PhoneCall) -> None:
         """Know a call.
 

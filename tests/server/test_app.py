@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,7 @@ class Echo:
         self.engine = engine
         self.get = served.get
         self.drain: Drain = served.app.state.gateway.drain
+        self.app, self.pool = served.app, served.pool
         self._served = served
 
     def realtime(self) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
@@ -350,6 +351,57 @@ async def test_a_stock_client_goes_on_while_its_server_drains() -> None:
         assert (await _until(connection, "response.done"))[-1]["response"]["status"] == "completed"
         with pytest.raises(InvalidStatus, match="503"):
             await served.realtime().__aenter__()
+
+
+async def test_a_session_that_is_being_accepted_as_a_drain_begins_is_told_and_held() -> None:
+    """Its place was taken before, so the server does not end, and says so as soon as it can."""
+    async with echoing() as served:
+        sent: asyncio.Queue[Event] = asyncio.Queue()
+        incoming: asyncio.Queue[Event] = asyncio.Queue()
+        incoming.put_nowait({"type": "websocket.connect"})
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.accept":
+                served.drain.begin()
+                assert served.pool.num_coming == 1, "the server waits for it"
+            sent.put_nowait(dict(message))
+
+        answering = asyncio.create_task(served.app(_scope(), incoming.get, send))
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await sent.get())["type"] == "websocket.accept"
+            created, told = [json.loads((await sent.get())["text"]) for _ in range(2)]
+            assert (created["type"], told["type"]) == ("session.created", "session.updated")
+            assert told["session"]["expires_at"] == served.drain.ends_at
+            incoming.put_nowait({"type": "websocket.disconnect", "code": 1000, "reason": ""})
+            await answering
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.socket()
+
+
+def _scope() -> Event:
+    """Return what ASGI says of a WebSocket's request."""
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "scheme": "ws",
+        "path": "/v1/realtime",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+        "subprotocols": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "state": {},
+        "extensions": {},
+    }
+
+
+async def test_a_refusal_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """It is answered by its status, and nothing is said of it at a level that wakes somebody."""
+    async with echoing() as served:
+        served.drain.begin()
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.socket()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 async def test_health_readiness_and_models() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from server.config import (
     ServerSettings,
     Settings,
 )
+from server.serve import Server, uvicorn_config
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine
 from tests.server.fakes import EchoEngine
@@ -515,6 +517,24 @@ async def test_a_client_comes_back_while_the_server_drains() -> None:
         gateway.comebacks.end_those_away()
         await _until(lambda: served.pool.num_sessions == 0)
         assert gateway.counts.sessions_ended == {"stopping": 1}
+
+
+async def test_a_drain_waits_for_a_parked_session() -> None:
+    """It has no slot, and its client is let in all the same: the server does not end before."""
+    async with resumable(park_after_s=0.0) as served:
+        gateway = served.app.state.gateway
+        server = Server(uvicorn_config(served.app, gateway.settings), served.app)
+        client = await Client(served).resumable()
+        await client.lose()
+        await _until(lambda: served.pool.num_sessions == 0)
+        server.handle_exit(signal.SIGTERM, None)
+        assert await server.on_tick(1) is False
+        assert gateway.drain.is_begun
+        await client.come_back()
+        await client.until("session.updated")
+        await client.socket.close()
+        await _until(lambda: served.pool.num_sessions == 0)
+        assert await server.on_tick(2) is True
 
 
 async def test_a_reader_that_is_too_slow_may_come_back() -> None:

@@ -116,6 +116,7 @@ _DUPLEX = _python("openai", "openai_duplex.py")
 _NODE = _node("agents", "agents_realtime.mjs")
 _AGENTS_TOOLS = _python("openai", "agents_tools.py")
 _NODE_TOOLS = _node("agents", "agents_tools.mjs")
+_PAGE = (sys.executable, "-m", "tests.clients.agents_webrtc")
 _BETA, _AZURE = ("--dialect", "beta"), ("--azure",)
 _SERVER, _SEMANTIC, _MODEL = "server_vad", "semantic_vad", "the model"
 _TYPING, _SCRIPT_TOOLS = "typing, semantic_vad", "script_tools.yaml"
@@ -129,6 +130,8 @@ CLIENTS = (
     Client("openai-agents", "scripted", _SEMANTIC, _AGENTS),
     Client("openai-agents, Twilio", "scripted", _SEMANTIC, _python("openai", "twilio_stream.py")),
     Client("@openai/agents-realtime", "scripted", _SEMANTIC, _NODE),
+    Client("@openai/agents-realtime, WebRTC", "scripted", _SEMANTIC, _PAGE),
+    Client("vision-agents, WebRTC", "scripted", _SEMANTIC, _python("vision", "vision_call.py")),
     Client(
         "livekit-plugins-openai", "scripted", _SEMANTIC, _python("livekit", "livekit_session.py")
     ),
@@ -166,9 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [c for c in CLIENTS if args.only in " ".join((c.name, *c.server))]
     if not chosen:
         parser.error(f"no client is called {args.only!r}")
-    # A program for Node finds its packages from where it lies.
-    for program in HERE.glob("node/*/*.mjs"):
-        for source in (program, HERE / "node" / "common.mjs"):
+    # A program for Node finds its packages from where it lies, and so does a page.
+    shared = [*HERE.glob("node/*.mjs")]
+    for program in (*HERE.glob("node/*/*.mjs"), *HERE.glob("node/*/*.html")):
+        for source in (program, *shared):
             shutil.copy(source, ENVIRONMENTS / f"node-{program.parent.name}")
     outcomes: list[Outcome] = []
     for config, script in dict.fromkeys(client.server for client in chosen):
@@ -200,6 +204,7 @@ def _talk(client: Client, host: str) -> Outcome:
         process = subprocess.run(
             [*client.command, host, client.config, *client.options],
             env={**os.environ, "PARLEY_ASSETS": f"{assets}/"},
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

@@ -18,7 +18,7 @@ RAY := $(VENV)/ray
 DEPLOY := .venv-deploy
 # Clients that others made, each with what it needs, apart from ours.
 CLIENTS := .venv-clients
-PYTHON_CLIENTS := openai pipecat livekit pydantic langchain
+PYTHON_CLIENTS := openai pipecat livekit pydantic langchain vision
 NODE_CLIENTS := agents livekit azure
 CONFIG ?= configs/starter.yaml
 ARGS   ?=
@@ -77,6 +77,7 @@ $(REFERENCE)/.ready: tests/reference/requirements.txt | $(READY)
 	@touch $@
 
 clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the server (ARGS='--only pipecat')
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
 # npm writes locks that name a registry's host; ours are without, so any registry or mirror serves, and the

@@ -175,6 +175,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     try:
         # All at once: each may take minutes to get warm.
         await _all(pool.start() for pool in pools)
+        gateway.hearing.start()
         gateway.usage.start()
         if app.state.phone is not None:
             await check_session(gateway, app.state.phone)

@@ -131,10 +131,10 @@ class ServerSettings(_Strict):
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
-        max_items: items of one conversation; past it the oldest is forgotten.
+        max_items: items of one conversation; past it the oldest is dropped, and clients are told.
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
-            forgotten.
+            dropped, and clients are told.
         max_context_tokens: tokens of a conversation, in the engine's own count and without
             instructions, that a response may be based on; past it the oldest items are dropped, or
             the response fails, as the session's `truncation` says. 28,224 is the hosted service's.
@@ -1034,6 +1034,17 @@ class PersonalCheck(_CheckBase):
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
 
 
+class OffensiveCheck(_CheckBase):
+    """Refuse what a classifier of English finds offensive; it runs here, in a package of its own.
+
+    Attributes:
+        threshold: probability from which on words are refused.
+    """
+
+    kind: Literal["offensive"]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
+
+
 class _RemoteCheck(_CheckBase):
     """Ask another server, in the form of OpenAI's API.
 
@@ -1072,7 +1083,9 @@ class ChatCheck(_RemoteCheck):
     refuses: str = "(?i)^\\s*unsafe"
 
 
-CheckSettings: TypeAlias = WordCheck | PatternCheck | PersonalCheck | ModerationsCheck | ChatCheck
+CheckSettings: TypeAlias = (
+    WordCheck | PatternCheck | PersonalCheck | OffensiveCheck | ModerationsCheck | ChatCheck
+)
 
 
 class FilterSettings(_Strict):

@@ -1,6 +1,7 @@
 """Set up the process that serves: its file descriptors, and its memory."""
 
 import ctypes
+import gc
 import resource
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
@@ -32,3 +33,13 @@ def give_memory_back() -> bool:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
     except (OSError, AttributeError):  # another C library
         return False
+
+
+def keep_loaded() -> None:
+    """Leave what is loaded so far out of the collection of cycles, since it stays.
+
+    To look through it again and again, whenever an event has many parts, would hold the event loop
+    for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()

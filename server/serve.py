@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import itertools
 import signal
 import socket
@@ -21,7 +20,7 @@ from server.engine import make_engines
 from server.errors import ConfigError, EngineGoneError
 from server.logs import set_up_logging
 from server.names import parley_version
-from server.process import give_memory_back, raise_descriptor_limit
+from server.process import give_memory_back, keep_loaded, raise_descriptor_limit
 from server.session.link import LinkState
 from server.telephony.calls import PhoneCalls
 from server.transport.certificate import check_certificate
@@ -122,10 +121,7 @@ def serve(settings: Settings) -> None:
                 playground=f"http{secure}://{host}:{port}/",
                 webrtc_udp_port=network and network.udp_port,
             )
-            # What was loaded stays: to look through it again and again, whenever an event has many
-            # parts, would hold the event loop for a tenth of a second.
-            gc.collect()
-            gc.freeze()
+            keep_loaded()
             Server(uvicorn_config(app, settings), app).run(sockets=[listener])
         finally:
             for engine in itertools.chain.from_iterable(engines.values()):

@@ -138,6 +138,8 @@ class PersonalData:
                 yield start, end
 
     def _is_phone(self, digits: str) -> bool:
+        if len(digits) < _MIN_PHONE_DIGITS:
+            return False
         try:
             number = phonenumbers.parse(digits, self._region)
         except phonenumbers.NumberParseException:
@@ -170,6 +172,7 @@ _SPOKEN = {
 _TOKEN = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s]")
 _PLUS = ("+", "plus")
 _BETWEEN = frozenset("-.,()/")  # within a number; white space is skipped already
+_MIN_PHONE_DIGITS = 4  # of the shortest numbers that there are, as in Austria and on Niue
 _MAX_DIGITS = 64
 _MAX_GAP = 3  # characters that may stand between two digits
 

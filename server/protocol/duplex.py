@@ -289,6 +289,10 @@ class DuplexResponses:
         """Ask nobody."""
         return []
 
+    def words_refused(self, _now_s: float) -> list[Reaction]:
+        """End nothing: what users say is not written down, and so nothing of it is refused."""
+        return []
+
     def resumed(self) -> list[Reaction]:
         """Ask for what the model says after a response."""
         return self.standing()

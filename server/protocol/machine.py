@@ -87,6 +87,7 @@ from server.protocol.mcp.outcomes import (
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.moments import Moment, TurnEnded
+from server.protocol.overflow import Overflow
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
@@ -234,6 +235,7 @@ class SessionMachine:
             way.calls,
             self._listing,
         )
+        self._overflow = Overflow(state, way.feed, way.calls, self._listing)
         self._put_off = PutOff(state, way.calls, way.responses)
         self._idle = Idle()
         self._gate = Gate(limits.filters)
@@ -294,6 +296,8 @@ class SessionMachine:
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
+        # A call that is dropped is one that nothing waits for any more.
+        followed += self._overflow.dropped()
         return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
@@ -301,7 +305,8 @@ class SessionMachine:
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
-        reactions = self._tellable(self._watched(followed, now_s))
+        watched = self._watched(followed, now_s)
+        reactions = self._tellable([*watched, *self._overflow.dropped()])
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
         self._idle.watch(reactions, now_s)
@@ -321,8 +326,12 @@ class SessionMachine:
         A client that sends an item and asks for a response in one go would get an answer to what
         was said before, and not notice.
         """
-        # It is there already, in one way or the other.
-        is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
+        # It is there already, in one way or the other; or nobody has asked, and so it says nothing.
+        is_there = error.code in (
+            "invalid_approval_request_id",
+            "item_create_duplicate_item_id",
+            "tool_call_timed_out",
+        )
         self._refused = None if is_there else error
 
     @property
@@ -334,7 +343,15 @@ class SessionMachine:
     def park(self) -> None:
         """Do without an engine until `unpark`, which tells it everything again."""
         assert self.is_idle, "what is being made would be lost"
+        # The engine forgets this session, and words that were refused with it.
         self._gate.clear()
+        self.park_again()
+
+    def park_again(self) -> None:
+        """Do without an engine for longer, because `unpark` has found none.
+
+        What was begun meanwhile, such as an answer of the text model, goes on.
+        """
         self._is_engine_away = True
 
     def unpark(self, now_s: float) -> list[Reaction]:
@@ -519,6 +536,7 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        config = _in_force(config, self._state.info)
         self._refuse_delegate(config.delegate, "session.delegate")
         self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
@@ -619,25 +637,24 @@ class SessionMachine:
         if isinstance(output, SessionFailed):
             return self._on_failure(output, now_s)
         if not is_aside:
-            return self._on_hearing(output)
+            return self._on_hearing(output, now_s)
         # A response with a memory of its own was told what the user had said.
         return []
 
     def _on_hearing(
         self,
         output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken | Note,
+        now_s: float,
     ) -> list[Reaction]:
         """Take what the engine says of the user."""
         match output:
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
+                transcribed = self._turns.transcript(output)
                 if isinstance(output, RedactedTranscript) and output.is_unanswered:
-                    self._refused = ClientError(
-                        "What the user said is refused by a filter of this server.",
-                        code="content_filter",
-                    )
-                return self._turns.transcript(output)
+                    return [*transcribed, *self._words_refused(now_s)]
+                return transcribed
             case EndOfTurn():
                 self._ears.sounds_finished()
             case TurnChecked():
@@ -647,6 +664,17 @@ class SessionMachine:
             case _:
                 assert_never(output)
         return []
+
+    def _words_refused(self, now_s: float) -> list[Reaction]:
+        """Let nothing answer words of the user that a check has refused."""
+        ended = self._responses.words_refused(now_s)
+        if not ended:
+            # What is asked for next would answer them, or what was said before.
+            self._refused = ClientError(
+                "What the user said is refused by a filter of this server.",
+                code="content_filter",
+            )
+        return ended
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
@@ -686,12 +714,18 @@ class SessionMachine:
                 assert_never(news)
 
 
+def _in_force(config: SessionConfig, info: EngineInfo) -> SessionConfig:
+    """Return a configuration as it is with an engine; clients are shown what is so."""
+    # A duplex model's memory is a window that moves on by itself, whatever anybody wants.
+    return replace(config, truncation="auto") if info.is_duplex else config
+
+
 def _state(
     config: SessionConfig, info: EngineInfo, voices: VoiceMap, ids: Ids, limits: Limits
 ) -> SessionState:
     """Return what all parts of a new session share."""
     return SessionState(
-        config,
+        _in_force(config, info),
         info,
         voices,
         ids,

@@ -56,6 +56,8 @@ from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
+    InputAudioBufferClear,
+    InputAudioBufferCommit,
     ItemCreate,
     ResponseCreate,
     SessionUpdate,
@@ -66,6 +68,7 @@ from server.session.comeback import Comeback
 from server.session.counts import Counts, count_in
 from server.session.desks import Desks
 from server.session.drain import Drain
+from server.session.ear_queue import EarQueue, HearingThread
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
@@ -82,12 +85,14 @@ from server.session.usage import Meter
 from server.session.user_sound import UserSound
 from server.session.witness import Witness
 
-# How a session is put together. Three tasks, and one door from the engine's thread:
+# How a session is put together. Three tasks, and a door from each of two threads:
 #
 #     read     waits for a text frame -> `_take` -> `_perform` -> machine.receive -> `_react`
 #     write    takes from the outbox what `_put` put there, and sends it
 #     alarm    calls `_tick` when the machine's deadline has come
 #     engine   `_on_output`, in the event loop -> machine.receive -> `_react`
+#     hearing  `_on_heard`, in the event loop -> machine.listen -> `_react`; what a call's transport
+#              has decoded is heard in that thread (`ear_queue`)
 #
 # The machine is called by one of them at a time, since all run on one event loop and none waits
 # inside of it. What it returns is carried out by `_react`, in order and at once: events go to the
@@ -157,6 +162,7 @@ class Session:
         witnesses: see what happens.
         tells_parts: whether the client is told what a reply's first audio took.
         player: plays replies, where the transport does; the machine is made for it.
+        hearing: where sound is heard that the transport decodes; None for the event loop.
         clock: seconds that do not jump.
     """
 
@@ -178,6 +184,7 @@ class Session:
         drain: Drain,
         comeback: Comeback | None = None,
         player: Player | None = None,
+        hearing: HearingThread | None = None,
         witnesses: Sequence[Witness] = (),
         tells_parts: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -213,7 +220,12 @@ class Session:
         self._observers = Observers(
             counts, meter, witnesses, self._log, clock, lambda: transport.round_trip_s, rate_hz
         )
-        self._sound = UserSound(ears, rate_hz, limits.max_waiting_audio_s, self._observers, clock)
+        self._sound = UserSound(
+            EarQueue(ears, rate_hz, hearing, self._on_heard, self._fail),
+            limits.max_waiting_audio_s,
+            self._observers,
+            clock,
+        )
         self._tells_parts = tells_parts
 
     async def run(self) -> None:
@@ -242,6 +254,7 @@ class Session:
             with self._drain.telling(self._expire_by):
                 hangup = await self._until_ended()
         finally:
+            self._sound.close()
             if self._comeback is None or not self._comeback.is_parked:
                 self._link.leave(self._id)
             for decision in self._machine.left():
@@ -449,23 +462,28 @@ class Session:
                 self._react(self._machine.receive(event, self._clock(), audio, pictures))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
-                self._react(self._machine.receive(event, self._clock()))
+                async with self._sound.caught_up():
+                    self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
                 event = await self._desks.filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 self._react(self._machine.receive(event, self._clock(), None, pictures))
+            case InputAudioBufferCommit() | InputAudioBufferClear():
+                async with self._sound.caught_up():
+                    self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
     async def _append(self, event: InputAudioBufferAppend) -> None:
         self._sound.admit(self._waiting_s, event.audio)
-        if len(event.audio) > _INLINE_AUDIO_BYTES:
-            await self._sound.append_long(event.audio, self._listen)
-            return
-        with self._sound.appended(event.audio):
-            reactions = self._machine.receive(event, self._clock())
-        self._react(reactions)
+        async with self._sound.caught_up():
+            if len(event.audio) > _INLINE_AUDIO_BYTES:
+                await self._sound.append_long(event.audio, self._listen)
+                return
+            with self._sound.appended(event.audio):
+                reactions = self._machine.receive(event, self._clock())
+            self._react(reactions)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))
@@ -524,7 +542,7 @@ class Session:
         except OverloadedError:
             self._link.leave(self._id)
             self._comeback.is_parked = True
-            self._machine.park()
+            self._machine.park_again()
             raise
 
     async def come_back(self, transport: Transport, last_event_id: str) -> None:
@@ -601,11 +619,16 @@ class Session:
         It is dropped where it comes so much faster than it is heard that appended audio would be
         refused.
         """
-        if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
+        if not self._is_over and self._waiting_s <= self._limits.max_waiting_audio_s:
+            self._sound.arrived(pcm)
+
+    def _on_heard(self, now_s: float) -> None:
+        """Go on with sound that the transport decoded, whose end had arrived by `now_s`."""
+        if self._is_over:
             return
         try:
-            if self._sound.heard(pcm):
-                self._listen()
+            self._sound.heard(now_s)
+            self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 

@@ -2,21 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from model.messages import Pcm
 from server.audio.far_end import FarEnd
 from server.errors import ClientError
 from server.protocol.events import InputAudio
 from server.protocol.wire.audio import decode_base64
-from server.session.ears import Ears
+from server.session.ear_queue import EarQueue
 from server.session.observers import Observers
 
 # A user's sound comes in three ways, and all of it passes here:
 #
 #     appended     by events, in the client's format    `appended`, or `append_long`
 #     carried      within an item                       `carried`
-#     decoded      by a transport, as in a call         `heard`
+#     decoded      by a transport, as in a call         `arrived`, and later `heard`
 #
 # What was played while it was recorded goes to the ears first, so that they find its echo in it.
 
@@ -25,8 +25,7 @@ class UserSound:
     """Give the ears the user's sound, each piece with what was played meanwhile.
 
     Args:
-        ears: hear it.
-        rate_hz: of the engine's sound.
+        queue: to the ears, which hear it.
         max_waiting_s: sound that may wait to be heard.
         observers: are told of it.
         clock: of the session, in seconds.
@@ -34,23 +33,21 @@ class UserSound:
 
     def __init__(
         self,
-        ears: Ears,
-        rate_hz: int,
+        queue: EarQueue,
         max_waiting_s: int,
         observers: Observers,
         clock: Callable[[], float],
     ) -> None:
-        self._ears = ears
-        self._rate_hz = rate_hz
+        self._queue = queue
+        self._ears = queue.ears
+        self._rate_hz = queue.rate_hz
         self._max_waiting_s = max_waiting_s
         self._observers = observers
         self._clock = clock
         # What the client plays, where its echo is looked for.
-        self._far_end = FarEnd(rate_hz) if ears.cancels_echo else None
-        # Sound that the transport decoded while a worker thread has the ears; None if none has.
-        self._held: list[Pcm] | None = None
+        self._far_end = FarEnd(self._rate_hz) if self._ears.cancels_echo else None
         if observers.want_sound:
-            ears.decoded = []
+            self._ears.decoded = []
 
     @property
     def appended_ms(self) -> int:
@@ -59,8 +56,16 @@ class UserSound:
 
     @property
     def waiting_s(self) -> float:
-        """Return how much sound waits in the ears."""
-        return self._ears.num_waiting / self._rate_hz
+        """Return how much sound waits in the ears, and before them."""
+        return (self._ears.num_waiting + self._queue.num_waiting) / self._rate_hz
+
+    def caught_up(self) -> AbstractAsyncContextManager[None]:
+        """Surround what touches the ears: all is heard that came before, and nothing meanwhile."""
+        return self._queue.lent()
+
+    def close(self) -> None:
+        """Hear nothing more: the session is over."""
+        self._queue.close()
 
     # From the user.
 
@@ -90,7 +95,7 @@ class UserSound:
         self._observers.brought(seconds)
         self._listen_beside(seconds, self._clock())
         yield
-        self._pass_on(self._clock())
+        self.heard(self._clock())
 
     async def append_long(self, data: bytes, listen: Callable[[], None]) -> None:
         """Hear appended sound outside of the event loop, a piece at a time.
@@ -101,37 +106,32 @@ class UserSound:
         """
         left_s = self._ears.seconds_of(data)
         self._observers.brought(left_s)
-        self._held = []
-        try:
-            # For example, 30 s arrive in one event at 100 s. Their last sample was recorded just
-            # now, so the first piece of 10 s ended at 80 s, the second at 90 s. What was played is
-            # looked up by these times.
-            now_s = self._clock()
-            for piece in self._ears.pieces(data):
-                piece_s = self._ears.seconds_of(piece)
-                left_s -= piece_s
-                self._listen_beside(piece_s, now_s - left_s)
-                await asyncio.to_thread(self._ears.hear, piece)
-                self._pass_on(now_s - left_s)
-                listen()
-        finally:
-            held, self._held = self._held, None
-        for pcm in held:
-            self._hear(pcm)
-        listen()
+        # For example, 30 s arrive in one event at 100 s. Their last sample was recorded just now,
+        # so the first piece of 10 s ended at 80 s, the second at 90 s. What was played is looked up
+        # by these times.
+        now_s = self._clock()
+        for piece in self._ears.pieces(data):
+            piece_s = self._ears.seconds_of(piece)
+            left_s -= piece_s
+            self._listen_beside(piece_s, now_s - left_s)
+            await asyncio.to_thread(self._ears.hear, piece)
+            self.heard(now_s - left_s)
+            listen()
 
-    def heard(self, pcm: Pcm) -> bool:
-        """Hear sound that the transport decoded: float32 [samples] at the engine's rate.
+    def arrived(self, pcm: Pcm) -> None:
+        """Have sound heard that the transport decoded: float32 [samples] at the engine's rate."""
+        seconds, now_s = len(pcm) / self._rate_hz, self._clock()
+        self._observers.brought(seconds)
+        far = None if self._far_end is None else self._far_end.take(seconds, now_s)
+        self._queue.put(pcm, far, now_s)
 
-        Returns:
-            False if it is heard later, since the ears are busy.
-        """
-        self._observers.brought(len(pcm) / self._rate_hz)
-        if self._held is not None:
-            self._held.append(pcm)
-            return False
-        self._hear(pcm)
-        return True
+    def heard(self, now_s: float) -> None:
+        """Let observers have what was heard of the user, which had arrived by `now_s`."""
+        if self._ears.decoded is None:
+            return
+        decoded, self._ears.decoded = self._ears.decoded, []
+        for pcm in decoded:
+            self._observers.heard(pcm, now_s)
 
     async def carried(self, carried: list[tuple[str, str]], waiting_s: float) -> InputAudio:
         """Return the sound that an item carries, at the engine's rate.
@@ -149,23 +149,10 @@ class UserSound:
         self._observers.brought(len(audio.pcm) / self._rate_hz)
         return audio
 
-    def _hear(self, pcm: Pcm) -> None:
-        self._listen_beside(len(pcm) / self._rate_hz, self._clock())
-        self._ears.hear_pcm(pcm)
-        self._pass_on(self._clock())
-
     def _listen_beside(self, seconds: float, now_s: float) -> None:
         """Say what was played while the sound was recorded that is heard next."""
         if self._far_end is not None:
             self._ears.played(self._far_end.take(seconds, now_s))
-
-    def _pass_on(self, now_s: float) -> None:
-        """Let observers have what the user said, which has arrived by `now_s`."""
-        if self._ears.decoded is None:
-            return
-        decoded, self._ears.decoded = self._ears.decoded, []
-        for pcm in decoded:
-            self._observers.heard(pcm, now_s)
 
     # To the user.
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -24,6 +24,7 @@ from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.desks import Desks
 from server.session.drain import Drain
+from server.session.ear_queue import HearingThread
 from server.session.ears import Ears
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -92,6 +93,7 @@ class Gateway:
     comebacks: Comebacks
     tracing: "Tracing | None" = None
     recorder: Recorder | None = None
+    hearing: HearingThread = field(default_factory=HearingThread)
 
     @property
     def policy(self) -> ToolPolicy:
@@ -190,6 +192,7 @@ class Gateway:
             drain=self.drain,
             comeback=self._comeback() if is_resumable else None,
             player=player,
+            hearing=self.hearing,
             witnesses=self._witnesses(model, config, headers, carrier, is_played=is_played),
             tells_parts=self.settings.telemetry.parts_in_responses,
         )
@@ -266,6 +269,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close what all sessions shared; they are over, and so are their engines."""
+        await self.hearing.stop()
         await self.usage.close()
         await self.schemas.close()
         self.desks.tools.close()

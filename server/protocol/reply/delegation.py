@@ -104,15 +104,24 @@ class Delegation:
         reply.delegated = Delegated(is_waiting=True)
         return self.due()
 
+    @property
+    def waiting(self) -> list[Reply]:
+        """Return the responses of which the text model has not been asked yet."""
+        return [
+            reply
+            for reply in self._running.all
+            if reply.delegated is not None and reply.delegated.is_waiting
+        ]
+
     def due(self) -> list[Reaction]:
         """Ask what can be asked now."""
         if self._feed.awaits_any:
             return []
         reactions: list[Reaction] = []
-        for reply in self._running.all:
-            if reply.delegated is not None and reply.delegated.is_waiting:
-                reply.delegated.is_waiting = False
-                reactions += self._ask(reply, reply.delegated)
+        for reply in self.waiting:
+            assert reply.delegated is not None, "it waits for the text model"
+            reply.delegated.is_waiting = False
+            reactions += self._ask(reply, reply.delegated)
         return reactions
 
     def _ask(self, reply: Reply, delegated: Delegated) -> list[Reaction]:

@@ -57,6 +57,7 @@ class Reply:
         outputs: what it has made.
         is_open_aside: whether the engine was asked for a session of its own for it.
         voiced: the spoken message before the one in progress, which may still be played.
+        recital: words that the engine is given to say, where they are not its own; empty else.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Reply:
         self.delegated: Delegated | None = None
         self.voiced: Speaking | None = None
         self.is_open_aside = False
+        self.recital = ""
         self.outputs = outputs
         self._new_id = new_id
         self.toolbox = toolbox

@@ -224,14 +224,13 @@ class Running:
         own = self._state.session_id
         return reply is not None and made == (own, reply.turn) and reply.engine_id == own
 
-    def too_long(self) -> list[Reaction]:
-        """End the conversation's response before it is made: it would be based on too much."""
-        assert self.default is not None, "a response was begun"
+    def too_long(self, reply: Reply) -> list[Reaction]:
+        """End a response before it is made: it would be based on too much."""
         message = (
-            "The conversation has more tokens than a response may be based on, and the session's "
-            "'truncation' is 'disabled'. Delete items, or let the server drop the oldest."
+            "There is more than a response may be based on, and the session's 'truncation' is "
+            "'disabled'. Delete items, give fewer, or let the server drop the oldest."
         )
-        return self._fail(self.default, "context_length_exceeded", message, 0.0)
+        return self._fail(reply, "context_length_exceeded", message, 0.0)
 
     def _blocked(self, reply: Reply) -> list[Reaction]:
         """End a response that a check has refused; what was sent of it has passed, and stays."""

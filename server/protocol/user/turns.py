@@ -268,7 +268,7 @@ class AnsweredTurns:
             return []
         # Dropped now, or the model would answer from what is dropped when the turn is over.
         dropped = [] if self._feed.is_speculating else self._context.make_room()
-        if not self._feed.can_speculate or self._context.is_refused:
+        if not self._feed.can_speculate or self._context.is_refused():
             return dropped
         reply, command = self._responses.prepare(self._state.request)
         pictures = self._state.sight.pictures

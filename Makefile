@@ -18,7 +18,7 @@ RAY := $(VENV)/ray
 DEPLOY := .venv-deploy
 # Clients that others made, each with what it needs, apart from ours.
 CLIENTS := .venv-clients
-PYTHON_CLIENTS := openai pipecat livekit pydantic langchain
+PYTHON_CLIENTS := openai pipecat livekit pydantic langchain vision
 NODE_CLIENTS := agents livekit azure
 CONFIG ?= configs/starter.yaml
 ARGS   ?=
@@ -77,6 +77,7 @@ $(REFERENCE)/.ready: tests/reference/requirements.txt | $(READY)
 	@touch $@
 
 clients: setup $(CLIENTS)/.ready ## let unmodified Realtime clients talk to the server (ARGS='--only pipecat')
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	@$(BIN)/python -m tests.clients.run $(ARGS)
 
 # npm writes locks that name a registry's host; ours are without, so any registry or mirror serves, and the
@@ -100,7 +101,7 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements/*.txt) $(NODE_CLIENTS:%
 attack: setup ## attack a server beside somebody who talks to it (ARGS='--only schemas --config scripted')
 	@$(BIN)/python -m tests.attacks.run $(ARGS)
 
-rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy')
+rolling: setup ## restart two servers behind nginx while callers talk (ARGS='--callers 12 --proxy haproxy', '--kill')
 	@PATH=$$PATH:/usr/sbin; missing=; \
 	command -v nginx >/dev/null || missing=nginx-light; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
@@ -123,6 +124,7 @@ test-ray: setup $(RAY)/.ready ## serve the starter under Ray Serve here, and kil
 	@PYTHONPATH=$(RAY):. RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled $(BIN)/python -m tests.ray.run $(ARGS)
 
 $(RAY)/.ready: tests/ray/requirements.txt | $(READY)
+	@echo "Installing Ray into $(RAY) (some 470 MB, once)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps --upgrade \
 	  --target $(RAY) -r tests/ray/requirements.txt
 	@touch $@

@@ -1,12 +1,13 @@
 """What checks cost: from the question about a sentence to its verdict.
 
-    python -m benchmarks.bench_filters [--rounds 40]
+    python -m benchmarks.bench_filters [--rounds 40] [--all]
 
-The checks of `configs/starter-filtered.yaml` judge the sentences of the tests' corpus, on one event
-loop, as sessions ask for it: for each sentence a task that ends with a verdict. With 16 sessions,
-all of them ask at the same moment, which is the worst case. The first sentence of a reply is the
-first of a round; its delay is what the checks can add to first audio at most. A reply's words run
-ahead of its sound, so what of it is heard is less.
+The checks of `configs/starter-filtered.yaml`, with `--all` the classifier that runs here as well,
+judge the sentences of the tests' corpus, on one event loop, as sessions ask for it: for each
+sentence a task that ends with a verdict. With 16 sessions, all of them ask at the same moment,
+which is the worst case. The first sentence of a reply is the first of a round; its delay is what
+the checks can add to first audio at most. A reply's words run ahead of its sound, so what of it is
+heard is less.
 
 The last line is JSON, in milliseconds.
 """
@@ -24,7 +25,7 @@ import structlog
 import yaml
 
 from benchmarks.report import ROOT
-from server.config import FilterSettings, load_settings
+from server.config import FilterSettings, OffensiveCheck, load_settings
 from server.filters.desk import FilterDesk
 from server.protocol.filters.verdicts import CheckWords, Verdict
 
@@ -66,9 +67,17 @@ async def delays_ms(
     return taken
 
 
-def measure(num_rounds: int) -> dict[str, float]:
-    """Return all figures, in milliseconds."""
+def measure(num_rounds: int, *, is_all: bool = False) -> dict[str, float]:
+    """Return all figures, in milliseconds.
+
+    Args:
+        num_rounds: how often all sentences are judged.
+        is_all: whether every kind of check that runs here is among the checks.
+    """
     settings = load_settings(ROOT / _PRESET, env={}).filters
+    if is_all:
+        classifier = OffensiveCheck(kind="offensive")
+        settings = settings.model_copy(update={"checks": (*settings.checks, classifier)})
     corpus = yaml.safe_load((ROOT / _CORPUS).read_text(encoding="utf-8"))
     sentences = [*corpus["allowed"], *corpus["refused"]]
     figures: dict[str, float] = {}
@@ -91,7 +100,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="how often all sentences are judged")
     # What is found is logged; writing the log is no part of a check.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    figures = measure(parser.parse_args().rounds)
+    parser.add_argument("--all", action="store_true", help="with the classifier that runs here")
+    options = parser.parse_args()
+    figures = measure(options.rounds, is_all=options.all)
     for name, value in figures.items():
         print(f"{name:24} {value:8.3f} ms")
     print(json.dumps(figures))

@@ -4,20 +4,22 @@ Regime: one real server with two models, each in processes of its own; one of th
 Callers take every place: they speak (by push to talk and by voice detection), type, stop replies,
 call functions, hang up and call again, without waiting for time to pass. So an hour of talk takes
 minutes; how many is what the machine gives. Beside them are bad peers: some vanish in a reply, some
-read nothing, some answer no ping, some send rubbish, some have no key. And from time to time the
-engine that has run for longest is killed.
+read nothing, some answer no ping, some send rubbish, some have no key. And from time to time an
+engine of the first model is killed, the one that has run for longer; that of the second is left
+alone, so that its memory can be followed.
 
 Nothing may be lost: every reply comes and is the right one, that of the caller's own conversation,
 also when its engine was killed; what callers were told of their use is what the ledger has, to the
 token; every engine that was killed comes back; places, descriptors and memory are afterwards what
-they were. Memory is that of the gateway; it is compared between the second and the last quarter of
-the run.
+they were. Memory, of the gateway and of the engine that is left alone, is compared between the
+second and the last quarter of the run, and told minute by minute of talk.
 
 Prints a table, then one JSON line. The exit code is 1 if anything was lost.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -28,7 +30,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,7 @@ from server.usage import add_up
 
 GOOD, BAD = "sk-of-the-good-ones-1", "sk-of-the-bad-ones-01"
 _START_S, _END_S = 180.0, 120.0
+_NUM_ENGINES = 3
 # Memory that goes up by less is what an allocator keeps, and no leak.
 MAX_GROWTH = 1.10
 _KEPT_BYTES = 8 << 20
@@ -54,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=1.0, help="of talk, of each caller (1)")
     parser.add_argument("--seconds", type=float, default=3_600, help="at most, by the clock (3600)")
     parser.add_argument("--callers", type=int, default=8, help="of each of the two models (8)")
-    parser.add_argument("--kill-s", type=float, default=25.0, help="from a kill to the next (25)")
+    # In turn: an engine that dies within a minute of its start again and again is given up.
+    parser.add_argument("--kill-s", type=float, default=45.0, help="from a kill to the next (45)")
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     args = parser.parse_args(argv)
     result = asyncio.run(_soaked(args))
@@ -67,17 +71,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(slots=True)
 class Watched:
-    """What was seen of the server's processes.
+    """What was seen of the server's processes, once a second.
 
     Attributes:
-        memory: of the gateway, resident, in bytes; one a second.
-        descriptors: that it has open; likewise.
+        memory: of the gateway, resident, in bytes.
+        engine_memory: the same of the engine that is left alone.
+        descriptors: that the gateway has open.
+        minutes: of talk that each caller had had by then.
         kills: engines that were killed.
     """
 
     memory: list[int] = field(default_factory=list)
+    engine_memory: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+    minutes: list[float] = field(default_factory=list)
     kills: int = 0
+
+    @property
+    def memories(self) -> Mapping[str, list[int]]:
+        """Return the memory of each process that is followed, by its name."""
+        return {"gateway": self.memory, "engine": self.engine_memory}
 
 
 async def _soaked(args: argparse.Namespace) -> Row:
@@ -95,14 +108,15 @@ async def _soaked(args: argparse.Namespace) -> Row:
             # One of each first: what is loaded when it is needed is loaded now.
             await _warm_up(base)
             idle = await _settled(port, process.pid)
+            steady = _engines(process.pid)[-1]  # they were made in the order of their models
             start_s = time.monotonic()
             async with asyncio.TaskGroup() as group:
                 for caller in callers:
                     group.create_task(caller.run(is_over))
                 for peer in bad:
                     group.create_task(peer.run(is_over))
-                group.create_task(_kill(process.pid, args.kill_s, watched, is_over))
-                group.create_task(_watch(process.pid, watched, is_over))
+                group.create_task(_kill(process.pid, port, steady, args.kill_s, watched, is_over))
+                group.create_task(_watch(process.pid, steady, watched, callers, told, is_over))
                 await _until_over(args, told, process)
                 is_over.set()
             took_s = time.monotonic() - start_s
@@ -126,7 +140,6 @@ def _result(
         for kind, number in each.done.items():
             troubles[kind] = troubles.get(kind, 0) + number
     talk_h = (told.heard_s + told.said_s) / 3600
-    second, last = _quarters(watched.memory)
     return {
         "took_s": round(took_s, 1),
         "callers": 2 * args.callers,
@@ -142,8 +155,15 @@ def _result(
         "moves": states[1]["moves"],
         "trouble": troubles,
         "lost": lost,
-        "memory_mb": [round(second / 2**20, 1), round(last / 2**20, 1)],
-        "memory_max_mb": round(max(watched.memory) / 2**20, 1),
+        "memory_quarters_mb": {
+            name: [_mb(each) for each in _quarters(values)]
+            for name, values in watched.memories.items()
+        },
+        "memory_max_mb": {name: _mb(max(values)) for name, values in watched.memories.items()},
+        "memory_by_minute_mb": {
+            name: [_mb(each) for each in _by_minute(watched.minutes, values)]
+            for name, values in watched.memories.items()
+        },
         "descriptors_idle": [states[0]["descriptors"], states[1]["descriptors"]],
         "descriptors_max": max(watched.descriptors),
     }
@@ -227,19 +247,21 @@ def _total(text: str, name: str) -> float:
 
 
 async def _settled(port: int, pid: int) -> Row:
-    """Wait until nothing is open, and return what the server says then."""
-    async with asyncio.timeout(_END_S):
-        while True:
-            text = await asyncio.to_thread(_ask, port, "/metrics")
-            up = _total(text, "parley_engine_up")
-            if up == 3 and not _total(text, "parley_sessions"):
-                break
-            await asyncio.sleep(0.5)
+    """Wait until nothing is open and all engines serve; returns what the server says then."""
+    with contextlib.suppress(TimeoutError):  # what it says tells why
+        async with asyncio.timeout(_END_S):
+            while True:
+                text = await asyncio.to_thread(_ask, port, "/metrics")
+                up = _total(text, "parley_engine_up")
+                if up == _NUM_ENGINES and not _total(text, "parley_sessions"):
+                    break
+                await asyncio.sleep(0.5)
     # Engines report twice a second, and keep-alive connections are dropped after some.
     await asyncio.sleep(8.0)
     text = await asyncio.to_thread(_ask, port, "/metrics")
     return {
         "descriptors": _num_descriptors(pid),
+        "up": _total(text, "parley_engine_up"),
         "sessions": _total(text, "parley_sessions"),
         "in_engines": _total(text, "parley_engine_sessions"),
         "losses": _total(text, "parley_engine_losses_total"),
@@ -274,21 +296,33 @@ async def _until_over(
             return
 
 
-async def _kill(pid: int, every_s: float, watched: Watched, is_over: asyncio.Event) -> None:
+async def _kill(
+    pid: int, port: int, steady: int, every_s: float, watched: Watched, is_over: asyncio.Event
+) -> None:
     while not is_over.is_set():
         try:
             async with asyncio.timeout(every_s):
                 await is_over.wait()
         except TimeoutError:
-            engines = _engines(pid)
-            if len(engines) == 3:  # else one is still on its way back
-                os.kill(engines[0], signal.SIGKILL)
+            text = await asyncio.to_thread(_ask, port, "/metrics")
+            if _total(text, "parley_engine_up") == _NUM_ENGINES:  # else one is on its way back
+                engines = _engines(pid)
+                os.kill(next(each for each in engines if each != steady), signal.SIGKILL)
                 watched.kills += 1
 
 
-async def _watch(pid: int, watched: Watched, is_over: asyncio.Event) -> None:
+async def _watch(
+    pid: int,
+    steady: int,
+    watched: Watched,
+    callers: Sequence[Caller],
+    told: Told,
+    is_over: asyncio.Event,
+) -> None:
     while not is_over.is_set():
         watched.memory.append(_memory(pid))
+        watched.engine_memory.append(_memory(steady))
+        watched.minutes.append((told.heard_s + told.said_s) / 60 / len(callers))
         watched.descriptors.append(_num_descriptors(pid))
         await asyncio.sleep(1.0)
 
@@ -302,10 +336,11 @@ def _engines(pid: int) -> list[int]:
         int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == NAME
     }
     # The 22nd field, after the name in brackets: when it was started (proc(5)).
-    return sorted(
-        engines,
-        key=lambda each: int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[19]),
-    )
+    began = {
+        each: int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[19])
+        for each in engines
+    }
+    return sorted(engines, key=lambda each: (began[each], each))
 
 
 def _memory(pid: int) -> int:
@@ -347,12 +382,29 @@ def _faults(watched: Watched, idle: Row, at_end: Row) -> list[str]:
         for name in ("losses", "restarts")
         if at_end[name] != watched.kills
     ]
+    if at_end["up"] != _NUM_ENGINES:
+        faults.append(f"engines: {at_end['up']:.0f} of {_NUM_ENGINES} serve at the end")
     if at_end["descriptors"] > idle["descriptors"]:
         faults.append(f"descriptors: {idle['descriptors']} before, {at_end['descriptors']} after")
-    second, last = _quarters(watched.memory)
-    if last > MAX_GROWTH * second and last - second > _KEPT_BYTES:
-        faults.append(f"memory: {second / 2**20:.0f} MB, then {last / 2**20:.0f} MB")
+    for name, values in watched.memories.items():
+        second, last = _quarters(values)
+        if last > MAX_GROWTH * second and last - second > _KEPT_BYTES:
+            faults.append(f"memory of the {name}: {_mb(second):.0f} MB, then {_mb(last):.0f} MB")
     return faults
+
+
+def _by_minute(minutes: Sequence[float], values: Sequence[int]) -> list[int]:
+    """Return the last value of each minute of talk; of one without any, that before it."""
+    found: list[int] = []
+    for minute, value in zip(minutes, values, strict=True):
+        while len(found) <= int(minute):
+            found.append(found[-1] if found else value)
+        found[-1] = value
+    return found
+
+
+def _mb(num_bytes: float) -> float:
+    return round(num_bytes / 2**20, 1)
 
 
 def _quarters(values: Sequence[int]) -> tuple[float, float]:

@@ -39,17 +39,18 @@ import websockets
 from benchmarks.chromium import CHROMIUM
 from benchmarks.chromium_caller import calling_from_chromium
 from benchmarks.film import Film
-from benchmarks.light_caller import LightCaller
+from benchmarks.light_caller import FRAME_S, LightCaller
+from benchmarks.pacing import paced
 from benchmarks.probe_server import RATE_HZ, STREAM_TOKEN, Finder, burst
 from benchmarks.relay import Weather, relaying
 from benchmarks.report import ROOT, keep, provenance
 from server.audio.g711 import decode_g711, encode_g711
 from server.audio.pcm import encode_pcm
+from server.webrtc.audio_in import ReceiverCounts
 
 # ITU-T G.114 would have 150 ms one way at most for a conversation; the rest is for the network.
 _BAR_P99_MS = 120.0
 _MATCH_S = 0.3  # a burst that took longer was lost
-_FRAME_S = 0.02
 PHONE_HZ = 8_000
 _NAMES = (
     "websocket",
@@ -72,12 +73,15 @@ class Latencies:
         down: from the engine to the client.
         num_lost: bursts that did not come in time.
         device_ms: that a client's output device adds to `down`, by its own word.
+        concealed: share of a call's packets that were guessed or reconstructed, by direction; of a
+            browser only what it sent.
     """
 
     up: list[float] = field(default_factory=list)
     down: list[float] = field(default_factory=list)
     num_lost: int = 0
     device_ms: float = 0.0
+    concealed: dict[str, float] = field(default_factory=dict)
 
     def worse(self) -> dict[str, float]:
         """Return p50, p95 and p99 of the direction with the worse p95."""
@@ -102,7 +106,7 @@ class Microphone:
 
     def __call__(self) -> np.ndarray:
         """Return the 20 ms that have just passed."""
-        num = int(self._rate_hz * _FRAME_S)
+        num = int(self._rate_hz * FRAME_S)
         self._frames_left -= 1
         if self._frames_left:
             return np.zeros(num, dtype=np.float32)
@@ -115,7 +119,7 @@ class Microphone:
         start = int(self._draw.integers(num * 3 // 4))
         # For example, a frame is handed over at 5.000 s with a burst at its sample 120 of 480 (24
         # kHz): that was captured at 5.000 - 0.020 + 0.005 = 4.985 s.
-        self.captured_s.append(time.monotonic() - _FRAME_S + start / self._rate_hz)
+        self.captured_s.append(time.monotonic() - FRAME_S + start / self._rate_hz)
         return burst(num, start, self._rate_hz)
 
 
@@ -182,13 +186,9 @@ async def measure_websocket(count: int) -> Latencies:
     microphone, finder = Microphone(RATE_HZ, 1), Finder()
 
     async def speak(socket: websockets.ClientConnection) -> None:
-        # Paced by when each frame is due and not by a pause after each: no delay adds up.
-        due_s = time.monotonic()
-        while True:
+        async for _ in paced(FRAME_S):
             audio = base64.b64encode(encode_pcm(microphone())).decode()
             await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-            due_s += _FRAME_S
-            await asyncio.sleep(due_s - time.monotonic())
 
     async def listen(socket: websockets.ClientConnection) -> None:
         async for text in socket:
@@ -214,14 +214,10 @@ async def measure_telephone(count: int) -> Latencies:
     microphone, finder = Microphone(PHONE_HZ, 9), Finder()
 
     async def speak(socket: websockets.ClientConnection) -> None:
-        due_s, number = time.monotonic(), 0
-        while True:
-            number += 1
+        async for number in paced(FRAME_S):
             payload = base64.b64encode(encode_g711(microphone(), "mu")).decode()
-            media = {"track": "inbound", "chunk": f"{number}", "payload": payload}
+            media = {"track": "inbound", "chunk": f"{number + 1}", "payload": payload}
             await socket.send(json.dumps({"event": "media", "media": media}))
-            due_s += _FRAME_S
-            await asyncio.sleep(due_s - time.monotonic())
 
     async def listen(socket: websockets.ClientConnection) -> None:
         async for text in socket:
@@ -259,22 +255,45 @@ def _result(
     """Join what both processes noted."""
     if session_id is None:
         (session_id,) = noted["said_s"]
-    up, lost_up = matched(microphone.captured_s, noted["heard_s"].get(session_id, []))
-    down, lost_down = matched(noted["said_s"][session_id], finder.at_s)
-    return Latencies(up, down, lost_up + lost_down)
+    return _latencies(microphone.captured_s, finder.at_s, noted, session_id)
 
 
-async def _measured(
-    port: int, count: int, film: Film | None = None
-) -> tuple[Microphone, Finder, str, Any]:
+def _latencies(
+    captured_s: list[float], arrived_s: list[float], noted: dict[str, Any], session_id: str
+) -> Latencies:
+    """Join what a client and the server's process noted of a session."""
+    up, lost_up = matched(captured_s, noted["heard_s"].get(session_id, []))
+    down, lost_down = matched(noted["said_s"][session_id], arrived_s)
+    received = noted["received"]
+    concealed = {"up": round(noted["concealed"] / received, 4)} if received else {}
+    return Latencies(up, down, lost_up + lost_down, concealed=concealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one call has noted, which the server's notes are joined with."""
+
+    microphone: Microphone
+    finder: Finder
+    session_id: str
+    counts: ReceiverCounts
+
+    def joined(self, noted: dict[str, Any]) -> Latencies:
+        """Return what both say together."""
+        result = _result(self.microphone, self.finder, noted, self.session_id)
+        result.concealed["down"] = round(self.counts.concealed / max(1, self.counts.received), 4)
+        return result
+
+
+async def _measured(server: Server, count: int, film: Film | None = None) -> Measured:
     microphone, finder = Microphone(48_000, 3), Finder()
     caller = LightCaller(RATE_HZ, finder.hear, microphone, film)
-    await caller.call(port)
+    await caller.call(server.port)
     created = await caller.until("session.created")
     caller.send(**_DEAF)
     await _ask(lambda text: caller.send(**json.loads(text)), count, 4)
     await caller.close()
-    return microphone, finder, created["session"]["id"], caller.counts
+    return Measured(microphone, finder, created["session"]["id"], caller.counts)
 
 
 async def measure_webrtc(
@@ -283,15 +302,13 @@ async def measure_webrtc(
     """Measure one call, through a relay if there is weather, with a camera if there is a film."""
     if weather is None:
         server = start_server()
-        microphone, finder, session_id, _ = await _measured(server.port, count, film)
-        return _result(microphone, finder, server.stop(), session_id)
+        return (await _measured(server, count, film)).joined(server.stop())
     # The server advertises the relay's address as its own, and all that the caller sends goes
     # through it.
     async with relaying(weather) as relay:
         server = start_server(f"127.0.0.1:{relay.port}")
         relay.lead_to(server.udp_port)
-        microphone, finder, session_id, _ = await _measured(server.port, count)
-        return _result(microphone, finder, server.stop(), session_id)
+        return (await _measured(server, count)).joined(server.stop())
 
 
 async def measure_chromium(count: int, weather: Weather | None = None) -> Latencies:
@@ -313,10 +330,9 @@ async def _from_chromium(server: Server, count: int) -> Latencies:
         await asyncio.sleep(0.5)
         captured_s, heard_s, device_s = await caller.noted()
         await caller.leave()
-    noted = server.stop()
-    up, lost_up = matched(captured_s, noted["heard_s"].get(caller.session_id, []))
-    down, lost_down = matched(noted["said_s"][caller.session_id], heard_s)
-    return Latencies(up, down, lost_up + lost_down, device_s * 1000)
+    result = _latencies(captured_s, heard_s, server.stop(), caller.session_id)
+    result.device_ms = device_s * 1000
+    return result
 
 
 @contextmanager
@@ -345,10 +361,10 @@ async def measure_load(num_calls: int, count: int) -> tuple[Latencies, dict[str,
     """Measure one call beside others; returns also which share of a core each process took."""
     server = start_server()
     with _busy_calls(server.port, num_calls - 1) as callers:
-        microphone, finder, session_id, _ = await _measured(server.port, count)
+        measured = await _measured(server, count)
     noted = server.stop()
     shares = {"server": round(noted["cpu_share"], 2), "callers": round(callers["cpu_share"], 2)}
-    return _result(microphone, finder, noted, session_id), shares
+    return measured.joined(noted), shares
 
 
 def _print(name: str, result: Latencies, more: str = "") -> None:
@@ -382,12 +398,14 @@ async def _run(num_bursts: int, names: Sequence[str], loads: Sequence[int]) -> d
         assert result.down, "nothing reached the client"
         more = f"  lost {result.num_lost}" if result.num_lost else ""
         more += f"  device {result.device_ms:.0f} ms more" if result.device_ms else ""
+        more += "".join(f"  concealed {way} {x:.1%}" for way, x in result.concealed.items() if x)
         _print(name, result, more)
         results[name] = result.worse()
         results[f"{name}_by_direction"] = {
             "up": quantiles(result.up),
             "down": quantiles(result.down),
             "device_ms": round(result.device_ms, 1),
+            "concealed": result.concealed,
         }
     if not loads:
         return results

@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.light_caller import LightCaller
+from benchmarks.pacing import paced
 from benchmarks.probe_server import BUSY, RATE_HZ
 from server.webrtc.opus import OpusEncoder
 
@@ -31,9 +32,8 @@ async def hold(port: int, count: int) -> None:
 
     async def talk(caller: LightCaller, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
-        while True:
+        async for _ in paced(_PERIOD_S):
             caller.send(type="response.create")
-            await asyncio.sleep(_PERIOD_S)
 
     session = {"type": "realtime", "instructions": BUSY}
     talks = []

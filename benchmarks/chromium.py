@@ -163,6 +163,15 @@ class Page:
             " field.dispatchEvent(new Event(name, { bubbles: true })); })()"
         )
 
+    async def choose(self, selector: str, path: Path) -> None:
+        """Choose a file in a field for files."""
+        field = await self.send(
+            "Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})"
+        )
+        await self.send(
+            "DOM.setFileInputFiles", files=[str(path)], objectId=field["result"]["objectId"]
+        )
+
     async def screenshot(self, path: Path) -> None:
         """Save what is seen, as PNG."""
         shot = await self.send("Page.captureScreenshot", format="png")

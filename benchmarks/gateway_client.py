@@ -14,6 +14,8 @@ import time
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.pacing import paced
+
 _RATE_HZ = 24_000
 _CHUNK_S = 0.1
 _MARK = b'"response.output_audio.delta"'
@@ -85,11 +87,8 @@ async def _speak(socket: ClientConnection, delay_s: float) -> None:
     await asyncio.sleep(delay_s)
     await socket.send(_QUESTION)
     await socket.send(_ASK)
-    due_s = time.monotonic()
-    while True:
+    async for _ in paced(_CHUNK_S):
         await socket.send(_APPEND)
-        due_s += _CHUNK_S
-        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ import uvicorn
 
 from model.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
 from model.metrics import EngineMetrics
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import load_settings
 from server.engine import make_engine
 from server.logs import set_up_logging
+from server.process import keep_loaded
+from server.serve import listening_socket, uvicorn_config
 
 _PROBE_S = 0.01
 
@@ -79,6 +81,7 @@ def main() -> None:
     settings = load_settings(args.config, overrides)
     engine = NotingEngine(make_engine(settings))
     app = create_app(settings, {settings.model.name: [engine]})
+    keep_loaded()  # as the server does
     server = uvicorn.Server(uvicorn_config(app, settings))
     # The port is taken at once; who connects early waits until the server accepts.
     with listening_socket("127.0.0.1", 0) as listener:

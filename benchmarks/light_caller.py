@@ -8,7 +8,6 @@ import asyncio
 import json
 import secrets
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from aiortc.rtp import RTCP_PSFB_PLI, AnyRtcpPacket, RtcpPsfbPacket, RtpPacket
 from aiortc.sdp import SessionDescription
 
 from benchmarks.film import Film
+from benchmarks.pacing import paced
 from server.webrtc.audio_in import AudioReceiver
 from server.webrtc.channel import LABEL
 from server.webrtc.dtls import CertificateStore, Handlers, SecureTransport, fingerprints
@@ -30,7 +30,8 @@ from server.webrtc.timer import Timer
 _PAYLOAD_TYPE = 111
 # More often than the server's `_SILENT_PATH_S`, as browsers do.
 _CHECK_S = 2.0
-_FRAME_S = 0.02
+FRAME_S = 0.02
+"""Of sound that a microphone hands over, and of a packet."""
 _HEADER = struct.Struct("!BBHLL")
 _CERTIFICATES = CertificateStore()
 _OFFER = """v=0
@@ -227,21 +228,17 @@ class LightCaller:
             self._path.check()
 
     async def _pace(self) -> None:
-        number, due_s = 0, time.monotonic()
-        while True:
+        async for number in paced(FRAME_S):
             sound = self._speak()
             payload = sound if isinstance(sound, bytes) else self._encoder.encode(sound)
             # RFC 3550, section 5.1: version 2, payload type, number, timestamp (960 units are 20
             # ms), SSRC.
             header = _HEADER.pack(0x80, _PAYLOAD_TYPE, number & 0xFFFF, number * 960, self._ssrc)
             self._secure.send(header + payload)
-            number += 1
-            due_s += _FRAME_S
-            await asyncio.sleep(due_s - time.monotonic())
 
     async def _show(self, film: Film) -> None:
-        frame, number, due_s = 0, 0, time.monotonic()
-        while True:
+        number = 0
+        async for frame in paced(1 / film.fps):
             # The same frames over and over: nobody looks at them but the server, which takes key
             # frames only.
             packets = film.key if self._is_key_due else film.others[frame % len(film.others)]
@@ -252,9 +249,6 @@ class LightCaller:
                 header = _HEADER.pack(0x80, kind, number & 0xFFFF, stamp, self._video_ssrc)
                 self._secure.send(header + payload)
                 number += 1
-            frame += 1
-            due_s += 1 / film.fps
-            await asyncio.sleep(due_s - time.monotonic())
 
     def _on_rtcp(self, packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_PLI:

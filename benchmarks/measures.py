@@ -272,7 +272,6 @@ def files_of_a_reply(root: Path, timeout_s: float = 120.0) -> list[Path]:
             server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
             try:
                 _hold_a_conversation(f"ws://127.0.0.1:{port}/v1/realtime", server, timeout_s)
-                server.send_signal(signal.SIGUSR2)
                 _wait_for(out.exists, timeout_s)
                 time.sleep(0.2)  # until it is written as a whole
                 found = json.loads(out.read_text())
@@ -312,6 +311,8 @@ def _hold_a_conversation(url: str, server: subprocess.Popen[bytes], timeout_s: f
             piece = b64encode(audio[start : start + 4_800]).decode()
             connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": piece}))
         _read_until(connection, "response.done", timeout_s)
+        # Before the connection is closed: what ends a session is no part of a reply.
+        server.send_signal(signal.SIGUSR2)
 
 
 def _read_until(connection: Any, kind: str, timeout_s: float) -> None:

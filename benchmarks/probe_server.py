@@ -31,8 +31,10 @@ from model.messages import (
     Usage,
 )
 from model.metrics import EngineMetrics
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import Settings, TelephonySettings, TelnyxSettings, WebRtcSettings
+from server.process import keep_loaded
+from server.serve import listening_socket, uvicorn_config
 from server.webrtc.network import Network
 
 RATE_HZ = 24_000
@@ -128,6 +130,7 @@ async def serve(max_sessions: int, advertised: tuple[str, ...]) -> None:
     )
     network = Network(settings.webrtc, "127.0.0.1", 0)
     app = create_app(settings, {settings.model.name: [engine]}, network)
+    keep_loaded()  # as the server does
     runner = uvicorn.Server(uvicorn_config(app, settings))
     listener = listening_socket("127.0.0.1", 0)
     serving = asyncio.create_task(runner.serve(sockets=[listener]))
@@ -141,7 +144,15 @@ async def serve(max_sessions: int, advertised: tuple[str, ...]) -> None:
     runner.should_exit = True
     await serving
     heard = {session: finder.at_s for session, finder in engine.heard.items()}
-    print(json.dumps({"heard_s": heard, "said_s": engine.said_s, "cpu_share": share}))
+    counts = app.state.gateway.counts
+    noted = {
+        "heard_s": heard,
+        "said_s": engine.said_s,
+        "cpu_share": share,
+        "received": counts.call_packets,
+        "concealed": counts.call_frames_concealed,
+    }
+    print(json.dumps(noted))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.report import Row
 from model.messages import (
+    EngineInfo,
     InputTranscript,
     Output,
     Respond,
@@ -27,7 +28,6 @@ from server.protocol.filters.verdicts import CheckWords
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.outcomes import ToolCommand
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.sound import Sound
 from server.protocol.wire.parse import decode, parse
@@ -96,10 +96,11 @@ class _Wire:
 
     def __post_init__(self) -> None:
         config = SessionConfig(self.ids.new("sess"), "scripted", "alloy", expires_at=0)
-        voices, profile = VoiceMap({"alloy": "alloy"}, "alloy"), EngineProfile(_RATE_HZ, _FRAME_MS)
+        voices = VoiceMap({"alloy": "alloy"}, "alloy")
+        info = EngineInfo("m", _RATE_HZ, _FRAME_MS, (), 1)
         self.session_id = config.id
         # Everything of a session but what waits: no socket, no thread, no engine.
-        self.machine = SessionMachine(config, profile, voices, self.ids, Limits(), _Ears())
+        self.machine = SessionMachine(config, info, voices, self.ids, Limits(), _Ears())
         self.machine.start()
 
     def client(self, kind: str, **fields: object) -> list[Reaction]:

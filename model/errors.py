@@ -45,7 +45,7 @@ class TextError(ParleyError):
 class GrammarError(ParleyError):
     """Refuse a JSON schema that cannot be compiled; the message is the reason, without a subject.
 
-    Whoever reports it says whose schema it is.
+    The code that reports it adds whose schema it is.
     """
 
 

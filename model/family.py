@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
+
+ServedKind: TypeAlias = Literal["moshi", "personaplex", "hibiki"]
+"""Kinds of the family that can be served, from a checkpoint or as a random twin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

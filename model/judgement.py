@@ -32,7 +32,7 @@ class Judgement:
     doubt_below: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability.
+        """Refuse values that are not probabilities.
 
         Raises:
             ConfigError: naming the field, what it is and what it must be.

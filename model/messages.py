@@ -272,7 +272,7 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Recite:
-    """Give words to a response that recites; one that is over takes none, and says nothing of it.
+    """Give words to a response that recites; for one that is over they are ignored.
 
     Attributes:
         turn: of the response.
@@ -652,24 +652,25 @@ class StepNoted:
 Note: TypeAlias = CommandNoted | StepNoted
 
 
+CallPart: TypeAlias = CallStarted | CallArguments | CallDone
+"""What the engine makes of a function call."""
+
+ResponsePart: TypeAlias = ResponseStarted | ResponseText | ResponseAudio | ResponseWord | CallPart
+"""What the engine makes of a response before its end."""
+
+ResponseEnd: TypeAlias = ResponseDone | ResponseFailed
+"""How a response ends, by exactly one of these."""
+
 Output: TypeAlias = (
     InputTranscriptDelta
     | InputTranscript
     | EndOfTurn
     | TurnChecked
-    | ResponseStarted
-    | ResponseText
-    | ResponseAudio
-    | ResponseWord
-    | CallStarted
-    | CallArguments
-    | CallDone
-    | ResponseDone
-    | ResponseFailed
+    | ResponsePart
+    | ResponseEnd
     | SessionFailed
     | Taken
-    | CommandNoted
-    | StepNoted
+    | Note
 )
 
 
@@ -765,7 +766,7 @@ class EngineInfo:
             takes all audio of a session, speech or not, begins replies by itself, and knows only
             what was said aloud: typed items and function calls are ignored, transcripts of what
             users say are empty, and the system prompt counts when a session is opened.
-        note: what those who use the model should know, such as that it is a stand-in; may be empty.
+        note: for users of the model, such as that it is a stand-in; may be empty.
         image_side: largest side, in pixels, of the pictures that the model takes; 0 if it cannot
             see, and must then be given none.
         recites: whether it can say any words that it is given, as `Respond.recites` asks for.

@@ -78,7 +78,7 @@ class EngineMetrics:
     """Hold counters that only grow, and gauges of what is so now.
 
     What a field counts is said once, where it is declared, and shown by the server at `/metrics`.
-    Of a histogram's list there is one count for each of its upper bounds, and one above all.
+    A histogram's list has one count for each upper bound, and one for all above the last.
     """
 
     ticks: Annotated[int, counter("Ticks that did something.")] = 0

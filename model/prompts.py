@@ -117,10 +117,10 @@ def call_pieces(name: str, arguments: str, encode: Encode, parameters: str = "{}
         name: of the function.
         arguments: as JSON text.
         encode: text to pieces.
-        parameters: JSON schema of the arguments, as JSON text; one that says nothing if unknown.
+        parameters: JSON schema of the arguments, as JSON text; an empty one if it is not known.
     """
     pieces: list[int] = [Special.CALL, *encode(plain_words(name)), Special.SPEAK]
-    # What a client replays may be no JSON at all. It is then remembered as the text that it is.
+    # A client may replay arguments that are not JSON. They are then remembered as plain text.
     try:
         given = json.loads(arguments)
     except ValueError:

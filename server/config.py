@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from model.engine.config import EngineConfig
+from model.family import ServedKind
 from model.precision import Linears, Precision
 from server.errors import ConfigError
 
@@ -130,10 +131,10 @@ class ServerSettings(_Strict):
         max_ephemeral_keys: keys made for browsers and devices that have not expired.
         max_backlog_events: events that may wait for a slow reader; past it, it is disconnected.
         send_timeout_s: how long one event may take to be taken by the reader.
-        max_items: items of one conversation; past it the oldest is forgotten.
+        max_items: items of one conversation; past it the oldest is dropped, and clients are told.
         max_text_chars: characters of any one string that a client sends, but sound.
         max_conversation_chars: characters of all items of one conversation; past it the oldest is
-            forgotten.
+            dropped, and clients are told.
         max_context_tokens: tokens of a conversation, in the engine's own count and without
             instructions, that a response may be based on; past it the oldest items are dropped, or
             the response fails, as the session's `truncation` says. 28,224 is the hosted service's.
@@ -318,7 +319,7 @@ OtherNames: TypeAlias = Literal["serve", "refuse"]
 
 
 class _ModelSource(_Strict):
-    """Where a model comes from, and what else it is called.
+    """Where a model comes from, and its other names.
 
     Attributes:
         aliases: other names that it answers to; a session says the one that its client asked for.
@@ -333,7 +334,7 @@ class _ModelSource(_Strict):
     aliases: tuple[str, ...] = ()
     dir: Path = Path("model/starter")
     script: Path | None = None
-    twin: Literal["moshi", "personaplex", "hibiki"] | None = None
+    twin: ServedKind | None = None
     guidance: Annotated[float, Field(ge=0)] = 1.0
 
 
@@ -342,8 +343,8 @@ class ModelSettings(_ModelSource):
 
     Attributes:
         name: what clients call it.
-        other_names: what happens to a client that asks for any other name: "serve" it, and its
-            session says the model's own name, or "refuse" it (`model_not_found`).
+        other_names: how to answer a client that asks for any other name: "serve" it, where its
+            session tells the model's own name, or "refuse" it (`model_not_found`).
     """
 
     name: str = "starter"
@@ -464,7 +465,7 @@ class VadSettings(_Strict):
 
 
 class AudioSettings(_Strict):
-    """What is done to the sound that clients send, before anybody hears it.
+    """How the sound that clients send is cleaned before it is heard.
 
     Attributes:
         echo_cancellation: where a reply is taken out of what the microphone hears meanwhile:
@@ -667,10 +668,9 @@ class ApprovalRule(_Strict):
         server: pattern of the MCP server's label; functions of the client's own have none. Left
             out, the rule is for tools of servers and for functions.
         arguments: path of an argument, such as `amount` or `to.country` → regular expression that
-            is found in it. An argument that is not there matches nothing.
-        annotation: what the tool's own server says of it. `destructive` and `open_world` hold as
-            well where it says nothing, as the MCP specification has it; functions are never
-            annotated.
+            is found in it. A missing argument matches nothing.
+        annotation: what the tool's own server says of it. If it says nothing, `destructive` and
+            `open_world` hold, as the MCP specification defines it. Functions are never annotated.
     """
 
     tool: str = "*"
@@ -683,7 +683,7 @@ class ApprovalSettings(_Strict):
     """What needs a person's yes, whatever clients ask for; see docs/tools.md.
 
     Attributes:
-        rules: a call that one of them fits is held until somebody approves or denies it.
+        rules: a call that matches one of them is held until somebody approves or denies it.
         timeout_s: how long it waits; then it counts as denied. Also for what clients want held.
         audit_file: where every decision and every end of a call is written, one JSON object a line;
             None for nowhere.
@@ -704,8 +704,9 @@ class ToolSettings(_Strict):
 
     Attributes:
         wait_for_calls: whether a response that a client asks for waits until every call made in the
-            conversation has ended. Then several outputs get one reply, and requests that come
-            meanwhile are the same one. Otherwise it begins at once, with the outputs there are.
+            conversation has ended. Then several outputs get one reply, and further requests
+            meanwhile count as the same one. Otherwise the response begins at once, with the outputs
+            that have come.
         output_timeout_s: how long a client may take to return what a function call of the model
             returned; then the model is told that it did not. 0 for no limit.
     """
@@ -997,14 +998,14 @@ class _CheckBase(_Strict):
 
 
 class WordCheck(_CheckBase):
-    """Refuse what has one of these words or phrases in it, as whole words and in any case."""
+    """Refuse text with one of these words or phrases, as whole words, in upper or lower case."""
 
     kind: Literal["words"]
     words: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
 
 class PatternCheck(_CheckBase):
-    """Refuse what one of these patterns is found in: RE2's syntax, in any case."""
+    """Refuse text in which a pattern is found: RE2's syntax, upper and lower case alike."""
 
     kind: Literal["patterns"]
     patterns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -1031,6 +1032,17 @@ class PersonalCheck(_CheckBase):
     )
     action: Literal["mask", "refuse"] = "refuse"
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "US"
+
+
+class OffensiveCheck(_CheckBase):
+    """Refuse what a classifier of English finds offensive; it runs here, in a package of its own.
+
+    Attributes:
+        threshold: probability from which on words are refused.
+    """
+
+    kind: Literal["offensive"]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
 
 
 class _RemoteCheck(_CheckBase):
@@ -1071,7 +1083,9 @@ class ChatCheck(_RemoteCheck):
     refuses: str = "(?i)^\\s*unsafe"
 
 
-CheckSettings: TypeAlias = WordCheck | PatternCheck | PersonalCheck | ModerationsCheck | ChatCheck
+CheckSettings: TypeAlias = (
+    WordCheck | PatternCheck | PersonalCheck | OffensiveCheck | ModerationsCheck | ChatCheck
+)
 
 
 class FilterSettings(_Strict):
@@ -1249,7 +1263,7 @@ def _leaves(prefix: _KeyPath, tree: _Tree) -> Iterator[tuple[_KeyPath, Any]]:
         if isinstance(value, dict) and value and _has_keys(_kind(keys)):
             yield from _leaves(keys, value)
         elif value is None and _is_entry(keys):
-            # As YAML writes `models: {starter: }`: there is one, with nothing said of it.
+            # As YAML writes `models: {starter: }`: the model is there, without settings of its own.
             yield keys, {}
         elif value is not None or not _has_keys(_kind(keys)):
             # A section without content, as YAML writes `server:`, is no setting.

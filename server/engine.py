@@ -24,7 +24,7 @@ def make_engines(settings: Settings) -> Mapping[str, Sequence[Engine]]:
     time.
 
     Raises:
-        ParleyError: one cannot be had; see `make_engine`. Those that there were are stopped.
+        ParleyError: an engine cannot be made; see `make_engine`. Those made before it are stopped.
     """
     engines: dict[str, list[Engine]] = {}
     try:

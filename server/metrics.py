@@ -249,7 +249,8 @@ def shown_fields(counted: Sequence[tuple[Mapping[str, str], Any]], prefix: str) 
             value, own = getattr(each, field.name), [*labels.values()]
             if isinstance(family, HistogramMetricFamily):
                 sums = getattr(each, shown.sum_field)
-                # One with a label is a dictionary of them; else it is the only one of its kind.
+                # With a label the field is a dictionary, one entry per value of it. Without, it is
+                # one value.
                 kinds = sorted(dict(value).items()) if shown.label else [("", value)]
                 for key, counts in kinds:
                     labelled = [*own, key] if shown.label else own

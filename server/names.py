@@ -35,7 +35,7 @@ def check_names(path: Iterable[str] | None = None) -> None:
     Raises:
         ConfigError: naming each clash, who provides it, and what to do.
     """
-    # What is left once our checkout is taken away: whoever answers there is somebody else.
+    # The path without our checkout: what is found there belongs to another distribution.
     folders = [entry for entry in (sys.path if path is None else path) if not _is_ours(entry)]
     clashes = [
         f"  {name}: {origin}{_provided_by(name, folders)}"

@@ -62,7 +62,7 @@ def replay(recording: Path, settings: Settings) -> Report:
 
     Raises:
         ConfigError: there is no such recording, or this engine cannot do one again.
-        LogError: what is there is no log.
+        LogError: the file is not a log.
         WeightsError: the model cannot be loaded.
         ScriptError: the script is broken.
     """

@@ -205,11 +205,50 @@ async def test_a_bad_server_hurts_nobody(how: str, capfd: pytest.CaptureFixture[
     assert "secret" not in "".join(capfd.readouterr())
 
 
+def _recorded(name: str, silence_s: float = 0.0) -> str:
+    """Return a recording as an append carries it, and silence after it."""
+    with wave.open(str(ROOT / "tests" / "assets" / f"{name}.wav")) as file:
+        pcm = file.readframes(file.getnframes()) + bytes(2 * int(silence_s * file.getframerate()))
+    return base64.b64encode(pcm).decode()
+
+
+@pytest.mark.parametrize("approve", [True, False])
+async def test_a_spoken_turn_calls_a_servers_tool_and_is_answered_aloud(*, approve: bool) -> None:
+    """From the sound of the user to the sound of what came of it, with a yes or a no between."""
+    script = "hear: [delete the city]\n" + _SCRIPT
+    engine = scripted_engine(parse_script(script, "test"), max_sessions=2, ahead_ms=60_000)
+    async with serving_mcp(weather_server().streamable_http_app()) as url:
+        settings = Settings.model_validate({"mcp": {"servers": {"maps": {"url": f"{url}/mcp"}}}})
+        async with serving(engine, settings) as served:
+            base_url = served.url.replace("ws://", "http://") + "/v1"
+            async with (
+                AsyncOpenAI(api_key="any", base_url=base_url) as client,
+                client.realtime.connect(model="scripted") as connection,
+            ):
+                talk = Talk(connection)
+                tool: Any = {"type": "mcp", "server_label": "maps"}
+                await connection.session.update(session={"type": "realtime", "tools": [tool]})
+                await talk.until("mcp_list_tools.completed")
+                await connection.input_audio_buffer.append(audio=_recorded("two_plus_two", 1.0))
+                asked = await talk.until("conversation.item.done", type="mcp_approval_request")
+                assert (asked.item.name, asked.item.arguments) == ("delete_city", '{"city":"oslo"}')
+                await talk.until("response.done")
+                answer = {"type": "mcp_approval_response", "approval_request_id": asked.item.id}
+                await talk.add({**answer, "approve": approve})
+                if approve:
+                    await talk.until("conversation.item.done", type="mcp_call")
+                await talk.ask()
+                await talk.until("response.output_audio.delta")
+                said = await talk.until("response.output_audio_transcript.done")
+                told = "oslo is gone, False" if approve else "The call was not approved."
+                assert said.transcript == f"it said {told}"
+                assert (await talk.until("response.done")).response.status == "completed"
+
+
 @pytest.mark.slow
 async def test_the_starter_calls_a_servers_tool_by_voice() -> None:
     """A spoken question, a call of the tool that is demanded, and a spoken answer after it."""
-    with wave.open(str(ROOT / "tests" / "assets" / "capital_of_france.wav")) as file:
-        audio = base64.b64encode(file.readframes(file.getnframes())).decode()
+    audio = _recorded("capital_of_france")
     async with serving_mcp(weather_server().streamable_http_app()) as url:
         servers = f"mcp.servers={{maps: {{url: '{url}/mcp'}}}}"
         with local_server(ROOT / "configs" / "starter.yaml", [servers]) as starter:

@@ -20,11 +20,10 @@ from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings, load_settings
-from server.descriptors import raise_descriptor_limit
 from server.engine import make_engines
 from server.logs import set_up_logging
-from server.memory import give_memory_back
 from server.names import ROOT
+from server.process import give_memory_back, raise_descriptor_limit
 from server.session.link import LinkState
 
 # Requests that are no sessions, such as those for keys, have room beside a full replica's sessions.

@@ -78,7 +78,7 @@ def quantize_kv(x: Tensor) -> tuple[Tensor, Tensor]:
     return reference.quantize(x)
 
 
-def paged_attention(  # noqa: PLR0913 - what it reads is what it is given
+def paged_attention(  # noqa: PLR0913 - all of these are tensors that it reads
     q: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,

@@ -25,8 +25,8 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
         `levels * scale[..., None]`.
     """
     x = x.float()
-    # The levels are those of the scale as it is stored, so that rounding it costs nothing more.
-    # A vector too small for a float16 scale is zero.
+    # Levels are computed with the scale as it is stored (float16), so its rounding adds no further
+    # error. A vector too small for a float16 scale is zero.
     scale = (x.abs().amax(-1) / _MAX_LEVEL).to(torch.float16)  # [...]
     divisor = scale.float().masked_fill(scale == 0, torch.inf)[..., None]  # [..., 1]
     levels = (x / divisor).round().clamp(-_MAX_LEVEL, _MAX_LEVEL).to(torch.int8)

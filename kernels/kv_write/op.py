@@ -35,8 +35,8 @@ def rotate_and_write(
         k_pages: [num_pages, kv_heads, page_size, head_dim], of the type of `qkv` or int8; written.
         v_pages: the same of values.
         places: int32 or int64 [rows, steps], where each step is written to: entry `p % page_size`
-            of page `p // page_size`. What two steps write to one place is undefined: it is for
-            what nobody reads.
+            of page `p // page_size`. If two steps write to one place, its content is undefined;
+            such places must never be read.
         k_scale: float16 [num_pages, kv_heads, page_size], of int8 pages; written. Levels and scales
             are those of `kernels.attention.op.quantize_kv`.
         v_scale: the same of values.

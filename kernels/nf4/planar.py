@@ -112,8 +112,8 @@ def use_planar(module: nn.Module, backend: PlanarBackend, gated: Collection[str]
     Args:
         module: holds `NF4Linear` layers, at any depth.
         backend: as in `planar_linear`.
-        gated: names of those whose first outputs are gates and whose others are what they gate;
-            they become `PlanarNF4Gated`, and whoever calls them gets the product.
+        gated: names of gated layers: the first half of their outputs are gates for the second half.
+            They become `PlanarNF4Gated`, which returns the product.
 
     Returns:
         How many layers were switched.

@@ -2,9 +2,9 @@
 
     y[m, n] = sum_k x[m, k] * w[n, k] + bias[n]
 
-The library behind PyTorch's linear layers reads weights in blocks of its own. For one row it takes
-them as they are; for a handful it writes the blocks first, each time anew, which costs more than
-the product. Here that is done once.
+The library behind PyTorch's linear layers reads weights in blocks of its own. For one row it reads
+the weights as they are. For a few rows it writes the blocks first, at every call, which costs more
+than the product. Here the blocks are written once.
 
 Source: oneDNN, developer guide, "Inner product", weights of the format `any`; PyTorch reaches it by
 the operators that its compiler emits for CPUs (`torch/_inductor/mkldnn_ir.py`, `LinearUnary` and

@@ -244,8 +244,8 @@ def load_parts(
         rewind_steps=REACH_FRAMES,
     )
     if config.kind == "hibiki":
-        # The piece that ends its text is heard by the model as one that says nothing. It is so in
-        # what is served; `load_lm` gives the weights as they were published.
+        # When served, the model hears the piece that ends its text as padding. So the row is
+        # changed here; `load_lm` gives the weights as they were published.
         table = lm.get_parameter("text_emb.weight")
         table[_TEXT_END] = table[PAD]
     mimi = load_mimi(
@@ -275,7 +275,7 @@ def _check_device(device: str) -> None:
 
 
 def _voices_of(found: Checkpoint) -> Voices:
-    """Return the voices of a checkpoint: PersonaPlex has files of them, the others one each."""
+    """Return the voices of a checkpoint: PersonaPlex has several, in files; the others have one."""
     config, files = found.config, found.voices
     assert config is not None, "a sound directory has one"
     if config.kind != "personaplex" or not files:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from model.engine.config import EngineConfig
 from model.engine.core import EngineCore
+from model.family import ServedKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class TwinSpec:
 
     # Three kinds, since they differ in what a server has to do: Moshi talks by itself, PersonaPlex
     # begins with a prompt and is a frame behind, Hibiki ends when its input does.
-    kind: Literal["moshi", "personaplex", "hibiki"]
+    kind: ServedKind
     name: str
     config: EngineConfig = field(default_factory=EngineConfig)
     guidance: float = 1.0

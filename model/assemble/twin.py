@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -23,6 +23,7 @@ from model.assemble.kyutai import Driven, Voices, make_parts, silence_of, sound_
 from model.codec.mimi import Mimi, MimiConfig
 from model.duplex.engine import DuplexParts
 from model.duplex.prompt import Tones, Voice
+from model.family import ServedKind
 from model.kyutai.config import KyutaiConfig
 from model.kyutai.memory import REACH_FRAMES
 from model.messages import Pcm
@@ -30,8 +31,6 @@ from model.pieces import PAD, TextPieces
 from model.sampling import Sampling
 from model.transformer.depth import UNDECIDED
 from model.transformer.lm import LM
-
-TwinKind = Literal["moshi", "personaplex", "hibiki"]
 
 NOTE = "A random stand-in: it has learned nothing, and speaks noise."
 WORDS = "i am a random twin of this model and all that i speak is noise"
@@ -57,7 +56,7 @@ _LM: Mapping[str, Any] = {
     "depformer_num_heads": 2,
     "depformer_num_layers": 1,
 }
-_OWN: Mapping[TwinKind, Mapping[str, Any]] = {
+_OWN: Mapping[ServedKind, Mapping[str, Any]] = {
     "moshi": {},
     "personaplex": {"dep_q": 16},
     "hibiki": {
@@ -134,7 +133,7 @@ class TwinManner:
             self._next, self._is_asked = 0, False
 
 
-def make_twin(kind: TwinKind, seed: int, name: str, *, guidance: float = 1.0) -> DuplexParts:
+def make_twin(kind: ServedKind, seed: int, name: str, *, guidance: float = 1.0) -> DuplexParts:
     """Make a random model, ready to be served.
 
     Args:

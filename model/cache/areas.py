@@ -128,8 +128,7 @@ class Areas:
 
     def parts_beyond(self, held: Held, high: Held) -> set[int]:
         """Return the pages that hold nothing of `held`, if `high` is the most there ever was."""
-        # A ring that has ever gone around may hold something in each of its pages, and keeps them
-        # all.
+        # Once a ring has gone around, each of its pages may hold steps, so it keeps all of them.
         parts: set[int] = set()
         first = (self.text + self.prefix) // self.page_steps
         if high.text <= self.text:

@@ -499,7 +499,7 @@ class Ledger:
 
 def areas_of(config: LMConfig, page_steps: int) -> Areas:
     """Return how a slot's columns are divided, in pages of `page_steps`."""
-    # A ring that holds nothing has nothing to take back either.
+    # A ring without a window needs no room for rewinding either.
     text = config.text_window and config.text_window + config.rewind_steps
     audio = config.audio_window + config.rewind_steps
     return Areas.around(text, config.prefix_steps, audio, page_steps)

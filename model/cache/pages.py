@@ -81,7 +81,7 @@ class PagePool:
         return page
 
     def share(self, page: int) -> None:
-        """Count one more who has `page`, which somebody has."""
+        """Count one more user of a `page` that is in use."""
         assert self._refs[page] > 0, page
         self._refs[page] += 1
 

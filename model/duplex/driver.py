@@ -435,7 +435,8 @@ class Duplex:
     def frame(self, inputs: FrameInputs, memory: Sequence[LayerMemory | None]) -> DuplexFrame:
         """Do a step that is planned and counted.
 
-        All of it happens on the device, and nothing waits for it, so that it can be captured.
+        It runs on the device alone and the host waits for nothing in it, so it can be captured as a
+        CUDA graph.
 
         Args:
             inputs: from `inputs`.

@@ -169,8 +169,8 @@ class DuplexEngine:
             return []
         start = perf_counter()
         outputs: list[Output] = []
-        # Room is made first, so that nothing can fail halfway; then each session says what its step
-        # is fed; then all of them take it together.
+        # Room is made first, so nothing can fail halfway. Then each session says what its step is
+        # fed. Then the model does the step for all of them together.
         with torch.inference_mode():
             able = self._with_room(chosen, outputs)
             requests = self._plan(able, now_s, outputs)
@@ -262,8 +262,8 @@ class DuplexEngine:
 
     def _choose(self, now_s: float) -> list[_Slot]:
         """Choose whom to serve: live conversations first, those that wait longest first."""
-        # A session that still reads its prompt has nobody who waits for a frame, so it comes after
-        # those that talk. It gets what is left of the batch.
+        # Nobody waits for a frame of a session that still reads its prompt. So it comes after those
+        # that talk, and gets the rest of the batch.
         due = [
             (slot.program.is_prompting, due_s, slot.index, slot)
             for slot in self._slots

@@ -116,7 +116,7 @@ class DuplexTraits:
         silence: int64 [K], codes of a frame in which it says nothing.
         input_end: the code in all of the user's codebooks that says that the input is over; None
             if it knows no end.
-        text_end: the piece with which it says that its answer to that is over; None likewise.
+        text_end: the piece that ends its answer to that; None if there is no such piece.
     """
 
     frame_samples: int
@@ -265,7 +265,7 @@ class DuplexProgram:
             case Reopen() | Recite():
                 raise EngineError(_CANNOT[type(command)])
             case AppendText() | AppendCall() | AppendCallOutput():
-                pass  # it knows what was said aloud, and nothing else
+                pass  # the model knows only what was said aloud
         return []
 
     def plan(self, now_s: float) -> Work:

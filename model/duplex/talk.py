@@ -1,10 +1,10 @@
 """Find where a model that always listens and speaks begins to talk, and where it falls silent.
 
-Most frames of such a model are silence. Two things show that one is not: a piece of text that says
-something, which comes a little ahead of its sound, and the loudness of the sound, which also knows
-of laughter and hesitation. Talk begins with the first piece, or with several loud frames in a row,
-and ends after a while without pieces in which every frame is quiet. The level that ends it lies
-below the one that begins it, so that neither a breath begins nor a soft word ends anything.
+Most frames of such a model are silence. Two things show speech: a piece of text with words in it,
+which comes a little before its sound, and the loudness of the sound, which also shows laughter and
+hesitation. Talk begins with the first piece, or with several loud frames in a row, and ends after a
+while without pieces in which every frame is quiet. The level that ends talk lies below the one that
+begins it. So a breath begins no talk, and a soft word does not end it.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 
+from model.engine.at_work import AtWork
 from model.engine.core import CoreSpec, EngineCore
-from model.engine.faults import told
 from model.engine.local import LocalEngine
-from model.engine.noted import Noted
+from model.engine.sessions import failure_text
 from model.engine.wire import (
     Began,
     Begin,
@@ -46,20 +46,20 @@ NAME = "parley-engine"  # at most 15 characters, as Linux shows them
 REPORT_S = 0.5
 
 
-def run_child(spec: CoreSpec, connection: socket.socket, noted: Noted) -> None:
+def run_child(spec: CoreSpec, connection: socket.socket, at_work: AtWork) -> None:
     """Run the engine until the parent is gone.
 
     Args:
         spec: builds the core.
-        connection: to the parent; when it ends, so does this process, whatever it is doing.
-        noted: memory that outlives this process, where it writes for which session it works.
+        connection: to the parent. When it ends, this process ends as well, whatever it is doing.
+        at_work: memory that outlives this process: here it writes for which session it works.
     """
     # Ctrl-C goes to every process of the terminal; when to stop is for the parent to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _take_name()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _Child(spec, connection, noted).run()
+    _Child(spec, connection, at_work).run()
 
 
 def _take_name() -> None:
@@ -71,8 +71,8 @@ def _take_name() -> None:
 class _Child:
     """Hold both ends together: the connection and the engine."""
 
-    def __init__(self, spec: CoreSpec, connection: socket.socket, noted: Noted) -> None:
-        self._noted = noted
+    def __init__(self, spec: CoreSpec, connection: socket.socket, at_work: AtWork) -> None:
+        self._at_work = at_work
         self._spec = spec
         self._connection = connection
         self._sending = Lock()
@@ -98,7 +98,7 @@ class _Child:
         self._report(self._engine)
 
     def _begun(self, core: EngineCore) -> LocalEngine:
-        engine = LocalEngine(core, is_bounded=False, note=self._noted.write)
+        engine = LocalEngine(core, is_bounded=False, note=self._at_work.write)
         try:
             engine.start(self._deliver)
         except EngineError as error:
@@ -143,7 +143,7 @@ class _Child:
         except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
             # The parent refuses what it can. What crosses the line at the same time as the news
             # that a session was lost is refused here.
-            self._send(SessionFailed(command.session_id, told(command.session_id, error)))
+            self._send(SessionFailed(command.session_id, failure_text(command.session_id, error)))
 
     # To the parent.
 

@@ -40,8 +40,9 @@ _STOP_TIMEOUT_S = 10.0
 #
 # `next_due_s` says until when it may sleep: until a reply would run dry, or a frame would be late.
 #
-# Commands of a session after which it is told that they were taken, and what they may weigh. Both
-# are a small part of what a session keeps on its way, or it would wait for a word that never comes.
+# After so many commands of a session, or so much weight, the session is told that they were taken.
+# Both are a small part of what a session may have on its way. Otherwise it could wait for a report
+# that never comes.
 _REPORTED = 32
 _REPORTED_WEIGHT = 32_768
 

@@ -1,4 +1,4 @@
-"""Keep what an engine was told and what it said, in a file, so that it can be done again.
+"""Keep an engine's commands and outputs in a file, from which they can be replayed.
 
 A log is a row of entries: the length of the body (uint32, little endian), a digest of 8 bytes, and
 the body. The first body is a JSON object that says what made it. Each other body is a message in
@@ -36,7 +36,7 @@ _MAX_BODY_BYTES = 256 << 20
 
 
 class LogError(EngineError):
-    """Report a file that is no log, or was changed."""
+    """Report a file that is not a log, or was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def read_log(path: Path) -> Log:
                 break
             digest = _chained(digest, body)
             if digest != found:
-                # From here on the chain is the file's own, so that one change is one change.
+                # Go on with the digest in the file, so one change is reported as one.
                 changed = len(bodies) - 1 if changed is None else changed
                 digest = found
             bodies.append(body)

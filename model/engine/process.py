@@ -20,9 +20,9 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 import model.errors
+from model.engine.at_work import AtWork
 from model.engine.child import NAME, run_child
 from model.engine.core import CoreSpec
-from model.engine.noted import Noted
 from model.engine.wire import (
     Began,
     Begin,
@@ -66,10 +66,11 @@ _log = logging.getLogger(__name__)
 #     it is ready             EngineBack: A and B open again, and tell their conversations
 #     it dies on A again      A is ended (SessionFailed); B is told to the next one
 #
-# For which session it works, the child notes in shared memory before each command (`Noted`),
+# For which session it works, the child notes in shared memory before each command (`AtWork`),
 # because a process that is dead cannot be asked.
 
 _STOP_TIMEOUT_S = 5.0
+_MAX_SUSPECTS = 256
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _DESCRIPTORS_WAIT_S = 1.0
 
@@ -82,9 +83,9 @@ class RestartPolicy:
         delays_s: before the first restart in a row, the second, and so on; when they are used up,
             the engine is given up.
         steady_s: an engine that has run for so long begins at the first delay again.
-        doubt_s: an engine that says nothing for so long, not even how it is, may hang: nobody new
-            is sent to it. It says so twice a second unless one piece of its work takes longer.
-        hang_s: one that says nothing for so long hangs, and is killed.
+        doubt_s: an engine that sends nothing for so long may hang, and gets no new sessions. It
+            reports twice a second, unless one piece of its work takes longer.
+        hang_s: an engine that sends nothing for so long hangs, and is killed.
         loading_s: the same while it is built and warmed up, which no report interrupts.
     """
 
@@ -269,11 +270,14 @@ class ProcessEngine:
         if not session_id:
             return ""
         self._crashes[session_id] += 1
-        # A child that hangs was at work on exactly one command. One that dies may have been killed
-        # by something else, so the first time proves nothing.
+        # A child that hangs was at work on exactly one command. A child that dies may have been
+        # killed from outside, so one death proves nothing.
         is_sure = child.has_hung or self._crashes[session_id] > 1
         if is_sure:
             del self._crashes[session_id]
+        if len(self._crashes) > _MAX_SUSPECTS:
+            # Most of these sessions have ended, which nobody says here: the oldest is forgotten.
+            del self._crashes[next(iter(self._crashes))]
         return session_id if is_sure else ""
 
     def _pass_on(self, child: _Child, deliver: Callable[[Output | News], None]) -> None:
@@ -365,13 +369,13 @@ class _Child:
 
     def __init__(self, spec: CoreSpec, policy: RestartPolicy) -> None:
         self._policy = policy
-        self.noted, self.has_hung = Noted(), False
+        self.at_work, self.has_hung = AtWork(), False
         self.connection, theirs = socket.socketpair()
         self.messages = received(self.connection)
         note_silence(self.connection, policy.loading_s)
         # It ends with its connection, so with us; and the interpreter ends it when it exits.
         self.process = multiprocessing.get_context("spawn").Process(
-            target=run_child, args=(spec, theirs, self.noted), name=NAME, daemon=True
+            target=run_child, args=(spec, theirs, self.at_work), name=NAME, daemon=True
         )
         try:
             with theirs:
@@ -464,7 +468,8 @@ class _Child:
 
 def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> None:
     """Start a child that no Ctrl-C reaches, not even before its first line has run."""
-    # It unblocks what it blocks, so that it must not start while we do.
+    # The tracker blocks and unblocks SIGINT when it starts, so it has to run before we block the
+    # signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -475,7 +480,7 @@ def _start_without_interrupts(process: multiprocessing.process.BaseProcess) -> N
 
 def _suspect(child: _Child) -> str:
     """Return the session for which a child was at work when it ended; "" if for none."""
-    return child.noted.read().partition("/")[0]
+    return child.at_work.read().partition("/")[0]
 
 
 def _error(refused: Refused) -> ParleyError:

@@ -1,4 +1,4 @@
-"""Do again what an engine was told, and say whether it makes the same of it, token by token.
+"""Repeat what an engine was told, and compare what it makes, token by token.
 
 A log says which command was carried out between which steps (`CommandNoted`, `StepNoted`). Here a
 core is driven by that order and not by time: it gets a command where the log has it, and a tick
@@ -33,11 +33,11 @@ from model.messages import (
 
 # A core may wait for another process that checks the arguments of a call.
 _PATIENCE_S = 30.0
-_MAX_TICKS = 64  # without a step: a core that is due and does nothing
+_MAX_TICKS = 64  # so many ticks without a step: a core that is due and does nothing
 
 
 class ReplayClock:
-    """A clock that stands where it is put."""
+    """A clock that shows the time it was set to."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -199,8 +199,8 @@ class _Session:
             self._core.apply(Close(session_id))
 
     def _follow(self, note: Note, expected: list[Logged], *, is_last: bool) -> None:
-        # Its place in time counts only for a script; a model is asked for its step whenever that
-        # is due to it.
+        # Only a script depends on the exact time. A model is asked for its step whenever one is
+        # due.
         self._clock.now_s = max(self._clock.now_s, note.at_s)
         outputs = self._told(note) if isinstance(note, CommandNoted) else self._served(note)
         got = [loggable(output) for output in outputs if _is_compared(output)]
@@ -208,7 +208,7 @@ class _Session:
             if index >= len(got):
                 raise _DiffersError("an output is missing", _shown(output), "nothing")
             self._compare(output, got[index])
-        # Whoever logs may have stopped between a note and what followed from it.
+        # The log may end between a note and what followed from it.
         if len(got) > len(expected) and not is_last:
             raise _DiffersError("an output is new", "nothing", _shown(got[len(expected)]))
         self._done.outputs += len(expected)
@@ -233,8 +233,8 @@ class _Session:
                 if expected != made:
                     what = _WHAT[name]
                     if note.rows > 1:
-                        # For example, two pieces are as likely as each other to six digits. Alone
-                        # and in a batch of four, the sums behind them are rounded differently.
+                        # For example, two pieces may be equally likely to six digits. Sums are
+                        # rounded differently alone than in a batch of four.
                         what += f" (then shared by {note.rows} sessions, whose rounding may tip it)"
                     raise _DiffersError(what, _short(expected, made), _short(made, expected))
         self._done.steps += 1

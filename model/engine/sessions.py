@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from model.engine.faults import BROKEN, told
 from model.engine.slots import HasSession, SlotTable
+from model.errors import ParleyError
 from model.messages import Close, Command, Open, Output, SessionCommand, SessionFailed
 from model.metrics import EngineMetrics
 
@@ -19,6 +19,19 @@ R = TypeVar("R")
 
 # An engine on which nothing works so often in a row starts over.
 _MAX_BROKEN = 3
+_BROKEN = "the engine failed on this session"
+
+
+def failure_text(session_id: str, error: Exception) -> str:
+    """Return what a session is told about the error that ended it; for use in an `except`.
+
+    Our own errors say why. An unexpected one is logged with its traceback, and the session is told
+    only that the engine failed.
+    """
+    if isinstance(error, ParleyError):
+        return str(error)
+    _log.exception("session %s failed", session_id)
+    return _BROKEN
 
 
 class Sessions(Generic[S]):
@@ -74,7 +87,7 @@ class Sessions(Generic[S]):
             except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
                 if (slot := self._slots.get(session_id)) is not None:
                     self.release(slot)
-                return [SessionFailed(session_id, told(session_id, error))]
+                return [SessionFailed(session_id, failure_text(session_id, error))]
         if slot is None:
             return []  # it failed or was closed while the command was on its way
         if isinstance(command, Close):
@@ -83,7 +96,7 @@ class Sessions(Generic[S]):
         try:
             return carry_out(slot, command)
         except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
-            return [self.fail(slot, told(session_id, error))]
+            return [self.fail(slot, failure_text(session_id, error))]
 
     def take(self, session_id: str, make: Callable[[int], S]) -> S:
         """Give a session the lowest free slot; there must be one."""
@@ -106,7 +119,7 @@ class Sessions(Generic[S]):
     def fail_broken(self, slot: S) -> SessionFailed:
         """Give up a session whose own program broke, in an `except`; no other is affected."""
         _log.exception("session %s failed", slot.session_id)
-        return self.fail(slot, BROKEN)
+        return self.fail(slot, _BROKEN)
 
     def together(
         self,
@@ -115,10 +128,10 @@ class Sessions(Generic[S]):
         run: Callable[[Sequence[T]], Sequence[R]],
         outputs: list[Output],
     ) -> list[tuple[T, R]]:
-        """Do something for several sessions at once; end those, and only those, that break it.
+        """Do something for several sessions at once, and end only the sessions that break it.
 
-        Where it breaks for all of them together, it is done for each alone. If it breaks for
-        everybody, and that so often in a row, it is the engine that is broken.
+        If it breaks for all together, it is done for each alone. If it breaks for each of them as
+        well, and this happens several times in a row, the engine is broken.
 
         Args:
             items: what is to be done, each for another session.

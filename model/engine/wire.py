@@ -271,7 +271,7 @@ class Outgoing:
                         return
                     self._changed.wait()
                 session_id, frame = self._waiting[0]
-            # It stays in its place meanwhile, so that what comes later waits behind it.
+            # The frame stays in the queue while it is sent, so later ones wait behind it.
             with contextlib.suppress(OSError):
                 self._connection.sendall(frame)
             with self._changed:

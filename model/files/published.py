@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.errors import WeightsError
 
-# What reading a header that is something else raises.
+# Exceptions that a header of another form leads to.
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 INDEX_SUFFIX = ".index.json"
 FLOATS = {"F32", "F16", "BF16"}

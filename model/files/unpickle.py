@@ -92,8 +92,8 @@ class _Unpickler(pickle.Unpickler):
                 self._refuse(f"at most {len(program)} notes", number)
         super().__init__(io.BytesIO(program))
         # `torch._utils._rebuild_tensor_v2` is the function that an honest file names for each
-        # tensor. It is answered by one of ours, which makes a tensor and does nothing else. A file
-        # that names `os.system` gets an error.
+        # tensor. Our own function takes its place, which makes a tensor and does nothing else. A
+        # file that names `os.system` gets an error.
         self._known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.codec.mimi import MimiConfig, check_mimi
 from model.errors import ParleyError, TextError, WeightsError
+from model.family import ServedKind
 from model.files.published import TensorFile, read_json
 from model.kyutai import transformers
 from model.kyutai.config import KyutaiConfig
@@ -27,13 +28,12 @@ CONFIG_FILE, QUANTISED_FILE = "config.json", "model.nf4.safetensors"
 # Of a folder with config.json, model.safetensors, tokenizer-e351c8d8.safetensors and
 # tokenizer_spm_32k_3.model, the patterns find the language model, the codec and the text pieces. A
 # file that config.json names goes before all of them.
-# Where a file is when config.json does not say: the first of these that there are any of.
+# Where a file is if config.json does not name it: the first pattern that matches a file.
 _PATTERNS: Mapping[str, tuple[str, ...]] = {
     "lm": ("model.safetensors.index.json", "model.safetensors", "model.q8.safetensors"),
     "mimi": ("tokenizer-*.safetensors", "mimi*.safetensors"),
     "tokenizer": ("tokenizer*.model",),
 }
-_SERVED = ("moshi", "personaplex", "hibiki")
 
 Layout = Literal["kyutai", "int8", "transformers", "nf4"]
 
@@ -214,7 +214,7 @@ def _other_problems(directory: Path, found: Checkpoint) -> Iterator[str]:
             f"the model needs {config.num_mimi_codebooks} codebooks, "
             f"the codec has {found.mimi.num_codebooks}"
         )
-    if config.kind not in _SERVED:
+    if config.kind not in get_args(ServedKind):
         yield f"a model of the kind {config.kind!r} can be loaded, but nothing here serves one"
     if not found.voices and (directory / VOICES_ARCHIVE).exists():
         yield (

@@ -25,7 +25,7 @@ _EIGHT_BIT_SCALE = 2  # bytes, of each head's keys or values of a step
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What serving costs, in bytes: what is there before anything runs.
+    """How much memory serving takes, in bytes, before any step runs.
 
     Attributes:
         weights: of the language model, by how the linears are held that a step spends its time in:

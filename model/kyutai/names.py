@@ -18,7 +18,7 @@ _Entry = tuple[str, Sequence[str], Callable[..., Tensor]]
 def sources(config: KyutaiConfig) -> dict[str, Source]:
     """Return for every tensor of `LM` the published ones that it is made of.
 
-    Parts of one published tensor follow each other, so that it need be read once only.
+    Parts of one published tensor follow each other, so each is read only once.
     """
     shapes = expected_tensors(config)
     return {

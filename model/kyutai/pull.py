@@ -197,8 +197,8 @@ def _resolve(
     report: Callable[[str], None],
 ) -> Iterator[_Remote]:
     """Settle on a commit of a repository, and go through its files that are wanted."""
-    # What the user asks for comes first, then what this folder has, then what is known of the
-    # checkpoint. A folder thus stays with its commit even if a later version of Parley knows a
+    # The commit that the user asks for comes first, then that of this folder, then the one that
+    # Parley knows. A folder thus stays with its commit even if a later version of Parley knows a
     # newer one.
     pinned = asked or manifest.revisions.get(source.repo) or source.revision
     with _hub_errors(source.repo):

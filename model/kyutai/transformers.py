@@ -152,7 +152,7 @@ def _require(got: object, expected: object, key: str) -> None:
 
 
 def sources(config: KyutaiConfig) -> dict[str, Source]:
-    """Return for every tensor of Kyutai's layout those of this one that it is made of.
+    """Return for every tensor of Kyutai's layout the tensors of this layout that it is made of.
 
     Their channels rotate by halves here: `config` must say "neighbours", as `read_config` does,
     and the order of the rows is undone.

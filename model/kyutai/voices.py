@@ -29,7 +29,7 @@ _TYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Voice:
-    """How a voice is brought to the model: what it hears first, and the tokens that it then holds.
+    """How the model is given a voice: what it hears first, and its tokens after that.
 
     The embeddings are the summed inputs of positions 0 to N - 1, in the place of tokens. The tokens
     are as they stand when position N is next: that of stream k at position p is in column p modulo

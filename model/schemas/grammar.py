@@ -191,7 +191,7 @@ class Matcher:
         return bool(self._matcher.validate_tokens(list(tokens)) == len(tokens))
 
     def take_forced(self) -> bytes:
-        """Write what can only be so, and return it, which is often nothing.
+        """Write the bytes that have no alternative, and return them; often there are none.
 
         Raises:
             GrammarError: as `allowed`.

@@ -221,8 +221,8 @@ class _Relaxing:
         """Leave out how many properties there must be, beyond those that are named."""
         least, required = made.get("minProperties"), made.get("required")
         num_named = len(required) if isinstance(required, list) else 0
-        # One property that must be there can be held, and so can those that are required by name.
-        # "Any three" cannot: a grammar does not count.
+        # A grammar can demand one property, and all that are required by name. It cannot demand
+        # "any three", since it does not count.
         if isinstance(least, int) and least > max(1, num_named):
             del made["minProperties"]
             self.left_out["minProperties"] = None

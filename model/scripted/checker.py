@@ -11,7 +11,7 @@ class Checker(Protocol):
     """Check, as `model.schemas.service.SchemaService` does in a process of its own.
 
     Attributes:
-        on_done: called when something that was asked for is there, from any thread.
+        on_done: called when an answer is there, from any thread.
     """
 
     on_done: Callable[[], None]
@@ -21,5 +21,5 @@ class Checker(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is behind it; what is asked for later starts it again."""
+        """End the process; a later question starts it again."""
         ...

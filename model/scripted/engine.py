@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from itertools import count
 
-from model.engine.faults import told
 from model.engine.notes import Notes
+from model.engine.sessions import failure_text
 from model.messages import (
     AppendAudio,
     Close,
@@ -178,7 +178,7 @@ class ScriptedCore:
                 command, self._script, progress, self._info, self._ahead_s, self._checker
             )
         except Exception as error:  # noqa: BLE001 - whatever broke is this session's own
-            return [SessionFailed(session_id, told(session_id, error))]
+            return [SessionFailed(session_id, failure_text(session_id, error))]
         self._programs[session_id] = program
         self.metrics.sessions = len(self._programs)
         if command.is_noted:
@@ -203,7 +203,7 @@ class ScriptedCore:
         try:
             outputs = act()
         except Exception as error:  # noqa: BLE001 - as in `_open`
-            outputs = [SessionFailed(program.session_id, told(program.session_id, error))]
+            outputs = [SessionFailed(program.session_id, failure_text(program.session_id, error))]
         return self._made(program, outputs)
 
     def _made(self, program: Program, outputs: list[Output]) -> list[Output]:

@@ -47,8 +47,8 @@ class Seen:
     @property
     def colour(self) -> str:
         """Name the mean colour."""
-        # What is dark is black whatever its hue, and what has hardly any colour is grey. Only then
-        # a hue means anything: that of a dark brown is red.
+        # A dark colour is black whatever its hue, and one with hardly any colour is grey. Only
+        # after that the hue counts: the hue of a dark brown, for example, is red.
         hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in self.rgb))
         if value < _BLACK:
             return "black"

@@ -80,7 +80,7 @@ examples:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training: where it keeps its files, what it makes, and with what."""
+    """One training: the folder of its files, and its recipe."""
 
     directory: Path
     recipe: Recipe

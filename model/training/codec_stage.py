@@ -123,9 +123,9 @@ class CodecObjective(nn.Module):
             )
             shape = semantic.shape[:2]
             commit = torch.zeros((), device=noisy.device)
-            # Straight through: the decoder hears the entries of the codebooks, and the encoder gets
-            # its gradient as if it had been heard itself. `commit` pulls it towards the entries, so
-            # that both come together.
+            # Straight through: the decoder gets the codebooks' entries, and the gradient goes to
+            # the encoder as if its own output had been used. `commit` pulls that output towards the
+            # entries.
             if quantise:
                 semantic, _, first = codec.semantic(semantic.flatten(0, 1))
                 acoustic, _, second = codec.acoustic(acoustic.flatten(0, 1))

@@ -70,8 +70,8 @@ def encode_store(
         path: of the coded clips.
         seed: of everything that is drawn.
         is_user: whether users spoke.
-        spoilt: how clips are spoilt, by their keys, so that nobody could understand them; they
-            have no words then. See `model.training.skills.unheard`.
+        spoilt: by their keys, how clips are made impossible to understand; they have no words then.
+            See `model.training.skills.unheard`.
     """
     if not path.exists():
         # Sorted by length, the clips of a batch are about equally long, and little is encoded that

@@ -55,8 +55,8 @@ def average_gradients(model: nn.Module) -> None:
     if world_size() == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    # One exchange of one long vector instead of one for each of some hundred tensors: what costs is
-    # the meeting, not the bytes.
+    # One exchange of one long vector instead of one for each of some hundred tensors: each exchange
+    # costs time, the bytes hardly do.
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat /= world_size()

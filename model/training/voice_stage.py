@@ -1,8 +1,8 @@
 """Teach trained weights one more voice of the assistant.
 
 A voice is a piece at the beginning of a conversation, and so one row of the table of text pieces.
-That row alone is learned, from speech of the new voice, in the place between the voices that the
-weights know; everything else stays as it is, the other voices among it.
+Only that row is learned, from speech of the new voice. It begins as the mean of the known voices.
+All else stays as it is, also the other voices.
 
 Source: Gal et al. 2022, "An image is worth one word: personalizing text-to-image generation using
 textual inversion", section 3, here of speech.

@@ -123,7 +123,7 @@ def buckets(num_slots: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Graph(Generic[InputsT, FrameT]):
-    """One captured number of rows: what it reads, and what does it."""
+    """The graph for one number of rows, and the tensors that it reads."""
 
     inputs: InputsT
     plans: tuple[PagedPlan, ...]

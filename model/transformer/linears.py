@@ -47,7 +47,7 @@ def hot_linears(lm: LM) -> dict[str, nn.Linear]:
 def use_bitsandbytes(lm: LM) -> None:
     """Let bitsandbytes multiply by the model's NF4 linears, in place.
 
-    Those of a width that it cannot do, which are small ones, stay as they are.
+    Linears with a width that bitsandbytes cannot do stay as they are; they are small.
 
     Raises:
         ConfigError: the package is not installed.

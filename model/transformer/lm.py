@@ -71,8 +71,8 @@ class AudioEmbedding(nn.Module):
         table = self._codebooks[0].table
         num_codebooks, size, rank = table.shape
         present = codes >= 0
-        # All tables lie one after the other, so that one lookup serves all codebooks: code 7 of
-        # codebook 2 is row 2 * size + 7.
+        # The tables lie one after the other, so one lookup serves all codebooks: code 7 of codebook
+        # 2 is row 2 * size + 7.
         offset = torch.arange(num_codebooks, device=codes.device) * size
         # [B, T, K, rank]
         vectors = table.view(-1, rank)[codes.clamp(min=0) + offset] * present.unsqueeze(-1)

@@ -35,10 +35,10 @@ class Writer(Protocol):
 
 
 class CallService(Writer, Protocol):
-    """A writer with a process or the like behind it.
+    """A writer whose work is done elsewhere, such as in another process.
 
     Attributes:
-        on_done: called when something that was asked for is there, from any thread.
+        on_done: called when an answer is there, from any thread.
     """
 
     on_done: Callable[[], None]

@@ -254,7 +254,8 @@ class TickEngine:
     def _recall(self, slot: Slot) -> None:
         """Spare a conversation that begins the steps that the model remembers from another."""
         prompt = slot.program.prompt
-        # What is noted holds all that its tokens depend on, so it begins with nothing known.
+        # The notes of a session must hold all that its tokens depend on, so a noted session recalls
+        # no prompt that another one has left.
         if prompt is not None and slot.notes is None:
             slot.program.recall(self._runner.recall(slot.index, prompt))
 
@@ -264,7 +265,8 @@ class TickEngine:
 
     def _step(self, requests: Sequence[tuple[Slot, Request]]) -> list[Result]:
         for slot, request in requests:
-            # It stands there unless this is tried again because it broke for somebody.
+            # The slot stands there already, unless the step is repeated because it broke for a
+            # session.
             if not self._runner.seek(slot.index, request.steps.start):
                 raise EngineError("the model has lost the conversation while it was served")
         return self._runner.step([request for _, request in requests])

@@ -182,7 +182,7 @@ class Listener:
         """Be in a turn that was left; its steps are the history's last."""
         self.turn = turn
         if not turn.is_sampled:
-            # What its last frame puts out is wanted after all, so that frame is fed again.
+            # The output of its last frame is needed after all, so that frame is fed again.
             self._history.fed = min(self._history.fed, len(self._history) - 1)
 
     def shift(self, delta: int) -> None:
@@ -228,8 +228,8 @@ class Listener:
 
     def sounds_finished(self, eagerness: Eagerness) -> bool:
         """Tell whether the turn in progress, if there is one, sounds finished."""
-        # A worked example of a head's thresholds 0.9, 0.6 and 0.3: "my name is" leaves it 0.4 sure,
-        # which is finished to somebody eager and to nobody else. After "anna" it is 0.95 sure.
+        # A worked example of a head's thresholds 0.9, 0.6 and 0.3: after "my name is" it is 0.4
+        # sure, which counts as finished with high eagerness only. After "anna" it is 0.95 sure.
         turn, ends = self.turn, self._limits.ends
         if turn is None or turn.sure is None or ends is None:
             return turn is not None and turn.has_ended

@@ -50,7 +50,7 @@ class Reply:
         tools: functions that may be called.
         call: the function call that it consists of, if it is one.
         call_offset: steps from the reply's first one to the first one of the call.
-        held: what is to be told of the call once the words before it have been spoken.
+        held: outputs about the call, which are sent once the words before it have been spoken.
         num_call_pieces: pieces of the call.
         plan: pieces of its text, written before it is spoken.
         num_spoken: pieces of the plan that have been spoken.

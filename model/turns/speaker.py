@@ -283,7 +283,8 @@ class Speaker:
         reply.num_call_pieces += len(written.pieces)
         is_long = reply.is_exhausted or reply.num_call_pieces >= self._limits.max_call_pieces
         if not is_long:
-            # What the model reads is bounded: past that it chooses nothing any more.
+            # The model reads arguments up to a bound. Past it, the rest of the call is made without
+            # the model.
             self._feed(reply, written)
         events: list[Output] = []
         if written.name is not None:

@@ -24,8 +24,8 @@ _STEP_FRAMES = 5  # from one look to the next
 # Where a voice has its power, and small loudspeakers play at all.
 _BANDS_HZ = np.geomspace(200, 6_000, 17)
 _FLOOR = 1e-6  # -60 dB: what is quieter disturbs nobody
-_PLAYED = 1e-5  # -50 dB: a frame in which there is something to be heard
-# Of a window, so many frames must be that before it says anything.
+_PLAYED = 1e-5  # -50 dB: a frame of the played sound that is not silent
+# A window with fewer such frames is not judged.
 _MIN_PLAYED_FRAMES = 15
 _ALIKE, _UNLIKE = 0.75, 0.5
 # Looks in a row that it takes to say so: at first, and where the other was true before. A user who

@@ -1,9 +1,9 @@
 """Know what a client's loudspeaker played while its microphone recorded.
 
-Echo is cancelled by comparing the two. What is played is known by when it was sent to be played,
-what is recorded by when it arrived; in between lie the network, the client's buffers and the air,
-some tens to hundreds of milliseconds that the canceller finds by itself. All that it needs is that
-the two do not shift against each other, and that sound is played before it is heard.
+Echo is cancelled by comparing the two. Played sound has the time when it was sent, recorded sound
+the time when it arrived. Between the two lie the network, the client's buffers and the air: some
+tens to hundreds of milliseconds, which the canceller finds by itself. It only needs that this delay
+stays the same, and that sound is played before it is heard.
 
     played     ...|aaaa|bbbb|cccc|dddd|...       by when it was sent
     recorded        ...|....|aaaa|bbbb|...       by when it arrived

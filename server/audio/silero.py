@@ -71,7 +71,7 @@ class SileroStream:
         self._kept: Samples = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
 
     def forget(self) -> None:
-        """Begin anew with the next window: what was heard so far was something else."""
+        """Begin anew with the next window, as if nothing had been heard."""
         self._h, self._c = np.zeros_like(self._h), np.zeros_like(self._c)
 
     def feed(self, pcm: Samples) -> list[float]:

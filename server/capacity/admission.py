@@ -24,7 +24,7 @@ class Bound:
 def session_bound(settings: Settings, machine: Machine) -> Bound:
     """Return how many sessions each engine of the only model takes.
 
-    What is set, else what was measured here, else the default.
+    The setting if there is one, else what was measured on this machine, else the default.
 
     Raises:
         ConfigError: the file of measurements is there and broken.

@@ -1,9 +1,10 @@
 """Find how many sessions are held: double until it is too many, then halve the gap. Pure.
 
-What one measurement of seconds says is a toss where it is close: the p95 of a dozen waits is one of
-them. So each number is measured several times, one session beside it every time, turn about: what
-slows the machine then slows both. A number is settled when the interval of the ratio lies on one
-side of what is allowed, or when it has been measured often enough for the middle of it to count.
+If it is close, one measurement of some seconds decides by chance: the p95 of a dozen waits is a
+single one of them. So each number is measured several times, and one session alone before or after
+it each time. What slows the machine then slows both. A number is settled when the interval of the
+ratio lies on one side of what is allowed, or when it has been measured often enough for the middle
+of it to count.
 """
 
 import math

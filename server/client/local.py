@@ -40,8 +40,8 @@ def local_server(config: Path, overrides: Sequence[str] = ()) -> Iterator[str]:
     # Asked of the system and given back: for a moment somebody else could take it. Then the server
     # says that it is taken, and nothing worse happens.
     port = _free_port()
-    # Whoever started it has ended what there was to say when it stops.
-    # Further settings come after these, and so they win.
+    # The caller stops it after its last conversation, so there is nothing to drain. Further
+    # settings come after these, and so they win.
     ours = [f"server.port={port}", "server.host=127.0.0.1", "server.drain_s=0"]
     settings = [*ours, *overrides]
     command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config.resolve())]

@@ -33,7 +33,7 @@ class DelegateFailure(ParleyError):  # noqa: N818 - as `McpFailure`
 
 
 class _Lenient(BaseModel):
-    """Take what is known of an event, and let the rest be: servers add keys of their own."""
+    """Take the known keys of an event, and ignore others: servers add keys of their own."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -85,7 +85,7 @@ class _Chunk(_Lenient):
 #         "function": {"arguments": "{}"}}]}}]}                   and its arguments follow
 #     {"choices": [{"finish_reason": "tool_calls"}]}              the end
 #
-# Words go out as they come. A call goes out at the end, since nobody can begin with half of it.
+# Words go out as they come. A call goes out at the end, since half a call is of no use.
 @dataclass(slots=True)
 class _Answer:
     """Put an answer together from its events."""
@@ -117,7 +117,7 @@ class _Answer:
         return text
 
     def done(self, ask_id: str) -> AnswerDone:
-        """Return its end. A server that counts no tokens is counted by the pieces it sent."""
+        """Return its end. If the server reports no tokens, the pieces that it sent are counted."""
         usage = self.usage or _Usage(completion_tokens=self.num_texts)
         details = usage.prompt_tokens_details or _Details()
         return AnswerDone(
@@ -145,8 +145,8 @@ async def ask(
     begun_s = asyncio.get_running_loop().time()
     answer = _Answer()
     try:
-        # Two limits, one after the other. A model that does not begin is given up early, when the
-        # served one can still answer in its place.
+        # Two limits, one after the other. A model that does not begin soon is given up early, while
+        # the served model can still answer instead.
         async with (
             asyncio.timeout(settings.first_word_s) as limit,
             aclosing(_chunks(question, settings)) as chunks,
@@ -178,7 +178,8 @@ async def _chunks(question: AskModel, settings: DelegateSettings) -> AsyncGenera
     """Yield the events of an answer.
 
     Raises:
-        DelegateFailure: the server cannot be reached, refuses, sends too much, or speaks otherwise.
+        DelegateFailure: the server cannot be reached, refuses, sends too much, or sends something
+            else than such events.
     """
     import httpx2  # noqa: PLC0415 - it takes a while, and is loaded where it is used
 

@@ -29,7 +29,7 @@ class DelegateDesk:
     """Hold what all sessions share.
 
     Args:
-        settings: where the text model is, and how much of it.
+        settings: where the text model is, and within which limits it is asked.
         schemas: checks the arguments of calls.
         counts: of all questions.
     """
@@ -38,7 +38,7 @@ class DelegateDesk:
         self, settings: DelegateSettings, schemas: SchemaService, counts: DelegateCounts
     ) -> None:
         if settings.url is not None:
-            # Otherwise nobody is ever asked, and the package need not be loaded.
+            # Without a text model, the package need not be loaded.
             import server.mcp.guard  # noqa: F401, PLC0415
         self.settings = settings
         self.schemas = schemas
@@ -127,14 +127,14 @@ class SessionDelegate:
         calls, done = await ask(question, self._desk.settings, self._deliver)
         for call in calls:
             await self._check(question, call)
-        # Of calls that cannot be made as a whole none is made.
+        # If one call of an answer cannot be made, none of them is.
         for call in calls:
             self._deliver(call)
         self._deliver(done)
         return done
 
     async def _check(self, question: AskModel, call: AnswerCall) -> None:
-        """Hold a call to its schema, as an engine's are by the way in which they are written.
+        """Check a call against its schema, as the engine's own calls fit theirs.
 
         Raises:
             DelegateFailure: it does not fit.

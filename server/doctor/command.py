@@ -12,7 +12,14 @@ from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
 from server.config import Settings
 from server.doctor.configuration import check_exposure, check_keys
-from server.doctor.device import Placed, ask_torch, check_devices, found_compiler, found_nodes
+from server.doctor.device import (
+    Placed,
+    ask_torch,
+    check_devices,
+    found_compiler,
+    found_driver,
+    found_nodes,
+)
 from server.doctor.finding import Finding, error
 from server.doctor.host import this_host
 from server.doctor.model import look_at_model
@@ -105,7 +112,11 @@ def examine(settings: Settings, config: Path) -> Iterator[Finding]:
     on_cpu = [engine.num_bytes for engine in placed if engine.gpu is None]
     yield from check_memory(settings, sessions, host, sum(on_cpu), num_engines=len(placed))
     yield from check_devices(
-        placed, nodes=found_nodes(), compiler=found_compiler(), probe=ask_torch
+        placed,
+        nodes=found_nodes(),
+        driver=found_driver(),
+        compiler=found_compiler(),
+        probe=ask_torch,
     )
 
 

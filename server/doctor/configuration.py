@@ -1,7 +1,7 @@
 """What the settings allow that their author may not have meant."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +9,7 @@ from server.config import ChatCheck, ModerationsCheck, ServerSettings, Settings,
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.doctor.host import Host
 from server.doctor.strength import random_bits
+from server.transport.door import is_known_host
 
 # What 16 and 32 hexadecimal digits at random have at least, by that estimate, but for one in a
 # thousand. A key is tried over the network, a secret as fast as a machine hashes.
@@ -22,33 +23,44 @@ def check_keys(server: ServerSettings) -> Iterator[Finding]:
     if not server.has_keys:
         yield skipped("keys.strength", "no keys are set: only this machine can connect")
         return
-    weak = [n for n, key in enumerate(server.api_keys, 1) if random_bits(key) < _KEY_BITS]
-    for number in weak:
-        yield error(
-            "keys.strength",
-            f"key {number} of server.api_keys can be guessed: it has words or patterns",
-            "make another: `parley key NAME`, or `openssl rand -hex 24`",
-        )
-    if not weak:
-        yield ok("keys.strength", "no key looks as if somebody made it up")
+    yield from _guessable(
+        "keys.strength",
+        server.api_keys,
+        _KEY_BITS,
+        "key {} of server.api_keys can be guessed: it has words or patterns",
+        "make another: `parley key NAME`, or `openssl rand -hex 24`",
+    ) or [ok("keys.strength", "no key looks as if somebody made it up")]
     if not server.key_secrets:
         yield skipped("keys.secrets", "ephemeral keys work on this server alone, until it restarts")
         return
-    weak = [n for n, each in enumerate(server.key_secrets, 1) if random_bits(each) < _SECRET_BITS]
-    for number in weak:
-        yield error(
-            "keys.secrets",
-            f"secret {number} of server.key_secrets can be guessed: whoever does makes keys",
-            "make another: `openssl rand -hex 32`",
-        )
+    wrong = _guessable(
+        "keys.secrets",
+        server.key_secrets,
+        _SECRET_BITS,
+        "secret {} of server.key_secrets can be guessed: whoever does makes keys",
+        "make another: `openssl rand -hex 32`",
+    )
     if shared := set(server.key_secrets) & set(server.api_keys):
-        yield error(
-            "keys.secrets",
-            f"{len(shared)} of server.key_secrets is an API key as well: its holder can make keys",
-            "make a secret of its own: `openssl rand -hex 32`",
+        wrong.append(
+            error(
+                "keys.secrets",
+                f"{len(shared)} of server.key_secrets is an API key as well: its holder can make "
+                "keys",
+                "make a secret of its own: `openssl rand -hex 32`",
+            )
         )
-    elif not weak:
-        yield ok("keys.secrets", "no secret looks as if somebody made it up")
+    yield from wrong or [ok("keys.secrets", "no secret looks as if somebody made it up")]
+
+
+def _guessable(
+    check: str, secrets: Sequence[str], bits: int, found: str, mend: str
+) -> list[Finding]:
+    """Return an error for each secret with fewer bits, which `found` names by its number."""
+    return [
+        error(check, found.format(number), mend)
+        for number, secret in enumerate(secrets, 1)
+        if random_bits(secret) < bits
+    ]
 
 
 def check_exposure(
@@ -64,6 +76,8 @@ def check_exposure(
             sessions there may be, and how many are let in.
     """
     yield from _proxies(settings.server)
+    yield from _limits(settings)
+    yield from _hosts(settings)
     yield from _elsewhere(settings)
     yield from _files(settings, config)
     if is_loopback(settings.server.host):
@@ -137,6 +151,30 @@ def _proxies(server: ServerSettings) -> Iterator[Finding]:
                 "are, and guess keys without being slowed down",
                 "name the addresses of your proxies only",
             )
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    timed = [key.name for key in settings.server.keys if key.limits.minutes_a_day is not None]
+    if timed and settings.usage.ledger is None:
+        yield warning(
+            "config.key_minutes",
+            f"{', '.join(timed)}: minutes_a_day begins anew whenever the server is restarted",
+            "set usage.ledger: what was used today is read from it",
+        )
+
+
+def _hosts(settings: Settings) -> Iterator[Finding]:
+    known, telephony = settings.server.allowed_hosts, settings.telephony
+    if not known or not telephony.is_on or telephony.public_url is None:
+        return
+    # The server knows names in lower case.
+    name = urlsplit(telephony.public_url).netloc
+    if not is_known_host(name, [each.lower() for each in known]):
+        yield error(
+            "config.hosts",
+            f"providers call {name}, which is not in server.allowed_hosts: every call is refused",
+            "add it there, or correct telephony.public_url",
+        )
 
 
 def _is_wide(proxy: str) -> bool:

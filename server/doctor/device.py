@@ -1,7 +1,9 @@
 """Whether the model's device is there, and whether kernels can be compiled for it."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,10 @@ from server.names import ROOT
 # PyTorch alone takes some seconds to load, from a cold network disk a minute.
 _PROBE_S = 180
 _COMPILE_S = 60
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+# Of which driver on each CUDA runs. Source: CUDA Toolkit release notes, "CUDA Toolkit and Minimum
+# Required Driver Version for CUDA Minor Version Compatibility".
+_DRIVERS = {11: 450, 12: 525, 13: 580}
 # What Triton's launchers are: a module for this Python.
 _SOURCE = "#include <Python.h>\nint parley(void) { return PY_MAJOR_VERSION; }\n"
 
@@ -52,13 +58,19 @@ class Placed:
 
 
 def check_devices(
-    engines: Sequence[Placed], *, nodes: tuple[str, ...], compiler: str | None, probe: Probe
+    engines: Sequence[Placed],
+    *,
+    nodes: tuple[str, ...],
+    driver: str | None,
+    compiler: str | None,
+    probe: Probe,
 ) -> Iterator[Finding]:
     """Look at the GPUs, their driver, the C compiler and Triton.
 
     Args:
         engines: of all models.
         nodes: device files of NVIDIA's driver.
+        driver: its version; None where it does not say.
         compiler: C compiler that Triton would use; None if there is none.
         probe: asks PyTorch.
     """
@@ -80,16 +92,23 @@ def check_devices(
     compiles = yield from _compiler(compiler)
     for device, num_bytes in needed.items():
         found = probe(device, compiles)
-        yield from _gpu(device, nodes, found)
+        yield from _gpu(device, nodes, driver, found)
         if "free_bytes" in found:
             yield _room(device, num_bytes, found)
-        if "kernel" in found:
+        if "kernel" in found or "kernel_failure" in found:
             yield _kernel(device, found)
         elif "failure" not in found and compiles:
             yield skipped("triton", "there is no GPU to run a kernel on")
 
 
 def _kernel(device: str, found: Mapping[str, Any]) -> Finding:
+    if failure := found.get("kernel_failure"):
+        return error(
+            "triton",
+            f"Triton made no kernel for {device}: {failure}",
+            "see that triton is installed (`make setup`), and that its cache can be written "
+            "(TRITON_CACHE_DIR, else ~/.triton)",
+        )
     if found["kernel"] != [1.0, 1.0, 1.0]:
         computed = f"a kernel computed {found['kernel']} on {device}"
         return error("triton", computed, "report it, with this text")
@@ -119,7 +138,9 @@ def _compiler(compiler: str | None) -> Generator[Finding, None, bool]:
     return True
 
 
-def _gpu(device: str, nodes: tuple[str, ...], found: Mapping[str, Any]) -> Iterator[Finding]:
+def _gpu(
+    device: str, nodes: tuple[str, ...], driver: str | None, found: Mapping[str, Any]
+) -> Iterator[Finding]:
     if failure := found.get("failure"):
         yield error(
             "gpu", f"PyTorch failed on {device}: {failure}",
@@ -128,13 +149,7 @@ def _gpu(device: str, nodes: tuple[str, ...], found: Mapping[str, Any]) -> Itera
         )  # fmt: skip
         return
     if not found["available"]:
-        build = found["cuda"]
-        if build is None:
-            mend = "this PyTorch has no CUDA: use the image's target cuda, or `make setup`"
-        elif nodes:
-            mend = f"the driver is too old for CUDA {build}, or belongs to another user: nvidia-smi"
-        else:
-            mend = "install NVIDIA's driver; in a container: docker run --gpus all"
+        mend = _why_none(found["cuda"], nodes, driver)
         yield error("gpu", f"engine.device is {device}, and PyTorch sees no GPU", mend)
         return
     major, minor = found["capability"]
@@ -161,6 +176,21 @@ def _gpu(device: str, nodes: tuple[str, ...], found: Mapping[str, Any]) -> Itera
         )  # fmt: skip
 
 
+def _why_none(build: str | None, nodes: tuple[str, ...], driver: str | None) -> str:
+    """Say what to do where PyTorch sees no GPU."""
+    if build is None:
+        return "this PyTorch has no CUDA: use the image's target cuda, or `make setup`"
+    needed = _DRIVERS.get(int(build.partition(".")[0]))
+    if driver is not None and needed is not None and int(driver.partition(".")[0]) < needed:
+        return f"the driver {driver} is too old for CUDA {build}: install {needed} or later"
+    if nodes or driver is not None:
+        return (
+            f"CUDA {build} cannot use the driver {driver or 'that is there'}: see what nvidia-smi "
+            "says; in a container: docker run --gpus all"
+        )
+    return "install NVIDIA's driver; in a container: docker run --gpus all"
+
+
 def _room(device: str, needed: int, found: Mapping[str, Any]) -> Finding:
     seen = (
         f"models and their sessions need {_gb(needed)} on {device}; {_gb(found['free_bytes'])} of "
@@ -179,6 +209,27 @@ def _room(device: str, needed: int, found: Mapping[str, Any]) -> Finding:
 def found_nodes() -> tuple[str, ...]:
     """Return the device files of NVIDIA's driver."""
     return tuple(sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")))
+
+
+def found_driver() -> str | None:
+    """Return the version of NVIDIA's driver, such as `580.65.06`; None where it does not say."""
+    # `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 …`, or `… Open Kernel
+    # Module for x86_64  580.65.06 …`; in containers as well. Under Windows' Linux there is no such
+    # file, but the program.
+    with contextlib.suppress(OSError):
+        if found := re.search(r"Module(?: for \S+)? +(\d+(?:\.\d+)+)", _DRIVER_FILE.read_text()):
+            return found[1]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        ran = subprocess.run(  # noqa: S603 - the driver's own
+            command, capture_output=True, text=True, timeout=_COMPILE_S, check=False
+        )
+        if found := re.match(r"\d+(?:\.\d+)+", ran.stdout):
+            return found[0]
+    return None
 
 
 def found_compiler() -> str | None:

@@ -7,10 +7,10 @@ import json
 import urllib.request
 from collections.abc import Iterable, Iterator
 
-from server.app import listening_socket
 from server.config import Settings, is_loopback
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.errors import ConfigError
+from server.serve import listening_socket
 
 _ANSWER_S = 2.0
 _FIRST_FREE_PORT = 1_024  # below, only root may listen: ip(7)

@@ -106,6 +106,8 @@ def written_folders(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield "approvals.audit_file", settings.approvals.audit_file.absolute().parent
     if settings.usage.ledger is not None:
         yield "usage.ledger", settings.usage.ledger.absolute().parent
+    if settings.recordings.enabled:
+        yield "recordings.dir", settings.recordings.dir.absolute()
 
 
 def check_disk(folders: Iterable[tuple[str, Path]]) -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""Checks of what is said, on both sides, before anybody is told."""
+"""Checks of words of users and of replies, before they are passed on."""

@@ -54,7 +54,7 @@ class Check(Protocol):
 
 
 class WordList:
-    """Refuse what has one of some words or phrases in it, as whole words and in any case.
+    """Refuse text with one of some words or phrases in it, as whole words, in upper or lower case.
 
     Args:
         words: to be refused.
@@ -76,7 +76,7 @@ class WordList:
 
 
 class PatternList:
-    """Refuse what one of some patterns is found in; RE2 matches in linear time.
+    """Refuse text in which a pattern is found; RE2 matches in linear time.
 
     Args:
         patterns: in RE2's syntax: no look-around, no back references.
@@ -110,7 +110,7 @@ class PersonalData:
     Args:
         kinds: of "phone", "email" and "card".
         region: where numbers without a country are called, such as "US".
-        is_masked: whether they are masked; else what has one is refused.
+        is_masked: whether they are masked; else text that contains one is refused.
     """
 
     def __init__(self, kinds: Iterable[str], region: str, *, is_masked: bool) -> None:
@@ -138,6 +138,8 @@ class PersonalData:
                 yield start, end
 
     def _is_phone(self, digits: str) -> bool:
+        if len(digits) < _MIN_PHONE_DIGITS:
+            return False
         try:
             number = phonenumbers.parse(digits, self._region)
         except phonenumbers.NumberParseException:
@@ -170,6 +172,7 @@ _SPOKEN = {
 _TOKEN = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s]")
 _PLUS = ("+", "plus")
 _BETWEEN = frozenset("-.,()/")  # within a number; white space is skipped already
+_MIN_PHONE_DIGITS = 4  # of the shortest numbers that there are, as in Austria and on Niue
 _MAX_DIGITS = 64
 _MAX_GAP = 3  # characters that may stand between two digits
 
@@ -189,7 +192,7 @@ def _digit_runs(text: str) -> list[tuple[str, int, int]]:
             digits = "+"
         elif more:
             start = token.start() if not digits else start
-            # A longer run is no number that is looked for; keeping it would take quadratic time.
+            # A longer run is no phone or card number, and keeping it would take quadratic time.
             digits, end = (digits + more)[:_MAX_DIGITS], token.end()
         elif word not in _BETWEEN and digits:
             runs.append((digits, start, end))

@@ -18,21 +18,28 @@ class CheckError(Exception):
 
 
 class _Remote:
-    """Hold the connections to one server; redirects are not followed."""
+    """Hold the connections to one server: no redirects, nothing compressed, no proxy."""
 
     def __init__(self, settings: ModerationsCheck | ChatCheck) -> None:
-        headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+        # What is compressed may be a thousand times as large when it is not.
+        headers = {"accept-encoding": "identity"}
+        if settings.api_key:
+            headers["authorization"] = f"Bearer {settings.api_key}"
         self._url = settings.url.rstrip("/")
-        # Whoever is late is given up by the pipeline, which keeps the budget.
-        self._client = httpx2.AsyncClient(headers=headers, follow_redirects=False, timeout=10.0)
+        # `FilterDesk` keeps the time budget and gives up a late answer.
+        self._client = httpx2.AsyncClient(
+            headers=headers, follow_redirects=False, timeout=10.0, trust_env=False
+        )
 
     async def _ask(self, path: str, body: dict[str, Any]) -> Any:
         try:
             async with self._client.stream("POST", f"{self._url}{path}", json=body) as answer:
                 if answer.status_code != httpx2.codes.OK:
                     raise CheckError(f"the server answered {answer.status_code}")
+                if answer.headers.get("content-encoding", "identity").lower() != "identity":
+                    raise CheckError("the server compresses, though it was asked not to")
                 data = b""
-                async for chunk in answer.aiter_bytes():
+                async for chunk in answer.aiter_raw():
                     data += chunk
                     if len(data) > _MAX_BYTES:
                         raise CheckError(f"the answer is longer than {_MAX_BYTES} bytes")
@@ -74,12 +81,12 @@ class Moderations(_Remote):
 
 
 class Chat(_Remote):
-    """Ask a chat model, by a template; what it answers refuses the words or does not.
+    """Ask a chat model, by a template; a pattern found in its answer refuses the words.
 
     Source: OpenAI API reference, chat completions.
 
     Raises:
-        ConfigError: what refuses is no pattern.
+        ConfigError: the pattern that refuses is not valid.
     """
 
     def __init__(self, settings: ChatCheck) -> None:

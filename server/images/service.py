@@ -134,7 +134,7 @@ class ImageService:
     def _let_go(self, task: asyncio.Task[Picture]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody else may be there to take it
+            task.exception()  # so that asyncio does not report it as never retrieved
 
     async def _done(self, message: bytes) -> Picture:
         async with self._turn:

@@ -17,7 +17,7 @@ class AuditLog:
 
     Args:
         path: of the file; None to write nothing.
-        max_bytes: at which it is put aside as `PATH.1`, the older ones one further.
+        max_bytes: size at which the file becomes `PATH.1`; older ones move to the next number.
         num_old: how many of these are kept.
 
     Raises:

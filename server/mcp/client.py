@@ -1,8 +1,8 @@
 """List the tools of an MCP server, and call them, through the official `mcp` package.
 
 Each listing and each call is a connection of its own, opened and closed in one task, within one
-time limit and one allowance of bytes: nothing of it outlives the call, and one that goes wrong
-hurts no other. A server of this machine's own is a process that is started for the call.
+time limit and one allowance of bytes: nothing stays open after the call, and a call that fails does
+not disturb others. A server of this machine's own is a process that is started for the call.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ async def _with_client(
     timeout_s: float,
     use: Callable[["Client"], Awaitable[_T]],
 ) -> _T:
-    """Connect, do one thing, and disconnect; a result that is there stands however that ends."""
+    """Connect, do one thing, and disconnect; after a result a bad disconnect is ignored."""
     try:
         async with asyncio.timeout(timeout_s):
             if isinstance(target, ProcessTarget):
@@ -114,7 +114,7 @@ async def _with_client(
 async def _over_http(
     target: HttpTarget, settings: McpSettings, use: Callable[["Client"], Awaitable[_T]]
 ) -> _T:
-    """Use a server by streamable HTTP or by SSE; where it is not said which, by what it speaks."""
+    """Use a server by streamable HTTP or by SSE; find out which, if the settings do not say it."""
     if target.transport == "sse":
         return await _by(_sse, target, settings, use)
     try:
@@ -166,15 +166,15 @@ async def _once(
     except Exception as error:  # noqa: BLE001 - a foreign server and a package may raise anything
         if not results:
             raise _failure(error, transport) from None
-    # A result that is there stands, however the connection ends.
-    # Some servers close without a word once they have answered.
+    # Once there is a result, it does not matter how the connection ends: some servers close it
+    # without notice after their answer.
     return results[0]
 
 
 def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpFailure:
     """Say what went wrong, in words that hold nothing secret: neither headers nor addresses."""
-    # From the surest to the least: what we refused ourselves, what the server said by its status,
-    # what the package made of it.
+    # From the surest cause to the least sure one: a refusal of our own, the server's status, then
+    # the exception of the package.
     if transport is not None and transport.refusal is not None:
         return transport.refusal
     causes = list(_leaves(error))
@@ -191,7 +191,7 @@ def _failure(error: BaseException, transport: "GuardedTransport | None") -> McpF
 
 
 def _told(cause: BaseException) -> McpFailure | None:
-    """Say what one error means, None for one that is not known."""
+    """Return what an error means for the call, None if that is not known."""
     import httpx2  # noqa: PLC0415 - see `_once`
     from mcp import MCPError  # noqa: PLC0415
     from mcp_types import PARSE_ERROR  # noqa: PLC0415
@@ -343,7 +343,7 @@ def _block_text(block: "ContentBlock") -> str:
         case {"type": "resource_link", "uri": uri}:
             return str(uri)
         case {"type": kind, "mimeType": mime_type}:
-            # A picture or a sound cannot be read aloud. That there was one can be.
+            # A picture or a sound cannot be read aloud, but the model can say that there was one.
             return f"[{kind}, {mime_type}]"
         case _:
             return f"[{written.get('type')}]"

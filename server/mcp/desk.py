@@ -36,7 +36,7 @@ class ToolDesk:
     """Hold what all sessions share: settings, listings, the audit log.
 
     Args:
-        settings: which servers there are, and how much of them.
+        settings: which servers may be asked, and within which limits.
         schemas: checks the tools' schemas, as it does functions'.
         audit: is told of decisions.
     """
@@ -159,8 +159,8 @@ class SessionTools:
         task.add_done_callback(self._given_up.discard)
 
     async def _carry_out(self, command: ListTools | CallTool) -> None:
-        # A session that asks for hundreds of calls has them one after the other, eight at a time;
-        # those of other sessions do not wait for them.
+        # If a session asks for hundreds of calls, eight of them go on at a time. Calls of other
+        # sessions do not wait for them.
         async with self._room:
             outcome = await self._outcome(command)
         self._deliver(outcome)
@@ -193,6 +193,6 @@ class SessionTools:
         """Give up everything that goes on, because the session has ended."""
         for task in [*self._tasks.values()]:
             self._give_up(task)
-        # A call may have reached its server already. What became of it is unknown, and the log says
+        # A call may have reached its server already. Its result is unknown then, and the log says
         # that it was dropped.
         await asyncio.gather(*self._given_up, return_exceptions=True)

@@ -17,7 +17,7 @@ class McpFailure(ParleyError):  # noqa: N818 - an `McpError` is what the API cal
 
     @classmethod
     def protocol(cls, code: int, message: str) -> "McpFailure":
-        """Say that the server speaks wrongly, or refused by an error of the protocol.
+        """Say that the server broke the protocol, or refused by an error of the protocol.
 
         Args:
             code: of JSON-RPC, 0 if it is none of the server's.

@@ -23,7 +23,7 @@ _MAX_ADDRESSES = 4
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """Return whom TLS trusts; to read that takes tens of milliseconds."""
+    """Return the certificates that TLS trusts; reading them takes tens of milliseconds."""
     return httpx2.create_ssl_context(trust_env=False)
 
 
@@ -56,15 +56,15 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         """Send a request to the origin, at an address that was checked.
 
         Raises:
-            McpFailure: it leads elsewhere, or where it must not.
+            McpFailure: it goes to another origin, or to an address that is not allowed.
             httpx2.TransportError: the server cannot be reached.
         """
-        # The token and all headers would go along to wherever a server leads.
+        # A redirect would send the token and all headers to another server.
         if _origin(request.url) != self._origin:
             raise self.refused(
                 McpFailure.http(0, "The server leads to another one, which is not followed.")
             )
-        # What is compressed may be a thousand times as large when it is not.
+        # Compressed data may become a thousand times larger when it is read.
         request.headers["accept-encoding"] = "identity"
         addresses = await self._addresses(request.url.host, _port(request.url))
         error: httpx2.ConnectError | httpx2.ConnectTimeout | None = None
@@ -86,10 +86,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             unknown = McpFailure.http(0, "The server's name cannot be resolved.")
             raise self.refused(unknown) from None
         addresses = [*dict.fromkeys(str(each[4][0]) for each in found)]
-        # All of them, not the one that would be used: a name that also leads inside is no honest
-        # one.
+        # All addresses are checked, not only the one that would be used: a name that also leads to
+        # an inner network is not trusted.
         if not self._is_trusted and not all(map(is_public, addresses)):
-            # Which address it is is nobody's business: it would map the network we are in.
+            # The address is not told, since it would show what our own network looks like.
             raise self.refused(
                 McpFailure.http(0, "The server's name leads to an address that is not public.")
             )
@@ -124,7 +124,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             )
 
     def refused(self, failure: McpFailure) -> McpFailure:
-        """Note why something is not carried, and return that; the first reason stands."""
+        """Note why a request is refused, and return the failure; the first reason is kept."""
         self.refusal = self.refusal or failure
         return failure
 

@@ -1,4 +1,4 @@
-"""Keep what servers listed, for a while and for everybody whose listing would be the same."""
+"""Keep listings of servers for a while, for all sessions whose listing would be the same."""
 
 import time
 from collections import OrderedDict
@@ -37,8 +37,8 @@ class ListingCache:
         """Keep a listing; of too many, the oldest goes."""
         if not self._lifetime_s:
             return
-        # The key has the headers in it, and so the token: what one user may see, another is not
-        # shown.
+        # The key includes the headers and so the token. So no user is shown the listing of another
+        # one.
         self._listings[key] = self._clock(), tools
         self._listings.move_to_end(key)
         if len(self._listings) > _MAX_LISTINGS:

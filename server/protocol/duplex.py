@@ -20,7 +20,6 @@ from model.messages import (
     CommitAudio,
     InputTranscript,
     InputTranscriptDelta,
-    Output,
     Pcm,
     Respond,
     Truncate,
@@ -28,13 +27,12 @@ from model.messages import (
 from server.errors import ClientError
 from server.protocol.delegate.outcomes import DelegateOutcome
 from server.protocol.events import Heard, InputAudio, Reaction, SpeechBegan, SpeechEnded
-from server.protocol.filters.verdicts import Blocked, Retell
+from server.protocol.filters.verdicts import Passed, ResponseOutput
 from server.protocol.items.items import Item, Message
 from server.protocol.items.mcp import McpReturned
 from server.protocol.memory.open_turn import OpenTurn
 from server.protocol.moves import TurnMove
 from server.protocol.reply.beginning import Beginning
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.server_events import (
@@ -191,7 +189,8 @@ class DuplexFeed:
     def reopened(self) -> list[Command]:
         """Begin under the session's voice and instructions as they are now, if it has not begun.
 
-        A conversation that goes on keeps those that it began with: it cannot be told again.
+        A conversation that has begun keeps its voice and instructions, since it cannot be told
+        anew.
         """
         opening = self._state.opening()
         if self._has_begun or opening == self._opened:
@@ -290,6 +289,10 @@ class DuplexResponses:
         """Ask nobody."""
         return []
 
+    def words_refused(self, _now_s: float) -> list[Reaction]:
+        """End nothing: what users say is not written down, and so nothing of it is refused."""
+        return []
+
     def resumed(self) -> list[Reaction]:
         """Ask for what the model says after a response."""
         return self.standing()
@@ -312,8 +315,8 @@ def _check_possible(request: ResponseRequest) -> None:
 class DuplexTurns:
     """Turn what was heard into items.
 
-    A model may begin to answer before a turn is found to be over. Its item then comes before that
-    of the answer, since it began before.
+    A model may begin to answer before the turn is found to be over. The item of the turn still
+    comes before that of the answer, since the turn began earlier.
 
     Args:
         state: of the session.
@@ -381,18 +384,18 @@ class DuplexTurns:
             return []
         return self._not_written(output.item_id)
 
-    def holds(self, output: Output | Blocked | Retell) -> bool:
+    def holds(self, output: Passed) -> bool:
         """Hold nothing back: no reply is begun before its time."""
         del output
         return False
 
     def idled(self, silence_ms: int) -> list[Reaction]:
-        """Leave it to the model what it says after a long silence, which it hears as well."""
+        """Do nothing: the model hears the silence itself, and decides what to say."""
         del silence_ms
         return []
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
-        """Go on: nothing was begun that depends on it."""
+        """Do nothing: nothing has begun that depends on the old configuration."""
         del before
         return []
 

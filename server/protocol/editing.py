@@ -18,12 +18,12 @@ from server.protocol.items.items import (
     with_recording,
     with_transcript,
 )
+from server.protocol.memory.dropping import dropped
 from server.protocol.memory.feed import Feed
 from server.protocol.reply.responses import Responses
 from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import (
     ItemAdded,
-    ItemDeleted,
     ItemDone,
     ItemRetrieved,
     ItemTruncated,
@@ -189,6 +189,5 @@ class Editing:
         reactions += self._shortening.cut_playout(event.item_id)
         self._responses.running.unheard(event.item_id)
         reactions += [*self._calls.deleted(item), *self._listing.deleted(item.id)]
-        self._conversation.remove(event.item_id)
-        self._recordings.forget(event.item_id)
-        return [*reactions, ItemDeleted(event.item_id), *self._feed.unsay(event.item_id, 0)]
+        reactions.append(dropped(self._state, event.item_id))
+        return [*reactions, *self._feed.unsay(event.item_id, 0)]

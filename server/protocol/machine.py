@@ -21,6 +21,7 @@ from model.messages import (
     EngineBack,
     EngineGone,
     EngineHeard,
+    EngineInfo,
     EngineLost,
     EngineSilent,
     InputTranscript,
@@ -37,7 +38,6 @@ from model.messages import ResponseDone as EngineResponseDone
 from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS, DelegateAnswers
 from server.errors import ClientError
 from server.images.picture import Picture
-from server.protocol.calls.calls import Calls
 from server.protocol.calls.listing import Listing
 from server.protocol.delegate.outcomes import (
     AnswerCall,
@@ -48,7 +48,6 @@ from server.protocol.delegate.outcomes import (
     DelegateOutcome,
 )
 from server.protocol.delegate.policy import DelegatePolicy
-from server.protocol.duplex import DuplexFeed, DuplexResponses, DuplexTurns
 from server.protocol.editing import Editing
 from server.protocol.events import (
     EndReason,
@@ -62,11 +61,13 @@ from server.protocol.events import (
     SpeechEnded,
 )
 from server.protocol.filters.answers import AnswerGate
-from server.protocol.filters.gate import Gate, Passed
+from server.protocol.filters.gate import Gate
 from server.protocol.filters.verdicts import (
     NO_FILTERS,
     FilterPlan,
+    Passed,
     RedactedTranscript,
+    ResponseOutput,
     Verdict,
 )
 from server.protocol.ids import Ids
@@ -84,19 +85,11 @@ from server.protocol.mcp.outcomes import (
     ToolsListed,
 )
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
-from server.protocol.memory.context import Context
-from server.protocol.memory.feed import Feed, TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
 from server.protocol.moments import Moment, TurnEnded
-from server.protocol.profile import EngineProfile
-from server.protocol.reply.beginning import Beginning
-from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.made import ResponseOutput
+from server.protocol.overflow import Overflow
 from server.protocol.reply.playout import Playout
 from server.protocol.reply.put_off import PutOff
-from server.protocol.reply.responses import Responses, TurnResponses
-from server.protocol.reply.running import Running
-from server.protocol.reply.shortening import Shortening
 from server.protocol.server_events import ErrorEvent, ItemAdded, SessionCreated, SessionUpdated
 from server.protocol.settings.config import ServerVad, SessionConfig, VoiceMap
 from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
@@ -108,7 +101,7 @@ from server.protocol.user.doubt import Doubt
 from server.protocol.user.hearing import Hearing
 from server.protocol.user.idle import Idle, idle_timeout_ms
 from server.protocol.user.listening import Listening
-from server.protocol.user.turns import AnsweredTurns, Turns
+from server.protocol.ways import at_once, in_turns
 from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
     ClientEvent,
@@ -189,7 +182,7 @@ class SessionMachine:
 
     Args:
         config: that it begins with.
-        profile: of the engine's sound.
+        info: of the engine.
         voices: that clients may ask for.
         ids: makes ids.
         limits: on what it may hold.
@@ -201,7 +194,7 @@ class SessionMachine:
     def __init__(
         self,
         config: SessionConfig,
-        profile: EngineProfile,
+        info: EngineInfo,
         voices: VoiceMap,
         ids: Ids,
         limits: Limits,
@@ -209,19 +202,7 @@ class SessionMachine:
         *,
         is_played: bool = False,
     ) -> None:
-        self._state = state = SessionState(
-            config,
-            profile,
-            voices,
-            ids,
-            Conversation(limits.max_items, limits.max_conversation_chars, limits.max_image_bytes),
-            Recordings(limits.max_recording_bytes, profile.sample_rate_hz),
-            Sight(limits.max_glimpses),
-            limits.policy,
-            limits.max_context_tokens,
-            delegate=limits.delegate,
-            prompts=limits.prompts,
-        )
+        self._state = state = _state(config, info, voices, ids, limits)
         self._ears = ears
         self._max_tools = limits.max_tools
         max_kept_samples = limits.max_kept_audio_s * state.rate_hz
@@ -229,45 +210,33 @@ class SessionMachine:
         self._turn_check = TurnCheck()
         self._playout = Playout(state.rate_hz) if is_played else None
         self._doubt = Doubt(is_played=is_played)
-        self._feed: Feed
-        self._responses: Responses
-        self._turns: Turns
-        if profile.is_duplex:
-            stream = DuplexFeed(state, max_kept_samples)
-            self._calls = Calls(state, stream)
-            beginning = Beginning(state, self._calls, self._playout)
-            running = Running(state, stream)
-            self._feed = stream
-            self._shortening = Shortening(state, running, stream, self._playout)
-            self._responses = DuplexResponses(state, beginning, running, stream)
-            self._turns = DuplexTurns(state, listening, stream)
-        else:
-            feed = TurnFeed(state, max_kept_samples, self._turn_check, listening.hears_again)
-            self._calls = Calls(state, feed)
-            beginning = Beginning(state, self._calls, self._playout)
-            running = Running(state, feed)
-            self._feed = feed
-            self._shortening = Shortening(state, running, feed, self._playout)
-            context = Context(state, feed)
-            delegation = Delegation(state, beginning, running, feed)
-            sentence = limits.filters.sentence
-            self._responses = responses = TurnResponses(
-                beginning, running, feed, context, delegation, sentence
+        way = (
+            at_once(state, listening, self._playout, max_kept_samples=max_kept_samples)
+            if info.is_duplex
+            else in_turns(
+                state,
+                listening,
+                self._turn_check,
+                self._doubt,
+                self._playout,
+                max_kept_samples=max_kept_samples,
+                sentence=limits.filters.sentence,
             )
-            self._turns = AnsweredTurns(
-                state, listening, responses, feed, context, self._shortening, self._doubt
-            )
+        )
+        self._calls, self._shortening = way.calls, way.shortening
+        self._responses, self._turns = way.responses, way.turns
         self._listing = Listing(state)
         self._editing = Editing(
             state,
-            self._responses,
+            way.responses,
             listening,
-            self._feed,
-            self._shortening,
-            self._calls,
+            way.feed,
+            way.shortening,
+            way.calls,
             self._listing,
         )
-        self._put_off = PutOff(state, self._calls, self._responses)
+        self._overflow = Overflow(state, way.feed, way.calls, self._listing)
+        self._put_off = PutOff(state, way.calls, way.responses)
         self._idle = Idle()
         self._gate = Gate(limits.filters)
         self._answers = AnswerGate(self._gate)
@@ -323,10 +292,12 @@ class SessionMachine:
             self._state.sight.see(event.picture)
             followed = []
         else:
-            seen = pictures if self._state.profile.sees else None
+            seen = pictures if self._state.info.sees else None
             followed = self._received(event, now_s, audio, seen)
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
+        # A call that is dropped is one that nothing waits for any more.
+        followed += self._overflow.dropped()
         return self._noted([*followed, *self._put_off.due(), *self._responses.due()], now_s)
 
     def listen(self, now_s: float) -> list[Reaction]:
@@ -334,7 +305,8 @@ class SessionMachine:
         return self._noted(self._listened(now_s), now_s)
 
     def _noted(self, followed: list[Reaction], now_s: float) -> list[Reaction]:
-        reactions = self._tellable(self._watched(followed, now_s))
+        watched = self._watched(followed, now_s)
+        reactions = self._tellable([*watched, *self._overflow.dropped()])
         if any(isinstance(reaction, ItemAdded) for reaction in reactions):
             self._refused = None
         self._idle.watch(reactions, now_s)
@@ -349,13 +321,17 @@ class SessionMachine:
         return [*followed, *self._watched(self._on_passed(blocked, now_s), now_s)]
 
     def item_refused(self, error: ClientError) -> None:
-        """Note that an item was refused: what is asked for next is not to answer an older one.
+        """Note that an item was refused, so that the next response does not answer an older item.
 
         A client that sends an item and asks for a response in one go would get an answer to what
         was said before, and not notice.
         """
-        # It is there already, in one way or the other.
-        is_there = error.code in ("item_create_duplicate_item_id", "tool_call_timed_out")
+        # It is there already, in one way or the other; or nobody has asked, and so it says nothing.
+        is_there = error.code in (
+            "invalid_approval_request_id",
+            "item_create_duplicate_item_id",
+            "tool_call_timed_out",
+        )
         self._refused = None if is_there else error
 
     @property
@@ -367,7 +343,15 @@ class SessionMachine:
     def park(self) -> None:
         """Do without an engine until `unpark`, which tells it everything again."""
         assert self.is_idle, "what is being made would be lost"
+        # The engine forgets this session, and words that were refused with it.
         self._gate.clear()
+        self.park_again()
+
+    def park_again(self) -> None:
+        """Do without an engine for longer, because `unpark` has found none.
+
+        What was begun meanwhile, such as an answer of the text model, goes on.
+        """
         self._is_engine_away = True
 
     def unpark(self, now_s: float) -> list[Reaction]:
@@ -552,6 +536,7 @@ class SessionMachine:
             is_voice_locked=self._has_assistant_audio,
             max_tools=self._max_tools,
         )
+        config = _in_force(config, self._state.info)
         self._refuse_delegate(config.delegate, "session.delegate")
         self._state.prompts.check(config.prompt, "session.prompt")
         if config.tools != before.tools:
@@ -652,25 +637,24 @@ class SessionMachine:
         if isinstance(output, SessionFailed):
             return self._on_failure(output, now_s)
         if not is_aside:
-            return self._on_hearing(output)
+            return self._on_hearing(output, now_s)
         # A response with a memory of its own was told what the user had said.
         return []
 
     def _on_hearing(
         self,
         output: InputTranscriptDelta | InputTranscript | EndOfTurn | TurnChecked | Taken | Note,
+        now_s: float,
     ) -> list[Reaction]:
         """Take what the engine says of the user."""
         match output:
             case InputTranscriptDelta():
                 return self._turns.words(output)
             case InputTranscript():
+                transcribed = self._turns.transcript(output)
                 if isinstance(output, RedactedTranscript) and output.is_unanswered:
-                    self._refused = ClientError(
-                        "What the user said is refused by a filter of this server.",
-                        code="content_filter",
-                    )
-                return self._turns.transcript(output)
+                    return [*transcribed, *self._words_refused(now_s)]
+                return transcribed
             case EndOfTurn():
                 self._ears.sounds_finished()
             case TurnChecked():
@@ -680,6 +664,17 @@ class SessionMachine:
             case _:
                 assert_never(output)
         return []
+
+    def _words_refused(self, now_s: float) -> list[Reaction]:
+        """Let nothing answer words of the user that a check has refused."""
+        ended = self._responses.words_refused(now_s)
+        if not ended:
+            # What is asked for next would answer them, or what was said before.
+            self._refused = ClientError(
+                "What the user said is refused by a filter of this server.",
+                code="content_filter",
+            )
+        return ended
 
     def _on_failure(self, output: SessionFailed, now_s: float) -> list[Reaction]:
         if output.session_id != self.config.id:
@@ -717,3 +712,28 @@ class SessionMachine:
                 return []
             case _:
                 assert_never(news)
+
+
+def _in_force(config: SessionConfig, info: EngineInfo) -> SessionConfig:
+    """Return a configuration as it is with an engine; clients are shown what is so."""
+    # A duplex model's memory is a window that moves on by itself, whatever anybody wants.
+    return replace(config, truncation="auto") if info.is_duplex else config
+
+
+def _state(
+    config: SessionConfig, info: EngineInfo, voices: VoiceMap, ids: Ids, limits: Limits
+) -> SessionState:
+    """Return what all parts of a new session share."""
+    return SessionState(
+        _in_force(config, info),
+        info,
+        voices,
+        ids,
+        Conversation(limits.max_items, limits.max_conversation_chars, limits.max_image_bytes),
+        Recordings(limits.max_recording_bytes, info.sample_rate_hz),
+        Sight(limits.max_glimpses),
+        limits.policy,
+        limits.max_context_tokens,
+        delegate=limits.delegate,
+        prompts=limits.prompts,
+    )

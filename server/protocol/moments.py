@@ -1,7 +1,7 @@
-"""Define what happens in a session that no event tells and whoever times it must know.
+"""Define moments of a session that are in no event, and that its timing needs.
 
-The machine notes these beside its reactions, with the time that it was given; it measures nothing
-and keeps nothing. `SessionMachine.take_moments` hands them out.
+The machine notes them beside its reactions, with the time that it was given. It measures nothing
+itself and does not keep them. `SessionMachine.take_moments` hands them out.
 """
 
 from dataclasses import dataclass

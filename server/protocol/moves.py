@@ -10,8 +10,7 @@ from enum import StrEnum
 
 from server.errors import ClientError
 
-# How to read the tables: (where it is, what happens) -> where it is then. A spoken reply with a
-# call:
+# How to read the tables: (state now, what happens) -> next state. A spoken reply with a call:
 #
 #     NONE --CREATE--> CREATED --OUTPUT--> SPEAKING --OUTPUT--> SPEAKING --CALL--> CALLING
 #          --ARGUMENTS--> CALLING --CALL_DONE--> CALLED --FINISH--> NONE

@@ -1,8 +1,8 @@
-"""Define what a transport is told that plays replies itself, and what it reports.
+"""Define what a transport that plays replies itself is told, and what it reports.
 
 Over a WebSocket a reply's audio goes out as events, faster than it is played, and clients play it.
-Other transports play it in real time and know how far they are. Both are the same to the protocol,
-but for who says what was heard.
+Other transports play it in real time and know how far they are. For the protocol the two differ
+only in who says what was heard.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from model.messages import Open
+from model.messages import EngineInfo, Open
 from server.config import DEFAULTS
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.ids import Ids
@@ -12,7 +12,6 @@ from server.protocol.items.sight import Sight
 from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.mcp.toolbox import Listings
 from server.protocol.moments import Moment
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.prompts import NO_PROMPTS, PromptBook
 from server.protocol.settings.request import ResponseRequest, session_request
@@ -37,7 +36,7 @@ class SessionState:
 
     Attributes:
         config: in force; a `session.update` puts another in its place.
-        profile: of the engine's sound, and how it converses.
+        info: of the engine.
         voices: that clients may ask for.
         ids: makes ids.
         conversation: the items.
@@ -52,7 +51,7 @@ class SessionState:
     """
 
     config: SessionConfig
-    profile: EngineProfile
+    info: EngineInfo
     voices: VoiceMap
     ids: Ids
     conversation: Conversation
@@ -73,7 +72,7 @@ class SessionState:
     @property
     def rate_hz(self) -> int:
         """Return the rate of the engine's sound, in and out."""
-        return self.profile.sample_rate_hz
+        return self.info.sample_rate_hz
 
     @property
     def request(self) -> ResponseRequest:

@@ -1,12 +1,13 @@
-"""Write one recording into a folder, so that what is there can be read at any time.
+"""Write one recording into a folder, whose files can be read at any time.
 
     recording.json      which session this is, of which model, and how complete
     audio.wav           stereo, 16 bits; it becomes audio.flac when the recording is finished
     events.jsonl        one line for each event: when, from whom, and the event
     engine.log          what the engine was told and made (`model.engine.log`), for `parley replay`
 
-A WAV file says its length in its head, which is brought up to date with every write: after a crash
-it is whole up to there. The others are read line by line, or entry by entry, up to the last whole.
+A WAV file has its length in its header, which is updated with every write. So after a crash the
+sound up to the last write can be read. The other files are read line by line, or entry by entry, up
+to the last complete one.
 """
 
 import contextlib

@@ -42,7 +42,7 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what is not as it was, one line each."""
+    """Return what differs from the recording, one line each."""
     told = [
         f"{key}: then {recorded.get(key)}, now {now.get(key)}"
         for key in ("parley", "torch", "kind", "seed")

@@ -1,4 +1,4 @@
-"""Write all recordings, away from the event loop, and bring them where they are kept.
+"""Write all recordings in threads beside the event loop, and hand them to the store.
 
 Two threads: one writes what happens in sessions into a folder of this machine, the other makes FLAC
 of what is finished, hands it to the store and deletes what is too old. A store that hangs holds up
@@ -36,7 +36,7 @@ from server.session.counts import Counts
 
 _log = structlog.get_logger("recordings")
 
-# What a store did not take is offered again, and old recordings are looked for.
+# After this, a recording that the store did not take is offered again, and old ones are deleted.
 _AGAIN_S = 60.0
 _SWEEP_S = 3600.0
 _CLOSE_TIMEOUT_S = 10.0
@@ -161,8 +161,8 @@ class Recorder:
 
     def _put(self, take: Take, write: Callable[[RecordingFiles], None], num_bytes: int) -> None:
         """Queue work for a recording, unless too much waits."""
-        # A disk that stands still must not fill the memory, nor hold up a call. Sound has its place
-        # in time, so what is left out is a gap and shifts nothing.
+        # A disk that does not respond must not fill the memory, nor hold up a call. Each sound has
+        # its place in time, so a missing piece is a gap, and later sound does not shift.
         if self._num_waiting_bytes + num_bytes > self.settings.max_waiting_bytes:
             take.num_missed += 1
             self._counts.recording_pieces_missed += 1
@@ -188,7 +188,7 @@ class Recorder:
             work, num_bytes = next_
             try:
                 work()
-            except Exception:  # noqa: BLE001 - one recording's trouble is not another's
+            except Exception:  # noqa: BLE001 - the other recordings go on
                 _log.exception("a recording failed")
             with self._lock:
                 self._num_waiting_bytes -= num_bytes
@@ -247,7 +247,7 @@ class Recorder:
             if self.settings.format == "flac":
                 to_flac(folder)
             self._store.put(folder)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+        except Exception as error:  # noqa: BLE001 - after any error it is tried again
             _log.error("recording not kept yet", name=folder.name, error=str(error))
             self._counts.recordings_failed += 1
             return False

@@ -80,8 +80,8 @@ class FolderStore:
         remove(self._folder / name)
 
     def _folders(self) -> Iterator[Path]:
-        # What is being written, and what waits, is in folders of another name; whatever else
-        # somebody has put here is theirs.
+        # Recordings that are being written or wait have folders with other names. Further folders
+        # are not ours, and stay.
         yield from (each for each in self._folder.iterdir() if _NAME.match(each.name))
 
 
@@ -114,7 +114,7 @@ class S3Store:
         )
 
     def put(self, folder: Path) -> None:
-        """Take a recording; what says how complete it is comes last, and so says that all came."""
+        """Upload a recording. The JSON file comes last: where it is, the rest is as well."""
         with self._telling():
             for file in sorted(folder.iterdir(), key=lambda each: each.suffix == ".json"):
                 self._client.upload_file(

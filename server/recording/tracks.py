@@ -1,8 +1,9 @@
 """Lay what the user said and what the assistant was heard to say side by side, on one clock.
 
-The left track is the user, by when the sound arrived. The right track is the assistant, by when it
-was played: a transport that plays says so itself; over a WebSocket the client plays, from when a
-reply is sent, until it is interrupted, and it says afterwards how much was heard.
+The left track is the user, at the time when the sound arrived. The right track is the assistant, at
+the time when it was played. A transport that plays reports that itself, and when it drops what it
+has sent ahead. Over a WebSocket the client plays: from the moment when a reply is sent until it is
+interrupted, and afterwards it says how much was heard.
 """
 
 from collections import deque
@@ -19,10 +20,12 @@ Stereo = npt.NDArray[np.int16]
 
 _Mono = npt.NDArray[np.int16]
 
-# Sound of a microphone comes unevenly. What is not later than this follows what came before without
-# a gap; what is, was sent after a pause.
+# A microphone's sound comes unevenly. If it is late by no more than this, it follows the sound
+# before without a gap; else it was sent after a pause.
 _JITTER_S = 0.2
-# How much of a reply was heard, a client says a moment after it was interrupted.
+# Frames that are paced by a clock follow each other, although the clock is not exact.
+_FOLLOWS_S = 0.01
+# A client says how much of a reply was heard a moment after it was interrupted.
 HOLD_S = 3.0
 _BLOCK_S = 10
 _FULL_SCALE = 32_767
@@ -35,7 +38,7 @@ _FULL_SCALE = 32_767
 
 @dataclass(slots=True)
 class _Item:
-    """What a client was sent of an item, to be played from a place on."""
+    """Sound of an item that a client was sent, to be played from a place on."""
 
     item_id: str
     start: int
@@ -81,8 +84,28 @@ class Tracks:
         self._users_end = start + len(pcm)
 
     def sound(self, pcm: Pcm, at_s: float) -> None:
-        """Add sound of the assistant that is played from `at_s` on: float32 [samples]."""
-        self._placed.append((self.place(at_s), _to_int16(pcm)))
+        """Add sound of the assistant: float32 [samples].
+
+        It is played from `at_s` on, or after what is being played then: a telephone is sent a
+        second at once.
+        """
+        start, end = self.place(at_s), self._placed_end
+        if end is not None and end > start - _FOLLOWS_S * self._rate_hz:
+            start = end
+        self._placed.append((start, _to_int16(pcm)))
+
+    def hush(self, now_s: float) -> None:
+        """Note that of the sound that was added nothing more is played."""
+        now, end = self.place(now_s), self._placed_end
+        while self._placed and self._placed[-1][0] >= now:
+            self._placed.pop()
+        if self._placed and end is not None and end > now:
+            start, pcm = self._placed[-1]
+            self._placed[-1] = start, pcm[: now - start]
+
+    @property
+    def _placed_end(self) -> int | None:
+        return self._placed[-1][0] + len(self._placed[-1][1]) if self._placed else None
 
     def play(self, item_id: str, pcm: Pcm, now_s: float) -> None:
         """Add sound that a client gets now, and plays after what it has: float32 [samples]."""

@@ -21,11 +21,11 @@ from server.recording.recorder import Recorder, Take
 from server.recording.tracks import HOLD_S, Tracks
 from server.session.witness import Witness
 
-# So often what is final of the sound is handed to be written.
+# Sound that is final is handed over for writing once in this time.
 _WRITE_S = 1.0
-# Of a text in the timeline; what is longer is there as its length.
+# Of a text in the timeline; of a longer one only the length is written.
 _MAX_CHARS = 65_536
-# Fields that hold sound and pictures, and those that hold what opens doors.
+# Fields that hold sound and pictures, and fields that hold credentials.
 _DATA = frozenset({"audio", "image_url", "file_data"})
 _SECRET = frozenset({"authorization", "headers", "client_secret"})
 
@@ -117,6 +117,11 @@ class SessionRecording(Witness):
         """Keep sound that the transport plays."""
         if self._is_going_on(at_s):
             self._tracks.sound(pcm, at_s)
+
+    def hushed(self, now_s: float) -> None:
+        """Leave out what the transport was given to play and does not."""
+        if self._is_going_on(now_s):
+            self._tracks.hush(now_s)
 
     def ended(self, why: str, now_s: float) -> None:
         """End the recording with its session."""

@@ -1,4 +1,4 @@
-"""Count what is done with an API key, and bound it: in the event loop, on this server alone."""
+"""Count and limit the use of API keys, on this server alone; in the event loop."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from server.config import KeyLimits
 
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
-# Sessions end at times that nobody knows; soon after one of them it is worth trying again.
+# When a session will end is not known. So a client that was refused may try again after this.
 _RETRY_S = 5
 _WATCH_S = 1.0
 
@@ -85,6 +85,11 @@ class Account:
         """Say whether its sessions may be ended while they are open."""
         return self._limits.minutes_a_day is not None
 
+    def take_up(self, seconds: float) -> None:
+        """Count time of today that its sessions had with a server before this one."""
+        self._settle()
+        self._today_s += seconds
+
     def end_if_used_up(self) -> None:
         """End its sessions if they have had their minutes of today; called again and again."""
         self._settle()
@@ -106,7 +111,7 @@ class Account:
         """Count a session while it is open.
 
         Args:
-            end: ends it, and tells its client the text that it is given; may be called again.
+            end: ends it, and tells its client a text; may be called more than once.
         """
         self._settle()
         self._ends.add(end)
@@ -123,10 +128,10 @@ class Account:
 
     def _settle(self) -> None:
         """Count the time since this was last done."""
-        # A clock that is set back takes nothing away.
+        # If the clock is set back, no use is taken away.
         now_s = max(self._clock(), self._settled_s)
-        # Sessions are not looked at one by one: so long as their number is the same, time counts
-        # that often. Whoever changes the number settles first.
+        # Sessions are not counted one by one: as long as their number is the same, time counts that
+        # many times. Before the number changes, the time so far is settled.
         used_s = (now_s - self._settled_s) * self.num_open
         self._all_s += used_s
         if now_s // _DAY_S == self._settled_s // _DAY_S:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from server.session.session import Session
 
-# What is kept of what was sent, for a client that did not get it. The network itself holds some
-# hundred kilobytes that were sent and never arrived; two minutes of a reply are 8 MiB.
+# How much sent text is kept for a client that did not get it. The network itself holds some hundred
+# kilobytes that were sent and never arrived; two minutes of a reply are 8 MiB.
 MAX_EVENTS = 1_024
 MAX_CHARS = 8 << 20
 
@@ -74,7 +74,7 @@ class Comeback:
         return None
 
     def has_returned(self) -> None:
-        """Wake whoever waits for the client; there may be another time."""
+        """Say that the client is back; it may happen again."""
         self.is_away = False
         waited, self.returned = self.returned, asyncio.get_running_loop().create_future()
         if not waited.done():
@@ -103,8 +103,8 @@ class Comebacks:
     def find(self, session_id: str, secret: str) -> "Session | None":
         """Return a session; None if there is none, or the secret is not its own."""
         known, session = self._sessions.get(session_id, ("", None))
-        # Compared as bytes, since what a header has may be no ASCII; also where there is none, so
-        # that time does not tell which sessions there are.
+        # Compared as bytes, since a header may hold other characters than ASCII. An unknown session
+        # is compared as well, so the time does not tell which sessions exist.
         is_right = hmac.compare_digest(known.encode(), secret.encode())
         return session if is_right and known else None
 
@@ -112,6 +112,14 @@ class Comebacks:
     def num_away(self) -> int:
         """Count the sessions whose clients have no connection."""
         return sum(session.is_away for _, session in self._sessions.values())
+
+    @property
+    def num_parked(self) -> int:
+        """Count the sessions that have given their slot back."""
+        return sum(
+            session.comeback is not None and session.comeback.is_parked
+            for _, session in self._sessions.values()
+        )
 
     def end_those_away(self) -> None:
         """End the sessions whose clients have no connection: the server stops."""

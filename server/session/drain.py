@@ -1,4 +1,4 @@
-"""Let a server's sessions come to their end, while nobody new is let in."""
+"""Let a server's sessions end by themselves, while no new ones are let in."""
 
 import contextlib
 import math
@@ -36,7 +36,7 @@ class Drain:
     def begin(self) -> None:
         """Begin, and tell every session that is open when it will be ended; once.
 
-        Where they are ended at once, there is nothing to tell but that.
+        If they are ended at once, only that end is told.
         """
         if self.ends_at is not None:
             return
@@ -56,8 +56,8 @@ class Drain:
             tell: takes the Unix time in seconds at which the session will be ended; it must not
                 raise.
         """
-        # Added before it is looked whether the drain has begun: a session that comes between the
-        # two is told as well.
+        # Added before checking whether the drain has begun, so a session that comes between the two
+        # is told as well.
         self._told.add(tell)
         try:
             if self.ends_at is not None and self._limit_s:

@@ -33,20 +33,21 @@ from model.messages import (
 #     answer     "everything up to 5 s has been heard": another 5 s goes
 #     ...        so the engine never holds more than a minute of this session
 #
-# A live microphone is hardly ahead at all, and there is one question in a minute of its audio.
+# A live microphone is hardly ahead at all. There is one question for every five seconds of its
+# audio.
 #
 # Half of what the engine holds.
 _MAX_AHEAD_S = 60.0
 _PIECE_S = 10.0
-# So often the engine is asked. What is not full is not asked after: a live microphone has one
-# question in all this time.
+# Seconds of audio between two questions.
 _QUESTION_S = 5.0
 # Audio that waits is joined up to this, so that many small appends are few commands.
 _JOINED_S = 0.5
 # Commands on their way to the engine, which reports every few of them that it has taken.
 _MAX_SENT = 256
 _MAX_SENT_WEIGHT = 256 * 1024
-# What may wait here before the client is not read: all the audio that may, and a retelling.
+# What may wait here before the client is not read any more: all audio that may wait, and a
+# retelling.
 _MAX_WAITING = 2_048
 _MAX_WAITING_WEIGHT = 1 << 20
 
@@ -133,7 +134,7 @@ class Intake:
             self._note_room()
 
     def forget(self) -> None:
-        """Note that the engine is another one, which has been given nothing."""
+        """Note that there is another engine now, which has been given nothing."""
         self._sent.clear()
         self._sent_weight = 0
         self._num_aside.clear()

@@ -1,9 +1,8 @@
 """Keep what was used in a file that a crash does not damage: one JSON object a line.
 
-The rule: lines are written in one piece and `fsync`ed before `write` returns. So what a process
-that is killed has written is there, and what a machine that loses its power has written as well. A
-line that was being written then may be there in half. It was never reported as written: whoever
-opens the file next cuts it off.
+The rule: lines are written in one piece and `fsync`ed before `write` returns. So written lines
+stay, even if the process is killed or the machine loses power. The line that was being written then
+may be incomplete. It was never reported as written, and is cut off when the file is opened next.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,8 +33,8 @@ class LedgerError(ParleyError):
 class Ledger:
     """Append lines to a file, and begin another one when it is large.
 
-    Full files are put aside as `NAME-TIME-NUMBER.jsonl`, and never removed: they are somebody's
-    accounts. One that somebody else puts aside is followed: the next line begins a new one.
+    Full files are put aside as `NAME-TIME-BOOT-NUMBER.jsonl`, and never removed: somebody bills by
+    them. If another program moves the current file away, the next line begins a new one.
 
     Used by one thread at a time.
 
@@ -171,20 +171,35 @@ class Ledger:
             self._fd = None
 
 
-def read_ledger(path: Path) -> Iterator[JsonObject]:
+def put_aside(path: Path) -> list[Path]:
+    """Return the files that servers have put aside because they were full, the oldest first."""
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    name = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}-\d+{suffix}")
+    return sorted(each for each in path.parent.iterdir() if name.fullmatch(each.name))
+
+
+def read_ledger(path: Path, day: str | None = None) -> Iterator[JsonObject]:
     """Yield the lines of a ledger file, also while it is written.
 
     The last is left out if it is there in half, and one that is there twice is yielded once.
+
+    Args:
+        path: of the file.
+        day: of which lines are wanted, as `2026-11-30`, UTC's; None for all.
 
     Raises:
         ConfigError: the file cannot be read, or is none.
     """
     seen: tuple[str, int] = ("", -1)
+    # Where every line begins, as it is written above. Others need not be parsed.
+    begins = b"" if day is None else b'{"time": "%s' % day.encode()
     try:
         with path.open("rb") as file:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     return
+                if not text.startswith(begins):
+                    continue
                 line = _parsed(path, number, text)
                 here = (str(line["boot"]), int(line["seq"]))
                 # Numbers of one server only grow.

@@ -2,12 +2,16 @@
 
 import asyncio
 
+import structlog
+
 from server.protocol.dialects.ga import Dialect
 from server.protocol.events import Hangup
 from server.protocol.server_events import ServerEvent
 from server.protocol.wire.write import encode
 from server.session.outbox import Outbox
 from server.session.transport import Transport
+
+_CLOSE_TIMEOUT_S = 5.0
 
 
 class Line:
@@ -51,3 +55,11 @@ class Line:
     async def write(self, timeout_s: float) -> Hangup | None:
         """Send what comes until the end, and say how to close; None if the peer is gone."""
         return await self._outbox.send_to(self.transport, timeout_s)
+
+    async def close(self, hangup: Hangup, log: structlog.stdlib.BoundLogger) -> None:
+        """Close the connection, whose peer may not answer."""
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self.transport.close(hangup)
+        except TimeoutError:
+            log.warning("the connection did not close in time")

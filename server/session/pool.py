@@ -1,4 +1,4 @@
-"""Serve one model from several engines, of which each session has one."""
+"""Serve one model from several engines; each session has one of them."""
 
 import asyncio
 import contextlib
@@ -43,9 +43,9 @@ _STATES = (
 class EnginePool:
     """Lead each session to an engine, and to another one if that is lost.
 
-    A session sees one engine only. Where its engine is lost and another has room, it is told so
-    (`EngineLost`), and at once that it is back (`EngineBack`): it tells its conversation anew. One
-    that may have been the cause waits for its own engine, so that it brings down no other.
+    A session sees one engine only. If its engine is lost and another one has room, the session gets
+    `EngineLost` and at once `EngineBack`, and tells its conversation anew. A session that may have
+    caused the loss waits for its own engine, so it cannot bring down another one.
 
     Args:
         engines: of the same model, with the same voices; not started.

@@ -10,27 +10,21 @@ import structlog
 
 from model.messages import (
     Command,
-    CommitAudio,
     EngineBack,
     EngineGone,
     EngineLost,
     News,
     Output,
     Pcm,
-    Reopen,
     Taken,
     TurnChecked,
 )
-from server.audio.far_end import FarEnd
 from server.config import DEFAULTS
-from server.delegate.desk import DelegateDesk
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
-from server.filters.desk import FilterDesk
 from server.images.picture import Picture
-from server.mcp.desk import ToolDesk
-from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DropAsk
+from server.protocol.delegate.outcomes import DelegateCommand
 from server.protocol.dialects.ga import Dialect
-from server.protocol.events import EndReason, Glimpse, Hangup, InputAudio, NoSlot, Reaction, Refusal
+from server.protocol.events import EndReason, Glimpse, Hangup, NoSlot, Reaction, Refusal
 from server.protocol.filters.verdicts import CheckWords
 from server.protocol.ids import Ids
 from server.protocol.machine import Outcome, SessionMachine
@@ -57,11 +51,13 @@ from server.protocol.sound import (
     Sound,
     StopAudio,
 )
-from server.protocol.wire.audio import carried_audio, decode_base64
+from server.protocol.wire.audio import carried_audio
 from server.protocol.wire.checks import JsonObject
 from server.protocol.wire.client_events import (
     ClientEvent,
     InputAudioBufferAppend,
+    InputAudioBufferClear,
+    InputAudioBufferCommit,
     ItemCreate,
     ResponseCreate,
     SessionUpdate,
@@ -70,26 +66,33 @@ from server.protocol.wire.parse import decode, event_id_of, parse, refuse_half_c
 from server.session.alarm import Alarm
 from server.session.comeback import Comeback
 from server.session.counts import Counts, count_in
+from server.session.desks import Desks
 from server.session.drain import Drain
+from server.session.ear_queue import EarQueue, HearingThread
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
 from server.session.line import Line
 from server.session.link import NOT_READY, at_capacity_text
+from server.session.observers import Observers
 from server.session.outbox import TOO_SLOW, SlowReaderError
 from server.session.pool import EnginePool
 from server.session.schemas import SchemaGate
-from server.session.stopwatch import Stopwatch, with_parts
+from server.session.side_lines import SideLines
+from server.session.stopwatch import with_parts
 from server.session.transport import Player, Transport
 from server.session.usage import Meter
+from server.session.user_sound import UserSound
 from server.session.witness import Witness
 
-# How a session is put together. Three tasks, and one door from the engine's thread:
+# How a session is put together. Three tasks, and a door from each of two threads:
 #
 #     read     waits for a text frame -> `_take` -> `_perform` -> machine.receive -> `_react`
 #     write    takes from the outbox what `_put` put there, and sends it
 #     alarm    calls `_tick` when the machine's deadline has come
 #     engine   `_on_output`, in the event loop -> machine.receive -> `_react`
+#     hearing  `_on_heard`, in the event loop -> machine.listen -> `_react`; what a call's transport
+#              has decoded is heard in that thread (`ear_queue`)
 #
 # The machine is called by one of them at a time, since all run on one event loop and none waits
 # inside of it. What it returns is carried out by `_react`, in order and at once: events go to the
@@ -103,12 +106,8 @@ from server.session.witness import Witness
 _INLINE_AUDIO_BYTES = 6 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
 _INLINE_EVENT_CHARS = 32 * 1024
-_CLOSE_TIMEOUT_S = 5.0
 # So often it is looked whether a session whose client is away can give its slot back.
 _PARK_EVERY_S = 1.0
-
-# Connections beside the first; each costs every event once more.
-_MAX_SIDE_LINES = 4
 
 _TAKEN = Hangup(EndReason.SESSION_ENDED, "Another connection has taken this one's place.")
 _TOO_LATE = Hangup(EndReason.SESSION_ENDED, "The session has ended.")
@@ -154,9 +153,7 @@ class Session:
         link: leads to an engine.
         limits: on what a client can hold up.
         schemas: checks the functions that an event brings.
-        tools: speak to MCP servers.
-        filters: check words.
-        delegate: asks the text model.
+        desks: answer what neither the client nor the engine can.
         gallery: reads the pictures that an event brings.
         counts: of all sessions.
         meter: counts what this one uses.
@@ -165,6 +162,7 @@ class Session:
         witnesses: see what happens.
         tells_parts: whether the client is told what a reply's first audio took.
         player: plays replies, where the transport does; the machine is made for it.
+        hearing: where sound is heard that the transport decodes; None for the event loop.
         clock: seconds that do not jump.
     """
 
@@ -179,39 +177,30 @@ class Session:
         limits: SessionLimits,
         *,
         schemas: SchemaGate,
-        tools: ToolDesk,
-        filters: FilterDesk,
-        delegate: DelegateDesk,
+        desks: Desks,
         gallery: Gallery,
         counts: Counts,
         meter: Meter,
         drain: Drain,
         comeback: Comeback | None = None,
         player: Player | None = None,
+        hearing: HearingThread | None = None,
         witnesses: Sequence[Witness] = (),
         tells_parts: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = Line(transport, dialect, limits.max_backlog_events)
-        self._side_lines: list[Line] = []
-        self._side_readings: set[asyncio.Task[DisconnectedError | None]] = set()
+        self._side_lines = SideLines(machine.config.id, limits.send_timeout_s, self._read)
         self._retiring: set[asyncio.Task[None]] = set()
         self._machine = machine
         self._player = player
         self._ids = ids
-        self._ears = ears
-        # What the client plays, where its echo is looked for.
-        self._far_end = FarEnd(link.info.sample_rate_hz) if ears.cancels_echo else None
         self._link = link
         self._limits = limits
         self._schemas = schemas
-        user = machine.config.safety_identifier
-        self._tools = tools.for_session(machine.config.id, self._on_outcome, user)
-        self._filters = filters.for_session(machine.config.id, self._on_outcome)
-        self._delegate = delegate.for_session(machine.config.id, self._on_outcome)
+        self._desks = desks.for_session(machine.config, self._on_outcome)
         self._gallery = gallery
         self._counts = counts
-        self._meter = meter
         self._drain = drain
         self._comeback = comeback
         self._clock = clock
@@ -226,13 +215,17 @@ class Session:
         self._last_event_s = clock()
         # Clients' events are handled one at a time, whatever connection they come by.
         self._performing = asyncio.Lock()
-        # Audio that the transport decoded while a worker thread has the ears; None if none has.
-        self._held_pcm: list[Pcm] | None = None
         self._log = _log.bind(session_id=self._id, **_user(machine.config))
-        self._stopwatch = Stopwatch(self._log, counts, clock, lambda: transport.round_trip_s)
-        self._witnesses = witnesses
-        if any(witness.wants_sound for witness in witnesses):
-            ears.decoded = []
+        rate_hz = link.info.sample_rate_hz
+        self._observers = Observers(
+            counts, meter, witnesses, self._log, clock, lambda: transport.round_trip_s, rate_hz
+        )
+        self._sound = UserSound(
+            EarQueue(ears, rate_hz, hearing, self._on_heard, self._fail),
+            limits.max_waiting_audio_s,
+            self._observers,
+            clock,
+        )
         self._tells_parts = tells_parts
 
     async def run(self) -> None:
@@ -256,31 +249,28 @@ class Session:
             if refusal is not None:
                 hangup = await self._refuse(refusal)
                 return
-            self._counts.sessions_begun += 1
             has_begun = True
-            self._meter.begin(self._id)
+            self._observers.begun(self._id)
             with self._drain.telling(self._expire_by):
                 hangup = await self._until_ended()
         finally:
+            self._sound.close()
             if self._comeback is None or not self._comeback.is_parked:
                 self._link.leave(self._id)
             for decision in self._machine.left():
-                self._tools.put(decision)
-            await self._tools.close()
-            await self._filters.close()
-            await self._delegate.close()
+                self._desks.put(decision)
+            await self._desks.close()
             if has_begun:
                 self._count_end(hangup)
-            for witness in self._witnesses:
-                witness.ended(hangup.reason if hangup else self._cause, self._clock())
+            self._observers.ended(hangup.reason if hangup else self._cause)
             self._log.info(
                 "session ended",
                 seconds=round(self._clock() - started_s, 1),
-                turns=self._stopwatch.num_turns,
+                turns=self._observers.num_turns,
                 close=hangup.text if hangup else _CAUSES[self._cause],
             )
         if hangup is not None:
-            await _close(self._own, hangup, self._log)
+            await self._own.close(hangup, self._log)
 
     async def _until_ended(self) -> Hangup | None:
         async with asyncio.TaskGroup() as group:
@@ -295,16 +285,14 @@ class Session:
             hangup = await self._ended
             for task in tasks:
                 task.cancel()
-        for reading in self._side_readings:
-            reading.cancel()
-        await asyncio.gather(*self._side_readings, *self._retiring, return_exceptions=True)
+        await self._side_lines.stop_reading()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         return hangup
 
     def _submit(self, command: Command) -> None:
         """Hand a command to the engine."""
         self._link.submit(command)
-        for witness in self._witnesses:
-            witness.told(command, self._clock())
+        self._observers.told(command)
 
     # The engine's slot.
 
@@ -334,7 +322,7 @@ class Session:
                 await self._own.transport.send(text or "")
         except (TimeoutError, DisconnectedError):
             return hangup
-        await _close(self._own, hangup, self._log)
+        await self._own.close(hangup, self._log)
         return hangup
 
     # From the client.
@@ -402,7 +390,7 @@ class Session:
         """Close a connection that is the session's no more."""
 
         async def close() -> None:
-            await _close(line, hangup, self._log)
+            await line.close(hangup, self._log)
             line.is_over.set()
 
         closing = asyncio.create_task(close(), name=f"close {self._id}")
@@ -437,8 +425,7 @@ class Session:
         raw: JsonObject | None = None
         try:
             raw = await _off_loop(text, self._decode, text)
-            for witness in self._witnesses:
-                witness.received(raw, self._last_event_s)
+            self._observers.received(raw, self._last_event_s)
             refuse_half_characters(raw, text)
             event = await _off_loop(text, parse, line.dialect.read(raw))
             # Whoever joins comes with an API key, which binds nobody.
@@ -453,7 +440,7 @@ class Session:
             event_id = event_id_of(raw) if raw is not None else None
             refusal = ErrorEvent(error.kind, error.code, error.message, error.param, event_id)
             count_in(self._counts.errors, refusal.kind)
-            # Whoever sent it is told, and nobody else: it means nothing to them.
+            # Only the connection that sent the event is told. The refusal means nothing to others.
             self._put(line, refusal, self._ids.new("event"))
         if self._comeback is not None and line is self._own:
             self._comeback.num_taken += 1
@@ -464,110 +451,47 @@ class Session:
     async def _perform(self, event: ClientEvent) -> None:
         match event:
             case InputAudioBufferAppend():
-                self._check_waiting(event.audio)
-                self._meter.heard(self._ears.seconds_of(event.audio))
-                if len(event.audio) <= _INLINE_AUDIO_BYTES:
-                    self._listen_beside(self._ears.seconds_of(event.audio))
-                    reactions = self._machine.receive(event, self._clock())
-                    self._pass_on_heard(self._clock())
-                    self._react(reactions)
-                else:
-                    await self._hear(event.audio)
+                await self._append(event)
             case ItemCreate():
-                event = await self._filters.typed(event)
+                event = await self._desks.filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 carried = carried_audio(event.item)
-                audio = await self._carried(carried) if carried else None
+                audio = None
+                if carried:
+                    audio = await self._sound.carried(carried, self._waiting_s)
                 self._react(self._machine.receive(event, self._clock(), audio, pictures))
             case SessionUpdate():
                 await self._schemas.check(self._id, event.session, "session")
-                self._react(self._machine.receive(event, self._clock()))
+                async with self._sound.caught_up():
+                    self._react(self._machine.receive(event, self._clock()))
             case ResponseCreate():
                 await self._schemas.check(self._id, event.response, "response")
-                event = await self._filters.typed(event)
+                event = await self._desks.filters.typed(event)
                 pictures = await self._gallery.pictures(event)
                 self._react(self._machine.receive(event, self._clock(), None, pictures))
+            case InputAudioBufferCommit() | InputAudioBufferClear():
+                async with self._sound.caught_up():
+                    self._react(self._machine.receive(event, self._clock()))
             case _:
                 self._react(self._machine.receive(event, self._clock()))
 
-    async def _hear(self, data: bytes) -> None:
-        """Hear appended audio outside of the event loop, a piece at a time."""
-        self._held_pcm = []
-        try:
-            # For example, 30 s arrive in one event at 100 s. Their last sample was recorded just
-            # now, so the first piece of 10 s ended at 80 s, the second at 90 s. What was played is
-            # looked up by these times.
-            left_s = self._ears.seconds_of(data)
-            now_s = self._clock()
-            for piece in self._ears.pieces(data):
-                piece_s = self._ears.seconds_of(piece)
-                left_s -= piece_s
-                self._listen_beside(piece_s, now_s - left_s)
-                await asyncio.to_thread(self._ears.hear, piece)
-                self._pass_on_heard(now_s - left_s)
-                self._listen()
-        finally:
-            held, self._held_pcm = self._held_pcm, None
-        for pcm in held:
-            self._hear_pcm(pcm)
-        self._listen()
-
-    def _listen_beside(self, seconds: float, now_s: float | None = None) -> None:
-        """Say what was played while the audio was recorded that is heard next."""
-        if self._far_end is not None:
-            now_s = self._clock() if now_s is None else now_s
-            self._ears.played(self._far_end.take(seconds, now_s))
-
-    def _hear_pcm(self, pcm: Pcm) -> None:
-        self._listen_beside(self._seconds(pcm))
-        self._ears.hear_pcm(pcm)
-        self._pass_on_heard(self._clock())
-
-    def _pass_on_heard(self, now_s: float) -> None:
-        """Let witnesses have what the user said, which has arrived by `now_s`."""
-        if self._ears.decoded is None:
-            return
-        decoded, self._ears.decoded = self._ears.decoded, []
-        for pcm in decoded:
-            for witness in self._witnesses:
-                witness.heard(pcm, now_s)
+    async def _append(self, event: InputAudioBufferAppend) -> None:
+        self._sound.admit(self._waiting_s, event.audio)
+        async with self._sound.caught_up():
+            if len(event.audio) > _INLINE_AUDIO_BYTES:
+                await self._sound.append_long(event.audio, self._listen)
+                return
+            with self._sound.appended(event.audio):
+                reactions = self._machine.receive(event, self._clock())
+            self._react(reactions)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))
 
-    async def _carried(self, carried: list[tuple[str, str]]) -> InputAudio:
-        """Return the sound that an item carries, at the engine's rate."""
-        parts = [await asyncio.to_thread(decode_base64, audio, path) for audio, path in carried]
-        self._check_waiting(*parts)
-        audio = await asyncio.to_thread(self._ears.decode_items, parts)
-        self._meter.heard(self._seconds(audio.pcm))
-        return audio
-
-    def _seconds(self, pcm: Pcm) -> float:
-        """Return how long sound at the engine's rate is."""
-        return len(pcm) / self._link.info.sample_rate_hz
-
-    def _check_waiting(self, *parts: bytes) -> None:
-        """Refuse audio that would have to wait for too long.
-
-        Raises:
-            ClientError: with it, more would wait than may.
-        """
-        limit_s = self._limits.max_waiting_audio_s
-        waiting_s = self._waiting_s
-        seconds = sum(map(self._ears.seconds_of, parts))
-        if waiting_s + seconds > limit_s:
-            raise ClientError(
-                f"Error appending input audio: {waiting_s:.0f} s of audio wait to be heard "
-                f"already, and {seconds:.0f} s more would be over the limit of {limit_s} s.",
-                code="input_audio_buffer_full",
-            )
-
     @property
     def _waiting_s(self) -> float:
         """Return how much audio waits to be heard."""
-        in_ears_s = self._ears.num_waiting / self._link.info.sample_rate_hz
-        return self._intake.waiting_s + in_ears_s
+        return self._intake.waiting_s + self._sound.waiting_s
 
     # A client that comes back.
 
@@ -618,7 +542,7 @@ class Session:
         except OverloadedError:
             self._link.leave(self._id)
             self._comeback.is_parked = True
-            self._machine.park()
+            self._machine.park_again()
             raise
 
     async def come_back(self, transport: Transport, last_event_id: str) -> None:
@@ -634,10 +558,10 @@ class Session:
         missed = comeback.missed(last_event_id) if comeback is not None else None
         line = Line(transport, self._own.dialect, self._limits.max_backlog_events)
         if comeback is None or missed is None:
-            await _close(line, _TOO_LATE, self._log)
+            await line.close(_TOO_LATE, self._log)
             return
         self._own = line
-        resumed = SessionResumed(self._machine.config, comeback.num_taken, self._ears.appended_ms)
+        resumed = SessionResumed(self._machine.config, comeback.num_taken, self._sound.appended_ms)
         for text in (line.text(resumed, self._ids.new("event")), *missed):
             line.put(text or "")
         self._counts.sessions_resumed += 1
@@ -695,14 +619,15 @@ class Session:
         It is dropped where it comes so much faster than it is heard that appended audio would be
         refused.
         """
-        if self._is_over or self._waiting_s > self._limits.max_waiting_audio_s:
-            return
-        self._meter.heard(self._seconds(pcm))
-        if self._held_pcm is not None:
-            self._held_pcm.append(pcm)
+        if not self._is_over and self._waiting_s <= self._limits.max_waiting_audio_s:
+            self._sound.arrived(pcm)
+
+    def _on_heard(self, now_s: float) -> None:
+        """Go on with sound that the transport decoded, whose end had arrived by `now_s`."""
+        if self._is_over:
             return
         try:
-            self._hear_pcm(pcm)
+            self._sound.heard(now_s)
             self._listen()
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
@@ -725,20 +650,19 @@ class Session:
 
         Args:
             pcm: the sound.
-            ago_s: since when it is heard.
+            ago_s: since when it is heard, unless it waits for what was given before.
         """
         if self._is_over:
             return
         at_s = self._clock() - ago_s
-        if self._far_end is not None:
-            self._far_end.play(pcm, at_s)
-        for witness in self._witnesses:
-            witness.sounded(pcm, at_s)
+        self._sound.played(pcm, at_s)
+        self._observers.sounded(pcm, at_s)
 
     def hushed(self) -> None:
         """Note that the client plays no more of what it was given."""
-        if self._far_end is not None and not self._is_over:
-            self._far_end.stop(self._clock())
+        if not self._is_over:
+            self._sound.hushed()
+            self._observers.hushed(self._clock())
 
     def played(self, item_id: str, num_samples: int) -> None:
         """Take note of how much of an item has been played, in samples at the engine's rate."""
@@ -754,7 +678,7 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Say whether no connection can join any more."""
-        return self._is_over or len(self._side_lines) >= _MAX_SIDE_LINES
+        return self._is_over or self._side_lines.is_full
 
     async def attach(self, transport: Transport, dialect: Dialect) -> None:
         """Serve another connection, until it or the session ends.
@@ -765,44 +689,20 @@ class Session:
             transport: the accepted connection; it is closed if the session ends.
             dialect: that its client speaks.
         """
-        # The session is forgotten when it ends; what follows is this connection's own.
-        lines, ended, limits, log = self._side_lines, self._ended, self._limits, self._log
-        line = Line(transport, dialect, limits.max_backlog_events)
+        line = Line(transport, dialect, self._limits.max_backlog_events)
         if self.is_full:
             hangup = Hangup(EndReason.NO_ROOM, "There are too many connections.")
-            await _close(line, hangup, log)
+            await line.close(hangup, self._log)
             return
         self._put(line, SessionCreated(self._machine.config), self._ids.new("event"))
-        lines.append(line)
-        reading = asyncio.create_task(self._read(line), name=f"read beside {self._id}")
-        self._side_readings.add(reading)
-        reading.add_done_callback(self._side_readings.discard)
-        writing = asyncio.create_task(
-            line.write(limits.send_timeout_s), name=f"write beside {self._id}"
-        )
-        try:
-            await asyncio.wait(
-                (reading, writing, line.is_lost, ended), return_when=asyncio.FIRST_COMPLETED
-            )
-            lines.remove(line)
-            hangup_beside = await _hangup_beside(line, writing, is_over=ended.done())
-            if hangup_beside is not None:
-                await _close(line, hangup_beside, log)
-        finally:
-            if line in lines:
-                lines.remove(line)
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+        await self._side_lines.serve(line, self._ended, self._log)
 
     # From the engine.
 
     def _on_output(self, output: Output | News | Taken) -> None:
         if self._is_over:
             return
-        if self._witnesses and isinstance(output, Output):
-            for witness in self._witnesses:
-                witness.made(output, self._clock())
+        self._observers.made(output)
         try:
             if isinstance(output, Taken):
                 self._intake.taken(output)
@@ -828,12 +728,11 @@ class Session:
     # To both.
 
     def _react(self, reactions: list[Reaction]) -> None:
-        # A response beside the conversation for which the engine has no slot is refused when all
-        # else is done: its first command says so, and the others of it are for nobody.
+        # The engine may have no slot for a response beside the conversation. Its first command
+        # shows that. Its further commands are dropped, and it is refused after all other reactions.
         refused: set[str] = set()
         refusal: ClientError | None = None
-        for moment in self._machine.take_moments():
-            self._stopwatch.note(moment)
+        self._observers.noted(self._machine.take_moments())
         for reaction in reactions:
             if isinstance(reaction, Refusal):
                 refusal = reaction.error
@@ -842,11 +741,11 @@ class Session:
             elif isinstance(reaction, Sound):
                 self._play(reaction)
             elif isinstance(reaction, ToolCommand | CheckWords | DelegateCommand):
-                self._ask(reaction)
+                self._desks.put(reaction)
             elif not isinstance(reaction, Command):
                 self._send(reaction)
             elif reaction.session_id == self._id:
-                self._count_speculation(reaction)
+                self._observers.speculated(reaction)
                 self._intake.put(reaction)
             elif reaction.session_id not in refused and not self._put_aside(reaction):
                 refused.add(reaction.session_id)
@@ -855,16 +754,6 @@ class Session:
         self._alarm.set(self._machine.deadline_s)
         if refusal is not None:
             raise refusal
-
-    def _ask(self, question: ToolCommand | CheckWords | DelegateCommand) -> None:
-        """Ask somebody beside the client and the engine; what comes of it is an `Outcome`."""
-        match question:
-            case CheckWords():
-                self._filters.put(question)
-            case AskModel() | DropAsk():
-                self._delegate.put(question)
-            case _:
-                self._tools.put(question)
 
     def _put_aside(self, command: Command) -> bool:
         """Pass on what concerns a response with a session of its own; False if it has no room."""
@@ -876,43 +765,21 @@ class Session:
 
     def _send(self, event: ServerEvent) -> None:
         if isinstance(event, ResponseDone) and self._tells_parts:
-            event = with_parts(event, self._stopwatch.parts(event.response.id))
-        self._time(event)
-        self._count_use(event)
-        if self._far_end is not None:
-            self._note_played(event, self._far_end)
-        if isinstance(event, ErrorEvent):
-            count_in(self._counts.errors, event.kind)
+            event = with_parts(event, self._observers.parts(event.response.id))
         event_id = self._ids.new("event")
-        for witness in self._witnesses:
-            witness.sent(event, event_id, self._clock())
+        self._observers.sent(event, event_id)
+        self._note_played(event)
         self._put(self._own, event, event_id)
-        for line in [*self._side_lines]:
+        for line in self._side_lines:
             self._put(line, event, event_id)
 
-    def _count_use(self, event: ServerEvent) -> None:
-        match event:
-            case OutputAudioDelta():
-                self._meter.spoke(self._seconds(event.pcm))
-            case ResponseDone():
-                self._meter.responded(event.response.usage)
-            case _:
-                pass
-
-    def _time(self, event: ServerEvent | PlayAudio) -> None:
-        """Take the time of an event, and tell when it is the first sound or word of a reply."""
-        begun = self._stopwatch.see(event)
-        if begun is not None:
-            for witness in self._witnesses:
-                witness.begun(*begun, self._clock())
-
-    def _note_played(self, event: ServerEvent, far_end: FarEnd) -> None:
+    def _note_played(self, event: ServerEvent) -> None:
         """Note what a client that plays by itself will play, or not any more."""
         match event:
             case OutputAudioDelta():
-                far_end.play(event.pcm, self._clock())
+                self._sound.played(event.pcm, self._clock())
             case SpeechStarted() | ItemTruncated() if self._player is None:
-                far_end.stop(self._clock())
+                self._sound.hushed()
             case _:
                 pass
 
@@ -942,8 +809,7 @@ class Session:
         assert self._player is not None, "the machine was told that there is one"
         match sound:
             case PlayAudio():
-                self._time(sound)
-                self._meter.spoke(self._seconds(sound.pcm))
+                self._observers.played(sound)
                 self._player.play(sound.item_id, sound.pcm)
             case EndOfAudio():
                 self._player.end(sound.item_id)
@@ -956,21 +822,11 @@ class Session:
             case _:
                 assert_never(sound)
 
-    def _count_speculation(self, command: Command) -> None:
-        match command:
-            case CommitAudio(is_tentative=True):
-                self._counts.speculations += 1
-            case Reopen():
-                self._counts.speculations_withdrawn += 1
-            case _:
-                pass
-
     # The end.
 
     def _count_end(self, hangup: Hangup | None) -> None:
         how = str(self._own.transport.close_code(hangup.reason)) if hangup else self._cause
-        count_in(self._counts.sessions_ended, how)
-        self._meter.end(how)
+        self._observers.closed(how)
         self._counts.slow_readers += hangup is not None and hangup.reason is EndReason.SLOW_READER
 
     def _tick(self) -> None:
@@ -1091,25 +947,3 @@ def _user(config: SessionConfig) -> dict[str, str]:
 async def _off_loop(text: str, read: Callable[[_Given], _Read], given: _Given) -> _Read:
     """Read an event, in a worker thread if its text is long."""
     return read(given) if len(text) <= _INLINE_EVENT_CHARS else await asyncio.to_thread(read, given)
-
-
-async def _hangup_beside(
-    line: Line, writing: asyncio.Task[Hangup | None], *, is_over: bool
-) -> Hangup | None:
-    """Return how to close a connection beside a session, None if its peer has left."""
-    if line.is_lost.done():
-        return TOO_SLOW
-    if is_over and not writing.done():
-        try:
-            line.put(Hangup(EndReason.SESSION_ENDED, "The session has ended."))
-        except SlowReaderError:
-            return TOO_SLOW
-    return await writing if is_over or writing.done() else None
-
-
-async def _close(line: Line, hangup: Hangup, log: structlog.stdlib.BoundLogger) -> None:
-    try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await line.transport.close(hangup)
-    except TimeoutError:
-        log.warning("the connection did not close in time")

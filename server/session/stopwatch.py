@@ -140,7 +140,7 @@ class Stopwatch:
         return None if turn is None else turn.parts
 
     def _divide(self, turn: _Turn, begun_s: float | None, first_s: float) -> TurnParts:
-        # An early reply is begun before the turn is over. What happened then nobody waited for.
+        # An early reply begins before the turn is over. Nobody waited during that time.
         begun_s = first_s if begun_s is None else max(begun_s, turn.began_s)
         turn.parts = parts = TurnParts(
             self._round_trip_s(), turn.silence_s, begun_s - turn.began_s, first_s - begun_s

@@ -11,10 +11,11 @@ from model.messages import Usage
 from server.protocol.wire.checks import JsonObject
 from server.session.ledger import Ledger, LedgerError
 
-# What a response cost is on its way to the disk this soon, with that of others meanwhile.
+# The cost of a response is written to the disk after this time, together with others that ended
+# meanwhile.
 _SOON_S = 0.2
-# Lines that may wait for a disk that takes none. More of them are added up by key and model: then
-# it is not known any more which session used what, but nothing is lost.
+# Lines that may wait while the disk takes none. When there are more, they are added up by key and
+# model. The use of each single session is then unknown, but no use is lost.
 MAX_WAITING = 4_096
 TOKEN_FIELDS = tuple(field.name for field in fields(Usage))
 """Kinds of tokens of a response, as `Usage` has them."""
@@ -131,7 +132,7 @@ class Meter:
         self._used.audio_out_seconds += seconds
 
     def responded(self, usage: Usage | None) -> None:
-        """Count a response of which the client has been told that it ended, and what it cost."""
+        """Count a response whose end and cost the client has been told."""
         self._used.add_response(usage)
         self.is_urgent = True
         self._book.hurry()
@@ -265,7 +266,7 @@ class UsageBook:
         except TimeoutError:
             return False
         if not self._is_closing:
-            # Whatever else ends meanwhile is written with it.
+            # Responses that end meanwhile are written with it.
             await asyncio.sleep(_SOON_S)
         self._is_urgent.clear()
         return True

@@ -40,7 +40,13 @@ class Witness:
         """See sound of the user that has arrived: float32 [samples] at the engine's rate."""
 
     def sounded(self, pcm: Pcm, at_s: float) -> None:
-        """See sound that a transport plays from `at_s` on: float32 [samples], the engine's rate."""
+        """See sound that a transport plays from `at_s` on, or after what it plays already.
+
+        float32 [samples], at the engine's rate.
+        """
+
+    def hushed(self, now_s: float) -> None:
+        """See that a transport plays no more of what it was given."""
 
     def ended(self, why: str, now_s: float) -> None:
         """See the end of the session; nothing follows."""

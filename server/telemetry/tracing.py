@@ -95,9 +95,10 @@ class Tracing:
 
 
 class _Gate(SpanProcessor):
-    """Let so many spans wait and no more, and count those that do not get in or out.
+    """Bound the spans that wait, and count those that are dropped.
 
-    The SDK's own queue drops silently; this one is not larger, so that nothing is dropped there.
+    The SDK's own queue drops silently. No more spans are let in here than it holds, so it drops
+    none.
     """
 
     def __init__(self, exporter: SpanExporter, max_waiting: int, counts: Counts) -> None:

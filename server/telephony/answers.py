@@ -14,7 +14,7 @@ MEDIA_TYPE = "application/xml"
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 # µ-law both ways, whatever the telephone's own codec is. TeXML knows no L16.
 _TELNYX = ' codec="PCMU" bidirectionalMode="rtp" bidirectionalCodec="PCMU"'
-# XML has no way at all to write these (XML 1.0, section 2.2).
+# XML cannot write these characters (XML 1.0, section 2.2).
 _UNWRITABLE = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
 
 
@@ -24,8 +24,8 @@ def connected(provider: Provider, url: str, parameters: Mapping[str, str]) -> st
     Args:
         provider: who asks.
         url: `wss` address of the stream.
-        parameters: that come back in the stream's `start`; what is longer than the provider takes
-            is left out.
+        parameters: that come back in the stream's `start`; those that are too long for the provider
+            are left out.
     """
     written = "".join(
         f"<Parameter name={_quoted(name)} value={_quoted(value)} />"
@@ -38,7 +38,7 @@ def connected(provider: Provider, url: str, parameters: Mapping[str, str]) -> st
 
 
 def refused(text: str) -> str:
-    """Say a sentence and hang up, or give a busy tone where there is none."""
+    """Say a sentence and hang up; without a sentence, give a busy tone."""
     if not text:
         return f'{_HEAD}<Response><Reject reason="busy" /></Response>'
     said = escape(text.translate(_UNWRITABLE))

@@ -1,4 +1,4 @@
-"""Hold one telephone call: from its stream's start to its end, with all that belongs to it."""
+"""Hold one telephone call from the start of its stream to its end, with all its parts."""
 
 import asyncio
 import json
@@ -51,19 +51,20 @@ CallEnd: TypeAlias = Literal[
 answer to a ping, messages that cannot be read, no mark came back, the session ended, the provider
 did not take what it was sent, the server was stopped, more came than a telephone says."""
 
-# How a WebSocket says that it went.
+# Code with which a WebSocket says that its peer left.
 _CAUSES: dict[str, CallEnd] = {"ping_timeout": "lost", "stopping": "stopping"}
 
-# One that cannot be read may be a message of the future; so many are no telephone.
+# A message that cannot be read may be of a newer kind. A peer that sends so many of them is no
+# telephone provider.
 _MAX_MALFORMED = 16
-# A telephone sends 50 pieces a second, and a reply brings 25 marks. Four times as much is a flood,
-# unless the network stood still for half a minute before.
+# A telephone sends 50 pieces a second, and a reply leads to 25 marks. Four times as much is a
+# flood, unless the network delivered nothing for half a minute before.
 _MESSAGES_A_SECOND = 200
 _MESSAGES_AT_ONCE = 6_000
 # The same for sound, whatever the size of its pieces.
 _SOUND_AHEAD_S = 30.0
-# The provider has at most a second of sound. One that has not played any of it after ten does not
-# play.
+# The provider holds at most a second of sound. If it has played none of it after this time, it does
+# not play at all.
 MARKS_WITHIN_S = 10.0
 # One reply's pieces and marks: `Speaker` sends no more than a second ahead.
 _MAX_WAITING = 512
@@ -82,7 +83,7 @@ class CallParts:
         rate_hz: of the engine's audio.
         send_timeout_s: for the provider to take a message.
         new_session: makes its session.
-        joined: called when its session joins: the place that was kept for it is the session's own.
+        joined: called when its session joins: from then on the session has its place itself.
     """
 
     settings: TelephonySettings
@@ -95,8 +96,8 @@ class CallParts:
 class PhoneLine:
     """Be a session's own connection on a telephone, which has no events.
 
-    What is done with the keys, and at the beginning, is given to the session as a client's events
-    would be. Whoever joins beside it (`?call_id=`) sees and sends all others.
+    Pressed keys and the first words become client events of the session. Another connection that
+    joins by `?call_id=` sees all events and may send any.
 
     Args:
         close: closes the stream.
@@ -135,7 +136,7 @@ class PhoneLine:
         return text
 
     async def send(self, text: str) -> None:
-        """See an event that nobody is there for."""
+        """Drop an event: a telephone shows none."""
         found = _KIND.match(text)
         if found is not None and found[1] in ("response.created", "response.done"):
             self.is_responding = found[1] == "response.created"
@@ -240,7 +241,7 @@ class PhoneCall:
         return reason
 
     def _begin(self) -> None:
-        """Say what the model is to know of the call, and have it speak first if it is to."""
+        """Tell the model about the call, and let it speak first if the settings say so."""
         settings, given = self._parts.settings, self._started.parameters
         known = [f"{name}: {given[name]}" for name in settings.parameters if given.get(name)]
         if known:
@@ -282,7 +283,7 @@ class PhoneCall:
                     self._end("malformed")
             self._num_messages += 1
             self._refuse_floods()
-            # What has arrived already is received without waiting: others have their turn.
+            # Messages that have arrived are received without waiting, so others get a turn here.
             await asyncio.sleep(0)
 
     def _refuse_floods(self) -> None:
@@ -317,7 +318,7 @@ class PhoneCall:
                 pass
 
     def _press(self, digit: str) -> None:
-        # A key interrupts as speech does, at once and without a doubt.
+        # A key interrupts as speech does, but at once.
         if self._line.is_responding:
             self._line.put(type="response.cancel")
         if self._speaker.is_playing:
@@ -328,7 +329,7 @@ class PhoneCall:
         self._type(self._keypad.due(self._loop.time()))
 
     def _type(self, keys: str | None) -> None:
-        """Pass on what was pressed, if it is at its end, and wait for its end if it is not."""
+        """Pass on the pressed keys if they are complete; else wait until they are."""
         if self._keys_timer is not None:
             self._keys_timer.cancel()
             self._keys_timer = None

@@ -1,4 +1,4 @@
-"""Hold the telephone calls of a server, and say who may begin one."""
+"""Hold the telephone calls of a server, and check who may begin one."""
 
 import base64
 import binascii
@@ -37,7 +37,7 @@ class PhoneCalls:
         clock: Unix time in seconds.
 
     Raises:
-        ConfigError: the session that calls begin with cannot be, or a key is none.
+        ConfigError: the session that calls begin with is not valid, or a key is not one.
 
     Attributes:
         settings: of telephony.
@@ -60,6 +60,15 @@ class PhoneCalls:
     def num_calls(self) -> int:
         """Count the calls there are."""
         return len(self._calls)
+
+    @property
+    def num_expected(self) -> int:
+        """Count the calls whose webhook was answered here a moment ago, and that are to come."""
+        return self._tickets.num_expected
+
+    def is_expected(self, ticket: str | None) -> bool:
+        """Say whether a stream is that of such a call."""
+        return ticket is not None and self._tickets.is_expected(ticket)
 
     def add(self, call: PhoneCall) -> None:
         """Know a call.
@@ -158,7 +167,8 @@ class PhoneCalls:
             ticket: at the end of the address, None for none.
 
         Returns:
-            Which call it has to be, None for any, and in which format it takes sound.
+            The id of the call that the stream must be for, None for any; and the format of its
+            sound.
 
         Raises:
             RefusedError: nobody was told to open it.
@@ -175,7 +185,7 @@ class PhoneCalls:
                 return None, MediaFormat(telnyx.codec, telnyx.rate_hz)
             raise _not_signed("it has no ticket in its address, nor the stream_token")
         if provider == "twilio":
-            # First the signature: without it nobody can use a ticket up.
+            # The signature is checked first, so a stranger cannot use a ticket up.
             base = _websocket(self.settings.public_url or "")
             url = f"{base}{PATH}/{provider}/{ticket}"
             tokens = self.settings.twilio.auth_tokens
@@ -184,7 +194,7 @@ class PhoneCalls:
         call_id = self._tickets.take(ticket, provider)
         if call_id is None:
             raise _not_signed("its ticket is none, is too old, or was used")
-        # What Telnyx calls a call in a webhook of TeXML is not what it does in a stream.
+        # Telnyx gives a call one id in a TeXML webhook and another one in a stream.
         return (call_id if provider == "twilio" else None), MediaFormat()
 
 

@@ -14,7 +14,7 @@ class Keypad:
     """
 
     # For example, with a pause of 2 s. 4 and 2 at 10.0 and 10.4 s, and # at 11 s: "42" at 11 s. The
-    # same without #: "42" at 12.4 s. A # alone is "#", since it says something.
+    # same without #: "42" at 12.4 s. A # alone is "#", since it can be an answer.
 
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s

@@ -1,4 +1,4 @@
-"""Put what comes of a caller's sound in order, and decode it."""
+"""Put the pieces of a caller's sound in order, and decode them."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ ENCODINGS: dict[str, WireEncoding] = {
 """RTP's names of codecs (RFC 3551, section 6) → ours."""
 
 # Messages on one TCP connection keep their order, but Telnyx says that it may have read them in
-# another: "media frame order is not guaranteed". 100 ms of it are waited for.
+# another: "media frame order is not guaranteed". So a missing piece is waited for, up to 100 ms.
 _MAX_HELD = 5
 # A longer hole is not a lost piece: the caller was put on hold, or the stream stood still.
 _MAX_HOLE_MS = 1_000
@@ -37,7 +37,7 @@ class Listener:
         self._decoder = AudioDecoder(ENCODINGS[format_.encoding], format_.rate_hz, rate_hz)
         self._held: dict[int, Media] = {}
         self._next: int | None = None  # number of the piece that is due
-        self._next_ms: int | None = None  # its time, if the one before had one
+        self._next_ms: int | None = None  # its time, if the piece before had one
         self.num_late = 0
         self.num_missing = 0
 
@@ -82,7 +82,8 @@ class Listener:
         length_ms = len(media.payload) * 1000 // (size * self._format.rate_hz)
         hole_ms = 0 if self._next_ms is None else media.time_ms - self._next_ms
         self._next_ms = media.time_ms + length_ms
-        # Times are when something was sent, and jitter: only a whole piece is a hole.
+        # Times say when a piece was sent, and vary a little. So only a whole missing piece is a
+        # hole.
         return hole_ms if length_ms <= hole_ms <= _MAX_HOLE_MS else 0
 
     def _decoded(self, media: Media) -> Pcm:

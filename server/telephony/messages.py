@@ -40,7 +40,7 @@ _KEYS = "0123456789*#ABCDabcd"
 
 
 class MessageError(ParleyError):
-    """Report a message that is none of the protocol's."""
+    """Report a message that the protocol does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What was sent before a mark is over: it was played, or cleared."""
+    """All that was sent before a mark has been played, or cleared."""
 
     name: str
 
@@ -109,7 +109,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Something that asks for nothing: `connected`, `error`, other tracks, what comes in future.
+    """A message that needs no answer: `connected`, `error`, other tracks, and kinds not known yet.
 
     Attributes:
         event: its name.
@@ -127,7 +127,7 @@ def read(text: str, provider: Provider) -> Message:
     """Return what a message says.
 
     Raises:
-        MessageError: it is not one of the protocol's, or says what cannot be.
+        MessageError: the protocol has no such message, or a value in it is impossible.
     """
     if len(text) > MAX_MESSAGE_CHARS:
         raise MessageError(f"a message has {len(text)} characters, more than {MAX_MESSAGE_CHARS}")
@@ -227,7 +227,7 @@ def _parameters(given: object) -> dict[str, str]:
 
 
 def _media(media: Mapping[str, Any]) -> Message:
-    # With both tracks, what we say ourselves comes as "outbound".
+    # With both tracks, our own sound comes back as "outbound".
     track = media.get("track", "inbound")
     if track not in ("inbound", "inbound_track"):
         return Other("media")

@@ -25,6 +25,7 @@ from server.telephony.answers import MEDIA_TYPE, connected, refused
 from server.telephony.call import CallParts, PhoneCall
 from server.telephony.calls import PATH, PhoneCalls
 from server.telephony.messages import MediaFormat, MessageError, Other, Provider, Started, read
+from server.transport.body import read_body
 from server.transport.door import check_draining, check_readiness, let_backend_in
 from server.transport.envelope import RefusedError, at_capacity, error_response
 from server.transport.gateway import Gateway
@@ -67,7 +68,7 @@ def phone_routes(phone: PhoneCalls) -> APIRouter:
 
 
 async def check_session(gateway: Gateway, phone: PhoneCalls) -> None:
-    """Check what only a server that runs can check of the session that calls begin with.
+    """Check the session that calls begin with, as far as that needs a running server.
 
     Raises:
         ConfigError: a function cannot be compiled.
@@ -92,7 +93,7 @@ async def _answered(request: Request, provider: Provider) -> Response:
     gateway: Gateway = request.app.state.gateway
     phone: PhoneCalls = request.app.state.phone
     try:
-        body = await _body(request, gateway.settings.server.max_body_bytes)
+        body = await read_body(request)
         form = _form(body)
         query = f"?{request.url.query}" if request.url.query else ""
         phone.check_webhook(provider, request.headers, f"/{provider}{query}", form, body)
@@ -105,13 +106,14 @@ async def _answered(request: Request, provider: Provider) -> Response:
         check_draining(gateway)
         check_readiness(phone.model)
         with phone.model.pool.place():
-            pass  # there is one; it is kept from the stream's handshake on
+            pass  # there is a free slot; it is reserved from the stream's handshake on
     except (RefusedError, OverloadedError) as error:
         code = error.code if isinstance(error, RefusedError) else "rate_limit_exceeded"
         count_in(gateway.counts.phone_calls_refused, str(code))
         _log.warning("call refused", provider=provider, call_id=call_id, reason=code)
         return Response(refused(phone.settings.busy_text), media_type=MEDIA_TYPE)
-    # The address of the webhook is signed as well: what an application adds to it is the call's.
+    # The address of the webhook is signed as well, so parameters in it can be trusted: they are
+    # passed on to the call.
     own = dict(parse_qsl(request.url.query, max_num_fields=_MAX_FIELDS))
     facts = {name: fields[key] for name, key in (("from", "From"), ("to", "To")) if key in fields}
     url = phone.stream_url(provider, call_id)
@@ -123,15 +125,6 @@ def _call_id(fields: Mapping[str, str]) -> str:
     if not 0 < len(call_id) <= _MAX_ID_CHARS:
         raise ClientError("The form has no CallSid.", code="missing_required_parameter")
     return call_id
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise RefusedError(413, f"The body is too large: at most {limit} bytes are read.")
-    return bytes(data)
 
 
 def _form(body: bytes) -> list[tuple[str, str]]:
@@ -158,12 +151,17 @@ async def _serve_stream(socket: WebSocket, provider: Provider) -> None:
     phone: PhoneCalls = socket.app.state.phone
     gateway.counts.connections += 1
     with contextlib.ExitStack() as place:
+        ticket = socket.path_params.get("ticket")
+        # Its caller was told that it is connected before the drain began, which waits for it.
+        is_expected = phone.is_expected(ticket)
         try:
-            call_id, sends = phone.admit(provider, socket.headers, socket.path_params.get("ticket"))
-            check_draining(gateway)
+            call_id, sends = phone.admit(provider, socket.headers, ticket)
+            if not is_expected:
+                check_draining(gateway)
             check_readiness(phone.model)
             try:
-                # Kept while the stream says which call it is, until the session has it.
+                # The slot is reserved until the stream has said which call it is and the session
+                # has it.
                 place.enter_context(phone.model.pool.place())
             except OverloadedError:
                 raise at_capacity(phone.model.pool.max_sessions) from None
@@ -196,7 +194,7 @@ async def _started(
     Args:
         transport: the stream.
         provider: whose.
-        call_id: which one it has to be; None for any.
+        call_id: the call that the stream must be for; None for any.
 
     Raises:
         MessageError: it does not, or not in time, or it is another one.

@@ -46,7 +46,7 @@ def is_twilio(
     """Say whether one of the tokens has signed a request."""
     # Compared as bytes: what a header has may be no ASCII, and `compare_digest` refuses such text.
     offered = (given or "").encode()
-    # Twilio leaves the port out of some addresses that it signs, and has it in others.
+    # Twilio signs some addresses with their port, and others without.
     known = [
         twilio_signature(token, each, parameters) for token in tokens for each in _with_port(url)
     ]
@@ -54,7 +54,7 @@ def is_twilio(
 
 
 def _with_port(url: str) -> list[str]:
-    """Return an address with and without the port that its scheme has anyway."""
+    """Return an address with and without the default port of its scheme."""
     parts = urlsplit(url)
     port, host = _PORTS[parts.scheme], parts.hostname or ""
     if parts.port not in (None, port):
@@ -85,7 +85,7 @@ class TelnyxVerifier:
         self._seen: dict[bytes, float] = {}  # signature → until when it could be sent again
 
     def why_not(self, signature: str | None, timestamp: str | None, body: bytes) -> str | None:
-        """Return why a request is not believed, None if it is; a second one like it is not."""
+        """Return why a request is not trusted, None if it is; a repeated request is not."""
         if not signature or not timestamp:
             return "it is not signed"
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
@@ -98,7 +98,7 @@ class TelnyxVerifier:
             self._key.verify(given, timestamp.encode() + b"|" + body)
         except (binascii.Error, ValueError, InvalidSignature):
             return "its signature is wrong"
-        # Only what is signed right is kept, so strangers cannot fill this.
+        # Only valid signatures are kept, so strangers cannot fill this.
         self._seen = {each: end_s for each, end_s in self._seen.items() if end_s >= now_s}
         if given in self._seen:
             return "it was sent before"

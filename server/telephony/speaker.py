@@ -30,8 +30,8 @@ from server.telephony.messages import MediaFormat, Writer
 PIECE_MS = 40
 """Of sound between two marks: how exactly it is known what was heard."""
 
-# Sound that the provider has and has not played: enough for a network that stands still for a
-# second, and little to send again after a pause.
+# Sound that the provider has been sent but has not played: enough for a network that delivers
+# nothing for a second, and not much to send again after a pause.
 _AHEAD_MS = 1_000
 # The least that Telnyx takes in one message; also the time of one RTP packet towards the telephone.
 _LEAST_MS = 20
@@ -179,7 +179,7 @@ class Speaker:
     # From the provider.
 
     def came_back(self, name: str) -> None:
-        """Take a mark. Those of a clear, and any that were never sent, say nothing."""
+        """Take a mark that came back. Marks of cleared sound, or never sent ones, are ignored."""
         if all(name != each for each, _, _ in self._marks):
             return
         while self._marks:

@@ -15,7 +15,7 @@ _KEY_BYTES = 24
 
 
 def made_key() -> str:
-    """Return a new key: 192 random bits, so that a bare hash of it tells nothing."""
+    """Return a new key: 192 random bits, too many to be guessed from a plain hash of it."""
     return _PREFIX + secrets.token_hex(_KEY_BYTES)
 
 

@@ -112,7 +112,7 @@ def admitted(key: str | None, api_keys: ApiKeys, ephemeral_keys: KeyBook) -> Adm
 def is_welcome_origin(
     origin: str | None, host: str | None, allowed: Collection[str], *, has_keys: bool
 ) -> bool:
-    """Say whether what makes a request may: no page at all, one of ours, or one that is listed.
+    """Say whether the sender may ask: a program, one of our own pages, or a page that is listed.
 
     Args:
         origin: of the page, as its browser says it.

@@ -51,8 +51,8 @@ def check_certificate(settings: ServerSettings) -> None:
 def self_signed(directory: Path, host: str) -> tuple[Path, Path]:
     """Return the files of a certificate that is signed with its own key, and of that key.
 
-    They are made where there are none that still hold, so a client that was told to trust them goes
-    on doing so.
+    They are made only where there are none that are still valid. So a client that trusts the
+    certificate can go on doing so.
 
     Args:
         directory: for both files.
@@ -107,8 +107,7 @@ def _make(certificate: Path, key: Path, host: str) -> None:
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=_DAYS))
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
-        # It signs itself and nothing else: whoever steals this key cannot make certificates for
-        # other names with it.
+        # It can sign no other certificate. So a thief of this key cannot make one for other names.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )

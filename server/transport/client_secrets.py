@@ -31,6 +31,7 @@ from server.protocol.wire.checks import (
     string_at,
 )
 from server.protocol.wire.parse import json_object, refuse_half_characters
+from server.transport.body import read_body
 from server.transport.door import check_draining, check_origin, let_backend_in
 from server.transport.envelope import RefusedError
 from server.transport.ephemeral import (
@@ -45,7 +46,7 @@ from server.transport.gateway import Gateway
 from server.transport.models import asked_model
 from server.transport.safety import with_safety_identifier
 
-# All requests share one turn in the queue of schemas, which sessions have one each of.
+# All requests together take one place in the queue for schemas; each session has one of its own.
 _OWNER = "http"
 
 
@@ -138,19 +139,11 @@ async def _body(request: Request) -> tuple[JsonObject, str]:
     Raises:
         ClientError: it may not, or the body is too large or not a JSON object.
     """
-    settings = request.app.state.gateway.settings.server
     # A simple request of another site's page comes without a preflight.
     check_origin(request, request.app.state.gateway)
     api_key = await let_backend_in(request, "client_secrets")
     name = api_key.account.name if api_key else ""
-    # Counted while it comes: the header with the length may be wrong or missing.
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > settings.max_body_bytes:
-            raise RefusedError(
-                413, f"The body is too large: at most {settings.max_body_bytes} bytes are read."
-            )
+    data = await read_body(request)
     if not data.strip():
         return {}, name
     try:
@@ -161,6 +154,7 @@ async def _body(request: Request) -> tuple[JsonObject, str]:
     if body is None:
         raise ClientError("Could not parse the JSON body of the request: expected one object.")
     refuse_half_characters(body, text)
+    settings = request.app.state.gateway.settings.server
     refuse_oversized(body, max_text_chars=settings.max_text_chars)
     return body, name
 

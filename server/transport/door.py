@@ -20,8 +20,9 @@ from server.transport.ephemeral import EphemeralKey
 from server.transport.gateway import Gateway
 from server.transport.models import ServedModel
 
-# What whoever watches over servers asks for.
+# What whoever watches over servers asks for; the last has a key of its own.
 _WATCHED = frozenset(("/livez", "/readyz", "/healthz"))
+_WATCHED_WITH_KEY = _WATCHED | {"/metrics"}
 # A host name or address, and perhaps a port: RFC 9110, 7.2.
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/?#]+)(:\d{1,5})?")
 # Azure's addresses, where a key may be in the query as well.
@@ -44,14 +45,18 @@ class KnownHosts:
     Args:
         app: that the others get to.
         names: it is known by, `*.example.com` for all below; those of this machine besides.
+        has_keys: whether keys are needed.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, names: Collection[str] = (), *, has_keys: bool = False
+    ) -> None:
         self._app = app
         self._names = frozenset(name.lower() for name in names)
+        self._watched = _WATCHED_WITH_KEY if has_keys else _WATCHED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what names this machine, or one of its names."""
+        """Pass on requests whose `Host` names this machine, or one of the allowed names."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -60,8 +65,8 @@ class KnownHosts:
         # lets it read the answer: to the browser it is the same site. The request still says `Host:
         # evil.example:8000`.
         connection = HTTPConnection(scope)
-        # Who watches servers asks by address: a kubelet by the pod's. Nothing there is a secret.
-        is_watched = self._names and scope["path"] in _WATCHED
+        # Who watches servers asks by address: a kubelet, and Prometheus, by the pod's.
+        is_watched = self._names and scope["path"] in self._watched
         if is_watched or is_known_host(connection.headers.get("host"), self._names):
             await self._app(scope, receive, send)
             return
@@ -149,8 +154,8 @@ async def let_back_in(connection: HTTPConnection, session_id: str) -> Session:
     """Let a client back into its session, by the secret that it was told.
 
     Raises:
-        RefusedError: there is no such session, or its secret is another one; or too many wrong keys
-            came from there.
+        RefusedError: there is no such session, or the secret is wrong, or too many wrong keys came
+            from that address.
     """
     gateway = _gateway(connection)
     offered = connection.scope.get("subprotocols", [])

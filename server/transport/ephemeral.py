@@ -48,7 +48,7 @@ class EphemeralKey:
         is_bound: True if its sessions may not change their instructions and functions.
         issuer: name of the API key by which it was made, empty without one.
         ends: end the sessions that are open with it.
-        is_revoked: True once it is no key any more, whoever still holds this.
+        is_revoked: True once the key was revoked; somebody may still hold this object.
     """
 
     value: str = field(repr=False)
@@ -107,7 +107,7 @@ class KeyBook(Protocol):
 class EphemeralKeys:
     """Make keys that this process alone knows, and find those that have not expired.
 
-    Keys are found by their SHA-256 digests, so that the time it takes tells nothing about them.
+    Keys are looked up by their SHA-256 digests, so the time of a look-up says nothing about a key.
 
     Args:
         max_keys: that may be waiting for their expiry.

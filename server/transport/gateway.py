@@ -1,30 +1,30 @@
 """Hold what all connections of a server share, and make their sessions."""
 
+import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
 from server.config import Settings
-from server.delegate.desk import DelegateDesk
-from server.filters.desk import FilterDesk
-from server.mcp.desk import ToolDesk
+from server.images.service import ImageService
 from server.metrics import Metrics
 from server.protocol.delegate.policy import DelegatePolicy, plain_phrases
 from server.protocol.dialects.ga import Dialect
 from server.protocol.ids import RandomIds
 from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.policy import Rule, ToolPolicy
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.protocol.settings.prompts import PromptBook
 from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording
 from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
+from server.session.desks import Desks
 from server.session.drain import Drain
+from server.session.ear_queue import HearingThread
 from server.session.ears import Ears
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
@@ -86,14 +86,14 @@ class Gateway:
     metrics: Metrics
     tries: FailedTries
     schemas: SchemaGate
-    tools: ToolDesk
-    filters: FilterDesk
-    delegate: DelegateDesk
+    desks: Desks
+    images: ImageService
     drain: Drain
     usage: UsageBook
     comebacks: Comebacks
     tracing: "Tracing | None" = None
     recorder: Recorder | None = None
+    hearing: HearingThread = field(default_factory=HearingThread)
 
     @property
     def policy(self) -> ToolPolicy:
@@ -108,7 +108,7 @@ class Gateway:
     def delegate_policy(self, model: ServedModel) -> DelegatePolicy | None:
         """Return what the text model answers for a model; None where there is none.
 
-        One that listens and speaks at once writes no transcripts, so there is nothing to ask.
+        A duplex model writes no transcripts, so there is nothing to ask a text model.
         """
         given = self.settings.delegate
         if given.url is None or model.pool.info.is_duplex:
@@ -155,70 +155,76 @@ class Gateway:
             headers: of the request that it came by; of interest is `traceparent`.
         """
         count_in(self.counts.sessions_by_transport, carrier)
-        settings, info, ids = self.settings.server, model.pool.info, RandomIds()
+        info, ids = model.pool.info, RandomIds()
         # A key's configuration is shared by all its sessions. Each gets an id and an end of its own
         # here.
-        expires_at = int(time.time()) + (settings.session_limit_s or _FAR_FUTURE_S)
+        expires_at = int(time.time()) + (self.settings.server.session_limit_s or _FAR_FUTURE_S)
         config = replace(config, id=ids.new("sess"), expires_at=expires_at)
+        is_played = player is not None
         ears = Ears(
             self.vad_model,
             info.sample_rate_hz,
             self.settings.vad,
             config,
-            cancels_echo=self._cancels_echo(is_played=player is not None),
+            cancels_echo=self._cancels_echo(is_played=is_played),
         )
         return Session(
             transport,
             SessionMachine(
                 config,
-                EngineProfile(
-                    info.sample_rate_hz, info.frame_ms, info.is_duplex, info.sees, info.recites
-                ),
+                info,
                 model.voices,
                 ids,
-                Limits(
-                    settings.max_items,
-                    settings.max_kept_audio_s,
-                    max_tools=settings.max_tools,
-                    max_conversation_chars=settings.max_conversation_chars,
-                    policy=self.policy,
-                    delegate=self.delegate_policy(model),
-                    prompts=self.prompts,
-                    max_image_bytes=self.settings.images.max_kept_bytes,
-                    max_glimpses=self.settings.webrtc.camera_images,
-                    filters=self.filters.plan,
-                    max_context_tokens=settings.max_context_tokens,
-                ),
+                self._limits(model),
                 ears,
-                is_played=player is not None,
+                is_played=is_played,
             ),
             dialect,
             ids,
             ears,
             model.pool,
-            SessionLimits(
-                settings.max_backlog_events,
-                settings.send_timeout_s,
-                settings.max_waiting_audio_s,
-                settings.session_limit_s,
-                settings.idle_limit_s,
-                is_bound=is_bound,
-                max_text_chars=settings.max_text_chars,
-            ),
+            self._session_limits(is_bound=is_bound),
             schemas=self.schemas,
-            tools=self.tools,
-            filters=self.filters,
-            delegate=self.delegate,
+            desks=self.desks,
             gallery=model.gallery,
             counts=self.counts,
             meter=self.usage.meter(payer, model.name),
             drain=self.drain,
             comeback=self._comeback() if is_resumable else None,
             player=player,
-            witnesses=self._witnesses(
-                model, config, headers, carrier, is_played=player is not None
-            ),
+            hearing=self.hearing,
+            witnesses=self._witnesses(model, config, headers, carrier, is_played=is_played),
             tells_parts=self.settings.telemetry.parts_in_responses,
+        )
+
+    def _limits(self, model: ServedModel) -> Limits:
+        """Return what the conversation of a session may hold, and by which rules it goes."""
+        settings = self.settings.server
+        return Limits(
+            settings.max_items,
+            settings.max_kept_audio_s,
+            max_tools=settings.max_tools,
+            max_conversation_chars=settings.max_conversation_chars,
+            policy=self.policy,
+            delegate=self.delegate_policy(model),
+            prompts=self.prompts,
+            max_image_bytes=self.settings.images.max_kept_bytes,
+            max_glimpses=self.settings.webrtc.camera_images,
+            filters=self.desks.filters.plan,
+            max_context_tokens=settings.max_context_tokens,
+        )
+
+    def _session_limits(self, *, is_bound: bool) -> SessionLimits:
+        """Return what a client can hold up."""
+        settings = self.settings.server
+        return SessionLimits(
+            settings.max_backlog_events,
+            settings.send_timeout_s,
+            settings.max_waiting_audio_s,
+            settings.session_limit_s,
+            settings.idle_limit_s,
+            is_bound=is_bound,
+            max_text_chars=settings.max_text_chars,
         )
 
     def _comeback(self) -> Comeback | None:
@@ -260,3 +266,17 @@ class Gateway:
         """Say whether replies are taken out of what a client's microphone hears."""
         where = self.settings.audio.echo_cancellation
         return where == "always" or (where == "calls" and is_played)
+
+    async def close(self) -> None:
+        """Close what all sessions shared; they are over, and so are their engines."""
+        await self.hearing.stop()
+        await self.usage.close()
+        await self.schemas.close()
+        self.desks.tools.close()
+        await self.desks.filters.close()
+        await self.images.close()
+        # These write what is left of files, or send it.
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.config import is_loopback
 
-# For answers that are no pages: nothing in them is run, framed, guessed at or kept. What sets its
-# own, as the playground does, keeps it. Source: OWASP, "REST Security Cheat Sheet".
+# For answers that are no pages: nothing in them is run, framed, guessed at or kept. An answer with
+# headers of its own, as the playground has, keeps them. Source: OWASP, "REST Security Cheat Sheet".
 SAFE: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -56,8 +56,8 @@ class SafeHeaders:
 
 def _is_name(host: str) -> bool:
     """Say whether a `Host` header has a name that stands for one server."""
-    # RFC 6797, section 8.1.1: never for an address. `localhost` is everybody's: what one server
-    # says of it would hold for all others on the machine.
+    # RFC 6797, section 8.1.1: never for an address. `localhost` is shared: a header of one server
+    # would hold for all servers on the machine.
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:
         ipaddress.ip_address(name.strip("[]"))

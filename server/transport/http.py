@@ -48,7 +48,7 @@ async def readyz(request: Request) -> Response:
 
 
 def _state(models: list[ServedModel]) -> str:
-    """Return one word for all models: theirs if it is the same, else that not all are ready."""
+    """Return one word for the state of all models: theirs if it is the same, else a mixed one."""
     states = {link.state for each in models for link in each.pool.links}
     if len(states) == 1:
         return states.pop().value
@@ -113,8 +113,7 @@ def _described(model: ServedModel, name: str) -> JsonObject:
         "created": 0,
         "owned_by": "parley",
     }
-    # Not part of the API: what else it is called, whom it can speak as, and what those who use it
-    # should know.
+    # Not part of the API: other names of the model, its voices, and a note for its users.
     served["aliases"] = [*model.settings.model.aliases]
     served["voices"] = [*model.voices.names]
     return {**served, "description": note} if (note := model.pool.info.note) else served

@@ -63,7 +63,7 @@ class ServedModel:
 
         Args:
             session: as it was asked for, in the internal vocabulary.
-            base: what holds where it says nothing; the defaults if None.
+            base: for what `session` leaves out; the defaults if None.
 
         Raises:
             ClientError: this model cannot have it.
@@ -114,8 +114,8 @@ class Models:
     def called(self, name: str | None) -> tuple[ServedModel, str]:
         """Return the model that a client asks for, and what its session says it is called.
 
-        Names and aliases are said as they were asked for. Whoever asks for anything else is refused
-        or, where one model serves them, told that model's own name.
+        A name or an alias is told as it was asked for. Any other name is refused or, where one
+        model answers to every name, answered with the own name of that model.
 
         Args:
             name: that the client gave; None or empty for the default.
@@ -174,7 +174,7 @@ def key_config(key: EphemeralKey, model: ServedModel, said: str) -> SessionConfi
     Args:
         key: that it comes by.
         model: that it has; one that was not named when the key was made may be any.
-        said: what it says that its model is called.
+        said: name of the model, as the session tells it.
 
     Raises:
         ClientError: the key is for a session that this model cannot have.

@@ -40,7 +40,7 @@ def playground_routes() -> APIRouter:
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
 
-    # One route for each file that is there: no path of a request is ever joined to a folder's.
+    # One route for each file. So the path of a request is never joined to a folder.
     names = (
         file.relative_to(_WEB).as_posix() for file in sorted(_WEB.rglob("*")) if file.is_file()
     )

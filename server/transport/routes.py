@@ -63,6 +63,20 @@ def _api(path: str, *, is_described: bool) -> APIRouter:
         status_code=426,
         response_description="The request was no WebSocket handshake.",
     )
+    _add_secrets(router, path)
+    base = path.removesuffix("/realtime")
+    router.add_api_route(f"{base}/models", http.models, methods=["GET"], summary="List the model")
+    router.add_api_route(
+        f"{base}/models/{{name:path}}",
+        http.model,
+        methods=["GET"],
+        summary="Describe the model by a name of its own",
+    )
+    return router
+
+
+def _add_secrets(router: APIRouter, path: str) -> None:
+    """Add where ephemeral keys are made and revoked."""
     # GA's address first, ours for revoking, then the two of beta.
     secrets = f"{path}/client_secrets"
     for place, endpoint, summary, extra in (
@@ -103,15 +117,6 @@ def _api(path: str, *, is_described: bool) -> APIRouter:
         router.add_api_route(
             place, client_secrets.options, methods=["OPTIONS"], include_in_schema=False
         )
-    base = path.removesuffix("/realtime")
-    router.add_api_route(f"{base}/models", http.models, methods=["GET"], summary="List the model")
-    router.add_api_route(
-        f"{base}/models/{{name:path}}",
-        http.model,
-        methods=["GET"],
-        summary="Describe the model by a name of its own",
-    )
-    return router
 
 
 def _watching() -> APIRouter:

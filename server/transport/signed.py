@@ -46,7 +46,7 @@ class KeyFacts:
         max_sessions: that may be open with it at once, on each server.
         is_bound: whether its sessions keep their instructions and functions.
         has_model: whether the model was named when it was made.
-        model: that its sessions say they have.
+        model: name that its sessions tell their clients.
         issuer: name of the API key by which it was made, empty without one.
         session: what its sessions begin with, as it was asked for; it was checked.
     """
@@ -189,8 +189,8 @@ class SignedKeys:
         """Return the key, None if there is none, or it has expired or was revoked.
 
         Raises:
-            RefusedError: it is good, but this server is set up differently from the one that made
-                it, and cannot have its session.
+            RefusedError: the key is valid, but this server is configured differently from the one
+                that made it, and cannot begin its session.
         """
         facts = self._signer.facts(value)
         # The signature was checked first. What an unsigned text says of its own age is never looked
@@ -244,7 +244,7 @@ class SignedKeys:
         self._revoked[facts.id] = facts.expires_at
 
     def _make_room(self) -> None:
-        """Forget keys with which nothing is open: they say themselves what they are."""
+        """Forget keys without open sessions. Such a key can be read again from its own text."""
         if len(self._keys) >= self._max_keys:
             self._keys = {id_: key for id_, key in self._keys.items() if key.ends}
 

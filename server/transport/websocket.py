@@ -218,7 +218,7 @@ class _Chosen:
 
     Attributes:
         model: that it talks to.
-        said: what it says that its model is called.
+        said: name of the model, as the session tells it.
         by: what it comes by.
     """
 
@@ -307,8 +307,8 @@ async def _serve_comeback(socket: WebSocket, transport: WebSocketTransport) -> N
     """Let a client back into its session.
 
     Raises:
-        RefusedError: there is no such session, its secret is another one, there is no place for it,
-            or what the client has missed is not kept.
+        RefusedError: there is no such session, the secret is wrong, no slot is free, or the events
+            that the client has missed are not kept any more.
     """
     # The secret is enough: an ephemeral key may have expired since, or have its one session.
     session_id = socket.query_params["session_id"]
@@ -345,7 +345,7 @@ async def _accepted(
             await socket.accept(chosen_subprotocol(socket.scope["subprotocols"]))
             config = with_safety_identifier(_initial_config(socket, chosen), socket.headers)
             _check_kind(config, model)
-            # It joins as soon as it runs, so nobody comes between.
+            # It joins the engine as soon as it runs, so nobody else can take its slot before.
             is_bound = key is not None and key.is_bound
             return gateway.new_session(
                 model,

@@ -322,10 +322,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._linger_on()
 
     def send(self, message: Any) -> Any:
-        """Send an ASGI message: returns what is to be awaited, so that nothing lies between."""
-        return (
-            self._close(message) if message["type"] == "websocket.close" else super().send(message)
-        )
+        """Send an ASGI message; returns the awaitable itself, to save a coroutine per message."""
+        match message["type"]:
+            case "websocket.close":
+                return self._close(message)
+            case "websocket.http.response.body":
+                return self._refuse(message)
+            case _:
+                return super().send(message)
+
+    async def _refuse(self, message: Any) -> None:
+        await super().send(message)
+        # uvicorn knows no handshake that ends with a refusal, and logs each as an error of ours.
+        self.handshake_complete = not message.get("more_body", False)
 
     async def _close(self, message: Any) -> None:
         # RFC 6455, section 7.1.1: whoever gets a close answers it and the server closes TCP. A peer

@@ -238,7 +238,12 @@ export class Parley {
   send(event) {
     const sent = { event_id: `page_${++this.number}`, ...event };
     this.emit("wire", { direction: "out", event: sent, atMs: performance.now() });
-    this.wire?.send(sent);
+    try {
+      this.wire?.send(sent);
+    } catch (error) {
+      const reason = /** @type {any} */ (error).message;
+      this.emit("problem", new ParleyError("not_sent", `${event.type} was not sent: ${reason}`));
+    }
     return sent.event_id;
   }
 
@@ -440,8 +445,11 @@ export class Parley {
 
   /** Say so if nobody looks at the camera. */
   checkCamera() {
-    if (this.camera && this.wire instanceof WebRtc && !this.wire.canSee) {
-      this.emit("problem", new ParleyError("no_video", "This server's model does not look at a camera.", ""));
+    if (!this.camera) return;
+    if (!(this.wire instanceof WebRtc)) {
+      this.emit("problem", new ParleyError("no_camera_here", "A camera is shown over WebRTC only."));
+    } else if (!this.wire.canSee) {
+      this.emit("problem", new ParleyError("no_video", "This server's model does not look at a camera."));
     }
   }
 

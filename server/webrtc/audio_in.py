@@ -30,7 +30,7 @@ _MAX_JUMP = 3_000
 FILL_AFTER_S = 0.1
 # More silence than this between two packets is not a pause but a jump of the sender's clock.
 _MAX_PAUSE_S = 5.0
-# Concealment repeats the last pitch and fades; after some frames there is nothing left of it.
+# Concealment repeats the last pitch and fades; after some frames it is silent.
 _MAX_CONCEALED_MS = 120
 # 1.3 s of packets. More than that behind one gap is no reordering; the gap is given up.
 _MAX_HELD = 64

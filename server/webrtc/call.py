@@ -1,4 +1,4 @@
-"""Hold one call: from its offer to its end, with all that belongs to it."""
+"""Hold one call from its offer to its end, with all its parts."""
 
 import asyncio
 import contextlib
@@ -102,9 +102,7 @@ class Call:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._door = parts.network.door(asked)
-        # Random, and so are the first number and timestamp: RFC 3550, sections 5.1 and 8. The
-        # number has 15 bits of it, so that it does not start over soon after the call begins, which
-        # confuses SRTP where the first packets are lost (RFC 3711, section 3.3.1).
+        # Random (RFC 3550, section 8), as is where the stream begins: see `_new_sender`.
         self._ssrc = secrets.randbits(32)
         self._version = 1
         self._agent = IceAgent(Credentials.made(), offer.remote.ufrag, self._loop.time)
@@ -122,18 +120,7 @@ class Call:
         self._encoder = OpusEncoder(parts.rate_hz, settings.bitrate, fec=settings.fec)
         self._decoder = OpusDecoder(parts.rate_hz)
         self._play_timer, self._hear_timer = Timer(self._on_play), Timer(self._on_hear)
-        self._sender = AudioSender(
-            self._encoder,
-            parts.rate_hz,
-            self._send_rtp,
-            self._report,
-            self._sounded,
-            lambda: self._play_timer.set(self._sender.due_s),
-            self._loop.time,
-            dtx=settings.dtx,
-            first_number=secrets.randbits(15),
-            first_timestamp=secrets.randbits(32),
-        )
+        self._sender = self._new_sender()
         self._receiver = AudioReceiver(self._decoder, parts.rate_hz, self._hear)
         self._video: VideoReceiver | None = None
         self._camera: Camera | None = None
@@ -157,6 +144,23 @@ class Call:
         # Done once there is a session, or the call is over without one.
         self._joined: asyncio.Future[None] = self._loop.create_future()
         self._log = _log.bind(call_id=call_id)
+
+    def _new_sender(self) -> AudioSender:
+        return AudioSender(
+            self._encoder,
+            self._parts.rate_hz,
+            self._send_rtp,
+            self._report,
+            self._sounded,
+            lambda: self._play_timer.set(self._sender.due_s),
+            self._loop.time,
+            dtx=self._parts.settings.dtx,
+            # Random, and so is the name of the stream: RFC 3550, sections 5.1 and 8. The number has
+            # 15 bits of it, so that it does not start over soon after the call begins, which
+            # confuses SRTP where the first packets are lost (RFC 3711, section 3.3.1).
+            first_number=secrets.randbits(15),
+            first_timestamp=secrets.randbits(32),
+        )
 
     @property
     def takes_video(self) -> bool:

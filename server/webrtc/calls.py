@@ -61,7 +61,7 @@ class Calls:
 
     @property
     def num_calls(self) -> int:
-        """Count the calls there are, with those that nobody has come to yet."""
+        """Count all calls, also those whose client has not connected yet."""
         return len(self._calls)
 
     @property

@@ -61,7 +61,7 @@ class ChannelTransport:
             return
         self._channel = channel
         # High and low marks: `send` waits above 256 KiB and goes on below 128 KiB. With one mark
-        # for both it would wake for every packet that leaves.
+        # for both, `send` would wake for every packet that leaves.
         channel.bufferedAmountLowThreshold = _MAX_BUFFERED_BYTES // 2
         # A message may be in the packet that opened the channel: nothing may wait here.
         channel.on("message", self._on_message)

@@ -1,7 +1,7 @@
 """Find in packets of video what a decoder takes (RFC 7741, RFC 6184, RFC 7798).
 
-A picture is made of a key frame alone. So of each packet two things matter: what it adds to its
-frame, and whether the frame is one that needs no other.
+A picture is made of a key frame alone. So two things matter in each packet: what it adds to its
+frame, and whether that frame can be decoded without others.
 """
 
 from enum import Enum
@@ -18,7 +18,7 @@ _H264_SPS, _H264_IDR = 7, 5
 _H264_STAP_A, _H264_FU_A = 24, 28
 # RFC 7798, sections 1.1.4 and 4.4, and ITU-T H.265, table 7-1.
 _H265_VPS, _H265_SPS = 32, 33
-_H265_FIRST_IRAP = 16  # pictures that others can begin with have this type or a higher one
+_H265_FIRST_IRAP = 16  # pictures at which decoding can begin have this type or a higher one
 _H265_AP, _H265_FU, _H265_PACI = 48, 49, 50
 
 
@@ -26,7 +26,7 @@ class Place(Enum):
     """Say what a packet tells of its frame."""
 
     KEY = "key"  # a key frame begins here
-    OTHER = "other"  # it is part of a frame that needs others
+    OTHER = "other"  # it is part of a frame that needs earlier ones
     WITHIN = "within"  # it is part of some frame
 
 

@@ -37,7 +37,8 @@ from aiortc.rtp import AnyRtcpPacket, RtpPacket, is_rtcp
 from server.webrtc.ice import IceAgent
 
 # A lone message that is lost waits for this timer, which is 1 s in aiortc as in RFC 4960; browsers
-# have 0.4 s and less. With both ends near each other it is never the network that is slow.
+# have 0.4 s and less. If both ends are near each other, a late answer means a lost message and not
+# a slow network.
 sctp.SCTP_RTO_MIN = 0.2  # type: ignore[assignment] # only whole by chance
 sctp.SCTP_RTO_INITIAL = 1.0
 

@@ -154,7 +154,7 @@ class Network:
         others = [host for host in self._hosts if not ipaddress.ip_address(host).is_loopback]
         if is_local or not others:
             others = self._hosts
-        # Nobody reaches us by the address that stands for all of them.
+        # The address that stands for all addresses (0.0.0.0) leads nowhere.
         found = [host for host in found if host not in _ANY]
         return [*dict.fromkeys([*found, *others])]
 

@@ -173,9 +173,9 @@ class OpusDecoder:
         return self._decoded(packet, len(self._buffer), is_before=False)
 
     def recover(self, packet: bytes, num_samples: int) -> Pcm:
-        """Return what was lost just before a packet, from what it carries of it.
+        """Return the sound that was lost just before a packet, from the packet's copy of it.
 
-        Where it carries nothing, it is concealed.
+        Without a copy in it, the loss is concealed.
 
         Args:
             packet: the next one that arrived; it is decoded afterwards.

@@ -63,7 +63,7 @@ class Exchange:
         self._by_ufrag[agent.local.ufrag] = agent
 
     def restart(self, agent: IceAgent, local: Credentials, remote_ufrag: str) -> None:
-        """Lead to an agent what names its new credentials, and nothing that names the old ones."""
+        """Lead checks with its new credentials to an agent, and those with the old ones nowhere."""
         del self._by_ufrag[agent.local.ufrag]
         agent.restart(local, remote_ufrag)
         self.add(agent)

@@ -33,6 +33,7 @@ from server.session.counts import count_in
 from server.session.session import Session
 from server.session.transport import Player, Transport
 from server.transport.auth import Admitted
+from server.transport.body import read_body
 from server.transport.door import (
     check_draining,
     check_origin,
@@ -53,7 +54,7 @@ _SDP = "application/sdp"
 # What clients give as the type of a bare offer; some give none.
 _BARE_TYPES = ("", _SDP, "text/plain", "application/x-www-form-urlencoded")
 _CREDENTIAL_TTL_S = 24 * 3600
-# All offers share one turn in the queue of schemas, which sessions have one each of.
+# All offers together take one place in the queue for schemas; each session has one of its own.
 _OWNER = "calls"
 
 
@@ -190,7 +191,7 @@ async def _config(
     Args:
         gateway: that it came to.
         model: that it has.
-        said: what it says that this is called.
+        said: name of the model, as the session tells it.
         key: by which it comes, if by one.
         session: that is asked for, if one is.
 
@@ -220,7 +221,7 @@ async def _offered(request: Request) -> tuple[str, JsonObject | None]:
     Raises:
         ClientError: the body is too large, or not of a kind that is known.
     """
-    data = await _body(request)
+    data = await read_body(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _form(request, data)
@@ -232,16 +233,6 @@ async def _offered(request: Request) -> tuple[str, JsonObject | None]:
             code="unsupported_media_type",
         )
     return _text(data), None
-
-
-async def _body(request: Request) -> bytes:
-    limit = request.app.state.gateway.settings.server.max_body_bytes
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise RefusedError(413, f"The body is too large: at most {limit} bytes are read.")
-    return bytes(data)
 
 
 async def _form(request: Request, data: bytes) -> tuple[str, JsonObject | None]:

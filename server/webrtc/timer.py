@@ -26,10 +26,10 @@ class Timer:
             self._time_s = time_s
             self._handle = self._loop.call_at(time_s, self._on_time)
         else:
-            # Most packets put it off. A handle of the loop stays in its heap after it was
-            # cancelled, so none is made for that: the one that waits rings too early, and only then
-            # there is another. For example, packets every 20 ms put off what is due 100 ms after
-            # them: ten handles a second, not fifty.
+            # Most packets put the time off. A cancelled handle of the loop stays in its heap, so no
+            # new handle is made for that: the old one rings too early, and then a new one is made.
+            # For example, packets every 20 ms put off what is due 100 ms after them: ten handles a
+            # second, not fifty.
             self._time_s = time_s
 
     def cancel(self) -> None:

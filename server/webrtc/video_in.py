@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from server.images.picture import VideoCodec
 from server.webrtc.depayload import Place, depayload, look
 
-# So long the packets of a key frame may take; then something of it was lost.
+# The packets of a key frame may take this long. If one is missing then, it was lost.
 MAX_COLLECTING_S = 0.2
-# A request that nothing came of is repeated.
+# A request for a key frame without an answer is repeated after this.
 ASK_AGAIN_S = 0.5
 # Of frames that come at the same time, since networks change the order of packets.
 _MAX_FRAMES = 3

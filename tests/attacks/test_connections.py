@@ -182,7 +182,7 @@ async def test_fragments_are_bounded() -> None:
 
 async def test_a_peer_that_answers_no_ping_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a reply that it does not read; the session ends as what it was."""
-    monkeypatch.setattr("server.app._PING_S", 0.1)
+    monkeypatch.setattr("server.serve._PING_S", 0.1)
     async with attacked() as (served, _):
         reader, writer = await _upgraded(served, KEY)
         writer.transport.pause_reading()  # from here on it is as good as gone

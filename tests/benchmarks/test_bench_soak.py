@@ -6,12 +6,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench_soak import Watched, _faults, _ledger_faults, _name, _quarters, _total, main
+from benchmarks.bench_soak import (
+    Watched,
+    _by_minute,
+    _faults,
+    _ledger_faults,
+    _name,
+    _quarters,
+    _total,
+    main,
+)
 from benchmarks.soak_callers import Told, script
 from model.scripted.script import parse_script
 
 QUIET: dict[str, Any] = {
     "descriptors": 25,
+    "up": 3.0,
     "sessions": 0.0,
     "in_engines": 0.0,
     "losses": 2.0,
@@ -43,8 +53,13 @@ def test_metrics_are_added_up() -> None:
         ({}, [100] * 8, []),
         ({"in_engines": 1.0}, [100] * 8, ["in_engines: 1 at the end"]),
         ({"restarts": 1.0}, [100] * 8, ["engines: 1 restarts of 2 kills"]),
+        ({"up": 2.0}, [100] * 8, ["engines: 2 of 3 serve at the end"]),
         ({"descriptors": 26}, [100] * 8, ["descriptors: 25 before, 26 after"]),
-        ({}, [100] * 4 + [120] * 4, ["memory: 100 MB, then 120 MB"]),
+        (
+            {},
+            [100] * 4 + [120] * 4,
+            [f"memory of the {name}: 100 MB, then 120 MB" for name in ("gateway", "engine")],
+        ),
         ({}, [100] * 4 + [109] * 4, []),
     ],
 )
@@ -52,7 +67,8 @@ def test_what_does_not_go_back_is_told(
     end: dict[str, float], memory: list[int], told: list[str]
 ) -> None:
     """Each by its own name."""
-    watched = Watched([each << 20 for each in memory], [25] * 8, kills=2)
+    values = [each << 20 for each in memory]
+    watched = Watched(values, values, [25] * 8, kills=2)
     assert _faults(watched, QUIET, {**QUIET, **end}) == told
 
 
@@ -60,6 +76,12 @@ def test_quarters_of_a_short_run() -> None:
     """There is always something to compare."""
     assert _quarters([5]) == (5, 5)
     assert _quarters([1, 2, 3, 4]) == (2, 4)
+
+
+def test_memory_by_minutes_of_talk() -> None:
+    """The last of each; talk comes in pieces, so a minute may have none."""
+    assert _by_minute([0.0, 0.5, 1.1, 3.2, 3.9], [1, 2, 3, 4, 5]) == [2, 3, 3, 5]
+    assert _by_minute([], []) == []
 
 
 def test_the_ledger_is_held_against_what_callers_were_told(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ TOOLS = (
     "denied",
     "needs approval, approved",
     "needs approval, denied",
+    "spoken call",
+    "spoken, approved",
+    "spoken, denied",
 )
 MARKS = {"pass": "pass", "n/a": "n/a", "fail": "FAIL"}
 # What it says when it passes is what was measured.
@@ -63,6 +66,7 @@ class Client:
         turns: how the server finds the end of spoken turns.
         options: what else follows.
         scenarios: what it is to manage.
+        script: that a scripted server follows.
     """
 
     name: str
@@ -71,6 +75,12 @@ class Client:
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = SCENARIOS
+    script: str = "script.yaml"
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Return what tells its server from others."""
+        return self.config, self.script if self.config == "scripted" else ""
 
 
 @dataclass(slots=True)
@@ -106,8 +116,10 @@ _DUPLEX = _python("openai", "openai_duplex.py")
 _NODE = _node("agents", "agents_realtime.mjs")
 _AGENTS_TOOLS = _python("openai", "agents_tools.py")
 _NODE_TOOLS = _node("agents", "agents_tools.mjs")
+_PAGE = (sys.executable, "-m", "tests.clients.agents_webrtc")
 _BETA, _AZURE = ("--dialect", "beta"), ("--azure",)
 _SERVER, _SEMANTIC, _MODEL = "server_vad", "semantic_vad", "the model"
+_TYPING, _SCRIPT_TOOLS = "typing, semantic_vad", "script_tools.yaml"
 
 CLIENTS = (
     Client("openai (GA)", "scripted", _SERVER, _GA),
@@ -118,6 +130,8 @@ CLIENTS = (
     Client("openai-agents", "scripted", _SEMANTIC, _AGENTS),
     Client("openai-agents, Twilio", "scripted", _SEMANTIC, _python("openai", "twilio_stream.py")),
     Client("@openai/agents-realtime", "scripted", _SEMANTIC, _NODE),
+    Client("@openai/agents-realtime, WebRTC", "scripted", _SEMANTIC, _PAGE),
+    Client("vision-agents, WebRTC", "scripted", _SEMANTIC, _python("vision", "vision_call.py")),
     Client(
         "livekit-plugins-openai", "scripted", _SEMANTIC, _python("livekit", "livekit_session.py")
     ),
@@ -132,8 +146,8 @@ CLIENTS = (
     Client(
         "LangChain voice agent", "scripted", _SERVER, _python("langchain", "langchain_voice.py")
     ),
-    Client("openai-agents", "scripted", "typing", _AGENTS_TOOLS, scenarios=TOOLS),
-    Client("@openai/agents-realtime", "scripted", "typing", _NODE_TOOLS, scenarios=TOOLS),
+    Client("openai-agents", "scripted", _TYPING, _AGENTS_TOOLS, (), TOOLS, _SCRIPT_TOOLS),
+    Client("@openai/agents-realtime", "scripted", _TYPING, _NODE_TOOLS, (), TOOLS, _SCRIPT_TOOLS),
     Client("openai (GA)", "starter", _SERVER, _GA),
     Client("openai (beta)", "starter", _SERVER, _GA, _BETA),
     Client("openai-agents", "starter", _SEMANTIC, _AGENTS),
@@ -143,32 +157,33 @@ CLIENTS = (
     Client("@openai/agents-realtime", "moshi-tiny", _MODEL, _NODE),
     Client("pipecat-ai", "moshi-tiny", _MODEL, _python("pipecat", "pipecat_duplex.py")),
 )
-OVERRIDES = {"scripted": (f"model.script={HERE / 'script.yaml'}",)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the clients, print the table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="clients and configs with this in their name")
+    parser.add_argument(
+        "--only", default="", help="clients, configs and scripts with this in their name"
+    )
     args = parser.parse_args(argv)
-    chosen = [client for client in CLIENTS if args.only in f"{client.name} {client.config}"]
+    chosen = [c for c in CLIENTS if args.only in " ".join((c.name, *c.server))]
     if not chosen:
         parser.error(f"no client is called {args.only!r}")
-    # A program for Node finds its packages from where it lies.
-    for program in HERE.glob("node/*/*.mjs"):
-        for source in (program, HERE / "node" / "common.mjs"):
+    # A program for Node finds its packages from where it lies, and so does a page.
+    shared = [*HERE.glob("node/*.mjs")]
+    for program in (*HERE.glob("node/*/*.mjs"), *HERE.glob("node/*/*.html")):
+        for source in (program, *shared):
             shutil.copy(source, ENVIRONMENTS / f"node-{program.parent.name}")
     outcomes: list[Outcome] = []
-    for config in dict.fromkeys(client.config for client in chosen):
+    for config, script in dict.fromkeys(client.server for client in chosen):
+        follows = (f"model.script={HERE / script}",) if script else ()
         with (
             _mcp_server() as mcp,
-            local_server(
-                ROOT / "configs" / f"{config}.yaml", (*OVERRIDES.get(config, ()), mcp)
-            ) as url,
+            local_server(ROOT / "configs" / f"{config}.yaml", (*follows, mcp)) as url,
         ):
             for client in chosen:
-                if client.config == config:
-                    _write(sys.stderr, f"{client.name} with {config}")
+                if client.server == (config, script):
+                    _write(sys.stderr, f"{client.name} with {config} {script}")
                     outcomes.append(_talk(client, url.removeprefix("ws://")))
     for scenarios in dict.fromkeys(outcome.client.scenarios for outcome in outcomes):
         alike = [outcome for outcome in outcomes if outcome.client.scenarios == scenarios]
@@ -189,6 +204,7 @@ def _talk(client: Client, host: str) -> Outcome:
         process = subprocess.run(
             [*client.command, host, client.config, *client.options],
             env={**os.environ, "PARLEY_ASSETS": f"{assets}/"},
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

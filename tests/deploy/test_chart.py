@@ -26,6 +26,7 @@ ALL: dict[str, Any] = {
     "keda": {"enabled": True, "load": 0.5},
     "podMonitor": {"enabled": True},
     "models": {"existingClaim": "models"},
+    "usage": {"ledger": True},
 }
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="needs Helm: make test-deploy")
@@ -48,7 +49,8 @@ def _rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _settings(deployment: dict[str, Any]) -> Settings:
     """Return what the server in the pod makes of its command line and environment."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    args, node = container["args"], {"NODE_ADDRESS": "10.0.0.7", "TURN_SECRET": "shared"}
+    args = container["args"]
+    node = {"NODE_ADDRESS": "10.0.0.7", "TURN_SECRET": "shared", "POD_NAME": "voice-0"}
     assert args[:2] == ["serve", "--config"]
     environment = {
         each["name"]: re.sub(r"\$\((\w+)\)", lambda hit: node[hit[1]], each["value"])
@@ -83,6 +85,7 @@ def test_everything_at_once() -> None:
     assert settings.webrtc.addresses == ("10.0.0.7:8000",)
     assert settings.webrtc.ice_servers[0].secret == "shared"  # noqa: S105
     assert settings.server.allowed_hosts == ("voice.example.com",)
+    assert settings.usage.ledger == Path("/parley/runs/usage-voice-0.jsonl")
     pod = manifests["Deployment"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert pod["initContainers"][0]["args"] == ["pull", "moshiko"]

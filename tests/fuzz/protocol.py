@@ -36,6 +36,9 @@ _DELEGATES: list[Line | None] = [
     {"answers": "always", "recites": False},
 ]
 
+_SENTENCES = ("", "s1 s2")
+_MAX_ITEMS = (2_000, 2_000, 2_000, 2_000, 6)
+
 _SOUND = "AAAA" * 16
 _TOOL = {
     "type": "function",
@@ -226,9 +229,15 @@ def _check_code(code: str | None) -> None:
 def play_world(lines: list[Line | str], counts: Counter[str], *, is_filtered: bool = False) -> None:
     """Play a sequence; it ends in the middle of things if its length is odd.
 
-    Two of three sessions have a text model beside their own.
+    Two of three sessions have a text model beside their own. Every other one that is checked says a
+    sentence in the place of what is refused, and one of five keeps few items.
     """
-    world = World(_DELEGATES[len(lines) % 3], is_filtered=is_filtered)
+    world = World(
+        _DELEGATES[len(lines) % 3],
+        is_filtered=is_filtered,
+        sentence=_SENTENCES[len(lines) // 2 % 2],
+        max_items=_MAX_ITEMS[len(lines) % 5],
+    )
     for line in lines:
         world.play(line)
         counts["events"] += 1

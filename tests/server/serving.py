@@ -13,10 +13,12 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.server import ServerState
 
 from model.messages import Engine
-from server.app import create_app, listening_socket, uvicorn_config
+from server.app import create_app
 from server.config import Settings
+from server.serve import listening_socket, uvicorn_config
 from server.session.pool import EnginePool
 from server.webrtc.network import Network
 
@@ -25,10 +27,18 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server and how to reach it."""
+    """A running server and how to reach it.
+
+    Attributes:
+        port: of the loopback interface.
+        app: what is served.
+        state: of the HTTP server.
+        is_secure: whether it speaks TLS.
+    """
 
     port: int
     app: FastAPI
+    state: ServerState
     is_secure: bool = False
 
     @property
@@ -81,7 +91,7 @@ async def serving(
     runner = uvicorn.Server(uvicorn_config(app, settings))
     with contextlib.closing(listening_socket("127.0.0.1", 0)) as listener:
         is_secure = settings.server.tls_certificate is not None
-        served = Served(listener.getsockname()[1], app, is_secure)
+        served = Served(listener.getsockname()[1], app, runner.server_state, is_secure)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(runner.serve(sockets=[listener]), name="uvicorn")
             async with asyncio.timeout(TIMEOUT_S):

@@ -5,9 +5,8 @@ import base64
 import contextlib
 import json
 import re
-import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -17,7 +16,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.app import create_app, listening_socket, voice_map
+from server.app import create_app, voice_map
 from server.config import ServerSettings, Settings
 from server.errors import ConfigError
 from server.names import parley_version
@@ -39,6 +38,7 @@ class Echo:
         self.engine = engine
         self.get = served.get
         self.drain: Drain = served.app.state.gateway.drain
+        self.app, self.pool = served.app, served.pool
         self._served = served
 
     def realtime(self) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
@@ -353,6 +353,57 @@ async def test_a_stock_client_goes_on_while_its_server_drains() -> None:
             await served.realtime().__aenter__()
 
 
+async def test_a_session_that_is_being_accepted_as_a_drain_begins_is_told_and_held() -> None:
+    """Its place was taken before, so the server does not end, and says so as soon as it can."""
+    async with echoing() as served:
+        sent: asyncio.Queue[Event] = asyncio.Queue()
+        incoming: asyncio.Queue[Event] = asyncio.Queue()
+        incoming.put_nowait({"type": "websocket.connect"})
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.accept":
+                served.drain.begin()
+                assert served.pool.num_coming == 1, "the server waits for it"
+            sent.put_nowait(dict(message))
+
+        answering = asyncio.create_task(served.app(_scope(), incoming.get, send))
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await sent.get())["type"] == "websocket.accept"
+            created, told = [json.loads((await sent.get())["text"]) for _ in range(2)]
+            assert (created["type"], told["type"]) == ("session.created", "session.updated")
+            assert told["session"]["expires_at"] == served.drain.ends_at
+            incoming.put_nowait({"type": "websocket.disconnect", "code": 1000, "reason": ""})
+            await answering
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.socket()
+
+
+def _scope() -> Event:
+    """Return what ASGI says of a WebSocket's request."""
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "scheme": "ws",
+        "path": "/v1/realtime",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+        "subprotocols": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "state": {},
+        "extensions": {},
+    }
+
+
+async def test_a_refusal_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """It is answered by its status, and nothing is said of it at a level that wakes somebody."""
+    async with echoing() as served:
+        served.drain.begin()
+        with pytest.raises(InvalidStatus, match="503"):
+            await served.socket()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 async def test_health_readiness_and_models() -> None:
     """The plain HTTP side answers."""
     async with echoing() as served:
@@ -427,21 +478,6 @@ async def test_pages_of_other_sites_are_refused_without_keys() -> None:
         assert refused.value.response.status_code == 403
         async with served.socket(origin="http://localhost:3000") as client:
             assert json.loads(await client.recv())["type"] == "session.created"
-
-
-def test_a_busy_port_is_a_clear_error() -> None:
-    """The message names the port and a way out."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"{port} on 127.0.0.1 is in use") as caught:
-            listening_socket("127.0.0.1", port)
-        assert f"server.port={port + 1}" in str(caught.value)
-
-
-def test_an_address_of_another_machine_is_a_clear_error() -> None:
-    """Only addresses of this machine can be listened on."""
-    with pytest.raises(ConfigError, match=r"server\.host: cannot listen on 192\.0\.2\.1"):
-        listening_socket("192.0.2.1", 0)
 
 
 def test_voices_must_exist() -> None:

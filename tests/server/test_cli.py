@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import EXIT_CONFIG, EXIT_RUNTIME, main
+from server.cli import main
+from server.commands.common import EXIT_CONFIG, EXIT_RUNTIME
 from server.names import parley_version
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -123,7 +124,7 @@ def test_a_certificate_of_our_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is made once, and clients are told which to trust; with one configured it is refused."""
-    monkeypatch.setattr("server.cli._TLS_DIR", tmp_path / "tls")
+    monkeypatch.setattr("server.commands.serve._TLS_DIR", tmp_path / "tls")
     arguments = ["serve", "--config", str(STARTER), "--tls-self-signed", "--check"]
     assert main(arguments) == 0
     certificate = tmp_path / "tls" / "certificate.pem"

@@ -24,7 +24,7 @@ TIMEOUT_S = 120.0
 _DOOMED = """
 import os, signal, sys
 from pathlib import Path
-import server.app
+import server.serve
 from model.engine.process import ProcessEngine, RestartPolicy
 from server.cli import main
 from tests.server.fakes import EchoSpec
@@ -39,7 +39,7 @@ class Doomed(ProcessEngine):
 
 if __name__ == "__main__":
     policy = RestartPolicy(delays_s=(0.0,))
-    server.app.make_engines = lambda _: {"scripted": [Doomed(EchoSpec(POISON), policy)]}
+    server.serve.make_engines = lambda _: {"scripted": [Doomed(EchoSpec(POISON), policy)]}
     sys.exit(main(sys.argv[2:]))
 """
 _SERVE = ["serve", "--config", "configs/scripted.yaml"]

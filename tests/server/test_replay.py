@@ -17,7 +17,8 @@ from model.engine.log import LogWriter, read_log
 from model.files.sound import read_sound
 from model.messages import AppendAudio, AppendText, Cancel, Command, CommitAudio, Reopen
 from server.audio.silero import SileroModel
-from server.cli import EXIT_CONFIG, EXIT_RUNTIME, main
+from server.cli import main
+from server.commands.common import EXIT_CONFIG, EXIT_RUNTIME
 from server.config import RecordingSettings, load_settings
 from server.engine import make_engines
 from server.names import ROOT

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,20 @@ from model.files.sound import read_sound
 from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.pcm import encode_pcm
-from server.config import FilterSettings, ResumeSettings, ServedSettings, ServerSettings, Settings
+from server.config import (
+    FilterSettings,
+    McpSettings,
+    ResumeSettings,
+    ServedSettings,
+    ServerSettings,
+    Settings,
+)
+from server.serve import Server, uvicorn_config
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine
 from tests.server.fakes import EchoEngine
+from tests.server.mcp.serving import serving as serving_mcp
+from tests.server.mcp.serving import weather_server
 from tests.server.serving import Served, serving
 from tests.server.sounds import silence
 
@@ -47,6 +58,7 @@ async def resumable(
     park_after_s: float = 600.0,
     models: Mapping[str, ServedSettings] | None = None,
     filters: FilterSettings | None = None,
+    mcp: McpSettings | None = None,
     **server: Any,
 ) -> AsyncIterator[Served]:
     """Serve clients that may come back."""
@@ -55,6 +67,7 @@ async def resumable(
         resume=ResumeSettings(grace_s=grace_s, park_after_s=park_after_s),
         models=models or {},
         filters=filters or FilterSettings(),
+        mcp=mcp or McpSettings(),
     )
     async with serving(engine or EchoEngine(), settings) as served:
         yield served
@@ -229,6 +242,93 @@ async def test_a_call_of_a_function_is_answered_afterwards() -> None:
         await client.send("response.create")
         done = await client.until("response.done")
         assert done["response"]["output"][0]["content"][0]["transcript"] == "it rains"
+
+
+@pytest.mark.parametrize("is_parked", [False, True])
+@pytest.mark.parametrize("approve", [True, False])
+async def test_a_request_for_approval_waits_for_its_client(
+    *, is_parked: bool, approve: bool
+) -> None:
+    """Asked before the network went, answered when it is back, with the slot or without."""
+    script = """
+pace: {real_time_factor: 0, first_output_ms: 0}
+reply:
+  - {when: {output: '(?P<words>.+)'}, say: 'it said {words}'}
+  - {when: {user: delete}, call: {name: delete_city, arguments: {city: oslo}}}
+"""
+    engine = scripted_engine(parse_script(script, "test"), max_sessions=2, ahead_ms=60_000)
+    checks = [{"kind": "words", "of": ["output", "calls"], "words": ["never"]}]
+    filters = FilterSettings.model_validate({"checks": checks})
+    async with serving_mcp(weather_server().streamable_http_app()) as url:
+        mcp = McpSettings.model_validate({"servers": {"maps": {"url": f"{url}/mcp"}}})
+        park_after_s = 0.0 if is_parked else 600.0
+        async with resumable(engine, park_after_s=park_after_s, filters=filters, mcp=mcp) as served:
+            gateway = served.app.state.gateway
+            client = await Client(served).resumable()
+            tool = {"type": "mcp", "server_label": "maps"}
+            await client.send("session.update", session={"type": "realtime", "tools": [tool]})
+            await client.until("mcp_list_tools.completed")
+            await client.type("delete", output_modalities=["text"])
+            await client.until("response.done")
+            (request,) = [
+                event["item"]
+                for event in client.got
+                if event["type"] == "conversation.item.done"
+                and event["item"]["type"] == "mcp_approval_request"
+            ]
+            await client.lose()
+            if is_parked:
+                await _until(lambda: gateway.counts.sessions_parked == 1)
+            await client.come_back()
+            answer = {"type": "mcp_approval_response", "approval_request_id": request["id"]}
+            await client.send("conversation.item.create", item={**answer, "approve": approve})
+            if approve:
+                await client.until("response.mcp_call.completed")
+            await client.send("response.create", response={"output_modalities": ["text"]})
+            said = await client.until("response.output_text.done")
+            told = "oslo is gone, False" if approve else "The call was not approved."
+            assert said["text"] == f"it said {told}"
+            assert not any(event["type"] == "error" for event in client.got)
+
+
+async def test_what_a_call_returned_meanwhile_is_sent_afterwards() -> None:
+    """A session without a slot still hears from servers; the model is told with all the rest."""
+    came, may_return = asyncio.Event(), asyncio.Event()
+    server = weather_server()
+
+    @server.tool(structured_output=False)
+    async def wait() -> str:
+        """Wait."""
+        came.set()
+        await may_return.wait()
+        return "late"
+
+    script = """
+pace: {real_time_factor: 0, first_output_ms: 0}
+reply:
+  - {when: {output: '(?P<words>.+)'}, say: 'it said {words}'}
+  - {when: {user: wait}, call: {name: wait}}
+"""
+    engine = scripted_engine(parse_script(script, "test"), max_sessions=2, ahead_ms=60_000)
+    async with serving_mcp(server.streamable_http_app()) as url:
+        mcp = McpSettings.model_validate({"servers": {"maps": {"url": f"{url}/mcp"}}})
+        async with resumable(engine, park_after_s=0.0, mcp=mcp) as served:
+            gateway = served.app.state.gateway
+            client = await Client(served).resumable()
+            tool = {"type": "mcp", "server_label": "maps", "require_approval": "never"}
+            await client.send("session.update", session={"type": "realtime", "tools": [tool]})
+            await client.until("mcp_list_tools.completed")
+            await client.type("wait", output_modalities=["text"])
+            await client.until("response.done")
+            async with asyncio.timeout(TIMEOUT_S):
+                await came.wait()
+            await client.lose()
+            await _until(lambda: gateway.counts.sessions_parked == 1)
+            may_return.set()
+            await client.come_back()
+            await client.until("response.mcp_call.completed")
+            await client.send("response.create", response={"output_modalities": ["text"]})
+            assert (await client.until("response.output_text.done"))["text"] == "it said late"
 
 
 async def test_strangers_stay_out() -> None:
@@ -417,6 +517,24 @@ async def test_a_client_comes_back_while_the_server_drains() -> None:
         gateway.comebacks.end_those_away()
         await _until(lambda: served.pool.num_sessions == 0)
         assert gateway.counts.sessions_ended == {"stopping": 1}
+
+
+async def test_a_drain_waits_for_a_parked_session() -> None:
+    """It has no slot, and its client is let in all the same: the server does not end before."""
+    async with resumable(park_after_s=0.0) as served:
+        gateway = served.app.state.gateway
+        server = Server(uvicorn_config(served.app, gateway.settings), served.app)
+        client = await Client(served).resumable()
+        await client.lose()
+        await _until(lambda: served.pool.num_sessions == 0)
+        server.handle_exit(signal.SIGTERM, None)
+        assert await server.on_tick(1) is False
+        assert gateway.drain.is_begun
+        await client.come_back()
+        await client.until("session.updated")
+        await client.socket.close()
+        await _until(lambda: served.pool.num_sessions == 0)
+        assert await server.on_tick(2) is True
 
 
 async def test_a_reader_that_is_too_slow_may_come_back() -> None:

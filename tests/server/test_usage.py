@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.cli import main
 from server.config import KeyLimits, NamedKey, ServerSettings, Settings, UsageSettings
@@ -180,6 +181,32 @@ async def test_sessions_end_when_the_minutes_of_their_key_are_used_up() -> None:
             assert closed.value.rcvd.code == 1001
         _, text = await served.get("/metrics", **HEADERS)
         assert 'parley_usage_sessions_total{key="shop",model="starter"} 1.0' in text
+
+
+async def test_minutes_that_were_used_before_a_restart_are_used(tmp_path: Path) -> None:
+    """The ledger has them: a key whose minutes of today are over gets no more by a restart."""
+    ledger = tmp_path / "usage.jsonl"
+    usage = UsageSettings(ledger=ledger)
+    settings = Settings(server=_keyed(minutes_a_day=10), usage=usage)
+    async with (
+        serving(EchoEngine(), settings) as served,
+        connect(f"{served.url}/v1/realtime", additional_headers=HEADERS) as client,
+    ):
+        await _until(client, "session.created")
+    # It may become midnight while this runs: there is as much of tomorrow.
+    today = dt.datetime.now(dt.UTC)
+    for day in (today, today + dt.timedelta(days=1)):
+        head = {"time": f"{day:%F}T00:00:00.000+00:00", "boot": f"{day:%F}", "seq": 0}
+        with ledger.open("a") as file:
+            line = {"what": "sum", "key": "shop", "model": "starter", "seconds": 600.0}
+            file.write(json.dumps({**head, **line}) + "\n")
+    async with serving(EchoEngine(), settings) as served:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{served.url}/v1/realtime", additional_headers=HEADERS)
+    answer = refused.value.response
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+    assert "10 minutes of today" in json.loads(answer.body or b"")["error"]["message"]
 
 
 async def test_a_ledger_is_closed_with_the_server(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ class Mimi(nn.Module):
             state: updated in place, for `slots` only.
             slots: int64 ``[n]``, distinct: the slot of each row. None means all in order; then
                 nothing is read back from the device, nor with `Rows.on_device`.
-            active: bool ``[n]``: the other rows leave their slots as they are, and what is
-                returned for them means nothing. None means all.
+            active: bool ``[n]``: the other rows leave their slots as they are, and their results
+                mean nothing. None means all rows.
 
         Returns:
             Codes int64 ``[n, T, K]``.

@@ -205,7 +205,7 @@ class _Reader:
         return self._values[key]
 
     def require(self, **expected: Any) -> None:
-        """Refuse a key that is there and says something else."""
+        """Refuse a key that has another value than the expected one."""
         for key, value in expected.items():
             got = self._values.get(key, value)
             if got != value:

@@ -19,7 +19,7 @@ from model.files.published import Source
 Layout = Literal["kyutai", "transformers"]
 Shape = tuple[int, ...]
 
-# One tensor a tool of the original training leaves in the file; it says nothing that is needed.
+# One tensor that the original training tool leaves in the file; it is not needed.
 _IGNORED = {"kyutai": "_initialized", "transformers": "initialized"}
 
 # A name that a file has, found by which only one of the layouts has it.

@@ -182,8 +182,8 @@ class Transformer(nn.Module):
         plan = _Plan(
             rope=rope_table(position, self.frequencies).unsqueeze(2),
             slots=slots[:, None],
-            # The columns of a row that is not active are written as well. They hold nothing that
-            # is still visible, and its next real steps overwrite them.
+            # Columns of inactive rows are written as well. Nothing in them is still visible, and
+            # the next real steps of the row overwrite them.
             columns=position % capacity,
             live=live,
             mask=x.new_zeros(seen.shape).masked_fill(~seen, float("-inf")),

@@ -378,8 +378,8 @@ def run_doubt(
 ) -> DoubtPoint:
     """Find below which confidence a model had better ask again, and print.
 
-    Prints what each threshold would mean, the one that is chosen, then one JSON line last. The
-    model relies on every transcript meanwhile.
+    Prints what each threshold would mean, then the chosen one, then one JSON line. Meanwhile the
+    model relies on every transcript.
 
     Args:
         starter: the model.

@@ -24,7 +24,7 @@ from model.training.store import Clip
 
 @dataclass(frozen=True, slots=True)
 class RecordingResult:
-    """One recording: what was said in it, and what came of it.
+    """One recording: what was said in it, and what the model made of it.
 
     Attributes:
         key: as `read_recordings` names it, by its file.

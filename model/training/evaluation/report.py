@@ -22,7 +22,7 @@ EARLY_MS = 200
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """One turn of one conversation: what was meant, and what came of it.
+    """One turn of one conversation: what was right, and what the model did.
 
     Attributes:
         condition: name of the condition.
@@ -473,7 +473,7 @@ def compare_runs(first: Report, second: Report) -> tuple[Comparison, ...]:
     """Pair the turns of two reports with the same seed; the pairing makes small changes visible.
 
     Returns:
-        A comparison for each condition that both have, then one over all of them.
+        A comparison for each condition that both reports have, then one over all conditions.
 
     Raises:
         ValueError: the reports are of different conversations.

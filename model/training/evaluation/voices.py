@@ -39,7 +39,8 @@ class VoiceTable:
 
     Attributes:
         voices: their names.
-        distances: float [voices, voices], of two voices; of one, those of its halves.
+        distances: float [voices, voices], between two voices; on the diagonal, between the two
+            halves of one voice.
     """
 
     voices: tuple[str, ...]

@@ -378,7 +378,7 @@ def is_held_out_name(name: str) -> bool:
 
 
 def _any_kind(rng: Random) -> Kind:
-    """Put a function together from any words: what it does is what it is called."""
+    """Make a function of any two words; its name says what it does."""
     verb, noun = rng.choice(_VERBS), rng.choice(NOUNS)
     name = f"{verb} {noun}"
     parameters: tuple[Parameter, ...] = ()

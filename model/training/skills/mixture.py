@@ -191,8 +191,8 @@ def _clear_turn(rng: Random, split: Split, skill: str | None = None) -> Turn:
 
 def _with_functions(rng: Random, split: Split) -> Conversation:
     """Offer functions, and ask for one of them, for another one, or for something else."""
-    # Without functions the user is told that it is not known. So the model learns to look at what
-    # is offered before it calls.
+    # Without functions the reply is that it is not known. So the model learns to look at the
+    # offered functions before it calls.
     if rng.random() < _NOTHING_OFFERED_SHARE:
         return Conversation((functions.refuse(rng, split, ()),))
     offered: tuple[functions.Offered, ...] = ()
@@ -224,8 +224,8 @@ def _controlled(rng: Random, split: Split) -> Conversation:
 def _unheard(rng: Random, split: Split) -> Conversation:
     """Be not understood, and then, mostly, be understood."""
     turns = [] if rng.random() < 0.6 else [_clear_turn(rng, split)]
-    # The same question comes twice: first so that nobody could understand it, then clearly, as
-    # people do when they are asked to say it again.
+    # The same question comes twice: first too unclear to be understood, then clearly. People do so
+    # when they are asked to say it again.
     question = _clear_turn(rng, split)
     turns.append(unheard.sample(rng, split, question.user))
     if rng.random() < 0.5:

@@ -242,7 +242,7 @@ def choose_wording(rng: Random, split: Split, cores: Sequence[Core]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What fills a template, the one reply that is right for it, and that in one word."""
+    """Words that fill a template, the right reply to it, and the reply as one word."""
 
     reply: str
     slots: Mapping[str, str] = field(default_factory=dict)

@@ -69,7 +69,7 @@ _ASKED = {
     "direction": _cores(_DIRECTION),
     "digit": _cores(_DIGIT),
 }
-# What is mostly asked of each kind of picture; now and then it is something else.
+# The usual questions for each kind of picture; now and then another one is asked.
 _FITTING = {
     "shapes": ("what", "colour", "count", "count"),
     "digit": ("what", "digit", "digit"),

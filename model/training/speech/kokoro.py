@@ -280,7 +280,7 @@ def _style(name: str) -> NDArray[np.float32]:
     """
     total: NDArray[np.float32] | None = None
     # A style is a vector, and a weighted mean of two is a voice between them: 0.4 of one woman and
-    # 0.6 of one man is somebody whom nobody has heard.
+    # 0.6 of one man make a new voice.
     for part in name.split("+"):
         voice, _, weight = part.partition("*")
         path = VOICES_DIR / "kokoro-styles" / f"{voice}.bin"

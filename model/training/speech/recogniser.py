@@ -72,7 +72,7 @@ def _spelled(word: str) -> str:
 
 
 def _pronunciations(known: Path, words: set[str]) -> str:
-    """Lines of a dictionary for `words`: all that the recogniser knows, else flite's one."""
+    """Return a dictionary's lines for `words`: those of the recogniser, else that of flite."""
     lines: list[str] = []
     missing = set(words)
     with known.open() as file:

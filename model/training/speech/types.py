@@ -16,8 +16,8 @@ Wave = NDArray[np.float32]
 
 SILENCE = "pau"
 
-# flite's US English set. Every voice is labelled with these, whatever phones it uses itself, so
-# that one classifier can be trained over all of them.
+# flite's US English set. Every voice is labelled with these, whatever phones it uses itself. So one
+# classifier can be trained for all voices.
 PHONES: tuple[str, ...] = (
     SILENCE,
     "aa",

@@ -1,8 +1,8 @@
 """Follow every call from the response that made it to its one end.
 
-A function of the client's own ends with the client's output, a tool of an MCP server with what the
-server returned, a call that needs a person's yes with a no or with nobody's answer. Whatever order
-these come in, each call ends once: what comes after that is refused, or changes nothing.
+The call of a client's function ends with the client's output, that of an MCP tool with the server's
+result. A call that needs a person's yes may also end with a no, or when nobody answers. In whatever
+order these come, each call ends once. What comes after its end is refused, or changes nothing.
 
 Calls outlive their responses. The user may speak, and the model answer, while they go on.
 """

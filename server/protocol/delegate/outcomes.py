@@ -1,8 +1,8 @@
 """Define what a text model is asked, and what comes back.
 
 As with MCP servers (`server.protocol.mcp.outcomes`): the protocol puts a `DelegateCommand` among
-its reactions, and takes what follows from it whenever that is. Of what was dropped meanwhile
-nothing comes any more, or something that changes nothing.
+its reactions, and takes the outcome as an input, whenever it comes. A question that was dropped
+meanwhile has no outcome, or one that is ignored.
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class AnswerDone:
     Attributes:
         is_cut: whether it had more to say, and `max_tokens` were used up.
         input_tokens: that the text model has read, cached ones included.
-        cached_tokens: those of them that it knew already.
+        cached_tokens: those input tokens that it had in its cache.
         output_tokens: that it has written.
     """
 

@@ -17,7 +17,7 @@ class DelegatePolicy:
     """Say when and how the text model is asked; see `server.config.DelegateSettings`.
 
     Attributes:
-        answers: what it answers where a client says nothing else.
+        answers: which questions it answers, unless a client sets it.
         phrases: by which the served model says that it cannot answer, in plain words.
         instructions: that stand before a session's own.
         max_chars: of the conversation that it is shown, the newest.

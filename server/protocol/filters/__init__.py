@@ -1,1 +1,1 @@
-"""What is checked before it is told, and what came of it; no I/O."""
+"""Words that are checked before clients are told, and the verdicts; no I/O."""

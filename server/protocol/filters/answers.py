@@ -23,8 +23,8 @@ from server.protocol.delegate.outcomes import (
     DelegateOutcome,
     DropAsk,
 )
-from server.protocol.filters.gate import Gate, Passed
-from server.protocol.filters.verdicts import Blocked, CheckWords
+from server.protocol.filters.gate import Gate
+from server.protocol.filters.verdicts import Blocked, CheckWords, Passed
 
 # An answer goes through the gate as a reply of an engine would, in a lane of its own. It is checked
 # before the served model recites it, or it is shown; where it is recited, what is recited is
@@ -55,7 +55,8 @@ class AnswerGate:
         """Take note of what is asked, and what is given up."""
         for told in reactions:
             if isinstance(told, AskModel):
-                # Whether it will be heard is not known yet, so nothing in it is masked.
+                # It is not known yet whether the answer will be spoken. So it is checked as speech,
+                # in which nothing is masked.
                 self._gate.watch([Respond(f"{_LANE}{told.ask_id}", _TURN, "", audio=True)])
             elif isinstance(told, DropAsk):
                 self._forget(f"{_LANE}{told.ask_id}")

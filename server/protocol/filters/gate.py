@@ -11,7 +11,7 @@ from typing import TypeAlias
 from model.messages import (
     CallArguments,
     CallDone,
-    CallStarted,
+    CallPart,
     Cancel,
     Close,
     InputTranscript,
@@ -20,9 +20,8 @@ from model.messages import (
     Recite,
     Reopen,
     Respond,
-    ResponseAudio,
-    ResponseDone,
-    ResponseFailed,
+    ResponseEnd,
+    ResponsePart,
     ResponseStarted,
     ResponseText,
     ResponseWord,
@@ -33,7 +32,9 @@ from server.protocol.filters.verdicts import (
     CheckWords,
     Direction,
     FilterPlan,
+    Passed,
     RedactedTranscript,
+    ResponseOutput,
     Retell,
     Verdict,
 )
@@ -60,21 +61,7 @@ from server.protocol.filters.verdicts import (
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "\uff01", "\uff1f", "\n")
 _MAX_CHARS = 600  # of what is asked about at once, and of what stands before it
 
-_Call: TypeAlias = CallStarted | CallArguments | CallDone
-_Made: TypeAlias = (
-    ResponseStarted
-    | ResponseText
-    | ResponseAudio
-    | ResponseWord
-    | CallStarted
-    | CallArguments
-    | CallDone
-    | ResponseDone
-    | ResponseFailed
-)
-_Ends: TypeAlias = ResponseDone | ResponseFailed
-_Held: TypeAlias = InputTranscript | _Made | Blocked | Retell
-Passed: TypeAlias = Output | Blocked | Retell
+_Held: TypeAlias = InputTranscript | ResponseOutput
 
 
 @dataclass(slots=True, eq=False)
@@ -164,7 +151,7 @@ class Gate:
             self._forget(output.session_id)
         if isinstance(output, InputTranscriptDelta) and self._plan.hears:
             return [], []  # the final words replace them, and have been checked
-        if not isinstance(output, InputTranscript | _Made):
+        if not isinstance(output, InputTranscript | ResponsePart | ResponseEnd):
             return [output], []
         lane = self._lanes.setdefault(output.session_id, _Lane())
         asked = self._heard(lane, output) if isinstance(output, InputTranscript) else None
@@ -245,7 +232,7 @@ class Gate:
         self._asked[batch.key] = lane, batch
         return [CheckWords(batch.key, "heard", output.text)]
 
-    def _made(self, lane: _Lane, output: _Made) -> list[CheckWords]:
+    def _made(self, lane: _Lane, output: ResponsePart | ResponseEnd) -> list[CheckWords]:
         turn = output.turn
         if turn not in lane.running:
             return []  # it is over or refused: nobody is told more of it
@@ -254,7 +241,7 @@ class Gate:
         batch = last if last is not None and last.is_open and last.turn == turn else None
         is_checked = self._plan.says and turn not in lane.excused
         is_words = isinstance(output, ResponseText) and is_checked
-        is_call = isinstance(output, _Call) and self._plan.calls
+        is_call = isinstance(output, CallPart) and self._plan.calls
         if batch is not None and isinstance(output, ResponseWord | ResponseStarted):
             batch.outputs.append(output)
             return []
@@ -342,7 +329,7 @@ class Gate:
         while lane.batches and lane.batches[0].is_passed:
             passed += lane.batches.popleft().outputs
         for output in passed:
-            if isinstance(output, _Ends):
+            if isinstance(output, ResponseEnd):
                 lane.end(output.turn)
         return passed
 

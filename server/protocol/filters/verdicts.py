@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from model.messages import InputTranscript
+from model.messages import InputTranscript, Output, ResponseEnd, ResponsePart
 
 Direction: TypeAlias = Literal["heard", "spoken", "written", "called"]
 """Words of the user; of a reply with sound; of a reply in text; of a function call.
@@ -85,6 +85,13 @@ class Retell:
 
     session_id: str
     turn: int
+
+
+ResponseOutput: TypeAlias = ResponsePart | ResponseEnd | Blocked | Retell
+"""What becomes of a response: what the engine makes, and what the checks put in its place."""
+
+Passed: TypeAlias = Output | Blocked | Retell
+"""What is told of the engine's outputs once the words in them were checked."""
 
 
 @dataclass(frozen=True, slots=True)

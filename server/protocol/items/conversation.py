@@ -4,8 +4,20 @@ from collections.abc import Iterator, Sequence
 
 from server.config import DEFAULTS, IMAGE_DEFAULTS
 from server.errors import ClientError
-from server.protocol.items.items import FunctionCall, Item, Message, without_pictures
-from server.protocol.items.mcp import McpCall, McpListTools, McpReturned
+from server.protocol.items.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    without_pictures,
+)
+from server.protocol.items.mcp import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+    McpReturned,
+)
 
 # A worked example of places. The conversation is a, b, c.
 #
@@ -24,7 +36,8 @@ class Conversation:
     """Keep the items in order and by id.
 
     Args:
-        max_items: past it the oldest is forgotten, so that a session may go on for ever.
+        max_items: past it the oldest is to be dropped, so that a session may go on for ever: see
+            `surplus`.
         max_chars: the same for the characters of all items together.
         max_image_bytes: of their pictures together; past it those of the oldest are forgotten.
     """
@@ -40,6 +53,7 @@ class Conversation:
         self._num_chars = self._image_bytes = 0
         self._order: list[str] = []
         self._items: dict[str, Item] = {}
+        self._newest_id: str | None = None
         # What calls of MCP tools returned, by the item after which it came.
         self._returned: dict[str, list[McpReturned]] = {}
 
@@ -137,17 +151,48 @@ class Conversation:
     def _put(self, index: int, item: Item) -> None:
         self._order.insert(index, item.id)
         self._items[item.id] = item
+        self._newest_id = item.id
         self._num_chars += item.num_chars
         self._image_bytes += item.image_bytes
         self._forget_pictures()
-        # What is still being made is never forgotten, nor the item that has just come: a client
-        # that has seen it added may ask for it.
-        while len(self._order) > self._max_items or self._num_chars > self._max_chars:
-            finished = (i for i in self._order if i != item.id and not self._is_open(i))
-            oldest = next(finished, None)
-            if oldest is None:
-                return
-            self.remove(oldest)
+
+    # What is too much.
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether there is no room for another item."""
+        return len(self._order) >= self._max_items or self._num_chars >= self._max_chars
+
+    def surplus(self, num_coming: int = 0) -> Item | None:
+        """Return the item that is to be dropped next, because there are too many; else None.
+
+        The oldest goes first, and what goes on last of all. What is still being made or listed is
+        never dropped, nor the item that has just come: a client that has seen it added may ask for
+        it.
+
+        Args:
+            num_coming: items for which there is to be room.
+        """
+        is_in_bounds = len(self._order) + num_coming <= self._max_items
+        if is_in_bounds and self._num_chars <= self._max_chars:
+            return None
+        movable = [item for item in self if item.id != self._newest_id and not _is_being_made(item)]
+        going_on = self.going_on
+        ended = (item for item in movable if item.id not in going_on)
+        return next(ended, movable[0] if movable else None)
+
+    @property
+    def going_on(self) -> set[str]:
+        """Return the items that go on: that are made, listed or called, or wait for an answer."""
+        ended = {item.call_id for item in self if isinstance(item, FunctionCallOutput)}
+        ended |= {
+            item.approval_request_id for item in self if isinstance(item, McpApprovalResponse)
+        }
+        return {item.id for item in self if _goes_on(item, ended)}
+
+    def is_told(self, item_id: str) -> bool:
+        """Say whether an item is among what an engine that knows nothing would be told."""
+        return item_id in self._order[-_MAX_RETOLD_ITEMS:]
 
     def _forget_pictures(self) -> None:
         """Forget the oldest pictures, as many as are too many."""
@@ -159,12 +204,6 @@ class Conversation:
             if isinstance(item, Message) and item.image_bytes:
                 self.replace(without_pictures(item))
 
-    def _is_open(self, item_id: str) -> bool:
-        item = self._items[item_id]
-        if isinstance(item, McpCall | McpListTools):
-            return item.is_open
-        return isinstance(item, Message | FunctionCall) and item.status == "in_progress"
-
     def replace(self, item: Item) -> None:
         """Put a newer version of an item in its place."""
         assert item.id in self._items, f"no item {item.id} to replace"
@@ -174,7 +213,7 @@ class Conversation:
         self._items[item.id] = item
 
     def remove(self, item_id: str) -> None:
-        """Take an item out; of a call also what it returned, and only that."""
+        """Take an item out; a call takes its own result along, other results stay."""
         index = self._order.index(item_id)
         moved = self._returned.pop(item_id, [])
         if index:
@@ -202,3 +241,27 @@ class Conversation:
             if isinstance(item, FunctionCall) and item.call_id == call_id:
                 return item.name
         return None
+
+
+def _is_being_made(item: Item) -> bool:
+    if isinstance(item, McpListTools):
+        return item.is_open
+    return isinstance(item, Message | FunctionCall) and item.status == "in_progress"
+
+
+def _goes_on(item: Item, ended: set[str]) -> bool:
+    """Say whether an item goes on.
+
+    Args:
+        item: of the conversation.
+        ended: calls that have returned something and requests that were answered.
+    """
+    match item:
+        case FunctionCall(status="completed"):
+            return item.call_id not in ended
+        case McpApprovalRequest():
+            return item.id not in ended
+        case McpCall():
+            return item.is_open
+        case _:
+            return _is_being_made(item)

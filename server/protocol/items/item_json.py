@@ -21,6 +21,7 @@ from server.protocol.items.mcp import (
     McpApprovalRequest,
     McpApprovalResponse,
     McpCall,
+    McpItem,
     McpListTools,
 )
 from server.protocol.wire.checks import JsonObject
@@ -60,16 +61,25 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
                 "call_id": item.call_id,
                 "output": item.output,
             }
+        case McpListTools() | McpCall() | McpApprovalRequest() | McpApprovalResponse():
+            return written | _mcp(item)
+        case _:
+            assert_never(item)
+
+
+def _mcp(item: McpItem) -> JsonObject:
+    """Write what an item has that is about a tool of a server."""
+    match item:
         case McpListTools():
             tools = [tool.to_json() for tool in item.tools]
-            return written | {
+            return {
                 "type": "mcp_list_tools",
                 "server_label": item.server_label,
                 "tools": tools,
             }
         case McpCall():
             # One client throws where `output` is not there.
-            return written | {
+            return {
                 "type": "mcp_call",
                 "server_label": item.server_label,
                 "name": item.name,
@@ -79,14 +89,14 @@ def item_json(item: Item, content_types: Mapping[str, str] | None = None) -> Jso
                 "error": None if item.error is None else item.error.to_json(),
             }
         case McpApprovalRequest():
-            return written | {
+            return {
                 "type": "mcp_approval_request",
                 "server_label": item.server_label,
                 "name": item.name,
                 "arguments": item.arguments,
             }
         case McpApprovalResponse():
-            return written | {
+            return {
                 "type": "mcp_approval_response",
                 "approval_request_id": item.approval_request_id,
                 "approve": item.is_approved,

@@ -54,7 +54,7 @@ class ListedTool:
         return written
 
     def hint(self, name: str, *, default: bool) -> bool:
-        """Return one of its annotations, or what holds where it is not given."""
+        """Return one of its annotations, or a default if it is not given."""
         given = (self.annotations or {}).get(name)
         return given if isinstance(given, bool) else default
 
@@ -176,8 +176,8 @@ class McpApprovalResponse:
 class McpReturned:
     """Say where in the conversation a call came to its end, for the model's memory alone.
 
-    The call's item stays where the call was made. What it returned may come much later, and is
-    remembered from there on, as it would be by whoever was told then.
+    The call's item stays where the call was made. Its result may come much later, and the model
+    remembers it from that place on, as a person would who was told at that time.
     """
 
     id: str

@@ -89,6 +89,6 @@ class Recordings:
         pcm = pcm[start_ms * self._rate_hz // 1000 : end]
         if not len(pcm):
             return None
-        # All of it is there, so that this needs no stream's resampler, which takes longer.
+        # The whole sound is there, so the resampler for streams, which is slower, is not needed.
         played = soxr.resample(pcm, self._rate_hz, _CLIENT_RATE_HZ)
         return base64.b64encode(encode_pcm(played)).decode("ascii")

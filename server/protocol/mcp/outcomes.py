@@ -1,8 +1,8 @@
 """Define what is asked of whoever speaks to MCP servers, and what comes back.
 
 The protocol does no I/O: it puts a `ToolCommand` among its reactions, and takes the `ToolOutcome`
-that follows from it as an input, whenever that is. What was dropped meanwhile has no outcome any
-more, or one that changes nothing.
+that follows from it as an input, whenever that is. A command that was dropped meanwhile has no
+outcome, or one that is ignored.
 """
 
 from dataclasses import dataclass

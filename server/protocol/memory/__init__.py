@@ -1,1 +1,1 @@
-"""What the engine has to be told, so that it remembers what the conversation holds."""
+"""Keep the engine's memory equal to the conversation."""

@@ -1,27 +1,17 @@
 """Keep what the model is asked to remember within a number of tokens: drop the oldest items."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from server.protocol.events import Reaction
-from server.protocol.items.items import (
-    AudioPart,
-    FunctionCall,
-    FunctionCallOutput,
-    Item,
-    Message,
-)
-from server.protocol.items.mcp import (
-    McpApprovalRequest,
-    McpApprovalResponse,
-    McpCall,
-    McpListTools,
-)
+from server.protocol.items.items import AudioPart, Item, Message
+from server.protocol.items.mcp import McpListTools
+from server.protocol.memory.dropping import dropped
 from server.protocol.memory.feed import TurnFeed
-from server.protocol.server_events import ItemDeleted
 from server.protocol.state import SessionState
 
 _CHARS_OF_TOKEN = 4  # of written language; a guess, until the engine has counted
+_NUM_COMING = 2  # items of a turn: what the user says, and the reply
 
 # Engines tell how many tokens a response is based on, and not how they are shared among items. A
 # worked example; a (user, 4 s), b (assistant, 2 s and 20 characters), c (user, 1 s):
@@ -61,34 +51,78 @@ class Context:
         self._tokens = {item_id: tokens for item_id, tokens in known.items() if tokens is not None}
         self._tokens |= _shared(left, {item.id: self._guess(item) for item in new})
 
-    @property
-    def is_refused(self) -> bool:
-        """Say whether there are too many, and none may be dropped."""
-        return self._state.config.truncation == "disabled" and self._count() > self._limits[0]
+    def is_refused(self, given: Sequence[Item] | None = None) -> bool:
+        """Say whether there are too many, and none may be dropped.
+
+        Args:
+            given: what a response is based on in the place of the conversation.
+        """
+        if not self._is_disabled:
+            return False
+        if given is not None:
+            return sum(map(self._tokens_of, given)) > self._limits[0]
+        # A reply to a conversation that is full would cost it its oldest item.
+        return self._count() > self._limits[0] or self._state.conversation.is_full
 
     def make_room(self) -> list[Reaction]:
-        """Drop the oldest items, if there are too many tokens, the user's open turn included.
+        """Drop the oldest items, if there are too many of them, or too many tokens.
 
-        What goes on stays: an item that is being made, a call that has not returned anything yet;
-        and so do lists of tools, which the model is not told as items, and what is to be answered.
+        The user's open turn is counted. What goes on stays: an item that is being made, a call that
+        has not returned anything yet; and so do lists of tools, which the model is not told as
+        items, and what is to be answered.
         """
+        if self._is_disabled:
+            return []
+        reactions = [*self._fewer_items(), *self._fewer_tokens()]
+        return [*reactions, *self._feed.told_anew()] if reactions else []
+
+    def fitting(self, given: tuple[Item, ...]) -> tuple[Item, ...]:
+        """Return what a response may be based on, of what it was given: without the oldest."""
+        most, retained = self._limits
+        num_tokens = sum(map(self._tokens_of, given))
+        if num_tokens <= most or self._is_disabled:
+            return given
+        num_dropped = 0
+        for item in given[: _asked_at(given)]:
+            if num_tokens <= retained:
+                break
+            num_tokens -= self._tokens_of(item)
+            num_dropped += 1
+        return given[num_dropped:]
+
+    def _fewer_items(self) -> list[Reaction]:
+        conversation = self._state.conversation
+        reactions: list[Reaction] = []
+        while (item := conversation.surplus(_NUM_COMING)) is not None:
+            is_list = isinstance(item, McpListTools)
+            if not is_list and item not in self._droppable():
+                break
+            if conversation.is_told(item.id) and not is_list:
+                self._feed.outdate()
+            reactions.append(self._dropped(item))
+        return reactions
+
+    def _fewer_tokens(self) -> list[Reaction]:
         most, retained = self._limits
         num_tokens = self._count()
-        if num_tokens <= most or self._state.config.truncation == "disabled":
+        if num_tokens <= most:
             return []
         reactions: list[Reaction] = []
         for item in self._droppable():
             if num_tokens <= retained:
                 break
             num_tokens -= self._tokens_of(item)
-            self._tokens.pop(item.id, None)
-            self._state.conversation.remove(item.id)
-            self._state.recordings.forget(item.id)
-            reactions.append(ItemDeleted(item.id))
-        if not reactions:
-            return []
-        self._feed.outdate()
-        return [*reactions, *self._feed.told_anew()]
+            self._feed.outdate()
+            reactions.append(self._dropped(item))
+        return reactions
+
+    def _dropped(self, item: Item) -> Reaction:
+        self._tokens.pop(item.id, None)
+        return dropped(self._state, item.id)
+
+    @property
+    def _is_disabled(self) -> bool:
+        return self._state.config.truncation == "disabled"
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -118,40 +152,27 @@ class Context:
         return self._frames(audio_ms) + -(-item.num_chars // _CHARS_OF_TOKEN)
 
     def _frames(self, audio_ms: int) -> int:
-        return audio_ms // self._state.profile.frame_ms
+        return audio_ms // self._state.info.frame_ms
 
     def _droppable(self) -> list[Item]:
         """Return what may be dropped, the oldest first."""
         items = self._items
         if not self._feed.num_open_samples:
-            # What the user has said or typed last is to be answered.
-            last = max((index for index, item in enumerate(items) if _is_asked(item)), default=0)
-            items = items[:last]
-        returned = {each.call_id for each in self._items if isinstance(each, FunctionCallOutput)}
-        answered = {
-            each.approval_request_id
-            for each in self._items
-            if isinstance(each, McpApprovalResponse)
-        }
-        return [item for item in items if not _goes_on(item, returned | answered)]
+            items = items[: _asked_at(items)]
+        going_on = self._state.conversation.going_on
+        return [item for item in items if item.id not in going_on]
 
 
-def _is_asked(item: Item) -> bool:
-    return isinstance(item, Message) and item.role == "user"
-
-
-def _goes_on(item: Item, ended: set[str]) -> bool:
-    match item:
-        case Message():
-            return item.status == "in_progress"
-        case FunctionCall():
-            return item.call_id not in ended
-        case McpApprovalRequest():
-            return item.id not in ended
-        case McpCall():
-            return item.is_open
-        case _:
-            return False
+def _asked_at(items: Sequence[Item]) -> int:
+    """Return where the user's last words stand, which are to be answered; 0 without any."""
+    return max(
+        (
+            index
+            for index, item in enumerate(items)
+            if isinstance(item, Message) and item.role == "user"
+        ),
+        default=0,
+    )
 
 
 def _shared(num_tokens: int, guesses: Mapping[str, int]) -> Iterable[tuple[str, int]]:

@@ -1,12 +1,12 @@
 """Keep the engine's memory equal to the conversation.
 
-Most of what happens is passed on as it comes: the engine takes commands in order, each when its
-turn allows. What it cannot do is change its past at will: delete what a user said, insert between
-old items, begin under other instructions. Then the feed notes that the memory is outdated, and
-before the next thing that depends on it, the engine starts over from the conversation's words.
+Most changes are passed on as they come: the engine takes commands in order. But it cannot change
+its past freely: delete what a user said, insert between old items, begin under other instructions.
+Then the feed notes that the memory is outdated. Before the next command that depends on the memory,
+the engine starts over from the words of the conversation.
 
-A turn may also be committed and answered before it is certain that the user has finished. Until
-it is confirmed, anything else that the engine is told takes that back first.
+A turn may also be committed and answered before it is certain that the user has finished. Until it
+is confirmed, any other command to the engine takes that turn back first.
 """
 
 from collections.abc import Callable
@@ -188,7 +188,7 @@ class TurnFeed:
     def commit_silence(self, item: Message) -> list[Command]:
         """End a user turn in which nobody spoke; the engine is told of a turn without words.
 
-        What it heard of it is not left to it: a model finds words in noise.
+        The sound that the engine has heard of it is cleared, because a model finds words in noise.
         """
         withdrawn = self.withdraw()
         cleared: list[Command] = [ClearAudio(self._session_id)] if self._turn else []

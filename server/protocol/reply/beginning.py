@@ -15,9 +15,9 @@ from server.protocol.settings.config import Modality
 from server.protocol.settings.request import ResponseRequest
 from server.protocol.state import SessionState
 
-# The ids of a response are made before anybody is told of it, so that an early reply, and one that
-# a duplex model may begin at any time, are the same objects as all others. `_turn` counts
-# responses: it is what the engine's outputs bear, and what makes an old one stale.
+# The ids of a response are made before clients are told of it. So an early reply, or one that a
+# duplex model may begin at any time, is an object like all others. `_turn` counts responses.
+# Outputs of the engine carry this number, by which an old output is recognised as stale.
 
 
 class Beginning:
@@ -70,7 +70,7 @@ class Beginning:
             request,
             outputs,
             self._state.recordings if request.destination == "auto" else None,
-            self._state.profile,
+            self._state.info,
             self._playout,
         )
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from model.messages import ResponseDone, ResponseFailed
+from model.messages import ResponseEnd
 from server.protocol.delegate.outcomes import AnswerCall, AnswerDone
-from server.protocol.reply.made import ResponseOutput
+from server.protocol.filters.verdicts import ResponseOutput
 
 # A response goes one of these ways:
 #
@@ -39,7 +39,7 @@ class Delegated:
     is_watched: bool = False
     said: str = ""
     held: list[ResponseOutput] = field(default_factory=list)
-    own_end: ResponseDone | ResponseFailed | None = None
+    own_end: ResponseEnd | None = None
     is_waiting: bool = False
     ask_id: str | None = None
     has_begun: bool = False

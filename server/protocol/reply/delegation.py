@@ -1,8 +1,8 @@
 """Let a text model answer what the served model cannot, or what it is not to.
 
 What the text model says comes out as if an engine had made it: through `Running.output`, or, where
-the served model can say any words, recited by the engine. So all that holds for replies holds for
-these, calls and their approvals, interruptions and truncations among it.
+the served model can say any words, recited by the engine. So all rules for replies hold for these
+as well: calls, approvals, interruptions, truncations.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from model.messages import (
     Cancel,
     DoneReason,
     Recite,
+    ResponseEnd,
     ResponseFailed,
     ResponseStarted,
     ResponseText,
@@ -35,12 +36,11 @@ from server.protocol.delegate.outcomes import (
 )
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, ResponseOutput
 from server.protocol.items.items import Item, Message
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegated import Delegated
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import Running
 from server.protocol.settings.request import ResponseRequest
@@ -104,15 +104,24 @@ class Delegation:
         reply.delegated = Delegated(is_waiting=True)
         return self.due()
 
+    @property
+    def waiting(self) -> list[Reply]:
+        """Return the responses of which the text model has not been asked yet."""
+        return [
+            reply
+            for reply in self._running.all
+            if reply.delegated is not None and reply.delegated.is_waiting
+        ]
+
     def due(self) -> list[Reaction]:
         """Ask what can be asked now."""
         if self._feed.awaits_any:
             return []
         reactions: list[Reaction] = []
-        for reply in self._running.all:
-            if reply.delegated is not None and reply.delegated.is_waiting:
-                reply.delegated.is_waiting = False
-                reactions += self._ask(reply, reply.delegated)
+        for reply in self.waiting:
+            assert reply.delegated is not None, "it waits for the text model"
+            reply.delegated.is_waiting = False
+            reactions += self._ask(reply, reply.delegated)
         return reactions
 
     def _ask(self, reply: Reply, delegated: Delegated) -> list[Reaction]:
@@ -127,7 +136,7 @@ class Delegation:
         return [AskModel(delegated.ask_id, messages, box.tools, box.choice, min(limits))]
 
     def told_again(self, reply: Reply) -> list[Reaction] | None:
-        """Return what tells a new engine of a reply; None for what it is told of any other."""
+        """Return what tells a new engine of a delegated reply; None for any other reply."""
         delegated = reply.delegated
         if delegated is None:
             return None
@@ -139,7 +148,7 @@ class Delegation:
     # What the engine makes.
 
     def take(self, output: ResponseOutput, now_s: float) -> list[Reaction] | None:
-        """Take an output of the engine; None if it is like that of any other reply."""
+        """Take an output of the engine; None if it goes the usual way of a reply."""
         reply = self._running.made_by(output)
         if reply is None or reply.delegated is None:
             return None
@@ -179,7 +188,7 @@ class Delegation:
 
     def _is_shown(self, reply: Reply) -> bool:
         """Say whether a spoken reply's answer comes in text, since the engine cannot say it."""
-        return reply.response.request.modality == "audio" and not self._state.profile.recites
+        return reply.response.request.modality == "audio" and not self._state.info.recites
 
     def _meanwhile(
         self, reply: Reply, delegated: Delegated, output: ResponseOutput, now_s: float
@@ -188,7 +197,7 @@ class Delegation:
         if not self._is_shown(reply):
             delegated.held.append(output)
             return []
-        if not isinstance(output, EngineResponseDone | ResponseFailed):
+        if not isinstance(output, ResponseEnd):
             return None
         delegated.own_end = output
         return self._go_on(reply, delegated, now_s)
@@ -240,7 +249,7 @@ class Delegation:
         """Pass on what there is of the answer."""
         is_talking = delegated.is_watched and delegated.own_end is None and self._is_shown(reply)
         if is_talking:
-            return []  # first it says what it says by itself
+            return []  # the served model first finishes its own words
         reactions: list[Reaction] = []
         if not delegated.has_begun:
             # Only white space is no word yet, and an answer of nothing else is none.
@@ -286,7 +295,7 @@ class Delegation:
         return [Cancel(reply.engine_id, reply.turn), Truncate(reply.engine_id, item_id, 0)]
 
     def _recital(self, reply: Reply, delegated: Delegated, recited: str = "") -> list[Reaction]:
-        """Return what lets the engine say words that it is given, from some on."""
+        """Return what makes the engine recite an answer."""
         command = self._beginning.recital(reply)
         words: list[Reaction] = []
         if recited:

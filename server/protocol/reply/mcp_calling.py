@@ -1,7 +1,7 @@
 """Take one call of an MCP tool that a response makes.
 
-What becomes of it is known when its arguments are complete, so clients are told of it then: of the
-call, which begins at once, or of the request to approve it.
+Whether it needs an approval is known when its arguments are complete. So clients are told only
+then: of the call, which begins at once, or of the request to approve it.
 """
 
 from server.protocol.calls.calls import Calls

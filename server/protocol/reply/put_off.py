@@ -1,7 +1,7 @@
 """Hold requests for responses that cannot begin yet: their tools are being listed, or calls go on.
 
-Nobody has been told of them. They begin in the order in which they came, each when nothing is in
-its way any more.
+Nobody has been told of them. They begin in the order in which they came, each as soon as nothing
+blocks it.
 """
 
 from dataclasses import dataclass

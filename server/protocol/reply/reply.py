@@ -12,6 +12,7 @@ from model.messages import (
     CallDone,
     CallStarted,
     ResponseAudio,
+    ResponsePart,
     ResponseStarted,
     ResponseText,
     ResponseWord,
@@ -24,7 +25,6 @@ from server.protocol.mcp.toolbox import Toolbox
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
 from server.protocol.reply.calling import Calling
 from server.protocol.reply.delegated import Delegated
-from server.protocol.reply.made import Made
 from server.protocol.reply.mcp_calling import McpCalling
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
@@ -57,6 +57,7 @@ class Reply:
         outputs: what it has made.
         is_open_aside: whether the engine was asked for a session of its own for it.
         voiced: the spoken message before the one in progress, which may still be played.
+        recital: words that the engine is given to say, where they are not its own; empty else.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Reply:
         self.delegated: Delegated | None = None
         self.voiced: Speaking | None = None
         self.is_open_aside = False
+        self.recital = ""
         self.outputs = outputs
         self._new_id = new_id
         self.toolbox = toolbox
@@ -130,7 +132,7 @@ class Reply:
         """Say that the response exists."""
         return [ResponseCreated(self.response)]
 
-    def take(self, made: Made, now_s: float) -> list[Reaction]:
+    def take(self, made: ResponsePart, now_s: float) -> list[Reaction]:
         """Pass on what the engine has made."""
         match made:
             case ResponseStarted():

@@ -1,8 +1,8 @@
 """Begin the responses of a session, and say what follows them.
 
-Those in progress are `Running`'s. When they begin depends on how the engine converses: one that
-takes turns is asked for each, and one more may be owed; see `server.protocol.duplex` for one that
-speaks when it likes.
+`Running` holds those in progress. When they begin depends on the engine. One that takes turns is
+asked for each response, and one more may have to follow. A duplex one speaks when it likes; see
+`server.protocol.duplex`.
 """
 
 from dataclasses import replace
@@ -11,12 +11,11 @@ from typing import Protocol
 from model.messages import Recite, Respond, ResponseStarted
 from server.protocol.delegate.outcomes import AnswerRefused, DelegateOutcome
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked
+from server.protocol.filters.verdicts import Blocked, ResponseOutput
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.reply.beginning import Beginning
 from server.protocol.reply.delegation import Delegation
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.running import CancelReason, Running
 from server.protocol.settings.request import ResponseRequest
@@ -77,6 +76,10 @@ class Responses(Protocol):
 
     def due(self) -> list[Reaction]:
         """Ask the text model what can be asked now."""
+        ...
+
+    def words_refused(self, now_s: float, /) -> list[Reaction]:
+        """End what waits for words of the user that are refused, and what follows."""
         ...
 
     def resumed(self) -> list[Reaction]:
@@ -146,24 +149,26 @@ class TurnResponses:
             ClientError: it is for the conversation, and one is in progress there.
         """
         is_default = request.destination == "auto"
-        dropped: list[Reaction] = []
+        announced: list[Reaction] = []
         if is_default:
             self.running.refuse_second()
-        if not request.is_aside:
-            dropped = self._context.make_room()
+        if request.input is None:
+            announced += self._context.make_room()
+        else:
+            request = replace(request, input=self._context.fitting(request.input))
         reply = self._beginning.reply(request)
+        if request.is_aside:
+            self.running.asides[reply.engine_id] = reply
         if is_default:
-            announced = [*dropped, *self.running.begin(reply)]
+            announced += self.running.begin(reply)
             # A reply that was begun before its time does not come true any more.
             announced += self._feed.withdraw()
         else:
-            announced = [*reply.announced()]
-        if not request.is_aside and self._context.is_refused:
-            return [*announced, *self.running.too_long()]
-        if request.is_aside:
-            self.running.asides[reply.engine_id] = reply
-            if len(self.running.asides) > _MAX_ASIDES:
-                return [*announced, *self.running.refused(reply.engine_id)]
+            announced += reply.announced()
+        if self._context.is_refused(request.input):
+            return [*announced, *self.running.too_long(reply)]
+        if request.is_aside and len(self.running.asides) > _MAX_ASIDES:
+            return [*announced, *self.running.refused(reply.engine_id)]
         if self._delegation.is_asked_first(request):
             return [*announced, *self._delegation.begin(reply)]
         self._delegation.watch(reply)
@@ -176,7 +181,7 @@ class TurnResponses:
         return not self.running.is_active and not self._delegation.is_asked_first(request)
 
     def prepare(self, request: ResponseRequest) -> tuple[Reply, Respond]:
-        """Make a response of the conversation that nobody is told of, and what starts it."""
+        """Make a response of the conversation that clients do not know of yet, and its command."""
         assert not self.running.is_active, "the next response follows the one in progress"
         reply = self._beginning.reply(request)
         self._delegation.watch(reply)
@@ -228,16 +233,25 @@ class TurnResponses:
             metadata=None,
         )
         reply = self._beginning.reply(request)
-        command = self._beginning.recital(reply)
-        return [
-            *self.running.begin(reply),
-            *self._feed.respond(command),
-            Recite(reply.engine_id, reply.turn, self._sentence, is_last=True),
-        ]
+        reply.recital = self._sentence
+        return [*self.running.begin(reply), *self._recited(reply)]
+
+    def _recited(self, reply: Reply) -> list[Reaction]:
+        """Return what lets the engine say the words that a reply is given."""
+        words = Recite(reply.engine_id, reply.turn, reply.recital, is_last=True)
+        return [*self._feed.respond(self._beginning.recital(reply)), words]
 
     def due(self) -> list[Reaction]:
         """Ask the text model what can be asked now."""
         return self._delegation.due()
+
+    def words_refused(self, now_s: float) -> list[Reaction]:
+        """End what the text model was to answer, since a check has refused the user's words.
+
+        What the served model answers is ended by the gate, through which it passes.
+        """
+        blocked = [Blocked(reply.engine_id, reply.turn) for reply in self._delegation.waiting]
+        return [reaction for each in blocked for reaction in self.output(each, now_s)]
 
     def cancel(self, event: ResponseCancel, now_s: float) -> list[Reaction]:
         """End the response that the client names, or the conversation's if it names none.
@@ -277,6 +291,8 @@ class TurnResponses:
             again = self._delegation.told_again(reply)
             if again is not None:
                 commands += again
+            elif reply.recital:
+                commands += self._recited(reply)
             elif reply.response.request.is_aside:
                 commands += self._beginning.with_own_memory(reply)
             else:

@@ -8,16 +8,14 @@ own in the engine, opened for it and closed after it.
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from model.messages import Close, DoneReason, ResponseFailed, ResponseStarted
-from model.messages import ResponseDone as EngineResponseDone
+from model.messages import Close, DoneReason, ResponseEnd, ResponseFailed, ResponseStarted
 from server.protocol.delegate.outcomes import DropAsk
 from server.protocol.events import Reaction
-from server.protocol.filters.verdicts import Blocked, Retell
+from server.protocol.filters.verdicts import Blocked, ResponseOutput, Retell
 from server.protocol.items.items import AudioPart, Message, Part, with_heard_ms
 from server.protocol.memory.feed import Feed
 from server.protocol.moments import ReplyBegun
 from server.protocol.moves import ResponseMove, ResponseState, next_response_state
-from server.protocol.reply.made import ResponseOutput
 from server.protocol.reply.reply import Reply
 from server.protocol.reply.speaking import Speaking
 from server.protocol.response import ResponseStatus
@@ -168,7 +166,7 @@ class Running:
             return []
         if isinstance(output, Blocked):
             return self._blocked(reply)
-        if isinstance(output, (EngineResponseDone, ResponseFailed)):
+        if isinstance(output, ResponseEnd):
             return self._finished(reply, output, now_s)
         if isinstance(output, ResponseStarted):
             self._state.moments.append(ReplyBegun(reply.response.id, now_s))
@@ -178,9 +176,7 @@ class Running:
             self._feed.called(reply.message.item_id)
         return reactions
 
-    def _finished(
-        self, reply: Reply, output: EngineResponseDone | ResponseFailed, now_s: float
-    ) -> list[Reaction]:
+    def _finished(self, reply: Reply, output: ResponseEnd, now_s: float) -> list[Reaction]:
         if isinstance(output, ResponseFailed):
             return self._fail(reply, "response_failed", output.message, now_s)
         status, details = _ENDS[output.reason]
@@ -218,7 +214,7 @@ class Running:
     def refused(self, engine_id: str) -> list[Reaction]:
         """End a response for which the engine has no slot."""
         message = "No slot is free for a response beside the conversation. Try again later."
-        # Nothing of it was made, so that it does not matter when it ends.
+        # Nothing of it was made, so the time of its end does not matter.
         return self._fail(self.asides[engine_id], "rate_limit_exceeded", message, 0.0)
 
     def is_default(self, output: ResponseOutput) -> bool:
@@ -228,14 +224,13 @@ class Running:
         own = self._state.session_id
         return reply is not None and made == (own, reply.turn) and reply.engine_id == own
 
-    def too_long(self) -> list[Reaction]:
-        """End the conversation's response before it is made: it would be based on too much."""
-        assert self.default is not None, "a response was begun"
+    def too_long(self, reply: Reply) -> list[Reaction]:
+        """End a response before it is made: it would be based on too much."""
         message = (
-            "The conversation has more tokens than a response may be based on, and the session's "
-            "'truncation' is 'disabled'. Delete items, or let the server drop the oldest."
+            "There is more than a response may be based on, and the session's 'truncation' is "
+            "'disabled'. Delete items, give fewer, or let the server drop the oldest."
         )
-        return self._fail(self.default, "context_length_exceeded", message, 0.0)
+        return self._fail(reply, "context_length_exceeded", message, 0.0)
 
     def _blocked(self, reply: Reply) -> list[Reaction]:
         """End a response that a check has refused; what was sent of it has passed, and stays."""
@@ -256,7 +251,7 @@ class Running:
     def _unsaid(self, reply: Reply, heard_ms: int) -> int | None:
         """Let a response that was stopped have said no more than was played.
 
-        That is so whoever stopped it: a client that heard less says so by a truncation.
+        This holds whoever stopped the response. A client that heard less says so by a truncation.
 
         Args:
             reply: that was stopped.
@@ -280,7 +275,8 @@ class Running:
         events = reply.ended(ResponseMove.FINISH, "failed", details)
         left = self._left(reply)
         heard_ms = self._unsaid(reply, reply.message.heard_ms(now_s))
-        # What made it may be gone, and its memory with it; what is told anew is what was heard.
+        # The engine that made it may be gone, with its memory. The next engine is told what was
+        # heard.
         is_own = reply.engine_id == self._state.session_id and reply.is_the_engines
         is_known = code == "response_failed" and is_own
         if is_known and heard_ms is not None:

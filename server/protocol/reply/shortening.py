@@ -57,8 +57,8 @@ class Shortening:
     def played(self, event: Played) -> list[Reaction]:
         """Take note of how far the transport is.
 
-        A response that is cancelled or fails has said what was played by then, and what had been
-        made of it before is played on: what of that is heard was said after all.
+        A response that was cancelled or failed counts as said up to where it had been played. Its
+        sound that was made before is still played. What is heard of that counts as said, too.
         """
         assert self._playout is not None, "only what plays reports"
         is_followed = event.item_id in self._playout.waiting

@@ -2,12 +2,11 @@
 
 import base64
 
-from model.messages import Pcm
+from model.messages import EngineInfo, Pcm
 from server.audio.speed import SpeedChanger
 from server.audio.wire import AudioEncoder
 from server.protocol.items.items import AudioPart, Message, Part, Status, TextPart, Word
 from server.protocol.items.recordings import Recordings
-from server.protocol.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.playout import Playout
 from server.protocol.server_events import (
@@ -50,7 +49,7 @@ class Speaking:
         request: says whether it is spoken, and how.
         outputs: where the message goes.
         recordings: keep its sound; None for what nobody can ask for.
-        profile: of the sound that comes in.
+        info: of the engine that the sound comes from.
         playout: follows the sound where the transport plays it; None: clients are sent it.
     """
 
@@ -61,7 +60,7 @@ class Speaking:
         request: ResponseRequest,
         outputs: OutputItems,
         recordings: Recordings | None,
-        profile: EngineProfile,
+        info: EngineInfo,
         playout: Playout | None = None,
     ) -> None:
         self.item_id = item_id
@@ -71,13 +70,13 @@ class Speaking:
         self._response_id = response_id
         self._outputs = outputs
         self._recordings = recordings
-        self._profile = profile
+        self._info = info
         self._playout = playout
         self._speed = request.speed
-        self._speed_changer = SpeedChanger(profile.sample_rate_hz, request.speed)
+        self._speed_changer = SpeedChanger(info.sample_rate_hz, request.speed)
         output_format = request.output_format
         self._encoder = AudioEncoder(
-            output_format.encoding, output_format.rate_hz, profile.sample_rate_hz
+            output_format.encoding, output_format.rate_hz, info.sample_rate_hz
         )
         self._text = ""
         self._words: list[Word] = []
@@ -93,13 +92,13 @@ class Speaking:
     @property
     def num_frames(self) -> int:
         """Count the frames that the engine has made."""
-        made_ms = self._num_made_samples * 1000 // self._profile.sample_rate_hz
-        return made_ms // self._profile.frame_ms
+        made_ms = self._num_made_samples * 1000 // self._info.sample_rate_hz
+        return made_ms // self._info.frame_ms
 
     @property
     def audio_ms(self) -> int:
         """Return how much audio was sent, as the client plays it."""
-        return self._num_samples * 1000 // self._profile.sample_rate_hz
+        return self._num_samples * 1000 // self._info.sample_rate_hz
 
     @property
     def part(self) -> Part:

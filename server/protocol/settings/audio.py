@@ -114,8 +114,9 @@ def changed_voice(
 ) -> str:
     """Return the voice asked for; once there is assistant audio it must be the current one."""
     voice = parse_voice(value, path, voices)
-    # Source: Realtime API reference, session, voice: it cannot change once there is audio of it.
-    # Naming the voice that is in force is no change, and clients do that with every update.
+    # Source: Realtime API reference, session, voice: it cannot change once the conversation has
+    # assistant audio. Naming the voice that is in force is no change, and clients do that with
+    # every update.
     if is_locked and voice != current:
         raise ClientError(
             "Cannot update a conversation's voice if assistant audio is present.",
@@ -176,8 +177,8 @@ _TRANSCRIPTION_LEAVES: Mapping[str, Parser[object]] = {
     "model": _string_or_null,
     "language": _string_or_null,
     "prompt": _string_or_null,
-    # Checked and then forgotten: they mean nothing to our listener, and an echo of them breaks
-    # one known client.
+    # Checked and then forgotten: our transcription does not use them, and echoing them breaks one
+    # known client.
     "languages": _strings,
     "keywords": _strings,
     "delay": lambda value, path: choice_at(

@@ -19,7 +19,7 @@ Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 Consent: TypeAlias = Literal["offered", "given", "withdrawn"]
 """Whether a client has consented to a recording of its session; None where none can be made."""
 
-# Source: Realtime API reference, session, include: the one field that there is.
+# Source: Realtime API reference, session, include: its only value.
 INCLUDE_LOGPROBS = "item.input_audio_transcription.logprobs"
 # Source: Realtime API reference, session, audio.input.format and max_output_tokens.
 PCM_RATE_HZ = 24_000
@@ -100,9 +100,9 @@ TurnDetection: TypeAlias = ServerVad | SemanticVad
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """Ask for transcripts of the user's speech; the model writes them itself whatever is named.
+    """Ask for transcripts of the user's speech; the served model writes them, whichever is named.
 
-    Only these keys are echoed: one known client fails on any other.
+    Only these keys are echoed: one known client fails if there are others.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -133,13 +133,13 @@ class VoiceMap:
 class SessionConfig:
     """Hold everything a client can see and set of a session.
 
-    Accepted and echoed, without any effect: `noise_reduction` (the model hears the audio as it
-    is), `tracing`, `parallel_tool_calls`, `reasoning` and `temperature`. The model writes
-    transcripts by itself: of `transcription` it only matters whether it is there.
+    Accepted and echoed, without any effect: `tracing`, `parallel_tool_calls`, `reasoning` and
+    `temperature`. The model writes transcripts by itself: it only matters whether `transcription`
+    is set.
 
     Attributes:
         kind: a transcription session only listens; its `voice`, tools and the like mean nothing.
-        model: what the client is told that it is called; what is served was chosen before.
+        model: its name, as the client is told; which model serves was decided before.
         expires_at: Unix time in seconds; 0 before a client has connected.
         speed: of the reply's speech, 0.25 to 4.
         max_output_tokens: of one response, 1 to 4096; None for no limit.
@@ -147,8 +147,8 @@ class SessionConfig:
         delegate: what a text model answers, our own; None for what the server does.
         safety_identifier: who the user is, by a name of the application's own, for logs; clients
             neither see nor set it. Empty where nobody said.
-        recording: whether the session may be recorded. Not of the API; nobody sees it who did not
-            ask for it.
+        recording: whether the session may be recorded. Not of the API; shown only to clients that
+            have set it.
     """
 
     id: str

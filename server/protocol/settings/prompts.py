@@ -62,7 +62,7 @@ class PromptBook:
         try:
             return self._filled(prompt, "prompt")
         except ClientError:
-            return ""  # it was one when its ephemeral key was made
+            return ""  # the prompt was valid when the ephemeral key was made
 
     def check(self, prompt: Mapping[str, Any] | None, path: str) -> None:
         """Refuse a prompt that there is not, or that cannot be filled in.

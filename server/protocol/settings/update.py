@@ -302,7 +302,7 @@ def _parse_include(value: object, path: str) -> tuple[str, ...]:
 def parse_reasoning(value: object, path: str) -> JsonObject:
     """Return how much a model is to reason; ours does not, so it is only echoed.
 
-    `none` is what clients of other APIs of the same maker send; it asks for what is so anyway.
+    Clients of other APIs of the same maker send `none`, which is what our models do anyway.
     """
     given = object_at(value, path)
     refuse_unknown_keys(given, path, ("effort",))
@@ -341,7 +341,7 @@ _FIELDS: Mapping[str, _Field] = {
     "prompt": ("prompt", _optional(parse_prompt)),
     "parallel_tool_calls": ("parallel_tool_calls", _optional(boolean_at)),
     "reasoning": ("reasoning", _optional(parse_reasoning)),
-    # Beta's own: its dialect passes it on, and GA's refuses it.
+    # Only in beta: the beta dialect passes it on, the GA dialect refuses it.
     "temperature": ("temperature", parse_temperature),
     # Our own.
     "delegate": ("delegate", _optional(parse_delegate)),

@@ -1,13 +1,13 @@
 """Hold a reply's sound back while it is in doubt whether the user interrupts it.
 
-What begins like speech may be a cough. Clients cannot be told that speech has begun and then that
-it has not: they stop playing, and say how far they were. So they are told when it is certain. A
-transport that plays by itself is silent meanwhile, and goes on from there if it was nothing.
+What begins like speech may be a cough. Clients stop playing when they are told that speech has
+begun, and this cannot be taken back. So they are told only when it is certain. A transport that
+plays by itself pauses meanwhile, and goes on from there if it was no speech.
 """
 
 from server.protocol.sound import PauseAudio, ResumeAudio, Sound
 
-# A doubt ends with the sound that it is about. Where no more of that comes, the reply goes on.
+# A doubt ends with the user's sound. If no more sound comes, the reply goes on after this.
 _LONGEST_S = 1.5
 
 
@@ -15,8 +15,8 @@ class Doubt:
     """Hold one session's doubt.
 
     Args:
-        is_played: whether the transport plays replies; else clients do, and there is nothing that
-            could be held back.
+        is_played: whether the transport plays replies; where clients play, nothing can be held
+            back.
     """
 
     def __init__(self, *, is_played: bool) -> None:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from model.messages import InputTranscript, Output
+from model.messages import InputTranscript
 from server.images.picture import Picture
-from server.protocol.filters.verdicts import Blocked, Retell
-from server.protocol.reply.made import ResponseOutput
+from server.protocol.filters.verdicts import Passed, ResponseOutput
 from server.protocol.reply.reply import Reply
 
 # What belongs to an early reply is told from the rest by names: the transcript by the commit's,
@@ -31,7 +30,7 @@ class Speculation:
     transcript: InputTranscript | None = None
     made: list[ResponseOutput] = field(default_factory=list)
 
-    def takes(self, output: Output | Blocked | Retell) -> bool:
+    def takes(self, output: Passed) -> bool:
         """Keep an output if it belongs here, and say whether it did."""
         if isinstance(output, InputTranscript) and output.item_id == self.commit_id:
             self.transcript = output

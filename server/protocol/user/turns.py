@@ -6,7 +6,7 @@ on, neither the client nor the model learns of it; if not, it is there already.
 
 from typing import Protocol, assert_never
 
-from model.messages import InputTranscript, InputTranscriptDelta, Output, Pixels
+from model.messages import InputTranscript, InputTranscriptDelta, Pixels
 from server.images.picture import Picture
 from server.protocol.events import (
     EndInDoubt,
@@ -20,7 +20,7 @@ from server.protocol.events import (
     SpeechResumed,
     SpeechSuspected,
 )
-from server.protocol.filters.verdicts import Blocked, RedactedTranscript, Retell
+from server.protocol.filters.verdicts import Passed, RedactedTranscript
 from server.protocol.items.items import Message, with_transcript
 from server.protocol.memory.context import Context
 from server.protocol.memory.feed import TurnFeed
@@ -69,7 +69,7 @@ class Turns(Protocol):
         """Take the final words of a committed turn."""
         ...
 
-    def holds(self, output: Output | Blocked | Retell) -> bool:
+    def holds(self, output: Passed) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         ...
 
@@ -268,7 +268,7 @@ class AnsweredTurns:
             return []
         # Dropped now, or the model would answer from what is dropped when the turn is over.
         dropped = [] if self._feed.is_speculating else self._context.make_room()
-        if not self._feed.can_speculate or self._context.is_refused:
+        if not self._feed.can_speculate or self._context.is_refused():
             return dropped
         reply, command = self._responses.prepare(self._state.request)
         pictures = self._state.sight.pictures
@@ -292,7 +292,7 @@ class AnsweredTurns:
             reactions += self._responses.output(output, now_s)
         return reactions
 
-    def holds(self, output: Output | Blocked | Retell) -> bool:
+    def holds(self, output: Passed) -> bool:
         """Keep back what belongs to a reply before its time, and say whether it did."""
         return self._speculation is not None and self._speculation.takes(output)
 
@@ -325,8 +325,7 @@ class AnsweredTurns:
 
     def reconfigured(self, before: SessionConfig) -> list[Reaction]:
         """Take back what was begun under the old configuration."""
-        # What is recorded begins with an `Open` that says so, and what is not, with one that does
-        # not.
+        # `Open` says whether the session is recorded, so a change of that needs a new `Open`.
         is_other = self._state.config.is_recorded is not before.is_recorded
         if is_other or self._state.instructions != self._state.prompts.instructions(before):
             self._feed.outdate()

@@ -30,7 +30,7 @@ _LOST: JsonObject = {
 
 
 class UserItems:
-    """Follow turns from their beginning to their words, whatever the engine makes of them.
+    """Follow turns from their beginning to their transcripts, with any kind of engine.
 
     Args:
         state: of the session.

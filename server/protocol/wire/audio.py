@@ -12,7 +12,7 @@ _BASE64_PIECE_CHARS = 1 << 20  # a multiple of four
 
 
 def _decoded(text: str) -> bytes:
-    """Decode base64; in pieces, since nothing else in this process runs during one of them."""
+    """Decode base64 in pieces; Python runs no other thread while it decodes one."""
     try:
         return b"".join(
             base64.b64decode(text[start : start + _BASE64_PIECE_CHARS], validate=True)

@@ -24,11 +24,11 @@ export const ADVICE = {
     "Allow the microphone: click the icon left of the address, set Microphone to Allow, and connect " +
     "again. Or speak from files.",
   microphone_missing:
-    "Plug a microphone in, or choose another one under Devices. Without one you can speak from " +
+    "Plug a microphone in, or choose another one in the settings. Without one you can speak from " +
     "files, or type.",
   microphone_busy:
-    "Another program holds the microphone. Close it, or choose another microphone under Devices.",
-  microphone_lost: "Plug it in again, or choose another one under Devices. The call goes on meanwhile.",
+    "Another program holds the microphone. Close it, or choose another microphone in the settings.",
+  microphone_lost: "Plug it in again, or choose another one in the settings. The call goes on meanwhile.",
   camera_denied: "Allow the camera: click the icon left of the address. The call goes on without it.",
   invalid_api_key:
     "Enter one of the server's keys (server.api_keys), or an ephemeral one that begins with ek_.",
@@ -43,6 +43,10 @@ export const ADVICE = {
     "The server's UDP port cannot be reached from here: open it in the firewall, set " +
     "webrtc.addresses, or choose WebSocket.",
   lost: "Look at your network, and connect again.",
+  no_video: "The call goes on without it.",
+  no_camera_here: "Hang up and choose WebRTC; or send pictures one by one.",
+  not_sent: "Over WebRTC an event has 256 KiB at most: send less at once, or choose WebSocket.",
+  invalid_picture: "Choose a PNG, JPEG or WebP.",
   invalid_audio_file: "Choose a sound file that the browser can play: wav, mp3, ogg, flac or m4a.",
   cannot_update_voice: "Hang up and connect again to change the voice.",
 };

@@ -52,6 +52,9 @@ export async function listDevices() {
   return { microphones: of("audioinput"), speakers: of("audiooutput"), cameras: of("videoinput") };
 }
 
+// Browsers send no message of more than 256 KiB on a data channel, and there is more in it than the picture.
+const MAX_PICTURE_CHARS = 200_000;
+
 /** Speaks files in place of a microphone, and is silent otherwise. */
 export class FileInput {
   constructor() {
@@ -95,22 +98,49 @@ export class FileInput {
 }
 
 /**
- * Take a picture.
+ * Take a picture of a camera, or make a picture from a file fit to be sent.
  *
- * @param {MediaStreamTrack} camera
+ * @param {MediaStreamTrack | Blob} source
  * @param {number} [maxSide] in pixels
  * @returns {Promise<string>} a JPEG as a data URL
+ * @throws {ParleyError} invalid_picture
  */
-export async function takePicture(camera, maxSide = 1024) {
+export async function takePicture(source, maxSide = 1024) {
+  const picture = source instanceof Blob ? await pictureOf(source) : await frameOf(source);
+  const canvas = document.createElement("canvas");
+  let url = "";
+  // One that is full of details is made smaller until it fits.
+  for (let side = maxSide; side > 64; side *= 0.7) {
+    const scale = Math.min(1, side / Math.max(picture.width, picture.height));
+    canvas.width = Math.max(1, Math.round(picture.width * scale));
+    canvas.height = Math.max(1, Math.round(picture.height * scale));
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    pen.fillStyle = "white"; // behind what is transparent, which a JPEG cannot be
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    url = canvas.toDataURL("image/jpeg", 0.85);
+    if (url.length <= MAX_PICTURE_CHARS) break;
+  }
+  picture.close();
+  return url;
+}
+
+/** @param {Blob} file @returns {Promise<ImageBitmap>} */
+async function pictureOf(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new ParleyError("invalid_picture", "This file has no picture that the browser can show.");
+  }
+}
+
+/** @param {MediaStreamTrack} camera @returns {Promise<ImageBitmap>} */
+async function frameOf(camera) {
   const video = document.createElement("video");
   video.muted = true;
   video.srcObject = new MediaStream([camera]);
   await video.play();
-  const scale = Math.min(1, maxSide / Math.max(video.videoWidth, video.videoHeight));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.round(video.videoWidth * scale);
-  canvas.height = Math.round(video.videoHeight * scale);
-  canvas.getContext("2d")?.drawImage(video, 0, 0, canvas.width, canvas.height);
+  const frame = await createImageBitmap(video);
   video.srcObject = null;
-  return canvas.toDataURL("image/jpeg", 0.85);
+  return frame;
 }

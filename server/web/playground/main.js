@@ -236,9 +236,12 @@ $("picture-file").onchange = async () => {
   const [file] = $("picture-file").files;
   $("picture-file").value = "";
   if (!file) return;
-  const reader = new FileReader();
-  reader.onload = () => say($("text").value.trim(), [String(reader.result)]);
-  reader.readAsDataURL(file);
+  try {
+    say($("text").value.trim(), [await takePicture(file)]);
+    $("text").value = "";
+  } catch (error) {
+    report(error);
+  }
 };
 $("speak-file").onclick = () => $("sound-file").click();
 $("sound-file").onchange = async () => {

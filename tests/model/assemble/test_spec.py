@@ -34,6 +34,6 @@ def test_what_is_wrong_is_said_when_it_is_built(tmp_path: Path) -> None:
 
 def test_the_gateway_does_not_load_torch() -> None:
     """Who serves from another process waits for no network's libraries, and has none in memory."""
-    modules = "server.app, server.cli, server.engine, server.webrtc.routes, server.client.talk"
+    modules = "server.serve, server.cli, server.engine, server.webrtc.routes, server.client.talk"
     check = f"import sys, {modules}, server.capacity.command; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=120)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.assemble.twin import NOTE, WORDS, TwinKind, TwinManner, make_twin
+from model.assemble.twin import NOTE, WORDS, TwinManner, make_twin
 from model.duplex.engine import DuplexEngine
 from model.engine.config import EngineConfig
+from model.family import ServedKind
 from model.messages import (
     AppendAudio,
     Cancel,
@@ -45,8 +46,8 @@ def rms(pcm: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(pcm))))
 
 
-@pytest.mark.parametrize("kind", get_args(TwinKind))
-def test_a_whole_conversation(kind: TwinKind) -> None:
+@pytest.mark.parametrize("kind", get_args(ServedKind))
+def test_a_whole_conversation(kind: ServedKind) -> None:
     """Spoken to, it says in noise and in words what it is; then it is silent, until spoken to."""
     parts = make_twin(kind, 1, f"{kind}-tiny")
     clock = FakeClock()

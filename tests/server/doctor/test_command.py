@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import EXIT_CONFIG, main
+from server.cli import main
+from server.commands.common import EXIT_CONFIG
 from server.doctor.command import as_text
 from server.doctor.finding import error
 from server.names import parley_version

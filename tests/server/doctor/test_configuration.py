@@ -72,6 +72,30 @@ def test_what_strangers_may_do(server: dict[str, Any], check: str) -> None:
     assert found.mend
 
 
+def test_minutes_of_a_day_need_a_ledger() -> None:
+    """Or every restart gives them anew."""
+    key = {"name": "shop", "sha256": HASH, "limits": {"minutes_a_day": 60}}
+    server = {"server": {**GOOD, "keys": [key]}}
+    assert _exposure(server)["config.key_minutes"].status == "warning"
+    assert list(_exposure({**server, "usage": {"ledger": "usage.jsonl"}})) == ["config.public"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "bad"),
+    [
+        ([], False),
+        (["voice.example.com"], False),
+        (["*.Example.com"], False),
+        (["example.com"], True),
+    ],
+)
+def test_a_telephone_provider_that_would_be_refused(hosts: list[str], *, bad: bool) -> None:
+    """Its address has a name that the server does not answer to."""
+    phone = {"public_url": "https://voice.example.com/p", "twilio": {"auth_tokens": ["t" * 32]}}
+    found = _exposure({"server": {**GOOD, "allowed_hosts": hosts}, "telephony": phone})
+    assert ("config.hosts" in found) is bad
+
+
 def test_root_and_a_guess() -> None:
     """Who runs it, and whether the number of sessions was measured."""
     root = Host(1 << 34, 20_000, 0, USER.now, True)

@@ -1,6 +1,7 @@
 """Checks of one session: budgets, failures, and other servers that are asked."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ Answer = Callable[[str, dict[str, str], Any], tuple[int, bytes] | None]
 
 
 @asynccontextmanager
-async def _serving(answer: Answer) -> AsyncIterator[str]:
+async def _serving(answer: Answer, *headers_sent: str) -> AsyncIterator[str]:
     """Serve HTTP on a free port: what `answer` makes of path, headers and body; None: nothing."""
     writers: list[asyncio.StreamWriter] = []
 
@@ -32,8 +33,9 @@ async def _serving(answer: Answer) -> AsyncIterator[str]:
         if answered is None:
             return
         status, data = answered
-        start = f"HTTP/1.1 {status} X\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n"
-        writer.write(start.encode() + data)
+        length = f"content-length: {len(data)}"
+        lines = [f"HTTP/1.1 {status} X", length, "connection: close", *headers_sent, "", ""]
+        writer.write("\r\n".join(lines).encode() + data)
         writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -92,7 +94,7 @@ async def test_typed_words_are_judged_in_pieces_and_told_in_one() -> None:
     check = {"kind": "personal", "action": "mask"}
     desk = FilterDesk(FilterSettings.model_validate({"checks": [check]}))
     filters = desk.for_session("sess_1", lambda _: None)
-    for at in (0, 7_995, 15_000):
+    for at in (0, 1_995, 3_990, 15_000):
         text = "x " * (at // 2) + "650-253-0000" + " y" * 1_000
         content = [{"type": "input_text", "text": text}]
         item: dict[str, Any] = {"type": "message", "role": "user", "content": content}
@@ -192,6 +194,30 @@ async def test_a_broken_check_does_what_is_chosen(answered: tuple[int, bytes]) -
         check = {"kind": "moderations", "url": url, "model": "m"}
         assert await _judged({**check, "when_late": "hold"}, "good") is None
         assert await _judged({**check, "when_late": "pass"}, "good") == "good"
+
+
+async def test_what_is_compressed_is_not_read() -> None:
+    """It may be a thousand times as large: the check is broken, although it was asked not to."""
+    body = gzip.compress(b'{"results": [{"flagged": false}]}')
+    asked: list[str] = []
+
+    def answer(_path: str, headers: dict[str, str], _body: Any) -> tuple[int, bytes]:
+        asked.append(headers["accept-encoding"])
+        return 200, body
+
+    async with _serving(answer, "content-encoding: gzip") as url:
+        check = {"kind": "moderations", "url": url, "model": "m", "when_late": "hold"}
+        assert await _judged(check, "good") is None
+    assert asked == ["identity"]
+
+
+async def test_words_go_to_the_server_and_not_to_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever set one for the environment did not mean what users say."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with _serving(lambda *_: (200, b'{"results": [{"flagged": false}]}')) as url:
+        check = {"kind": "moderations", "url": url, "model": "m", "when_late": "hold"}
+        assert await _judged(check, "good") == "good"
 
 
 async def test_a_late_check_does_what_is_chosen() -> None:

@@ -156,7 +156,7 @@ CLIENTS = st.one_of(
 HAPPENINGS = st.sampled_from(
     [
         *("audio", "voice", "pause", "hearing", "transcript", "later", "full", "lost", "away"),
-        *("text", "speech", "call", "arguments", "called", "other"),
+        *("text", "speech", "call", "arguments", "called", "other", "park"),
         *("done", "limit", "failed", "stale"),
         *("server call", "listed", "unlisted", "returned"),
         *("passed", "masked", "refused"),

@@ -30,7 +30,7 @@ _OPS = st.lists(
             [
                 *("respond", "free", "held", "function", "half", "done", "cancel"),
                 *("approve", "deny", "return", "fail", "output", "delete", "later"),
-                *("away", "speak", "list"),
+                *("away", "speak", "list", "park"),
             ]
         ),
         st.integers(0, 3),
@@ -51,6 +51,7 @@ class Course:
         self.num_calls = 0
         self.now_s = 0.0
         self.is_away = False
+        self.is_parked = False
         self.asked: list[str] = []  # requests for approval
         self.running: list[str] = []  # calls that a server carries out
         self.awaited: list[str] = []  # functions' `call_id`s
@@ -116,6 +117,8 @@ class Course:
 
     def do(self, op: str, which: int) -> None:  # noqa: C901, PLR0912 - a case each
         """Do one thing, if it can be done now."""
+        if self.is_parked and op not in ("park", "return", "fail", "later"):
+            return
         match op:
             case "respond":
                 self.play(client("response.create"))
@@ -150,6 +153,8 @@ class Course:
                 self.play({"clock_s": self.now_s})
             case "away":
                 self._away()
+            case "park":
+                self._park()
             case "speak":
                 self.play(message("user", None, None))
             case "list":
@@ -183,6 +188,14 @@ class Course:
         else:
             self.play({"engine": {"type": "EngineBack"}})
 
+    def _park(self) -> None:
+        if self.is_parked:
+            self.is_parked = False
+            self.play({"unpark": True})
+        elif not self.is_away and self.player.machine.is_idle:
+            self.is_parked, self.turn = True, None
+            self.play({"park": True})
+
     def leave(self) -> None:
         """Hang up; what goes on then ends without a word to anybody."""
         self._take([{"asked": asdict(each) | {"type": "Decision"}} for each in self._left()])
@@ -212,6 +225,8 @@ def test_each_call_has_one_end(ops: list[tuple[str, int]], waits: bool) -> None:
     course = Course(waits=waits)
     for op, which in ops:
         course.do(op, which)
+    if course.is_parked:
+        course.do("park", 0)
     course.do("done", 0)
     for item_id in [*course.running]:
         course._outcome("return", item_id)

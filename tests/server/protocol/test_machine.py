@@ -39,20 +39,44 @@ def test_only_documented_errors_and_every_begin_has_its_end(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(CLIENTS | HAPPENINGS | CHECKED, max_size=60))
-def test_the_rules_hold_where_words_are_checked(lines: list[Line | str]) -> None:
-    """Verdicts come late and in any order, and refuse what was heard, said and called."""
-    world = World(is_filtered=True)
+@given(
+    DELEGATES, st.sampled_from(["", "s1 s2"]), st.lists(CLIENTS | HAPPENINGS | CHECKED, max_size=60)
+)
+def test_the_rules_hold_where_words_are_checked(
+    delegate: Line | None, sentence: str, lines: list[Line | str]
+) -> None:
+    """Verdicts come late and in any order, and refuse what was heard, said and called.
+
+    With a text model or without, and with a sentence in the place of what is refused or without.
+    """
+    world = World(delegate, is_filtered=True, sentence=sentence)
     for line in lines:
         world.play(line)
     world.end()
 
 
+@settings(max_examples=100, deadline=None)
+@given(DELEGATES, st.integers(1, 12), st.lists(CLIENTS | HAPPENINGS, max_size=60))
+def test_the_rules_hold_where_few_items_are_kept(
+    delegate: Line | None, max_items: int, lines: list[Line | str]
+) -> None:
+    """Clients are told of every item that is dropped, whatever goes on meanwhile."""
+    world = World(delegate, max_items=max_items)
+    for line in lines:
+        world.play(line)
+    world.end()
+    kept = [item.id for item in world.player.machine._state.conversation]
+    assert kept == world.order
+    assert len(kept) <= max(max_items, 2)
+
+
 @settings(max_examples=50, deadline=None)
-@given(DELEGATES, st.lists(CLIENTS | HAPPENINGS, max_size=30))
-def test_a_session_can_end_at_any_moment(delegate: Line | None, lines: list[Line | str]) -> None:
+@given(DELEGATES, st.booleans(), st.lists(CLIENTS | HAPPENINGS, max_size=30))
+def test_a_session_can_end_at_any_moment(
+    delegate: Line | None, is_filtered: bool, lines: list[Line | str]
+) -> None:
     """Every begin has its end then, too."""
-    world = World(delegate)
+    world = World(delegate, is_filtered=is_filtered, sentence="s1 s2")
     for line in lines:
         world.play(line)
     world.end_early()

@@ -2,13 +2,14 @@
 
 Those in `beta/` are in the beta dialect, those in `duplex/` with a model that listens and speaks
 all the time. One JSON object a line. The first may be the session's `policy` of tools, which words
-are checked by its `filters`, and what the text model answers (`delegate`, with `recites` where the
-engine can say any words). Inputs: `client` (a frame as sent), `heard` (by the session's ears),
-`engine` (an output), `no_slot` (a session that the engine cannot open), `tool` (an outcome of an
-MCP server's), `answer` (of the text model), `verdict` (of a check), `clock_s` (sets the time, and
-lets happen what is due). Results: `server` (an event on the wire), `command` (to the engine), with
-audio shown by its length, `asked` (of whoever speaks to MCP servers or to the text model, or keeps
-the audit log) and `to_check` (words).
+are checked by its `filters`, how many items it keeps (`max_items`), and what the text model answers
+(`delegate`, with `recites` where the engine can say any words). Inputs: `client` (a frame as sent),
+`heard` (by the session's ears), `engine` (an output), `no_slot` (a session that the engine cannot
+open), `tool` (an outcome of an MCP server's), `answer` (of the text model), `verdict` (of a check),
+`park` and `unpark` (a client that is away gives its slot back, and returns), `end` (of the
+session's time), `clock_s` (sets the time, and lets happen what is due). Results: `server` (an event
+on the wire), `command` (to the engine), with audio shown by its length, `asked` (of whoever speaks
+to MCP servers or to the text model, or keeps the audit log) and `to_check` (words).
 
 To write the results of all transcripts anew, and then review the difference:
 
@@ -26,6 +27,7 @@ from typing import Any, cast
 import numpy as np
 
 from model import messages
+from model.messages import EngineInfo
 from server.errors import ClientError
 from server.protocol.delegate import outcomes as delegate_outcomes
 from server.protocol.delegate.outcomes import AskModel, DelegateCommand, DelegateOutcome
@@ -49,7 +51,6 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp import outcomes
 from server.protocol.mcp.outcomes import ToolCommand, ToolOutcome
 from server.protocol.mcp.policy import Rule, ToolPolicy
-from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.mcp import McpTool
@@ -61,8 +62,11 @@ from tests.server.fakes import CountingIds, PlainEars
 GOLDEN = Path(__file__).parent / "golden"
 Line = dict[str, Any]
 
-_INPUTS = ("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer", "verdict")
-_OF_SESSION = ("policy", "delegate", "filters")  # in the first line
+_INPUTS = (
+    *("client", "heard", "engine", "no_slot", "clock_s", "tool", "answer", "verdict"),
+    *("park", "unpark", "end"),
+)
+_OF_SESSION = ("policy", "delegate", "filters", "max_items")  # in the first line
 _RATE_HZ = 16_000
 PHRASES = ("sorry i do not know that",)
 VOICES = VoiceMap({"alloy": "amber", "echo": "birch"}, "alloy")
@@ -83,8 +87,8 @@ def new_machine(
     config = SessionConfig(
         id="sess_1", model="starter", voice="alloy", expires_at=2_000_000_000, **changes
     )
-    profile = EngineProfile(_RATE_HZ, 80, is_duplex, recites=recites)
-    return SessionMachine(config, profile, VOICES, CountingIds(), limits, ears or PlainEars())
+    info = EngineInfo("m", _RATE_HZ, 80, (), 1, is_duplex, recites=recites)
+    return SessionMachine(config, info, VOICES, CountingIds(), limits, ears or PlainEars())
 
 
 class Player:
@@ -98,11 +102,13 @@ class Player:
         policy: Line | None = None,
         delegate: Line | None = None,
         filters: Line | None = None,
+        max_items: int = _LIMITS.max_items,
     ) -> None:
         given = {**(delegate or {})}
         recites = given.pop("recites", False)
         phrases = plain_phrases(given.pop("phrases", PHRASES))
         limits = Limits(
+            max_items,
             policy=_policy(policy or {}),
             delegate=None if delegate is None else DelegatePolicy(phrases=phrases, **given),
             filters=FilterPlan(**(filters or {})),
@@ -117,7 +123,7 @@ class Player:
         """Open the session."""
         return self._lines(self.machine.start())
 
-    def play(self, line: Line) -> list[Line]:
+    def play(self, line: Line) -> list[Line]:  # noqa: PLR0911 - a case each
         """Play one input line."""
         match line:
             case {"client": frame}:
@@ -132,6 +138,13 @@ class Player:
                 return self._lines(self.machine.receive(Verdict(**verdict), self._now_s))
             case {"answer": answer}:
                 return self._lines(self.machine.receive(_answer(answer), self._now_s))
+            case {"park": True}:
+                self.machine.park()
+                return []
+            case {"unpark": True}:
+                return self._lines(self.machine.unpark(self._now_s))
+            case {"end": True}:
+                return self.end()
             case {"no_slot": session_id}:
                 return self._lines(self.machine.receive(NoSlot(session_id), self._now_s))
             case {"clock_s": now_s}:

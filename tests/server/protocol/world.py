@@ -44,6 +44,11 @@ DOCUMENTED = {
 
 
 _MAX_LOSSES = 3  # one after the other
+# What happens to a session whose client is away, and that has no slot.
+_WITHOUT_A_CLIENT = (
+    *("park", "later", "listed", "unlisted", "returned", "passed", "masked", "refused"),
+    *("answer", "answer call", "answer server call", "answer cut", "answered", "no answer"),
+)
 
 
 @dataclass
@@ -86,11 +91,21 @@ class World:
     Args:
         delegate: what a text model answers beside the engine's; None for nothing.
         is_filtered: whether words and calls are checked: nobody is told of them before that.
+        sentence: what is said in the place of what a check has refused.
+        max_items: that the conversation may have.
     """
 
-    def __init__(self, delegate: Line | None = None, *, is_filtered: bool = False) -> None:
-        plan = {"hears": True, "says": True, "calls": True} if is_filtered else None
-        self.player = Player(delegate=delegate, filters=plan)
+    def __init__(
+        self,
+        delegate: Line | None = None,
+        *,
+        is_filtered: bool = False,
+        sentence: str = "",
+        max_items: int = 2_000,
+    ) -> None:
+        plan = {"hears": True, "says": True, "calls": True, "sentence": sentence}
+        filters = plan if is_filtered else None
+        self.player = Player(delegate=delegate, filters=filters, max_items=max_items)
         self.replies: list[EngineReply] = []  # that the engine has not ended
         self.over: list[EngineReply] = []  # that were taken from it
         self.commits: list[str] = []  # whose transcripts are due
@@ -104,17 +119,20 @@ class World:
         self._num_losses = 0
         self._is_full = False
         self._is_away = False
+        self._is_parked = False
         self._to_refuse: list[str] = []
         self._event_ids: set[str] = set()
         self._known: set[str] = set()  # items that the client has heard of
         self._asked: list[Line] = []  # of MCP servers and the text model, and not answered
         self._dropped: list[str] = []  # questions that were given up
         self.to_check: list[Line] = []  # and not answered
-        self._may_be_told: set[str] | None = set() if is_filtered else None
+        self._may_be_told: set[str] | None = set(sentence.split()) if is_filtered else None
         self._tell(self.player.start())
 
     def play(self, line: Line | str) -> None:
         """Play a client's line, or let something happen."""
+        if self._is_parked and (isinstance(line, dict) or line not in _WITHOUT_A_CLIENT):
+            return
         for played in [self._possible(line)] if isinstance(line, dict) else self._happenings(line):
             if "engine" in played and played["engine"].get("session_id", "sess_1") == "sess_1":
                 self.memory.made(played["engine"])
@@ -125,7 +143,7 @@ class World:
     def end(self) -> None:
         """Let what is going on come to its end, and check that nothing is left open."""
         if self._is_away:
-            self.play("away")
+            self.play("park" if self._is_parked else "away")
         while self.replies or self.commits or self._asked or self.to_check:
             self.play("passed")
             self.play("done")
@@ -178,6 +196,8 @@ class World:
                 return [{"clock_s": self._heard_ms / 50}]
             case "away":
                 return self._away()
+            case "park":
+                return self._park()
             case "hearing" if not self._is_away:
                 return [{"engine": {"type": "InputTranscriptDelta", "text": " hm"}}]
             case "transcript":
@@ -294,6 +314,19 @@ class World:
             self._take_away(session_id)
         self.commits.clear()
         return [{"engine": {"type": "EngineLost", "message": "lost"}}]
+
+    def _park(self) -> list[Line]:
+        """Let the client go, and its session give its slot back; or let it return."""
+        if self._is_parked:
+            self._is_parked = self._is_away = False
+            return [{"unpark": True}]
+        if self._is_away or not self.player.machine.is_idle:
+            return []
+        self._is_parked = self._is_away = True
+        # An early reply that nobody has been told of is no reason to stay.
+        self._take_away("sess_1")
+        self.commits.clear()
+        return [{"park": True}]
 
     def _lost(self) -> list[Line]:
         """Lose the conversation's session in the engine, no more often than it is put up with."""

@@ -65,6 +65,29 @@ def test_a_transport_that_plays_says_when(tracks: Tracks) -> None:
     assert spans(written(tracks, 103)[:, 1]) == [(1000, 1040), (1500, 1520)]
 
 
+def test_a_transport_that_is_sent_sound_ahead_plays_it_in_turn(tracks: Tracks) -> None:
+    """A telephone gets a second at once; what it is told to forget was not heard."""
+    for _ in range(25):
+        tracks.sound(tone(0.04), 101.0)
+    tracks.sound(tone(0.04), 101.5)
+    tracks.hush(101.7)
+    tracks.hush(101.8)
+    # It goes on at the last mark that came back.
+    tracks.sound(tone(0.04), 102.0)
+    tracks.sound(tone(0.04), 102.0)
+    tracks.sound(tone(0.04), 104.0)
+    tracks.hush(105.0)
+    expected = [(1000, 1700), (2000, 2080), (4000, 4040)]
+    assert spans(written(tracks, 106)[:, 1]) == expected
+
+
+def test_a_clock_that_is_not_exact_makes_no_gaps(tracks: Tracks) -> None:
+    """Frames come a few milliseconds early or late, and follow each other to the sample."""
+    for at_s in (101.0, 101.018, 101.043, 101.06):
+        tracks.sound(tone(0.02), at_s)
+    assert spans(written(tracks, 103)[:, 1]) == [(1000, 1080)]
+
+
 def test_a_client_plays_what_it_gets_one_after_the_other(tracks: Tracks) -> None:
     """However fast it comes."""
     for sent_s in (101.0, 101.01, 101.02):

@@ -24,9 +24,9 @@ from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -103,8 +103,7 @@ async def living(
     changes = {"expires_at": 0, **changes}
     config = SessionConfig(id="sess_1", model="echo", voice="alloy", **changes)
     ears = Ears(vad_model, INFO.sample_rate_hz, vad or VadSettings(), config)
-    profile = EngineProfile(INFO.sample_rate_hz, INFO.frame_ms, sees=INFO.sees)
-    machine = SessionMachine(config, profile, VOICES, ids, Limits(), ears)
+    machine = SessionMachine(config, INFO, VOICES, ids, Limits(), ears)
     service = SchemaService()
     schemas = SchemaGate(service, max_tools=128)
     images = ImageService()
@@ -117,9 +116,11 @@ async def living(
         link,
         limits,
         schemas=schemas,
-        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
-        filters=FilterDesk(FilterSettings()),
-        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        desks=Desks(
+            ToolDesk(McpSettings(), service, AuditLog(None)),
+            FilterDesk(FilterSettings()),
+            DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        ),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=counts or Counts(),
         meter=UsageBook().meter("", "m"),

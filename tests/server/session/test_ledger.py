@@ -3,12 +3,16 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.errors import ConfigError
+from server.names import ROOT
 from server.session import ledger as ledger_module
 from server.session.ledger import Ledger, LedgerError, read_ledger
 
@@ -50,6 +54,46 @@ def test_half_a_line_is_cut_off(tmp_path: Path, cut: int) -> None:
     lines = [*read_ledger(path)]
     assert [line["what"] for line in lines] == ["started", "used", "started"]
     assert lines[-1]["cut_bytes"] == len(half[:cut])
+
+
+# Writes two lines, and is killed when half of the third is on the disk.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from server.session import ledger
+
+class Killed:
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def write(self, fd, data):
+        os.write(fd, data[: len(data) // 2])
+        os.fsync(fd)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+written = ledger.Ledger(Path(sys.argv[1]), 1 << 20)
+written.write([{"what": "used", "seconds": 1.0}])
+written.write([{"what": "used", "seconds": 2.0}])
+ledger.os = Killed()
+written.write([{"what": "used", "seconds": 4.0}])
+"""
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    """What it was told is written is there, half a line is cut off, and the next goes on."""
+    path = tmp_path / "usage.jsonl"
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(path)], cwd=ROOT, timeout=60, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.read_bytes().endswith(b"\n")
+    assert [line.get("seconds") for line in read_ledger(path)] == [None, 1.0, 2.0]
+    ledger = Ledger(path, LARGE)  # the lock went with the process
+    ledger.write([{"what": "used", "seconds": 8.0}])
+    ledger.close()
+    lines = [*read_ledger(path)]
+    assert [line.get("seconds") for line in lines] == [None, 1.0, 2.0, None, 8.0]
+    assert lines[3]["cut_bytes"] > 0
 
 
 def test_a_file_that_is_one_half_line(tmp_path: Path) -> None:

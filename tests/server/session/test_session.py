@@ -144,7 +144,7 @@ async def test_an_unforeseen_fault_is_ours_and_stays_here(
         def broken(audio: str) -> None:
             raise ZeroDivisionError(audio)
 
-        monkeypatch.setattr(live.session._ears, "hear", broken)
+        monkeypatch.setattr(live.session._sound._ears, "hear", broken)
         live.send(type="input_audio_buffer.append", audio="AAAA")
         error = await live.until("error")
         assert error["error"]["code"] == "server_error"

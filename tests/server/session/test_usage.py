@@ -169,7 +169,7 @@ async def test_a_disk_that_takes_nothing_costs_no_use_and_little_memory(
 async def test_a_session_counts_what_it_hears_says_and_costs(vad_model: SileroModel) -> None:
     """As its client is told."""
     async with living(vad_model, turn_detection=None) as live:
-        meter = live.session._meter
+        meter = live.session._observers._meter
         live.send(type="input_audio_buffer.append", audio="AAAA" * 8_000)
         live.send(type="input_audio_buffer.commit")
         live.send(type="response.create")

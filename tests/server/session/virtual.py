@@ -4,10 +4,10 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,40 @@ from server.config import (
     VadSettings,
 )
 from server.delegate.counts import DelegateCounts
-from server.delegate.desk import DelegateDesk
+from server.delegate.desk import DelegateDesk, SessionDelegate
 from server.filters.desk import FilterDesk
 from server.images.picture import Picture
 from server.images.service import ImageService
 from server.mcp.audit import AuditLog
-from server.mcp.desk import ToolDesk
+from server.mcp.desk import SessionTools, ToolDesk
+from server.protocol.delegate.outcomes import (
+    AnswerCall,
+    AnswerDone,
+    AnswerText,
+    AskModel,
+    DelegateCommand,
+    DelegateOutcome,
+    DropAsk,
+)
+from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.dialects.ga import GaDialect
+from server.protocol.filters.verdicts import CheckWords, Verdict
+from server.protocol.items.mcp import ListedTool
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
+from server.protocol.mcp.outcomes import (
+    CallTool,
+    Decision,
+    DropTool,
+    ListTools,
+    ToolCommand,
+    ToolOutcome,
+    ToolReturned,
+    ToolsListed,
+)
+from server.protocol.mcp.policy import NO_POLICY, ToolPolicy
 from server.protocol.settings.config import AudioFormat, SessionConfig, VoiceMap
 from server.session.counts import Counts
+from server.session.desks import Desks
 from server.session.drain import Drain
 from server.session.ears import Ears
 from server.session.gallery import Gallery
@@ -136,6 +159,80 @@ class _Transport(MemoryTransport):
         return text
 
 
+class Beside:
+    """Stand in for MCP servers and the text model: the test says what comes of each question.
+
+    Attributes:
+        asked: and neither answered nor given up, the oldest first.
+        dropped: what was given up: items and questions, by their ids.
+        decisions: for the audit log.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[ListTools | CallTool | AskModel] = []
+        self.dropped: list[str] = []
+        self.decisions: list[Decision] = []
+        self.deliver: Callable[[Any], None]  # an outcome
+
+    def put(self, command: ToolCommand | DelegateCommand) -> None:
+        """Take what the session wants."""
+        match command:
+            case Decision():
+                self.decisions.append(command)
+            case DropTool(dropped_id) | DropAsk(dropped_id):
+                self.asked = [each for each in self.asked if _id_of(each) != dropped_id]
+                self.dropped.append(dropped_id)
+            case _:
+                self.asked.append(command)
+
+    async def close(self) -> None:
+        """Be left."""
+
+
+def _id_of(question: ListTools | CallTool | AskModel) -> str:
+    return question.ask_id if isinstance(question, AskModel) else question.item_id
+
+
+class _Tools(ToolDesk):
+    def __init__(self, service: SchemaService, beside: Beside) -> None:
+        super().__init__(McpSettings(), service, AuditLog(None))
+        self._beside = beside
+
+    def for_session(
+        self, session_id: str, deliver: Callable[[ToolOutcome], None], user: str = ""
+    ) -> SessionTools:
+        del session_id, user
+        self._beside.deliver = deliver
+        return cast("SessionTools", self._beside)
+
+
+class _Asking(DelegateDesk):
+    def __init__(self, service: SchemaService, beside: Beside) -> None:
+        super().__init__(DelegateSettings(), service, DelegateCounts())
+        self._beside = beside
+
+    def for_session(
+        self, session_id: str, deliver: Callable[[DelegateOutcome], None]
+    ) -> SessionDelegate:
+        del session_id
+        self._beside.deliver = deliver
+        return cast("SessionDelegate", self._beside)
+
+
+class _Checks(FilterDesk):
+    """Check words, and say nothing of them for as long as a test likes."""
+
+    def __init__(self, settings: FilterSettings) -> None:
+        super().__init__(settings)
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+
+    async def judged(self, command: CheckWords, session_id: str) -> Verdict:
+        verdict = await super().judged(command, session_id)
+        await self.is_open.wait()
+        return verdict
+
+
 @dataclass
 class Virtual:
     """A session under test, its client, its engine and their time."""
@@ -146,6 +243,8 @@ class Virtual:
     events: list[tuple[float, Event]]
     format: AudioFormat
     session: Session
+    beside: Beside
+    checks_open: asyncio.Event  # cleared, checks say nothing until it is set
     sender: AudioSender | None = None
     played: list[tuple[float, Samples]] = field(default_factory=list)  # by the sender, and when
 
@@ -177,6 +276,59 @@ class Virtual:
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await self.send("conversation.item.create", item=item)
+
+    async def offer(self, *names: str, approval: str = "never", **settings: Any) -> None:
+        """Offer tools of a server to the model, and let the server list them.
+
+        Args:
+            names: of the tools.
+            approval: whether they need a person's yes.
+            settings: of the session, beside its tools.
+        """
+        tool = {"type": "mcp", "server_label": "s", "require_approval": approval}
+        await self.send("session.update", session={"type": "realtime", "tools": [tool], **settings})
+        listing = self.beside.asked.pop()
+        assert isinstance(listing, ListTools)
+        listed = tuple(ListedTool(name, {"type": "object"}) for name in names)
+        self.beside.deliver(ToolsListed(listing.item_id, listed))
+        await self.settle()
+
+    async def returned(self, output: str) -> str:
+        """Let the oldest call return something; returns the call's item."""
+        call = next(each for each in self.beside.asked if isinstance(each, CallTool))
+        self.beside.asked.remove(call)
+        self.beside.deliver(ToolReturned(call.item_id, output))
+        await self.settle()
+        return call.item_id
+
+    async def approve(self, request_id: str, *, approve: bool) -> None:
+        """Answer a request for approval."""
+        item = {"type": "mcp_approval_response", "approval_request_id": request_id}
+        await self.send("conversation.item.create", item={**item, "approve": approve})
+
+    async def answered(
+        self, *texts: str, calls: Iterable[tuple[str, str]] = (), is_all: bool = True
+    ) -> None:
+        """Let the text model answer the oldest question, or begin to."""
+        asked = next(each for each in self.beside.asked if isinstance(each, AskModel))
+        for text in texts:
+            self.beside.deliver(AnswerText(asked.ask_id, text))
+        for name, arguments in calls:
+            self.beside.deliver(AnswerCall(asked.ask_id, name, arguments))
+        if is_all:
+            self.beside.asked.remove(asked)
+            self.beside.deliver(AnswerDone(asked.ask_id, is_cut=False))
+        await self.settle()
+
+    async def ring(self) -> None:
+        """Let happen what is due by now: the alarm's own clock is another."""
+        self.session._tick()
+        await self.settle()
+
+    def items(self, kind: str) -> list[Event]:
+        """Return the final items of a kind so far."""
+        done = (event["item"] for event in self.all("conversation.item.done"))
+        return [item for item in done if item["type"] == kind]
 
     async def see(self, colour: tuple[int, int, int]) -> None:
         """Let the user's camera show a picture of one colour, 64 by 32."""
@@ -273,6 +425,8 @@ async def virtually(
     cancels_echo: bool = False,
     is_played: bool = False,
     filters: FilterSettings | None = None,
+    policy: ToolPolicy = NO_POLICY,
+    delegate: DelegatePolicy | None = None,
     witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
     **changes: Any,
 ) -> AsyncIterator[Virtual]:
@@ -286,6 +440,8 @@ async def virtually(
         cancels_echo: whether what is played is taken out of what is heard.
         is_played: whether the transport plays replies, as by WebRTC; else the client does.
         filters: what is checked; None for nothing.
+        policy: which calls need a person's yes, and what waits for calls.
+        delegate: what a text model answers; None where there is none.
         witnesses: returns who sees the session, by what it begins with.
         changes: of the session's configuration.
     """
@@ -299,16 +455,16 @@ async def virtually(
     config = SessionConfig(id="sess_1", model="m", voice=voice, expires_at=0, **changes)
     rate_hz = engine.info.sample_rate_hz
     voices = VoiceMap({name: name for name in engine.info.voices}, voice)
-    profile = EngineProfile(rate_hz, engine.info.frame_ms, sees=engine.info.sees)
     ears = Ears(vad_model, rate_hz, vad or VadSettings(), config, cancels_echo=cancels_echo)
-    desk = FilterDesk(filters or FilterSettings())
-    bounds = Limits(filters=desk.plan)
-    machine = SessionMachine(config, profile, voices, ids, bounds, ears, is_played=is_played)
+    desk = _Checks(filters or FilterSettings())
+    bounds = Limits(filters=desk.plan, policy=policy, delegate=delegate)
+    machine = SessionMachine(config, engine.info, voices, ids, bounds, ears, is_played=is_played)
     played: list[tuple[float, Samples]] = []
     sender = _sender(rate_hz, time, lambda: session, played) if is_played else None
     service = SchemaService()
     schemas = SchemaGate(service, max_tools=128)
     images = ImageService()
+    beside = Beside()
     session = Session(
         transport,
         machine,
@@ -318,9 +474,7 @@ async def virtually(
         link,
         SessionLimits(max_backlog_events=4096, send_timeout_s=TIMEOUT_S),
         schemas=schemas,
-        tools=ToolDesk(McpSettings(), service, AuditLog(None)),
-        filters=desk,
-        delegate=DelegateDesk(DelegateSettings(), service, DelegateCounts()),
+        desks=Desks(_Tools(service, beside), desk, _Asking(service, beside)),
         gallery=Gallery(images, ImageSettings(), engine.info.image_side),
         counts=Counts(),
         meter=UsageBook().meter("", "m"),
@@ -333,7 +487,16 @@ async def virtually(
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             tasks.create_task(session.run(), name="session")
             virtual = Virtual(
-                time, engine, transport, [], config.input_format, session, sender, played
+                time,
+                engine,
+                transport,
+                [],
+                config.input_format,
+                session,
+                beside,
+                desk.is_open,
+                sender,
+                played,
             )
             await virtual.settle()
             yield virtual

@@ -26,7 +26,13 @@ from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.g711 import decode_g711, encode_g711
 from server.audio.resample import StreamResampler
-from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
+from server.config import (
+    RecordingSettings,
+    ServedSettings,
+    ServerSettings,
+    Settings,
+    TelephonySettings,
+)
 from server.telephony.signatures import twilio_signature
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving
@@ -66,6 +72,7 @@ async def answering(
     *,
     max_sessions: int = 2,
     models: Mapping[str, ServedSettings] | None = None,
+    recordings: RecordingSettings | None = None,
     **telephony: Any,
 ) -> AsyncIterator[Served]:
     """Serve callers of both providers, with one model or with several."""
@@ -79,6 +86,7 @@ async def answering(
         server=ServerSettings(api_keys=(KEY,)),
         telephony=TelephonySettings.model_validate(given | telephony),
         models=models or {},
+        recordings=recordings or RecordingSettings(),
     )
     async with serving(engine, settings) as served:
         yield served

@@ -1,11 +1,19 @@
 """Whole calls: Twilio's protocol from the webhook to the end, against a script."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import soundfile
 
 from model.messages import AppendText, Respond
+from server.config import RecordingSettings
+from server.recording import witness
+from server.recording.tracks import Tracks
 from tests.server.fakes import EchoEngine
+from tests.server.recording.test_served import recordings
 from tests.server.telephony.phone import (
     CALL_ID,
     KEY,
@@ -146,3 +154,36 @@ async def test_a_backend_hangs_up() -> None:
         assert (await post(served, place, b""))[0] == 401
         assert (await post(served, place, b"", Authorization=f"Bearer {KEY}"))[0] == 200
         assert await phone.ended() == 1000
+
+
+async def test_a_call_is_recorded_where_its_session_consents(tmp_path: Path) -> None:
+    """What the provider was told to forget is not on the right track."""
+    hushed: list[float] = []
+
+    class Watched(Tracks):
+        def hush(self, now_s: float) -> None:
+            hushed.append(now_s)
+            super().hush(now_s)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(witness, "Tracks", Watched)
+        async with (
+            answering(
+                script_engine(hears=STORY),
+                recordings=RecordingSettings(enabled=True, dir=tmp_path),
+                session={"recording": {"consent": True}},
+            ) as served,
+            on_the_phone(served) as phone,
+            beside(served) as backend,
+        ):
+            await phone.speak()
+            await phone.queued(25)
+            await phone.play(20)
+            await phone.speak()
+            await backend.until("conversation.item.truncated")
+            await backend.until("response.done")
+    (folder,) = recordings(tmp_path)
+    about = json.loads((folder / "recording.json").read_text())
+    assert (about["transport"], about["is_complete"]) == ("telephony", True)
+    assert hushed
+    assert soundfile.info(folder / "audio.flac").channels == 2

@@ -1,6 +1,8 @@
 """Who is answered, who is let in, and what of a stream ends it."""
 
+import asyncio
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 from server.app import create_app
 from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
 from server.errors import ConfigError
+from server.serve import Server, uvicorn_config
 from server.telephony import call, routes
 from server.telephony.calls import PhoneCalls
 from server.telephony.signatures import twilio_signature
@@ -22,6 +25,7 @@ from tests.server.telephony.phone import (
     PUBLIC_KEY,
     PUBLIC_URL,
     STREAM_TOKEN,
+    TIMEOUT_S,
     TOKEN,
     Phone,
     answering,
@@ -277,6 +281,32 @@ async def test_a_call_goes_on_in_a_drain_and_ends_with_the_server() -> None:
         await phone.press("42#")
         await backend.until("response.done")
         await played_to_the_end(phone, backend)
+
+
+async def test_a_call_that_was_connected_before_a_drain_is_held() -> None:
+    """Its webhook was answered: the server waits for its stream. A later call is told to go."""
+    async with answering() as served:
+        gateway = served.app.state.gateway
+        server = Server(uvicorn_config(served.app, gateway.settings), served.app)
+        status, answer = await dial_twilio(served)
+        assert status == 200
+        server.handle_exit(signal.SIGTERM, None)
+        assert await server.on_tick(1) is False
+        assert gateway.drain.is_begun
+        assert "<Say>" in (await dial_twilio(served, CallSid="CA2"))[1]
+        local, headers = signed_url(served, stream_of(answer)[0])
+        async with connect(local, additional_headers=headers) as socket:
+            phone = Phone(socket)
+            await phone.begin()
+            async with beside(served) as backend:
+                await phone.press("42#")
+                await backend.until("response.done")
+            assert await server.on_tick(2) is False
+            await phone.send("stop", stop={"callSid": CALL_ID})
+            await phone.ended()
+        async with asyncio.timeout(TIMEOUT_S):
+            while not await server.on_tick(3):  # noqa: ASYNC110 - as uvicorn does
+                await asyncio.sleep(0)
 
 
 # Settings.

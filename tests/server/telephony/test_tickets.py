@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.telephony.tickets import LIFE_S, MAX_TICKET_CHARS, Tickets
+from server.telephony.tickets import EXPECTED_S, LIFE_S, MAX_TICKET_CHARS, Tickets
 
 
 def test_a_ticket_is_good_once() -> None:
@@ -26,6 +26,23 @@ def test_a_ticket_is_good_for_a_minute() -> None:
     now[0] += 1
     assert tickets.take(late, "twilio") is None
     assert tickets.take(early, "twilio") is None
+
+
+def test_a_stream_is_expected_for_a_moment() -> None:
+    """Where its ticket was made, until it comes or should have."""
+    now, secret = [1_000.0], "a" * 32
+    tickets, others = (Tickets((secret,), lambda: now[0]) for _ in range(2))
+    first, second = tickets.make("twilio", "CA1"), tickets.make("twilio", "CA2")
+    assert (tickets.num_expected, others.num_expected) == (2, 0)
+    assert tickets.is_expected(first)
+    assert not others.is_expected(first)
+    assert tickets.take(first, "twilio") == "CA1"
+    assert not tickets.is_expected(first)
+    assert tickets.num_expected == 1
+    now[0] += EXPECTED_S
+    assert not tickets.is_expected(second)
+    assert tickets.num_expected == 0
+    assert tickets.take(second, "twilio") == "CA2", "it is good for longer than that"
 
 
 @pytest.mark.parametrize("ticket", ["", "x", "\u00fc", "A" * MAX_TICKET_CHARS, "A" * 5_000])

@@ -167,13 +167,15 @@ async def test_a_listed_name_is_the_only_one() -> None:
             ("voice.example.com", "/v1/models", 200),
             ("evil.example", "/v1/models", 403),
             ("10.0.0.7:8000", "/livez", 200),
-            ("10.0.0.7:8000", "/metrics", 403),
+            ("10.0.0.7:8000", "/metrics", 200),
         ):
             answer = await client.get(path, headers={"host": host})
             assert answer.status_code == status, (host, path)
     async with asking(key=None, api_keys=(), allowed_hosts=("voice.example.com",)) as client:
         answer = await client.get("/v1/models", headers={"host": "voice.example.com"})
         assert answer.status_code == 200, "a proxy on this machine may pass a name on"
+        answer = await client.get("/metrics", headers={"host": "10.0.0.7:8000"})
+        assert answer.status_code == 403, "without a key a page could read them"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Calls from a browser by other ways than the usual one: a TURN server, and IPv6."""
+"""Calls from a browser by other ways than the usual one: a TURN server, TCP, and IPv6."""
 
 import asyncio
 import shutil
@@ -22,14 +22,22 @@ RTCPeerConnection.prototype.setConfiguration = function (given) {
   setConfiguration.call(this, { ...given, iceTransportPolicy: "relay" });
 };
 """
-# The kinds of both ends of the path that is used.
+# The network lets no UDP through, as far as the browser is told of it.
+TCP_ONLY = """
+const { setRemoteDescription } = RTCPeerConnection.prototype;
+RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+  const without = sdp.replace(/a=candidate:\\S+ 1 udp .*\\r\\n/g, "");
+  return setRemoteDescription.call(this, { type, sdp: without });
+};
+"""
+# The path that is used: what our end is, what the other's address, and by which protocol.
 PATH = """
 (async () => {
   const reports = await parley.wire.pc.getStats();
   const pairs = [...reports.values()].filter((each) => each.type === "candidate-pair");
   const pair = pairs.find((each) => each.nominated);
   const [local, remote] = [reports.get(pair.localCandidateId), reports.get(pair.remoteCandidateId)];
-  return [local.candidateType, remote.address];
+  return [local.candidateType, remote.address, local.protocol];
 })()
 """
 
@@ -40,13 +48,19 @@ pytestmark = [
 ]
 
 
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @asynccontextmanager
 async def relay() -> AsyncIterator[int]:
     """Run coturn, with credentials as Parley makes them; yields its port."""
     assert TURN is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         TURN,
         "-n",  # no file of settings
@@ -106,7 +120,15 @@ async def test_turn(tmp_path: Path) -> None:
         server = {"urls": [f"turn:127.0.0.1:{port}"], "secret": SECRET}
         webrtc = {"ice_servers": [server], "addresses": ["127.0.0.1"]}
         async with scripted(webrtc) as served:
-            assert await path_of_a_call(served, tmp_path, RELAY_ONLY) == ["relay", "127.0.0.1"]
+            kind, address, _ = await path_of_a_call(served, tmp_path, RELAY_ONLY)
+            assert (kind, address) == ("relay", "127.0.0.1")
+
+
+async def test_tcp(tmp_path: Path) -> None:
+    """Where no UDP gets through, sound and events go by TCP."""
+    async with scripted({"addresses": ["127.0.0.1"], "tcp_port": free_port()}) as served:
+        way = await path_of_a_call(served, tmp_path, TCP_ONLY)
+    assert way[1:] == ["127.0.0.1", "tcp"]
 
 
 async def test_ipv6(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.chromium import CHROMIUM, PATIENCE_S, Microphone, Page, browsing
 from server.names import ROOT
@@ -93,8 +95,9 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     async with scripted() as served:
         async with visiting(served, tmp_path / "first") as (page, _):
             await come_and_go(served, page)
-        # A browser keeps connections for its next question; it is gone now, and so are they.
-        num_before = await settled_descriptors()
+        # A browser keeps connections for its next question; it is gone now, and they follow it.
+        await until(lambda: not served.state.connections)
+        num_before = num_descriptors()
         tasks_before = asyncio.all_tasks()
         async with visiting(served, tmp_path / "second") as (page, microphone):
             await mute_and_lose(page, microphone)
@@ -142,15 +145,6 @@ async def come_and_go(served: Served, page: Page) -> None:
 def num_descriptors() -> int:
     """Count the files and sockets that this process has open."""
     return len([*Path("/proc/self/fd").iterdir()])
-
-
-async def settled_descriptors() -> int:
-    """Count them once the browser's connections are closed: three looks in a row that agree."""
-    looks: list[int] = []
-    while len(looks) < 3 or len(set(looks[-3:])) > 1:
-        looks.append(num_descriptors())
-        await asyncio.sleep(0.2)
-    return looks[-1]
 
 
 async def test_tools(tmp_path: Path) -> None:
@@ -231,19 +225,42 @@ async def test_files_and_a_camera(tmp_path: Path) -> None:
         )
         assert can_see or "camera" in told
 
-        file = await page.send(
-            "Runtime.evaluate", expression="document.querySelector('#sound-file')"
-        )
-        question = str(ROOT / "tests" / "assets" / "two_plus_two.wav")
-        await page.send(
-            "DOM.setFileInputFiles", files=[question], objectId=file["result"]["objectId"]
-        )
+        await page.choose("#sound-file", ROOT / "tests" / "assets" / "two_plus_two.wav")
         await page.until(f"{SAID}.some((words) => words.includes('what did i hear'))")
 
         await page.run("window.tracks = [parley.camera, parley.microphone]")
         await page.click("#connect")
         await page.until("tracks.every((track) => track.readyState === 'ended')")
         assert await page.run("document.querySelector('#preview').hidden")
+
+
+async def test_pictures_of_any_size(tmp_path: Path) -> None:
+    """They are made small enough for a call; what is not is told, and the call goes on."""
+    file = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, compress_level=1)
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.click("[name=source][value=none]")
+        await connect(page, "webrtc")
+        await page.run("parley.send({ type: 'session.update', padding: 'x'.repeat(300_000) })")
+        assert "256 KiB" in await page.until("document.querySelector('.problem')?.textContent")
+        await page.fill("#text", "what did i hear")
+        await page.choose("#picture-file", file)
+        await page.until(f"{SAID}.some((words) => words.includes(' and see grey '))")
+        assert await page.run("document.querySelectorAll('.problem').length") == 1
+        await page.choose("#picture-file", Path(__file__))
+        await page.until("document.querySelector('#problems').textContent.includes('PNG')")
+
+
+async def test_a_camera_by_websocket(tmp_path: Path) -> None:
+    """Nobody would see it, and the page says what to do."""
+    async with scripted() as served, visiting(served, tmp_path / "b") as (page, _):
+        await page.until("document.querySelector('[name=camera]').options.length > 1")
+        camera = await page.run("document.querySelector('[name=camera]').options[1].value")
+        await page.fill("[name=camera]", camera)
+        await connect(page, "websocket")
+        problem = "document.querySelector('.problem')?.textContent"
+        assert "choose WebRTC" in await page.until(problem)
 
 
 async def test_a_camera_that_is_switched_on_later(tmp_path: Path) -> None:

@@ -126,10 +126,14 @@ async def test_large_messages() -> None:
         caller.send(type="session.update", session=session)
         updated = await caller.until("session.updated")
         assert updated["session"]["instructions"] == instructions
-        # Six bytes a letter on the way back, which makes it more than the client takes.
-        session["instructions"] = "\u00e9" * 60_000
+        # What a client changes bit by bit, it is told of as a whole: 260,000 bytes, and then some.
+        session["instructions"] = "\U0001f99c" * 65_000
         event = {"type": "session.update", "session": session}
         caller.channel.send(json.dumps(event, ensure_ascii=False))
+        updated = await caller.until("session.updated")
+        assert updated["session"]["instructions"] == session["instructions"]
+        tool = {"type": "function", "name": "sing", "description": "la " * 1_000}
+        caller.send(type="session.update", session={"type": "realtime", "tools": [tool]})
         error = (await caller.until("error"))["error"]
         assert error["code"] == "message_too_large"
         assert "session.updated" in error["message"]

@@ -1,8 +1,12 @@
 """Calls over WebRTC while their server drains."""
 
-import httpx
+import asyncio
 
-from tests.server.webrtc.caller import calling
+import httpx
+import pytest
+from aiortc import RTCSessionDescription
+
+from tests.server.webrtc.caller import Caller, calling
 from tests.server.webrtc.offers import offer
 from tests.server.webrtc.serving import taking_calls
 
@@ -30,3 +34,29 @@ async def test_a_call_goes_on_while_its_server_drains() -> None:
         caller.send(type="response.create")
         assert (await caller.until("response.done"))["response"]["status"] == "completed"
         await caller.until("output_audio_buffer.stopped")
+
+
+async def test_a_call_whose_client_connects_when_the_drain_has_begun_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its offer was answered before: it is let in, and knows from the start when it will end."""
+    async with taking_calls() as served:
+        caller = Caller(served)
+        gateway, answered = served.app.state.gateway, caller.pc.setRemoteDescription
+
+        async def connect(answer: RTCSessionDescription) -> None:
+            gateway.drain.begin()
+            await answered(answer)
+
+        monkeypatch.setattr(caller.pc, "setRemoteDescription", connect)
+        try:
+            await caller.call()
+            created, told = (
+                await caller.until("session.created"),
+                await caller.until("session.updated"),
+            )
+            assert told["session"]["expires_at"] == gateway.drain.ends_at
+            assert created["session"]["id"] == told["session"]["id"]
+        finally:
+            await caller.pc.close()
+            await asyncio.gather(*caller.tasks)

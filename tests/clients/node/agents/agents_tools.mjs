@@ -9,7 +9,7 @@ import {
   RealtimeSession,
   tool,
 } from '@openai/agents-realtime';
-import { Reports, check, config, host, scenario } from './common.mjs';
+import { RATE_HZ, Reports, check, config, host, scenario, speech } from './common.mjs';
 
 const hangUp = tool({
   name: 'hang_up',
@@ -26,7 +26,7 @@ const hangUp = tool({
 });
 
 class Talk extends Reports {
-  constructor() {
+  constructor(modality) {
     super();
     const agent = new RealtimeAgent({
       name: 'parley',
@@ -45,13 +45,33 @@ class Talk extends Reports {
       }),
       model: config,
       tracingDisabled: true,
-      config: { outputModalities: ['text'] },
+      config: { outputModalities: [modality] },
     });
     for (const name of ['mcp_tools_changed', 'mcp_tool_call_completed', 'tool_approval_requested']) {
       this.session.on(name, (...value) => this.put(name, value));
     }
+    this.bytes = 0;
+    this.session.on('audio', (event) => {
+      this.bytes += event.data.byteLength;
+    });
     this.session.on('error', (error) => this.put('session_error', error));
     this.session.on('transport_event', (event) => this.put(event.type, event));
+  }
+
+  // Say anything: the script knows what each spoken turn means.
+  speak() {
+    for (const chunk of speech('my_name_is_peter.wav')) this.session.sendAudio(chunk);
+  }
+
+  // Hear the next reply to its end.
+  async heard(words, since) {
+    const said = await this.event('response.output_audio_transcript.done', since);
+    check(said.transcript === words, said.transcript);
+    const place = this.reports.findIndex((report) => report.value === said);
+    await this.event('response.done', place);
+    const seconds = this.bytes / (2 * RATE_HZ);
+    check(seconds > 0.5, `${seconds} s of audio`);
+    this.bytes = 0;
   }
 
   async words(since) {
@@ -60,14 +80,15 @@ class Talk extends Reports {
 
   async asked(text) {
     const { mark } = this;
-    this.session.sendMessage(text);
+    if (text) this.session.sendMessage(text);
+    else this.speak();
     const [, , request] = await this.event('tool_approval_requested', mark);
     await this.event('response.done', mark);
     return request.approvalItem;
   }
 }
 
-const talk = new Talk();
+const talk = new Talk('text');
 const { session } = talk;
 
 await scenario('listing', async () => {
@@ -128,4 +149,36 @@ await scenario('needs approval, denied', async () => {
 });
 
 session.close();
+
+const aloud = new Talk('audio');
+
+await scenario('spoken call', async () => {
+  await aloud.session.connect({ apiKey: 'none' });
+  await aloud.event('mcp_tools_changed');
+  const { mark } = aloud;
+  aloud.speak();
+  const [, , call] = await aloud.event('mcp_tool_call_completed', mark);
+  check(call.output === 'rain in oslo', JSON.stringify(call));
+  await aloud.heard('it said rain in oslo', mark);
+});
+
+await scenario('spoken, approved', async () => {
+  const item = await aloud.asked();
+  const { mark } = aloud;
+  await aloud.session.approve(item);
+  const [, , call] = await aloud.event('mcp_tool_call_completed', mark);
+  check(call.output === 'oslo is gone, False', JSON.stringify(call));
+  await aloud.heard('it said oslo is gone, False', mark);
+});
+
+await scenario('spoken, denied', async () => {
+  const item = await aloud.asked();
+  const { mark } = aloud;
+  await aloud.session.reject(item);
+  await aloud.event('conversation.item.done', mark);
+  aloud.session.transport.sendEvent({ type: 'response.create' });
+  await aloud.heard('it said The call was not approved.', mark);
+});
+
+aloud.session.close();
 process.exit(0);

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from model.messages import (
     Cancel,
+    EngineInfo,
     Respond,
     ResponseAudio,
     ResponseText,
@@ -19,7 +20,6 @@ from model.messages import ResponseDone as EngineResponseDone
 from server.protocol.events import Reaction
 from server.protocol.filters.verdicts import CheckWords, FilterPlan, Verdict
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
 from server.protocol.server_events import OutputAudioDelta, ResponseCreated, ResponseDone
 from server.protocol.settings.config import SessionConfig
 from tests.server.fakes import CountingIds, PlainEars
@@ -36,7 +36,7 @@ class _Model:
         config = SessionConfig(id="sess_1", model="m", voice="alloy", expires_at=0)
         self.machine = SessionMachine(
             config,
-            EngineProfile(RATE_HZ, 80, is_duplex=True),
+            EngineInfo("m", RATE_HZ, 80, (), 1, is_duplex=True),
             VOICES,
             CountingIds(),
             Limits(filters=FilterPlan(says=True)),

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.protocol.machine import Limits
+from server.protocol.mcp.policy import ToolPolicy
 from tests.server.protocol.lines import client
 from tests.server.protocol.transcripts import Player, new_machine
 
@@ -17,6 +19,11 @@ def _typed(item_id: str, text: str = "x", role: str = "user") -> Line:
     kind = "output_text" if role == "assistant" else "input_text"
     content = [{"type": kind, "text": text}]
     item = {"type": "message", "role": role, "id": item_id, "content": content}
+    return client("conversation.item.create", item=item)
+
+
+def _call_item(call_id: str) -> Line:
+    item = {"type": "function_call", "name": "f", "call_id": call_id, "arguments": "{}"}
     return client("conversation.item.create", item=item)
 
 
@@ -189,16 +196,145 @@ def test_no_early_reply_where_none_may_be_made() -> None:
     assert done[0]["response"]["status_details"]["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_response_of_its_own_input_changes_nothing() -> None:
-    """What it is based on is no conversation."""
+def _aside(given: list[Line] | None, conversation: str = "none") -> Line:
+    return client("response.create", response={"conversation": conversation, "input": given})
+
+
+def _texts(lines: list[Line]) -> list[str]:
+    """Return what a memory of a response's own is told."""
+    commands = [line["command"] for line in lines if "command" in line]
+    own = [command for command in commands if "session_id" in command]
+    return [command["text"] for command in own if command["type"] == "AppendText"]
+
+
+def _words(text: str, role: str = "user") -> Line:
+    kind = "output_text" if role == "assistant" else "input_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+@pytest.mark.parametrize("conversation", ["none", "auto"])
+def test_of_an_input_of_its_own_the_oldest_is_left_out(conversation: str) -> None:
+    """At the borders of items, and not what is asked; the conversation keeps all it has."""
+    talk = _Talk(_ratio(0.5, 10))
+    talk.play(_typed("a"))
+    talk.answer(7)
+    reference = {"type": "item_reference", "id": "a"}
+    given = [reference, _words("one" * 4, "assistant"), _words("two"), _words("more", "assistant")]
+    out = talk.play(_aside(given, conversation))
+    assert not _deleted(out)
+    assert _texts(out) == ["one" * 4, "two", "more"], "7, 3, 1 and 1 are 12; 5 may be left"
+    assert "a" in talk.items
+    assert _texts(talk.play(_aside(given[1:]))) == ["one" * 4, "two", "more"], "these fit"
+    assert _texts(talk.play(_aside([_words("long " * 40)]))) == ["long " * 40], "it is asked"
+
+
+@pytest.mark.parametrize("conversation", ["none", "auto"])
+def test_disabled_fails_a_response_of_its_own_input(conversation: str) -> None:
+    """Before anything is made of it; in the conversation the next one can be asked for."""
+    talk = _Talk(_truncation("disabled"), max_context_tokens=10)
+    out = talk.play(_aside([_words("long " * 40), _words("two")], conversation))
+    done = next(line["server"] for line in out if line["server"]["type"] == "response.done")
+    assert done["response"]["status_details"]["error"]["code"] == "context_length_exceeded"
+    assert not _commands(out)
+    assert _commands(talk.play(_aside([_words("two")], conversation)))[-1] == "Respond"
+
+
+def test_out_of_band_on_the_conversation_the_same_holds() -> None:
+    """What is dropped is the conversation's, and the model is told both anew."""
     talk = _Talk(_ratio(0.5, 10))
     talk.play(_typed("a"))
     talk.answer(10)
     talk.play(_typed("b"))
-    given = [{"type": "item_reference", "id": "a"}]
-    out = talk.play(client("response.create", response={"conversation": "none", "input": given}))
+    out = talk.play(_aside(None))
+    assert "a" in _deleted(out)
+    assert _texts(out) == ["y", "x"]
+    assert _commands(out)[:3] == ["Close", "Open", "AppendText"]
+
+
+def test_what_is_more_than_the_server_keeps_is_told() -> None:
+    """One after the other, as it comes; the model is told the rest before it hears more of it."""
+    talk = _Talk(max_items=4)
+    for item_id in "abcd":
+        assert not _deleted(talk.play(_typed(item_id)))
+    assert _deleted(talk.play(_typed("e"))) == ["a"]
+    out = talk.answer(3)
+    assert _deleted(out) == ["b", "c"], "there is room for a turn"
+    assert _commands(out) == ["Close", "Open", "AppendText", "AppendText", "Respond"]
+    assert talk.items[:2] == ["d", "e"]
+    kinds = [line["server"]["type"] for line in out if "server" in line]
+    assert kinds[2:] == ["response.created"]
+
+
+def test_what_no_model_remembers_is_dropped_without_a_word_to_it() -> None:
+    """An engine that knows nothing would be told the latest 500 items, and no others."""
+    talk = _Talk(max_items=600)
+    for number in range(600):
+        talk.play(_typed(f"i{number}"))
+    out = talk.play(_typed("last"))
+    assert _deleted(out) == ["i0"]
+    assert _commands(out) == ["AppendText"]
+    assert _commands(talk.answer(3)) == ["Respond"]
+
+
+def test_disabled_drops_nothing_for_a_response() -> None:
+    """Where there is no room for its reply it fails; what the user adds is kept all the same."""
+    talk = _Talk(_truncation("disabled"), max_items=3)
+    for item_id in "ab":
+        talk.play(_typed(item_id))
+    assert not _deleted(talk.answer(2))
+    out = talk.play(ASK)
+    done = next(line["server"] for line in out if line["server"]["type"] == "response.done")
+    assert done["response"]["status_details"]["error"]["code"] == "context_length_exceeded"
     assert not _deleted(out)
-    assert "a" in talk.items
+    assert _deleted(talk.play(_typed("c"))) == ["a"], "of what the server cannot hold it says so"
+
+
+def test_a_call_that_is_dropped_is_given_up() -> None:
+    """When nothing else is left to go: its server is not waited for, and the log has its end."""
+    talk = _Talk(max_items=2, policy=ToolPolicy(wait_for_calls=True))
+    server = {"type": "mcp", "server_label": "s", "require_approval": "never"}
+    talk.play(client("session.update", session={"type": "realtime", "tools": [server]}))
+    tools = [{"name": "look", "input_schema": {"type": "object"}}]
+    talk.play({"tool": {"type": "ToolsListed", "item_id": "mcpl_1", "tools": tools}})
+    talk.play(ASK)
+    for number in range(2):
+        talk.engine("CallStarted", call=number, name="look")
+        talk.engine("CallDone", call=number)
+    out = talk.engine("ResponseDone", reason="completed", usage={})
+    assert not _deleted(out)
+    assert talk.items == ["mcp_1", "mcp_2"], "the list of tools has gone"
+    outcome = {"type": "ToolReturned", "item_id": "mcp_2", "output": "soon"}
+    talk.play({"tool": outcome})
+    assert not talk.play(ASK), "it waits for the other call"
+    out = talk.play(_typed("a"))
+    assert _deleted(out) == ["mcp_2"], "it has ended"
+    out = talk.play(_typed("b"))
+    assert _deleted(out) == ["a"]
+    talk.play(_call_item("c"))
+    out = talk.play(_call_item("d"))
+    assert _deleted(out)[0] == "mcp_1"
+    assert _commands(out)[-1] == "Respond", "nothing is waited for any more"
+    asked = [line["asked"] for line in out if "asked" in line]
+    assert [each["type"] for each in asked] == ["DropTool", "Decision"]
+    assert asked[1]["what"] == "dropped"
+    outcome = {"type": "ToolReturned", "item_id": "mcp_1", "output": "late"}
+    assert not talk.play({"tool": outcome})
+
+
+def test_a_duplex_model_drops_by_itself() -> None:
+    """Its memory is a window; what a client asks for instead is shown as it is."""
+    player = Player(is_duplex=True, max_items=2)
+    player.start()
+    (updated,) = [
+        line["server"] for line in player.play(_truncation("disabled")) if "server" in line
+    ]
+    assert updated["session"]["truncation"] == "auto"
+    for number in range(3):
+        player.play({"heard": {"began_ms": 1_000 * number}})
+        player.play({"heard": {"audio_ms": 1_000}})
+        out = player.play({"heard": {"ended_ms": 1_000 * number + 900}})
+    assert _deleted(out) == ["item_2"]
+    assert [item.id for item in player.machine._state.conversation] == ["item_3", "item_4"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,6 +13,7 @@ from model.messages import (
     Close,
     Command,
     CommitAudio,
+    EngineInfo,
     Open,
     Pcm,
     Respond,
@@ -30,7 +31,6 @@ from server.protocol.items.recordings import Recordings
 from server.protocol.items.sight import Sight
 from server.protocol.memory.feed import TurnFeed
 from server.protocol.memory.turn_check import TurnCheck
-from server.protocol.profile import EngineProfile
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.state import SessionState
 from tests.server.fakes import CountingIds
@@ -75,8 +75,8 @@ def feed(memory: Memory, recordings: Recordings) -> TurnFeed:
     conversation.append(HELLO)
     config = SessionConfig(id="s", model="m", voice="alloy", expires_at=0)
     voices = VoiceMap({"alloy": "amber"}, "alloy")
-    profile = EngineProfile(16_000, 80)
-    state = SessionState(config, profile, voices, CountingIds(), conversation, recordings, Sight(3))
+    info = EngineInfo("m", 16_000, 80, (), 1)
+    state = SessionState(config, info, voices, CountingIds(), conversation, recordings, Sight(3))
     return TurnFeed(state, 1_000, TurnCheck(), memory.hears_again)
 
 

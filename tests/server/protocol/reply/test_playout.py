@@ -5,13 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.messages import Respond, ResponseAudio, ResponseDone, ResponseText, ResponseWord, Usage
+from model.messages import (
+    EngineInfo,
+    Respond,
+    ResponseAudio,
+    ResponseDone,
+    ResponseText,
+    ResponseWord,
+    Usage,
+)
 from model.messages import Truncate as TruncateCommand
 from server.errors import ClientError
 from server.protocol.events import InputAudio, Reaction, SpeechBegan
 from server.protocol.items.items import AudioPart, Message
 from server.protocol.machine import Limits, SessionMachine
-from server.protocol.profile import EngineProfile
 from server.protocol.server_events import ItemRetrieved
 from server.protocol.sound import EndOfAudio, PlayAudio, Played, StopAudio
 from server.protocol.wire.client_events import (
@@ -36,7 +43,7 @@ class Talk:
     def __init__(self, *, is_played: bool = True) -> None:
         self.machine = SessionMachine(
             CONFIG,
-            EngineProfile(RATE_HZ, 80),
+            EngineInfo("m", RATE_HZ, 80, (), 1),
             VOICES,
             CountingIds(),
             Limits(),

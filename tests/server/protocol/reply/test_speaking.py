@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from model.messages import EngineInfo
 from server.protocol.items.conversation import Conversation
 from server.protocol.items.items import AudioPart, Message, Word
 from server.protocol.items.recordings import Recordings
-from server.protocol.profile import EngineProfile
 from server.protocol.reply.output_items import OutputItems
 from server.protocol.reply.speaking import Speaking
 from server.protocol.server_events import OutputAudioDelta, ServerEvent
@@ -26,8 +26,8 @@ def _speaking(speed: float) -> tuple[Speaking, Conversation]:
     recordings = Recordings(1 << 20, RATE_HZ)
     request = replace(session_request(CONFIG), speed=speed)
     outputs = OutputItems("resp_1", conversation)
-    profile = EngineProfile(RATE_HZ, 80)
-    speaking = Speaking("resp_1", "a", request, outputs, recordings, profile)
+    info = EngineInfo("m", RATE_HZ, 80, (), 1)
+    speaking = Speaking("resp_1", "a", request, outputs, recordings, info)
     speaking.opened()
     return speaking, conversation
 

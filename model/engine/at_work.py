@@ -1,4 +1,4 @@
-"""Note for which session an engine works, where the note outlives its process."""
+"""Keep for which session an engine works, where it can be read after its process has died."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 _MAX_BYTES = 256  # ids are far shorter
 
 
-class Noted:
+class AtWork:
     """Hold one session's id in memory that two processes share.
 
     It can be handed to a process that is being spawned. Writing takes well under a microsecond and
@@ -21,9 +21,9 @@ class Noted:
         self._value: Any = multiprocessing.get_context("spawn").RawArray(ctypes.c_char, _MAX_BYTES)
 
     def write(self, session_id: str) -> None:
-        """Note that work for a session begins, or with "" that it is done."""
+        """Write that work for a session begins, or with "" that it is done."""
         self._value.value = session_id.encode()[: _MAX_BYTES - 1]
 
     def read(self) -> str:
-        """Return what was noted last; "" for nothing."""
+        """Return the session that was written last; "" for none."""
         return bytes(self._value.value).decode(errors="replace")

@@ -1,0 +1,226 @@
+"""Let sessions' ears hear what transports decode, in one thread beside the event loop.
+
+Most of the work of a call is to hear it: its echo is looked for, and voice detection looks at every
+window. That computes in libraries which let go of Python's lock, so another core can do it.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from model.messages import Pcm
+from server.session.ears import Ears
+
+# More of one session is not heard at once, so that nobody else waits for it.
+_MAX_PIECE_S = 1.0
+
+# A worked example, of a session whose packets of 20 ms are a, b, c and d:
+#
+#     loop                                 thread
+#     a arrives, and goes to the thread    hears a
+#     b and c arrive, and wait             hears a
+#     a was heard: what it means is told   hears b and c, as one piece
+#     a commit comes, and waits for c      hears b and c
+#     d arrives, and waits for the commit
+#     b and c were heard; the commit is
+#     done; d goes to the thread           hears d
+#
+# So everything happens in the order in which it arrived, and the ears are in one place at a time.
+
+
+class HearingThread:
+    """Do one piece of work after the other, of all sessions, and tell the event loop of each.
+
+    Each session has one piece here at a time, so what waits is bounded by their number.
+    """
+
+    def __init__(self) -> None:
+        self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._done: deque[tuple[_Work, Exception | None]] = deque()
+        self._is_told = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, and tell the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End, after what is being done."""
+        if self._thread is not None:
+            self._works.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def put(self, hear: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        """Do some work.
+
+        Args:
+            hear: the work, called in the thread.
+            done: called in the event loop after it, with what it raised; it must not raise.
+        """
+        self._works.put(_Work(hear, done))
+
+    def _run(self) -> None:
+        while (work := self._works.get()) is not None:
+            error: Exception | None = None
+            try:
+                work.hear()
+            except Exception as raised:  # noqa: BLE001 - a session's, which is told
+                error = raised
+            self._done.append((work, error))
+            # To wake the loop costs a system call. Where it has not come yet, it will find this one
+            # beside the one before.
+            if not self._is_told.is_set():
+                self._is_told.set()
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        # First, so that what is done from now on is told anew.
+        self._is_told.clear()
+        while self._done:
+            work, error = self._done.popleft()
+            work.done(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    hear: Callable[[], None]
+    done: Callable[[Exception | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    pcm: Pcm
+    far: Pcm | None
+    now_s: float
+
+
+class EarQueue:
+    """Hand one session's ears what has arrived, in order.
+
+    Args:
+        ears: of the session.
+        rate_hz: of the engine's audio.
+        thread: in which they hear; None for the caller's own.
+        heard: called when something was heard, with when its end had arrived.
+        failed: called with what the ears have raised; nothing is heard afterwards.
+    """
+
+    def __init__(
+        self,
+        ears: Ears,
+        rate_hz: int,
+        thread: HearingThread | None,
+        heard: Callable[[float], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self.ears = ears
+        self.rate_hz = rate_hz
+        self._max_samples = int(_MAX_PIECE_S * rate_hz)
+        self._thread = thread
+        self._heard = heard
+        self._failed = failed
+        self._arrived: deque[_Piece] = deque()
+        self._later: deque[_Piece] = deque()  # since somebody wants the ears
+        self._is_wanted = False
+        self._hearing: asyncio.Future[None] | None = None
+        self._is_closed = False
+        self.num_waiting = 0
+        """Samples that have arrived, and that the ears do not have yet."""
+
+    def put(self, pcm: Pcm, far: Pcm | None, now_s: float) -> None:
+        """Take what has arrived.
+
+        Args:
+            pcm: float32 [samples] at the engine's rate.
+            far: what was played meanwhile, as long; None where nobody looks for an echo.
+            now_s: when it arrived.
+        """
+        if self._is_closed:
+            return
+        self.num_waiting += len(pcm)
+        (self._later if self._is_wanted else self._arrived).append(_Piece(pcm, far, now_s))
+        self._go_on()
+
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Have the ears for oneself: what has arrived is heard, and what arrives now waits."""
+        assert not self._is_wanted, "one at a time"
+        self._is_wanted = True
+        try:
+            while self._hearing is not None:
+                await asyncio.shield(self._hearing)
+            yield
+        finally:
+            self._is_wanted = False
+            self._arrived.extend(self._later)
+            self._later.clear()
+            if self._hearing is None:
+                self._go_on()
+
+    def close(self) -> None:
+        """Hear nothing more, and say nothing of what is being heard."""
+        self._is_closed = True
+        self._arrived.clear()
+        self._later.clear()
+
+    def _go_on(self) -> None:
+        """Have something heard, if anything has arrived and the ears are here."""
+        while self._arrived and self._hearing is None and not self._is_closed:
+            piece = self._next()
+            self.num_waiting -= len(piece.pcm)
+            if self._thread is None:
+                self._hear_here(piece)
+                continue
+            self._hearing = asyncio.get_running_loop().create_future()
+            self._thread.put(partial(self._hear, piece), partial(self._on_heard, piece))
+
+    def _next(self) -> _Piece:
+        """Return what has arrived as one piece, up to a second of it."""
+        pieces = [self._arrived.popleft()]
+        num = len(pieces[0].pcm)
+        while self._arrived and num + len(self._arrived[0].pcm) <= self._max_samples:
+            pieces.append(self._arrived.popleft())
+            num += len(pieces[-1].pcm)
+        if len(pieces) == 1:
+            return pieces[0]
+        far = [piece.far for piece in pieces if piece.far is not None]
+        return _Piece(
+            np.concatenate([piece.pcm for piece in pieces]),
+            np.concatenate(far) if far else None,
+            pieces[-1].now_s,
+        )
+
+    def _hear_here(self, piece: _Piece) -> None:
+        try:
+            self._hear(piece)
+        except Exception as error:  # noqa: BLE001 - as in the thread
+            self._failed(error)
+            return
+        self._heard(piece.now_s)
+
+    def _hear(self, piece: _Piece) -> None:
+        if piece.far is not None:
+            self.ears.played(piece.far)
+        self.ears.hear_pcm(piece.pcm)
+
+    def _on_heard(self, piece: _Piece, error: Exception | None) -> None:
+        assert self._hearing is not None, "it was heard"
+        hearing, self._hearing = self._hearing, None
+        hearing.set_result(None)
+        if self._is_closed:
+            return
+        if error is not None:
+            self._failed(error)
+            return
+        self._heard(piece.now_s)
+        self._go_on()

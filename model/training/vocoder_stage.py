@@ -34,9 +34,7 @@ def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
     total = made.new_zeros(())
     for size, hop in RESOLUTIONS:
         window = torch.hann_window(size, device=made.device)
-        a, b = (
-            power_spectrum(x, window, hop).add(1e-10).sqrt() for x in (made, wanted)
-        )
+        a, b = (power_spectrum(x, window, hop).add(1e-10).sqrt() for x in (made, wanted))
         # Two measures, because each is blind where the other sees. The relative one looks at what
         # is loud, the harmonics; the logarithmic one at what is quiet, the breath between them.
         linear = (a - b).norm(dim=(1, 2)) / b.norm(dim=(1, 2)).clamp_min(0.1)

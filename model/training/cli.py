@@ -25,6 +25,7 @@ from model.training.codec_stage import train_codec
 from model.training.encode_stage import CodedClip, encode_store
 from model.training.lm_stage import DialogueSampler, Recordings, new_lm, train_lm
 from model.training.loop import averaged
+from model.training.memory import keep_freed_memory
 from model.training.parallel import join, leave
 from model.training.plots import plot_losses, plot_spectrograms
 from model.training.recipe import Recipe
@@ -125,6 +126,7 @@ def main(argv: Sequence[str]) -> None:
     (args.dir / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
     # Whoever goes on from weights keeps their tokenizer: other codes would mean nothing to the
     # language model.
+    keep_freed_memory()
     stages = [name for name in STAGES if args.start is None or name not in _GIVEN_BY_START]
     for stage in stages if args.stage == "all" else [args.stage]:
         STAGES[stage](run)

@@ -15,7 +15,7 @@ from model.cache.state import Kind
 from model.text import Special, voice_piece
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,8 +69,9 @@ class SpokenTurn:
     `<reply>` would be. With an empty `user` that is right; other words are wrong ones, fed but not
     taught, to which the reply is the same.
 
-    `patches` is the picture shown with the question, float32 [patches, values]: before it, or after
-    its words, as a camera's is, if `is_shown_last`.
+    `picture` draws the picture shown with the question, float32 [num_patches, values]: before it,
+    or after its words, as a camera's is, if `is_shown_last`. It is called when the turn is laid
+    out: few turns are, of those that a batch is chosen from.
     """
 
     user: str | None
@@ -80,7 +81,8 @@ class SpokenTurn:
     understood: Words | None = None
     calls: Sequence[SpokenCall] = ()
     is_unsure: bool = False
-    patches: NDArray[np.float32] | None = None
+    picture: Callable[[], NDArray[np.float32]] | None = None
+    num_patches: int = 0
     is_shown_last: bool = False
 
 
@@ -270,9 +272,9 @@ def _listen(rows: Rows, turn: SpokenTurn, clip: CodedClip, pieces: Pieces) -> No
 
 
 def _show(rows: Rows, turn: SpokenTurn) -> None:
-    if turn.patches is not None:
-        rows.pictures.append(turn.patches)
-        for _ in turn.patches:
+    if turn.picture is not None:
+        rows.pictures.append(turn.picture())
+        for _ in range(turn.num_patches):
             rows.add(Kind.TEXT, Special.IMAGE)
 
 

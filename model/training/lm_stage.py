@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from model.prompts import call_pieces, prompt_pieces, result_text
 from model.text import NUM_VOICES
 from model.training.layout import NO_TARGET, SpokenCall, SpokenTurn, lay_out
 from model.training.loop import Trainer, step_generator
+from model.training.muon import Muon
 from model.training.parallel import rank, world_size
 from model.training.pictures.render import render
 from model.training.pictures.scene import Scene
@@ -27,6 +29,8 @@ from model.transformer.lm import LM
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from model.config import LMConfig
     from model.training.encode_stage import CodedClip, Words
@@ -133,7 +137,7 @@ class _Talk:
         for turn in turns:
             length += 0 if turn.heard is None else len(turn.heard.codes)
             length += 0 if turn.said is None else len(turn.said.codes) + 1
-            length += 0 if turn.patches is None else len(turn.patches)
+            length += turn.num_patches
             length += len((turn.user or "").split()) + len((turn.reply or "").split()) + 4
             for call in turn.calls:
                 length += len(call.pieces) + len(f"{call.result} {call.first}".split()) + 4
@@ -257,13 +261,8 @@ class DialogueSampler:
             )
             for number, call in enumerate(turn.calls)
         ]
-        picture, is_shown_last = None, False
-        if turn.picture and self.config.picture_size:
-            size, scene = self.config.picture_size, Scene.read(turn.picture)
-            # Clients' pictures are larger than what is seen, and are shrunk.
-            shown = render(scene, size * LARGER[scene.seed % len(LARGER)])
-            picture = to_patches(shown, size, self.config.patch_size)
-            is_shown_last = scene.is_shown_last
+        is_shown = bool(turn.picture) and self.config.picture_size > 0
+        scene = Scene.read(turn.picture) if is_shown else None
         return SpokenTurn(
             (("" if turn.spoilt else turn.user) if turn.user else None),
             turn.reply,
@@ -271,9 +270,17 @@ class DialogueSampler:
             said(turn.reply, turn.style),
             calls=calls,
             is_unsure=bool(turn.spoilt),
-            patches=picture,
-            is_shown_last=is_shown_last,
+            picture=None if scene is None else partial(self._patches, scene),
+            num_patches=0 if scene is None else self.config.num_patches,
+            is_shown_last=scene is not None and scene.is_shown_last,
         )
+
+    def _patches(self, scene: Scene) -> NDArray[np.float32]:
+        """Draw what a client shows, and see it as the model does."""
+        size = self.config.picture_size
+        # Clients' pictures are larger than what is seen, and are shrunk.
+        shown = render(scene, size * LARGER[scene.seed % len(LARGER)])
+        return to_patches(shown, size, self.config.patch_size)
 
     def _distrusted(self, turn: SpokenTurn, rng: np.random.Generator) -> SpokenTurn:
         """Let a turn's transcript be a wrong one that is not relied on."""
@@ -508,7 +515,7 @@ def make_optimizers(lm: LM, rate: float = 1.0) -> list[torch.optim.Optimizer]:
     chosen = {id(p) for p in hidden}
     rest = [p for p in lm.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(
+        Muon(
             hidden, lr=9e-3 * rate, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(rest, lr=3e-3 * rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True),

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
+from model.training.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def join(worker: int, num_workers: int, meeting: Path) -> None:
     """Enter the group of `num_workers` processes that share the file `meeting`; it must be new."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     if num_workers > 1:
         distributed.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=worker, world_size=num_workers
@@ -60,3 +63,11 @@ def average_gradients(model: nn.Module) -> None:
     parts = torch.split(flat, [g.numel() for g in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def gather(mine: Tensor) -> list[Tensor]:
+    """Return what each worker gives: vectors of one length and dtype, in the workers' order."""
+    sent = mine.view(torch.uint8)  # the group knows no bf16
+    received = [torch.empty_like(sent) for _ in range(world_size())]
+    distributed.all_gather(received, sent)
+    return [part.view(mine.dtype) for part in received]

@@ -14,9 +14,11 @@ from zlib import crc32
 
 import numpy as np
 import soxr
+import torch
 from tqdm import tqdm
 
 from model.messages import Tool
+from model.training.memory import keep_freed_memory
 from model.training.skills import (
     Called,
     Conversation,
@@ -129,7 +131,7 @@ def speak_all(scripts: list[Script], directory: Path, *, seed: int, workers: int
     has and that no other shard in the folder holds.
     """
     jobs = list(_jobs(scripts, directory, seed))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _begin_worker) as pool:
         for _ in tqdm(
             pool.imap(_speak_shard, jobs), total=len(jobs), desc="speech", mininterval=5.0
         ):
@@ -196,6 +198,11 @@ def _reply_lines(scripts: list[Script], shared: frozenset[str]) -> Iterator[_Lin
             is_spoken = crc32(key.encode()) % 1000 < 1000 * SPOKEN_SHARE
             if turn.reply in shared or is_spoken:
                 yield _Line(key, turn.reply, voice, is_user=False, style=turn.style)
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)  # the workers share the cores already
+    keep_freed_memory()
 
 
 def _speak_shard(job: _Job) -> None:

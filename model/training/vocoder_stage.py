@@ -13,6 +13,7 @@ from model.training.codec_stage import CropSampler
 from model.training.corrupt import corrupt
 from model.training.loop import Trainer, step_generator
 from model.training.pitch import estimate_pitch
+from model.training.spectrum import power_spectrum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +34,7 @@ def spectral_loss(made: Tensor, wanted: Tensor) -> Tensor:
     total = made.new_zeros(())
     for size, hop in RESOLUTIONS:
         window = torch.hann_window(size, device=made.device)
-        a, b = (
-            torch.view_as_real(torch.stft(x, size, hop, window=window, return_complex=True))
-            .square()
-            .sum(-1)
-            .add(1e-10)
-            .sqrt()
-            for x in (made, wanted)
-        )
+        a, b = (power_spectrum(x, window, hop).add(1e-10).sqrt() for x in (made, wanted))
         # Two measures, because each is blind where the other sees. The relative one looks at what
         # is loud, the harmonics; the logarithmic one at what is quiet, the breath between them.
         linear = (a - b).norm(dim=(1, 2)) / b.norm(dim=(1, 2)).clamp_min(0.1)

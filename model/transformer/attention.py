@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from kernels.nf4 import PlanarNF4Gated
 from kernels.rmsnorm import rms_norm
 from kernels.silu import gated_silu
-from model.cache.rotary import rotate
 from model.cache.state import Kind
 from model.cache.store import LayerMemory
 from model.config import LMConfig
 from model.transformer.backend import KernelModule
+from model.transformer.gradients import attend, hiding, normalise, turn
 
 # One layer, as two additions to what flows through it:
 #
@@ -46,6 +46,8 @@ class RMSNorm(KernelModule):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x: [..., dim]` over its last axis."""
         if self.backend == "reference":
+            if x.requires_grad and x.dtype == torch.float32 and x.device.type == "cpu":
+                return normalise(x, self.weight, self.eps)
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return rms_norm(x, self.weight, self.eps, backend=self.backend)[0]
 
@@ -111,7 +113,8 @@ class Attention(nn.Module):
         Args:
             x: float [B, T, D].
             rope: complex64 [B, T, 1, head_dim / 2] from `rope_table`, or None for no positions.
-            mask: bool [B, 1, T, T], True where the query (rows) sees the key, or None.
+            mask: bool [B, 1, T, T], True where the query (rows) sees the key, never above the
+                diagonal; or what `hiding` makes of that; or None.
             is_causal: without a mask, hide the future.
 
         Returns:
@@ -120,7 +123,10 @@ class Attention(nn.Module):
         q, k, v = self._project(x, rope)  # [B, T, H, head_dim] each
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, H, T, head_dim]
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and mask is not None:
-            y = _attend_in_steps(q, k, v, mask)
+            # The fused kernel's way back is some three times slower there.
+            groups = self.num_heads // self.num_kv_heads
+            k, v = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k, v))
+            y = attend(q, k, v, hiding(mask, q.dtype) if mask.dtype == torch.bool else mask)
         else:
             y = F.scaled_dot_product_attention(
                 q,
@@ -142,7 +148,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (heads + 2 * kv_heads, self.head_dim))  # [B, T, H, D]
         qk, v = qkv.split((heads + kv_heads, kv_heads), dim=2)  # [B, T, H, D] each
         if rope is not None:
-            qk = rotate(qk, rope)
+            qk = turn(qk, rope)
         q, k = qk.split((heads, kv_heads), dim=2)  # [B, T, heads, D] and [B, T, kv_heads, D]
         return q, k, v
 
@@ -163,19 +169,6 @@ class Attention(nn.Module):
         y = memory.attend(memory.enter(qkv, rope))  # [n, T, H, D]
         out: Tensor = self.out(y.reshape(n, steps, heads * head_dim))
         return out
-
-
-def _attend_in_steps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attend as `scaled_dot_product_attention` does, in bf16 on a CPU.
-
-    The fused kernel's backward pass is up to three times slower there: this is what training uses.
-    """
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, T, T]
-    weights: Tensor = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
-    return weights.to(v.dtype) @ v  # [B, H, T, head_dim]
 
 
 class CrossAttention(nn.Module):

@@ -21,6 +21,7 @@ from model.transformer.attention import Layer, Layers, RMSNorm, visibility
 from model.transformer.condition import Condition, Conditioners
 from model.transformer.depth import CodebookVectors, Depth
 from model.transformer.embedding import CodeTables, SummedTables, TextTable, TwoTextTable
+from model.transformer.gradients import hiding
 from model.transformer.pictures import PatchEmbedding
 
 # A worked example of one step's input, for the starter (dim 256, 8 codes a frame):
@@ -205,14 +206,21 @@ class LM(nn.Module):
             places = torch.arange(config.num_patches, device=pictures.device).repeat(len(pictures))
             x = self.embed(steps, pictures.flatten(0, 1), places)
         rope = rope_table(steps.position, self.rope_frequencies)  # [B, T, 1, head_dim / 2]
+        # In the dtype of the scores, once for all layers.
+        device = x.device.type
+        is_mixed = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_mixed else x.dtype
         mask = visibility(steps.kind, config)  # [B, T, T]
-        x = self._low_layers(x, steps.kind, rope, mask)
+        x = self._low_layers(x, steps.kind, rope, mask, dtype)
+        hidden_scores = hiding(mask[:, None], dtype)
         for layer in list(self.layers)[config.audio_entry_layer :]:
-            x = layer(x, rope, mask[:, None])
+            x = layer(x, rope, hidden_scores)
         hidden: Tensor = self.norm(x)
         return hidden
 
-    def _low_layers(self, x: Tensor, kind: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
+    def _low_layers(
+        self, x: Tensor, kind: Tensor, rope: Tensor, mask: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         """Run the layers that LISTEN steps skip, on the remaining steps packed together."""
         entry = self.config.audio_entry_layer
         listens = kind == Kind.LISTEN  # [B, T]
@@ -233,9 +241,9 @@ class LM(nn.Module):
         mask = mask & ~packed_listens[:, None, :]
         mask = mask | torch.eye(num_steps, dtype=torch.bool, device=kind.device)
         rope = rope[row, index]
-        start = packed
+        start, hidden_scores = packed, hiding(mask[:, None], dtype)
         for layer in list(self.layers)[:entry]:
-            packed = layer(packed, rope, mask[:, None])
+            packed = layer(packed, rope, hidden_scores)
         packed = torch.where(packed_listens[..., None], start, packed)
         return x.scatter(1, index[..., None].expand_as(packed), packed.to(x.dtype))
 

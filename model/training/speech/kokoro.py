@@ -1,7 +1,8 @@
 """Kokoro-82M: 28 natural English voices and all mixes of them, with the times of words and phones.
 
-The model is the int8 ONNX export of hexgrad's Kokoro-82M v1.0 (Apache-2.0); onnxruntime runs it on
-one thread. `model.training.speech.packages` fetches it.
+The model is the int8 ONNX export of hexgrad's Kokoro-82M v1.0 (Apache-2.0), on one thread:
+onnxruntime runs it up to its generator, `model.training.speech.kokoro_generator` runs that.
+`model.training.speech.packages` fetches it.
 
 A text goes through four steps:
 
@@ -22,7 +23,7 @@ import hashlib
 import json
 import os
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ import numpy as np
 import onnxruntime
 import soxr
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from model.training.speech.flite import written_words
+from model.training.speech.kokoro_generator import GENERATOR_INPUTS, Generator, split
 from model.training.speech.packages import VOICES_DIR
 from model.training.speech.types import (
     SAMPLE_RATE_HZ,
@@ -210,22 +213,42 @@ def pronounced(words: list[str], *, is_british: bool) -> list[str]:
 
 
 @cache
-def _session() -> onnxruntime.InferenceSession:
+def _network() -> tuple[onnxruntime.InferenceSession, Generator]:
+    """Return the two parts of the network: what onnxruntime runs, and the generator."""
+    front, weights = _assembled()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(_assembled()), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(front), options, providers=["CPUExecutionProvider"])
+    return session, Generator(load_file(weights))
 
 
-def _assembled() -> Path:
-    """Join the four parts once, check the whole, and make the durations an output."""
-    path = VOICES_DIR / "kokoro.onnx"
-    if path.exists():
-        return path
+def _assembled() -> tuple[Path, Path]:
+    """Cut the network before its generator, once.
+
+    Returns:
+        The graph without its generator, with the durations as an output; the generator's weights.
+    """
+    front = VOICES_DIR / "kokoro-front.onnx"
+    generator = VOICES_DIR / "kokoro-generator.safetensors"
+    if front.exists() and generator.exists():
+        return front, generator
     import onnx  # noqa: PLC0415 - only the first run of all needs it
 
+    rest, weights = split(onnx.load_from_string(_joined()), keep=(_DURATIONS,))
+    # Several workers may do this at once: each writes files of its own and renames them.
+    for path, write in (
+        (generator, partial(save_file, weights)),
+        (front, partial(onnx.save, rest)),
+    ):
+        scratch = path.with_suffix(f".{os.getpid()}")
+        write(str(scratch))
+        scratch.rename(path)
+    return front, generator
+
+
+def _joined() -> bytes:
+    """Join the four parts of the network and check the whole."""
     try:
         parts = [(VOICES_DIR / f"kokoro-{i}" / "part.bin").read_bytes() for i in range(1, 5)]
         expected = (VOICES_DIR / "kokoro" / "model.sha256").read_text().strip()
@@ -239,14 +262,7 @@ def _assembled() -> Path:
     got = hashlib.sha256(whole).hexdigest()
     if got != expected:
         raise SynthesisError(f"Kokoro's model: expected sha256 {expected}, got {got}")
-    model = onnx.load_from_string(whole)
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info(_DURATIONS, onnx.TensorProto.FLOAT, None)
-    )
-    scratch = path.with_suffix(f".{os.getpid()}")
-    onnx.save(model, str(scratch))
-    scratch.rename(path)
-    return path
+    return whole
 
 
 @cache
@@ -323,19 +339,21 @@ def kokoro_speech(
     style = _style(voice)
     # Kokoro has a style for each length of text. Row 8 is for nine tokens.
     row = style[min(len(tokens) - 2, len(style)) - 1]
-    wave, durations = _session().run(
-        ["audio", _DURATIONS],
+    session, generator = _network()
+    durations, voiced, oscillation = session.run(
+        [_DURATIONS, *GENERATOR_INPUTS],
         {
             "tokens": np.array([tokens], np.int64),
             "style": row[None],
             "speed": np.array([1 / stretch], np.float32),
         },
     )
+    wave = generator(voiced, oscillation, row[None])
     # A worked example with durations of 4, 3, 1, 5, 2, ... steps of 25 ms. The running sums are 0,
     # 4, 7, 8, 13, 15. Three steps less, in seconds: -0.075, 0.025, 0.1, 0.125, 0.25, 0.3. So the
     # "m" of the example above lies from 0.025 to 0.1 s, and the word "my" from 0.025 to 0.25 s.
     edges_s = (np.concatenate([[0.0], np.cumsum(np.ravel(durations))]) - _LAG_STEPS) * _STEP_S
-    audio = soxr.resample(np.ravel(wave), KOKORO_RATE_HZ, SAMPLE_RATE_HZ)
+    audio = soxr.resample(wave, KOKORO_RATE_HZ, SAMPLE_RATE_HZ)
     pcm = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
     words, phones = aligned(written, owners, symbols, edges_s, len(pcm) / SAMPLE_RATE_HZ)
     return Speech(pcm, words, phones)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from model.cache.state import Kind
@@ -166,11 +168,12 @@ def test_assistant_begins() -> None:
 def test_picture_comes_before_the_question_or_after_its_words() -> None:
     """One step a patch, nothing asked of it."""
     patches = np.zeros((4, 12), np.float32)
-    rows = lay_out([SpokenTurn("a", "b", None, None, patches=patches)], 0, PIECES, 4, [0])
+    shown = SpokenTurn("a", "b", None, None, picture=lambda: patches, num_patches=4)
+    rows = lay_out([shown], 0, PIECES, 4, [0])
     assert rows.text[2:8] == [Special.IMAGE] * 4 + [Special.USER, A]
     assert rows.target[2:6] == [NO_TARGET] * 4
     assert rows.pictures == [patches]
-    shown_last = SpokenTurn("a", "b", None, None, patches=patches, is_shown_last=True)
+    shown_last = replace(shown, is_shown_last=True)
     rows = lay_out([shown_last], 0, PIECES, 4, [0])
     assert rows.text[2:9] == [Special.USER, A, *[Special.IMAGE] * 4, Special.REPLY]
     assert rows.target[3:7] == [Special.REPLY, *[NO_TARGET] * 3]

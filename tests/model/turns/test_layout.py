@@ -338,7 +338,8 @@ def test_pictures_are_fed_as_they_are_taught(*, is_heard: bool, is_shown_last: b
         "no",
         clip(1, 14, ("ab", 0.1, 0.3), ("c", 0.35, 0.5)) if is_heard else None,
         None,
-        patches=to_patches(pixels, 4, 2),
+        picture=lambda: to_patches(pixels, 4, 2),
+        num_patches=4,
         is_shown_last=is_shown_last,
     )
     rows = lay_out([turn], 1, TaughtPieces(), NUM_CODEBOOKS, [0])

@@ -20,6 +20,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+# A long story takes forty seconds, since it is heard in real time.
 TURN_S, _REST_S = 60.0, 0.5
 # A frame of sound: what is shorter is not heard as a gap, and this machine does other things.
 MAX_CUT_MS = 80.0
@@ -115,10 +116,9 @@ class Caller:
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         await client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-        async with asyncio.timeout(TURN_S):
-            silent_from_s: float | None = None
-            while not await self._replied(client, silent_from_s):
-                silent_from_s = silent_from_s or max(time.monotonic(), self._played_to_s)
+        silent_from_s: float | None = None
+        while not await self._replied(client, silent_from_s):
+            silent_from_s = silent_from_s or max(time.monotonic(), self._played_to_s)
         # Heard to its end.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._played_to_s - time.monotonic()):
@@ -134,7 +134,8 @@ class Caller:
         """
         await client.send(json.dumps({"type": "response.create"}))
         try:
-            cut_s = await self._heard(client, silent_from_s)
+            async with asyncio.timeout(TURN_S):
+                cut_s = await self._heard(client, silent_from_s)
         finally:
             self._figures.replying -= self._is_replied_to
             self._is_replied_to = False

@@ -12,6 +12,7 @@ from server.config import VadSettings
 from server.errors import ClientError
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
+from server.session.ear_queue import EarQueue
 from server.session.ears import Ears
 from server.session.observers import Observers
 from server.session.usage import Meter, UsageBook
@@ -44,10 +45,15 @@ class _World:
         observers = Observers(
             Counts(), self.meter, [self.witness], log, clock, lambda: None, _RATE_HZ
         )
-        self.sound = UserSound(self.ears, _RATE_HZ, 60, observers, clock)
+        self.errors: list[Exception] = []
+        queue = EarQueue(self.ears, _RATE_HZ, None, self._heard, self.errors.append)
+        self.sound = UserSound(queue, 60, observers, clock)
 
     def clock(self) -> float:
         return self.now_s
+
+    def _heard(self, now_s: float) -> None:
+        self.sound.heard(now_s)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +80,18 @@ async def test_long_sound_is_heard_by_pieces_and_the_rest_waits(vad_model: Siler
     heard: list[float] = []
 
     def listen() -> None:
-        heard.append(world.sound.waiting_s)
+        heard.append(world.ears.appended_ms / 1000)
         if len(heard) == 1:
-            assert not world.sound.heard(np.zeros(_RATE_HZ, dtype=np.float32)), "the ears are busy"
+            world.sound.arrived(np.zeros(_RATE_HZ, dtype=np.float32))
+            assert round(world.sound.waiting_s) == 11
 
-    await world.sound.append_long(25 * _SECOND, listen)
-    assert [round(seconds) for seconds in heard] == [10, 20, 25, 26]
+    async with world.sound.caught_up():
+        await world.sound.append_long(25 * _SECOND, listen)
+    assert [round(seconds) for seconds in heard] == [10, 20, 25]
+    assert round(world.sound.waiting_s) == 26
     # The last sample was recorded at 100 s, so the pieces had arrived before.
     assert [at_s for _, at_s in world.witness.heard_s] == [85.0, 95.0, 100.0, 100.0]
     assert world.meter.used().audio_in_seconds == 26
-    assert world.sound.heard(np.zeros(_RATE_HZ, dtype=np.float32))
 
 
 async def test_too_much_is_refused_before_anything_is_heard(vad_model: SileroModel) -> None:
@@ -112,5 +120,8 @@ async def test_sound_that_breaks_frees_the_ears(
     with monkeypatch.context() as patch:
         patch.setattr(world.ears, "hear", broken)
         with pytest.raises(ZeroDivisionError):
-            await world.sound.append_long(_SECOND, lambda: None)
-    assert world.sound.heard(np.zeros(160, dtype=np.float32))
+            async with world.sound.caught_up():
+                await world.sound.append_long(_SECOND, lambda: None)
+    world.sound.arrived(np.zeros(160, dtype=np.float32))
+    assert world.ears.num_waiting == 160
+    assert not world.errors

@@ -1,11 +1,7 @@
 """Set up the process that serves: its file descriptors, and its memory."""
 
-import ctypes
 import gc
 import resource
-
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_LARGE_BYTES = 512 * 1024
 
 
 def raise_descriptor_limit() -> int:
@@ -18,21 +14,6 @@ def raise_descriptor_limit() -> int:
         except (OSError, ValueError):
             return soft  # some systems have a hard limit that is none
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def give_memory_back() -> bool:
-    """Have large blocks returned as soon as they are freed; says whether the system knows how.
-
-    glibc learns from the first large block that is freed to keep blocks of this size, up to 32 MiB,
-    between smaller ones that are still in use. So a few appends of minutes of sound would leave a
-    hundred megabytes for good.
-    """
-    try:
-        # mallopt(3): a threshold that is set stays, and blocks above it come from mmap and go back
-        # at once.
-        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
-    except (OSError, AttributeError):  # another C library
-        return False
 
 
 def keep_loaded() -> None:

@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from model.heap import give_memory_back, share_arenas
 from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
@@ -20,7 +21,7 @@ from server.engine import make_engines
 from server.errors import ConfigError, EngineGoneError
 from server.logs import set_up_logging
 from server.names import parley_version
-from server.process import give_memory_back, keep_loaded, raise_descriptor_limit
+from server.process import keep_loaded, raise_descriptor_limit
 from server.session.link import LinkState
 from server.telephony.calls import PhoneCalls
 from server.transport.certificate import check_certificate
@@ -90,6 +91,7 @@ def serve(settings: Settings) -> None:
     set_up_logging()
     log = structlog.get_logger("server")
     give_memory_back()
+    share_arenas()
     check_certificate(settings.server)
     listener = listening_socket(settings.server.host, settings.server.port)
     with contextlib.closing(listener):

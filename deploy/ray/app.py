@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve import Application
 
+from model.heap import give_memory_back, share_arenas
 from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
@@ -23,7 +24,7 @@ from server.config import Settings, load_settings
 from server.engine import make_engines
 from server.logs import set_up_logging
 from server.names import ROOT
-from server.process import give_memory_back, raise_descriptor_limit
+from server.process import raise_descriptor_limit
 from server.session.link import LinkState
 
 # Requests that are no sessions, such as those for keys, have room beside a full replica's sessions.
@@ -105,6 +106,7 @@ class Replica:
     def __init__(self, arguments: dict[str, Any]) -> None:
         set_up_logging()
         give_memory_back()
+        share_arenas()
         raise_descriptor_limit()
         settings = _settings(Arguments.model_validate(arguments))
         machine = this_machine()

@@ -34,6 +34,7 @@ from model.engine.wire import (
     received,
 )
 from model.errors import EngineError, ParleyError
+from model.heap import share_arenas
 from model.messages import Command, Output, SessionFailed
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def run_child(spec: CoreSpec, connection: socket.socket, at_work: AtWork) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _take_name()
+    share_arenas()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _Child(spec, connection, at_work).run()
 

@@ -1,11 +1,10 @@
-"""The server takes as many descriptors as it may have, and gives memory back."""
+"""The server takes as many descriptors as it may have."""
 
-import platform
 import resource
 
 import pytest
 
-from server.process import give_memory_back, raise_descriptor_limit
+from server.process import raise_descriptor_limit
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
@@ -29,8 +28,3 @@ def test_a_system_that_refuses_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, -1))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert raise_descriptor_limit() == 256
-
-
-def test_large_blocks_are_given_back() -> None:
-    """By glibc; another C library is no error."""
-    assert give_memory_back() is (platform.libc_ver()[0] == "glibc")

@@ -71,8 +71,9 @@ class SileroStream:
         self._kept: Samples = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
 
     def forget(self) -> None:
-        """Begin anew with the next window, as if nothing had been heard."""
+        """Go on as if silence had been heard so far, also in the window that is not full yet."""
         self._h, self._c = np.zeros_like(self._h), np.zeros_like(self._c)
+        self._kept = np.zeros_like(self._kept)
 
     def feed(self, pcm: Samples) -> list[float]:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""

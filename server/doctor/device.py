@@ -217,7 +217,7 @@ def found_driver() -> str | None:
     # Module for x86_64  580.65.06 …`; in containers as well. Under Windows' Linux there is no such
     # file, but the program.
     with contextlib.suppress(OSError):
-        if found := re.search(r"Module(?: for \S+)? +(\d+(?:\.\d+)+)", _DRIVER_FILE.read_text()):
+        if found := re.search(r"Module(?: for \S+)? +(\d+\.[\d.]+)", _DRIVER_FILE.read_text()):
             return found[1]
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -227,7 +227,7 @@ def found_driver() -> str | None:
         ran = subprocess.run(  # noqa: S603 - the driver's own
             command, capture_output=True, text=True, timeout=_COMPILE_S, check=False
         )
-        if found := re.match(r"\d+(?:\.\d+)+", ran.stdout):
+        if found := re.search(r"^\d+\.[\d.]+", ran.stdout):
             return found[0]
     return None
 

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -173,9 +174,11 @@ class Ledger:
 
 def put_aside(path: Path) -> list[Path]:
     """Return the files that servers have put aside because they were full, the oldest first."""
-    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    name = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}-\d+{suffix}")
-    return sorted(each for each in path.parent.iterdir() if name.fullmatch(each.name))
+    return sorted(
+        each
+        for each in path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}")
+        if re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+", each.stem[len(path.stem) + 1 :])
+    )
 
 
 def read_ledger(path: Path, day: str | None = None) -> Iterator[JsonObject]:

@@ -7,6 +7,7 @@ finished yet is held back.
 """
 
 import importlib
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
@@ -29,6 +30,9 @@ _LONGEST_ECHO_MS = 500
 _ECHO_TAIL_MS = 1_000
 # Sound that is heard again, so that a processor begins with what came before.
 _RUN_UP_FRAMES = 4
+# And so much of it, at most, where what is played has gone on for a while: it takes 0.9 s and more
+# to find an echo, and AEC3 needs a second to learn it. 2 s take it 15 ms.
+_LONGEST_RUN_UP_S = 2
 _SILENCE = 1e-4  # -80 dBFS; no echo of less is heard
 # A microphone at the mouth has little noise, and speech is to stay as it is. One across the room
 # has more of it. Levels 1 and 3 of the module: up to 12 and 21 dB less noise.
@@ -111,19 +115,20 @@ class _InPlace:
         """Begin after a place in the stream.
 
         Args:
-            near: what came before it, which is heard again and not returned; whole frames.
+            near: what came before it, which is heard again and not returned.
             far: the same of the far end.
         """
         self._raw = _no_samples()  # fed, and not returned yet
-        self._near, self._far = _no_samples(), _no_samples()  # of a frame that is not whole yet
+        whole = len(near) - len(near) % self._step
+        self._near, self._far = near[whole:], far[whole:]  # of a frame that is not whole yet
         # Of what the processor returns, so much lies before the place.
         # A worked example at 16 kHz, where the canceller is 124 samples late. 200 samples are fed:
         # one frame of 160 is whole, and 40 wait. Of the 160 that come out the first 124 belong to
         # before the place and are dropped; 36 are returned, which are the first 36 that were fed,
         # cleaned.
-        self._before = self._lateness
-        if len(near):
-            self._process(near, far)
+        self._before = self._lateness + len(self._near)
+        if whole:
+            self._process(near[:whole], far[:whole])
 
     def feed(self, near: Samples, far: Samples) -> tuple[Samples, Samples]:
         """Return what is finished: cleaned, and raw at the same place, float32 [samples] each."""
@@ -153,9 +158,9 @@ class EchoCanceller:
     """Take out of a stream what a loudspeaker played into its microphone.
 
     While nothing is played, or nothing of it is heard, the stream passes untouched and at once.
-    While an echo is taken out, and for a second after that, up to 18 ms of it are held back. While
-    nobody knows yet whether there is one, the canceller learns beside it: so it is good from the
-    moment on that it is needed.
+    While an echo is taken out, and for a second after that, up to 18 ms of it are held back. When one
+    is found, the canceller first hears what was played and recorded before: so it is good from the
+    moment on that it is needed, and costs nothing where it is not.
 
     Args:
         rate_hz: of both ends.
@@ -166,16 +171,15 @@ class EchoCanceller:
         self._frames = _InPlace(rate_hz, _lateness(rate_hz, is_echo=True), processor.process)
         self._tail = rate_hz * _ECHO_TAIL_MS // 1000
         self._longest = rate_hz * _LONGEST_ECHO_MS // 1000
-        self._run_up = _RUN_UP_FRAMES * (rate_hz // _FRAMES_PER_S)
+        self._step = rate_hz // _FRAMES_PER_S
+        self._longest_run_up = rate_hz * _LONGEST_RUN_UP_S
         self._fading = _Fade(rate_hz)
         self._path = EchoPath(rate_hz)
         self._is_played = False
-        self._is_active = False  # the processor follows both ends
-        self._is_removing = False  # and what it returns is the stream
-        self._num_ahead = 0  # samples that were returned, and that it has not finished yet
+        self._is_removing = False
         self._num_silent = self._tail  # far samples since the last that could be heard
-        self._near_before = np.zeros(self._run_up, dtype=np.float32)
-        self._far_before = np.zeros(self._run_up, dtype=np.float32)
+        self._before: deque[tuple[Samples, Samples]] = deque()  # both ends, the newest last
+        self._num_before = 0  # samples of them
 
     @property
     def state(self) -> Echo:
@@ -207,44 +211,45 @@ class EchoCanceller:
             self._path.restart()
         if self._is_played:
             self._path.feed(near, far)
-        is_wanted = self._is_played and self._path.is_found is not False
-        if is_wanted and not self._is_active:
-            self._is_active = True
-            self._frames.begin(self._near_before, self._far_before)
+        is_wanted = self._is_played and self._path.is_found is True
+        if is_wanted and not self._is_removing:
+            self._is_removing = True
+            self._frames.begin(*self._run_up())
+            self._fading.begin()
         heard = near
-        if self._is_active:
-            heard = self._followed(near, far, is_wanted=is_wanted)
+        if self._is_removing:
+            heard = self._cleaned(near, far, is_wanted=is_wanted)
         self._remember(near, far)
         return heard
 
     def finish(self) -> Samples:
         """Return what is held back: float32 [samples]."""
-        self._is_active = self._is_removing = False
-        num_ahead, self._num_ahead = self._num_ahead, 0
-        return self._frames.rest()[num_ahead:]
+        self._is_removing = False
+        return self._frames.rest()
 
-    def _followed(self, near: Samples, far: Samples, *, is_wanted: bool) -> Samples:
-        """Let the processor follow, and return the stream."""
+    def _cleaned(self, near: Samples, far: Samples, *, is_wanted: bool) -> Samples:
         cleaned, raw = self._frames.feed(near, far)
-        if self._path.is_found and not self._is_removing:
-            self._is_removing = True
-            self._fading.begin()
-        if not self._is_removing:
-            self._num_ahead += len(near) - len(cleaned)
-            return near if is_wanted else np.concatenate((near, self.finish()))
-        # The stream was 18 ms ahead of the processor before this: it waits for it, once.
-        repeated = min(self._num_ahead, len(cleaned))
-        self._num_ahead -= repeated
-        cleaned, raw = cleaned[repeated:], raw[repeated:]
         heard = self._fading.into(cleaned, raw)
         if is_wanted:
             return heard
         heard = self._fading.out_of(heard, raw)
         return np.concatenate((heard, self.finish()))
 
+    def _run_up(self) -> tuple[Samples, Samples]:
+        """Return what came before, of both ends."""
+        if not self._before:
+            return _no_samples(), _no_samples()
+        near, far = (np.concatenate(end) for end in zip(*self._before, strict=True))
+        return near, far
+
     def _remember(self, near: Samples, far: Samples) -> None:
-        self._near_before = np.concatenate((self._near_before, near))[-self._run_up :]
-        self._far_before = np.concatenate((self._far_before, far))[-self._run_up :]
+        self._before.append((near.copy(), far.copy()))
+        self._num_before += len(near)
+        # Once it is known that there is an echo, the canceller has learned it, and goes on.
+        is_searching = self._is_played and not self._is_removing
+        most = self._longest_run_up if is_searching else _RUN_UP_FRAMES * self._step
+        while self._num_before - len(self._before[0][0]) >= most:
+            self._num_before -= len(self._before.popleft()[0])
 
 
 class NoiseReducer:

@@ -158,9 +158,9 @@ class EchoCanceller:
     """Take out of a stream what a loudspeaker played into its microphone.
 
     While nothing is played, or nothing of it is heard, the stream passes untouched and at once.
-    While an echo is taken out, and for a second after that, up to 18 ms of it are held back. When one
-    is found, the canceller first hears what was played and recorded before: so it is good from the
-    moment on that it is needed, and costs nothing where it is not.
+    While an echo is taken out, and for a second after that, up to 18 ms of it are held back. When
+    one is found, the canceller first hears what was played and recorded before: so it is good from
+    the moment on that it is needed, and costs nothing where it is not.
 
     Args:
         rate_hz: of both ends.

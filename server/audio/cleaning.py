@@ -248,8 +248,13 @@ class EchoCanceller:
         # Once it is known that there is an echo, the canceller has learned it, and goes on.
         is_searching = self._is_played and not self._is_removing
         most = self._longest_run_up if is_searching else _RUN_UP_FRAMES * self._step
-        while self._num_before - len(self._before[0][0]) >= most:
-            self._num_before -= len(self._before.popleft()[0])
+        # No more than that: of a user who spoke before the reply, the canceller would learn to take
+        # voices away.
+        while (over := self._num_before - most) > 0:
+            first_near, first_far = self._before.popleft()
+            self._num_before -= min(over, len(first_near))
+            if over < len(first_near):
+                self._before.appendleft((first_near[over:], first_far[over:]))
 
 
 class NoiseReducer:

@@ -1,4 +1,6 @@
 // What the tests ask of a page, whatever client it uses: `spy.begin({onevent…})` is given what differs.
+const QUIET_CHUNKS = 50; // 1 s, by the page's own clock
+
 export class Spy {
   constructor() {
     this.events = []; // of the server's
@@ -6,12 +8,16 @@ export class Spy {
     this.numChunks = 0; // 20 ms each, of what the microphone has said
     this.speakMark = 0;
     this.isSpeaking = false;
+    this.stopMark = 0; // of `heard`
   }
 
   take(event) {
     this.events.push(event);
     if (event.type === "output_audio_buffer.started") this.isSpeaking = true;
-    if (/^output_audio_buffer\.(stopped|cleared)$/.test(event.type)) this.isSpeaking = false;
+    if (/^output_audio_buffer\.(stopped|cleared)$/.test(event.type)) {
+      this.isSpeaking = false;
+      this.stopMark = this.heard.length;
+    }
   }
 
   hear(samples) {
@@ -36,6 +42,8 @@ export class Spy {
     if (begun.length === 0 || !begun.every((id) => done.includes(id)) || this.isSpeaking) return null;
     const stops = of("output_audio_buffer.stopped").length + of("output_audio_buffer.cleared").length;
     if (of("output_audio_buffer.started").length > stops) return null;
+    // The server has sent the last packet; a browser on a busy machine has more than a second of them still to play.
+    if (this.heard.length < this.stopMark + QUIET_CHUNKS || this.numAudible(-QUIET_CHUNKS) > 0) return null;
     const said = of("response.output_audio_transcript.done").filter((event) => begun.includes(event.response_id));
     return {
       user: of("conversation.item.input_audio_transcription.completed").map((event) => event.transcript).join(" "),

@@ -21,9 +21,12 @@ _FRAME_MS = 20
 _WINDOW_FRAMES = 40
 _MAX_DELAY_FRAMES = 25
 _STEP_FRAMES = 5  # from one look to the next
+# As many as a look at every delay needs.
+_QUIET_FRAMES = _WINDOW_FRAMES + _MAX_DELAY_FRAMES
 # Where a voice has its power, and small loudspeakers play at all.
 _BANDS_HZ = np.geomspace(200, 6_000, 17)
 _FLOOR = 1e-6  # -60 dB: what is quieter disturbs nobody
+_QUIET = 1e-3  # the same of a sample
 _PLAYED = 1e-5  # -50 dB: a frame of the played sound that is not silent
 # A window with fewer such frames is not judged.
 _MIN_PLAYED_FRAMES = 15
@@ -71,6 +74,7 @@ class EchoPath:
         self._near: list[Samples] = []  # of both ends, since the last look
         self._far: list[Samples] = []
         self._num_new = 0  # samples of them
+        self._num_quiet = 0  # samples that were played, and of which nothing was recorded
         num_bands = len(self._edges) - 1
         # 40 frames of what is recorded are held against up to 65 of what was played: 26 delays of 0
         # to 500 ms.
@@ -82,12 +86,15 @@ class EchoPath:
         if self._num_resting > 0:
             self._num_resting -= len(near)
             return
+        if self._is_off(near, far):
+            self._rest_without()
+            return
         self._near.append(near)
         self._far.append(far)
         self._num_new += len(near)
-        # Spectra are for the look alone. Five frames at once cost little more than one.
+        # Spectra are for the looks alone, and many frames at once cost little more than one.
         num = self._num_new // self._frame
-        if num < _STEP_FRAMES:
+        if num < self._frames_to_look():
             return
         used = num * self._frame
         near, far = np.concatenate(self._near), np.concatenate(self._far)
@@ -97,6 +104,25 @@ class EchoPath:
         self._near_bands = _joined(self._near_bands, near_bands, _WINDOW_FRAMES)
         self._far_bands = _joined(self._far_bands, far_bands, _WINDOW_FRAMES + _MAX_DELAY_FRAMES)
         self._look()
+
+    def _is_off(self, near: Samples, far: Samples) -> bool:
+        """Say whether so much was played to a microphone that is off that no look is needed.
+
+        Where there was an echo, somebody is silent for a moment, and it is back after it.
+        """
+        if self._is_found or np.max(np.abs(near)) > _QUIET:
+            self._num_quiet = 0
+        elif np.max(np.abs(far)) > _QUIET:
+            self._num_quiet += len(near)
+        return self._num_quiet >= _QUIET_FRAMES * self._frame
+
+    def _frames_to_look(self) -> int:
+        """Return how many new frames the next look needs."""
+        if len(self._far_bands):
+            return _STEP_FRAMES
+        # Where there was none, the likeliest answer is that there still is none, which needs a
+        # whole window at every delay: so it begins with that.
+        return _WINDOW_FRAMES + (_MAX_DELAY_FRAMES if self._is_found is False else 0)
 
     def _look(self) -> None:
         # Only what was recorded since the beginning counts. Somebody may begin to speak when a
@@ -125,10 +151,14 @@ class EchoPath:
         elif self._num_unlike >= (_NONE_AFTERWARDS if self._is_found else _NONE_AT_FIRST) or (
             is_unknown and self._num_looks >= _MAX_LOOKS_AT_FIRST
         ):
-            self._is_found = False
-            self._num_resting = self._rest
-            self._num_alike = self._num_unlike = 0
-            self.restart()
+            self._rest_without()
+
+    def _rest_without(self) -> None:
+        """Take it that there is no echo, and look again later."""
+        self._is_found = False
+        self._num_resting = self._rest
+        self._num_alike = self._num_unlike = 0
+        self.restart()
 
     def _likeness(self) -> float:
         """Return the correlation of both ends at the delay where it is highest, 0 to 1."""

@@ -9,7 +9,9 @@ stays the same, and that sound is played before it is heard.
     recorded        ...|....|aaaa|bbbb|...       by when it arrived
 """
 
+from bisect import bisect_right
 from collections import deque
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -127,11 +129,17 @@ class FarEnd:
 
     def _between(self, start: int, end: int) -> Samples:
         taken = np.zeros(end - start, dtype=np.float32)
-        # From the newest on: of two seconds that are kept, the last few frames are asked for.
-        for place, pcm in reversed(self._played):
-            if place + len(pcm) <= start:
+        # Of a reply that is half a minute ahead there are some 400 pieces, and one or two are asked
+        # for.
+        begin = bisect_right(self._played, start, key=_end_of)
+        for place, pcm in islice(self._played, begin, None):
+            if place >= end:
                 break
             first, last = max(place, start), min(place + len(pcm), end)
-            if first < last:
-                taken[first - start : last - start] = pcm[first - place : last - place]
+            taken[first - start : last - start] = pcm[first - place : last - place]
         return taken
+
+
+def _end_of(piece: tuple[int, Samples]) -> int:
+    place, pcm = piece
+    return place + len(pcm)

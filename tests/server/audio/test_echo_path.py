@@ -86,6 +86,31 @@ def test_an_echo_that_begins_later_is_found() -> None:
     assert all(states[11 * 50 :])
 
 
+def test_a_microphone_that_is_off_has_no_echo() -> None:
+    """Until it is on."""
+    far = _speech(16.0, 1)
+    near = np.zeros_like(far)
+    near[8 * RATE_HZ :] = _echo(far, 150, -6)[8 * RATE_HZ :]
+    states = _followed(near, far)
+    assert set(states[2 * 50 : 8 * 50]) == {False}
+    assert all(states[14 * 50 :])
+
+
+def test_a_microphone_that_was_off_for_a_moment_still_has_its_echo() -> None:
+    """Who is muted for two seconds is heard with it at once."""
+    far = _speech(8.0, 1)
+    near = _echo(far, 150, -6)
+    near[3 * RATE_HZ : 5 * RATE_HZ] = 0.0
+    assert all(_followed(near, far)[75:])
+
+
+def test_a_silent_reply_does_not_show_that_the_microphone_is_off() -> None:
+    """What is not played is not recorded."""
+    far = _speech(8.0, 1)
+    far[RATE_HZ // 2 :] = 0.0
+    assert set(_followed(np.zeros_like(far), far)) == {None}
+
+
 def test_what_is_not_played_says_nothing() -> None:
     """Without sound in the far end there is nothing to compare."""
     user = _speech(5.0, 2)

@@ -1,4 +1,4 @@
-// What the tests ask of a page, whatever client it uses: `spy.begin({onevent…})` is given what differs.
+// What the tests ask of a page, whatever client it uses.
 const QUIET_CHUNKS = 50; // 1 s, by the page's own clock
 
 export class Spy {
@@ -6,7 +6,6 @@ export class Spy {
     this.events = []; // of the server's
     this.heard = []; // chunks of what the page plays
     this.numChunks = 0; // 20 ms each, of what the microphone has said
-    this.speakMark = 0;
     this.isSpeaking = false;
     this.stopMark = 0; // of `heard`
   }

@@ -239,12 +239,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # 5 ms are a sixteenth of a frame of 80 ms: no other session's sound is late because of it.
         until_s = self.loop.time() + PARSE_S
         while self._unparsed and not (self.read_paused or self._is_write_paused):
-            # The clock is looked at after every KiB, which may be hundreds of frames, or after what
-            # is there of one frame: one call of the parser is never longer than that.
-            num_bytes = max(_PIECE_BYTES, self._frames.num_passing)
-            piece = bytes(self._unparsed[:num_bytes])
-            del self._unparsed[:num_bytes]
-            super().data_received(self._frames.feed(piece))
+            # The clock is looked at after every KiB, which may be hundreds of frames, and what is
+            # there of the frame that it ends in: one call of the parser is never longer than that.
+            piece = self._cut(_PIECE_BYTES)
+            if self._unparsed and self._frames.num_passing:
+                piece += self._cut(self._frames.num_passing)
+            super().data_received(piece)
             if self._frames.num_frames > MAX_FRAGMENTS:
                 self._refuse_fragments()
             if self.transport.is_closing():
@@ -256,6 +256,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         elif not (self.read_paused or self._is_write_paused):
             self.transport.resume_reading()
+
+    def _cut(self, num_bytes: int) -> bytes:
+        """Return the next of what was not parsed yet, with its long frames in pieces."""
+        piece = bytes(self._unparsed[:num_bytes])
+        del self._unparsed[:num_bytes]
+        return self._frames.feed(piece)
 
     def pause_writing(self) -> None:
         """Stop reading as well: what is read may have to be answered."""

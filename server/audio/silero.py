@@ -25,9 +25,11 @@ _WINDOW_SAMPLES = VAD_RATE_HZ * WINDOW_MS // 1000  # 512
 # are others than those the model was trained for.
 _CONTEXT_SAMPLES = 64  # of the window before, which the model sees again
 _STATE_SHAPE = (1, 1, 128)
-# After two seconds of nothing but zeros the model has settled, and another window of them would
-# change neither its state nor what it says by anything that is heard. A muted microphone sends
-# them, and so do we where a call's packets stop; it is left alone until there is a sound.
+# -80 dBFS, three steps of 16 bits: what Opus makes of silence is one of them.
+_SILENCE = 1e-4
+# After two seconds of silence the model has settled, and another window of it would change what it
+# says by nothing that matters. A muted microphone sends it, and so do we where a call's packets
+# stop: the model is left alone until there is a sound.
 _SETTLED_WINDOWS = 2_000 // WINDOW_MS
 _NO_POWER = 1e-12  # -120 dB
 _MODEL_FILE = "data/silero_vad_16k_sequence.onnx"
@@ -74,7 +76,7 @@ class SileroStream:
         self._c = np.zeros(_STATE_SHAPE, dtype=np.float32)
         # The context before the next window, then samples that do not fill a window yet.
         self._kept: Samples = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
-        self._num_silent = 0  # windows of zeros, since the last with a sound in it
+        self._num_silent = 0  # windows, since the last with a sound in it
         self._probability = 0.0  # of the last window that the model was given
 
     def forget(self) -> None:
@@ -106,10 +108,11 @@ class SileroStream:
 
     def _probabilities(self, windows: Samples) -> list[float]:
         """Return one of each window: float32 [windows, context + window]."""
-        if windows.any(axis=1).all():
+        is_silent = np.max(np.abs(windows), axis=1) <= _SILENCE
+        if not is_silent.any():
             self._num_silent = 0
             return self._run(windows)
-        is_settled = [self._is_settled(window) for window in windows]
+        is_settled = [self._settles(silent) for silent in is_silent.tolist()]
         probabilities: list[float] = []
         # What follows a sound is given to the model together, as it would be without this.
         for settled, run in itertools.groupby(range(len(windows)), is_settled.__getitem__):
@@ -121,8 +124,8 @@ class SileroStream:
             )
         return probabilities
 
-    def _is_settled(self, window: Samples) -> bool:
-        self._num_silent = 0 if window.any() else self._num_silent + 1
+    def _settles(self, is_silent: bool) -> bool:  # noqa: FBT001 - what each window is
+        self._num_silent = self._num_silent + 1 if is_silent else 0
         return self._num_silent > _SETTLED_WINDOWS
 
     def _run(self, windows: Samples) -> list[float]:

@@ -7,6 +7,10 @@ packets of this network come late; what has not come by then is concealed.
 For example, with packets every 20 ms and numbers 1, 2, 4, 3, 6, 7: 1 and 2 are heard at once; 4 is
 held for 3, and both are heard when that comes; 6 is held for 5 until its time is over, then 5 is
 reconstructed from what 6 carries of it, and 6 and 7 follow.
+
+When its time is over follows from when it was sent, not from when the gap was seen. Say that the
+fastest packets take 30 ms, and the slowest of late have taken 60 ms more. 5 was sent at 100 ms, so
+it comes by 190 ms or not at all; and if 6 takes 70 ms itself, it is heard at once.
 """
 
 from collections.abc import Callable
@@ -19,11 +23,16 @@ from model.messages import Pcm
 from server.webrtc.opus import FRAME_MS, OpusDecoder, OpusError
 
 _RTP_HZ = 48_000
-# How long a gap is waited for: this at least and at most, and in between as the network is late.
-MIN_WAIT_S = 0.02
-MAX_WAIT_S = 0.08
-# By how much what is known of lateness shrinks with every packet: by half in seven seconds.
+# By how much later than the fastest a packet may come: this at least and at most, and in between
+# as the network has been of late.
+MIN_SPREAD_S = 0.03
+MAX_SPREAD_S = 0.1
+# A packet that is a little later than any of late is not given up.
+_MARGIN_S = 0.01
+# By how much what is known of the network is forgotten with every packet: half in seven seconds.
 _FORGET = 0.998
+# A packet that took so much longer than the fastest is of a sender whose clock stood still.
+_MAX_LATE_S = 0.5
 # Numbers further away than this are another stream: a minute of packets.
 _MAX_JUMP = 3_000
 # A client that sends nothing is silent; nobody would notice the end of a turn otherwise.
@@ -78,28 +87,23 @@ class AudioReceiver:
         self.highest_number = 0  # counted on beyond 16 bits
         self._next_number = 0
         self._next_time = 0  # in RTP units, counted on beyond 32 bits: of the next sample due
-        self._held: dict[int, tuple[int, bytes, float]] = {}  # by number: time, payload, arrival
-        self._gap_since_s: float | None = None
+        self._held: dict[int, tuple[int, bytes]] = {}  # by number: time, payload
+        self._give_up_s: float | None = None  # when what is missing is waited for no longer
         self._filled = 0  # samples of silence, since the last packet, in RTP units
         self._fill_at_s: float | None = None
-        self._late_s = MIN_WAIT_S  # how late a packet was that was waited for
-        self._transit: float | None = None
+        self._transit: float | None = None  # of the last packet, in RTP units
+        self._fastest_s = 0.0  # transit of the fastest packets of late
+        self._spread_s = MIN_SPREAD_S
 
     @property
-    def wait_s(self) -> float:
-        """Return how long a missing packet is waited for, as the network is now."""
-        # Jitter is a mean deviation; twice of it covers most packets. For example, a jitter of 480
-        # units is 10 ms, and a gap is waited for 20 + 2 · 10 = 40 ms. If a packet was 50 ms late a
-        # while ago, it is about 60 ms instead (see `_note_lateness`).
-        jitter_s = 2 * self.counts.jitter / _RTP_HZ
-        return min(max(MIN_WAIT_S + jitter_s, self._late_s, MIN_WAIT_S), MAX_WAIT_S)
+    def spread_s(self) -> float:
+        """Return how much later than the fastest packets one may come, as the network is now."""
+        return min(max(self._spread_s + _MARGIN_S, MIN_SPREAD_S), MAX_SPREAD_S)
 
     @property
     def deadline_s(self) -> float | None:
         """Return when `due` is to be called, None if nothing is expected."""
-        if self._gap_since_s is not None:
-            return self._gap_since_s + self.wait_s
-        return self._fill_at_s
+        return self._fill_at_s if self._give_up_s is None else self._give_up_s
 
     def packet(self, ssrc: int, number: int, timestamp: int, payload: bytes, now_s: float) -> None:
         """Take a packet as it comes.
@@ -122,12 +126,11 @@ class AudioReceiver:
             full_number = number
         full_time = self._unwrapped(timestamp, self._next_time, 1 << 32)
         self._measure(full_time, now_s)
-        self._note_lateness(full_number, now_s)
         self.highest_number = max(self.highest_number, full_number)
         if full_number < self._next_number or full_number in self._held:
             self.counts.late += 1
             return
-        self._held[full_number] = full_time, payload, now_s
+        self._held[full_number] = full_time, payload
         self._fill_at_s = now_s + FILL_AFTER_S
         self._release()
         if len(self._held) > _MAX_HELD:
@@ -136,8 +139,8 @@ class AudioReceiver:
 
     def due(self, now_s: float) -> None:
         """Do what is due: give up what is missing, or be silent for a client that sends nothing."""
-        if self._gap_since_s is not None:
-            if now_s >= self._gap_since_s + self.wait_s:
+        if self._give_up_s is not None:
+            if now_s >= self._give_up_s:
                 self._close_gap()
                 self._release()
             return
@@ -158,9 +161,10 @@ class AudioReceiver:
         self.first_number = self.highest_number = self._next_number = number
         self._next_time = timestamp
         self._held.clear()
-        self._gap_since_s = None
+        self._give_up_s = None
         self._filled = 0
         self._transit = None
+        self._spread_s = MIN_SPREAD_S
 
     @staticmethod
     def _unwrapped(value: int, near: int, span: int) -> int:
@@ -169,43 +173,46 @@ class AudioReceiver:
         return near + ((value - near + span // 2) % span) - span // 2
 
     def _measure(self, time: int, now_s: float) -> None:
-        """Estimate jitter as RFC 3550, section 6.4.1, does."""
+        """Learn from a packet how late others may be."""
         # Only differences of transit count, so it does not matter that the two clocks have other
         # zeros.
         transit = now_s * _RTP_HZ - time
-        if self._transit is not None:
-            # A pause of the sender's clock is no jitter of the network.
+        if self._transit is None:
+            self._fastest_s = transit / _RTP_HZ
+        else:
+            # The estimate of RFC 3550, section 6.4.1: J += (|D| - J) / 16. With D at 960 units (20
+            # ms) once and 0 before and after, J rises to 60 and falls by a sixteenth with each
+            # packet. A pause of the sender's clock is no jitter of the network.
             difference = min(abs(transit - self._transit), 0.5 * _RTP_HZ)
-            # J += (|D| - J) / 16: with D at 960 units (20 ms) once and 0 before and after, J rises
-            # to 60 and falls by a sixteenth with each packet.
             self.counts.jitter += (difference - self.counts.jitter) / 16
         self._transit = transit
-
-    def _note_lateness(self, number: int, now_s: float) -> None:
-        """Remember how long after the packet behind it a packet came."""
-        self._late_s = max(self._late_s * _FORGET, MIN_WAIT_S)
-        if number >= self.highest_number:
-            return
-        behind = [arrived for held, (_, _, arrived) in self._held.items() if held > number]
-        since_s = min(behind, default=None)
-        # What is too late was given up `wait_s` after what came behind it, or more.
-        late_s = now_s - since_s if since_s is not None else self.wait_s * 1.5
-        # Half a frame is added, so that a packet that is just as late the next time is not missed.
-        self._late_s = max(self._late_s, min(late_s + FRAME_MS / 2000, MAX_WAIT_S))
+        late_s = transit / _RTP_HZ - self._fastest_s
+        if late_s < 0.0:
+            # One that is faster than all before shows that these were later than was known.
+            self._spread_s -= late_s
+        if not 0.0 <= late_s <= _MAX_LATE_S:
+            self._fastest_s, late_s = transit / _RTP_HZ, 0.0
+        # What is known fades, so that both follow a network that changes, and clocks that drift.
+        # For example, where packets take 30 to 90 ms, one of the fastest comes once a second, and
+        # `_fastest_s` stays within 3 ms of it.
+        self._fastest_s += (1 - _FORGET) * late_s
+        self._spread_s = min(max(self._spread_s * _FORGET, late_s), MAX_SPREAD_S)
 
     # Sound.
 
     def _release(self) -> None:
         """Hand over what is in order."""
         while (held := self._held.pop(self._next_number, None)) is not None:
-            time, payload, _ = held
+            time, payload = held
             self._pause(time)
             self._decode(time, payload)
             self._next_number += 1
-        if not self._held:
-            self._gap_since_s = None
-        else:
-            self._gap_since_s = min(arrived for _, _, arrived in self._held.values())
+        self._give_up_s = None
+        if self._held:
+            # Of what is missing the newest was sent 20 ms before the first that is there.
+            time, _ = self._held[min(self._held)]
+            sent_s = (time - FRAME_MS * _RTP_HZ // 1000) / _RTP_HZ
+            self._give_up_s = sent_s + self._fastest_s + self.spread_s
 
     def _pause(self, time: int) -> None:
         """Hand over the silence in which a client sent nothing."""
@@ -232,7 +239,7 @@ class AudioReceiver:
     def _close_gap(self) -> None:
         """Conceal what is missing before the first packet that is held."""
         number = min(self._held)
-        time, payload, _ = self._held[number]
+        time, payload = self._held[number]
         # For example, packets 5, 6 and 7 are missing before 8, 20 ms each. The hole is 2,880 units
         # of 1/48,000 s. Packet 8 can carry what 7 said, at lower quality, and nothing of those
         # before it (RFC 6716, section 2.1.7). So 40 ms are guessed, and the last 20 ms are

@@ -85,7 +85,8 @@ def test_a_muted_microphone_is_left_alone(chunk: int, *, says_before: bool) -> N
     """After two seconds, until it is heard again; and then it is heard as it would have been."""
     model, spoken = Counting(), _question()
     before = spoken if says_before else spoken[:0]
-    silence = np.zeros(16_000 * 20, np.float32)
+    # What is left of silence by Opus: one step of 16 bits.
+    silence = np.random.default_rng(0).choice([-1, 0, 1], 16_000 * 20).astype(np.float32) / 32_768
     pcm = np.concatenate((before, silence, spoken))
     stream = SileroStream(model)
     found = [p for at in range(0, len(pcm), chunk) for p in stream.feed(pcm[at : at + chunk])]
@@ -97,7 +98,8 @@ def test_a_muted_microphone_is_left_alone(chunk: int, *, says_before: bool) -> N
     rows = np.stack([padded[at : at + 576] for at in range(0, len(pcm) - 511, 512)])
     h = c = np.zeros((1, 1, 128), np.float32)
     expected, _, _ = model.run(rows, h, c)
-    assert np.array_equal(np.array(found) > 0.5, expected.reshape(-1) > 0.5)
+    differs = (np.array(found) > 0.5) != (expected.reshape(-1) > 0.5)
+    assert np.count_nonzero(differs) <= 2, "windows of 32 ms"
 
 
 def _question() -> np.ndarray:

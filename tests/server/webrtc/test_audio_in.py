@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from server.webrtc.audio_in import FILL_AFTER_S, MAX_WAIT_S, MIN_WAIT_S, AudioReceiver
+from server.webrtc.audio_in import FILL_AFTER_S, MAX_SPREAD_S, MIN_SPREAD_S, AudioReceiver
 from server.webrtc.opus import OpusDecoder, OpusEncoder
 
 RATE_HZ = 16_000
@@ -82,8 +82,9 @@ def test_a_lost_packet_is_concealed_in_time() -> None:
         listener.arrive(index, after_s=0.02)
     listener.arrive(11, after_s=0.04)
     assert listener.num_frames == 10
-    assert listener.receiver.wait_s < 0.03  # a quiet network: hardly more than the least
-    listener.wait(listener.receiver.wait_s)
+    # A quiet network: hardly more than the least, and 20 ms of it are over when the next is there.
+    assert listener.receiver.spread_s < MIN_SPREAD_S + 0.015
+    listener.wait(listener.receiver.spread_s - 0.02)
     assert listener.num_frames == 12
     assert listener.receiver.counts.concealed == 1
     concealed = np.concatenate(listener.heard)[10 * FRAME : 11 * FRAME]
@@ -99,7 +100,7 @@ def test_a_longer_hole_keeps_time(num_lost: int) -> None:
     listener = Listener()
     listener.arrive(0)
     listener.arrive(1 + num_lost)
-    listener.wait(MAX_WAIT_S)
+    listener.wait(MAX_SPREAD_S - 0.02)
     assert listener.num_frames == 2 + num_lost
 
 
@@ -189,9 +190,28 @@ def test_a_bad_network(seed: int) -> None:
         listener.arrive(index, after_s=start_s + at_s - listener.now_s)
         # How far what was heard is behind what was said.
         delays.append(listener.now_s - start_s - listener.num_frames * 0.02)
-    listener.wait(MAX_WAIT_S)
+    listener.wait(MAX_SPREAD_S - 0.02)
     assert listener.num_frames == 500
     counts = listener.receiver.counts
     assert lost <= counts.concealed <= lost + 25  # a few came after they were given up
-    assert MIN_WAIT_S < listener.receiver.wait_s <= MAX_WAIT_S
-    assert np.percentile(delays, 95) < 0.15
+    assert 0.05 < listener.receiver.spread_s <= 0.07 + 0.001
+    assert np.percentile(delays, 95) < 0.1
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.02, 0.035])
+def test_what_is_late_itself_waits_no_longer(late_s: float) -> None:
+    """A packet is missing for good so long after it was sent, whenever the next one comes."""
+    listener = Listener()
+    for index in (0, 1, 2, 3, 4):
+        listener.arrive(index, after_s=0.02)
+    listener.arrive(6, after_s=0.04)
+    listener.arrive(7, after_s=0.02)
+    listener.arrive(5, after_s=0.01)  # sent 50 ms ago
+    listener.arrive(8, after_s=0.01)
+    listener.arrive(9, after_s=0.02)
+    listener.arrive(11, after_s=0.04 + late_s)
+    # 10 was sent 20 ms before 11. It is waited for 50 ms after that, and a little more.
+    waited_s = 0.02 + late_s
+    assert listener.receiver.deadline_s is not None
+    left_s = listener.receiver.deadline_s - listener.now_s
+    assert left_s == pytest.approx(0.06 - waited_s, abs=0.002)

@@ -103,4 +103,5 @@ def test_a_muted_microphone_is_left_alone(chunk: int, *, says_before: bool) -> N
 
 
 def _question() -> np.ndarray:
-    return StreamResampler(48_000, 16_000).feed(question("what_is_my_name", pause_s=0.0).astype(np.float32))
+    spoken = question("what_is_my_name", pause_s=0.0).astype(np.float32)
+    return StreamResampler(48_000, 16_000).feed(spoken)

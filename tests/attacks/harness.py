@@ -332,11 +332,28 @@ async def wake_workers(target: Target) -> None:
     properties = {f"city_{time.monotonic_ns()}": {"type": "string"}}
     parameters = {"type": "object", "properties": properties}
     tool = {"type": "function", "name": "get_weather", "parameters": parameters}
+    await _until_admitted(target)
     async with session(target) as client:
         await send(client, "session.update", session={"type": "realtime", "tools": [tool]})
         await until(client, "session.updated")
         await send(client, "response.create", response={"tool_choice": "required"})
         await until(client, "response.done")
+
+
+async def _until_admitted(target: Target) -> None:
+    """Wait until there is a place: attackers that ended just now may still have theirs.
+
+    Who has sent more than the engine takes is not read, so that its end is seen after that.
+    """
+    async with asyncio.timeout(_TALK_S):
+        while True:
+            try:
+                async with session(target):
+                    return
+            except InvalidStatus as refused:
+                if refused.response.status_code != 503:
+                    raise
+            await asyncio.sleep(0.2)
 
 
 # Both.

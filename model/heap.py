@@ -1,5 +1,6 @@
-"""Keep a process's heap from growing with what was freed; by glibc's mallopt(3)."""
+"""Keep a process's heap from growing with what was freed; by glibc's mallopt(3), malloc_trim(3)."""
 
+import contextlib
 import ctypes
 
 # Of its malloc.h.
@@ -26,6 +27,12 @@ def give_memory_back() -> bool:
     """
     # A threshold that is set stays, and blocks above it come from mmap and go back at once.
     return _set(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def trim() -> None:
+    """Return what is free to the system now, where it is glibc."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -47,6 +47,11 @@ class Desk:
         self._speller: Speller | None = None
         self._calls: OrderedDict[str, _OpenCall] = OrderedDict()
 
+    def forget(self) -> None:
+        """Let go of all that is kept; it is made again where it is needed."""
+        self._calls.clear()
+        _validator.cache_clear()
+
     def check(self, schema: str) -> Verdict:
         """Say whether calls can be kept within a schema, given as JSON text."""
         try:
@@ -95,6 +100,7 @@ class Desk:
         arguments = at.arguments
         if closes:
             at.text += arguments.close()
+        if arguments.is_complete:
             del self._calls[call]
         choices = tuple(piece for piece in arguments.choices if piece not in without)
         is_complete, is_late = arguments.is_complete, bool(arguments.left_out)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,33 @@ def test_call_is_written_from_its_choices_alone(service: SchemaService) -> None:
     assert isinstance(json.loads(closed.text)["name"], str)
     with pytest.raises(GrammarError, match="not among the choices"):
         service.write("s", "s/1", schema, (-5,)).result(TIMEOUT_S)
+
+
+def test_calls_that_nobody_goes_on_with_are_let_go() -> None:
+    """What their grammars hold is given back; one that is gone on with later is the same."""
+    service = SchemaService(spelled(VOCABULARY), Bounds(cpu_s=10.0))
+    try:
+        name = {"properties": {"name": {"type": "string"}}, "required": ["name"]}
+        first = service.write("s", "s/1", json.dumps(name), ()).result(TIMEOUT_S)
+        chosen = first.choices[:1]
+        expected = service.write("s", "s/1", json.dumps(name), chosen).result(TIMEOUT_S)
+        process = _process(service)
+        before = _resident_mb(process)
+        # Each grammar takes 3.5 MB, and stops at its second property, which is for the model.
+        both = {"a": {"const": "a" * 8_000}, "b": {"type": "string"}}
+        long = {"properties": both, "required": ["a", "b"]}
+        for number in range(40):
+            service.write("s", f"long/{number}", json.dumps(long), ()).result(TIMEOUT_S)
+        assert service.write("s", "s/1", json.dumps(name), chosen).result(TIMEOUT_S) == expected
+        assert _resident_mb(process) < before + 90
+        assert service.num_starts == 1
+    finally:
+        service.close()
+
+
+def _resident_mb(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def test_pattern_that_backtracks_for_ever_costs_nobody(service: SchemaService) -> None:

@@ -79,7 +79,7 @@ def create_app(
         ConfigError: a voice maps onto one that a model does not have, or the ledger of use cannot
             be written.
     """
-    check_library()
+    check_library(*{each.info.sample_rate_hz for model in engines.values() for each in model})
     gateway = _gateway(settings, engines)
     app = FastAPI(
         title="Parley",

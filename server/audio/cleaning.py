@@ -55,13 +55,18 @@ def _processor(rate_hz: int, **parts: Any) -> Any:
     return library.AudioProcessor(rate_hz, **parts)
 
 
-def check_library() -> None:
-    """Load the library.
+def check_library(*rates_hz: int) -> None:
+    """Load the library, and find out now what takes a moment.
+
+    Args:
+        rates_hz: at which echoes will be cancelled.
 
     Raises:
         ConfigError: it is not installed.
     """
     _processor(16_000)
+    for rate_hz in rates_hz:
+        _lateness(rate_hz, is_echo=True)
 
 
 @lru_cache(maxsize=32)
@@ -167,8 +172,9 @@ class EchoCanceller:
     """
 
     def __init__(self, rate_hz: int) -> None:
-        processor = _processor(rate_hz, **_parts(is_echo=True, noise_level=0))
-        self._frames = _InPlace(rate_hz, _lateness(rate_hz, is_echo=True), processor.process)
+        self._rate_hz = rate_hz
+        # Most clients never need one, and it takes as long to make as a second of sound to hear.
+        self._frames: _InPlace | None = None
         self._tail = rate_hz * _ECHO_TAIL_MS // 1000
         self._longest = rate_hz * _LONGEST_ECHO_MS // 1000
         self._step = rate_hz // _FRAMES_PER_S
@@ -214,21 +220,30 @@ class EchoCanceller:
         is_wanted = self._is_played and self._path.is_found is True
         if is_wanted and not self._is_removing:
             self._is_removing = True
+            if self._frames is None:
+                self._frames = self._new_frames()
             self._frames.begin(*self._run_up())
             self._fading.begin()
         heard = near
-        if self._is_removing:
-            heard = self._cleaned(near, far, is_wanted=is_wanted)
+        if self._is_removing and self._frames is not None:
+            heard = self._cleaned(self._frames, near, far, is_wanted=is_wanted)
         self._remember(near, far)
         return heard
 
     def finish(self) -> Samples:
         """Return what is held back: float32 [samples]."""
         self._is_removing = False
-        return self._frames.rest()
+        return _no_samples() if self._frames is None else self._frames.rest()
 
-    def _cleaned(self, near: Samples, far: Samples, *, is_wanted: bool) -> Samples:
-        cleaned, raw = self._frames.feed(near, far)
+    def _new_frames(self) -> _InPlace:
+        processor = _processor(self._rate_hz, **_parts(is_echo=True, noise_level=0))
+        lateness = _lateness(self._rate_hz, is_echo=True)
+        return _InPlace(self._rate_hz, lateness, processor.process)
+
+    def _cleaned(
+        self, frames: _InPlace, near: Samples, far: Samples, *, is_wanted: bool
+    ) -> Samples:
+        cleaned, raw = frames.feed(near, far)
         heard = self._fading.into(cleaned, raw)
         if is_wanted:
             return heard

@@ -75,6 +75,7 @@ class EchoPath:
         self._far: list[Samples] = []
         self._num_new = 0  # samples of them
         self._num_quiet = 0  # samples that were played, and of which nothing was recorded
+        self._has_recorded = False  # anything that could be heard
         num_bands = len(self._edges) - 1
         # 40 frames of what is recorded are held against up to 65 of what was played: 26 delays of 0
         # to 500 ms.
@@ -110,19 +111,21 @@ class EchoPath:
 
         Where there was an echo, somebody is silent for a moment, and it is back after it.
         """
-        if self._is_found or np.max(np.abs(near)) > _QUIET:
+        if np.max(np.abs(near)) > _QUIET:
+            self._has_recorded = True
             self._num_quiet = 0
         elif np.max(np.abs(far)) > _QUIET:
             self._num_quiet += len(near)
-        return self._num_quiet >= _QUIET_FRAMES * self._frame
+        return not self._is_found and self._num_quiet >= _QUIET_FRAMES * self._frame
 
     def _frames_to_look(self) -> int:
         """Return how many new frames the next look needs."""
         if len(self._far_bands):
             return _STEP_FRAMES
-        # Where there was none, the likeliest answer is that there still is none, which needs a
-        # whole window at every delay: so it begins with that.
-        return _WINDOW_FRAMES + (_MAX_DELAY_FRAMES if self._is_found is False else 0)
+        # Where there was none, or nothing was recorded yet, the likeliest answer is that there is
+        # none, which needs a whole window at every delay: so it begins with that.
+        is_unlikely = self._is_found is False or not self._has_recorded
+        return _WINDOW_FRAMES + (_MAX_DELAY_FRAMES if is_unlikely else 0)
 
     def _look(self) -> None:
         # Only what was recorded since the beginning counts. Somebody may begin to speak when a

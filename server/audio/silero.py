@@ -27,10 +27,10 @@ _CONTEXT_SAMPLES = 64  # of the window before, which the model sees again
 _STATE_SHAPE = (1, 1, 128)
 # -80 dBFS, three steps of 16 bits: what Opus makes of silence is one of them.
 _SILENCE = 1e-4
-# After two seconds of silence the model has settled, and another window of it would change what it
+# After a second of silence the model has settled, and another window of it would change what it
 # says by nothing that matters. A muted microphone sends it, and so do we where a call's packets
 # stop: the model is left alone until there is a sound.
-_SETTLED_WINDOWS = 2_000 // WINDOW_MS
+_SETTLED_WINDOWS = 1_000 // WINDOW_MS
 _NO_POWER = 1e-12  # -120 dB
 _MODEL_FILE = "data/silero_vad_16k_sequence.onnx"
 

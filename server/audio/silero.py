@@ -7,7 +7,6 @@ nothing can leak from one to another.
 
 import importlib
 import importlib.util
-import itertools
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +24,6 @@ _WINDOW_SAMPLES = VAD_RATE_HZ * WINDOW_MS // 1000  # 512
 # are others than those the model was trained for.
 _CONTEXT_SAMPLES = 64  # of the window before, which the model sees again
 _STATE_SHAPE = (1, 1, 128)
-# -80 dBFS, three steps of 16 bits: what Opus makes of silence is one of them.
-_SILENCE = 1e-4
-# After a second of silence the model has settled, and another window of it would change what it
-# says by nothing that matters. A muted microphone sends it, and so do we where a call's packets
-# stop: the model is left alone until there is a sound.
-_SETTLED_WINDOWS = 1_000 // WINDOW_MS
 _NO_POWER = 1e-12  # -120 dB
 _MODEL_FILE = "data/silero_vad_16k_sequence.onnx"
 
@@ -76,14 +69,11 @@ class SileroStream:
         self._c = np.zeros(_STATE_SHAPE, dtype=np.float32)
         # The context before the next window, then samples that do not fill a window yet.
         self._kept: Samples = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
-        self._num_silent = 0  # windows, since the last with a sound in it
-        self._probability = 0.0  # of the last window that the model was given
 
     def forget(self) -> None:
         """Go on as if silence had been heard so far, also in the window that is not full yet."""
         self._h, self._c = np.zeros_like(self._h), np.zeros_like(self._c)
         self._kept = np.zeros_like(self._kept)
-        self._num_silent = 0
 
     def feed(self, pcm: Samples) -> list[float]:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""
@@ -98,38 +88,13 @@ class SileroStream:
             return []
         width = _CONTEXT_SAMPLES + _WINDOW_SAMPLES
         windows = rows_of(samples, 0, num_windows, _WINDOW_SAMPLES, width).copy()
+        probabilities, self._h, self._c = self._model.run(windows, self._h, self._c)
         # Of the window alone: the context was counted with the window before.
         heard = windows[:, _CONTEXT_SAMPLES:]
-        powers = (np.einsum("ws,ws->w", heard, heard) / _WINDOW_SAMPLES).tolist()
+        powers = np.einsum("ws,ws->w", heard, heard) / _WINDOW_SAMPLES
         return [
             Window(probability, 10 * math.log10(max(power, _NO_POWER)))
-            for probability, power in zip(self._probabilities(windows), powers, strict=True)
-        ]
-
-    def _probabilities(self, windows: Samples) -> list[float]:
-        """Return one of each window: float32 [windows, context + window]."""
-        is_silent = np.max(np.abs(windows), axis=1) <= _SILENCE
-        if not is_silent.any():
-            self._num_silent = 0
-            return self._run(windows)
-        is_settled = [self._settles(silent) for silent in is_silent.tolist()]
-        probabilities: list[float] = []
-        # What follows a sound is given to the model together, as it would be without this.
-        for settled, run in itertools.groupby(range(len(windows)), is_settled.__getitem__):
-            places = list(run)
-            probabilities += (
-                [self._probability] * len(places)
-                if settled
-                else self._run(windows[places[0] : places[-1] + 1])
+            for probability, power in zip(
+                probabilities.reshape(-1).tolist(), powers.tolist(), strict=True
             )
-        return probabilities
-
-    def _settles(self, is_silent: bool) -> bool:  # noqa: FBT001 - what each window is
-        self._num_silent = self._num_silent + 1 if is_silent else 0
-        return self._num_silent > _SETTLED_WINDOWS
-
-    def _run(self, windows: Samples) -> list[float]:
-        made, self._h, self._c = self._model.run(windows, self._h, self._c)
-        probabilities: list[float] = made.reshape(-1).tolist()
-        self._probability = probabilities[-1]
-        return probabilities
+        ]

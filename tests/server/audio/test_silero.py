@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from server.audio.resample import StreamResampler
 from server.audio.silero import SileroModel, SileroStream
-from tests.server.webrtc.caller import question
 
 
 @pytest.fixture(scope="module")
@@ -64,44 +62,3 @@ def test_windows_say_how_loud_they_are(model: SileroModel) -> None:
     pcm = np.concatenate((np.zeros(512, np.float32), np.full(512, 0.1, np.float32)))
     quiet, loud = SileroStream(model).windows(pcm)
     assert [round(each.level_db or 0) for each in (quiet, loud)] == [-120, -20]
-
-
-class Counting(SileroModel):
-    """Count the windows that the model is given."""
-
-    num_windows = 0
-
-    def run(
-        self, windows: np.ndarray, h: np.ndarray, c: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Count, and run it."""
-        self.num_windows += len(windows)
-        return super().run(windows, h, c)
-
-
-@pytest.mark.parametrize("chunk", [320, 512, 1_600, 16_000])
-@pytest.mark.parametrize("says_before", [False, True])
-def test_a_muted_microphone_is_left_alone(chunk: int, *, says_before: bool) -> None:
-    """After a second, until it is heard again; and then it is heard as it would have been."""
-    model, spoken = Counting(), _question()
-    before = spoken if says_before else spoken[:0]
-    # What is left of silence by Opus: one step of 16 bits.
-    silence = np.random.default_rng(0).choice([-1, 0, 1], 16_000 * 20).astype(np.float32) / 32_768
-    pcm = np.concatenate((before, silence, spoken))
-    stream = SileroStream(model)
-    found = [p for at in range(0, len(pcm), chunk) for p in stream.feed(pcm[at : at + chunk])]
-    assert len(found) == len(pcm) // 512
-    given = (len(before) + 16_000 + len(spoken)) / 512
-    assert model.num_windows == pytest.approx(given, abs=8)
-    # The model itself, given every window of it.
-    padded = np.concatenate((np.zeros(64, np.float32), pcm))
-    rows = np.stack([padded[at : at + 576] for at in range(0, len(pcm) - 511, 512)])
-    h = c = np.zeros((1, 1, 128), np.float32)
-    expected, _, _ = model.run(rows, h, c)
-    differs = (np.array(found) > 0.5) != (expected.reshape(-1) > 0.5)
-    assert np.count_nonzero(differs) <= 2, "windows of 32 ms"
-
-
-def _question() -> np.ndarray:
-    spoken = question("what_is_my_name", pause_s=0.0).astype(np.float32)
-    return StreamResampler(48_000, 16_000).feed(spoken)

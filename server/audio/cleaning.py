@@ -173,7 +173,7 @@ class EchoCanceller:
 
     def __init__(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
-        # Most clients never need one, and it takes as long to make as a second of sound to hear.
+        # Made where an echo is found: most clients never need one.
         self._frames: _InPlace | None = None
         self._tail = rate_hz * _ECHO_TAIL_MS // 1000
         self._longest = rate_hz * _LONGEST_ECHO_MS // 1000

@@ -194,7 +194,7 @@ class AudioReceiver:
             self._fastest_s, late_s = transit / _RTP_HZ, 0.0
         # What is known fades, so that both follow a network that changes, and clocks that drift.
         # For example, where packets take 30 to 90 ms, one of the fastest comes once a second, and
-        # `_fastest_s` stays within 3 ms of it.
+        # `_fastest_s` stays within 8 ms of it.
         self._fastest_s += (1 - _FORGET) * late_s
         self._spread_s = min(max(self._spread_s * _FORGET, late_s), MAX_SPREAD_S)
 

@@ -87,7 +87,8 @@ def main() -> None:
     with listening_socket("127.0.0.1", 0) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
         cpu_s, wall_s = time.process_time(), time.monotonic()
-        lags_s = asyncio.run(_serve(server, listener))
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            lags_s = runner.run(_serve(server, listener))
     noted = {
         "handed_over_s": engine.handed_over_s,
         "lags_s": lags_s,

@@ -58,6 +58,11 @@ class _Ears:
     def __init__(self) -> None:
         self._num_appends = 0
 
+    @property
+    def has_more(self) -> bool:
+        """Say whether an append was not returned yet."""
+        return self._num_appends > 0
+
     def configure(self, config: SessionConfig) -> None:
         """Hear as before."""
 

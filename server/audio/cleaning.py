@@ -34,6 +34,7 @@ _RUN_UP_FRAMES = 4
 # to find an echo, and AEC3 needs a second to learn it. 2 s take it 15 ms.
 _LONGEST_RUN_UP_S = 2
 _SILENCE = 1e-4  # -80 dBFS; no echo of less is heard
+_LAST_SAMPLES = 64
 # A microphone at the mouth has little noise, and speech is to stay as it is. One across the room
 # has more of it. Levels 1 and 3 of the module: up to 12 and 21 dB less noise.
 _NOISE_LEVELS: dict[NoiseKind, int] = {"near_field": 1, "far_field": 3}
@@ -208,10 +209,8 @@ class EchoCanceller:
             return near
         # After the last sound the room still rings, and what was played may be heard half a second
         # later. So the canceller stays for a second of silence.
-        sounding = np.flatnonzero(np.abs(far) > _SILENCE)
-        self._num_silent += len(far)
-        if len(sounding):
-            self._num_silent = len(far) - 1 - int(sounding[-1])
+        num_silent = _num_silent_at_the_end(far)
+        self._num_silent = num_silent + (self._num_silent if num_silent == len(far) else 0)
         was_played, self._is_played = self._is_played, self._num_silent < self._tail
         if self._is_played and not was_played:
             self._path.restart()
@@ -258,11 +257,14 @@ class EchoCanceller:
         return near, far
 
     def _remember(self, near: Samples, far: Samples) -> None:
-        self._before.append((near.copy(), far.copy()))
-        self._num_before += len(near)
         # Once it is known that there is an echo, the canceller has learned it, and goes on.
         is_searching = self._is_played and not self._is_removing
         most = self._longest_run_up if is_searching else _RUN_UP_FRAMES * self._step
+        if len(near) >= most:
+            self._before.clear()
+            self._num_before = 0
+        self._before.append((near[-most:].copy(), far[-most:].copy()))
+        self._num_before += min(len(near), most)
         # No more than that: of a user who spoke before the reply, the canceller would learn to take
         # voices away.
         while (over := self._num_before - most) > 0:
@@ -334,6 +336,16 @@ class _Fade:
         start = len(mixed) - len(rising)
         mixed[start:] = _mixed(cleaned[start:], raw[start:], rising)
         return mixed
+
+
+def _num_silent_at_the_end(far: Samples) -> int:
+    # While a reply plays, its last milliseconds nearly always sound, and no more is looked at.
+    num = len(far)
+    for start in (max(num - _LAST_SAMPLES, 0), 0):
+        sounding = np.flatnonzero(np.abs(far[start:]) > _SILENCE)
+        if len(sounding):
+            return num - start - 1 - int(sounding[-1])
+    return num
 
 
 def _mixed(first: Samples, second: Samples, share: Samples) -> Samples:

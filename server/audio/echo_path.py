@@ -101,7 +101,8 @@ class EchoPath:
         near, far = np.concatenate(self._near), np.concatenate(self._far)
         self._near, self._far = [near[used:].copy()], [far[used:].copy()]
         self._num_new -= used
-        near_bands, far_bands = self._bands(near[:used]), self._bands(far[:used])
+        newest = max(used - _WINDOW_FRAMES * self._frame, 0)  # no more of it is kept
+        near_bands, far_bands = self._bands(near[newest:used]), self._bands(far[:used])
         self._near_bands = _joined(self._near_bands, near_bands, _WINDOW_FRAMES)
         self._far_bands = _joined(self._far_bands, far_bands, _WINDOW_FRAMES + _MAX_DELAY_FRAMES)
         self._look()

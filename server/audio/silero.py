@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.audio.rows import rows_of
-from server.audio.vad import WINDOW_MS, Window
+from server.audio.vad import WINDOW_MS, Echo, Window
 from server.errors import ConfigError
 
 VAD_RATE_HZ = 16_000
@@ -79,8 +79,13 @@ class SileroStream:
         """Return the probabilities of the windows that `pcm`, float32 [samples], completes."""
         return [window.probability for window in self.windows(pcm)]
 
-    def windows(self, pcm: Samples) -> list[Window]:
-        """Return the windows that `pcm`, float32 [samples], completes."""
+    def windows(self, pcm: Samples, echo: Echo = Echo.NONE) -> list[Window]:
+        """Return the windows that `pcm` completes.
+
+        Args:
+            pcm: float32 [samples].
+            echo: what of one may be in it.
+        """
         samples = np.concatenate((self._kept, pcm))
         num_windows = (len(samples) - _CONTEXT_SAMPLES) // _WINDOW_SAMPLES
         self._kept = samples[num_windows * _WINDOW_SAMPLES :].copy()  # and not all that was fed
@@ -93,7 +98,7 @@ class SileroStream:
         heard = windows[:, _CONTEXT_SAMPLES:]
         powers = np.einsum("ws,ws->w", heard, heard) / _WINDOW_SAMPLES
         return [
-            Window(probability, 10 * math.log10(max(power, _NO_POWER)))
+            Window(probability, 10 * math.log10(max(power, _NO_POWER)), echo)
             for probability, power in zip(
                 probabilities.reshape(-1).tolist(), powers.tolist(), strict=True
             )

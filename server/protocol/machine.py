@@ -475,7 +475,7 @@ class SessionMachine:
     def _listened(self, now_s: float) -> list[Reaction]:
         """Take what was heard, as far as it does not depend on what the model is asked."""
         reactions: list[Reaction] = []
-        while not (self._ears.is_in_doubt and self._is_checking):
+        while self._ears.has_more and not (self._ears.is_in_doubt and self._is_checking):
             heard = self._next_heard(now_s)
             if heard is None:
                 break

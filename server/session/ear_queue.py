@@ -137,6 +137,11 @@ class EarQueue:
         self.num_waiting = 0
         """Samples that have arrived, and that the ears do not have yet."""
 
+    @property
+    def is_hearing(self) -> bool:
+        """Say whether something is being heard in the thread."""
+        return self._hearing is not None
+
     def put(self, pcm: Pcm, far: Pcm | None, now_s: float) -> None:
         """Take what has arrived.
 

@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
@@ -155,6 +155,11 @@ class Ears:
         return self._is_in_doubt and self._found is None
 
     @property
+    def has_more(self) -> bool:
+        """Say whether `next` may have something to return."""
+        return self._found is not None or bool(self._stretches)
+
+    @property
     def num_waiting(self) -> int:
         """Count the samples that were heard and not passed on yet."""
         return sum(len(stretch.pcm) for stretch in self._stretches)
@@ -225,7 +230,7 @@ class Ears:
             far: float32 [samples] at the engine's rate, as long as that audio; silence where this
                 is not called.
         """
-        self._far = np.concatenate((self._far, far))
+        self._far = np.concatenate((self._far, far)) if len(self._far) else far
 
     def hear_pcm(self, pcm: Pcm) -> None:
         """Hear audio that the transport decoded.
@@ -320,7 +325,9 @@ class Ears:
         self._far = rest[-int(_MAX_FAR_S * self._rate_hz) :].copy()
         # Whether there is an echo is found out while it is heard: not all of a long piece has the
         # same answer.
-        step = self._rate_hz * _LOOK_MS // 1000 if beside.any() else max(len(pcm), 1)
+        step = self._rate_hz * _LOOK_MS // 1000
+        if len(pcm) > step and not beside.any():
+            step = len(pcm)
         for start in range(0, len(pcm), step):
             part = slice(start, start + step)
             self._reduce_noise(self._echo.feed(pcm[part], beside[part]))
@@ -335,9 +342,7 @@ class Ears:
             # left of it for some windows more.
             self._stream.forget()
         self._echo_heard = echo
-        windows = self._stream.windows(self._to_vad_rate.feed(pcm))
-        if echo is not Echo.NONE:
-            windows = [replace(window, echo=echo) for window in windows]
+        windows = self._stream.windows(self._to_vad_rate.feed(pcm), echo)
         self._num_samples += len(pcm)
         self._stretches.append(_Stretch(pcm, deque(windows)))
 

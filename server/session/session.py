@@ -477,13 +477,14 @@ class Session:
 
     async def _append(self, event: InputAudioBufferAppend) -> None:
         self._sound.admit(self._waiting_s, event.audio)
-        async with self._sound.caught_up():
-            if len(event.audio) > _INLINE_AUDIO_BYTES:
+        if len(event.audio) > _INLINE_AUDIO_BYTES or not self._sound.is_caught_up:
+            async with self._sound.caught_up():
                 await self._sound.append_long(event.audio, self._listen)
-                return
-            with self._sound.appended(event.audio):
-                reactions = self._machine.receive(event, self._clock())
-            self._react(reactions)
+            return
+        self._sound.appended(event.audio)
+        reactions = self._machine.receive(event, self._clock())
+        self._sound.heard(self._clock())
+        self._react(reactions)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))

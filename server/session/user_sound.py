@@ -1,8 +1,8 @@
 """Take in the sound of a session's user, and what was played to them meanwhile."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from model.messages import Pcm
 from server.audio.far_end import FarEnd
@@ -59,6 +59,11 @@ class UserSound:
         """Return how much sound waits in the ears, and before them."""
         return (self._ears.num_waiting + self._queue.num_waiting) / self._rate_hz
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Say whether all is heard that came before."""
+        return not self._queue.is_hearing
+
     def caught_up(self) -> AbstractAsyncContextManager[None]:
         """Surround what touches the ears: all is heard that came before, and nothing meanwhile."""
         return self._queue.lent()
@@ -88,14 +93,14 @@ class UserSound:
                 code="input_audio_buffer_full",
             )
 
-    @contextmanager
-    def appended(self, data: bytes) -> Iterator[None]:
-        """Surround the hearing of appended sound that is so short that it is heard at once."""
+    def appended(self, data: bytes) -> None:
+        """Note appended sound that is so short that it is heard at once, which is the next thing.
+
+        Afterwards `heard` is called.
+        """
         seconds = self._ears.seconds_of(data)
         self._observers.brought(seconds)
         self._listen_beside(seconds, self._clock())
-        yield
-        self.heard(self._clock())
 
     async def append_long(self, data: bytes, listen: Callable[[], None]) -> None:
         """Hear appended sound outside of the event loop, a piece at a time.

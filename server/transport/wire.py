@@ -45,6 +45,7 @@ LINGER_S = 2.0
 MAX_FRAGMENTS = 1_024
 PARSE_S = 0.005
 _PIECE_BYTES = 1_024  # the smallest frames of it take 5 ms
+_MAX_UNTAKEN = 4  # messages that the session has not taken, until nothing more is read
 
 PLACE_KEY = "parley.place"
 """Where the connection's `Place` is in the `state` of an ASGI scope."""
@@ -295,7 +296,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Hand a message over; a long one in pieces, to be put together where nobody waits."""
         if len(self.frames) == 1 or self.close_sent or self.curr_msg_data_type != "text":
+            # uvicorn stops reading at every message, and goes on once it is taken: four calls of
+            # the system for each. A live microphone's are taken as they come.
+            was_paused, self.read_paused = self.read_paused, True
             super().send_receive_event_to_app()
+            self.read_paused = was_paused or self.queue.qsize() >= _MAX_UNTAKEN
+            if self.read_paused and not was_paused:
+                self.transport.pause_reading()
             return
         pieces, self.frames = self.frames, []
         message: Any = {"type": "websocket.receive", PIECES_KEY: pieces}

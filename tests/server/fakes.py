@@ -301,6 +301,11 @@ class PlainEars:
         self._pcm: Pcm = np.zeros(0, np.float32)
         self._held: Pcm = self._pcm
 
+    @property
+    def has_more(self) -> bool:
+        """Say whether there is any."""
+        return len(self._pcm) > 0
+
     def configure(self, config: SessionConfig) -> None:
         """Note it."""
         del config

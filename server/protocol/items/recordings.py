@@ -5,7 +5,9 @@ is spent, the oldest item's sound goes first. An item has its whole sound or non
 """
 
 import base64
+from dataclasses import dataclass, field
 
+import numpy as np
 import soxr
 
 from model.messages import Pcm
@@ -21,6 +23,43 @@ _BYTES_PER_SAMPLE = 2
 _CLIENT_RATE_HZ = 24_000  # of what a retrieve answers
 # Clients of many libraries take frames up to 1 MiB; base64 makes 4 characters of 3 bytes.
 _MAX_CLIENT_BYTES = (1 << 20) * 3 // 4 - 16_384
+# Sound comes 80 ms at a time, and to encode a second of it costs little more than that.
+_ENCODED_TOGETHER = 16_000
+
+
+@dataclass(slots=True)
+class _Sound:
+    """Hold one item's sound.
+
+    Attributes:
+        chunks: PCM16.
+        fresh: what comes after them, not encoded yet: float32 [samples] each.
+        num_samples: of both.
+    """
+
+    chunks: list[bytes] = field(default_factory=list)
+    fresh: list[Pcm] = field(default_factory=list)
+    num_samples: int = 0
+    _num_fresh: int = 0
+
+    def add(self, pcm: Pcm) -> None:
+        self.fresh.append(pcm)
+        self.num_samples += len(pcm)
+        self._num_fresh += len(pcm)
+        if self._num_fresh >= _ENCODED_TOGETHER:
+            self._encode()
+
+    def whole(self) -> bytes:
+        """Return all of it, as PCM16."""
+        self._encode()
+        self.chunks = [b"".join(self.chunks)]
+        return self.chunks[0]
+
+    def _encode(self) -> None:
+        if self.fresh:
+            self.chunks.append(encode_pcm(np.concatenate(self.fresh)))
+            self.fresh.clear()
+            self._num_fresh = 0
 
 
 class Recordings:
@@ -35,12 +74,12 @@ class Recordings:
         self._max_bytes = max_bytes
         self._rate_hz = rate_hz
         self._num_bytes = 0
-        self._kept: dict[str, list[bytes]] = {}  # PCM16 chunks, oldest item first
+        self._kept: dict[str, _Sound] = {}  # oldest item first
 
     def begin(self, item_id: str) -> None:
         """Begin an item's sound anew."""
         self.forget(item_id)
-        self._kept[item_id] = []
+        self._kept[item_id] = _Sound()
 
     def add(self, item_id: str, pcm: Pcm) -> None:
         """Add to an item's sound; does nothing for an item whose sound has been given up."""
@@ -49,9 +88,8 @@ class Recordings:
         if len(pcm) * _BYTES_PER_SAMPLE > self._max_bytes:
             self.forget(item_id)  # as it would be below, once it was encoded
             return
-        data = encode_pcm(pcm)
-        self._kept[item_id].append(data)
-        self._num_bytes += len(data)
+        self._kept[item_id].add(pcm)
+        self._num_bytes += len(pcm) * _BYTES_PER_SAMPLE
         while self._num_bytes > self._max_bytes:
             self.forget(next(iter(self._kept)))
 
@@ -60,26 +98,30 @@ class Recordings:
         if item_id not in self._kept:
             return
         num_samples = audio_ms * self._rate_hz // 1000
-        heard = b"".join(self._kept[item_id])[: num_samples * _BYTES_PER_SAMPLE]
+        heard = self._kept[item_id].whole()[: num_samples * _BYTES_PER_SAMPLE]
         self.begin(item_id)
-        self._kept[item_id].append(heard)
+        num_heard = len(heard) // _BYTES_PER_SAMPLE
+        self._kept[item_id] = _Sound([heard], num_samples=num_heard)
         self._num_bytes += len(heard)
 
     def forget(self, item_id: str) -> None:
         """Forget an item's sound."""
-        self._num_bytes -= sum(len(chunk) for chunk in self._kept.pop(item_id, []))
+        given_up = self._kept.pop(item_id, None)
+        if given_up is not None:
+            self._num_bytes -= given_up.num_samples * _BYTES_PER_SAMPLE
 
     def pcm(self, item_id: str) -> Pcm | None:
         """Return an item's sound: float32 [samples]; None if it is not kept."""
-        chunks = self._kept.get(item_id)
-        return PcmDecoder().decode(b"".join(chunks)) if chunks else None
+        sound = self._kept.get(item_id)
+        return PcmDecoder().decode(sound.whole()) if sound and sound.num_samples else None
 
     def base64(self, item_id: str, start_ms: int = 0, end_ms: int | None = None) -> str | None:
         """Return an item's sound between two moments as base64 of PCM16 at 24 kHz.
 
         None if it is not kept, or if it would make an event larger than clients take.
         """
-        num_bytes = sum(len(chunk) for chunk in self._kept.get(item_id, []))
+        kept = self._kept.get(item_id)
+        num_bytes = kept.num_samples * _BYTES_PER_SAMPLE if kept else 0
         if num_bytes * _CLIENT_RATE_HZ > _MAX_CLIENT_BYTES * self._rate_hz:
             return None
         pcm = self.pcm(item_id)

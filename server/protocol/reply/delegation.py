@@ -115,7 +115,7 @@ class Delegation:
 
     def due(self) -> list[Reaction]:
         """Ask what can be asked now."""
-        if self._feed.awaits_any:
+        if self._state.delegate is None or self._feed.awaits_any:
             return []
         reactions: list[Reaction] = []
         for reply in self.waiting:

@@ -18,6 +18,11 @@ class Hearing(Protocol):
         """Say whether `next` returned `EndInDoubt` last."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """Say whether `next` may have something to return."""
+        ...
+
     def configure(self, config: SessionConfig) -> None:
         """Follow a change of the session."""
         ...

@@ -61,7 +61,7 @@ _MARK = secrets.token_hex(16)
 def json_object(text: str | bytes) -> JsonObject | None:
     """Return the JSON object that a text is, None if it is not one."""
     try:
-        raw: Any = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        raw: Any = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) else None
@@ -188,6 +188,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(text)
     return number
+
+
+# `json.loads` makes one for every call that has rules of its own.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def refuse_half_characters(raw: JsonObject, text: str) -> None:

@@ -62,13 +62,14 @@ def vad_model() -> SileroModel:
     return SileroModel()
 
 
-def test_short_sound_is_heard_within(vad_model: SileroModel) -> None:
+def test_short_sound_is_heard_at_once(vad_model: SileroModel) -> None:
     """It is metered before, and witnesses have it after."""
     world = _World(vad_model)
-    with world.sound.appended(_SECOND):
-        assert world.meter.used().audio_in_seconds == 1
-        world.ears.hear(_SECOND)
-        assert world.witness.heard_s == []
+    world.sound.appended(_SECOND)
+    assert world.meter.used().audio_in_seconds == 1
+    world.ears.hear(_SECOND)
+    assert world.witness.heard_s == []
+    world.sound.heard(100.0)
     world.ears.finish()
     assert world.sound.waiting_s == 1
     assert [at_s for _, at_s in world.witness.heard_s] == [100.0]

@@ -339,8 +339,10 @@ class _Fade:
 
 
 def _num_silent_at_the_end(far: Samples) -> int:
-    # While a reply plays, its last milliseconds nearly always sound, and no more is looked at.
     num = len(far)
+    if not far.any():
+        return num
+    # While a reply plays, its last milliseconds nearly always sound, and no more is looked at.
     for start in (max(num - _LAST_SAMPLES, 0), 0):
         sounding = np.flatnonzero(np.abs(far[start:]) > _SILENCE)
         if len(sounding):

@@ -128,16 +128,20 @@ class FarEnd:
         return round(time_s * self._rate_hz)
 
     def _between(self, start: int, end: int) -> Samples:
-        taken = np.zeros(end - start, dtype=np.float32)
         # Of a reply that is half a minute ahead there are some 400 pieces, and one or two are asked
         # for.
         begin = bisect_right(self._played, start, key=_end_of)
+        taken: Samples | None = None
         for place, pcm in islice(self._played, begin, None):
             if place >= end:
                 break
+            if place <= start and end <= place + len(pcm):
+                return pcm[start - place : end - place]
+            if taken is None:
+                taken = np.zeros(end - start, dtype=np.float32)
             first, last = max(place, start), min(place + len(pcm), end)
             taken[first - start : last - start] = pcm[first - place : last - place]
-        return taken
+        return np.zeros(end - start, dtype=np.float32) if taken is None else taken
 
 
 def _end_of(piece: tuple[int, Samples]) -> int:

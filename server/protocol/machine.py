@@ -294,6 +294,8 @@ class SessionMachine:
         else:
             seen = pictures if self._state.info.sees else None
             followed = self._received(event, now_s, audio, seen)
+            if isinstance(event, Played) and not followed:
+                return followed  # fifty times a second, and nothing waits for it
         # Whatever happened may be what the ears were waiting for.
         followed += self._listened(now_s)
         # A call that is dropped is one that nothing waits for any more.

@@ -6,8 +6,6 @@ window. That computes in libraries which let go of Python's lock, so another cor
 
 import asyncio
 import contextlib
-import queue
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import numpy as np
 
 from model.messages import Pcm
 from server.session.ears import Ears
+from server.session.work_thread import WorkThread
 
 # More of one session is not heard at once, so that nobody else waits for it.
 _MAX_PIECE_S = 1.0
@@ -33,68 +32,6 @@ _MAX_PIECE_S = 1.0
 #     done; d goes to the thread           hears d
 #
 # So everything happens in the order in which it arrived, and the ears are in one place at a time.
-
-
-class HearingThread:
-    """Do one piece of work after the other, of all sessions, and tell the event loop of each.
-
-    Each session has one piece here at a time, so what waits is bounded by their number.
-    """
-
-    def __init__(self) -> None:
-        self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._done: deque[tuple[_Work, Exception | None]] = deque()
-        self._is_told = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin, and tell the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
-        self._thread.start()
-
-    async def stop(self) -> None:
-        """End, after what is being done."""
-        if self._thread is not None:
-            self._works.put(None)
-            await asyncio.to_thread(self._thread.join)
-
-    def put(self, hear: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
-        """Do some work.
-
-        Args:
-            hear: the work, called in the thread.
-            done: called in the event loop after it, with what it raised; it must not raise.
-        """
-        self._works.put(_Work(hear, done))
-
-    def _run(self) -> None:
-        while (work := self._works.get()) is not None:
-            error: Exception | None = None
-            try:
-                work.hear()
-            except Exception as raised:  # noqa: BLE001 - a session's, which is told
-                error = raised
-            self._done.append((work, error))
-            # To wake the loop costs a system call. Where it has not come yet, it will find this one
-            # beside the one before.
-            if not self._is_told.is_set():
-                self._is_told.set()
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._tell)
-
-    def _tell(self) -> None:
-        # First, so that what is done from now on is told anew.
-        self._is_told.clear()
-        while self._done:
-            work, error = self._done.popleft()
-            work.done(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    hear: Callable[[], None]
-    done: Callable[[Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +56,7 @@ class EarQueue:
         self,
         ears: Ears,
         rate_hz: int,
-        thread: HearingThread | None,
+        thread: WorkThread | None,
         heard: Callable[[float], None],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -132,15 +69,12 @@ class EarQueue:
         self._arrived: deque[_Piece] = deque()
         self._later: deque[_Piece] = deque()  # since somebody wants the ears
         self._is_wanted = False
-        self._hearing: asyncio.Future[None] | None = None
+        self.is_hearing = False
+        """Whether something is being heard in the thread."""
+        self._is_free: asyncio.Future[None] | None = None  # where somebody waits for that
         self._is_closed = False
         self.num_waiting = 0
         """Samples that have arrived, and that the ears do not have yet."""
-
-    @property
-    def is_hearing(self) -> bool:
-        """Say whether something is being heard in the thread."""
-        return self._hearing is not None
 
     def put(self, pcm: Pcm, far: Pcm | None, now_s: float) -> None:
         """Take what has arrived.
@@ -162,14 +96,15 @@ class EarQueue:
         assert not self._is_wanted, "one at a time"
         self._is_wanted = True
         try:
-            while self._hearing is not None:
-                await asyncio.shield(self._hearing)
+            while self.is_hearing:
+                self._is_free = asyncio.get_running_loop().create_future()
+                await self._is_free
             yield
         finally:
             self._is_wanted = False
             self._arrived.extend(self._later)
             self._later.clear()
-            if self._hearing is None:
+            if not self.is_hearing:
                 self._go_on()
 
     def close(self) -> None:
@@ -180,13 +115,13 @@ class EarQueue:
 
     def _go_on(self) -> None:
         """Have something heard, if anything has arrived and the ears are here."""
-        while self._arrived and self._hearing is None and not self._is_closed:
+        while self._arrived and not self.is_hearing and not self._is_closed:
             piece = self._next()
             self.num_waiting -= len(piece.pcm)
             if self._thread is None:
                 self._hear_here(piece)
                 continue
-            self._hearing = asyncio.get_running_loop().create_future()
+            self.is_hearing = True
             self._thread.put(partial(self._hear, piece), partial(self._on_heard, piece))
 
     def _next(self) -> _Piece:
@@ -219,9 +154,10 @@ class EarQueue:
         self.ears.hear_pcm(piece.pcm)
 
     def _on_heard(self, piece: _Piece, error: Exception | None) -> None:
-        assert self._hearing is not None, "it was heard"
-        hearing, self._hearing = self._hearing, None
-        hearing.set_result(None)
+        assert self.is_hearing, "it was heard"
+        self.is_hearing = False
+        if self._is_free is not None and not self._is_free.done():
+            self._is_free.set_result(None)
         if self._is_closed:
             return
         if error is not None:

@@ -68,7 +68,7 @@ from server.session.comeback import Comeback
 from server.session.counts import Counts, count_in
 from server.session.desks import Desks
 from server.session.drain import Drain
-from server.session.ear_queue import EarQueue, HearingThread
+from server.session.ear_queue import EarQueue
 from server.session.ears import Ears
 from server.session.gallery import Gallery
 from server.session.intake import Intake
@@ -84,6 +84,7 @@ from server.session.transport import Player, Transport
 from server.session.usage import Meter
 from server.session.user_sound import UserSound
 from server.session.witness import Witness
+from server.session.work_thread import WorkThread
 
 # How a session is put together. Three tasks, and a door from each of two threads:
 #
@@ -184,7 +185,7 @@ class Session:
         drain: Drain,
         comeback: Comeback | None = None,
         player: Player | None = None,
-        hearing: HearingThread | None = None,
+        hearing: WorkThread | None = None,
         witnesses: Sequence[Witness] = (),
         tells_parts: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -670,7 +671,9 @@ class Session:
         if self._is_over:
             return
         try:
-            self._react(self._machine.receive(Played(item_id, num_samples), self._clock()))
+            reactions = self._machine.receive(Played(item_id, num_samples), self._clock())
+            if reactions:
+                self._react(reactions)
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._fail(error)
 

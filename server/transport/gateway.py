@@ -24,13 +24,13 @@ from server.session.comeback import Comeback, Comebacks
 from server.session.counts import Counts, count_in
 from server.session.desks import Desks
 from server.session.drain import Drain
-from server.session.ear_queue import HearingThread
 from server.session.ears import Ears
 from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.transport import Player, Transport
 from server.session.usage import UsageBook
 from server.session.witness import Witness
+from server.session.work_thread import WorkThread
 from server.transport.api_keys import ApiKeys
 from server.transport.ephemeral import KeyBook
 from server.transport.models import Models, ServedModel, prompt_book
@@ -93,7 +93,7 @@ class Gateway:
     comebacks: Comebacks
     tracing: "Tracing | None" = None
     recorder: Recorder | None = None
-    hearing: HearingThread = field(default_factory=HearingThread)
+    hearing: WorkThread = field(default_factory=lambda: WorkThread("hearing"))
 
     @property
     def policy(self) -> ToolPolicy:

@@ -7,11 +7,13 @@ been sent is how much of it was heard, to the sample.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from model.messages import Pcm
-from server.webrtc.opus import FRAME_MS, OpusEncoder
+from server.webrtc.opus import FRAME_MS
 
 # Of Opus, whatever rate it codes (RFC 7587, section 4.1).
 _RTP_HZ = 48_000
@@ -27,6 +29,20 @@ _REFRESH_S = 0.4
 # A loop that stood still for longer than this leaves a gap; a burst would be of no use.
 _MAX_LATE_S = 0.2
 _FADE_MS = 5
+
+
+class FrameEncoder(Protocol):
+    """Turn frames into packets, which may take a moment.
+
+    Attributes:
+        frame_samples: of each.
+    """
+
+    frame_samples: int
+
+    def encode(self, pcm: Pcm, then: Callable[[bytes], None]) -> None:
+        """Encode float32 [frame_samples], and hand the packet on, in the order of the frames."""
+        ...
 
 
 @dataclass(slots=True)
@@ -76,7 +92,7 @@ class AudioSender:
 
     def __init__(  # noqa: PLR0913 - where its sound goes, and how its stream begins
         self,
-        encoder: OpusEncoder,
+        encoder: FrameEncoder,
         rate_hz: int,
         send: Callable[[int, int, bool, bytes], None],
         report: Callable[[str, int], None],
@@ -220,10 +236,13 @@ class AudioSender:
         return time_s - self._spoke_s >= _HANGOVER_S
 
     def _emit(self, frame: Pcm, *, is_beginning: bool) -> None:
-        payload = self._encoder.encode(frame)
         self._sent_s = self.due_s
-        self._send(self._number, self.timestamp(self.due_s), is_beginning, payload)
+        timestamp = self.timestamp(self.due_s)
+        self._encoder.encode(frame, partial(self._leave, self._number, timestamp, is_beginning))
         self._number = (self._number + 1) & 0xFFFF
+
+    def _leave(self, number: int, timestamp: int, is_beginning: bool, payload: bytes) -> None:  # noqa: FBT001 - as `send` has it
+        self._send(number, timestamp, is_beginning, payload)
         self.counts.packets += 1
         self.counts.octets += len(payload)
 

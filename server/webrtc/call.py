@@ -18,11 +18,13 @@ from server.images.picture import Picture
 from server.images.service import ImageService
 from server.session.session import Session
 from server.session.transport import Player, Transport
+from server.session.work_thread import WorkThread
 from server.webrtc.audio_in import AudioReceiver, ReceiverCounts
 from server.webrtc.audio_out import AudioSender
 from server.webrtc.camera import Camera
 from server.webrtc.channel import ChannelTransport
 from server.webrtc.dtls import Handlers, SecureTransport, fingerprints
+from server.webrtc.encoding import ThreadEncoder
 from server.webrtc.ice import Credentials, IceAgent
 from server.webrtc.network import Network
 from server.webrtc.offer import Candidate, Offer, Ours, VideoOffer, is_dtls_server, write_answer
@@ -63,6 +65,7 @@ class CallParts:
         rate_hz: of the engine's audio.
         certificate: of the server.
         network: that the call comes by.
+        encoding: where its sound is encoded.
         new_session: makes its session, once it is connected.
         images: decodes what its camera shows.
         image_side: largest side of that, in pixels.
@@ -75,6 +78,7 @@ class CallParts:
     rate_hz: int
     certificate: RTCCertificate
     network: Network
+    encoding: WorkThread
     new_session: Callable[[Transport, Player], Session]
     release_place: Callable[[], None]
     images: ImageService
@@ -117,7 +121,8 @@ class Call:
             is_server=is_dtls_server(offer),
         )
         settings = parts.settings
-        self._encoder = OpusEncoder(parts.rate_hz, settings.bitrate, fec=settings.fec)
+        encoder = OpusEncoder(parts.rate_hz, settings.bitrate, fec=settings.fec)
+        self._encoder = ThreadEncoder(encoder, parts.encoding, self._fail)
         self._decoder = OpusDecoder(parts.rate_hz)
         self._play_timer, self._hear_timer = Timer(self._on_play), Timer(self._on_hear)
         self._sender = self._new_sender()
@@ -375,6 +380,12 @@ class Call:
         if self._session is None:
             # Whoever waits for a datagram learns that there is none.
             self._agent.close()
+
+    def _fail(self, error: Exception) -> None:
+        self._log.error("call failed", exc_info=error)
+        self._end("failed")
+        if self._session is not None:
+            self._session.hang_up()
 
     # What arrives.
 

@@ -12,6 +12,7 @@ from server.errors import ClientError
 from server.session.counts import Counts, count_in
 from server.session.session import Session
 from server.session.transport import Player, Transport
+from server.session.work_thread import WorkThread
 from server.transport.auth import NOBODY, Admitted
 from server.transport.door import counted
 from server.transport.envelope import RefusedError
@@ -46,6 +47,7 @@ class Calls:
         library()
         self.settings = settings
         self._network = network
+        self._encoding = WorkThread("encoding")
         self._counts = counts
         self._certificates = CertificateStore()
         name = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
@@ -81,6 +83,7 @@ class Calls:
             ConfigError: a port cannot be had.
         """
         await self._network.listen()
+        self._encoding.start()
 
     async def until_none(self) -> None:
         """Wait until no call is left."""
@@ -92,6 +95,7 @@ class Calls:
         for task in [*self._tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._encoding.stop()
         await self._network.close()
 
     def begin(
@@ -130,6 +134,7 @@ class Calls:
                 info.sample_rate_hz,
                 self._certificates.current(),
                 self._network,
+                self._encoding,
                 new_session,
                 place.close,
                 gallery.images,

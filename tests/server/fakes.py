@@ -48,6 +48,7 @@ from server.errors import DisconnectedError
 from server.protocol.events import EndReason, Hangup, Heard, InputAudio
 from server.protocol.settings.config import SessionConfig
 from server.transport.close_codes import CLOSE_CODES
+from server.webrtc.opus import OpusEncoder
 
 INFO = EngineInfo("echo", 16_000, 80, ("amber", "birch"), max_sessions=2)
 FRAME = np.full(INFO.frame_samples, 0.25, dtype=np.float32)
@@ -335,6 +336,18 @@ class PlainEars:
     def sounds_finished(self) -> None:
         """Note it."""
         self.done.append("sounds_finished")
+
+
+class InlineEncoder:
+    """Encode frames where they are handed over."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._encoder = OpusEncoder(rate_hz, 24_000)
+        self.frame_samples = self._encoder.frame_samples
+
+    def encode(self, pcm: Pcm, then: Callable[[bytes], None]) -> None:
+        """Encode a frame at once."""
+        then(self._encoder.encode(pcm))
 
 
 class MemoryTransport:

@@ -11,8 +11,9 @@ from server.audio.silero import SileroModel
 from server.config import VadSettings
 from server.protocol.events import Heard
 from server.protocol.settings.config import ServerVad, SessionConfig
-from server.session.ear_queue import EarQueue, HearingThread
+from server.session.ear_queue import EarQueue
 from server.session.ears import Ears
+from server.session.work_thread import WorkThread
 from tests.server.sounds import silence, voice
 
 RATE_HZ = 16_000
@@ -46,7 +47,7 @@ class SlowEars(Ears):
 class Listener:
     """A queue before slow ears, and what it says."""
 
-    def __init__(self, thread: HearingThread | None) -> None:
+    def __init__(self, thread: WorkThread | None) -> None:
         self.ears = SlowEars()
         self.times_s: list[float] = []
         self.errors: list[Exception] = []
@@ -75,9 +76,9 @@ class Listener:
 
 
 @pytest.fixture
-async def thread() -> AsyncIterator[HearingThread]:
+async def thread() -> AsyncIterator[WorkThread]:
     """Run one, and end it."""
-    thread = HearingThread()
+    thread = WorkThread("hearing")
     thread.start()
     yield thread
     await thread.stop()
@@ -88,7 +89,7 @@ async def begun(listener: Listener) -> None:
     assert await asyncio.to_thread(listener.ears.begun.acquire, timeout=PATIENCE_S)
 
 
-async def test_what_arrives_meanwhile_is_the_next_piece(thread: HearingThread) -> None:
+async def test_what_arrives_meanwhile_is_the_next_piece(thread: WorkThread) -> None:
     """In order, with what was played beside it, and told with the time of its end."""
     listener = Listener(thread)
     listener.put(1, now_s=1.0, far=5)
@@ -105,7 +106,7 @@ async def test_what_arrives_meanwhile_is_the_next_piece(thread: HearingThread) -
     assert threading.get_ident() not in listener.ears.threads
 
 
-async def test_a_long_wait_is_heard_in_pieces(thread: HearingThread) -> None:
+async def test_a_long_wait_is_heard_in_pieces(thread: WorkThread) -> None:
     """Up to a second of one session at a time: ten samples here."""
     listener = Listener(thread)
     listener.ears.may_go_on.release(9)
@@ -117,7 +118,7 @@ async def test_a_long_wait_is_heard_in_pieces(thread: HearingThread) -> None:
     assert [len(each) for each in listener.ears.heard] == [1, 6, 6, 6]
 
 
-async def test_who_wants_the_ears_has_them_alone(thread: HearingThread) -> None:
+async def test_who_wants_the_ears_has_them_alone(thread: WorkThread) -> None:
     """After what has arrived before, and before what arrives then."""
     listener = Listener(thread)
     listener.put(1)
@@ -142,7 +143,7 @@ async def test_who_wants_the_ears_has_them_alone(thread: HearingThread) -> None:
     assert listener.ears.heard == [[1], [2], [0], [3, 4]]
 
 
-async def test_who_stops_wanting_them_stops_nobody(thread: HearingThread) -> None:
+async def test_who_stops_wanting_them_stops_nobody(thread: WorkThread) -> None:
     """A client that leaves while its event waits."""
     listener = Listener(thread)
     listener.put(1)
@@ -162,7 +163,7 @@ async def test_who_stops_wanting_them_stops_nobody(thread: HearingThread) -> Non
     assert listener.ears.heard == [[1], [2]]
 
 
-async def test_nothing_is_said_after_the_end(thread: HearingThread) -> None:
+async def test_nothing_is_said_after_the_end(thread: WorkThread) -> None:
     """Of what is being heard then, and of what arrives."""
     ended, other = Listener(thread), Listener(thread)
     ended.put(1)
@@ -178,7 +179,7 @@ async def test_nothing_is_said_after_the_end(thread: HearingThread) -> None:
     assert not ended.times_s
 
 
-async def test_ears_that_fail_are_one_sessions(thread: HearingThread) -> None:
+async def test_ears_that_fail_are_one_sessions(thread: WorkThread) -> None:
     """Its own session is told, and the others hear on."""
     bad, good = Listener(thread), Listener(thread)
     bad.ears.may_go_on.release()
@@ -206,7 +207,7 @@ async def test_without_a_thread_it_is_heard_at_once() -> None:
     assert [str(error) for error in listener.errors] == ["too loud"]
 
 
-async def test_the_same_is_heard_in_both(thread: HearingThread) -> None:
+async def test_the_same_is_heard_in_both(thread: WorkThread) -> None:
     """The same turns at the same places, by the thread and by the loop."""
     config = SessionConfig("s", "m", "v", 0, turn_detection=ServerVad(threshold=0.3))
     sound = np.concatenate((silence(0.5), voice(1.0), silence(1.0)))

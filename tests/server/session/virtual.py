@@ -71,9 +71,8 @@ from server.session.session import Session, SessionLimits
 from server.session.usage import UsageBook
 from server.session.witness import Witness
 from server.webrtc.audio_out import AudioSender
-from server.webrtc.opus import OpusEncoder
 from tests.fakes.checker import CheckerHere
-from tests.server.fakes import CountingIds, MemoryTransport
+from tests.server.fakes import CountingIds, InlineEncoder, MemoryTransport
 
 TIMEOUT_S = 60.0
 WIRE_HZ = 24_000
@@ -405,7 +404,7 @@ def _sender(
         session().sounded(pcm, time() - at_s)
 
     return AudioSender(
-        OpusEncoder(rate_hz, 24_000),
+        InlineEncoder(rate_hz),
         rate_hz,
         lambda *_: None,
         lambda item_id, num_samples: session().played(item_id, num_samples),

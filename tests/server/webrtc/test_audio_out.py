@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from server.webrtc.audio_out import AudioSender
-from server.webrtc.opus import OpusDecoder, OpusEncoder
+from server.webrtc.opus import OpusDecoder
+from tests.server.fakes import InlineEncoder
 
 RATE_HZ = 16_000
 FRAME = 320
@@ -22,7 +23,7 @@ class Playing:
         self.played: list[tuple[float, int]] = []
         self.wakes = 0
         self.sender = AudioSender(
-            OpusEncoder(RATE_HZ, 24_000),
+            InlineEncoder(RATE_HZ),
             RATE_HZ,
             lambda *packet: self.packets.append((self.now_s, *packet)),
             lambda item, num: self.reports.append((item, num)),

@@ -1,4 +1,4 @@
-"""Frames are encoded beside the event loop: in order, as they would be on it, and not after the end."""
+"""Frames are encoded beside the event loop: in order, as on it, and not after the end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,6 +29,10 @@ def _frames(num: int) -> list[Pcm]:
     return np.split(tone.astype(np.float32), num)
 
 
+def _fail(error: Exception) -> None:
+    raise error
+
+
 async def _until_done(thread: WorkThread) -> None:
     is_done = asyncio.Event()
     thread.put(lambda: None, lambda _: is_done.set())
@@ -40,7 +44,7 @@ async def test_packets_are_those_of_the_encoder_in_order(thread: WorkThread) -> 
     frames = _frames(12)
     plain = OpusEncoder(RATE_HZ, 24_000)
     expected = [plain.encode(frame) for frame in frames]
-    encoders = [ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, pytest.fail) for _ in range(2)]
+    encoders = [ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, _fail) for _ in range(2)]
     got: list[list[bytes]] = [[], []]
     for frame in frames:
         for encoder, packets in zip(encoders, got, strict=True):
@@ -54,7 +58,7 @@ async def test_packets_are_those_of_the_encoder_in_order(thread: WorkThread) -> 
 
 async def test_nothing_is_handed_on_after_the_end(thread: WorkThread) -> None:
     """A call that is over sends nothing, and its encoder is freed behind its last frame."""
-    encoder = ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, pytest.fail)
+    encoder = ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, _fail)
     packets: list[bytes] = []
     encoder.encode(_frames(1)[0], packets.append)
     encoder.expect_loss(5)
@@ -68,7 +72,7 @@ async def test_what_fails_is_told_and_the_others_go_on(thread: WorkThread) -> No
     errors: list[Exception] = []
     packets: list[bytes] = []
     failing = ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, errors.append)
-    other = ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, pytest.fail)
+    other = ThreadEncoder(OpusEncoder(RATE_HZ, 24_000), thread, _fail)
     failing.encode(_frames(1)[0][:7], packets.append)
     other.encode(_frames(1)[0], packets.append)
     await _until_done(thread)

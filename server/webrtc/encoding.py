@@ -11,7 +11,7 @@ class ThreadEncoder:
     """Use an encoder in a thread, and nowhere else.
 
     A frame takes it a fraction of a millisecond without Python's lock. On the event loop, that
-    would be a fifth of what 40 calls have.
+    would be a quarter of what 40 calls have.
 
     Args:
         encoder: of one stream; it is this one's from now on.

@@ -163,6 +163,11 @@ class ImageService:
                 await self._end()
                 return None
             except (OSError, asyncio.IncompleteReadError):
+                # Its pipes are closed, so it ends by itself. It is waited for, not killed: `kill`
+                # may take its return code from the system first, and asyncio then has 255.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._bounds.wall_s):
+                        await process.wait()
                 await self._end()
                 # It ran out of time over this picture, and would again.
                 if process.returncode == -signal.SIGPROF:
@@ -191,7 +196,6 @@ class ImageService:
         if process is None:
             return
         if process.returncode is None:
-            # What has ended by itself, and was not waited for yet, keeps its own return code.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         assert process.stdin is not None

@@ -93,19 +93,19 @@ class EchoPath:
         self._near.append(near)
         self._far.append(far)
         self._num_new += len(near)
-        # Spectra are for the looks alone, and many frames at once cost little more than one.
-        num = self._num_new // self._frame
-        if num < self._frames_to_look():
+        # Every 100 ms, and not all at a look: calls that begin together look together, and one
+        # event loop serves them.
+        if self._num_new < _STEP_FRAMES * self._frame:
             return
-        used = num * self._frame
         near, far = np.concatenate(self._near), np.concatenate(self._far)
+        used = len(near) - len(near) % self._frame
         self._near, self._far = [near[used:].copy()], [far[used:].copy()]
         self._num_new -= used
-        newest = max(used - _WINDOW_FRAMES * self._frame, 0)  # no more of it is kept
-        near_bands, far_bands = self._bands(near[newest:used]), self._bands(far[:used])
+        near_bands, far_bands = np.split(self._bands(np.concatenate((near[:used], far[:used]))), 2)
         self._near_bands = _joined(self._near_bands, near_bands, _WINDOW_FRAMES)
         self._far_bands = _joined(self._far_bands, far_bands, _WINDOW_FRAMES + _MAX_DELAY_FRAMES)
-        self._look()
+        if len(self._far_bands) >= self._frames_to_look():
+            self._look()
 
     def _is_off(self, near: Samples, far: Samples) -> bool:
         """Say whether so much was played to a microphone that is off that no look is needed.
@@ -120,9 +120,7 @@ class EchoPath:
         return not self._is_found and self._num_quiet >= _QUIET_FRAMES * self._frame
 
     def _frames_to_look(self) -> int:
-        """Return how many new frames the next look needs."""
-        if len(self._far_bands):
-            return _STEP_FRAMES
+        """Return how many frames of what was played the next look needs."""
         # Where there was none, or nothing was recorded yet, the likeliest answer is that there is
         # none, which needs a whole window at every delay: so it begins with that.
         is_unlikely = self._is_found is False or not self._has_recorded
@@ -133,8 +131,6 @@ class EchoPath:
         # reply begins, and would be like it for that alone. So an echo of 100 ms is seen after 900
         # ms at the earliest, and that there is none after 1.3 s.
         num_far = len(self._far_bands)
-        if num_far < _WINDOW_FRAMES:
-            return
         # A window with less than 300 ms of sound in it says nothing: everything is like silence.
         power = np.sum(10 ** self._far_bands[-_WINDOW_FRAMES:], axis=1)
         if np.count_nonzero(power > _PLAYED) < _MIN_PLAYED_FRAMES:

@@ -30,6 +30,7 @@ from server.protocol.machine import Limits, SessionMachine
 from server.protocol.mcp.outcomes import ToolCommand
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.sound import Sound
+from server.protocol.wire.client_events import InputAudioBufferAppend
 from server.protocol.wire.parse import decode, parse
 from server.protocol.wire.write import encode
 
@@ -95,6 +96,7 @@ class _Wire:
 
     seconds: dict[str, list[float]]
     machine: SessionMachine = field(init=False)
+    ears: _Ears = field(init=False)
     dialect: GaDialect = field(default_factory=GaDialect)
     ids: RandomIds = field(default_factory=RandomIds)
     session_id: str = ""
@@ -105,7 +107,8 @@ class _Wire:
         info = EngineInfo("m", _RATE_HZ, _FRAME_MS, (), 1)
         self.session_id = config.id
         # Everything of a session but what waits: no socket, no thread, no engine.
-        self.machine = SessionMachine(config, info, voices, self.ids, Limits(), _Ears())
+        self.ears = _Ears()
+        self.machine = SessionMachine(config, info, voices, self.ids, Limits(), self.ears)
         self.machine.start()
 
     def client(self, kind: str, **fields: object) -> list[Reaction]:
@@ -113,7 +116,12 @@ class _Wire:
         text = json.dumps({"type": kind, **fields})
         start_s = time.perf_counter()
         # From the frame's text to the last text that follows, with all JSON on the way.
-        reactions = self.machine.receive(parse(self.dialect.read(decode(text))), 0.0)
+        event = parse(self.dialect.read(decode(text)))
+        if isinstance(event, InputAudioBufferAppend):
+            self.ears.hear(event.audio)
+            reactions = self.machine.listen(0.0)
+        else:
+            reactions = self.machine.receive(event, 0.0)
         self._encode(reactions)
         self.seconds[kind].append(time.perf_counter() - start_s)
         return reactions

@@ -104,8 +104,7 @@ from server.protocol.user.listening import Listening
 from server.protocol.ways import at_once, in_turns
 from server.protocol.wire.checks import unsupported
 from server.protocol.wire.client_events import (
-    ClientEvent,
-    InputAudioBufferAppend,
+    ControlEvent,
     InputAudioBufferClear,
     InputAudioBufferCommit,
     ItemCreate,
@@ -160,15 +159,16 @@ class Limits:
     max_context_tokens: int = DEFAULTS.max_context_tokens
 
 
-# A worked example of a whole turn without an early reply, as `receive` sees it:
+# A worked example of a whole turn without an early reply. The ears have been given what was
+# appended:
 #
-#     receive(InputAudioBufferAppend)   [SpeechStarted, AppendAudio, ...], once speech is found
-#     receive(InputAudioBufferAppend)   [AppendAudio, ..., SpeechStopped, InputAudioBufferCommitted,
-#                                        ItemAdded, ItemDone, CommitAudio, ResponseCreated, Respond]
-#     receive(InputTranscript)          [InputTranscriptionCompleted]
-#     receive(ResponseText)             [OutputItemAdded, ItemAdded, ContentPartAdded, ...Delta]
-#     receive(ResponseAudio)            [OutputAudioDelta]
-#     receive(ResponseDone)             [... done, ... done, ResponseDone, RateLimitsUpdated]
+#     listen()                   [SpeechStarted, AppendAudio, ...], once speech is found
+#     listen()                   [AppendAudio, ..., SpeechStopped, InputAudioBufferCommitted,
+#                                 ItemAdded, ItemDone, CommitAudio, ResponseCreated, Respond]
+#     receive(InputTranscript)   [InputTranscriptionCompleted]
+#     receive(ResponseText)      [OutputItemAdded, ItemAdded, ContentPartAdded, ...Delta]
+#     receive(ResponseAudio)     [OutputAudioDelta]
+#     receive(ResponseDone)      [... done, ... done, ResponseDone, RateLimitsUpdated]
 #
 # Commands go to the engine and events to the client, in this order. A machine never waits, never
 # looks at a clock and never fails by what a client sends: a ClientError says that nothing has
@@ -262,7 +262,7 @@ class SessionMachine:
 
     def receive(
         self,
-        event: ClientEvent | Heard | Glimpse | Played | Output | News | NoSlot | Outcome,
+        event: ControlEvent | Heard | Glimpse | Played | Output | News | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None = None,
         pictures: Mapping[str, Picture] | None = None,
@@ -430,7 +430,7 @@ class SessionMachine:
 
     def _received(  # noqa: PLR0911 - a case each
         self,
-        event: ClientEvent | Heard | Played | Output | NoSlot | Outcome,
+        event: ControlEvent | Heard | Played | Output | NoSlot | Outcome,
         now_s: float,
         audio: InputAudio | None,
         pictures: Pictures,
@@ -445,7 +445,7 @@ class SessionMachine:
         match event:
             case SessionUpdate():
                 return self._on_session_update(event, now_s)
-            case InputAudioBufferAppend() | InputAudioBufferCommit() | InputAudioBufferClear():
+            case InputAudioBufferCommit() | InputAudioBufferClear():
                 return self._on_buffer(event, now_s)
             case Played() | OutputAudioBufferClear():
                 return self._on_playout(event, now_s)
@@ -509,13 +509,8 @@ class SessionMachine:
         return self._turn_check.key is not None and not self._is_engine_away
 
     def _on_buffer(
-        self,
-        event: InputAudioBufferAppend | InputAudioBufferCommit | InputAudioBufferClear,
-        now_s: float,
+        self, event: InputAudioBufferCommit | InputAudioBufferClear, now_s: float
     ) -> list[Reaction]:
-        if isinstance(event, InputAudioBufferAppend):
-            self._ears.hear(event.audio)
-            return []
         # What is held back of the audio belongs to what is committed or cleared.
         heard = self._heard_out(now_s)
         try:

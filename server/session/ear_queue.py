@@ -1,7 +1,7 @@
-"""Let sessions' ears hear what transports decode, in one thread beside the event loop.
+"""Let sessions' ears hear what has arrived, in one thread beside the event loop.
 
-Most of the work of a call is to hear it: its echo is looked for, and voice detection looks at every
-window. That computes in libraries which let go of Python's lock, so another core can do it.
+Most of the work of a session is to hear it: its echo is looked for, and voice detection looks at
+every window. That computes in libraries which let go of Python's lock, so another core can do it.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ _MAX_PIECE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    pcm: Pcm
+    sound: Pcm | bytes
+    num: int  # samples at the engine's rate
     far: Pcm | None
     now_s: float
 
@@ -76,18 +77,25 @@ class EarQueue:
         self.num_waiting = 0
         """Samples that have arrived, and that the ears do not have yet."""
 
-    def put(self, pcm: Pcm, far: Pcm | None, now_s: float) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Say whether more waits than is heard at once."""
+        return self.num_waiting > self._max_samples
+
+    def put(self, sound: Pcm | bytes, seconds: float, far: Pcm | None, now_s: float) -> None:
         """Take what has arrived.
 
         Args:
-            pcm: float32 [samples] at the engine's rate.
+            sound: float32 [samples] at the engine's rate, or bytes in the client's format.
+            seconds: its length.
             far: what was played meanwhile, as long; None where nobody looks for an echo.
             now_s: when it arrived.
         """
         if self._is_closed:
             return
-        self.num_waiting += len(pcm)
-        (self._later if self._is_wanted else self._arrived).append(_Piece(pcm, far, now_s))
+        num = round(seconds * self.rate_hz)
+        self.num_waiting += num
+        (self._later if self._is_wanted else self._arrived).append(_Piece(sound, num, far, now_s))
         self._go_on()
 
     @contextlib.asynccontextmanager
@@ -117,7 +125,7 @@ class EarQueue:
         """Have something heard, if anything has arrived and the ears are here."""
         while self._arrived and not self.is_hearing and not self._is_closed:
             piece = self._next()
-            self.num_waiting -= len(piece.pcm)
+            self.num_waiting -= piece.num
             if self._thread is None:
                 self._hear_here(piece)
                 continue
@@ -126,19 +134,18 @@ class EarQueue:
 
     def _next(self) -> _Piece:
         """Return what has arrived as one piece, up to a second of it."""
-        pieces = [self._arrived.popleft()]
-        num = len(pieces[0].pcm)
-        while self._arrived and num + len(self._arrived[0].pcm) <= self._max_samples:
+        first = self._arrived[0]
+        pieces: list[_Piece] = []
+        num = 0
+        # What came in a call's own way does not continue what came as events.
+        while (
+            self._arrived
+            and isinstance(self._arrived[0].sound, bytes) is isinstance(first.sound, bytes)
+            and (not pieces or num + self._arrived[0].num <= self._max_samples)
+        ):
             pieces.append(self._arrived.popleft())
-            num += len(pieces[-1].pcm)
-        if len(pieces) == 1:
-            return pieces[0]
-        far = [piece.far for piece in pieces if piece.far is not None]
-        return _Piece(
-            np.concatenate([piece.pcm for piece in pieces]),
-            np.concatenate(far) if far else None,
-            pieces[-1].now_s,
-        )
+            num += pieces[-1].num
+        return first if len(pieces) == 1 else _joined(pieces, num)
 
     def _hear_here(self, piece: _Piece) -> None:
         try:
@@ -151,7 +158,10 @@ class EarQueue:
     def _hear(self, piece: _Piece) -> None:
         if piece.far is not None:
             self.ears.played(piece.far)
-        self.ears.hear_pcm(piece.pcm)
+        if isinstance(piece.sound, bytes):
+            self.ears.hear(piece.sound)
+        else:
+            self.ears.hear_pcm(piece.sound)
 
     def _on_heard(self, piece: _Piece, error: Exception | None) -> None:
         assert self.is_hearing, "it was heard"
@@ -165,3 +175,15 @@ class EarQueue:
             return
         self._heard(piece.now_s)
         self._go_on()
+
+
+def _joined(pieces: list[_Piece], num: int) -> _Piece:
+    far = [piece.far for piece in pieces if piece.far is not None]
+    appended = [piece.sound for piece in pieces if isinstance(piece.sound, bytes)]
+    decoded = [piece.sound for piece in pieces if not isinstance(piece.sound, bytes)]
+    return _Piece(
+        b"".join(appended) if appended else np.concatenate(decoded),
+        num,
+        np.concatenate(far) if far else None,
+        pieces[-1].now_s,
+    )

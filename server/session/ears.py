@@ -145,11 +145,6 @@ class Ears:
         return self._echo is not None
 
     @property
-    def appended_ms(self) -> int:
-        """Return how much audio was given to it."""
-        return self._num_samples * 1000 // self._rate_hz
-
-    @property
     def is_in_doubt(self) -> bool:
         """Say whether `next` said so last: what follows depends on the model's word."""
         return self._is_in_doubt and self._found is None

@@ -92,8 +92,8 @@ from server.session.work_thread import WorkThread
 #     write    takes from the outbox what `_put` put there, and sends it
 #     alarm    calls `_tick` when the machine's deadline has come
 #     engine   `_on_output`, in the event loop -> machine.receive -> `_react`
-#     hearing  `_on_heard`, in the event loop -> machine.listen -> `_react`; what a call's transport
-#              has decoded is heard in that thread (`ear_queue`)
+#     hearing  `_on_heard`, in the event loop -> machine.listen -> `_react`; what was appended, and
+#              what a call's transport has decoded, is heard in that thread (`ear_queue`)
 #
 # The machine is called by one of them at a time, since all run on one event loop and none waits
 # inside of it. What it returns is carried out by `_react`, in order and at once: events go to the
@@ -103,8 +103,9 @@ from server.session.work_thread import WorkThread
 # What may take long leaves the event loop: decoding long audio, reading large events, compiling
 # schemas. While it does, clients' events wait (`_performing`), and the engine's outputs do not.
 
-# Audio up to about 130 ms is heard within a millisecond; more of it leaves the event loop.
-_INLINE_AUDIO_BYTES = 6 * 1024
+# 130 ms of a client's microphone, as pcm16 of 24 kHz; more than one of those sends is heard by
+# itself, since it may be minutes.
+_SHORT_AUDIO_BYTES = 6 * 1024
 # An event of this size is read within milliseconds; a longer one leaves the event loop.
 _INLINE_EVENT_CHARS = 32 * 1024
 # So often it is looked whether a session whose client is away can give its slot back.
@@ -163,7 +164,7 @@ class Session:
         witnesses: see what happens.
         tells_parts: whether the client is told what a reply's first audio took.
         player: plays replies, where the transport does; the machine is made for it.
-        hearing: where sound is heard that the transport decodes; None for the event loop.
+        hearing: where sound is heard; None for the event loop.
         clock: seconds that do not jump.
     """
 
@@ -450,9 +451,11 @@ class Session:
         return decode(text, max_text_chars=self._limits.max_text_chars)
 
     async def _perform(self, event: ClientEvent) -> None:
+        if isinstance(event, InputAudioBufferAppend):
+            await self._append(event)
+            return
+        await self._sound.catch_up()
         match event:
-            case InputAudioBufferAppend():
-                await self._append(event)
             case ItemCreate():
                 event = await self._desks.filters.typed(event)
                 pictures = await self._gallery.pictures(event)
@@ -478,14 +481,12 @@ class Session:
 
     async def _append(self, event: InputAudioBufferAppend) -> None:
         self._sound.admit(self._waiting_s, event.audio)
-        if len(event.audio) > _INLINE_AUDIO_BYTES or not self._sound.is_caught_up:
+        # Who appends faster than it is heard waits for that, and is not read meanwhile.
+        if len(event.audio) > _SHORT_AUDIO_BYTES or self._sound.is_behind:
             async with self._sound.caught_up():
                 await self._sound.append_long(event.audio, self._listen)
-            return
-        self._sound.appended(event.audio)
-        reactions = self._machine.receive(event, self._clock())
-        self._sound.heard(self._clock())
-        self._react(reactions)
+        else:
+            self._sound.append(event.audio)
 
     def _listen(self) -> None:
         self._react(self._machine.listen(self._clock()))
@@ -625,7 +626,7 @@ class Session:
             self._sound.arrived(pcm)
 
     def _on_heard(self, now_s: float) -> None:
-        """Go on with sound that the transport decoded, whose end had arrived by `now_s`."""
+        """Go on with sound that was heard, whose end had arrived by `now_s`."""
         if self._is_over:
             return
         try:

@@ -14,9 +14,9 @@ from server.session.observers import Observers
 
 # A user's sound comes in three ways, and all of it passes here:
 #
-#     appended     by events, in the client's format    `appended`, or `append_long`
+#     appended     by events, in the client's format    `append`, or `append_long`
 #     carried      within an item                       `carried`
-#     decoded      by a transport, as in a call         `arrived`, and later `heard`
+#     decoded      by a transport, as in a call         `arrived`
 #
 # What was played while it was recorded goes to the ears first, so that they find its echo in it.
 
@@ -44,6 +44,7 @@ class UserSound:
         self._max_waiting_s = max_waiting_s
         self._observers = observers
         self._clock = clock
+        self._appended_s = 0.0
         # What the client plays, where its echo is looked for.
         self._far_end = FarEnd(self._rate_hz) if self._ears.cancels_echo else None
         if observers.want_sound:
@@ -52,7 +53,7 @@ class UserSound:
     @property
     def appended_ms(self) -> int:
         """Return how much sound has come."""
-        return self._ears.appended_ms
+        return round(self._appended_s * 1000)
 
     @property
     def waiting_s(self) -> float:
@@ -60,13 +61,19 @@ class UserSound:
         return (self._ears.num_waiting + self._queue.num_waiting) / self._rate_hz
 
     @property
-    def is_caught_up(self) -> bool:
-        """Say whether all is heard that came before."""
-        return not self._queue.is_hearing
+    def is_behind(self) -> bool:
+        """Say whether more waits before the ears than they hear at once."""
+        return self._queue.is_behind
 
     def caught_up(self) -> AbstractAsyncContextManager[None]:
         """Surround what touches the ears: all is heard that came before, and nothing meanwhile."""
         return self._queue.lent()
+
+    async def catch_up(self) -> None:
+        """Wait until all is heard that came before."""
+        if self._queue.is_hearing:
+            async with self._queue.lent():
+                pass
 
     def close(self) -> None:
         """Hear nothing more: the session is over."""
@@ -93,14 +100,9 @@ class UserSound:
                 code="input_audio_buffer_full",
             )
 
-    def appended(self, data: bytes) -> None:
-        """Note appended sound that is so short that it is heard at once, which is the next thing.
-
-        Afterwards `heard` is called.
-        """
-        seconds = self._ears.seconds_of(data)
-        self._observers.brought(seconds)
-        self._listen_beside(seconds, self._clock())
+    def append(self, data: bytes) -> None:
+        """Have appended sound heard, in the client's format, of a second at most."""
+        self._arrived(data, self._ears.seconds_of(data))
 
     async def append_long(self, data: bytes, listen: Callable[[], None]) -> None:
         """Hear appended sound outside of the event loop, a piece at a time.
@@ -118,6 +120,7 @@ class UserSound:
         for piece in self._ears.pieces(data):
             piece_s = self._ears.seconds_of(piece)
             left_s -= piece_s
+            self._appended_s += piece_s
             self._listen_beside(piece_s, now_s - left_s)
             await asyncio.to_thread(self._ears.hear, piece)
             self.heard(now_s - left_s)
@@ -125,10 +128,7 @@ class UserSound:
 
     def arrived(self, pcm: Pcm) -> None:
         """Have sound heard that the transport decoded: float32 [samples] at the engine's rate."""
-        seconds, now_s = len(pcm) / self._rate_hz, self._clock()
-        self._observers.brought(seconds)
-        far = None if self._far_end is None else self._far_end.take(seconds, now_s)
-        self._queue.put(pcm, far, now_s)
+        self._arrived(pcm, len(pcm) / self._rate_hz)
 
     def heard(self, now_s: float) -> None:
         """Let observers have what was heard of the user, which had arrived by `now_s`."""
@@ -153,6 +153,13 @@ class UserSound:
         audio = await asyncio.to_thread(self._ears.decode_items, parts)
         self._observers.brought(len(audio.pcm) / self._rate_hz)
         return audio
+
+    def _arrived(self, sound: Pcm | bytes, seconds: float) -> None:
+        now_s = self._clock()
+        self._appended_s += seconds
+        self._observers.brought(seconds)
+        far = None if self._far_end is None else self._far_end.take(seconds, now_s)
+        self._queue.put(sound, seconds, far, now_s)
 
     def _listen_beside(self, seconds: float, now_s: float) -> None:
         """Say what was played while the sound was recorded that is heard next."""

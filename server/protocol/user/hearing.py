@@ -7,7 +7,7 @@ from server.protocol.settings.config import SessionConfig
 
 
 class Hearing(Protocol):
-    """Turn appended audio into what was heard in it.
+    """Turn audio that it is given into what was heard in it.
 
     After an `EndInDoubt` the model is asked whether the user's turn sounds finished. What follows
     depends on its answer, so `next` is called again once that is known.
@@ -25,10 +25,6 @@ class Hearing(Protocol):
 
     def configure(self, config: SessionConfig) -> None:
         """Follow a change of the session."""
-        ...
-
-    def hear(self, data: bytes) -> None:
-        """Hear appended audio, in the session's input format."""
         ...
 
     def next(self, *, is_finished: bool, would_interrupt: bool) -> Heard | None:

@@ -133,9 +133,9 @@ class ResponseCancel:
     response_id: str | None
 
 
-ClientEvent: TypeAlias = (
+# All but appended audio, which goes to the ears: what they found in it comes to the machine.
+ControlEvent: TypeAlias = (
     SessionUpdate
-    | InputAudioBufferAppend
     | InputAudioBufferCommit
     | InputAudioBufferClear
     | OutputAudioBufferClear
@@ -146,3 +146,4 @@ ClientEvent: TypeAlias = (
     | ResponseCreate
     | ResponseCancel
 )
+ClientEvent: TypeAlias = InputAudioBufferAppend | ControlEvent

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from model.messages import AppendAudio, CommitAudio
 from server.errors import ClientError
 from server.protocol.events import Refusal
-from server.protocol.wire.client_events import InputAudioBufferAppend, InputAudioBufferCommit
+from server.protocol.wire.client_events import InputAudioBufferCommit
 from tests.server.fakes import PlainEars
 from tests.server.protocol.lines import CHECKED, CLIENTS, HAPPENINGS, Line, client, create, message
 from tests.server.protocol.transcripts import new_machine
@@ -111,11 +111,12 @@ def test_an_engine_that_does_not_come_back_ends_the_session() -> None:
     assert hangup == {"hangup": "engine_failed", "text": "server_error.engine_failed"}
 
 
-def test_the_machine_takes_its_own_append() -> None:
-    """Audio is heard as it comes; a commit by hand hears what was held back, then begins anew."""
+def test_a_commit_by_hand() -> None:
+    """What is held back of the audio is heard first, and then all begins anew."""
     ears = PlainEars(num_held=160)
     machine = new_machine(ears, turn_detection=None)
-    (fed,) = machine.receive(InputAudioBufferAppend(None, bytes(2 * 3_200)), 0.0)
+    ears.hear(bytes(2 * 3_200))
+    (fed,) = machine.listen(0.0)
     assert isinstance(fed, AppendAudio)
     assert len(fed.pcm) == 3_040
     fed, *_, commit = machine.receive(InputAudioBufferCommit(None), 0.0)
@@ -128,7 +129,8 @@ def test_what_was_heard_before_a_commit_is_not_lost_if_the_commit_is_refused() -
     """Too little audio: the model hears it all the same, and then the client is told."""
     ears = PlainEars(num_held=160)
     machine = new_machine(ears, turn_detection=None)
-    machine.receive(InputAudioBufferAppend(None, bytes(2 * 320)), 0.0)
+    ears.hear(bytes(2 * 320))
+    machine.listen(0.0)
     fed, refusal = machine.receive(InputAudioBufferCommit(None), 0.0)
     assert isinstance(fed, AppendAudio)
     assert isinstance(refusal, Refusal)

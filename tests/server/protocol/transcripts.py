@@ -55,6 +55,7 @@ from server.protocol.server_events import ErrorEvent, ServerEvent
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.mcp import McpTool
 from server.protocol.user.hearing import Hearing
+from server.protocol.wire.client_events import InputAudioBufferAppend
 from server.protocol.wire.parse import decode, event_id_of, parse
 from tests.server import oracle
 from tests.server.fakes import CountingIds, PlainEars
@@ -113,7 +114,8 @@ class Player:
             delegate=None if delegate is None else DelegatePolicy(phrases=phrases, **given),
             filters=FilterPlan(**(filters or {})),
         )
-        self.machine = new_machine(is_duplex=is_duplex, limits=limits, recites=recites)
+        self._ears = PlainEars()
+        self.machine = new_machine(self._ears, is_duplex=is_duplex, limits=limits, recites=recites)
         self._is_beta = is_beta
         self._dialect: Dialect = BetaDialect() if is_beta else GaDialect()
         self._event_ids = CountingIds()
@@ -164,7 +166,11 @@ class Player:
         raw: Line | None = None
         try:
             raw = decode(json.dumps(frame))
-            return self.machine.receive(parse(self._dialect.read(raw)), self._now_s)
+            event = parse(self._dialect.read(raw))
+            if isinstance(event, InputAudioBufferAppend):
+                self._ears.hear(event.audio)
+                return self.machine.listen(self._now_s)
+            return self.machine.receive(event, self._now_s)
         except ClientError as error:
             event_id = event_id_of(raw) if raw else None
             return [ErrorEvent(error.kind, error.code, error.message, error.param, event_id)]

@@ -34,6 +34,10 @@ class SlowEars(Ears):
         """Note it."""
         self.beside.append(far.tolist())
 
+    def hear(self, data: bytes) -> None:
+        """Hear bytes as samples."""
+        self.hear_pcm(np.array([*data], np.float32))
+
     def hear_pcm(self, pcm: np.ndarray) -> None:
         """Wait, and note it; −1 is too much for them."""
         self.begun.release()
@@ -57,7 +61,7 @@ class Listener:
     def put(self, *samples: float, now_s: float = 0.0, far: float | None = None) -> None:
         """Let something arrive."""
         beside = None if far is None else np.full(len(samples), far, np.float32)
-        self.queue.put(np.array(samples, np.float32), beside, now_s)
+        self.queue.put(np.array(samples, np.float32), len(samples) / 10, beside, now_s)
 
     async def until_heard(self, num: int) -> None:
         """Wait for so many words of the queue."""
@@ -208,24 +212,44 @@ async def test_without_a_thread_it_is_heard_at_once() -> None:
 
 
 async def test_the_same_is_heard_in_both(thread: WorkThread) -> None:
-    """The same turns at the same places, by the thread and by the loop."""
+    """The same turns at the same places, by the thread and by the loop, decoded or not."""
     config = SessionConfig("s", "m", "v", 0, turn_detection=ServerVad(threshold=0.3))
-    sound = np.concatenate((silence(0.5), voice(1.0), silence(1.0)))
+    sound = np.concatenate((silence(0.5), voice(1.0), silence(1.0))).astype(np.float32)
+    step = config.input_format.rate_hz // 50
     heard: list[list[Heard]] = []
     for each in (thread, None):
-        ears = Ears(SileroModel(), RATE_HZ, VadSettings(), config)
-        said: list[Heard] = []
+        for is_decoded in (True, False):
+            ears = Ears(SileroModel(), config.input_format.rate_hz, VadSettings(), config)
+            said: list[Heard] = []
 
-        def listen(_: float, ears: Ears = ears, said: list[Heard] = said) -> None:
-            while (event := ears.next(is_finished=False, would_interrupt=False)) is not None:
-                said.append(event)
+            def listen(_: float, ears: Ears = ears, said: list[Heard] = said) -> None:
+                while (event := ears.next(is_finished=False, would_interrupt=False)) is not None:
+                    said.append(event)
 
-        errors: list[Exception] = []
-        queue = EarQueue(ears, RATE_HZ, each, listen, errors.append)
-        for start in range(0, len(sound), 320):
-            queue.put(sound[start : start + 320].astype(np.float32), None, 0.0)
-        async with asyncio.timeout(PATIENCE_S), queue.lent():
-            heard.append([event for event in said if not hasattr(event, "pcm")])
-        assert not errors
-    assert heard[0] == heard[1]
+            errors: list[Exception] = []
+            queue = EarQueue(ears, config.input_format.rate_hz, each, listen, errors.append)
+            for start in range(0, len(sound), step):
+                piece = sound[start : start + step]
+                data = (piece * 32_767).astype("<i2").tobytes()
+                queue.put(piece if is_decoded else data, len(piece) / 24_000, None, 0.0)
+            async with asyncio.timeout(PATIENCE_S), queue.lent():
+                heard.append([event for event in said if not hasattr(event, "pcm")])
+            assert not errors
+    assert heard[0] == heard[1] == heard[2] == heard[3]
     assert len(heard[0]) >= 2
+
+
+async def test_decoded_and_appended_sound_take_turns(thread: WorkThread) -> None:
+    """What comes as samples and what comes as bytes are no one piece, and keep their order."""
+    listener = Listener(thread)
+    listener.put(1)
+    assert await asyncio.to_thread(listener.ears.begun.acquire, timeout=PATIENCE_S)
+    listener.put(2)
+    listener.queue.put(bytes([3]), 0.1, None, 0.0)
+    listener.queue.put(bytes([4]), 0.1, None, 0.0)
+    listener.put(5)
+    assert listener.queue.num_waiting == 4
+    listener.ears.may_go_on.release(4)
+    await listener.until_heard(4)
+    assert listener.ears.heard == [[1], [2], [3, 4], [5]]
+    assert listener.queue.num_waiting == 0

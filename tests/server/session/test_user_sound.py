@@ -63,15 +63,13 @@ def vad_model() -> SileroModel:
 
 
 def test_short_sound_is_heard_at_once(vad_model: SileroModel) -> None:
-    """It is metered before, and witnesses have it after."""
+    """It is metered, and witnesses have it."""
     world = _World(vad_model)
-    world.sound.appended(_SECOND)
+    world.sound.append(_SECOND)
     assert world.meter.used().audio_in_seconds == 1
-    world.ears.hear(_SECOND)
-    assert world.witness.heard_s == []
-    world.sound.heard(100.0)
     world.ears.finish()
     assert world.sound.waiting_s == 1
+    assert world.sound.appended_ms == 1000
     assert [at_s for _, at_s in world.witness.heard_s] == [100.0]
 
 
@@ -81,14 +79,14 @@ async def test_long_sound_is_heard_by_pieces_and_the_rest_waits(vad_model: Siler
     heard: list[float] = []
 
     def listen() -> None:
-        heard.append(world.ears.appended_ms / 1000)
+        heard.append(world.sound.appended_ms / 1000)
         if len(heard) == 1:
             world.sound.arrived(np.zeros(_RATE_HZ, dtype=np.float32))
             assert round(world.sound.waiting_s) == 11
 
     async with world.sound.caught_up():
         await world.sound.append_long(25 * _SECOND, listen)
-    assert [round(seconds) for seconds in heard] == [10, 20, 25]
+    assert [round(seconds) for seconds in heard] == [10, 21, 26]
     assert round(world.sound.waiting_s) == 26
     # The last sample was recorded at 100 s, so the pieces had arrived before.
     assert [at_s for _, at_s in world.witness.heard_s] == [85.0, 95.0, 100.0, 100.0]

@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,8 +259,14 @@ def make_adversary(run: Run) -> None:
 
 
 def make_codes(run: Run) -> None:
-    """Encode all speech."""
-    _codes(run)
+    """Encode all speech; on CPUs with one process a core."""
+    workers = run.workers if run.device == "cpu" else 1
+    if workers == 1:
+        _encode_worker(0, 1, run)
+    else:
+        spawn(  # type: ignore[no-untyped-call]  # torch gives it no types
+            _encode_worker, (workers, run), nprocs=workers
+        )
 
 
 def make_lm(run: Run) -> None:
@@ -341,34 +348,73 @@ def _train_lm_worker(worker: int, num_workers: int, meeting: Path, run: Run) -> 
     leave()
 
 
+def _encode_worker(worker: int, num_workers: int, run: Run) -> None:
+    """Write every `num_workers`-th file of codes that is missing."""
+    if num_workers > 1:
+        torch.set_num_threads(1)
+        keep_freed_memory()
+    made = _Encoding.of(run)
+    for encode in [*made.users, made.replies, *made.recordings][worker::num_workers]:
+        encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """What is to be encoded: each makes a file of codes, or reads it if it is there."""
+
+    users: list[Callable[[], dict[str, CodedClip]]]
+    replies: Callable[[], dict[str, CodedClip]]
+    recordings: list[Callable[[], dict[str, CodedClip]]]
+    texts: dict[str, str]  # of the recordings
+    answers: dict[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> _Encoding:
+        codec = _codec(run, "codec-snapped.pt").to(run.device)
+        directory, seed = run.directory / "codes", run.recipe.seed
+        users, replies = run.clips("users"), run.clips("replies")
+        spoilt = {
+            user_key(script, i): turn.spoilt
+            for script in read_scripts(run.scripts)
+            for i, turn in enumerate(script.turns)
+            if turn.spoilt
+        }
+        clips, answers = ([], {}) if run.recordings is None else read_recordings(run.recordings)
+        encode = partial(encode_store, codec)
+        return cls(
+            [
+                partial(
+                    encode,
+                    users,
+                    directory / f"users-{i}.npz",
+                    seed=seed + i,
+                    is_user=True,
+                    spoilt=spoilt,
+                )
+                for i in range(run.recipe.passes)
+            ],
+            partial(encode, replies, directory / "replies.npz", seed=seed, is_user=False),
+            # Recordings are few, so each is heard four times as often through other rooms and
+            # microphones.
+            [
+                partial(
+                    encode, clips, directory / f"recordings-{i}.npz", seed=seed + i, is_user=True
+                )
+                for i in range(4 * run.recipe.passes if clips else 0)
+            ],
+            {clip.key: clip.text for clip in clips},
+            answers,
+        )
+
+
 def _codes(run: Run) -> tuple[list[dict[str, CodedClip]], dict[str, CodedClip], Recordings | None]:
     """Return the coded passes of the users, the coded replies and the user's own recordings."""
-    codec = _codec(run, "codec-snapped.pt").to(run.device)
-    directory, seed = run.directory / "codes", run.recipe.seed
-    users, replies = run.clips("users"), run.clips("replies")
-    spoilt = {
-        user_key(script, i): turn.spoilt
-        for script in read_scripts(run.scripts)
-        for i, turn in enumerate(script.turns)
-        if turn.spoilt
-    }
-    passes = [
-        encode_store(
-            codec, users, directory / f"users-{i}.npz", seed=seed + i, is_user=True, spoilt=spoilt
-        )
-        for i in range(run.recipe.passes)
-    ]
-    said = encode_store(codec, replies, directory / "replies.npz", seed=seed, is_user=False)
+    made = _Encoding.of(run)
+    passes, replies = [encode() for encode in made.users], made.replies()
     if run.recordings is None:
-        return passes, said, None
-    clips, answers = read_recordings(run.recordings)
-    # Recordings are few, so each is heard four times as often through other rooms and microphones.
-    heard = [
-        encode_store(codec, clips, directory / f"recordings-{i}.npz", seed=seed + i, is_user=True)
-        for i in range(4 * run.recipe.passes)
-    ]
-    texts = {clip.key: clip.text for clip in clips}
-    return passes, said, Recordings(texts, answers, heard, run.recipe.recordings_share)
+        return passes, replies, None
+    heard = [encode() for encode in made.recordings]
+    return passes, replies, Recordings(made.texts, made.answers, heard, run.recipe.recordings_share)
 
 
 def _codec(run: Run, name: str) -> MelCodec:

@@ -68,12 +68,12 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.training.lm_stage.STEPS_PER_BATCH", 600)
 
 
-def run(directory: Path, *stage: str, **changes: int) -> None:
+def run(directory: Path, *stage: str, workers: int = 1, **changes: int) -> None:
     """Run `parley train` as a user would."""
     values = SIZES | changes
     options = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     chosen = ["--stage", *stage] if stage else []
-    main(["--dir", str(directory), "--workers", "1", *chosen, *options])
+    main(["--dir", str(directory), "--workers", str(workers), *chosen, *options])
 
 
 def test_every_stage_runs_and_resumes(tmp_path: Path) -> None:
@@ -98,6 +98,21 @@ def test_every_stage_runs_and_resumes(tmp_path: Path) -> None:
     run(tmp_path)
     assert json.loads((tmp_path / "export" / "config.json").read_text()) == exported
     assert (tmp_path / "codes" / "users-0.npz").stat().st_mtime_ns == coded
+
+
+def test_workers_share_the_codes(tmp_path: Path) -> None:
+    """Two processes make the same codes as one, each some of the files."""
+    hum_everything(tmp_path)
+    run(tmp_path, "codec")
+    made = []
+    for workers in (2, 1):
+        run(tmp_path, "codes", workers=workers, passes=2)
+        files = {path.name: path for path in (tmp_path / "codes").iterdir()}
+        assert sorted(files) == ["replies.npz", "users-0.npz", "users-1.npz"]
+        made.append({name: path.read_bytes() for name, path in files.items()})
+        for path in files.values():
+            path.unlink()
+    assert made[0] == made[1]
 
 
 def test_a_longer_plan_goes_on_where_the_shorter_ended(tmp_path: Path) -> None:

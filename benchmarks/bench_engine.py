@@ -48,7 +48,8 @@ from server.capacity.search import (
     largest_safe,
     trial_row,
 )
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from server.engine import core_spec
 
 MINUTE_S = 60.0

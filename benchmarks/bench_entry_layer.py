@@ -29,7 +29,7 @@ from model.cache.state import Kind, LMState, Steps
 from model.cache.store import MemoryConfig
 from model.precision import Precision
 from model.transformer.lm import LM
-from server.config import load_settings
+from server.config.load import load_settings
 
 # The first calls ask for memory and fill the caches of the CPU.
 _WARM_UP_CALLS = 10

@@ -25,7 +25,8 @@ import structlog
 import yaml
 
 from benchmarks.report import ROOT
-from server.config import FilterSettings, OffensiveCheck, load_settings
+from server.config.filters import FilterSettings, OffensiveCheck
+from server.config.load import load_settings
 from server.filters.desk import FilterDesk
 from server.protocol.filters.verdicts import CheckWords, Verdict
 

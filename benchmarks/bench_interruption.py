@@ -44,7 +44,7 @@ from benchmarks.report import ROOT, keep, print_table, provenance
 from model.training.speech.augment import add_noise
 from server.audio.cleaning import EchoCanceller, NoiseKind, NoiseReducer
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 
 DELAYS_MS = (10, 30, 60, 100, 150, 200, 300)
 LEVELS_DB = (-20, -12, -6, 0)

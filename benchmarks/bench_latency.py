@@ -28,7 +28,7 @@ from benchmarks.report import ROOT, Row, keep, percentile, print_table, provenan
 from model.files.sound import read_sound
 from server.client.client import RATE_HZ, Conversation, Pcm, Turn, open_conversation
 from server.client.local import local_server
-from server.config import load_settings
+from server.config.load import load_settings
 
 ASSETS = ROOT / "tests" / "assets"
 QUESTIONS = ("two_plus_two", "capital_of_france", "my_name_is_peter", "what_is_my_name")

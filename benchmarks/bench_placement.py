@@ -33,7 +33,7 @@ from model.messages import (
     ResponseDone,
 )
 from server.client.local import local_server
-from server.config import load_settings
+from server.config.load import load_settings
 from server.session.link import EngineLink
 
 PLACEMENTS = ("thread", "process")

@@ -19,7 +19,7 @@ import uvicorn
 from model.messages import Command, Engine, EngineInfo, News, Output, ResponseAudio
 from model.metrics import EngineMetrics
 from server.app import create_app
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import make_engine
 from server.logs import set_up_logging
 from server.process import keep_loaded

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from benchmarks.interruption_sounds import RATE_HZ, silence
 from server.audio.far_end import FarEnd
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.events import (
     InputAudio,
     SpeechBegan,

@@ -198,7 +198,7 @@ def room_of(path: Path) -> str:
 def circles(root: Path) -> list[str]:
     """Return the pairs of packages that import each other, each with its counts of imports.
 
-    A module on top of a package, such as `server/config.py`, is a room of its own here.
+    A module on top of a package, such as `server/cli.py`, is a room of its own here.
     """
     arrows: Counter[tuple[str, str]] = Counter()
     names = {path.relative_to(root).with_suffix("") for path in sources_of(root)}

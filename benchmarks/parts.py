@@ -10,7 +10,7 @@ from model.engine.local import LocalEngine
 from model.files.sound import read_sound
 from model.messages import Output
 from model.training.evaluation.conversation import Script, UserTurn, converse
-from server.config import Settings
+from server.config.settings import Settings
 
 _NUM_TURNS = 6
 _UNPACED_MS = 3_600_000  # a reply need not wait for anybody to hear it

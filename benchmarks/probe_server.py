@@ -32,7 +32,9 @@ from model.messages import (
 )
 from model.metrics import EngineMetrics
 from server.app import create_app
-from server.config import Settings, TelephonySettings, TelnyxSettings, WebRtcSettings
+from server.config.settings import Settings
+from server.config.telephony import TelephonySettings, TelnyxSettings
+from server.config.webrtc import WebRtcSettings
 from server.process import keep_loaded
 from server.serve import listening_socket, uvicorn_config
 from server.webrtc.network import Network

@@ -15,7 +15,8 @@ from model.messages import Engine
 from model.schemas.service import SchemaService
 from server.audio.cleaning import check_library
 from server.audio.silero import SileroModel
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.delegate.counts import DelegateCounts
 from server.delegate.desk import DelegateDesk
 from server.errors import ClientError, ConfigError

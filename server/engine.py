@@ -9,7 +9,8 @@ from model.engine.core import CoreSpec
 from model.engine.local import LocalEngine
 from model.engine.process import ProcessEngine, RestartPolicy
 from model.messages import Engine
-from server.config import EngineSettings, Settings
+from server.config.models import EngineSettings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from server.names import ROOT
 

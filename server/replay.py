@@ -10,7 +10,7 @@ from model.assemble.spec import ScriptedSpec, StarterSpec
 from model.engine.log import Log, Logged, read_log
 from model.engine.replay import Replay, ReplayClock, Replayed
 from model.messages import AppendText, CommitAudio
-from server.config import Settings
+from server.config.settings import Settings
 from server.engine import core_spec, on_device
 from server.errors import ConfigError
 from server.recording.files import ENGINE

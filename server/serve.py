@@ -16,7 +16,7 @@ from model.heap import give_memory_back, share_arenas
 from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
-from server.config import Settings
+from server.config.settings import Settings
 from server.engine import make_engines
 from server.errors import ConfigError, EngineGoneError
 from server.logs import set_up_logging

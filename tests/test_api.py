@@ -11,7 +11,8 @@ from typing import Any, get_args
 import websockets
 
 from model.scripted.script import load_script
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from server.protocol.dialects import beta_session
 from server.protocol.dialects.beta import BetaDialect
 from server.protocol.dialects.ga import SENT_FIELDS, GaDialect

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from model.messages import Engine, EngineInfo
 from model.scripted.script import parse_script
 from server.app import create_app
-from server.config import Settings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from tests.fakes.scripted import scripted_engine
 from tests.server.delegate.chat import Chat, chatting

@@ -3,7 +3,7 @@
 from openai import AsyncOpenAI
 
 from model.scripted.script import parse_script
-from server.config import Settings
+from server.config.settings import Settings
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import serving
 

@@ -16,7 +16,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 from model.scripted.script import parse_script
 from server.client.local import local_server
-from server.config import Settings
+from server.config.settings import Settings
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import serving
 

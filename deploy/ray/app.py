@@ -20,7 +20,8 @@ from model.heap import give_memory_back, share_arenas
 from server.app import create_app
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from server.engine import make_engines
 from server.logs import set_up_logging
 from server.names import ROOT

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.capacity.record import Machine, find_record, key_of
-from server.config import Settings
+from server.config.settings import Settings
 from server.names import ROOT
 
 

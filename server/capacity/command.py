@@ -19,7 +19,7 @@ from server.capacity.search import (
     problem,
     trial_row,
 )
-from server.config import Settings
+from server.config.settings import Settings
 from server.engine import core_spec, on_device
 from server.names import ROOT
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.capacity.search import Measurement, as_row
-from server.config import Settings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from server.names import ROOT
 

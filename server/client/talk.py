@@ -19,7 +19,7 @@ from server.client.client import (
     open_conversation,
 )
 from server.client.local import local_server
-from server.config import load_settings
+from server.config.load import load_settings
 
 Write: TypeAlias = Callable[[str], object]
 

@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from server.capacity.command import run_capacity  # noqa: PLC0415
-    from server.config import load_settings  # noqa: PLC0415
+    from server.config.load import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
     # One after the other, each as if it had the machine to itself.

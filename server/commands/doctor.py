@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from server.config import load_settings  # noqa: PLC0415
+    from server.config.load import load_settings  # noqa: PLC0415
     from server.doctor.command import run_doctor  # noqa: PLC0415
 
     return run_doctor(load_settings(args.config, args.set), args.config, is_json=args.json)

@@ -105,7 +105,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from model.training.evaluation.conditions import CONDITIONS  # noqa: PLC0415
-    from server.config import load_settings  # noqa: PLC0415
+    from server.config.load import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set).each_model[0]
     directory = ROOT / settings.model.dir

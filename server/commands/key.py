@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
 
-    from server.config import KeyName  # noqa: PLC0415
+    from server.config.server import KeyName  # noqa: PLC0415
     from server.transport.api_keys import hashed, made_key  # noqa: PLC0415
 
     try:

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from server.config import load_settings  # noqa: PLC0415
+    from server.config.load import load_settings  # noqa: PLC0415
     from server.replay import print_report, replay  # noqa: PLC0415
 
     report = replay(args.recording, load_settings(args.config, args.set))

@@ -10,7 +10,7 @@ from server.errors import ConfigError
 from server.names import ROOT
 
 if TYPE_CHECKING:
-    from server.config import Settings
+    from server.config.settings import Settings
 
 _TLS_DIR = Path("runs") / "tls"
 
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from server.config import load_settings  # noqa: PLC0415
+    from server.config.load import load_settings  # noqa: PLC0415
 
     settings = load_settings(args.config, args.set)
     if args.tls_self_signed:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.config import DelegateSettings
+from server.config.delegate import DelegateSettings
 from server.errors import ParleyError
 from server.mcp.errors import McpFailure
 from server.protocol.delegate.outcomes import AnswerCall, AnswerDone, AnswerText, AskModel

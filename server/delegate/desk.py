@@ -9,7 +9,7 @@ import structlog
 
 from model.errors import GrammarError, OverloadedError
 from model.schemas.service import SchemaService
-from server.config import DelegateSettings
+from server.config.delegate import DelegateSettings
 from server.delegate.client import DelegateFailure, ask
 from server.delegate.counts import DelegateCounts
 from server.protocol.delegate.outcomes import (

@@ -10,7 +10,7 @@ import ifaddr
 
 from server.capacity.admission import session_bound, with_bounds
 from server.capacity.record import this_machine
-from server.config import Settings
+from server.config.settings import Settings
 from server.doctor.configuration import check_exposure, check_keys
 from server.doctor.device import (
     Placed,

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.config import ChatCheck, ModerationsCheck, ServerSettings, Settings, is_loopback
+from server.config.filters import ChatCheck, ModerationsCheck
+from server.config.server import ServerSettings, is_loopback
+from server.config.settings import Settings
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.doctor.host import Host
 from server.doctor.strength import random_bits

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from model.errors import WeightsError
-from server.config import Settings
+from server.config.settings import Settings
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.engine import is_starter
 from server.errors import ConfigError, ParleyError

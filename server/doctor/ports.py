@@ -7,7 +7,8 @@ import json
 import urllib.request
 from collections.abc import Iterable, Iterator
 
-from server.config import Settings, is_loopback
+from server.config.server import is_loopback
+from server.config.settings import Settings
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.errors import ConfigError
 from server.serve import listening_socket

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from server.config import Settings
+from server.config.settings import Settings
 from server.doctor.finding import Finding, error, ok, warning
 from server.doctor.host import Host
 from server.names import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from server.config import ServerSettings
+from server.config.server import ServerSettings
 from server.doctor.finding import Finding, error, ok, skipped, warning
 from server.errors import ConfigError
 from server.transport.certificate import check_certificate

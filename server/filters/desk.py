@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from server.config import (
+from server.config.filters import (
     ChatCheck,
     CheckSettings,
     FilterSettings,

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import re2
 
-from server.config import ChatCheck, ModerationsCheck
+from server.config.filters import ChatCheck, ModerationsCheck
 from server.errors import ConfigError
 from server.filters.checks import Finding
 

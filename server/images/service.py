@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from model.metrics import counter
-from server.config import IMAGE_DEFAULTS
+from server.config.images import IMAGE_DEFAULTS
 from server.errors import ImageError
 from server.images.picture import Picture, VideoCodec
 from server.images.worker import LENGTHS, Bounds, framed

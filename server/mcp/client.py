@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from server.config import McpSettings
+from server.config.tools import McpSettings
 from server.errors import ClientError
 from server.mcp.errors import McpFailure
 from server.mcp.servers import HttpTarget, ProcessTarget, Target

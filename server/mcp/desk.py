@@ -9,7 +9,7 @@ import structlog
 
 from model.errors import OverloadedError
 from model.schemas.service import SchemaService
-from server.config import McpSettings
+from server.config.tools import McpSettings
 from server.mcp.audit import AuditLog
 from server.mcp.client import call_tool, list_tools, load
 from server.mcp.errors import McpFailure

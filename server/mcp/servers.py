@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from server.config import McpServer, McpSettings
+from server.config.tools import McpServer, McpSettings
 from server.mcp.errors import McpFailure
 from server.protocol.settings.mcp import McpTool
 

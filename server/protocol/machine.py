@@ -35,7 +35,10 @@ from model.messages import (
     TurnChecked,
 )
 from model.messages import ResponseDone as EngineResponseDone
-from server.config import CALL_DEFAULTS, DEFAULTS, IMAGE_DEFAULTS, DelegateAnswers
+from server.config.delegate import DelegateAnswers
+from server.config.images import IMAGE_DEFAULTS
+from server.config.server import DEFAULTS
+from server.config.webrtc import CALL_DEFAULTS
 from server.errors import ClientError
 from server.images.picture import Picture
 from server.protocol.calls.listing import Listing

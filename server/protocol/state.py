@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.messages import EngineInfo, Open
-from server.config import DEFAULTS
+from server.config.server import DEFAULTS
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation

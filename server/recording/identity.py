@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from server.config import Settings
+from server.config.settings import Settings
 from server.names import ROOT, parley_version
 
 # What decides about tokens, apart from the model.

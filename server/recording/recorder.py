@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import structlog
 
 from model.messages import Command, Output
-from server.config import RecordingSettings
+from server.config.records import RecordingSettings
 from server.recording.files import (
     RecordingFiles,
     is_abandoned,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from server.config import RecordingSettings, S3Settings
+from server.config.records import RecordingSettings, S3Settings
 from server.errors import ConfigError
 from server.recording.files import num_bytes, remove
 

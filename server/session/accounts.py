@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from server.config import KeyLimits
+from server.config.server import KeyLimits
 
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
 # When a session will end is not known. So a client that was refused may try again after this.

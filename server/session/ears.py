@@ -29,7 +29,7 @@ from server.audio.vad import (
     Window,
 )
 from server.audio.wire import AudioDecoder
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.events import (
     EndInDoubt,
     Heard,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from server.config import ImageSettings
+from server.config.images import ImageSettings
 from server.errors import ClientError, ImageError
 from server.images.picture import Picture
 from server.images.service import ImageService

@@ -19,7 +19,7 @@ from model.messages import (
     Taken,
     TurnChecked,
 )
-from server.config import DEFAULTS
+from server.config.server import DEFAULTS
 from server.errors import ClientError, DisconnectedError, OverloadedError, ParleyError
 from server.images.picture import Picture
 from server.protocol.delegate.outcomes import DelegateCommand
@@ -129,7 +129,7 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bound what a client can hold up; see `server.config.ServerSettings`."""
+    """Bound what a client can hold up; see `server.config.server.ServerSettings`."""
 
     max_backlog_events: int
     send_timeout_s: float

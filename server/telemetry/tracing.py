@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.config import TelemetrySettings
+from server.config.records import TelemetrySettings
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
 from server.telemetry.spans import SessionSpans

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import structlog
 
 from model.messages import Pcm
-from server.config import TelephonySettings
+from server.config.telephony import TelephonySettings
 from server.errors import DisconnectedError
 from server.protocol.events import EndReason, Hangup
 from server.session.session import Session

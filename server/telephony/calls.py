@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from server.config import Settings, TelephonySettings
+from server.config.settings import Settings
+from server.config.telephony import TelephonySettings
 from server.errors import ClientError, ConfigError
 from server.protocol.settings.config import SessionConfig
 from server.session.session import Session

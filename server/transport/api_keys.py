@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.config import ALL_SCOPES, KeyLimits, KeyScope, NamedKey
+from server.config.server import ALL_SCOPES, KeyLimits, KeyScope, NamedKey
 from server.session.accounts import Account
 
 _PREFIX = "sk-parley-"

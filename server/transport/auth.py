@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from server.config import KeyScope, is_loopback
+from server.config.server import KeyScope, is_loopback
 from server.session.accounts import Account
 from server.transport.api_keys import ApiKey, ApiKeys
 from server.transport.envelope import RefusedError, bad_key

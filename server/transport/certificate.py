@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.config import ServerSettings
+from server.config.server import ServerSettings
 from server.errors import ConfigError
 
 # Beside each other, and kept: a client is told once to trust the first of them.

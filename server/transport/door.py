@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from server.config import KeyScope, is_loopback
+from server.config.server import KeyScope, is_loopback
 from server.session.accounts import Account
 from server.session.drain import DRAINING
 from server.session.link import NOT_READY

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from server.audio.silero import SileroModel
-from server.config import Settings
+from server.config.settings import Settings
 from server.images.service import ImageService
 from server.metrics import Metrics
 from server.protocol.delegate.policy import DelegatePolicy, plain_phrases

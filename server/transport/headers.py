@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.config import is_loopback
+from server.config.server import is_loopback
 
 # For answers that are no pages: nothing in them is run, framed, guessed at or kept. An answer with
 # headers of its own, as the playground has, keeps them. Source: OWASP, "REST Security Cheat Sheet".

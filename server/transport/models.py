@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from server.config import Settings
+from server.config.settings import Settings
 from server.protocol.ids import RandomIds
 from server.protocol.settings.config import SessionConfig, VoiceMap
 from server.protocol.settings.prompts import PromptBook, Template

@@ -13,7 +13,7 @@ from aiortc import RTCCertificate
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
 
 from model.messages import Pcm
-from server.config import WebRtcSettings
+from server.config.webrtc import WebRtcSettings
 from server.images.picture import Picture
 from server.images.service import ImageService
 from server.session.session import Session

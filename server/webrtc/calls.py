@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from server.config import WebRtcSettings
+from server.config.webrtc import WebRtcSettings
 from server.errors import ClientError
 from server.session.counts import Counts, count_in
 from server.session.session import Session

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import ifaddr
 
-from server.config import WebRtcSettings
+from server.config.webrtc import WebRtcSettings
 from server.errors import ConfigError, OverloadedError
 from server.webrtc.offer import Candidate
 from server.webrtc.port import Exchange, TcpListener, UdpSocket

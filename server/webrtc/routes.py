@@ -19,7 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response
 
-from server.config import IceServer
+from server.config.webrtc import IceServer
 from server.errors import ClientError, OverloadedError
 from server.protocol.dialects.beta import BetaDialect, GuessingDialect
 from server.protocol.dialects.beta_session import refuse_beta_keys

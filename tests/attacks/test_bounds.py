@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from model.engine.local import LocalEngine
 from model.messages import AppendText, Command, Output, Respond
 from server.audio.silero import SileroModel
-from server.config import Settings
+from server.config.settings import Settings
 from server.protocol.wire import parse
 from server.session.session import SessionLimits
 from tests.server.fakes import EchoCore

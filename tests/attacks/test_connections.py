@@ -14,7 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.transport import tries, wire
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving

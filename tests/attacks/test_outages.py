@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from model.engine.process import ProcessEngine, RestartPolicy
 from model.messages import News
-from server.config import Settings
+from server.config.settings import Settings
 from server.session.link import LinkState
 from tests.model.engine.test_process import StuckSpec
 from tests.server.serving import Served, serving

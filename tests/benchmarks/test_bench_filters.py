@@ -1,7 +1,7 @@
 """The benchmark of filters asks what it says, and gets every answer."""
 
 from benchmarks.bench_filters import delays_ms, measure
-from server.config import FilterSettings
+from server.config.filters import FilterSettings
 
 
 async def test_each_session_gets_a_verdict_for_each_sentence() -> None:

@@ -14,7 +14,7 @@ from benchmarks.bench_latency import (
 )
 from benchmarks.report import ROOT
 from server.client.client import RATE_HZ, Pcm, Turn
-from server.config import load_settings
+from server.config.load import load_settings
 
 
 def _speech(*, silence_ms: int, speech_ms: int, tail_ms: int) -> Pcm:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "parley"

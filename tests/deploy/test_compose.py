@@ -17,7 +17,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import create_app
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from tests.server.fakes import EchoEngine
 from tests.server.serving import serving
 

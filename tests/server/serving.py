@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from model.messages import Engine
 from server.app import create_app
-from server.config import Settings
+from server.config.settings import Settings
 from server.serve import listening_socket, uvicorn_config
 from server.session.pool import EnginePool
 from server.webrtc.network import Network

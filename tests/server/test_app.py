@@ -17,7 +17,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.app import create_app, voice_map
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from server.names import parley_version
 from server.session.drain import Drain

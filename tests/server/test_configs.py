@@ -6,7 +6,7 @@ import pytest
 
 from model.assemble.twin import make_twin
 from server.app import voice_map
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import is_starter
 from server.errors import ConfigError
 

@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from model.assemble.twin import NOTE, WORDS
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import make_engine
 from tests.server.serving import Served, serving
 

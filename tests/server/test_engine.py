@@ -11,7 +11,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from model.assemble.weights import save_starter
 from model.text import Tokenizer
-from server.config import EngineSettings, ModelSettings, Settings
+from server.config.models import EngineSettings, ModelSettings
+from server.config.settings import Settings
 from server.engine import make_engine
 from server.errors import ParleyError
 from tests.fakes.tiny import make_codec, make_lm

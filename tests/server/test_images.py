@@ -11,7 +11,9 @@ import pytest
 import websockets
 
 from model.scripted.script import parse_script
-from server.config import ImageSettings, Settings, WebRtcSettings
+from server.config.images import ImageSettings
+from server.config.settings import Settings
+from server.config.webrtc import WebRtcSettings
 from tests.fakes.scripted import scripted_engine
 from tests.server.images.files import BLUE, GREEN, RED, data_url, huge_png, image_file
 from tests.server.images.test_reading import read

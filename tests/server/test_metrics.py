@@ -9,7 +9,8 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
 from model.metrics import PART, Shown, counter, counter_by, gauge, no_counts
-from server.config import KeyLimits, ServerSettings, Settings
+from server.config.server import KeyLimits, ServerSettings
+from server.config.settings import Settings
 from server.delegate.counts import DelegateCounts
 from server.filters.counts import FilterCounts
 from server.images.service import ImageCounts

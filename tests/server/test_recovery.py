@@ -19,7 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from model.engine.process import ProcessEngine, RestartPolicy
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from server.engine import make_engine
 from tests.server.fakes import EchoSpec
 from tests.server.serving import Served, serving

@@ -19,7 +19,8 @@ from model.messages import AppendAudio, AppendText, Cancel, Command, CommitAudio
 from server.audio.silero import SileroModel
 from server.cli import main
 from server.commands.common import EXIT_CONFIG, EXIT_RUNTIME
-from server.config import RecordingSettings, load_settings
+from server.config.load import load_settings
+from server.config.records import RecordingSettings
 from server.engine import make_engines
 from server.names import ROOT
 from server.protocol.settings.config import ServerVad, SessionConfig

@@ -18,14 +18,11 @@ from model.files.sound import read_sound
 from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.pcm import encode_pcm
-from server.config import (
-    FilterSettings,
-    McpSettings,
-    ResumeSettings,
-    ServedSettings,
-    ServerSettings,
-    Settings,
-)
+from server.config.filters import FilterSettings
+from server.config.models import ServedSettings
+from server.config.server import ResumeSettings, ServerSettings
+from server.config.settings import Settings
+from server.config.tools import McpSettings
 from server.serve import Server, uvicorn_config
 from server.session import comeback, session
 from tests.fakes.scripted import scripted_engine

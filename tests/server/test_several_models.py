@@ -20,7 +20,10 @@ from model.engine.process import ProcessEngine
 from model.messages import Engine
 from model.text import Tokenizer
 from server.app import create_app
-from server.config import EngineSettings, ServedSettings, ServerSettings, Settings, WebRtcSettings
+from server.config.models import EngineSettings, ServedSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
+from server.config.webrtc import WebRtcSettings
 from server.engine import make_engines
 from server.errors import ConfigError
 from server.session.pool import EnginePool

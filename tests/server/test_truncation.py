@@ -28,7 +28,8 @@ from model.text import Special
 from model.turns.engine import TickEngine
 from model.turns.history import History
 from model.vocabulary import TurnVocabulary
-from server.config import Settings, load_settings
+from server.config.load import load_settings
+from server.config.settings import Settings
 from server.engine import make_engine
 from tests.server.serving import serving
 

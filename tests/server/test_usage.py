@@ -19,7 +19,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.cli import main
-from server.config import KeyLimits, NamedKey, ServerSettings, Settings, UsageSettings
+from server.config.records import UsageSettings
+from server.config.server import KeyLimits, NamedKey, ServerSettings
+from server.config.settings import Settings
 from server.names import ROOT
 from server.session.ledger import read_ledger
 from server.transport.api_keys import hashed

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from server.config import DelegateAnswers
+from server.config.delegate import DelegateAnswers
 
 _NO_WORD = re.compile(r"[^\w']+")
 
@@ -14,7 +14,7 @@ Standing: TypeAlias = Literal["open", "unable", "able"]
 
 @dataclass(frozen=True, slots=True)
 class DelegatePolicy:
-    """Say when and how the text model is asked; see `server.config.DelegateSettings`.
+    """Say when and how the text model is asked; see `server.config.delegate.DelegateSettings`.
 
     Attributes:
         answers: which questions it answers, unless a client sets it.

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from server.config import DEFAULTS, IMAGE_DEFAULTS
+from server.config.images import IMAGE_DEFAULTS
+from server.config.server import DEFAULTS
 from server.errors import ClientError
 from server.protocol.items.items import (
     FunctionCall,

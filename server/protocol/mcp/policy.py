@@ -14,7 +14,7 @@ Annotation: TypeAlias = Literal["destructive", "open_world", "not_read_only"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Describe calls that are risky; see `server.config.ApprovalRule`."""
+    """Describe calls that are risky; see `server.config.tools.ApprovalRule`."""
 
     tool: str = "*"
     server: str | None = None
@@ -47,7 +47,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ToolPolicy:
-    """Say how calls and replies go together; see `server.config.ToolSettings`.
+    """Say how calls and replies go together; see `server.config.tools.ToolSettings`.
 
     Attributes:
         rules: calls that need a person's yes.

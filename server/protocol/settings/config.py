@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from server.config import DelegateAnswers
+from server.config.delegate import DelegateAnswers
 from server.protocol.settings.tools import AnyTool, ToolChoice, tool_choice_json
 from server.protocol.wire.checks import JsonObject
 

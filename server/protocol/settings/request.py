@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from server.config import DelegateAnswers
+from server.config.delegate import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.ids import Ids
 from server.protocol.items.conversation import Conversation

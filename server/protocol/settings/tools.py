@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from model.messages import Tool
-from server.config import DEFAULTS
+from server.config.server import DEFAULTS
 from server.errors import ClientError
 from server.protocol.settings.mcp import McpChoice, McpTool, parse_mcp_choice, parse_mcp_tool
 from server.protocol.wire.checks import (

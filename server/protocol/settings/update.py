@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from server.config import DelegateAnswers
+from server.config.delegate import DelegateAnswers
 from server.errors import ClientError
 from server.protocol.settings.audio import input_changes, output_changes
 from server.protocol.settings.config import (

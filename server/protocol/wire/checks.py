@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from server.config import DEFAULTS
+from server.config.server import DEFAULTS
 from server.errors import ClientError
 
 # The texts, codes and paths are those of the hosted service, as far as they were observed. Some

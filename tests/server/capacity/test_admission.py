@@ -6,7 +6,8 @@ import pytest
 
 from server.capacity.admission import session_bound, with_bounds, with_max_sessions
 from server.capacity.record import key_of, write_record
-from server.config import EngineSettings, ServedSettings, Settings
+from server.config.models import EngineSettings, ServedSettings
+from server.config.settings import Settings
 from server.engine import on_device
 from server.errors import ConfigError
 from tests.server.capacity.test_record import MACHINE

@@ -13,7 +13,7 @@ from server.capacity.admission import session_bound
 from server.capacity.drive import SkippingClock
 from server.capacity.record import this_machine
 from server.capacity.search import largest_safe
-from server.config import load_settings
+from server.config.load import load_settings
 from tests.server.capacity.test_drive import SCRIPT
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.capacity.record import Machine, find_record, key_of, this_machine, write_record
-from server.config import Settings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from tests.server.capacity.test_search import GOOD
 

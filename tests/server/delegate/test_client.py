@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from model.messages import Tool
-from server.config import DelegateSettings
+from server.config.delegate import DelegateSettings
 from server.delegate.client import DelegateFailure, ask
 from server.protocol.delegate.outcomes import AnswerCall, AnswerDone, AskModel
 from tests.server.delegate.chat import Chat, chatting

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.config import Settings
+from server.config.settings import Settings
 from server.doctor.configuration import check_exposure, check_keys
 from server.doctor.finding import Finding
 from server.doctor.host import Host

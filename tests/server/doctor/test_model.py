@@ -4,7 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from server.config import EngineSettings, ModelSettings, Settings
+from server.config.models import EngineSettings, ModelSettings
+from server.config.settings import Settings
 from server.doctor.model import look_at_model
 from server.names import ROOT
 

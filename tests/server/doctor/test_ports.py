@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
-from server.config import ServerSettings, Settings, WebRtcSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
+from server.config.webrtc import WebRtcSettings
 from server.doctor.finding import Finding
 from server.doctor.ports import check_ports, check_reach
 from server.names import parley_version

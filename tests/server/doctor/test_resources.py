@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from server.config import EngineSettings, ServerSettings, Settings
+from server.config.models import EngineSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.doctor.host import Host, limit_in, this_host
 from server.doctor.resources import (
     check_clock,

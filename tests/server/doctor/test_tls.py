@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from server.config import ServerSettings
+from server.config.server import ServerSettings
 from server.doctor.tls import check_tls, trusted_roots
 from server.transport.certificate import self_signed
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.config import FilterSettings
+from server.config.filters import FilterSettings
 from server.errors import ConfigError
 from server.filters import classifier
 from server.filters.classifier import Offensive

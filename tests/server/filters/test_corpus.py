@@ -5,7 +5,7 @@ from typing import Literal
 
 import yaml
 
-from server.config import load_settings
+from server.config.load import load_settings
 from server.filters.desk import FilterDesk
 from server.protocol.filters.verdicts import CheckWords
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.config import FilterSettings
+from server.config.filters import FilterSettings
 from server.errors import ConfigError
 from server.filters.desk import FilterDesk
 from server.protocol.filters.verdicts import CheckWords, FilterPlan, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.config import McpServer, McpSettings
+from server.config.tools import McpServer, McpSettings
 from server.mcp.client import call_tool, list_tools
 from server.mcp.errors import McpFailure
 from server.mcp.servers import HttpTarget, target_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model.schemas.service import SchemaService
-from server.config import McpSettings
+from server.config.tools import McpSettings
 from server.mcp import desk as module
 from server.mcp.audit import AuditLog
 from server.mcp.desk import ToolDesk

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.config import McpSettings
+from server.config.tools import McpSettings
 from server.mcp.errors import McpFailure
 from server.mcp.servers import HttpTarget, ProcessTarget, is_allowed, target_of
 from server.protocol.settings.mcp import McpTool

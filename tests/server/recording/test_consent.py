@@ -14,7 +14,7 @@ from model.engine.replay import Replay, ReplayClock
 from model.files.sound import read_sound
 from model.messages import Open, StepNoted
 from server.audio.silero import SileroModel
-from server.config import RecordingSettings
+from server.config.records import RecordingSettings
 from server.protocol.settings.config import SessionConfig
 from server.recording.recorder import Recorder
 from server.recording.witness import SessionRecording

@@ -14,7 +14,7 @@ from model.engine.log import read_log
 from model.engine.process import ProcessEngine
 from model.messages import Open
 from server.cli import main
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import make_engines
 from tests.server.recording.test_served import recordings
 from tests.server.serving import serving

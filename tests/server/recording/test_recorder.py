@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from model.engine.log import read_log
 from model.messages import Cancel
-from server.config import RecordingSettings, S3Settings
+from server.config.records import RecordingSettings, S3Settings
 from server.names import ROOT
 from server.recording.files import read_about
 from server.recording.recorder import Recorder

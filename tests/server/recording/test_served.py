@@ -10,7 +10,9 @@ import pytest
 
 from model.engine.log import read_log
 from model.messages import AppendText, Open
-from server.config import RecordingSettings, ServerSettings, Settings
+from server.config.records import RecordingSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from tests.server.client.realtime import talked
 from tests.server.fakes import EchoEngine

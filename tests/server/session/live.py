@@ -9,13 +9,11 @@ from typing import Any
 from model.messages import Close
 from model.schemas.service import SchemaService
 from server.audio.silero import SileroModel
-from server.config import (
-    DelegateSettings,
-    FilterSettings,
-    ImageSettings,
-    McpSettings,
-    VadSettings,
-)
+from server.config.delegate import DelegateSettings
+from server.config.filters import FilterSettings
+from server.config.images import ImageSettings
+from server.config.sound import VadSettings
+from server.config.tools import McpSettings
 from server.delegate.counts import DelegateCounts
 from server.delegate.desk import DelegateDesk
 from server.filters.desk import FilterDesk

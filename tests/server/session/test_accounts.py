@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from server.config import KeyLimits
+from server.config.server import KeyLimits
 from server.session.accounts import Account, watch
 
 DAY_S = 86_400.0

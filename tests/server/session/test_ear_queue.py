@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.events import Heard
 from server.protocol.settings.config import ServerVad, SessionConfig
 from server.session.ear_queue import EarQueue

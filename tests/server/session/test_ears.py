@@ -9,7 +9,7 @@ import pytest
 from model.files.sound import read_sound
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.events import (
     EndInDoubt,
     Heard,

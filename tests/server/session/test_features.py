@@ -13,7 +13,7 @@ import pytest
 from model.files.sound import read_sound
 from model.messages import CheckTurn, CommitAudio, Reopen
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.settings.config import (
     AudioFormat,
     Eagerness,

@@ -11,7 +11,8 @@ from PIL import Image
 
 from model.messages import AppendText, Cancel, Truncate
 from server.audio.silero import SileroModel
-from server.config import FilterSettings, VadSettings
+from server.config.filters import FilterSettings
+from server.config.sound import VadSettings
 from server.protocol.settings.config import ServerVad
 from server.protocol.settings.tools import FunctionTool
 from tests.server.session.pairs import covering

@@ -11,7 +11,7 @@ import pytest
 from model.files.sound import read_sound
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioDecoder, AudioEncoder
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.settings.config import (
     AudioFormat,
     Encoding,

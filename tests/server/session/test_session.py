@@ -22,7 +22,7 @@ from model.messages import (
     Taken,
 )
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.protocol.dialects.ga import GaDialect
 from server.protocol.events import EndReason, Hangup
 from server.protocol.settings.config import ServerVad, Transcription

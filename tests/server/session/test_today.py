@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.config import KeyLimits
+from server.config.server import KeyLimits
 from server.session.accounts import Account
 from server.session.today import take_up, used_today
 

@@ -10,7 +10,8 @@ import pytest
 
 from model.messages import AppendText, Reopen
 from server.audio.silero import SileroModel
-from server.config import FilterSettings, VadSettings
+from server.config.filters import FilterSettings
+from server.config.sound import VadSettings
 from server.protocol.delegate.outcomes import AskModel
 from server.protocol.delegate.policy import DelegatePolicy
 from server.protocol.mcp.outcomes import CallTool

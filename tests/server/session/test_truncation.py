@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from tests.server.session.test_features import question
 from tests.server.session.virtual import scripted, virtually
 

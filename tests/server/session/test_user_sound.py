@@ -8,7 +8,7 @@ import structlog
 
 from model.messages import Pcm
 from server.audio.silero import SileroModel
-from server.config import VadSettings
+from server.config.sound import VadSettings
 from server.errors import ClientError
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts

@@ -20,13 +20,11 @@ from model.scripted.engine import ScriptedCore
 from model.scripted.script import parse_script
 from server.audio.silero import SileroModel
 from server.audio.wire import AudioEncoder
-from server.config import (
-    DelegateSettings,
-    FilterSettings,
-    ImageSettings,
-    McpSettings,
-    VadSettings,
-)
+from server.config.delegate import DelegateSettings
+from server.config.filters import FilterSettings
+from server.config.images import ImageSettings
+from server.config.sound import VadSettings
+from server.config.tools import McpSettings
 from server.delegate.counts import DelegateCounts
 from server.delegate.desk import DelegateDesk, SessionDelegate
 from server.filters.desk import FilterDesk

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from model.messages import Usage
 from server.audio.silero import SileroModel
-from server.config import TelemetrySettings
+from server.config.records import TelemetrySettings
 from server.protocol.items.items import FunctionCall, FunctionCallOutput, Message, TextPart
 from server.protocol.items.mcp import McpCall
 from server.protocol.response import Response

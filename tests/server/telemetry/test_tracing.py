@@ -10,7 +10,8 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from server.config import Settings, TelemetrySettings
+from server.config.records import TelemetrySettings
+from server.config.settings import Settings
 from server.names import ROOT
 from server.protocol.settings.config import SessionConfig
 from server.session.counts import Counts
@@ -115,7 +116,7 @@ async def test_a_call_goes_on_while_the_collector_hangs() -> None:
 def test_the_packages_are_not_loaded_where_no_traces_are_wanted() -> None:
     """They take memory and time."""
     code = (
-        "import sys, server.app; from server.config import Settings\n"
+        "import sys, server.app; from server.config.settings import Settings\n"
         "from tests.server.fakes import EchoEngine\n"
         "server.app.create_app(Settings(), {'starter': [EchoEngine()]})\n"
         "assert 'opentelemetry.sdk' not in sys.modules\n"

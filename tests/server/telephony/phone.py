@@ -26,13 +26,11 @@ from model.messages import Engine
 from model.scripted.script import parse_script
 from server.audio.g711 import decode_g711, encode_g711
 from server.audio.resample import StreamResampler
-from server.config import (
-    RecordingSettings,
-    ServedSettings,
-    ServerSettings,
-    Settings,
-    TelephonySettings,
-)
+from server.config.models import ServedSettings
+from server.config.records import RecordingSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
+from server.config.telephony import TelephonySettings
 from server.telephony.signatures import twilio_signature
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving

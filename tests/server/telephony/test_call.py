@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from model.messages import AppendText, Respond
-from server.config import RecordingSettings
+from server.config.records import RecordingSettings
 from server.recording import witness
 from server.recording.tracks import Tracks
 from tests.server.fakes import EchoEngine

@@ -11,7 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server.app import create_app
-from server.config import ServedSettings, ServerSettings, Settings, TelephonySettings
+from server.config.models import ServedSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
+from server.config.telephony import TelephonySettings
 from server.errors import ConfigError
 from server.serve import Server, uvicorn_config
 from server.telephony import call, routes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import make_engine
 from tests.server.telephony.phone import answering, beside, on_the_phone, played_to_the_end
 from tests.test_readme import CONFIG, needs_starter

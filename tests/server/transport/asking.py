@@ -8,7 +8,8 @@ import httpx
 from starlette.applications import Starlette
 
 from server.app import create_app
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from tests.server.fakes import EchoEngine
 
 KEY = "sk-sixteen-or-more-1"

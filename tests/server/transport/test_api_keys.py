@@ -10,7 +10,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from server.cli import main
-from server.config import KeyLimits, NamedKey, ServerSettings, Settings
+from server.config.server import KeyLimits, NamedKey, ServerSettings
+from server.config.settings import Settings
 from server.transport.api_keys import ApiKeys, hashed, made_key
 from tests.server.fakes import EchoEngine
 from tests.server.serving import Served, serving

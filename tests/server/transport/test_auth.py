@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.config import NamedKey
+from server.config.server import NamedKey
 from server.transport.api_keys import ApiKeys, hashed
 from server.transport.auth import (
     admitted,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.errors import ConfigError
 from server.transport.certificate import check_certificate, self_signed
 from tests.server.fakes import EchoEngine

@@ -9,7 +9,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.config import ServerSettings, Settings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.transport.auth import is_welcome_origin
 from server.transport.certificate import self_signed
 from server.transport.door import is_known_host

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.config import ModelSettings, ServedSettings, Settings
+from server.config.models import ModelSettings, ServedSettings
+from server.config.settings import Settings
 from server.errors import ClientError
 from server.images.service import ImageService
 from server.protocol.settings.config import VoiceMap

@@ -8,7 +8,9 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.config import ModelSettings, ServerSettings, Settings
+from server.config.models import ModelSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.protocol.server_events import InputTranscriptionDelta
 from server.transport.websocket import asked_dialect
 from tests.server.fakes import EchoEngine

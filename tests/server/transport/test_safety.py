@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from model.scripted.script import parse_script
-from server.config import Settings
+from server.config.settings import Settings
 from server.protocol.settings.config import SessionConfig
 from server.transport.envelope import RefusedError
 from server.transport.safety import safety_identifier, with_safety_identifier

@@ -12,7 +12,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.config import ModelSettings, ServerSettings, Settings
+from server.config.models import ModelSettings
+from server.config.server import ServerSettings
+from server.config.settings import Settings
 from server.transport import websocket
 from tests.server import oracle
 from tests.server.fakes import EchoEngine

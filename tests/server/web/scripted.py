@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.chromium import Microphone, Page
 from model.scripted.script import parse_script
-from server.config import Settings
+from server.config.settings import Settings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving

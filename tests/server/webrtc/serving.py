@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from model.scripted.script import parse_script
-from server.config import Settings, WebRtcSettings
+from server.config.settings import Settings
+from server.config.webrtc import WebRtcSettings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving

@@ -16,7 +16,8 @@ import websockets
 from benchmarks.light_caller import LightCaller
 from benchmarks.relay import Relay, Weather, relaying
 from model.scripted.script import parse_script
-from server.config import Settings, WebRtcSettings
+from server.config.settings import Settings
+from server.config.webrtc import WebRtcSettings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.serving import Served, serving

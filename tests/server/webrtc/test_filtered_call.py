@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from model.scripted.script import parse_script
-from server.config import Settings
+from server.config.settings import Settings
 from server.webrtc.network import Network
 from tests.fakes.scripted import scripted_engine
 from tests.server.mcp.serving import serving as serving_mcp

@@ -8,7 +8,7 @@ import struct
 import pytest
 from aioice import stun
 
-from server.config import WebRtcSettings
+from server.config.webrtc import WebRtcSettings
 from server.errors import ConfigError, OverloadedError
 from server.webrtc.ice import Address, Credentials, IceAgent
 from server.webrtc.network import Network

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from server.cli import main
-from server.config import load_settings
+from server.config.load import load_settings
 from server.engine import make_engines
 from server.names import ROOT
 from server.webrtc.network import Network

@@ -14,7 +14,9 @@ import pytest
 
 from model.scripted.script import parse_script
 from server.app import create_app
-from server.config import IceServer, KeyLimits, NamedKey, ServerSettings, Settings, WebRtcSettings
+from server.config.server import KeyLimits, NamedKey, ServerSettings
+from server.config.settings import Settings
+from server.config.webrtc import IceServer, WebRtcSettings
 from server.transport.api_keys import hashed
 from server.webrtc.network import Network
 from server.webrtc.routes import _ice_server

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from server.config import ModelSettings, ServerSettings, Settings, is_loopback, load_settings
+from server.config.load import load_settings
+from server.config.models import ModelSettings
+from server.config.server import ServerSettings, is_loopback
+from server.config.settings import Settings
 from server.errors import ConfigError
 
 

@@ -33,6 +33,7 @@ from server.session.schemas import SchemaGate
 from server.session.session import Session, SessionLimits
 from server.session.usage import UsageBook
 from server.session.witness import Witness
+from server.session.work_thread import WorkThread
 from tests.server.fakes import INFO, CountingIds, EchoEngine, MemoryTransport
 from tests.server.protocol.transcripts import VOICES
 
@@ -80,6 +81,7 @@ async def living(
     counts: Counts | None = None,
     witnesses: Callable[[SessionConfig], Sequence[Witness]] = lambda _: (),
     tells_parts: bool = False,
+    hearing: WorkThread | None = None,
     **changes: Any,
 ) -> AsyncIterator[Live]:
     """Run a session; on leaving, it must end by itself.
@@ -91,6 +93,7 @@ async def living(
         counts: of what happens; None if nobody looks.
         witnesses: returns who sees the session, by what it begins with.
         tells_parts: whether the client is told what a reply's first audio took.
+        hearing: where sound is heard; None for the event loop.
         changes: of the session's configuration.
     """
     engine = EchoEngine()
@@ -124,6 +127,7 @@ async def living(
         counts=counts or Counts(),
         meter=UsageBook().meter("", "m"),
         drain=drain,
+        hearing=hearing,
         witnesses=witnesses(config),
         tells_parts=tells_parts,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from model.errors import OverloadedError
 from model.messages import (
     AppendAudio,
+    AppendText,
     Cancel,
     Close,
     Command,
@@ -30,6 +32,7 @@ from server.session.counts import Counts
 from server.session.link import EngineLink
 from server.session.outbox import TOO_SLOW
 from server.session.session import SessionLimits
+from server.session.work_thread import WorkThread
 from tests.server.fakes import INFO, MemoryTransport
 from tests.server.session.live import LIMITS, TIMEOUT_S, living
 from tests.server.sounds import base64_pcm, silence, voice
@@ -278,6 +281,32 @@ async def test_no_schema_ends_a_call(
         live.say("hello")
         await live.until("response.done")
         live.transport.disconnect()
+
+
+async def test_events_wait_for_the_sound_before_them(vad_model: SileroModel) -> None:
+    """A typed turn comes after what was appended before it, however late that is heard."""
+    thread, may_hear = WorkThread("hearing"), threading.Event()
+
+    def hear_others() -> None:
+        assert may_hear.wait(TIMEOUT_S)
+
+    thread.start()
+    thread.put(hear_others, lambda _: None)
+    async with living(vad_model, hearing=thread, turn_detection=None) as live:
+        sound = base64.b64encode(bytes(4_800)).decode()
+        live.send(type="input_audio_buffer.append", audio=sound)
+        live.send(type="input_audio_buffer.append", audio=sound)
+        live.say("hello")
+        for _ in range(20):
+            await asyncio.to_thread(lambda: None)  # the typed turn would be taken by now
+        may_hear.set()
+        await live.until("response.done")
+        live.transport.disconnect()
+    kinds = [type(command) for command in live.engine.commands]
+    assert kinds.index(AppendAudio) < kinds.index(AppendText)
+    audio = [c.pcm for c in live.engine.commands if isinstance(c, AppendAudio)]
+    assert sum(map(len, audio)) > INFO.sample_rate_hz * 0.19
+    await thread.stop()
 
 
 async def test_what_an_engine_died_of_is_not_told_again(vad_model: SileroModel) -> None:

@@ -54,7 +54,14 @@ def average_gradients(model: nn.Module) -> None:
     """Replace every gradient by its mean over the workers, in one exchange."""
     if world_size() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    # One worker's batch may have no picture in it and another's have some: what a worker did not use
+    # has no gradient there, which is a gradient of nothing. All must send as much.
+    gradients = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
     # One exchange of one long vector instead of one for each of some hundred tensors: each exchange
     # costs time, the bytes hardly do.
     flat = torch.cat([g.flatten() for g in gradients])

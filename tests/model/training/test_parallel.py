@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def work(worker: int, meeting: Path, out: Path) -> None:
-    """Make gradients that only this worker has, average them, save them."""
+    """Make gradients that only this worker has, one of them no other, average them, save them."""
     join(worker, 2, meeting)
     assert (rank(), world_size()) == (worker, 2)
     model = nn.Linear(2, 1)
     model.weight.grad = torch.full((1, 2), float(worker))
-    model.bias.grad = torch.full((1,), 10.0 * worker)
+    if worker:
+        model.bias.grad = torch.full((1,), 10.0)
     average_gradients(model)
     torch.save([p.grad for p in model.parameters()], out / f"{worker}.pt")
     leave()

@@ -54,8 +54,8 @@ def average_gradients(model: nn.Module) -> None:
     """Replace every gradient by its mean over the workers, in one exchange."""
     if world_size() == 1:
         return
-    # One worker's batch may have no picture in it and another's have some: what a worker did not use
-    # has no gradient there, which is a gradient of nothing. All must send as much.
+    # One worker's batch may have pictures in it and another's none. What a worker did not use has
+    # no gradient there, which counts as zero: all must send as much.
     gradients = []
     for parameter in model.parameters():
         if parameter.requires_grad:
